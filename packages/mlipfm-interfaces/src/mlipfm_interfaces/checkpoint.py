@@ -1,0 +1,311 @@
+"""Checkpoints: one `.safetensors` file whose digest is verified before anything is used.
+
+All metadata is one key, `mlipfm`, of canonical JSON (several keys come out of the library in random order). The digest in it covers the manifest
+without the digest and every tensor's name, dtype, shape and bytes, so that no changed bit of weights or settings goes unnoticed, and saving twice
+gives the same bytes. A *model* checkpoint (kind `mlipfm-model`) is what users exchange, and its digest is the model's identity. Training states and
+simulation restarts use the same container under other kinds and are never accepted where a model is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from . import plugins
+from .errors import ContractError, DamagedFileError, FormatVersionError, RefusedFileError, ShapeError, UnreadableFileError
+from .files import atomic_write, canonical_json, read_bytes
+from .potential import Potential
+
+MODEL_KIND = "mlipfm-model"
+FORMAT = 1
+MAX_HEADER = 32 * 2**20  # bytes of JSON; the largest model we know needs less than 1 MiB
+_KEY = "mlipfm"
+_RESERVED = ("digest", "format", "tied")
+
+Manifest = dict[str, Any]
+Tensors = dict[str, Tensor]
+
+#: From format n to n + 1. Files of every format are read for ever; `tests/museum` keeps one of each.
+UPGRADES: dict[int, Callable[[Manifest, Tensors], tuple[Manifest, Tensors]]] = {}
+
+
+def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> str:
+    """Write tensors and manifest as one file, atomically; the same input gives the same bytes.
+
+    Tensors that are the same memory in the same shape (tied weights) are stored once and come back tied. Other views are stored as their values.
+
+    Args:
+        manifest: JSON-ready; `kind` (default `mlipfm-model`) says what it is a checkpoint of. `digest`, `format` and `tied` are set here.
+
+    Returns:
+        The digest, 64 hex digits.
+
+    Raises:
+        ShapeError: a tensor that has no plain memory (sparse, quantized, meta). ContractError: a manifest that JSON cannot say.
+        UnwritableFileError: the old file is intact.
+    """
+    stored, tied = _without_ties(tensors)
+    entries: Manifest = {"kind": MODEL_KIND} | {key: value for key, value in manifest.items() if key not in _RESERVED}
+    entries["format"] = FORMAT
+    if tied:
+        entries["tied"] = tied
+    try:
+        digest = _digest(entries, stored)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"the manifest of a checkpoint must be JSON without NaN: {error}", where=str(path)) from error
+    text = canonical_json(entries | {"digest": digest}).decode()
+    atomic_write(path, safetensors.torch.save(stored, metadata={_KEY: text}))
+    return digest
+
+
+def load_checkpoint(path: Path | str, kind: str = MODEL_KIND) -> tuple[Manifest, Tensors]:
+    """Read and verify a checkpoint of this kind.
+
+    Returns:
+        The manifest (with its `digest`) and the tensors on the CPU, in the dtype they were saved in.
+
+    Raises:
+        RefusedFileError: a pickle or zip (`torch.save`), a file of another program, or a checkpoint of another kind.
+        DamagedFileError: the digest does not match. UnreadableFileError: missing, a folder, truncated. FormatVersionError: newer than this mlipfm.
+    """
+    data = read_bytes(path)
+    manifest = _manifest(data, str(path))
+    _check_kind(manifest, kind, str(path))
+    if manifest["format"] > FORMAT:
+        raise FormatVersionError(
+            f"checkpoint format {manifest['format']}, this mlipfm reads up to {FORMAT}", where=str(path), mend="upgrade mlipfm-interfaces"
+        )
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        raise DamagedFileError(f"is truncated or damaged: {error}", where=str(path), mend="copy it again") from error
+    if _digest({key: value for key, value in manifest.items() if key != "digest"}, tensors) != manifest.get("digest"):
+        raise DamagedFileError(
+            "the digest does not match the content: the file was changed or damaged", where=str(path), mend="copy it again"
+        )
+    tensors = _with_ties(tensors, manifest.pop("tied", {}), str(path))
+    for version in range(manifest["format"], FORMAT):
+        manifest, tensors = UPGRADES[version](manifest, tensors)
+        manifest["format"] = version + 1
+    return manifest, tensors
+
+
+def save_potential(path: Path | str, potential: Potential, extra: Mapping[str, Any] | None = None) -> str:
+    """Write a potential as a model checkpoint and return its digest, the identity of the model.
+
+    Args:
+        extra: JSON-ready: recipe, report on the references, provenance and licences of the data. Kept under `extra` of the manifest.
+    """
+    manifest = {
+        "plugin": potential.plugin,
+        "config": potential.config,
+        "spec": _spec_json(potential),
+        "versions": _versions(potential.plugin),
+        "extra": dict(extra or {}),
+    }
+    return save_checkpoint(path, potential.state_dict(), manifest)
+
+
+def load_potential(uri: Path | str) -> Potential:
+    """A potential from a model checkpoint, ready to evaluate (`eval()` mode).
+
+    Args:
+        uri: a path, or an address such as `mlipfm:NAME@ALIAS` whose scheme an installed resolver knows.
+
+    Raises:
+        what `load_checkpoint` raises; PluginError: the package that builds this model is not installed; UnreadableFileError: the weights do not
+        fit what the package builds.
+    """
+    return load_model(uri)[0]
+
+
+def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
+    """As `load_potential`, with the manifest (digest, recipe, licences, ...)."""
+    path = resolve(uri)
+    manifest, tensors = load_checkpoint(path)
+    where = str(path)
+    try:
+        name, config, spec = manifest["plugin"], manifest["config"], manifest["spec"]
+    except KeyError as error:
+        raise RefusedFileError(f"the manifest has no entry {error}", where=where, mend="write models with save_potential") from None
+    if not (isinstance(name, str) and isinstance(config, dict) and isinstance(spec, dict)):
+        raise RefusedFileError("`plugin`, `config` or `spec` of the manifest is of the wrong type", where=where)
+    try:
+        with torch.random.fork_rng(devices=[]):  # loading a model leaves the stream of random numbers as it was
+            potential = build(name, config)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UnreadableFileError(
+            f"{name!r} cannot be built from this configuration: {error}", where=where, mend="upgrade its package"
+        ) from error
+    _check_fit(potential, tensors, name, where)
+    _check_spec(_spec_json(potential), spec, name, where)
+    potential.load_state_dict(tensors)
+    return potential.eval(), manifest
+
+
+def build(name: str, config: Mapping[str, Any]) -> Potential:
+    """A potential with fresh weights, drawn from torch's global random state, from the plug-in `name`.
+
+    Raises:
+        PluginError: unknown name, with the nearest known one.
+    """
+    builder = plugins.load("potentials", name)
+    potential: Potential = builder(dict(config))
+    return potential
+
+
+def resolve(uri: Path | str) -> Path:
+    """The local file of a path or address; resolvers (entry-point group `mlipfm.resolvers`, a class without arguments) own their schemes.
+
+    Raises:
+        RefusedFileError: the address of a model that belongs to another package.
+    """
+    scheme = re.match(r"([a-z][a-z0-9_+.-]+):", str(uri))
+    if isinstance(uri, Path) or scheme is None or Path(uri).exists():
+        return Path(uri)
+    if scheme[1] in plugins.names("foreign"):
+        raise RefusedFileError(
+            f"{uri} is a model of another package", mend="it runs in a process of its own: mlipfm_interfaces.foreign.open_foreign"
+        )
+    resolver = plugins.load("resolvers", scheme[1])()
+    return Path(resolver.resolve(str(uri)))
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name."""
+    return _digest({}, tensors)
+
+
+def _digest(entries: Manifest, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(canonical_json(entries))
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(canonical_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _without_ties(tensors: Mapping[str, Tensor]) -> tuple[Tensors, dict[str, str]]:
+    """Plain CPU copies by name, and alias -> name for tensors that are one memory in one shape."""
+    stored: Tensors = {}
+    tied: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ShapeError(
+                "a checkpoint holds plain dense tensors only", where=f"tensor {name!r}", mend="call .to_dense() or materialise it"
+            )
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and place in seen:
+            tied[name] = seen[place]
+            continue
+        seen[place] = name
+        stored[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+    return stored, tied
+
+
+def _with_ties(tensors: Tensors, tied: Any, where: str) -> Tensors:
+    if not isinstance(tied, dict) or not all(name in tensors and alias not in tensors for alias, name in tied.items()):
+        raise DamagedFileError(f"ties tensors that do not exist: {tied!r}", where=where)
+    return tensors | {alias: tensors[name] for alias, name in tied.items()}
+
+
+def _manifest(data: bytes, where: str) -> Manifest:
+    """The manifest in the header; everything that is not a checkpoint of ours is refused here, before tensors are looked at."""
+    _refuse_other_files(data, where)
+    size = int.from_bytes(data[:8], "little")
+    if size > MAX_HEADER:
+        raise DamagedFileError(f"claims a header of {size} bytes, more than any model has", where=where, mend="copy it again")
+    if size > len(data) - 8:
+        raise DamagedFileError(f"is truncated: {len(data)} bytes, the header alone needs {size + 8}", where=where, mend="copy it again")
+    header = _json_object(data[8 : 8 + size], "header", where)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(_KEY), str):
+        raise RefusedFileError(
+            "is a safetensors file without an mlipfm manifest",
+            where=where,
+            mend="convert the model with its own package, or open it as a foreign model",
+        )
+    manifest = _json_object(metadata[_KEY].encode("ascii", "replace"), "manifest", where)
+    if type(manifest.get("format")) is not int or manifest["format"] < 1:
+        raise DamagedFileError("the manifest states no format number", where=where)
+    return manifest
+
+
+def _refuse_other_files(data: bytes, where: str) -> None:
+    if data[8:9] == b"{":
+        return
+    if data[:2] == b"PK":
+        what = "is a zip archive, as torch.save writes it; it contains pickled code and is never read"
+    elif data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        what = "is a pickle; it can run code and is never read"
+    elif len(data) < 10:
+        raise UnreadableFileError(f"is truncated: {len(data)} bytes", where=where, mend="copy it again")
+    else:
+        what = "is not a checkpoint (.safetensors)"
+    raise RefusedFileError(
+        what, where=where, mend="give a checkpoint that save_potential wrote; foreign models run in processes of their own"
+    )
+
+
+def _json_object(text: bytes, what: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"the {what} is damaged: {error}", where=where, mend="copy it again") from error
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"the {what} is damaged: no JSON object", where=where, mend="copy it again")
+    return value
+
+
+def _check_kind(manifest: Manifest, kind: str, where: str) -> None:
+    found = manifest.get("kind")
+    if found != kind:
+        mend = "give a model checkpoint; a training state belongs to its run folder" if kind == MODEL_KIND else None
+        raise RefusedFileError(f"is a checkpoint of kind {found!r}, wanted {kind!r}", where=where, mend=mend)
+
+
+def _check_fit(potential: Potential, tensors: Tensors, name: str, where: str) -> None:
+    """Names, shapes and dtypes in the file are those of the model that was built."""
+    wanted = {key: (str(value.dtype), list(value.shape)) for key, value in potential.state_dict().items()}
+    found = {key: (str(value.dtype), list(value.shape)) for key, value in tensors.items()}
+    faults = [f"{key!r} is missing" for key in sorted(wanted.keys() - found.keys())]
+    faults += [f"{key!r} is not wanted" for key in sorted(found.keys() - wanted.keys())]
+    for key in sorted(wanted.keys() & found.keys()):
+        if wanted[key] != found[key]:
+            faults.append(f"{key!r} is {found[key][0]} {found[key][1]}, wanted {wanted[key][0]} {wanted[key][1]}")
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        mend = "install the version of its package that wrote it, see `versions` in the manifest"
+        raise UnreadableFileError(f"the weights do not fit {name!r}: {'; '.join(faults[:3])}{more}", where=where, mend=mend)
+
+
+def _check_spec(built: Manifest, saved: Manifest, name: str, where: str) -> None:
+    changed = [f"{key} was {saved[key]}, now {built[key]}" for key in sorted(built.keys() & saved.keys()) if built[key] != saved[key]]
+    if changed:
+        mend = "install the version of its package that wrote it, see `versions` in the manifest"
+        raise UnreadableFileError(f"{name!r} builds another model from this configuration: {'; '.join(changed)}", where=where, mend=mend)
+
+
+def _spec_json(potential: Potential) -> Manifest:
+    spec: Manifest = json.loads(canonical_json(asdict(potential.spec)))
+    return spec
+
+
+def _versions(plugin: str) -> dict[str, str]:
+    """Versions of the contract and of the package that builds the model."""
+    from importlib.metadata import entry_points, version
+
+    owners = {point.dist.name for point in entry_points(group="mlipfm.potentials", name=plugin) if point.dist}
+    return {name: version(name) for name in sorted(owners | {"mlipfm-interfaces"})}

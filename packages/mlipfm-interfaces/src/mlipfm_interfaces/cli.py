@@ -1,0 +1,168 @@
+"""The `mlipfm` command. Packages add commands by the entry-point group `mlipfm.commands`: a name and the `module:app` of a `typer.Typer`.
+
+An app whose only command bears the name of the entry point is mounted as that command (`mlipfm quickstart`), any other as a group
+(`mlipfm data label`). A plug-in that cannot be imported is listed as broken, with the reason, and disturbs nothing else.
+
+Exit status: 0 done, 1 a defect of ours, 2 something the user can mend (one line on stderr), 130 interrupted. `--debug`, anywhere on the
+line, shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import plugins
+from .errors import MlipfmError, PluginError
+
+#: Base of the errors in a command line. Old releases of typer take it from click, new ones bring their own; `BadParameter` leads to both.
+_LineError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
+
+_HELP = "From atomistic data to a foundation model and the fast potentials distilled from it."
+
+_BROKEN = "(broken, see below)"
+
+
+class _Commands(TyperGroup):
+    """The root group: built-in commands and those of plug-ins, each imported when it is listed or run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted({*super().list_commands(ctx), *plugins.names("commands")})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None or cmd_name not in plugins.names("commands"):
+            return command
+        try:
+            command = _mount(cmd_name, plugins.load("commands", cmd_name))
+        except PluginError as error:
+            command = _broken(cmd_name, error)
+        self.add_command(command, cmd_name)
+        return command
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        broken = [(name, str(command.epilog)) for name, command in self.commands.items() if command.short_help == _BROKEN]
+        if broken:
+            with formatter.section("Broken plug-ins"):
+                formatter.write_dl(broken)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), 1)
+            mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
+            raise PluginError(f"no command is named {name!r}", mend=mend)
+        return super().resolve_command(ctx, args)
+
+
+def _mount(name: str, app: Any) -> Any:
+    """The click command of a plug-in's app, under the name of its entry point."""
+    if not isinstance(app, typer.Typer):
+        raise PluginError(f"command {name!r} is a {type(app).__name__}", mend="its entry point must be a typer.Typer")
+    app.rich_markup_mode = None  # rich's help costs 0.35 s of imports, half of the time a user waits for --help
+    only = app.registered_commands[0] if len(app.registered_commands) == 1 and not app.registered_groups else None
+    own_name = only and (only.name or getattr(only.callback, "__name__", "").replace("_", "-"))
+    command = typer.main.get_command(app) if own_name == name and not app.registered_callback else typer.main.get_group(app)
+    command.name = name
+    return command
+
+
+def _broken(name: str, error: PluginError) -> Any:
+    """A command that stands for a plug-in which cannot be imported: its help says why, running it raises the error."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command(name, short_help=_BROKEN, epilog=str(error), context_settings={"ignore_unknown_options": True, "help_option_names": []})
+    def run(arguments: list[str] = typer.Argument(None)) -> None:
+        raise error
+
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(cls=_Commands, help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Nothing to do before a command; `main` reads --debug, which may stand anywhere."""
+
+
+@app.command()
+def version(
+    everything: bool = typer.Option(False, "--all", help="Also the versions of Python and of the libraries that numbers depend on."),
+) -> None:
+    """Versions of the installed mlipfm packages."""
+    from importlib.metadata import distributions
+
+    found = {dist.name.lower(): dist.version for dist in distributions()}
+    shown = sorted(name for name in found if name == "mlipfm" or name.startswith("mlipfm-"))
+    if everything:
+        typer.echo(f"{'python':<20} {sys.version.split()[0]}")
+        shown += [name for name in ("torch", "numpy", "scipy", "ase", "vesin", "tblite", "rdkit", "mlflow", "safetensors") if name in found]
+    for name in shown:
+        typer.echo(f"{name:<20} {found[name]}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: see the module's text for the exit status."""
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _take_debug(line)
+    try:
+        status = app(args=line, prog_name="mlipfm", standalone_mode=False)
+        # typer turns an interrupt inside a command into status 130
+        sys.exit(_interrupted() if status == 130 else status if isinstance(status, int) else 0)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_interrupted())
+    except BrokenPipeError:
+        # the reader of our output went away (`mlipfm ... | head`): nothing to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        sys.exit(_report(error))
+
+
+def _take_debug(line: list[str]) -> bool:
+    """Remove every `--debug` before a `--` from the line; whether there was one."""
+    end = line.index("--") if "--" in line else len(line)
+    kept = [word for word in line[:end] if word != "--debug"]
+    found = len(kept) < end
+    line[:end] = kept
+    return found
+
+
+def _report(error: Exception) -> int:
+    """One line on stderr; the exit status."""
+    if isinstance(error, MlipfmError):
+        return _say(f"error[{error.code}]: {error}", 2)
+    if isinstance(error, _LineError):
+        text = error.format_message()  # type: ignore[attr-defined]  # every error of a command line has it, in click and in typer
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(text, err=True)
+            return 2
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "mlipfm"
+        return _say(f"error[usage]: {text.rstrip('.')}; see {command} --help", 2)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"error[file]: {place}{error.strerror or error}", 2)
+    return _say(f"error[defect]: {type(error).__name__}: {error}; this is a defect of mlipfm: run it with --debug and report what it prints", 1)
+
+
+def _interrupted() -> int:
+    return _say("interrupted; run the same command again to resume where it stopped", 130)
+
+
+def _say(text: str, status: int) -> int:
+    typer.echo("mlipfm: " + " ".join(text.split()), err=True)
+    return status

@@ -1,0 +1,86 @@
+"""Environments for foreign models: one virtual environment per set of requirements, under the cache folder, made on first use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .errors import ForeignModelError
+from .files import atomic_write, cache_dir, canonical_json, lock
+
+#: Seconds to wait for another process that is making the same environment.
+PATIENCE = 3600.0
+
+#: pip's own defaults for a network that is not there (5 tries with growing pauses) keep the user waiting for a minute and a half.
+_PIP = ("--disable-pip-version-check", "--no-input", "--retries", "1")
+
+
+def environment(name: str, requirements: Sequence[str]) -> Path:
+    """The Python of the environment with `requirements` and numpy; made if it is not there.
+
+    An environment counts only with the marker that is written last, so one that was cut short is made anew. It is made with this Python's venv
+    and pip, which read pip's configuration (index, wheel folders); with uv where this Python has no pip to give.
+
+    Raises:
+        ForeignModelError: it could not be made (no network, no such package), with the last line of the installer; the log file is named.
+    """
+    wanted = sorted({"numpy", *requirements})
+    digest = hashlib.sha256(canonical_json([wanted, sys.version_info[:3], os.path.realpath(sys.executable)])).hexdigest()[:16]
+    root = cache_dir() / "foreign"
+    root.mkdir(exist_ok=True)
+    folder = root / f"{name}-{digest}"
+    python, marker = folder / "bin" / "python", folder / "complete.json"
+    if not marker.exists():
+        with lock(root / f"{folder.name}.lock", timeout=PATIENCE), _told(name):
+            if not marker.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                _make(name, folder, wanted, root / f"{folder.name}.log")
+                atomic_write(marker, canonical_json({"requirements": wanted}))
+    return python
+
+
+def _make(name: str, folder: Path, wanted: list[str], log: Path) -> None:
+    python = folder / "bin" / "python"
+    uv = shutil.which("uv")
+    plain = [[sys.executable, "-m", "venv", "--clear", str(folder)], [str(python), "-m", "pip", "install", *_PIP, *wanted]]
+    with_uv = [[uv or "uv", "venv", "--quiet", "--python", sys.executable, str(folder)], [uv or "uv", "pip", "install", "--python", str(python), *wanted]]
+    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    with log.open("wb") as file:
+        for line in plain if _has_pip() or uv is None else with_uv:
+            if subprocess.run(line, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env, check=False).returncode:
+                break
+        else:
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    lines = [text for text in log.read_text(errors="replace").splitlines() if text.strip()] or ["no reason given"]
+    errors = [text for text in lines if "error" in text.lower()] or lines
+    raise ForeignModelError(
+        f"the environment of {name!r} could not be made: {errors[-1].strip()}",
+        where=str(log),
+        mend=f"it needs {', '.join(wanted)} from a package index, or from a folder of wheels named in PIP_FIND_LINKS",
+    )
+
+
+def _has_pip() -> bool:
+    """Whether `venv` can put a pip into a new environment (Debian's python3 without python3-venv cannot)."""
+    import importlib.util
+
+    return importlib.util.find_spec("ensurepip") is not None
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """A line on the terminal while an environment is made, which takes a minute."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"making the environment of {name} (first use)"):
+        yield

@@ -1,0 +1,32 @@
+"""Lattice reduction: another basis of the same lattice with short, nearly orthogonal vectors."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def reduced(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Shorten lattice vectors against each other until none gets shorter (pairwise Gauss reduction).
+
+    Args:
+        vectors: [p, 3] rows, p = 0..3, linearly independent.
+
+    Returns:
+        (basis [p, 3], transform [p, p] int64 with determinant +-1): basis = transform @ vectors spans the same lattice.
+    """
+    basis, transform = vectors.copy(), np.eye(len(vectors), dtype=np.int64)
+    # A handful of sweeps is enough; the bound only ends a cycle of rounding errors, and any basis on the way is a right one.
+    for _ in range(100):
+        before = transform.copy()
+        for a, b in permutations(range(len(basis)), 2):
+            # Ties (half a vector too long) stay as they are: they would be moved back and forth for ever.
+            ratio = float(basis[a] @ basis[b]) / float(basis[b] @ basis[b])
+            if abs(ratio) > 0.5 + 1e-9:
+                transform[a] -= round(ratio) * transform[b]
+                basis[a] = transform[a] @ vectors
+        if (transform == before).all():
+            break
+    return basis, transform

@@ -1,0 +1,83 @@
+"""Plug-ins by entry point: names are listed without importing anything, code is imported when it is asked for.
+
+Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`, `mlipfm.strategies`,
+`mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.commands`. A plug-in module or object may state
+`CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it was released with (1).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from .errors import PluginError
+
+#: The contract this version of mlipfm speaks; plug-ins list the integers they support in `CONTRACT`.
+CONTRACT = 1
+
+GROUPS = (
+    "readers", "samplers", "labelers", "potentials", "objectives", "sources", "strategies",
+    "weight_rules", "benchmarks", "resolvers", "foreign", "commands",
+)  # fmt: skip
+
+
+def names(group: str) -> list[str]:
+    """Names in a group, sorted; nothing is imported."""
+    return sorted({point.name for point in _points(group)})
+
+
+def load(group: str, name: str) -> Any:
+    """Import and return the plug-in `name` of `group`.
+
+    Raises:
+        PluginError: unknown name (with the nearest), two distributions that claim one name (both named), a failing import (with the extra
+            that brings what is missing), or a contract integer this version does not speak.
+    """
+    found = [point for point in _points(group) if point.name == name]
+    if not found:
+        known = names(group)
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none installed'}"
+        raise PluginError(f"no {group.removesuffix('s')} is named {name!r}", mend=hint)
+    if len({point.value for point in found}) > 1 or len(found) > 1 and len({_owner(p) for p in found}) > 1:
+        owners = " and ".join(sorted({_owner(point) for point in found}))
+        raise PluginError(f"{group.removesuffix('s')} {name!r} is claimed by {owners}", mend="uninstall one of them")
+    try:
+        plugin = found[0].load()
+    except Exception as error:  # the code of a plug-in may fail in any way
+        raise PluginError(f"{name!r} of {_owner(found[0])} could not be imported: {error}", mend=_mend_import(error, found[0])) from error
+    _check_contract(plugin, found[0])
+    return plugin
+
+
+def _points(group: str) -> list[EntryPoint]:
+    if group not in GROUPS:
+        raise PluginError(f"no plug-in group is named {group!r}", mend=f"groups: {', '.join(GROUPS)}")
+    return list(entry_points(group=f"mlipfm.{group}"))
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "an unknown distribution"
+
+
+def _mend_import(error: Exception, point: EntryPoint) -> str:
+    """What to install: the extra of the plug-in's distribution that requires the missing module, if one does."""
+    missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+    if missing is None or missing in sys.modules:
+        return f"the plug-in is broken ({type(error).__name__}); upgrade or uninstall {_owner(point)}"
+    for requirement in (point.dist.requires if point.dist else None) or []:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)""", requirement)
+        if extra and re.sub(r"[-_.]+", "_", name).lower() == missing.lower():
+            return f"pip install '{_owner(point)}[{extra.group(1)}]'"
+    return f"install {missing!r}, which it needs"
+
+
+def _check_contract(plugin: Any, point: EntryPoint) -> None:
+    supported = getattr(plugin, "CONTRACT", (1,))
+    supported = (supported,) if isinstance(supported, int) else tuple(supported)
+    if CONTRACT not in supported:
+        raise PluginError(f"{point.name!r} of {_owner(point)} supports contract {supported}, this mlipfm speaks {CONTRACT}", mend="upgrade it")

@@ -1,0 +1,231 @@
+"""`Potential`: what every model is to the rest of the toolkit, and `evaluate`, the plain way to use one.
+
+A potential states in `spec` what it can do and in `forward` does it: Batch in, Prediction out. Whether forces are a gradient (`conservative`) or
+a head of their own (`direct`) is said by `Prediction.kind`. Training never matches parameter names: it asks `blocks()` and `parameter_roles()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .batch import Batch, GraphSpec, collate
+from .elements import symbol
+from .errors import LevelError, PropertyNotAvailableError, UnknownElementError
+from .quantities import quantity
+from .structure import Structure
+
+Kind = Literal["conservative", "direct"]
+
+
+@dataclass(frozen=True)
+class PotentialSpec:
+    """What a potential can do.
+
+    Attributes:
+        elements: atomic numbers it was trained on, ascending. Others are refused by name.
+        levels: canonical ids of its levels of theory; with several, every structure must say which.
+        conditions: which of `total_charge`, `spin_multiplicity`, `external_field` change its answer.
+        outputs: quantity keys it can give.
+        kind: how `forces` are made: `conservative` (minus the gradient of its energy) or `direct` (a head of their own).
+        graphs: neighbour views its forward reads.
+        dtype: in which it computes (`float32`, `float64`).
+        interaction_range: Å, distance beyond which two atoms cannot feel each other at all (layers x cutoff); None if long-ranged.
+        invariant: False for an unconstrained model whose energy is rotation invariant only approximately.
+    """
+
+    elements: tuple[int, ...]
+    levels: tuple[str, ...]
+    outputs: tuple[str, ...]
+    graphs: tuple[GraphSpec, ...]
+    kind: Kind = "conservative"
+    conditions: tuple[str, ...] = ()
+    dtype: Literal["float32", "float64"] = "float32"
+    interaction_range: float | None = None
+    invariant: bool = True
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A named internal array: `last_layer`, `node_scalar`, `node_vector`, `edge`.
+
+    Attributes:
+        value: [atoms or pairs, ..., channels]. irreps: `0e` scalars, `1o` vectors (axis 1 is x, y, z). layout: `atom` or `pair`.
+    """
+
+    value: Tensor
+    irreps: str = "0e"
+    layout: Literal["atom", "pair"] = "atom"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Values by quantity key (shapes as in `Batch.labels`), the kind of its forces, and named features."""
+
+    values: Mapping[str, Tensor]
+    kind: Kind
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.values[key]
+
+
+@dataclass(frozen=True)
+class ParameterRole:
+    """What a parameter is, so that optimisers and fine-tuning never read names.
+
+    Attributes:
+        depth: 0 for embeddings, then the index of its block from 1, and the number of blocks + 1 for readouts.
+        scaling: how its learning rate scales with width: `input`, `hidden`, `output`, `vector` (bias and norm).
+        decay: whether weight decay applies.
+        adaptable: whether low-rank adapters may be put on it; `irreps` then says of which kind its input and output are.
+    """
+
+    depth: int
+    scaling: Literal["input", "hidden", "output", "vector"]
+    decay: bool
+    adaptable: bool = False
+    irreps: str = "0e"
+
+
+class Potential(nn.Module, ABC):
+    """Base of all potentials.
+
+    Attributes:
+        spec: what it can do.
+        plugin: entry-point name in the group `mlipfm.potentials` that builds it again from `config`.
+        config: JSON-ready options for the builder.
+    """
+
+    spec: PotentialSpec
+    plugin: str
+    config: dict[str, Any]
+
+    @abstractmethod
+    def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
+        """Predict `outputs` (quantity keys) for a batch that was collated with `spec.graphs` and `spec.torch_dtype`.
+
+        Args:
+            create_graph: keep the graph of derivatives, so that losses on forces and Hessian rows can be trained.
+
+        Raises:
+            PropertyNotAvailableError: for an output that `spec.outputs` does not list, or the stress of a system without three periodic directions.
+            LevelError: if several levels exist and a system states none.
+        """
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """Modules in order of depth, each used once a forward: what strategies shard and fine-tuning freezes."""
+
+    @abstractmethod
+    def parameter_roles(self) -> dict[str, ParameterRole]:
+        """Role of every name in `named_parameters()`."""
+
+    def check_outputs(self, outputs: Sequence[str]) -> None:
+        """Refuse outputs this potential does not have, by name."""
+        for key in outputs:
+            quantity(key)
+            if key not in self.spec.outputs:
+                raise PropertyNotAvailableError(f"this potential does not predict {key!r}", mend=f"it predicts {', '.join(self.spec.outputs)}")
+
+    def level_index(self, batch: Batch) -> Tensor:
+        """[systems] int64: position of each system's level in `spec.levels`.
+
+        Raises:
+            LevelError: for an unknown level, or none stated where there are several; the message lists them.
+        """
+        known = self.spec.levels
+        indices = []
+        for k, level in enumerate(batch.levels):
+            if level is None and len(known) == 1:
+                indices.append(0)
+            elif level in known:
+                indices.append(known.index(level))  # type: ignore[arg-type]  # None is never in known
+            else:
+                said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
+                raise LevelError(f"system {said}", where=f"system {k}", mend=f"choose one of: {', '.join(known)}")
+        return torch.tensor(indices, device=batch.positions.device)
+
+
+def check_elements(spec: PotentialSpec, structures: Sequence[Structure]) -> None:
+    """Refuse elements the model was not trained on, before any neighbour list is built.
+
+    Raises:
+        UnknownElementError: naming the first such element and those the model knows.
+    """
+    known = set(spec.elements)
+    for k, s in enumerate(structures):
+        for z in np.unique(s.atomic_numbers):
+            if int(z) not in known:
+                names = " ".join(symbol(e) for e in spec.elements)
+                raise UnknownElementError(f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", mend=f"it knows {names}")
+
+
+def evaluate(
+    potential: Potential, structures: Sequence[Structure], outputs: Sequence[str] = ("energy", "forces"), *, level: str | None = None
+) -> list[dict[str, np.ndarray]]:
+    """Predict for a list of structures in one batch; no graph is kept.
+
+    Args:
+        level: used for structures that state none; wins over the level a structure states.
+
+    Returns:
+        One dict per structure: float64 arrays by quantity key, with the shapes of `quantities` (forces [N, 3]).
+
+    Raises:
+        UnknownElementError, LevelError, PropertyNotAvailableError, OverlapError, DensityError.
+    """
+    check_elements(potential.spec, structures)
+    potential.check_outputs(outputs)
+    asked = [Structure.trusted(**{**_fields(s), "level": level or _level_for(potential, s)}) for s in structures]
+    batch = collate(asked, potential.spec.graphs, potential.spec.torch_dtype, device_of(potential))
+    training = potential.training
+    potential.eval()
+    try:
+        prediction = potential(batch, tuple(outputs))
+    finally:
+        potential.train(training)
+    return split(prediction, batch, outputs)
+
+
+def split(prediction: Prediction, batch: Batch, outputs: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """A Prediction as one dict of float64 arrays per system."""
+    ends = torch.cumsum(batch.n_atoms, 0).tolist()
+    starts = [0, *ends[:-1]]
+    rows: list[dict[str, np.ndarray]] = [{} for _ in starts]
+    for key in outputs:
+        value = prediction[key].detach().to("cpu", torch.float64).numpy()
+        layout = quantity(key).layout
+        for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            if layout == "system":
+                rows[k][key] = value[k]
+            else:
+                rows[k][key] = value[start:end] if layout == "atom" else value[:, start:end]
+    return rows
+
+
+def device_of(potential: nn.Module) -> torch.device:
+    """Device of the first parameter or buffer; the CPU if there is none."""
+    for tensor in (*potential.parameters(), *potential.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _fields(s: Structure) -> dict[str, Any]:
+    return {name: getattr(s, name) for name in Structure.__dataclass_fields__}
+
+
+def _level_for(potential: Potential, s: Structure) -> str | None:
+    """A structure labelled at a level the model does not have is asked at the model's only level."""
+    known = potential.spec.levels
+    return s.level if s.level in known or len(known) != 1 else None

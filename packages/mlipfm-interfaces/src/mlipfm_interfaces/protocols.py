@@ -1,0 +1,164 @@
+"""The seams of mlipfm as protocols: what a plug-in must offer. Each has a contract suite in `mlipfm_interfaces.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor, nn
+
+from .batch import Batch
+from .errors import MlipfmError
+from .plugins import CONTRACT as CONTRACT
+from .potential import Potential, Prediction
+from .structure import Structure
+
+#: A loss term: sum over its entries and their number; strategies add both over all ranks before they divide.
+Terms = Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A frame that was not imported: its index in the file and the error that says why."""
+
+    index: int
+    error: MlipfmError
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads one native format. `read` streams: memory does not grow with the file."""
+
+    suffixes: tuple[str, ...]
+
+    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures in the file's order; a frame that cannot be used yields a `Refusal` and reading goes on.
+
+        Raises:
+            UnreadableFileError: if the file as a whole cannot be read (missing, truncated, another format), naming the place.
+        """
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Makes geometries from a geometry."""
+
+    def sample(self, structure: Structure, n: int, rng: np.random.Generator) -> list[Structure]:
+        """`n` structures without labels, of the same group, `provenance.sampling` set. The same `rng` state gives the same structures."""
+
+
+@runtime_checkable
+class Labeler(Protocol):
+    """Computes labels at one level of theory. Picklable; `label` may run in another process and gives the same bits each time."""
+
+    level: str
+
+    def label(self, structure: Structure) -> Structure:
+        """The structure with `level` and labels set. Raises `LabelingError` if the calculation does not converge."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Yields what to train on. `state_dict` after n batches, loaded into a new Source, continues with batch n+1 exactly."""
+
+    def next_batch(self, potential: Potential | None) -> list[Structure]:
+        """Structures of this rank's next step. A Source that simulates uses `potential`; others ignore it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """One set of loss terms.
+
+    Attributes:
+        outputs: quantity keys its terms read from the Prediction.
+        requires: label keys without which a data set has nothing to teach it (preflight refuses a set with none).
+        module: auxiliary parameters (a projector), trained with the potential, kept in the training state, never exported; or None.
+        gather: names of the tensors that `terms` returns as `(tensor, count)` to be gathered over all ranks and finished by `finish`; () if additive.
+    """
+
+    outputs: tuple[str, ...]
+    requires: tuple[str, ...]
+    module: nn.Module | None
+    gather: tuple[str, ...]
+
+    def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
+        """What the potential sees of one structure: itself, noised or rotated copies. Runs before neighbours are built."""
+
+    def terms(self, prediction: Prediction, batch: Batch) -> Terms:
+        """Name -> (weighted sum, count) over the systems of this objective's views; with `gather`, name -> (tensor, count) for those names."""
+
+    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
+        """Terms of tensors gathered over all ranks; called only for objectives with `gather`."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Places a Step on hardware and takes optimisation steps; equal to one process up to rounding."""
+
+    rank: int
+    world_size: int
+
+    def setup(self, step: nn.Module, make_optimizer: Any) -> None:
+        """Wrap the step module (potential and objectives) and build its optimiser."""
+
+    def step(self, batch: Batch, learning_rate: float) -> dict[str, float]:
+        """Forward, global reduction, backward, clip, update. Returns the global terms, the gradient norm and whether the step was skipped."""
+
+    def full_parameters(self) -> dict[str, Tensor]:
+        """All parameters, gathered, on the CPU, by their names in the unwrapped step module."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class WeightRule(Protocol):
+    """Acts on the weights after a step: moving averages, Reptile's outer step."""
+
+    def update(self, parameters: Mapping[str, Tensor], step: int) -> None:
+        """Called after every step with the live parameters (may change them in place)."""
+
+    def averaged(self) -> Mapping[str, Tensor] | None:
+        """Parameters to export instead of the live ones, or None."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Anything that can be asked for quantities of structures: a potential, or a model of another package in its own process."""
+
+    outputs: tuple[str, ...]
+
+    def evaluate(self, structures: Sequence[Structure], outputs: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        """One dict per structure, as `potential.evaluate` returns."""
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """Measures one thing about a teacher or potential and returns result records."""
+
+    name: str
+
+    def run(self, subject: Teacher, out: Path) -> list[Mapping[str, Any]]:
+        """Records with name, version, unit, value, interval, counts and status."""
+
+
+@runtime_checkable
+class Resolver(Protocol):
+    """Turns one scheme of model address (`mlipfm:NAME@ALIAS`) into a verified local file."""
+
+    scheme: str
+
+    def resolve(self, address: str) -> Path:
+        """Path of the checkpoint; verified by digest. Raises `MlipfmError` if it cannot be had."""
