@@ -1,0 +1,32 @@
+"""Backbones, conditioning, heads and references of machine-learned interatomic potentials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .assembly import AssembledPotential, build_painn
+    from .configuration import AssemblyConfig
+    from .painn import Painn, PainnConfig
+    from .transfer import TransferReport, transfer_weights
+
+__all__ = ["AssembledPotential", "AssemblyConfig", "Painn", "PainnConfig", "TransferReport", "build_painn", "transfer_weights"]
+
+_HOMES = {
+    "AssembledPotential": "assembly",
+    "AssemblyConfig": "configuration",
+    "Painn": "painn",
+    "PainnConfig": "painn",
+    "build_painn": "assembly",
+    "TransferReport": "transfer",
+    "transfer_weights": "transfer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are asked for: importing the package does not import torch."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,185 @@
+"""A potential is assembled: references + conditioning + backbone + heads. Energies, forces and stress are made here, once, for all backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from mlipfm_interfaces import derivatives
+from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.elements import symbol
+from mlipfm_interfaces.errors import PropertyNotAvailableError
+from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, PotentialSpec, Prediction
+from mlipfm_interfaces.quantities import quantity
+from torch import Tensor, nn
+
+from .backbone import Backbone
+from .conditioning import Conditioning
+from .configuration import AssemblyConfig, parse, parse_assembly
+from .heads import Heads
+from .initial import built, initialise
+from .painn import Painn, PainnConfig
+from .references import References
+
+CONSERVATIVE = ("energy", "forces", "stress", "atomic_energies", "hessian_rows", "hvp")
+DIRECT = ("energy", "forces", "atomic_energies", "hessian_rows", "hvp")
+SECOND_DERIVATIVES = ("hessian_rows", "hvp")
+
+
+def build_painn(config: Mapping[str, Any]) -> AssembledPotential:
+    """The plug-in `painn`: a potential with the backbone of `PainnConfig` (`config["backbone"]`) and the rest of `AssemblyConfig`.
+
+    Raises:
+        RecipeError: for unknown keys and values that cannot be. UnknownElementError: for an element that does not exist.
+    """
+    assembly = parse_assembly(config, "painn")
+    options = parse(PainnConfig, assembly.backbone, "painn.backbone")
+    assembly = replace(assembly, backbone=asdict(options))
+    return AssembledPotential("painn", built(lambda: Painn(options), _DTYPES[assembly.dtype]), assembly)
+
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class AssembledPotential(Potential):
+    """`E = sum_i (reference_i + scale e_i)`, and forces that are its gradient or a head with the same scale.
+
+    The network computes in `spec.dtype`; per-atom energies are cast to float64, summed, and only then the references are added. All predictions
+    are float64, and so are derivatives (their leaves are). Every parameter takes part in every forward and gets a gradient, if only zero, from
+    whatever was asked, which data-parallel and sharded training need.
+    """
+
+    def __init__(self, plugin: str, backbone: Backbone, config: AssemblyConfig) -> None:
+        super().__init__()
+        elements, direct = config.atomic_numbers, config.forces == "direct"
+        self.plugin, self.config = plugin, resolved(config)
+        self.scale = config.scale
+        self.references = References(elements, config.levels, config.references)
+        dtype, c = _DTYPES[config.dtype], backbone.channels
+        self.conditioning = built(lambda: Conditioning(c, len(elements), len(config.levels), config.conditions), dtype)
+        self.backbone = backbone
+        self.heads = built(lambda: Heads(c, direct), dtype)
+        self.spec = PotentialSpec(
+            elements=elements,
+            levels=config.levels,
+            outputs=DIRECT if direct else CONSERVATIVE,
+            graphs=(backbone.graph,),
+            kind=config.forces,
+            conditions=config.conditions,
+            dtype=config.dtype,
+            interaction_range=backbone.interaction_range,
+        )
+        initialise(self, self.parameter_roles(), config.seed)
+
+    def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
+        """See `Potential.forward`. Leaves that `batch` already has are used and stay connected; otherwise new ones are made.
+
+        Without `create_graph`, predictions that needed a derivative come back detached: their graph is gone.
+        """
+        self.check_outputs(outputs)
+        if not self._needs_leaves(outputs):
+            return self._predict(batch, outputs, create_graph)
+        # Forces are derivatives also where the caller wants none of the parameters.
+        with torch.inference_mode(False), torch.enable_grad():
+            prediction = self._predict(_with_leaves(batch, stress="stress" in outputs), outputs, create_graph)
+        return prediction if create_graph else _detached(prediction)
+
+    def blocks(self) -> list[nn.Module]:
+        """Conditioning, the backbone's blocks, heads."""
+        return [self.conditioning, *self.backbone.blocks(), self.heads]
+
+    def parameter_roles(self) -> dict[str, ParameterRole]:
+        """See `Potential.parameter_roles`."""
+        depth = len(self.backbone.blocks()) + 1
+        parts = {"conditioning": self.conditioning.roles(), "backbone": self.backbone.roles(), "heads": self.heads.roles(depth)}
+        return {f"{part}.{name}": role for part, roles in parts.items() for name, role in roles.items()}
+
+    def load_from(self, other: Potential, level_starts: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+        """Take over what another model has learned; see `transfer.transfer_weights`. Returns the names `copied`, `dropped` and `fresh`."""
+        from .transfer import transfer_weights
+
+        report = transfer_weights(other, self, level_starts)
+        return {"copied": list(report.copied), "dropped": list(report.dropped), "fresh": list(report.fresh)}
+
+    def set_references(self, level: str, energies: Mapping[str, float]) -> None:
+        """Change the references of one level: element symbol -> eV. Elements that are left out are refused at this level from now on."""
+        self.references.state(level, energies)
+        self.config["references"] = self.config["references"] | {level: dict(energies)}
+
+    def _needs_leaves(self, outputs: Sequence[str]) -> bool:
+        derived = SECOND_DERIVATIVES if self.spec.kind == "direct" else ("forces", "stress", *SECOND_DERIVATIVES)
+        return any(key in outputs for key in derived)
+
+    def _predict(self, batch: Batch, outputs: Sequence[str], create_graph: bool) -> Prediction:
+        level = self.level_index(batch)
+        reference = self.references(batch.atomic_numbers, level[batch.system])
+        s, v = self.backbone(self.conditioning(self.references.element_rows(batch.atomic_numbers), level, batch), batch)
+        raw = self.heads(s, v)
+        atomic = raw["energy"].to(torch.float64) * self.scale
+        made = {
+            "energy": batch.sum_per_system(atomic) + batch.sum_per_system(reference),
+            "atomic_energies": atomic + reference,
+        }
+        if "forces" in raw:
+            made["forces"] = raw["forces"].to(torch.float64) * self.scale
+        made |= _derived(made, batch, outputs, create_graph)
+        tie = _tie(raw, outputs) if torch.is_grad_enabled() else None
+        return Prediction({key: _tied(made[key], tie) for key in outputs}, self.spec.kind, _features(s, v, raw["last_layer"], tie))
+
+
+def resolved(config: AssemblyConfig) -> dict[str, Any]:
+    """The configuration with all defaults, ready for JSON: elements as symbols in the order of their numbers."""
+    values = asdict(replace(config, elements=tuple(symbol(z) for z in config.atomic_numbers)))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _derived(made: Mapping[str, Tensor], batch: Batch, outputs: Sequence[str], create_graph: bool) -> dict[str, Tensor]:
+    """Everything that is a derivative: forces and stress of conservative models, second derivatives of all."""
+    second = [key for key in SECOND_DERIVATIVES if key in outputs]
+    new: dict[str, Tensor] = {}
+    if "forces" not in made and (second or "forces" in outputs or "stress" in outputs):
+        keep = create_graph or bool(second)
+        new["forces"], stress = derivatives.forces_and_stress(made["energy"], batch, stress="stress" in outputs, create_graph=keep)
+        new |= {} if stress is None else {"stress": stress}
+    for key in second:
+        companion = quantity(key).companion or ""
+        if companion not in batch.labels:
+            raise PropertyNotAvailableError(
+                f"{key!r} needs to know which", where="batch", mend=f"give the structures the label {companion!r}"
+            )
+        compute = derivatives.hessian_rows if key == "hessian_rows" else derivatives.hvp
+        forces = new["forces"] if "forces" in new else made["forces"]
+        new[key] = compute(forces, batch.positions, batch.labels[companion], create_graph=create_graph)
+    return new
+
+
+def _tie(raw: Mapping[str, Tensor], outputs: Sequence[str]) -> Tensor | None:
+    """Zero times the heads that were not asked: their parameters then get a zero gradient instead of none."""
+    idle = []
+    if "energy" not in outputs and "atomic_energies" not in outputs:
+        idle.append(raw["energy"].sum())
+    if "forces" in raw and "forces" not in outputs:
+        idle.append(raw["forces"].sum())
+    return sum(idle[1:], idle[0]) * 0.0 if idle else None
+
+
+def _tied(value: Tensor, tie: Tensor | None) -> Tensor:
+    return value if tie is None else value + tie.to(value.dtype)
+
+
+def _features(s: Tensor, v: Tensor, last_layer: Tensor, tie: Tensor | None) -> dict[str, Feature]:
+    scalars = {"last_layer": Feature(_tied(last_layer, tie)), "node_scalar": Feature(_tied(s, tie))}
+    return scalars | {"node_vector": Feature(_tied(v, tie), irreps="1o")}
+
+
+def _with_leaves(batch: Batch, stress: bool) -> Batch:
+    if batch.positions.requires_grad and (batch.strain.requires_grad or not stress):
+        return batch
+    return batch.with_leaves(strain=stress)
+
+
+def _detached(prediction: Prediction) -> Prediction:
+    features = {name: replace(feature, value=feature.value.detach()) for name, feature in prediction.features.items()}
+    return Prediction({key: value.detach() for key, value in prediction.values.items()}, prediction.kind, features)

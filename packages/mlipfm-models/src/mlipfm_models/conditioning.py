@@ -1,0 +1,84 @@
+"""Conditioning: the initial node scalars, made of the element, the level of theory, the total charge and the spin.
+
+Size consistency decides the form. A vector that depends on the total charge and is added to every atom (the usual table of charges) makes a far
+molecule feel the charge of another one, and eight cells of a crystal differ from eight times one cell. Here:
+
+- element and level: one row of a table each, the same for every atom of the kind. Extensive.
+- charge Q and unpaired electrons 2S are *shared out*: atom i gets Q w_i / sum_j w_j, with weights w_i > 0 from its element, and a map without
+  bias makes a vector of it (after the electronic embedding of SpookyNet, arXiv:2105.00304). Q = 0 and singlets give exactly zero, so that
+  neutral singlets are exactly size consistent; n copies of a cell with n Q are exactly n times the cell; an unseen charge is an
+  extrapolation, not an untrained row of a table.
+- *not stated* is a learned token of its own, the same for every atom and therefore extensive too. It is neither zero charge nor a singlet.
+
+What remains: A(+) and B far apart are not A(+) plus B, because B gets its part of the charge. The README gives a measured size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.potential import ParameterRole
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+#: What a model may be conditioned on, with the number of signs each can have.
+CONDITIONS = {"total_charge": 2, "spin_multiplicity": 1}
+
+
+class ElectronicEmbedding(nn.Module):
+    """Shares a whole number of electrons (charge, or unpaired electrons) out over the atoms of each system."""
+
+    def __init__(self, channels: int, signs: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Embedding(signs, channels)
+        self.value = nn.Embedding(signs, channels)
+        self.inner = nn.Linear(channels, channels, bias=False)
+        self.outer = nn.Linear(channels, channels, bias=False)
+        self.unknown = nn.Embedding(1, channels)
+
+    def forward(self, x: Tensor, number: Tensor, stated: Tensor, system: Tensor) -> Tensor:
+        """[atoms, channels] from node scalars `x`; `number` and `stated` are [systems], and where not stated the number must be 0."""
+        sign = (number < 0).long()
+        weight = softplus((self.query(x) * self.key(sign)[system]).mean(dim=1))
+        total = torch.zeros(len(number), dtype=x.dtype, device=x.device).index_add(0, system, weight)
+        share = number.abs().to(x.dtype)[system] * weight / total[system]
+        e = share[:, None] * self.value(sign)[system]
+        e = e + self.outer(silu(self.inner(e)))
+        return e + (~stated)[system, None] * self.unknown.weight
+
+
+class Conditioning(nn.Module):
+    """Initial node scalars [atoms, channels]."""
+
+    def __init__(self, channels: int, n_elements: int, n_levels: int, conditions: Sequence[str]) -> None:
+        super().__init__()
+        self.element = nn.Embedding(n_elements, channels)
+        self.level = nn.Embedding(n_levels, channels)
+        self.electronic = nn.ModuleDict({name: ElectronicEmbedding(channels, CONDITIONS[name]) for name in conditions})
+
+    def roles(self) -> dict[str, ParameterRole]:
+        """Role of every parameter, by its name in this module."""
+        return {name: _role(name) for name, _ in self.named_parameters()}
+
+    def forward(self, element: Tensor, level: Tensor, batch: Batch) -> Tensor:
+        """`element` [atoms] and `level` [systems] are rows of the tables."""
+        x = self.element(element)
+        s = x + self.level(level)[batch.system]
+        if "total_charge" in self.electronic:
+            s = s + self.electronic["total_charge"](x, batch.total_charge, batch.charge_stated, batch.system)
+        if "spin_multiplicity" in self.electronic:
+            stated = batch.spin_multiplicity > 0
+            unpaired = (batch.spin_multiplicity - 1).clamp_min(0)
+            s = s + self.electronic["spin_multiplicity"](x, unpaired, stated, batch.system)
+        return s
+
+
+def _role(name: str) -> ParameterRole:
+    if name.endswith("bias"):
+        return ParameterRole(0, "vector", decay=False)
+    if name.endswith(("query.weight", "inner.weight", "outer.weight")):
+        return ParameterRole(0, "hidden", decay=True, adaptable=True)
+    return ParameterRole(0, "input", decay=False)

@@ -1,0 +1,171 @@
+"""PaiNN, polarisable atom interaction network: equivariant message passing on scalars and vectors (arXiv:2102.03150).
+
+Blocks in the order of use: `radial_basis`, `Message`, `Update`, `PainnBlock`, `Painn` (figure 2 of the paper). Axes: A atoms, P pairs, C channels.
+The backbone turns initial node scalars into features; it knows nothing of energies, forces, levels or units beyond Å.
+
+Three things differ from the paper, each so that second derivatives exist and are continuous everywhere:
+the envelope multiplies the radial filter *after* its bias (otherwise neighbours jump at the cutoff), norms are sqrt(x² + epsilon) (finite
+curvature at the zero vectors of symmetric sites), and the sum over neighbours is divided by a constant, never by the neighbours of an atom.
+The first message has no vector-vector part, because all vectors are still zero: its weights would never be trained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.neighbors import PairView
+from mlipfm_interfaces.potential import ParameterRole
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from .backbone import Backbone
+from .configuration import Positive
+
+
+@dataclass(frozen=True)
+class PainnConfig:
+    """Options of the backbone.
+
+    Attributes:
+        channels: width of the node scalars and vectors.
+        layers: message passing steps; atoms further apart than layers x cutoff cannot feel each other.
+        cutoff: Å.
+        radial: number of Bessel functions.
+        mean_neighbors: messages are divided by its square root; take the mean of the training data.
+        norm_epsilon: of sqrt(|v|² + epsilon); see decisions/0002.
+    """
+
+    channels: PositiveInt = 64
+    layers: PositiveInt = 3
+    cutoff: Positive = 5.0
+    radial: PositiveInt = 16
+    mean_neighbors: Positive = 12.0
+    norm_epsilon: Positive = 1e-2
+
+
+def envelope(x: Tensor) -> Tensor:
+    """(1 - x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵) for x < 1, exactly 0 beyond: twice continuously differentiable at x = 1, flat at 0.
+
+    This is the polynomial of arXiv:2003.03123 (DimeNet, p = 6), factored so that nothing cancels near the cutoff.
+    """
+    rest = (1.0 - x).clamp_min(0.0)
+    series = 1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * (15.0 + x * 21.0))))
+    return rest * rest * rest * series
+
+
+def radial_basis(r: Tensor, config: PainnConfig) -> Tensor:
+    """[P, radial + 1]: Bessel functions sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors).
+
+    A linear map without bias of this equals (linear map with bias of the Bessel functions) x envelope: the one carries the bias.
+    """
+    x = r / config.cutoff
+    n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)
+    bessel = torch.sin(x * (n * math.pi)) * (math.sqrt(2.0 / config.cutoff) / r)
+    return torch.cat([bessel, torch.ones_like(r)], dim=1) * (envelope(x) * config.mean_neighbors**-0.5)
+
+
+class Message(nn.Module):
+    """Sums over neighbours: scalars of j, vectors of j and directions to j, weighted by radial filters."""
+
+    def __init__(self, config: PainnConfig, first: bool) -> None:
+        super().__init__()
+        c = config.channels
+        self.inner = nn.Linear(c, c)
+        self.outer = nn.Linear(c, (2 if first else 3) * c)
+        self.filter_scalar = nn.Linear(config.radial + 1, c, bias=False)
+        self.filter_direction = nn.Linear(config.radial + 1, c, bias=False)
+        self.filter_vector = None if first else nn.Linear(config.radial + 1, c, bias=False)
+
+    def forward(self, s: Tensor, v: Tensor | None, radial: Tensor, direction: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes of the scalars [A, C] and vectors [A, 3, C]; `direction` [P, 3, 1] are unit vectors from i to j.
+
+        Arrays over pairs cost most: what can be multiplied per atom is, before it is spread over the pairs (decisions/0001).
+        """
+        phi = self.outer(silu(self.inner(s))).split(s.shape[1], dim=1)
+        scalar = phi[0].index_select(0, j) * self.filter_scalar(radial)
+        vector = direction * (phi[1].index_select(0, j) * self.filter_direction(radial)).unsqueeze(1)
+        if v is not None and self.filter_vector is not None:
+            weighted = (phi[2].unsqueeze(1) * v).index_select(0, j)
+            vector = torch.addcmul(vector, weighted, self.filter_vector(radial).unsqueeze(1))
+        ds = torch.zeros_like(s).index_add(0, i, scalar)
+        return ds, vector.new_zeros(len(s), *vector.shape[1:]).index_add(0, i, vector)
+
+
+class Update(nn.Module):
+    """Mixes scalars and vectors of one atom."""
+
+    def __init__(self, config: PainnConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.epsilon = config.norm_epsilon
+        self.mix = nn.Linear(c, 2 * c, bias=False)
+        self.inner = nn.Linear(2 * c, c)
+        self.outer = nn.Linear(c, 3 * c)
+
+    def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes of the scalars [A, C] and vectors [A, 3, C]."""
+        u_v, v_v = self.mix(v).chunk(2, dim=-1)
+        norm = ((v_v * v_v).sum(dim=1) + self.epsilon).sqrt()
+        a_ss, a_sv, a_vv = self.outer(silu(self.inner(torch.cat([s, norm], dim=1)))).chunk(3, dim=1)
+        return a_ss + a_sv * (u_v * v_v).sum(dim=1), a_vv.unsqueeze(1) * u_v
+
+
+class PainnBlock(nn.Module):
+    """One message and one update, each added to what was there."""
+
+    def __init__(self, config: PainnConfig, first: bool) -> None:
+        super().__init__()
+        self.message = Message(config, first)
+        self.update = Update(config)
+
+    def forward(self, s: Tensor, v: Tensor | None, radial: Tensor, direction: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Tensors in, tensors out: sharding wraps this module and sees nothing else."""
+        ds, dv = self.message(s, v, radial, direction, i, j)
+        s, v = s + ds, dv if v is None else v + dv
+        ds, dv = self.update(s, v)
+        return s + ds, v + dv
+
+
+class Painn(Backbone):
+    """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
+
+    def __init__(self, config: PainnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = config.channels
+        self.graph = GraphSpec(config.cutoff)
+        self.interaction_range = config.layers * config.cutoff
+        self.layers = nn.ModuleList(PainnBlock(config, first=n == 0) for n in range(config.layers))
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def roles(self) -> dict[str, ParameterRole]:
+        """Role of every parameter, by its name in this module."""
+        return {name: _role(name) for name, _ in self.named_parameters()}
+
+    def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Blocks follow figure 2 of arXiv:2102.03150; `s` [A, C] are the initial scalars."""
+        view = batch.views[self.graph]
+        assert isinstance(view, PairView)
+        d = batch.displacements(self.graph)
+        r = (d * d).sum(dim=1, keepdim=True).sqrt()
+        radial, direction = radial_basis(r, self.config), (d / r).unsqueeze(-1)
+        s, v = self.layers[0](s, None, radial, direction, view.i, view.j)
+        for block in self.layers[1:]:
+            s, v = block(s, v, radial, direction, view.i, view.j)
+        return s, v
+
+
+def _role(name: str) -> ParameterRole:
+    _, layer, part, linear, kind = name.split(".")
+    depth = int(layer) + 1
+    if kind == "bias":
+        return ParameterRole(depth, "vector", decay=False)
+    if linear.startswith("filter"):  # its fan-in is the radial basis, which does not grow with the width
+        return ParameterRole(depth, "input", decay=True, adaptable=True)
+    return ParameterRole(depth, "hidden", decay=True, adaptable=True, irreps="1o" if (part, linear) == ("update", "mix") else "0e")

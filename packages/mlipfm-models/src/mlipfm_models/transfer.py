@@ -1,0 +1,124 @@
+"""Taking over what another potential has learned: direct -> conservative, new elements, new levels.
+
+Rows of tables belong to elements and levels, not to positions in a table: they are matched by what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from mlipfm_interfaces.elements import symbol
+from mlipfm_interfaces.errors import LevelError, RecipeError
+from mlipfm_interfaces.potential import Potential
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .assembly import AssembledPotential
+
+ELEMENTS, LEVELS = "conditioning.element.weight", "conditioning.level.weight"
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """Names of parameters (rows of tables as `name[row]`).
+
+    Attributes:
+        copied: taken from the source.
+        dropped: in the source only.
+        fresh: in the target only; they keep their initial values, but a level starts from known ones (`name[level] from ...`).
+    """
+
+    copied: tuple[str, ...]
+    dropped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+@torch.no_grad()
+def transfer_weights(source: Potential, target: Potential, level_starts: Mapping[str, str] | None = None) -> TransferReport:
+    """Copy every parameter of `source` that means the same in `target`, which is changed in place.
+
+    Elements and levels are matched by identity. A level that the source does not have starts from the mean of the source's levels, or from
+    the one that `level_starts` names. If the energy scales differ, heads are rescaled, so that the energies stay what they were. The
+    target's references stay, but a level without any takes those of the source. A condition that the source did not have starts without
+    effect where it is not stated.
+
+    Raises:
+        RecipeError: if the two are not of one kind, or their backbones have different options: the weights would mean something else.
+        LevelError: if `level_starts` names a level that is not there.
+    """
+    old, new = _assembled(source), _assembled(target)
+    _check_backbones(old, new)
+    theirs, ours = dict(old.named_parameters()), dict(new.named_parameters())
+    linear, factor = {f"heads.{name}" for name in new.heads.last_layers()}, old.scale / new.scale
+    copied = [name for name in ours if name in theirs and name not in (ELEMENTS, LEVELS)]
+    for name in copied:
+        ours[name].copy_(theirs[name] * factor if name in linear else theirs[name])
+    dropped = [name for name in theirs if name not in ours]
+    fresh = [name for name in ours if name not in theirs]
+    for rows in (
+        _elements(old, new, ours[ELEMENTS], theirs[ELEMENTS]),
+        _levels(old, new, ours[LEVELS], theirs[LEVELS], level_starts or {}),
+    ):
+        copied, dropped, fresh = copied + rows.copied, dropped + rows.dropped, fresh + rows.fresh
+    for name in new.conditioning.electronic.keys() - old.conditioning.electronic.keys():
+        new.conditioning.electronic[name].unknown.weight.zero_()  # type: ignore[union-attr,operator]  # an ElectronicEmbedding
+    for level in set(new.spec.levels) & set(old.spec.levels):
+        if level not in new.config["references"] and level in old.config["references"]:
+            new.set_references(level, old.config["references"][level])
+    return TransferReport(tuple(sorted(copied)), tuple(sorted(dropped)), tuple(sorted(fresh)))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    copied: list[str]
+    dropped: list[str]
+    fresh: list[str]
+
+
+def _elements(old: AssembledPotential, new: AssembledPotential, ours: Tensor, theirs: Tensor) -> _Rows:
+    a, b = old.spec.elements, new.spec.elements
+    for z in set(a) & set(b):
+        ours[b.index(z)] = theirs[a.index(z)].to(ours.dtype)
+    parts = set(a) & set(b), set(a) - set(b), set(b) - set(a)
+    return _Rows(*([f"{ELEMENTS}[{symbol(z)}]" for z in part] for part in parts))
+
+
+def _levels(old: AssembledPotential, new: AssembledPotential, ours: Tensor, theirs: Tensor, starts: Mapping[str, str]) -> _Rows:
+    a, b = old.spec.levels, new.spec.levels
+    for level, origin in starts.items():
+        if level not in b or origin not in a:
+            raise LevelError(
+                f"level {level!r} cannot start from {origin!r}", mend=f"the target has {', '.join(b)}; the source has {', '.join(a)}"
+            )
+    rows = _Rows([], [f"{LEVELS}[{level}]" for level in a if level not in b], [])
+    known = {level: level for level in a} | dict(starts)
+    for k, level in enumerate(b):
+        start = known.get(level)
+        ours[k] = (theirs.mean(dim=0) if start is None else theirs[a.index(start)]).to(ours.dtype)
+        if start == level:
+            rows.copied.append(f"{LEVELS}[{level}]")
+        else:
+            rows.fresh.append(f"{LEVELS}[{level}] from {start or 'the mean of the known'}")
+    return rows
+
+
+def _assembled(potential: Potential) -> AssembledPotential:
+    from .assembly import AssembledPotential
+
+    if not isinstance(potential, AssembledPotential):
+        raise RecipeError(f"weights can be taken over between assembled potentials only, not from or to {type(potential).__name__}")
+    return potential
+
+
+def _check_backbones(old: AssembledPotential, new: AssembledPotential) -> None:
+    if old.plugin != new.plugin:
+        raise RecipeError(f"a {new.plugin!r} model cannot take over the weights of a {old.plugin!r} model")
+    a, b = old.config["backbone"], new.config["backbone"]
+    different = [f"{key} is {b.get(key)}, the source has {a.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+    if different:
+        raise RecipeError(
+            f"backbones differ: {'; '.join(different)}", where="backbone", mend="use the source's options, its weights mean nothing else"
+        )

@@ -1,0 +1,34 @@
+"""Small float64 models that the tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+BACKBONE = {"channels": 8, "layers": 2, "cutoff": 4.0, "radial": 6}
+LEVELS = ("gfn1-xtb", "gfn2-xtb")
+REFERENCES = {"gfn1-xtb": {"H": -11.0, "C": -48.0, "O": -110.0}, "gfn2-xtb": {"H": -10.7, "C": -48.8, "O": -102.6}}
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., Any]:
+    """Builder of a painn of 8 channels and 2 layers for H, C, O at one level; keywords change its configuration."""
+    from mlipfm_models import build_painn
+
+    def build(**changes: Any) -> Any:
+        return build_painn({"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": BACKBONE} | changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def two_levels(small: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with two levels and their references, charge and spin."""
+    conditions = ["total_charge", "spin_multiplicity"]
+
+    def build(**changes: Any) -> Any:
+        return small(**{"levels": list(LEVELS), "references": REFERENCES, "conditions": conditions, "scale": 1.7} | changes)
+
+    return build
