@@ -1,0 +1,154 @@
+"""`mlipfm data ...`: import native files into a store, look at one, check it, export it, label it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from .label_command import label
+
+if TYPE_CHECKING:
+    from .importing import ImportReport
+
+app = typer.Typer(help="Read, check, look at and export atomistic data.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Read, check, look at and export atomistic data."""
+
+
+app.command()(label)
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    files: list[Path] = typer.Argument(..., help="Files to import (extxyz, traj, db, cif, vasprun.xml, ...)."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the store, new or old."),
+    level: str = typer.Option(None, help="Level of theory of the labels, e.g. wb97m-d3bj/def2-tzvppd."),
+    name: str = typer.Option(None, help="Name of a new data set [default: the folder's name]."),
+    reader: str = typer.Option(None, help="Reader [default: by the file's name]."),
+    unlabelled: bool = typer.Option(False, "--unlabelled", help="Accept frames without labels."),
+    require: str = typer.Option("energy", help="Labels without which a frame is refused, comma separated."),
+    energy_key: str = typer.Option(None, help="Key of the energy; likewise below. [default: found by its usual names]"),
+    forces_key: str = typer.Option(None),
+    stress_key: str = typer.Option(None),
+    virial_key: str = typer.Option(None),
+    dipole_key: str = typer.Option(None),
+    charges_key: str = typer.Option(None),
+    charge_key: str = typer.Option(None, help="Key of the total charge."),
+    spin_key: str = typer.Option(None, help="Key of the spin multiplicity."),
+    group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
+    energy_unit: str = typer.Option("eV"),
+    length_unit: str = typer.Option("Angstrom"),
+    forces_unit: str = typer.Option("eV/Angstrom"),
+    stress_unit: str = typer.Option("eV/Angstrom^3"),
+    dipole_unit: str = typer.Option("e Angstrom"),
+    forces_sign: int = typer.Option(1, help="-1 if the forces are gradients."),
+    stress_sign: int = typer.Option(1, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
+    stress_order: str = typer.Option("xx,yy,zz,yz,xz,xy", help="Order of six stress components."),
+    spin_meaning: str = typer.Option("multiplicity", help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
+    licence: str = typer.Option(None, help="SPDX identifier of the data."),
+    sampling: str = typer.Option(None, help="How the geometries were made."),
+    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
+) -> None:
+    """Import files into a store. Prints which key was read as what; exits 2 if frames were refused, which are listed in OUT.refused.jsonl."""
+    from mlipfm_interfaces.errors import MlipfmError
+
+    from .importing import Importer
+
+    options = {key: context.params[key] for key in _OPTIONS if context.params[key] is not None}
+    options["require"] = () if unlabelled else tuple(word.strip() for word in require.split(",") if word.strip())
+    reports: list[ImportReport] = []
+    failed: MlipfmError | None = None
+    with Importer(out, name=name) as importer:
+        for path in files:
+            try:
+                reports.append(importer.add(path, reader, **options))
+            except MlipfmError as error:
+                if len(files) == 1:
+                    raise
+                failed = failed or error
+                typer.echo(f"{path}: nothing imported: {error}")
+                continue
+            typer.echo("\n".join(reports[-1].lines()))
+    _finish(reports, out, importer.quarantine, skip_refused)
+    if failed is not None:
+        raise failed
+
+
+_OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
+            "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "forces_sign", "stress_sign", "stress_order", "spin_meaning",
+            "licence", "sampling")  # fmt: skip
+
+
+def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refused: bool) -> None:
+    """One line about the whole import; raises the most frequent refusal unless the user accepts refusals."""
+    frames, stored = sum(r.frames for r in reports), sum(r.stored + r.duplicates for r in reports)
+    refused = sum(r.refused.total() for r in reports)
+    if stored:
+        typer.echo(f"{out}: {stored} of {frames} frames are in the store")
+    if not refused or skip_refused:
+        return
+    worst = max((r for r in reports if r.refused), key=lambda r: r.refused.total())
+    code = worst.refused.most_common(1)[0][0]
+    error = worst.first[code]
+    what = f"{refused} of {frames} frames refused ({_counted(reports)}); first {code}: {error.what}"
+    mend = "; ".join(text for text in (error.mend, f"all are listed in {quarantine}", "--skip-refused accepts this") if text)
+    raise type(error)(what, where=error.where, mend=mend)
+
+
+def _counted(reports: list[ImportReport]) -> str:
+    from collections import Counter
+
+    total: Counter[str] = sum((r.refused for r in reports), Counter())
+    return ", ".join(f"{count} {code}" for code, count in total.most_common())
+
+
+@app.command()
+def show(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
+    """Levels, elements, sizes and forces of a store."""
+    from .looking import describe
+    from .store import Store
+
+    with Store(store) as opened:
+        for line in describe(opened):
+            typer.echo(line)
+
+
+@app.command()
+def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
+    """Read every record of a store and check every hash. Exits 2 if anything is wrong."""
+    from .store import Store
+
+    with Store(store) as opened:
+        faults = opened.verify()
+        if not faults:
+            typer.echo(
+                f"{store}: {len(opened)} structures, all records and hashes are right" + ("" if opened.complete else "; not complete yet")
+            )
+            return
+        for fault in faults[1:]:
+            typer.echo(str(fault))
+        raise faults[0]
+
+
+@app.command()
+def export(
+    store: Path = typer.Argument(..., help="Folder of a store."),
+    out: Path = typer.Option(..., "--out", "-o", help="File to write, .xyz or .extxyz."),
+) -> None:
+    """Write a store as extended XYZ, exactly: importing it again gives equal structures."""
+    from .extxyz_writer import export_extxyz
+    from .importing import shown
+    from .store import Store
+
+    with Store(store) as opened:
+        count = export_extxyz(shown(iter(opened), out.name), out)
+    typer.echo(f"{out}: {count} structures")
+
+
+app.command("label")(label)

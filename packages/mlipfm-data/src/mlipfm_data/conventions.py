@@ -1,0 +1,370 @@
+"""From a frame as files spell it to a Structure: key spellings, units, signs, orders. Every decision is counted in a `ReadReport`.
+
+Inside, the sign of stress is ASE's (+(1/V) dE/dstrain, tension positive) and `virial = -V stress` (GAP, MACE, NequIP, DeePMD). Two keys of one
+meaning with different values are never resolved by a guess: the frame is refused and the message says which keys to choose from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.errors import InvalidStructureError, LevelError, MissingLabelsError, MlipfmError, MultiplicityError, ShapeError
+from mlipfm_interfaces.neighbors import neighbor_pairs
+from mlipfm_interfaces.quantities import QUANTITIES
+from mlipfm_interfaces.state_keys import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
+from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_interfaces.theory import canonical_level
+from mlipfm_interfaces.units import factor
+
+from .frames_in import RawFrame, ReadOptions, ReadReport
+
+#: Keys of each label in files, REF_ first: it is the spelling that cannot be mistaken for a model's prediction.
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "energy": ("REF_energy", "energy", "Energy", "ref_energy", "dft_energy", "DFT_energy", "total_energy", "y_energy"),
+    "forces": ("REF_forces", "forces", "Forces", "force", "ref_forces", "dft_forces", "dft_force", "DFT_forces", "y_forces", "y_force"),
+    "stress": ("REF_stress", "stress", "dft_stress", "y_stress"),
+    "virial": ("REF_virials", "REF_virial", "virial", "virials", "dft_virial"),
+    "dipole": ("REF_dipole", "dipole", "dipole_moment"),
+    "charges": ("REF_charges", "charges"),
+    "magnetic_moments": ("REF_magnetic_moments", "REF_magmoms", "magmoms", "magnetic_moments"),
+}  # fmt: skip
+
+#: Keys of ASE's calculators with our names; `energies` are per atom there, and `free_energy` is read only where there is no `energy`.
+RESULTS = {"energy": "energy", "forces": "forces", "stress": "stress", "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments",
+           "energies": "atomic_energies"}  # fmt: skip
+
+#: What our own exports add: labels of any quantity as REF_<key>, deviations as STD_<key>, the rest as JSON under one key.
+LEVEL_KEY, PROVENANCE_KEY, FIELD_KEY = "level_of_theory", "mlipfm_provenance", "external_field"
+
+#: Not read as a multiplicity unless the user says so: codes write 2S+1, S or 2S under it.
+AMBIGUOUS_SPIN = "total_spin"
+
+_DIRECT = [key for key, kind in QUANTITIES.items() if kind.layout in ("system", "atom") and key != "stress"]
+_PROBES = [key for key, kind in QUANTITIES.items() if kind.layout == "probe"]
+
+#: Å within which overlaps and crowds are looked for. vesin is fast at 2-5 Å and 400 times slower at 0.5 Å in a large cell.
+CHECK_RADIUS = 3.0
+
+_EXPLICIT = {"energy": "energy_key", "forces": "forces_key", "stress": "stress_key", "virial": "virial_key", "dipole": "dipole_key",
+             "charges": "charges_key"}  # fmt: skip
+_VOIGT_PLACES = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "yz": (1, 2), "xz": (0, 2), "xy": (0, 1),
+                 "zy": (1, 2), "zx": (0, 2), "yx": (0, 1)}  # fmt: skip
+
+
+def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) -> Structure:
+    """The checked Structure of one frame; decisions are counted in `report` once the frame is accepted.
+
+    Raises:
+        MlipfmError: whatever is wrong with the frame, with the place (`file: frame 7 (line 205), atom 3`).
+    """
+    seen = _Decisions(frame)
+    try:
+        structure = _structure(frame, options, seen)
+        neighbor_pairs(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
+    except MlipfmError as error:
+        where = f"{frame.where}, {error.where}" if error.where else frame.where
+        unpaired = "; if the file counts unpaired electrons, set spin_meaning to 'unpaired'"
+        hint = unpaired if isinstance(error, MultiplicityError) and options.spin_meaning == "multiplicity" else ""
+        raise type(error)(error.what, where=where, mend=(error.mend or "") + hint or None) from None
+    seen.count(report)
+    return structure
+
+
+class _Decisions:
+    """Which key was used for what in one frame."""
+
+    def __init__(self, frame: RawFrame) -> None:
+        self.frame = frame
+        self.used: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.touched: set[str] = set()
+
+    def take(self, quantity: str, key: str) -> None:
+        self.used[quantity] = key
+        self.touched.add(key)
+
+    def count(self, report: ReadReport) -> None:
+        report.accepted += 1
+        for quantity, key in self.used.items():
+            report.used[quantity][key] += 1
+        report.notes.update(self.notes)
+        report.unused.update(key for key in self.frame.found() if key not in self.touched)
+
+
+def _structure(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Structure:
+    length = factor(options.length_unit, "length")
+    labels = _labels(frame, options, seen)
+    missing = [key for key in options.require if key not in labels]
+    if missing:
+        raise MissingLabelsError(
+            f"no {' and no '.join(missing)} label; keys found: {_found(frame)}", mend="name the key (energy_key, forces_key, ...)"
+        )
+    charge, multiplicity = _state(frame, options, seen)
+    field = frame.find(FIELD_KEY)
+    if field is not None:
+        seen.take("external_field", FIELD_KEY)
+    return Structure(
+        atomic_numbers=frame.numbers,
+        positions=np.asarray(frame.positions, dtype=np.float64) * length,
+        cell=np.asarray(frame.cell, dtype=np.float64) * length,
+        pbc=frame.pbc,
+        total_charge=charge,
+        spin_multiplicity=multiplicity,
+        external_field=None if field is None else as_numbers(field, FIELD_KEY).reshape(-1),
+        level=_level(frame, options, seen),
+        labels=labels,
+        label_std=_deviations(frame, labels, seen),
+        provenance=_provenance(frame, options, seen),
+    )
+
+
+def _found(frame: RawFrame) -> str:
+    return ", ".join(frame.found()) or "none"
+
+
+def as_numbers(value: Any, key: str) -> np.ndarray:
+    """Float64 array of a value given as text (`1.0 2.0`, `_JSON [[1, 2]]`, `[1, 2]`), list or array.
+
+    Raises:
+        ShapeError: if it is not numeric.
+    """
+    try:
+        if isinstance(value, str):
+            text = value.removeprefix("_JSON").strip()
+            if text.startswith("["):
+                return np.asarray(json.loads(text), dtype=np.float64)
+            return np.asarray([float(word) for word in text.split()], dtype=np.float64)
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ShapeError(f"the value of {key!r} is not numeric: {str(value)[:60]!r}") from None
+
+
+def _labels(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> dict[str, np.ndarray]:
+    n = len(frame.numbers)
+    labels: dict[str, np.ndarray] = {}
+    for quantity in _DIRECT:
+        kind = QUANTITIES[quantity]
+        shape = kind.shape if kind.layout == "system" else (n, *kind.shape)
+        value = _choose(frame, options, seen, quantity, partial(_shaped, shape=shape, quantity=quantity))
+        if value is not None:
+            labels[quantity] = value * _unit(options, quantity)
+    stress = _stress(frame, options, seen)
+    if stress is not None:
+        labels["stress"] = stress
+    return labels | _probes(frame, seen)
+
+
+def _unit(options: ReadOptions, quantity: str) -> float:
+    if quantity == "forces":
+        return options.forces_sign * factor(options.forces_unit, "forces")
+    if quantity in ("energy", "atomic_energies"):
+        return factor(options.energy_unit, "energy")
+    return factor(options.dipole_unit, "dipole") if quantity == "dipole" else 1.0
+
+
+def _shaped(raw: Any, key: str, shape: tuple[int, ...], quantity: str) -> np.ndarray:
+    value = as_numbers(raw, key)
+    if value.size != int(np.prod(shape)):
+        raise ShapeError(f"{key!r} has shape {list(value.shape)}, {quantity} needs {list(shape)}")
+    return value.reshape(shape)
+
+
+def _choose(
+    frame: RawFrame, options: ReadOptions, seen: _Decisions, quantity: str, convert: Callable[[Any, str], np.ndarray]
+) -> np.ndarray | None:
+    """The value of one label: of the key the user named, or of the spellings present, which must agree."""
+    explicit = getattr(options, _EXPLICIT.get(quantity, ""), None)
+    if explicit is not None:
+        raw = frame.find(explicit)
+        if raw is None:
+            raise MissingLabelsError(
+                f"no key {explicit!r} for {quantity}; keys found: {_found(frame)}", mend=f"change {_EXPLICIT[quantity]}"
+            )
+        seen.take(quantity, explicit)
+        return convert(raw, explicit)
+    found = _candidates(frame, quantity)
+    values: dict[str, np.ndarray] = {}
+    for key, raw in found.items():
+        try:
+            values[key] = convert(raw, key)
+        except ShapeError:
+            if quantity in ("energy", "forces", "stress", "virial"):
+                raise
+            seen.notes.append(f"{key!r} has not the shape of {quantity}: not used")
+    if not values:
+        return None
+    first, *others = values
+    for other in others:
+        if not np.allclose(values[first], values[other], rtol=1e-6, atol=1e-6, equal_nan=True):
+            raise _conflict(quantity, first, values[first], other, values[other])
+    for key in values:
+        seen.touched.add(key)
+    seen.take(quantity, first)
+    return values[first]
+
+
+def _candidates(frame: RawFrame, quantity: str) -> dict[str, Any]:
+    per_atom = quantity in QUANTITIES and QUANTITIES[quantity].layout == "atom"
+    first, second = (frame.arrays, frame.info) if per_atom else (frame.info, frame.arrays)
+    found = {}
+    for key in SPELLINGS.get(quantity, (f"REF_{quantity}",)):
+        value = first.get(key)
+        value = second.get(key) if value is None else value
+        if value is not None:
+            found[key] = value
+    for key, meaning in RESULTS.items():
+        if meaning == quantity and frame.results.get(key) is not None:
+            found[f"{key} (calculator)"] = frame.results[key]
+    if quantity == "energy" and not found and frame.results.get("free_energy") is not None:
+        found["free_energy (calculator)"] = frame.results["free_energy"]
+    return found
+
+
+def _conflict(quantity: str, one: str, a: np.ndarray, two: str, b: np.ndarray) -> InvalidStructureError:
+    k = int(np.argmax(np.abs(a - b)))
+    option = _EXPLICIT.get(quantity)
+    mend = f"say which with {option}={one!r} or {two!r}" if option else "remove one of them"
+    return InvalidStructureError(
+        f"{one!r} and {two!r} both claim to be the {quantity} and differ: {a.flat[k]:.8g} and {b.flat[k]:.8g}", mend=mend
+    )
+
+
+def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarray | None:
+    def from_stress(raw: Any, key: str) -> np.ndarray:
+        return _matrix(as_numbers(raw, key), key, options.stress_order) * options.stress_sign * factor(options.stress_unit, "stress")
+
+    def from_virial(raw: Any, key: str) -> np.ndarray:
+        virial = _matrix(as_numbers(raw, key), key, options.stress_order) * factor(options.energy_unit, "energy")
+        return -virial / (abs(np.linalg.det(frame.cell)) * factor(options.length_unit, "length") ** 3)
+
+    if not np.all(frame.pbc) or abs(np.linalg.det(frame.cell)) < 1e-12:
+        ignored = [key for quantity in ("stress", "virial") for key in _candidates(frame, quantity)]
+        ignored += [key for key in (options.stress_key, options.virial_key) if key and frame.find(key) is not None and key not in ignored]
+        seen.touched.update(ignored)
+        seen.notes += [f"{key!r} not used: stress needs three periodic directions" for key in ignored]
+        return None
+    only_virial, only_stress = options.virial_key and not options.stress_key, options.stress_key and not options.virial_key
+    stress = None if only_virial else _choose(frame, options, seen, "stress", from_stress)
+    virial = None if only_stress else _choose(frame, options, seen, "virial", from_virial)
+    if stress is not None and virial is not None and not np.allclose(stress, virial, rtol=1e-3, atol=1e-5):
+        raise _conflict("stress", seen.used["stress"], stress, f"{seen.used['virial']} (as stress)", virial)
+    if stress is None and virial is not None:
+        seen.used["stress"] = f"{seen.used['virial']} (virial, stress = -virial/V)"
+    seen.used.pop("virial", None)
+    return stress if stress is not None else virial
+
+
+def _matrix(value: np.ndarray, key: str, order: str) -> np.ndarray:
+    """[3, 3] from six components in `order`, nine, or [3, 3]."""
+    if value.size == 9:
+        return value.reshape(3, 3)
+    if value.size != 6:
+        raise ShapeError(f"{key!r} has {value.size} components, stress and virial have 6 or 9")
+    out = np.zeros((3, 3))
+    for name, component in zip(order.split(","), value.reshape(-1), strict=True):
+        i, j = _VOIGT_PLACES[name]
+        out[i, j] = out[j, i] = component
+    return out
+
+
+def _probes(frame: RawFrame, seen: _Decisions) -> dict[str, np.ndarray]:
+    """Probe quantities of our own exports: [N, 3 rows] per-atom columns and their companions."""
+    labels: dict[str, np.ndarray] = {}
+    n = len(frame.numbers)
+    for quantity in _PROBES:
+        kind = QUANTITIES[quantity]
+        raw, companion = frame.find(f"REF_{quantity}"), frame.find(f"REF_{kind.companion}")
+        if raw is None or companion is None:
+            continue
+        rows = as_numbers(raw, quantity).reshape(n, -1, 3)
+        labels[quantity] = rows.transpose(1, 0, 2)
+        other = as_numbers(companion, str(kind.companion))
+        labels[str(kind.companion)] = other.reshape(n, -1, 3).transpose(1, 0, 2) if kind.companion == "hvp_probe" else other.reshape(-1, 2)
+        seen.take(quantity, f"REF_{quantity}")
+        seen.touched.add(f"REF_{kind.companion}")
+    return labels
+
+
+def _deviations(frame: RawFrame, labels: dict[str, np.ndarray], seen: _Decisions) -> dict[str, np.ndarray]:
+    out = {}
+    for quantity, value in labels.items():
+        raw = frame.find(f"STD_{quantity}")
+        if raw is not None:
+            out[quantity] = _shaped(raw, f"STD_{quantity}", value.shape, quantity)
+            seen.touched.add(f"STD_{quantity}")
+    return out
+
+
+def _state(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> tuple[int | None, int | None]:
+    """Charge and multiplicity: of the keys the user named, else of all usual names (`state_keys`), which must agree."""
+    stated: dict[str, Any] = {}
+    for standard, names, explicit in (("charge", CHARGE_KEYS, options.charge_key), ("spin", MULTIPLICITY_KEYS, options.spin_key)):
+        for key in (explicit,) if explicit else names:
+            value = frame.find(key) if explicit else frame.info.get(key)
+            if value is None:
+                if explicit:
+                    raise MissingLabelsError(f"no key {key!r} for {standard}; keys found: {_found(frame)}", mend=f"change {standard}_key")
+                continue
+            value = _single(value, key)
+            if standard == "spin" and options.spin_meaning == "unpaired":
+                value = value + 1
+            stated[key if not explicit else names[0]] = value
+            seen.take("total_charge" if standard == "charge" else "spin_multiplicity", key)
+    if AMBIGUOUS_SPIN in frame.info and options.spin_key != AMBIGUOUS_SPIN:
+        seen.notes.append(f"{AMBIGUOUS_SPIN!r} not used: it means 2S+1, 2S or S in different codes; set spin_key and spin_meaning")
+    return charge_and_multiplicity(stated)
+
+
+def _single(value: Any, key: str) -> float:
+    numbers = as_numbers(value, key)
+    if numbers.size != 1:
+        raise InvalidStructureError(f"{key!r} must be one number for the whole system, got {numbers.size}")
+    return float(numbers.reshape(-1)[0])
+
+
+def _level(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> str | None:
+    in_file = frame.find(LEVEL_KEY)
+    wanted = canonical_level(options.level) if options.level else None
+    if in_file is not None:
+        stated = canonical_level(str(in_file))
+        if wanted and wanted != stated:
+            raise LevelError(f"the file says level {stated!r}, the import says {wanted!r}", mend="leave `level` out or correct it")
+        seen.take("level", LEVEL_KEY)
+        return stated
+    if wanted:
+        seen.used["level"] = f"option ({wanted})"
+    return wanted
+
+
+def _provenance(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Provenance:
+    own = frame.find(PROVENANCE_KEY)
+    values: dict[str, Any] = {"source": frame.source, "index": frame.index}
+    if own is not None:
+        seen.touched.add(PROVENANCE_KEY)
+        values = _own_provenance(own)
+    group = values.get("group")
+    if options.group_key:
+        raw = frame.find(options.group_key)
+        if raw is None:
+            raise MissingLabelsError(f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", mend="change group_key")
+        group = str(raw)
+        seen.take("group", options.group_key)
+    return Provenance(
+        source=options.source or values.get("source"),
+        group=group,
+        index=values.get("index"),
+        sampling=options.sampling or values.get("sampling"),
+        licence=options.licence or values.get("licence"),
+    )
+
+
+def _own_provenance(raw: Any) -> dict[str, Any]:
+    try:
+        values = json.loads(str(raw).removeprefix("_JSON").strip()) if isinstance(raw, str) else dict(raw)
+    except (TypeError, ValueError):
+        raise InvalidStructureError(f"{PROVENANCE_KEY!r} is not JSON: {str(raw)[:60]!r}") from None
+    return values if isinstance(values, dict) else {}

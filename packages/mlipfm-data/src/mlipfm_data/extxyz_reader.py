@@ -1,0 +1,205 @@
+"""Reader of (extended) XYZ, plain or gzipped: streams, names lines, and never guesses where a frame begins.
+
+What can be known about a truncated file: a cut inside a frame is always an error; a cut inside the last number shows as a last line without
+newline that is shorter than its neighbours, and the frame is refused; a cut exactly between two frames leaves a valid file and cannot be seen
+(compare the number of frames that is reported with the one you expect, or keep a checksum).
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from mlipfm_interfaces.elements import number
+from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .conventions import as_numbers, structure_from
+from .extxyz_text import Column, column_values, parse_comment, parse_properties
+from .file_kinds import refuse_pickle
+from .frames_in import RawFrame, ReadReport, options_from
+
+#: Longest line that is read, in bytes: a file without newlines must not fill the memory.
+LONGEST_LINE = 1 << 24
+
+_PLAIN = [Column("species", "S", 0, 1), Column("pos", "R", 1, 3)]
+_GEOMETRY = ("species", "pos", "Z", "numbers")
+
+
+class ExtxyzReader:
+    """Streams Structures from .xyz and .extxyz files, gzipped or not. Options: `frames_in.ReadOptions`, and `report`."""
+
+    suffixes = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals in the file's order; memory is that of one frame.
+
+        Raises:
+            UnreadableFileError: missing file, or from the line on at which no frame begins or the file ends inside a frame. Frames before it
+                have been yielded. RefusedFileError: a pickle.
+        """
+        chosen, report = options_from(options), report if report is not None else ReadReport()
+        refuse_pickle(Path(path))
+        with _opened(Path(path)) as stream:
+            for index, item in enumerate(_frames(_Lines(stream, Path(path)))):
+                report.frames += 1
+                try:
+                    if isinstance(item, MlipfmError):
+                        raise item
+                    yield structure_from(item, chosen, report)
+                except MlipfmError as error:
+                    report.refuse(error)
+                    yield Refusal(index, error)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]  # GzipFile reads bytes too
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+
+
+class _Lines:
+    """Lines of a file with their numbers; `open_end` is True if the last line read has no newline."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self.stream, self.path, self.number, self.open_end = stream, path, 0, False
+
+    def next(self) -> str | None:
+        try:
+            raw = self.stream.readline(LONGEST_LINE + 1)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UnreadableFileError(f"the file breaks off: {error}", where=f"{self.path}: line {self.number + 1}") from None
+        if not raw:
+            return None
+        self.number += 1
+        if len(raw) > LONGEST_LINE:
+            raise UnreadableFileError(
+                f"a line is longer than {LONGEST_LINE} bytes", where=f"{self.path}: line {self.number}", mend="is it text?"
+            )
+        self.open_end = not raw.endswith(b"\n")
+        try:
+            return raw.rstrip(b"\r\n").decode()
+        except UnicodeDecodeError:
+            raise UnreadableFileError(
+                "not text: bytes that are no UTF-8", where=f"{self.path}: line {self.number}", mend="is it an xyz file?"
+            ) from None
+
+    def fail(self, what: str, mend: str | None = None) -> UnreadableFileError:
+        return UnreadableFileError(what, where=f"{self.path}: line {self.number}", mend=mend)
+
+
+def _frames(lines: _Lines) -> Iterator[RawFrame | MlipfmError]:
+    """Frames one after the other; an error stands for a frame whose extent is known but whose content is bad."""
+    index = 0
+    while True:
+        header = lines.next()
+        while header is not None and not header.strip():
+            header = lines.next()
+        if header is None:
+            if index == 0:
+                raise UnreadableFileError("the file holds no frame", where=str(lines.path))
+            return
+        where = f"{lines.path}: frame {index} (line {lines.number})"
+        comment, atoms, cut = _raw_lines(lines, header, index)
+        try:
+            if cut:
+                raise UnreadableFileError(
+                    "the last line has no newline and is shorter than the others: the file looks truncated", mend=_CUT
+                )
+            yield _frame(comment, atoms, index, where, lines.path.name)
+        except MlipfmError as error:
+            place = f"{where}, {error.where}" if error.where else where
+            yield type(error)(error.what, where=place, mend=error.mend)
+        index += 1
+
+
+_CUT = "if the file is complete, end it with a newline"
+
+
+def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], bool]:
+    """Comment, atom lines and whether the last line may be cut, of the frame whose count line is `header`."""
+    if not header.strip().isdecimal():
+        raise lines.fail(
+            f"the number of atoms of frame {index} was expected, got {header[:40]!r}",
+            "does the frame before have as many lines as it says?",
+        )
+    count = int(header)
+    comment = lines.next()
+    atoms: list[str] = []
+    while comment is not None and len(atoms) < count:
+        line = lines.next()
+        if line is None:
+            break
+        atoms.append(line)
+    if comment is None or len(atoms) < count:
+        raise lines.fail(
+            f"the file ends inside frame {index}: {len(atoms)} of {count} atoms are there", "the file is truncated; frames before are good"
+        )
+    shorter = len(atoms) > 1 and len(atoms[-1].rstrip()) < min(len(line.rstrip()) for line in atoms[:-1])
+    same_width = len({len(line.rstrip()) for line in atoms}) == 1
+    return comment, atoms, lines.open_end and count > 0 and (shorter or not same_width)
+
+
+def _frame(comment: str, atoms: list[str], index: int, where: str, source: str) -> RawFrame:
+    extended = "Properties=" in comment.replace(" ", "")
+    try:
+        info = parse_comment(comment)
+    except UnreadableFileError:
+        if extended or "Lattice=" in comment:
+            raise
+        info = {}  # the comment of a plain XYZ file is free text
+    columns = parse_properties(info.pop("Properties")) if extended else _PLAIN
+    words = _words(atoms, columns, exact=extended)
+    arrays = {column.name: column_values(words, column) for column in columns}
+    numbers = _numbers(arrays)
+    if "pos" not in arrays or arrays["pos"].shape != (len(numbers), 3):
+        raise UnreadableFileError("`Properties` has no pos:R:3 column")
+    lattice, periodic = info.pop("Lattice", None), info.pop("pbc", None)
+    cell = np.zeros((3, 3)) if lattice is None else as_numbers(lattice, "Lattice")
+    if cell.size != 9:
+        raise UnreadableFileError(f"`Lattice` has {cell.size} numbers, nine are needed")
+    others = {name: value for name, value in arrays.items() if name not in _GEOMETRY}
+    pbc = np.full(3, lattice is not None) if periodic is None else _logical(periodic)
+    return RawFrame(index, where, source, numbers, arrays["pos"], cell.reshape(3, 3), pbc, info, others)
+
+
+def _words(atoms: list[str], columns: list[Column], exact: bool) -> np.ndarray:
+    width = columns[-1].first + columns[-1].width
+    rows = [line.split() for line in atoms]
+    for k, row in enumerate(rows):
+        if len(row) < width or (exact and len(row) != width):
+            raise UnreadableFileError(f"{len(row)} columns, {width} are needed: {atoms[k][:50]!r}", where=f"atom {k}")
+    return np.array([row[:width] for row in rows], dtype=str).reshape(len(rows), width)
+
+
+def _numbers(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Atomic numbers from `species` (symbols, or numbers as some programs write them), `Z` or `numbers`."""
+    for key in ("Z", "numbers"):
+        if key in arrays and "species" not in arrays:
+            return arrays[key].astype(np.int64)
+    if "species" not in arrays:
+        raise UnreadableFileError("`Properties` has no species column")
+    names = arrays["species"]
+    known = {name: int(name) if name.isdecimal() else _symbol(name, names) for name in dict.fromkeys(names.tolist())}
+    return np.array([known[name] for name in names.tolist()], dtype=np.int64)
+
+
+def _symbol(name: str, names: np.ndarray) -> int:
+    try:
+        return number(name)
+    except MlipfmError as error:
+        raise type(error)(error.what, where=f"atom {int(np.argmax(names == name))}", mend=error.mend) from None
+
+
+def _logical(text: str) -> np.ndarray:
+    words = text.strip("[]").replace(",", " ").split()
+    values = [{"T": True, "F": False, "1": True, "0": False}.get(word[:1].upper()) for word in words]
+    if len(values) not in (1, 3) or None in values:
+        raise UnreadableFileError(f"`pbc` must be three of T and F, got {text!r}")
+    return np.broadcast_to(np.array(values, dtype=bool), (3,))

@@ -1,0 +1,189 @@
+"""Import native files into a store: every frame is stored, already there, or refused with a reason, and the counts add up."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .consistency import Slope, energy_against_forces
+from .frames_in import ReadReport
+from .reading import read
+from .store_writer import StoreWriter
+
+#: Frames of a file whose energies are compared with their forces while they pass.
+CHECKED_FRAMES = 200
+
+
+@dataclass
+class ImportReport:
+    """What became of the frames of one file: frames = stored + duplicates + refused.
+
+    Attributes:
+        path: the file. frames: seen. stored: new in the store. duplicates: geometry and level were there already, with the same labels.
+        refused: Counter of error codes. first: code -> its first error.
+        unreadable: the error that ended the file early (it counts as one refused frame), or None.
+        decisions: which key was read as what.
+        slope: energy differences against forces over neighbouring frames, where some are near enough to compare.
+    """
+
+    path: Path
+    frames: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    first: dict[str, MlipfmError] = field(default_factory=dict)
+    unreadable: UnreadableFileError | None = None
+    decisions: ReadReport = field(default_factory=ReadReport)
+    slope: Slope | None = None
+
+    def refuse(self, error: MlipfmError) -> None:
+        self.refused[error.code] += 1
+        self.first.setdefault(error.code, error)
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        counts = (
+            f"{self.path}: {self.frames} frames = {self.stored} stored + {self.duplicates} already there + {self.refused.total()} refused"
+        )
+        out = [counts, *(f"  {line}" for line in self.decisions.lines())]
+        out += [f"  refused: {count} x {code}, first: {self.first[code]}" for code, count in self.refused.most_common()]
+        return out + _slope_lines(self.slope)
+
+
+def _slope_lines(slope: Slope | None) -> list[str]:
+    if slope is None or slope.pairs < 3 or not abs(slope.correlation) >= 0.5:
+        return []
+    line = f"  energies against forces: slope {slope.slope:.3f}, correlation {slope.correlation:.3f} over {slope.pairs} steps"
+    hint = " (the forces look like gradients: use --forces-sign -1)" if slope.correlation < 0 else ""
+    return [line + hint]
+
+
+class Importer:
+    """Imports files into one store. The store is made when the first structure is accepted; a killed import continues when it is run again.
+
+    Args:
+        out: folder of the store, new or old. name: of a new data set (default: the folder's name). single: see `StoreWriter`.
+
+    Refused frames are listed in `<out>.refused.jsonl` (file, frame, code, words), rewritten by each import.
+    """
+
+    def __init__(self, out: Path | str, *, name: str | None = None, single: bool = False) -> None:
+        self.out, self.name, self.single = Path(out), name, single
+        self.quarantine = self.out.with_name(self.out.name + ".refused.jsonl")
+        self._writer: StoreWriter | None = None
+        self._list: TextIO | None = None
+        self._labels: dict[tuple[str, str | None], bytes] = {}
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Importer:
+        self.quarantine.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def add(self, path: Path | str, reader: str | None = None, **options: Any) -> ImportReport:
+        """Import one file; options as `reading.read`, where `require` is ("energy",) unless said otherwise.
+
+        A file that ends too early is imported up to there and reported as `unreadable`.
+
+        Raises:
+            UnreadableFileError, RefusedFileError, PluginError: nothing could be read at all. MlipfmError: impossible options.
+        """
+        result = ImportReport(Path(path))
+        settings = {"require": ("energy",), "report": result.decisions} | options
+        near: list[Structure] = []
+        frames = read(path, reader, **settings)
+        for item in shown(self._until_the_end(frames, result), Path(path).name):
+            result.frames += 1
+            if isinstance(item, Structure):
+                if len(near) < CHECKED_FRAMES:
+                    near.append(item)
+                item = self._store(item, result) or item
+            if isinstance(item, Refusal):
+                self._refuse(item, result)
+        result.slope = energy_against_forces(near) if len(near) > 1 else None
+        return result
+
+    def _until_the_end(self, frames: Iterator[Structure | Refusal], result: ImportReport) -> Iterator[Structure | Refusal]:
+        try:
+            yield from frames
+        except UnreadableFileError as error:
+            if result.frames == 0:
+                raise
+            result.unreadable = error
+            yield Refusal(result.frames, error)
+
+    def _store(self, structure: Structure, result: ImportReport) -> Refusal | None:
+        """Store a structure unless it is there; contradictory labels of one geometry and level become a refusal."""
+        writer = self._opened_writer()
+        mark, labels = (writer.key(structure), structure.level), _digest(structure)
+        if self._labels.setdefault(mark, labels) != labels:
+            what = "same geometry, state and level as an earlier frame, but other labels"
+            index = result.frames - 1
+            where = f"{result.path}: frame {index}"
+            return Refusal(
+                index, InvalidStructureError(what, where=where, mend="different levels of theory? import them separately with their level")
+            )
+        if writer.has(structure):
+            result.duplicates += 1
+        else:
+            writer.add(structure)
+            result.stored += 1
+        return None
+
+    def _opened_writer(self) -> StoreWriter:
+        if self._writer is None:
+            new = not (self.out / "manifest.json").exists()
+            name = (self.name or self.out.resolve().name) if new else self.name
+            self._writer = self._open.enter_context(StoreWriter(self.out, name=name, single=self.single))
+        return self._writer
+
+    def _refuse(self, refusal: Refusal, result: ImportReport) -> None:
+        result.refuse(refusal.error)
+        if self._list is None:
+            self._list = self._open.enter_context(self.quarantine.open("w", encoding="utf-8"))
+        line = {"file": str(result.path), "frame": refusal.index, "code": refusal.error.code, "error": str(refusal.error)}
+        self._list.write(json.dumps(line) + "\n")
+
+
+def _digest(structure: Structure) -> bytes:
+    """Of the labels, rounded as text formats round."""
+    digest = hashlib.blake2b(digest_size=8)
+    for key in sorted(structure.labels):
+        digest.update(key.encode() + (np.round(structure.labels[key], 6) + 0.0).tobytes())
+    return digest.digest()
+
+
+def import_file(path: Path | str, out: Path | str, reader: str | None = None, *, name: str | None = None, **options: Any) -> ImportReport:
+    """Import one file into the store `out`; see `Importer.add`."""
+    with Importer(out, name=name) as importer:
+        return importer.add(path, reader, **options)
+
+
+def shown(frames: Iterator[Any], title: str) -> Iterator[Any]:
+    """The same items, with a counter on the terminal if there is one."""
+    if not sys.stderr.isatty():
+        yield from frames
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f} frames"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        for item in frames:
+            progress.advance(task)
+            yield item

@@ -1,0 +1,78 @@
+"""`mlipfm data label`: compute labels for a store or a file of structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from mlipfm_interfaces.protocols import Labeler, Refusal
+    from mlipfm_interfaces.structure import Structure
+
+
+def label(
+    source: Path = typer.Argument(..., metavar="IN", help="Folder of a store, or a file that a reader knows (extxyz, ...)."),
+    method: str = typer.Option(..., "--method", help="Labeller, e.g. GFN2-xTB."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
+    workers: int = typer.Option(2, min=1, help="Processes."),
+    charge: int = typer.Option(None, help="Total charge of structures that state none."),
+    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
+) -> None:
+    """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json."""
+    from mlipfm_interfaces.errors import LabelingError
+
+    from .labeling import RECORD, label_all
+
+    labeler = _labeler(method)
+    structures, refusals = _structures(source, charge)
+    typer.echo("\n".join(_reading_lines(source, len(structures), refusals)))
+    if not structures:
+        raise refusals[0].error if refusals else LabelingError("there are no structures", where=str(source))
+    report = label_all(structures, labeler, out, workers=workers)
+    typer.echo("\n".join(report.lines()))
+    if skip_refused or not (refusals or report.refused):
+        return
+    first = refusals[0].error if refusals else report.refused[0].text
+    raise LabelingError(
+        f"{len(refusals)} of {len(refusals) + len(structures)} structures could not be read, {len(report.refused)} not labelled; first: {first}",
+        where=str(source),
+        mend=f"those not labelled are listed in {out / RECORD}; --skip-refused accepts this",
+    )
+
+
+def _reading_lines(source: Path, read: int, refusals: list[Refusal]) -> list[str]:
+    """What became of the frames of the source, for people: the counts add up."""
+    lines = [f"{source}: {read + len(refusals)} structures = {read} read + {len(refusals)} refused"]
+    for code in sorted({refusal.error.code for refusal in refusals}):
+        errors = [refusal.error for refusal in refusals if refusal.error.code == code]
+        lines.append(f"  refused: {len(errors)} x {code}, first: {errors[0]}")
+    return lines
+
+
+def _labeler(method: str) -> Labeler:
+    """The labeller of a method, by the canonical name of its level. Raises `PluginError` with the nearest known one."""
+    from mlipfm_interfaces import plugins
+    from mlipfm_interfaces.theory import canonical_level
+
+    labeler: Labeler = plugins.load("labelers", canonical_level(method))()
+    return labeler
+
+
+def _structures(source: Path, charge: int | None) -> tuple[list[Structure], list[Refusal]]:
+    """What is to be labelled, without labels, and the frames that could not be read."""
+    from mlipfm_interfaces.structure import Structure
+
+    from .importing import shown
+    from .reading import read
+    from .store import Store
+
+    structures, refusals = [], []
+    for item in shown(iter(Store(source)) if source.is_dir() else read(source, require=()), source.name):
+        if isinstance(item, Structure):
+            stated = charge if item.total_charge is None else item.total_charge
+            structures.append(item.replace(total_charge=stated, level=None, labels={}, label_std={}))
+        else:
+            refusals.append(item)
+    return structures, refusals

@@ -1,0 +1,206 @@
+"""`label_all`: label many structures on a pool of processes, resumable at any moment.
+
+Labels are appended to a log as they come, so a kill loses only those that were being computed. When all are there, they are written as a store in
+the order of the input and moved into place at once: how often the work was interrupted, and how many processes did it, cannot be seen in the
+result, which is equal to the last bit. Structures that cannot be labelled are counted with their reasons, in the report and in the store's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mlipfm_interfaces.errors import LabelingError, MlipfmError
+from mlipfm_interfaces.files import atomic_write, canonical_json, fsync_folder, lock
+from mlipfm_interfaces.frames import FrameLog
+from mlipfm_interfaces.protocols import Labeler
+from mlipfm_interfaces.records import Layouts, encode
+from mlipfm_interfaces.structure import Provenance, Structure
+
+from .label_pool import labelled
+from .store_writer import StoreWriter
+
+#: In the store's folder: what was labelled, how, and what was refused.
+RECORD = "labeling.json"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A structure without labels: its position in the input, the error's code and its text."""
+
+    index: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What became of the structures: total = labelled + len(refused).
+
+    Attributes:
+        path: the store. level: of the labels. resumed: labels found from an earlier, interrupted run. seconds: of this run.
+    """
+
+    path: Path
+    level: str
+    total: int
+    labelled: int
+    refused: tuple[Refused, ...]
+    resumed: int
+    seconds: float
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Number of refusals by error code."""
+        return Counter(item.code for item in self.refused)
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        new = self.labelled - self.resumed
+        rate = f", {new / self.seconds:.1f} labels/s" if new and self.seconds else ""
+        found = f", {self.resumed} of them from an earlier run" if self.resumed else ""
+        out = [
+            f"{self.path}: {self.total} structures = {self.labelled} labelled at {self.level}{found} + {len(self.refused)} refused{rate}"
+        ]
+        for code, count in self.reasons.most_common():
+            first = next(item for item in self.refused if item.code == code)
+            out.append(f"  refused: {count} x {code}, first: structure {first.index}: {first.text}")
+        return out
+
+
+def label_all(
+    structures: Sequence[Structure],
+    labeler: Labeler,
+    out: Path | str,
+    *,
+    workers: int = 2,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> LabelReport:
+    """Label `structures` and write the store `out`, in their order. Interrupted, it goes on where it stopped when it is called again.
+
+    Args:
+        labeler: picklable; gives the same bits in every process.
+        out: folder of the new store. Until it is complete, the work is in `.NAME.labeling` beside it.
+        workers: processes of a pool made here. In a script, call this under `if __name__ == "__main__":`.
+        executor: used instead, for instance of a cluster; it must be able to pickle.
+        progress: show a bar on a terminal.
+
+    Raises:
+        LabelingError: `out` or the unfinished work is of another job; the labeller fails otherwise than by refusing a structure.
+        LockedError: another process is at this job. UnwritableFileError: disk full, ...; what was labelled is kept.
+    """
+    start, out = time.monotonic(), Path(out)
+    job = _job(structures, labeler)
+    work = out.with_name(f".{out.name}.labeling")
+    if (out / RECORD).exists() or (out.is_dir() and any(out.iterdir())):
+        report = _finished(out, job)
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill after the last step
+        return replace(report, seconds=time.monotonic() - start)
+    _begin(work, job)
+    with lock(work / "lock"), FrameLog(work / "labels.log") as log:
+        log.open_to_append()
+        places = {s.provenance.index: k for k, s, _ in log.good_frames() if s.provenance.index is not None}
+        resumed, refused = len(places), []
+        todo = [i for i in range(len(structures)) if i not in places]
+        with _bar(len(structures), resumed, labeler.level, progress) as advance:
+            for i, result in labelled(structures, todo, labeler, workers, executor):
+                if isinstance(result, MlipfmError):
+                    refused.append(Refused(i, result.code, str(result)))
+                else:
+                    log.append(_of(result, replace(result.provenance, index=i)))
+                    places[i] = len(log) - 1
+                advance()
+        refused.sort(key=lambda item: item.index)
+        _write(structures, log, places, refused, job, work / "store")
+    os.replace(work / "store", out)
+    fsync_folder(out.parent)
+    shutil.rmtree(work)
+    return LabelReport(out, labeler.level, len(structures), len(places), tuple(refused), resumed, time.monotonic() - start)
+
+
+def _job(structures: Sequence[Structure], labeler: Labeler) -> dict[str, Any]:
+    """What identifies the work: the labeller and every bit of the input."""
+    digest, layouts = hashlib.sha256(), Layouts()
+    for s in structures:
+        record, new = encode(s, None, layouts)
+        digest.update(new + record)
+    settings = repr(labeler) if hasattr(labeler, "__dataclass_fields__") else type(labeler).__qualname__
+    return {"level": labeler.level, "labeler": settings, "structures": len(structures), "sha256": digest.hexdigest()}
+
+
+def _begin(work: Path, job: dict[str, Any]) -> None:
+    """Make the folder of the unfinished work, or find it there."""
+    if (work / "job.json").exists():
+        known = json.loads((work / "job.json").read_bytes())
+        if known != job:
+            raise LabelingError(
+                _difference(known, job), where=str(work), mend="finish that one first, remove the folder, or choose another"
+            )
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    atomic_write(work / "job.json", canonical_json(job))
+
+
+def _finished(out: Path, job: dict[str, Any]) -> LabelReport:
+    """The report of a store that is there already, if this very job wrote it."""
+    if not (out / RECORD).exists():
+        raise LabelingError("the folder is not empty", where=str(out), mend="choose another folder")
+    record = json.loads((out / RECORD).read_bytes())
+    if record["job"] != job:
+        raise LabelingError(_difference(record["job"], job), where=str(out), mend="choose another folder")
+    refused = tuple(Refused(**item) for item in record["refused"])
+    total = job["structures"]
+    return LabelReport(out, job["level"], total, total - len(refused), refused, total - len(refused), 0.0)
+
+
+def _difference(known: dict[str, Any], job: dict[str, Any]) -> str:
+    for key in ("level", "labeler", "structures"):
+        if known.get(key) != job[key]:
+            return f"holds labels of another job: {key} {known.get(key)}, now {job[key]}"
+    return "holds labels of another job: the structures were different"
+
+
+def _write(
+    structures: Sequence[Structure], log: FrameLog, places: dict[int, int], refused: Sequence[Refused], job: dict[str, Any], folder: Path
+) -> None:
+    """The store, in the order of the input; the same bytes for the same labels."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
+    with StoreWriter(folder, name=job["level"]) as writer:
+        for i in sorted(places):
+            writer.add(_of(log[places[i]][0], structures[i].provenance))
+    atomic_write(folder / RECORD, canonical_json({"job": job, "refused": [asdict(item) for item in refused]}))
+    (folder / "writer.lock").unlink()  # names the process that wrote, and when
+
+
+def _of(structure: Structure, provenance: Provenance) -> Structure:
+    """The same structure, which was checked when it was labelled, of another origin."""
+    values = {item.name: getattr(structure, item.name) for item in fields(Structure)}
+    return Structure.trusted(**(values | {"provenance": provenance}))
+
+
+@contextlib.contextmanager
+def _bar(total: int, done: int, title: str, progress: bool) -> Iterator[Any]:
+    """`advance()` for every structure; a bar on the terminal, if there is one."""
+    import sys
+
+    if not (progress and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"labels {title}", total=total, completed=done)
+        yield lambda: bar.advance(task)

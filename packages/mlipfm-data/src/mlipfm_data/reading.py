@@ -1,0 +1,78 @@
+"""Read any supported file: `read` streams, `read_all` collects. The reader is found by the file's name among the plug-ins `mlipfm.readers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mlipfm_interfaces import plugins
+from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_interfaces.protocols import Reader, Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .file_kinds import refuse_pickle
+
+
+def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+    """Structures and refusals of a file, in its order, in bounded memory.
+
+    Args:
+        path: the file.
+        reader: name of a reader (`extxyz`, `ase`, ...); found by the file's name if left out.
+        options: `frames_in.ReadOptions`, those of the reader, and `report=ReadReport()` to see every decision.
+
+    Raises:
+        UnreadableFileError: if the file as a whole cannot be read. RefusedFileError: a pickle. PluginError: unknown reader.
+    """
+    path = Path(path)
+    refuse_pickle(path)
+    if not path.is_file():
+        raise UnreadableFileError("no such file", where=str(path))
+    return find_reader(path, reader).read(path, **options)
+
+
+def read_all(path: Path | str, reader: str | None = None, **options: Any) -> list[Structure]:
+    """All structures of a file, in memory.
+
+    Raises:
+        MlipfmError: the first refusal, and as `read`.
+    """
+    structures = []
+    for item in read(path, reader, **options):
+        if isinstance(item, Refusal):
+            raise item.error
+        structures.append(item)
+    return structures
+
+
+def find_reader(path: Path, name: str | None = None) -> Reader:
+    """The reader `name`, or the one whose suffix fits the end of the file's name best.
+
+    Raises:
+        PluginError: for an unknown name. UnreadableFileError: if no reader knows the suffix.
+    """
+    if name is not None:
+        return _instance(plugins.load("readers", name))
+    best: tuple[int, Reader] | None = None
+    for reader in _readers():
+        fit = max((len(end) for end in reader.suffixes if path.name.endswith(end)), default=0)
+        if fit and (best is None or fit > best[0]):
+            best = (fit, reader)
+    if best is None:
+        raise UnreadableFileError(
+            "no reader knows this kind of file", where=str(path), mend=f"name one: {', '.join(plugins.names('readers'))}"
+        )
+    return best[1]
+
+
+@lru_cache(1)
+def _readers() -> tuple[Reader, ...]:
+    """All installed readers; cached, because looking through the installed packages takes longer than reading a small file."""
+    return tuple(_instance(plugins.load("readers", name)) for name in plugins.names("readers"))
+
+
+def _instance(plugin: Any) -> Reader:
+    reader: Reader = plugin() if isinstance(plugin, type) else plugin
+    return reader

@@ -1,0 +1,163 @@
+"""`Store`: a data set on disk, read by index. A folder of sealed shards and the manifest that names them; `StoreWriter` makes it.
+
+Nothing that was changed on the disk is ever returned: the manifest carries its own digest, sizes are checked when the store is opened, a shard's
+hash before its first use, and the checksum of a record each time it is read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, overload
+
+import numpy as np
+from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.files import sha256
+from mlipfm_interfaces.structure import Structure
+
+from . import manifest as manifests
+from .shards import Shard
+from .store_writer import StoreWriter
+from .summary import LevelStatistics, Summary
+
+Labels = dict[str, np.ndarray[Any, Any]]
+
+
+class Store(Sequence[Structure]):
+    """A store as its manifest said when it was opened; what a writer adds later is seen by opening it again. Picklable, safe to fork.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        name: of the data set. complete: False if a writer is at work or was killed (`StoreWriter` continues it); what is there is whole.
+
+    Raises:
+        UnreadableFileError, DamagedFileError, RefusedFileError, FormatVersionError: naming the file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        found = manifests.load(self.path)
+        self.name, self.complete, self._summary = found.name, found.complete, found.summary
+        self._shards = [Shard(self.path, entry) for entry in found.shards]
+        self._overlays = [Shard(self.path, entry) for entry in found.overlays]
+        self._first = [0, *accumulate(map(len, self._shards))]  # index of the first structure of each shard
+        self._joins: dict[tuple[bytes, str | None], list[tuple[int, int]]] | None = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_joins": None}
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Structure: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Structure]: ...
+
+    def __getitem__(self, index: int | slice) -> Structure | list[Structure]:
+        """Structure `index` with the labels of overlays of its own level. Raises `DamagedFileError` naming shard and record."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        shard, i = self._place(index)
+        return self._joined(shard.structure(i))
+
+    def __iter__(self) -> Iterator[Structure]:
+        """All structures in order; faster than by index."""
+        for shard in self._shards:
+            for i, record in enumerate(shard.records()):
+                yield self._joined(shard.structure(i, record))
+
+    @property
+    def statistics(self) -> Summary:
+        """Counted when the store was written; overlays do not enter."""
+        return self._summary
+
+    @property
+    def natoms(self) -> np.ndarray[Any, Any]:
+        """[structures] int64 number of atoms, without decoding anything."""
+        return np.concatenate([np.zeros(0, np.int64), *(shard.columns.atoms for shard in self._shards)], dtype=np.int64)
+
+    @property
+    def levels(self) -> list[str | None]:
+        """Level of theory of every structure, without decoding anything."""
+        return [shard.level(i) for shard in self._shards for i in range(len(shard))]
+
+    def key(self, index: int) -> str:
+        """`Structure.key` of structure `index`, without decoding it."""
+        shard, i = self._place(index)
+        return str(shard.columns.keys[i].tobytes().hex())
+
+    def at_level(self, index: int, level: str) -> Structure:
+        """The geometry of structure `index` with the labels that overlays of another level give it.
+
+        Raises:
+            MissingLabelsError: if no overlay of that level has labels for it.
+        """
+        plain = self[index]
+        labels = self._overlay_labels(bytes.fromhex(plain.key), level)
+        if not labels:
+            raise MissingLabelsError(f"no labels of level {level!r} for structure {index}", where=str(self.path))
+        return plain.replace(level=level, labels=labels, label_std={})
+
+    def verify(self) -> list[MlipfmError]:
+        """Hash every file and read every record; what is wrong, one error for each place. Empty for a sound store."""
+        faults: list[MlipfmError] = []
+        for shard in (*self._shards, *self._overlays):
+            try:
+                if sha256(shard.path) != shard.entry.sha256:
+                    raise UnreadableFileError("its hash does not match the manifest", where=str(shard.path))
+                for i in range(len(shard)):
+                    shard.structure(i) if shard in self._shards else shard.labels(i)
+            except MlipfmError as error:
+                faults.append(error)
+        return faults
+
+    def close(self) -> None:
+        """Give back the open files; reading again takes them again."""
+        for shard in (*getattr(self, "_shards", ()), *getattr(self, "_overlays", ())):
+            shard.close()
+
+    def _place(self, index: int) -> tuple[Shard, int]:
+        n = len(self)
+        if not -n <= index < n:
+            raise IndexError(f"structure {index} of {n}")
+        index %= n
+        k = bisect_right(self._first, index) - 1
+        return self._shards[k], index - self._first[k]
+
+    def _joined(self, structure: Structure) -> Structure:
+        if not self._overlays:
+            return structure
+        more = self._overlay_labels(bytes.fromhex(structure.key), structure.level)
+        if more:
+            structure.__dict__["labels"] = MappingProxyType({**structure.labels, **more})  # ours alone: it was made a moment ago
+        return structure
+
+    def _overlay_labels(self, key: bytes, level: str | None) -> Labels:
+        if self._joins is None:
+            self._joins = {}
+            for k, overlay in enumerate(self._overlays):
+                for i, known in enumerate(overlay.columns.keys):
+                    self._joins.setdefault((known.tobytes(), overlay.level(i)), []).append((k, i))
+        labels: Labels = {}
+        for k, i in self._joins.get((key, level), ()):
+            labels |= self._overlays[k].labels(i)
+        return labels
+
+
+__all__ = ["LevelStatistics", "Store", "StoreWriter", "Summary"]

@@ -1,0 +1,201 @@
+"""GFN1-xTB and GFN2-xTB single points with tblite. Needs numpy and tblite only, so that it also serves a foreign worker as it is.
+
+Methods: Grimme, Bannwarth, Shushkov, J. Chem. Theory Comput. 13 (2017) 1989; Bannwarth, Ehlert, Grimme, ibid. 15 (2019) 1652. Every call is a
+cold start on one thread: the result depends on nothing that was computed before, and the same machine gives the same bits each time (with two
+threads tblite 0.8 gave other bits from run to run, and water took 56 ms instead of 0.7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+METHODS = ("GFN1-xTB", "GFN2-xTB")
+OUTPUTS = ("energy", "forces", "stress", "charges", "dipole")
+
+#: CODATA 2018, equal to mlipfm_interfaces.units, which a worker's environment does not have.
+HARTREE, BOHR = 27.211386245988, 0.529177210903  # eV, Å
+
+#: tblite's thresholds times 0.1. Forces of H2O, C6H6, C4H4S are then within 0.004 meV/Å of full convergence (default 0.05), for 15 % more time.
+ACCURACY = 0.1
+
+
+#: Electrons in the core, from this element on.
+_CORES = {80: 78, 72: 68, 55: 54, 48: 46, 37: 36, 30: 28, 19: 18, 11: 10, 3: 2, 1: 0}
+
+
+class TbliteError(RuntimeError):
+    """tblite refused the structure or did not converge; the text is tblite's."""
+
+
+class TbliteModel:
+    """What `load` returns: one method, without state."""
+
+    outputs = OUTPUTS
+    versions: dict[str, str]
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def evaluate(
+        self,
+        numbers: np.ndarray,
+        positions: np.ndarray,
+        cell: np.ndarray,
+        pbc: np.ndarray,
+        charge: int | None,
+        multiplicity: int | None,
+        outputs: Sequence[str],
+        field: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Quantities of one structure, in eV, Å and e; signs as in mlipfm's table of quantities.
+
+        Args:
+            positions: [N, 3] Å. cell: [3, 3] Å, rows; read only if periodic. pbc: [3] bool, all or none.
+            charge: e. multiplicity: 2S+1; None is the lowest possible.
+            outputs: of `OUTPUTS`; stress needs periodicity, the dipole a molecule without charge.
+            field: [3] V/Å, molecules only.
+
+        Raises:
+            TbliteError: not converged, atoms too close, an element above 86, electrons that cannot be paired.
+            ValueError: a question that has no answer: no charge stated, more or fewer electrons than orbitals take, periodic in one or two
+                directions, the stress of a molecule.
+        """
+        periodic = check(np.asarray(pbc, dtype=bool), charge, outputs, field)
+        assert charge is not None  # refused by `check`
+        unpaired = (int(np.sum(numbers)) - charge) % 2 if multiplicity is None else multiplicity - 1
+        result = _single_point(self.method, numbers, positions, cell if periodic else None, charge, unpaired, field)
+        partial = result.get("charges")
+        if abs(partial.sum() - charge) > 1e-3:
+            raise TbliteError(f"the partial charges add up to {partial.sum():.3g} and not to {charge:+d}")
+        values: dict[str, Any] = {}
+        if "energy" in outputs:
+            values["energy"] = np.float64(result.get("energy") * HARTREE)
+        if "forces" in outputs:
+            values["forces"] = result.get("gradient") * (-HARTREE / BOHR)
+        if "stress" in outputs:
+            # tblite's virial is dE/dstrain
+            virial = result.get("virial")
+            values["stress"] = (virial + virial.T) * (0.5 * HARTREE / abs(np.linalg.det(cell)))
+        if "charges" in outputs:
+            values["charges"] = partial
+        if "dipole" in outputs:
+            values["dipole"] = result.get("dipole") * BOHR
+        return {key: np.array(values[key], dtype=np.float64) for key in outputs}
+
+
+def load(argument: str) -> TbliteModel:
+    """The model of a method: `GFN2-xTB`, `gfn2-xtb` or `GFN2`. Raises ValueError for another, ImportError without tblite."""
+    model = TbliteModel(method_name(argument))
+    model.versions = {"tblite": importlib.metadata.version("tblite")}
+    return model
+
+
+def method_name(argument: str) -> str:
+    """tblite's spelling of a method. Raises ValueError for one it does not have."""
+    for method in METHODS:
+        if argument.lower() in (method.lower(), method.lower().removesuffix("-xtb")):
+            return method
+    raise ValueError(f"tblite has no method {argument!r}; choose one of: {', '.join(METHODS)}")
+
+
+def available(pbc: np.ndarray, charge: int | None) -> tuple[str, ...]:
+    """The outputs that exist for such a structure."""
+    nothing = set() if np.all(pbc) else {"stress"}
+    if np.any(pbc) or charge:
+        nothing |= {"dipole"}
+    return tuple(key for key in OUTPUTS if key not in nothing)
+
+
+def check(pbc: np.ndarray, charge: int | None, outputs: Sequence[str], field: np.ndarray | None) -> bool:
+    """Whether the structure is periodic. Raises ValueError for what tblite would answer with a number that means something else."""
+    if charge is None:
+        raise ValueError("the total charge is not stated; set `total_charge` (0 for a neutral system)")
+    if pbc.any() and not pbc.all():
+        raise ValueError(f"tblite is periodic in three directions or in none, got pbc {pbc.tolist()}; add a vacuum and set pbc to True")
+    if pbc.any() and field is not None:
+        raise ValueError("an external field in a periodic cell is not defined; remove `external_field`")
+    known = available(pbc, charge)
+    wrong = [key for key in outputs if key not in known]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not defined for this structure; available: {', '.join(known)}")
+    return bool(pbc.all())
+
+
+def _single_point(
+    method: str,
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    charge: int,
+    unpaired: int,
+    field: np.ndarray | None,
+) -> Any:
+    """tblite's result object, in atomic units."""
+    from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+    from tblite.interface import Calculator
+    from tblite.library import ffi
+
+    lattice = None if cell is None else np.asarray(cell) / BOHR
+    periodic = None if cell is None else np.ones(3, dtype=bool)
+    try:
+        with _one_thread():
+            calculator = Calculator(
+                method, np.asarray(numbers), np.asarray(positions) / BOHR, float(charge), int(unpaired), lattice, periodic
+            )
+            _check_electrons(numbers, charge, unpaired, len(calculator.get("orbital-map")))
+            calculator.set("verbosity", 0)
+            calculator.set("accuracy", ACCURACY)
+            if field is not None:
+                # tblite 0.8 does not convert the array itself; V/Å to Hartree/(e bohr)
+                calculator.add("electric-field", ffi.new("double[3]", [float(f) * BOHR / HARTREE for f in field]))
+            return calculator.singlepoint()
+    except (TBLiteRuntimeError, TBLiteValueError) as error:
+        raise TbliteError(" ".join(str(error).split())) from None
+
+
+def valence_electrons(z: int) -> int:
+    """Electrons of a neutral atom that GFN1 and GFN2 treat; d shells of groups 12 to 18 and all f shells belong to the core."""
+    if 57 <= z <= 71:
+        return 3
+    return z - next(core for first, core in _CORES.items() if z >= first)
+
+
+def _check_electrons(numbers: np.ndarray, charge: int, unpaired: int, orbitals: int) -> None:
+    """Refuse electrons the method has no place for: tblite 0.8 answers with another state, or writes outside its arrays (charge +10 of water)."""
+    electrons = sum(valence_electrons(int(z)) for z in numbers) - charge
+    state = f"{electrons} valence electrons, {unpaired} of them unpaired, in {orbitals} orbitals"
+    if (electrons - unpaired) % 2:
+        raise ValueError(f"{state}: the f electrons of lanthanides are part of the core here, the multiplicity has no meaning")
+    if electrons < unpaired or electrons + unpaired > 2 * orbitals:
+        raise ValueError(f"{state}: there is no such state; check total charge and spin multiplicity")
+
+
+@cache
+def _openmp() -> Any:
+    """The OpenMP runtime that tblite is linked to (torch may share it), or None if it has none that can be set."""
+    from tblite import _libtblite
+
+    library = ctypes.CDLL(_libtblite.__file__)
+    return library if hasattr(library, "omp_set_num_threads") else None
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run OpenMP code of this thread on one thread, and then as before; OMP_NUM_THREADS is read only when the runtime is loaded."""
+    openmp = _openmp()
+    if openmp is None:
+        yield
+        return
+    before = openmp.omp_get_max_threads()
+    openmp.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        openmp.omp_set_num_threads(before)

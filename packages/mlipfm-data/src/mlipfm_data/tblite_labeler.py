@@ -1,0 +1,82 @@
+"""`TbliteLabeler`: labels of the levels `gfn1-xtb` and `gfn2-xtb`. tblite is imported when the first structure is labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlipfm_interfaces.errors import LabelingError, MlipfmError
+from mlipfm_interfaces.foreign import ForeignPackage
+from mlipfm_interfaces.structure import Structure
+
+from . import tblite_adapter
+
+#: `tblite:GFN2` wherever a model of another package may stand; in this process, since tblite needs no environment of its own.
+FOREIGN = ForeignPackage(requirements=("tblite>=0.5,<1",), adapter=Path(tblite_adapter.__file__), in_process=True)
+
+
+@dataclass(frozen=True)
+class TbliteLabeler:
+    """Energy, forces, charges; stress of periodic structures; dipole of neutral molecules.
+
+    The charge of a structure must be stated. A multiplicity that is not stated is taken as the lowest possible one, and the labelled structure
+    states it. Open shells are treated without spin polarisation, as the methods are defined.
+
+    Args:
+        method: `GFN1-xTB` or `GFN2-xTB`.
+
+    Raises:
+        LabelingError: for another method.
+    """
+
+    method: str = "GFN2-xTB"
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "method", tblite_adapter.method_name(self.method))
+        except ValueError as error:
+            raise LabelingError(str(error)) from None
+
+    @property
+    def level(self) -> str:
+        return self.method.lower()  # canonical, see theory.canonical_level
+
+    def label(self, structure: Structure) -> Structure:
+        """The structure with level, charge, multiplicity and labels stated; earlier labels are dropped.
+
+        Raises:
+            LabelingError: charge not stated, no convergence, atoms too close, elements above 86, more charge than electrons, periodic in one or
+                two directions, an external field in a periodic cell.
+        """
+        s, multiplicity = structure, structure.spin_multiplicity
+        if multiplicity is None and s.total_charge is not None:
+            multiplicity = 1 + (int(s.atomic_numbers.sum()) - s.total_charge) % 2
+        try:
+            outputs = tblite_adapter.available(s.pbc, s.total_charge)
+            model = tblite_adapter.TbliteModel(self.method)
+            values = model.evaluate(s.atomic_numbers, s.positions, s.cell, s.pbc, s.total_charge, multiplicity, outputs, s.external_field)
+            return s.replace(level=self.level, spin_multiplicity=multiplicity, labels=values, label_std={})
+        except (ValueError, tblite_adapter.TbliteError) as error:
+            what, _, mend = str(error).partition("; ")
+            raise LabelingError(f"{self.method} of {s.formula}: {what}", where=_place(s), mend=mend or None) from None
+        except ImportError as error:
+            raise LabelingError(f"tblite could not be imported: {error}", mend="pip install 'mlipfm-data[tblite]'") from error
+        except MlipfmError as error:
+            raise LabelingError(f"{self.method} of {s.formula}: {error.what}", where=_place(s), mend=error.mend) from None
+
+
+def gfn1() -> TbliteLabeler:
+    """Plug-in `gfn1-xtb` of the group `mlipfm.labelers`."""
+    return TbliteLabeler("GFN1-xTB")
+
+
+def gfn2() -> TbliteLabeler:
+    """Plug-in `gfn2-xtb` of the group `mlipfm.labelers`."""
+    return TbliteLabeler("GFN2-xTB")
+
+
+def _place(s: Structure) -> str | None:
+    """Where the structure comes from, for messages."""
+    p = s.provenance
+    parts = [str(part) for part in (p.source, p.group, p.index) if part is not None]
+    return ":".join(parts) or None
