@@ -1,0 +1,132 @@
+"""ASE calculator for every mlipfm potential.
+
+Charge and multiplicity are read from `atoms.info` under all usual names (see `state_keys`); results are cached on everything that was used,
+`info` included, and the user's Atoms are never written to. It is a plain class with ASE's mixin instead of `ase.calculators.calculator.Calculator`:
+for small molecules that base class costs more time than the model (copies and comparisons).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.abc import GetPropertiesMixin
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.stress import full_3x3_to_voigt_6_stress
+from mlipfm_interfaces.errors import PropertyNotAvailableError
+from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
+from mlipfm_interfaces.structure import Structure
+
+_ASE_NAMES = {"energy": "energy", "free_energy": "energy", "forces": "forces", "stress": "stress", "energies": "atomic_energies",
+              "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments"}  # fmt: skip
+
+
+class MlipfmCalculator(GetPropertiesMixin):
+    """Energy, forces and stress of Atoms from a potential.
+
+    Args:
+        model: a Potential, or the path or address of a model checkpoint.
+        level: level of theory to predict; needed if the model has several.
+        charge, multiplicity: used where `atoms.info` states none.
+
+    Results: `energy` and `free_energy` eV, `forces` eV/Å, `stress` eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy (ASE's sign), and `energies`
+    (per atom), `dipole`, `charges`, `magmoms` where the model has them.
+    """
+
+    name = "mlipfm"
+
+    def __init__(
+        self, model: Potential | str | Path, *, level: str | None = None, charge: int | None = None, multiplicity: int | None = None
+    ) -> None:
+        if not isinstance(model, Potential):
+            from mlipfm_interfaces.checkpoint import load_potential
+
+            model = load_potential(model)
+        self.potential = model.eval()
+        self.level, self.charge, self.multiplicity = level, charge, multiplicity
+        self.implemented_properties = [ase for ase, key in _ASE_NAMES.items() if key in model.spec.outputs]
+        self.parameters = {"level": level, "charge": charge, "multiplicity": multiplicity}
+        self.atoms: Atoms | None = None
+        self.results: dict[str, Any] = {}
+        self._used: tuple[Any, ...] | None = None
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """ASE's entry point: one property of `atoms`, computed if something it depends on has changed.
+
+        Raises:
+            PropertyNotImplementedError: as ASE expects, for a property this model or this system does not have.
+        """
+        if name not in self.implemented_properties:
+            raise PropertyNotImplementedError(
+                f"{name} is not predicted by this model; it predicts {', '.join(self.implemented_properties)}"
+            )
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise PropertyNotImplementedError("no atoms were given")
+        if self.calculation_required(atoms, [name]):
+            if not allow_calculation:
+                return None
+            self.calculate(atoms, [name])
+        value = self.results[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def calculation_required(self, atoms: Atoms, properties: list[str], system_changes: list[str] | None = None) -> bool:
+        """True if `atoms`, or the charge or multiplicity in its info, differ from those of the cached results."""
+        return bool(self.check_state(atoms)) or any(name not in self.results for name in properties)
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """Names of what changed since the last calculation; every value the model reads is compared, `info` included."""
+        names = ("numbers", "positions", "cell", "pbc", "info")
+        if self._used is None:
+            return list(names)
+        return [name for name, old, new in zip(names, self._used, self._state(atoms), strict=True) if not np.array_equal(old, new)]
+
+    def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:
+        """Compute what is asked, with energy and forces always, and the stress where it is defined and asked."""
+        if self.check_state(atoms):
+            self.results = {}
+        wanted = {"energy", "forces"} | {_ASE_NAMES[name] for name in properties or ()}
+        wanted = {key for key in wanted if key in self.potential.spec.outputs}
+        if "stress" in wanted and not atoms.pbc.all():
+            if properties is not None and "stress" in properties:
+                raise PropertyNotImplementedError("the stress needs three periodic directions")
+            wanted.discard("stress")
+        try:
+            (row,) = evaluate(self.potential, [self.to_structure(atoms)], sorted(wanted), level=self.level)
+        except PropertyNotAvailableError as error:
+            raise PropertyNotImplementedError(str(error)) from error
+        self._used, self.atoms = tuple(np.copy(part) for part in self._state(atoms)), atoms.copy()
+        for name, key in _ASE_NAMES.items():
+            if key in row:
+                self.results[name] = row[key] if row[key].ndim else float(row[key])
+        if "stress" in row:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(row["stress"])
+
+    def to_structure(self, atoms: Atoms) -> Structure:
+        """The Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
+        charge, multiplicity = charge_and_multiplicity(atoms.info)
+        return Structure(
+            atoms.numbers,
+            atoms.positions,
+            np.asarray(atoms.cell),
+            atoms.pbc,
+            self.charge if charge is None else charge,
+            self.multiplicity if multiplicity is None else multiplicity,
+            level=self.level,
+        )
+
+    def reset(self) -> None:
+        """Forget cached results."""
+        self.results, self._used, self.atoms = {}, None, None
+
+    def todict(self) -> dict[str, Any]:
+        """What ASE databases write beside the results."""
+        return dict(self.parameters)
+
+    def _state(self, atoms: Atoms) -> tuple[Any, ...]:
+        charge, multiplicity = charge_and_multiplicity(atoms.info)
+        said = [np.nan if value is None else float(value) for value in (charge, multiplicity)]
+        return atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, np.nan_to_num(said, nan=-1e9)

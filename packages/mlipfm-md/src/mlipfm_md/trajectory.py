@@ -1,0 +1,109 @@
+"""A simulation on disk: an append-only log of checksummed frames and one restart file.
+
+Frames are appended before the restart file is replaced, so after a kill the log may be ahead of the restart; reopening cuts it back to the frames
+that belong to the restart, and the run goes on without a missing or doubled frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlipfm_interfaces.checkpoint import load_checkpoint, save_checkpoint
+from mlipfm_interfaces.elements import MASSES
+from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.frames import Dynamics, FrameLog
+from mlipfm_interfaces.structure import Structure
+
+from .ensembles import State, kinetic_energy
+
+Array = np.ndarray
+
+RESTART_KIND = "mlipfm-md-restart"
+_ARRAYS = ("positions", "velocities", "forces", "energies", "masses", "first")
+
+
+class Trajectory:
+    """The folder of one run. `fingerprint` says of what; another run's folder is refused."""
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], structures: Sequence[Structure]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.fingerprint, self.structures = folder, fingerprint, list(structures)
+        self.restart = folder / "restart.safetensors"
+        self.log = FrameLog(folder / "trajectory.frames")
+        self.log.open_to_append()
+        if not self.restart.exists():
+            self.log.truncate(0)
+
+    def append(self, state: State, dt: float) -> None:
+        """One frame of every system, with velocities, energy and forces."""
+        for s, a, b, energy in zip(self.structures, state.first[:-1], state.first[1:], state.energies, strict=True):
+            labels = {"energy": energy, "forces": state.forces[a:b]}
+            frame = s.replace(positions=state.positions[a:b], labels=labels, label_std={})
+            self.log.append(frame, Dynamics(state.velocities[a:b], state.masses[a:b], state.step * dt, state.step))
+
+    def save_restart(self, state: State, reference: Array) -> None:
+        """Everything a bitwise continuation needs: state, where the neighbour list was built, number of frames in the log."""
+        self.log.flush()
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(state, name))) for name in _ARRAYS}
+        tensors["reference"] = torch.from_numpy(np.ascontiguousarray(reference))
+        manifest = {"kind": RESTART_KIND, "step": state.step, "frames": len(self.log), "fingerprint": self.fingerprint}
+        save_checkpoint(self.restart, tensors, manifest)
+
+    def load_restart(self) -> tuple[State, Array] | None:
+        """State and neighbour reference of the last restart, the log cut back to it; None for a new run.
+
+        Raises:
+            SimulationError: if the folder belongs to another run. DamagedFileError: if the restart is damaged.
+        """
+        if not self.restart.exists():
+            return None
+        manifest, tensors = load_checkpoint(self.restart, kind=RESTART_KIND)
+        for key, value in self.fingerprint.items():
+            if manifest["fingerprint"].get(key) != _as_json(value):
+                raise SimulationError(f"this folder holds a run with another {key}", where=str(self.folder), mend="choose another `out`")
+        self.log.truncate(manifest["frames"])
+        arrays = {name: tensors[name].numpy().copy() for name in _ARRAYS}
+        return State(**arrays, step=manifest["step"]), tensors["reference"].numpy().copy()
+
+    def energies(self) -> Iterator[tuple[int, Array, Array]]:
+        """(step, potential energies, kinetic energies) of each recorded frame, [systems] eV."""
+        n = len(self.structures)
+        potential, kinetic = np.zeros(n), np.zeros(n)
+        for k, (frame, dynamics) in enumerate(self.log):
+            assert dynamics is not None
+            potential[k % n] = float(frame.labels["energy"])
+            kinetic[k % n] = kinetic_energy(dynamics.velocities, dynamics.masses, np.array([0, len(frame)]))[0]
+            if k % n == n - 1:
+                yield dynamics.step, potential.copy(), kinetic.copy()
+
+
+def export_extxyz(folder: Path, path: Path) -> int:
+    """Write a trajectory as extended XYZ (velocities in ASE's units, energy, forces); number of frames written."""
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+    from ase.units import fs
+
+    frames = []
+    for s, dynamics in FrameLog(folder / "trajectory.frames"):
+        atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, masses=MASSES[s.atomic_numbers])
+        if dynamics is not None:
+            atoms.set_velocities(dynamics.velocities / fs)
+            atoms.info |= {"step": dynamics.step, "time_fs": dynamics.time}
+        for key in ("total_charge", "spin_multiplicity"):
+            if getattr(s, key) is not None:
+                atoms.info[key] = getattr(s, key)
+        atoms.calc = SinglePointCalculator(atoms, energy=float(s.labels["energy"]), forces=s.labels["forces"])
+        frames.append(atoms)
+    write(path, frames, format="extxyz")
+    return len(frames)
+
+
+def _as_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))

@@ -1,0 +1,132 @@
+"""The ASE calculator: values, units and signs, cache on everything that is used, nothing written to the user's Atoms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.optimize import BFGS
+from mlipfm_interfaces.checkpoint import build, save_potential
+from mlipfm_interfaces.errors import InvalidStructureError, LevelError, UnknownElementError
+from mlipfm_md import MlipfmCalculator
+
+
+def charged_painn(levels=("gfn2-xtb",)):
+    return build(
+        "painn",
+        {
+            "elements": ["H", "C", "O"],
+            "levels": list(levels),
+            "conditions": ["total_charge", "spin_multiplicity"],
+            "dtype": "float64",
+            "backbone": {"channels": 8, "layers": 2},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return charged_painn()
+
+
+def water(**info):
+    atoms = molecule("H2O")
+    atoms.info.update(info)
+    return atoms
+
+
+def test_forces_are_minus_the_numerical_gradient(potential):
+    atoms = water()
+    atoms.calc = MlipfmCalculator(potential)
+    assert atoms.get_forces() == pytest.approx(calculate_numerical_forces(atoms, eps=1e-4), abs=1e-6)
+
+
+def test_stress_has_ases_order_and_sign(potential):
+    atoms = bulk("C", "diamond", 3.5, cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = MlipfmCalculator(potential)
+    assert atoms.get_stress() == pytest.approx(calculate_numerical_stress(atoms, eps=1e-5), abs=1e-7)
+
+
+def test_changing_the_charge_changes_energy_and_invalidates_the_cache(potential):
+    atoms = water(charge=0, spin=1)
+    atoms.calc = MlipfmCalculator(potential)
+    neutral = atoms.get_potential_energy()
+    atoms.info["charge"] = 1
+    atoms.info["spin"] = 2
+    cation = atoms.get_potential_energy()
+    assert cation != neutral
+    atoms.info.update(charge=0, spin=1)
+    assert atoms.get_potential_energy() == neutral
+
+
+def test_same_atoms_are_not_computed_twice_and_moved_atoms_are(potential):
+    atoms = water()
+    atoms.calc = MlipfmCalculator(potential)
+    first = atoms.get_potential_energy()
+    assert not atoms.calc.calculation_required(atoms, ["energy", "forces"])
+    atoms.positions[0, 0] += 0.1
+    assert atoms.calc.calculation_required(atoms, ["energy"])
+    assert atoms.get_potential_energy() != first
+
+
+def test_results_cannot_be_changed_through_the_returned_array(potential):
+    atoms = water()
+    atoms.calc = MlipfmCalculator(potential)
+    forces = atoms.get_forces()
+    kept = forces.copy()
+    forces[:] = 0
+    assert atoms.get_forces() == pytest.approx(kept)
+
+
+def test_the_users_atoms_are_never_written_to(potential):
+    atoms = water(charge=0)
+    before = (atoms.positions.copy(), dict(atoms.info), dict(atoms.arrays).keys())
+    atoms.calc = MlipfmCalculator(potential)
+    atoms.get_forces()
+    assert np.array_equal(atoms.positions, before[0])
+    assert atoms.info == before[1]
+    assert dict(atoms.arrays).keys() == before[2]
+
+
+def test_contradicting_charge_keys_are_refused(potential):
+    atoms = water(charge=0, total_charge=1)
+    atoms.calc = MlipfmCalculator(potential)
+    with pytest.raises(InvalidStructureError, match="contradict each other: total_charge=1, charge=0"):
+        atoms.get_potential_energy()
+
+
+def test_stress_of_a_molecule_is_not_available(potential):
+    atoms = water()
+    atoms.calc = MlipfmCalculator(potential)
+    with pytest.raises(PropertyNotImplementedError, match="three periodic directions"):
+        atoms.get_stress()
+
+
+def test_untrained_element_is_refused_by_name(potential):
+    atoms = Atoms("Po", positions=[[0, 0, 0]], calculator=MlipfmCalculator(potential))
+    with pytest.raises(UnknownElementError, match="not trained on Po"):
+        atoms.get_potential_energy()
+
+
+def test_several_levels_and_none_asked_is_an_error_that_lists_them():
+    atoms = water()
+    model = charged_painn(["gfn1-xtb", "gfn2-xtb"])
+    atoms.calc = MlipfmCalculator(model)
+    with pytest.raises(LevelError, match="gfn1-xtb, gfn2-xtb"):
+        atoms.get_potential_energy()
+    atoms.calc = MlipfmCalculator(model, level="gfn1-xtb")
+    assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_relaxation_with_ase_reaches_zero_force(potential, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_potential(path, potential)
+    atoms = water()
+    atoms.calc = MlipfmCalculator(path)
+    start = atoms.get_potential_energy()
+    BFGS(atoms, logfile=None).run(fmax=0.01, steps=5)
+    assert atoms.get_potential_energy() <= start
