@@ -1,0 +1,36 @@
+"""Evaluation of potentials: errors with intervals, energy conservation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .accuracy import Predictions, error_metrics, force_error_ratio, predict
+    from .check import Outcome, broken, check_model, check_record
+    from .conservation import Conservation, nve_drift
+    from .evaluation import Evaluated, LabelledSet, evaluate_set, evaluation_record, ood_ratio, open_sets, penalised
+    from .opening import Opened, opened
+    from .report import write_report
+
+__all__ = [
+    "Conservation", "Evaluated", "LabelledSet", "Opened", "Outcome", "Predictions", "broken", "check_model", "check_record", "error_metrics",
+    "evaluate_set", "evaluation_record", "force_error_ratio", "nve_drift", "ood_ratio", "open_sets", "opened", "penalised", "predict", "write_report",
+]  # fmt: skip
+
+_HOMES = {
+    "accuracy": ("Predictions", "error_metrics", "force_error_ratio", "predict"),
+    "check": ("Outcome", "broken", "check_model", "check_record"),
+    "conservation": ("Conservation", "nve_drift"),
+    "evaluation": ("Evaluated", "LabelledSet", "evaluate_set", "evaluation_record", "ood_ratio", "open_sets", "penalised"),
+    "opening": ("Opened", "opened"),
+    "report": ("write_report",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are used: `import mlipfm_eval` alone stays light."""
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

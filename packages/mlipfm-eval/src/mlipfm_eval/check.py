@@ -1,0 +1,115 @@
+"""`mlipfm check`: is this model what a potential must be? Rules, figures, limits, verdicts, and a record of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from mlipfm_interfaces.errors import ContractError
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.protocols import Teacher
+from mlipfm_interfaces.result_records import Record, make_record
+
+from .check_rules import BEHAVIOURS, Behaviour
+from .check_subject import Precision, Subject, make_subject
+from .opening import Opened
+
+Status = Literal["held", "measured", "skipped", "broken"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one rule ended.
+
+    Attributes:
+        suite: `contract` (the rules of potentials, on a float64 copy) or `behaviour` (from outside, in the model's own arithmetic).
+        value, limit: the figure and what it may be; None for rules without one.
+        status: `broken` fails the check; `measured`: the model does not promise this; `skipped`: it cannot apply.
+    """
+
+    suite: Literal["contract", "behaviour"]
+    rule: str
+    status: Status
+    value: float | None = None
+    limit: float | None = None
+    unit: str = "1"
+    remark: str = ""
+
+
+Told = Callable[[int, int], None]
+
+
+def check_model(
+    model: Potential | Teacher,
+    precision: Precision | None = None,
+    told: Told = lambda done, total: None,
+    *,
+    rules: Collection[str] | None = None,
+) -> list[Outcome]:
+    """Every rule that applies: the contract of potentials if it is one, and the behaviour of anything.
+
+    Args:
+        precision: see `make_subject`. told: called with rules done and all. rules: names of those to run; None: all.
+
+    Raises:
+        ContractError: if the model answers nothing that is tried.
+    """
+    from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
+    from mlipfm_interfaces.testing.probes import float64_copy
+    from mlipfm_interfaces.testing.rules import findings
+
+    outcomes: list[Outcome] = []
+    contract = [rule for rule in POTENTIAL_RULES if isinstance(model, Potential) and (rules is None or rule.name in rules)]
+    behaviours = [item for item in BEHAVIOURS if rules is None or item.name in rules]
+    total = len(contract) + len(behaviours)
+    if isinstance(model, Potential):
+        twin = model if model.spec.dtype == "float64" else float64_copy(model)
+        for rule in contract:
+            (found,) = findings((rule,), twin)
+            status: Status = found.verdict.status if found.verdict else "broken"
+            remark = found.verdict.remark if found.verdict else str(found.error and found.error.what).removeprefix(f"{rule.name}: ")
+            outcomes.append(Outcome("contract", rule.name, status, remark=remark))
+            told(len(outcomes), total)
+    subject = make_subject(model, precision)
+    for item in behaviours:
+        outcomes.append(_outcome(item, subject))
+        told(len(outcomes), total)
+    return outcomes
+
+
+def broken(outcomes: list[Outcome]) -> list[str]:
+    """Names of the rules that failed, each once, in order."""
+    return list(dict.fromkeys(outcome.rule for outcome in outcomes if outcome.status == "broken"))
+
+
+def check_record(model: Opened, outcomes: list[Outcome]) -> Record:
+    """The result record of a check."""
+    metrics = [
+        {"name": o.rule, "unit": o.unit, "value": _finite(o.value), "ci95": None, "n_ok": int(_finite(o.value) is not None), "n_total": 1,
+         "limit": o.limit, "suite": o.suite, "status": o.status}
+        for o in outcomes if o.value is not None
+    ]  # fmt: skip
+    rules = [{"suite": o.suite, "rule": o.rule, "status": o.status, "remark": o.remark} for o in outcomes]
+    details: dict[str, Any] = {"address": model.address, "broken": broken(outcomes), "rules": rules}
+    return make_record("check", model.identity, passed=not broken(outcomes), metrics=metrics, details=details)
+
+
+def _outcome(item: Behaviour, subject: Subject) -> Outcome:
+    """Run one rule; whatever a model raises is a broken rule with the reason."""
+    try:
+        found = item.check(subject)
+    except Exception as error:  # a model may fail in any way; what it raised is the finding
+        what = error.what if isinstance(error, ContractError) else f"{type(error).__name__}: {error}"
+        return Outcome("behaviour", item.name, "broken", remark=what)
+    if found is None:
+        return Outcome("behaviour", item.name, "skipped", remark="the model knows no crystal or gives no stress")
+    status: Status = "held" if found.value <= found.limit else "broken"
+    if item.needs is not None and item.needs not in subject.promises:
+        status = "measured"
+    return Outcome("behaviour", item.name, status, found.value, found.limit, found.unit, found.remark)
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None

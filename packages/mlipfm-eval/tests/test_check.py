@@ -1,0 +1,177 @@
+"""Six mistakes that models have been published with are named; an honest model, EMT and GFN2-xTB pass."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from mlipfm_eval.check import broken, check_model, check_record
+from mlipfm_eval.check_rules import BEHAVIOURS
+from mlipfm_eval.commands import check_app
+from mlipfm_eval.opening import Opened
+from mlipfm_interfaces.errors import ContractError
+from mlipfm_interfaces.foreign import open_foreign
+from mlipfm_interfaces.potential import evaluate
+from mlipfm_interfaces.testing.closed_forms import Morse
+from mlipfm_interfaces.testing.violators import VIOLATORS
+from typer.testing import CliRunner
+
+
+class Honest:
+    """A Morse potential seen from outside, as a code of another package would be."""
+
+    outputs = ("energy", "forces", "stress")
+
+    def __init__(self):
+        self.inner = Morse()
+
+    def evaluate(self, structures, outputs):
+        rows = evaluate(self.inner, structures, [key for key in outputs if key in self.outputs])
+        return [self.changed(s, {key: np.array(value) for key, value in row.items()}) for s, row in zip(structures, rows, strict=True)]
+
+    def changed(self, s, row):
+        return row
+
+
+class NotConservative(Honest):
+    def changed(self, s, row):
+        if "forces" in row:
+            row["forces"] = row["forces"] * (1 + 0.05 * s.atomic_numbers[:, None])
+        return row
+
+
+class NotRotationInvariant(Honest):
+    """Stretches the x axis before it looks."""
+
+    def evaluate(self, structures, outputs):
+        stretch = np.array([1.01, 1.0, 1.0])
+        rows = super().evaluate([s.replace(positions=s.positions * stretch, cell=s.cell * stretch) for s in structures], outputs)
+        for row in rows:
+            if "forces" in row:
+                row["forces"] = row["forces"] * stretch
+        return rows
+
+
+class Discontinuous(Honest):
+    """Pairs nearer than 5 Å have 3 meV more, without a taper."""
+
+    def changed(self, s, row):
+        if "energy" in row and not s.pbc.any():
+            r = np.linalg.norm(s.positions[:, None] - s.positions[None], axis=-1)
+            row["energy"] = row["energy"] + 0.003 * np.count_nonzero(np.triu(r < 5.0, 1))
+        return row
+
+
+class NotExtensive(Honest):
+    def changed(self, s, row):
+        if "energy" in row:
+            row["energy"] = row["energy"] + 1e-3 * len(s) ** 2
+        return row
+
+
+class WrongStressSign(Honest):
+    def changed(self, s, row):
+        return {key: -value if key == "stress" else value for key, value in row.items()}
+
+
+class StaleCache(Honest):
+    """Keeps answers by positions that are rounded to 0.001 Å."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = {}
+
+    def evaluate(self, structures, outputs):
+        keys = [(s.atomic_numbers.tobytes(), s.positions.round(3).tobytes(), tuple(outputs)) for s in structures]
+        for key, s in zip(keys, structures, strict=True):
+            if key not in self.kept:
+                self.kept[key] = super().evaluate([s], outputs)[0]
+        return [self.kept[key] for key in keys]
+
+
+MUTANTS = {
+    NotConservative: "forces-are-gradient",
+    NotRotationInvariant: "rotation",
+    Discontinuous: "smooth-path",
+    NotExtensive: "extensivity",
+    WrongStressSign: "stress-is-strain-derivative",
+    StaleCache: "no-stale-state",
+}
+
+
+@pytest.mark.parametrize(("mutant", "rule"), MUTANTS.items(), ids=lambda item: getattr(item, "__name__", item))
+@pytest.mark.parametrize("precision", ["float64", *[pytest.param(name, marks=pytest.mark.ci) for name in ("converged", "float32")]])
+def test_mutant_is_caught_by_name_from_outside_at_every_precision(mutant, rule, precision):
+    from mlipfm_eval.check_subject import make_subject
+
+    subject = make_subject(mutant(), precision)
+    (item,) = [item for item in BEHAVIOURS if item.name == rule]
+    found = item.check(subject)
+    assert found.value > found.limit
+
+
+def test_honest_model_holds_every_rule_in_float64():
+    outcomes = check_model(Honest(), "float64")
+    assert broken(outcomes) == []
+    assert {o.status for o in outcomes} == {"held"}
+    assert len(outcomes) == len(BEHAVIOURS)
+
+
+def test_wrong_sign_of_the_stress_is_named_as_such():
+    outcomes = check_model(WrongStressSign(), "float64", rules=["stress-is-strain-derivative", "net-force"])
+    assert broken(outcomes) == ["stress-is-strain-derivative"]
+    assert [o.remark for o in outcomes if o.status == "broken"] == ["it has the opposite sign"]
+
+
+def test_model_that_raises_breaks_the_rule_and_the_others_go_on():
+    class Fragile(Honest):
+        def evaluate(self, structures, outputs):
+            if "stress" in outputs:
+                raise RuntimeError("no stress today")
+            return super().evaluate(structures, outputs)
+
+    outcomes = check_model(Fragile(), "float64", rules=["stress-is-strain-derivative", "net-force"])
+    assert len(outcomes) == 2
+    assert broken(outcomes) == ["stress-is-strain-derivative"]
+    assert any("no stress today" in o.remark for o in outcomes)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    "rule", ["forces-are-gradient", "rotation", "smooth-path", "extensivity", "stress-is-strain-derivative", "no-stale-state"]
+)
+def test_potential_that_breaks_a_rule_of_the_contract_is_named(rule):
+    (violator,) = [v for v in VIOLATORS if v.rule == rule]
+    outcomes = check_model(violator.make())
+    assert rule in broken(outcomes)
+    record = check_record(Opened("model.safetensors", "0" * 64, violator.make()), outcomes)
+    assert record["passed"] is False
+    assert rule in record["details"]["broken"]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("address", ["tblite:GFN2", "emt:"])
+def test_quantum_chemistry_and_effective_medium_theory_pass(address):
+    if address.startswith("tblite"):
+        pytest.importorskip("tblite")
+    with open_foreign(address) as model:
+        assert broken(check_model(model)) == []
+
+
+@pytest.mark.ci
+def test_command_exits_with_one_names_the_rules_and_writes_the_record(tmp_path):
+    # GFN2-xTB iterates to a threshold: held to the limits of exact float64 codes, its forces are not the gradient of its energy
+    pytest.importorskip("tblite")
+    result = CliRunner().invoke(check_app, ["tblite:GFN2", "--precision", "float64", "--record", str(tmp_path / "check.json")])
+    assert result.exit_code == 1
+    assert "mlipfm: tblite:GFN2 breaks" in result.output
+    record = json.loads((tmp_path / "check.json").read_text())
+    assert (record["kind"], record["model"], record["passed"]) == ("check", "tblite:GFN2", False)
+    assert "forces-are-gradient" in record["details"]["broken"]
+    assert "rotation" not in record["details"]["broken"]
+
+
+def test_unknown_precision_is_refused_with_the_known_ones():
+    with pytest.raises(ContractError, match="float64, converged, float32"):
+        CliRunner().invoke(check_app, ["emt:", "--precision", "half"], catch_exceptions=False)

@@ -1,0 +1,110 @@
+"""Evaluation records: sets in and out of distribution, failures that are counted and penalised, intervals over groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mlipfm_data.store import StoreWriter
+from mlipfm_eval.evaluation import composition_energies, evaluate_set, evaluation_record, ood_ratio, open_sets
+from mlipfm_eval.opening import Opened
+from mlipfm_interfaces.errors import ForeignModelError, MissingLabelsError, RefusedFileError
+from mlipfm_interfaces.result_records import parse_record, record_bytes
+from mlipfm_interfaces.structure import Provenance, Structure
+
+
+class Off:
+    """Knows the labels of the sets below and adds `error` to every component of the forces; refuses structures with an atom beyond `reach`."""
+
+    outputs = ("energy", "forces")
+
+    def __init__(self, error=0.01, reach=np.inf):
+        self.error, self.reach = error, reach
+
+    def evaluate(self, structures, outputs):
+        for k, s in enumerate(structures):
+            if np.abs(s.positions).max() > self.reach:
+                raise ForeignModelError("did not converge", where=f"structure {k}")
+        return [{"energy": np.array(0.5 * (s.positions**2).sum()), "forces": -s.positions + self.error} for s in structures]
+
+
+def frames(n, groups, scale=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    made = []
+    for k in range(n):
+        r = scale * rng.normal(size=(3, 3)) + [[0, 0, 0], [3, 0, 0], [0, 3, 0]]
+        labels = {"energy": 0.5 * (r**2).sum(), "forces": -r}
+        made.append(Structure([8, 1, 1], r, total_charge=0, level="gfn2-xtb", labels=labels, provenance=Provenance(group=f"g{k % groups}")))
+    return made
+
+
+def store(path, structures):
+    with StoreWriter(path, name=path.name) as writer:
+        for s in structures:
+            writer.add(s)
+    return path
+
+
+@pytest.fixture
+def sets(tmp_path):
+    return open_sets([store(tmp_path / "test", frames(12, 4))], [store(tmp_path / "hot", frames(8, 2, seed=1))])
+
+
+def test_record_names_sets_splits_elements_and_hashes(sets):
+    results = [evaluate_set(Off(), data) for data in sets]
+    record = parse_record(record_bytes(evaluation_record(Opened("x:", "x:", Off()), results)), "memory")
+    assert (record["kind"], record["model"], record["passed"]) == ("evaluation", "x:", True)
+    assert record["data"] == {"test": sets[0].digest, "hot": sets[1].digest}
+    force = {(m["split"], m.get("element")): m["value"] for m in record["metrics"] if m.get("key") == "force_mae"}
+    assert force[("id", None)] == pytest.approx(10.0)
+    assert force[("ood", "H")] == pytest.approx(10.0)
+    assert set(force) == {(split, e) for split in ("id", "ood") for e in (None, "H", "O")}
+
+
+def test_error_that_is_three_times_as_large_elsewhere_has_ratio_three(sets):
+    near, far = evaluate_set(Off(0.01), sets[0]), evaluate_set(Off(0.03), sets[1])
+    ratio = ood_ratio([near, far])
+    assert ratio.value == pytest.approx(3.0)
+    assert ratio.ci95 == pytest.approx((3.0, 3.0))
+    assert ood_ratio([near]) is None
+
+
+def test_failures_are_counted_named_and_penalised(sets):
+    reach = sorted(float(np.abs(s.positions).max()) for s in sets[0].structures)[8]
+    result = evaluate_set(Off(0.0, reach), sets[0])
+    assert result.reasons == {"did not converge": 3}
+    assert (result.figures["force_mae"].n_ok, result.figures["force_mae"].n_total) == (9, 12)
+    assert result.figures["force_mae"].value == pytest.approx(0.0)
+    # a failed structure counts as if all its forces were predicted zero
+    failed = [s for s in sets[0].structures if np.abs(s.positions).max() > reach]
+    assert result.penalised["force_mae"] == pytest.approx(1000 * sum(np.abs(s.labels["forces"]).mean() for s in failed) / 12)
+    record = evaluation_record(Opened("x:", "x:", Off()), [result])
+    assert record["passed"] is False
+    assert record["details"]["failures"] == {"test": {"did not converge": 3}}
+
+
+def test_duplicated_frames_do_not_shrink_the_intervals_of_a_record(tmp_path):
+    class Rough(Off):
+        def evaluate(self, structures, outputs):
+            rows = super().evaluate(structures, outputs)
+            return [row | {"forces": row["forces"] * (1 + 0.1 * np.sin(9 * s.positions))} for row, s in zip(rows, structures, strict=True)]
+
+    once, often = open_sets([store(tmp_path / "once", frames(8, 4)), store(tmp_path / "often", frames(8, 4) * 4)], [])
+    assert (len(once.structures), len(often.structures)) == (8, 32)
+    widths = [evaluate_set(Rough(), data).figures["force_mae"].ci95 for data in (once, often)]
+    assert widths[1] == pytest.approx(widths[0])
+
+
+def test_composition_alone_gives_a_sum_of_energies_per_element():
+    group = [Structure(z, np.eye(3)[: len(z)] * 3) for z in ([1, 8], [1, 1, 8], [8])]
+    assert composition_energies(group, np.array([-5.0, -6.0, -4.0])) == pytest.approx([-5.0, -6.0, -4.0])
+
+
+def test_store_given_twice_is_refused(tmp_path):
+    path = store(tmp_path / "test", frames(3, 1))
+    with pytest.raises(RefusedFileError, match="given twice"):
+        open_sets([path], [path])
+
+
+def test_level_that_no_label_has_is_refused(tmp_path):
+    with pytest.raises(MissingLabelsError, match="no labels of level 'gfn1-xtb'"):
+        open_sets([store(tmp_path / "test", frames(3, 1))], [], "gfn1-xtb")
