@@ -1,4 +1,4 @@
-"""Time optimisation steps and calls of PaiNN on ethanol: `python step_times.py [--full]`. CPU milliseconds of one thread, medians."""
+"""Time optimisation steps and calls of both backbones on ethanol: `python step_times.py [--full]`. CPU milliseconds of one thread, medians."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.structure import Structure
-from mlipfm_models import build_painn
 
 NUMBERS = [6, 6, 8, 1, 1, 1, 1, 1, 1]
 POSITIONS = np.array(
@@ -41,10 +41,10 @@ def median_ms(work: Callable[[], object], repeats: int) -> float:
     return 1e3 * float(np.median(times[2:]))
 
 
-def measure(channels: int, layers: int, batch_size: int, forces: str, repeats: int) -> tuple[float, float]:
+def measure(backbone: str, channels: int, layers: int, batch_size: int, forces: str, repeats: int) -> tuple[float, float]:
     """Milliseconds of a training step and of a call."""
     config = {"elements": ["H", "C", "O"], "levels": ["any"], "forces": forces, "conditions": ["total_charge", "spin_multiplicity"]}
-    potential = build_painn(config | {"backbone": {"channels": channels, "layers": layers}})
+    potential = build(backbone, config | {"backbone": {"channels": channels, "layers": layers}})
     optimizer = torch.optim.AdamW(potential.parameters(), fused=True)
     batch = collate(ethanols(batch_size), potential.spec.graphs)
 
@@ -61,15 +61,17 @@ def measure(channels: int, layers: int, batch_size: int, forces: str, repeats: i
 def main() -> None:
     full = "--full" in sys.argv
     torch.set_num_threads(1)
-    print("| channels x layers | batch | conservative: step | call | direct: step | call |\n|---|---|---|---|---|---|")
-    for channels, layers in ((32, 2), (64, 2), (64, 3), (128, 3)) if full else ((32, 2),):
+    print("| backbone | channels x layers | batch | conservative: step | call | direct: step | call |\n|---|---|---|---|---|---|---|")
+    painn = [("painn", *shape) for shape in ((32, 2), (64, 2), (64, 3), (128, 3))]
+    density = [("density", *shape) for shape in ((32, 1), (64, 1), (64, 2), (128, 1))]
+    for backbone, channels, layers in [*painn, *density] if full else [painn[0], density[0]]:
         for batch_size in (1, 16, 32) if full else (16,):
             figures = [
                 f"{ms:.1f}"
                 for forces in ("conservative", "direct")
-                for ms in measure(channels, layers, batch_size, forces, 12 if full else 3)
+                for ms in measure(backbone, channels, layers, batch_size, forces, 12 if full else 3)
             ]
-            print(f"| {channels} x {layers} | {batch_size} | " + " | ".join(figures) + " |", flush=True)
+            print(f"| {backbone} | {channels} x {layers} | {batch_size} | " + " | ".join(figures) + " |", flush=True)
 
 
 if __name__ == "__main__":

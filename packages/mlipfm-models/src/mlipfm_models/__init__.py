@@ -5,18 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .assembly import AssembledPotential, build_painn
+    from .assembly import AssembledPotential, build_density, build_painn
     from .configuration import AssemblyConfig
+    from .density import Density, DensityConfig
     from .painn import Painn, PainnConfig
     from .transfer import TransferReport, transfer_weights
 
-__all__ = ["AssembledPotential", "AssemblyConfig", "Painn", "PainnConfig", "TransferReport", "build_painn", "transfer_weights"]
+__all__ = [
+    "AssembledPotential",
+    "AssemblyConfig",
+    "Density",
+    "DensityConfig",
+    "Painn",
+    "PainnConfig",
+    "TransferReport",
+    "build_density",
+    "build_painn",
+    "transfer_weights",
+]
 
 _HOMES = {
     "AssembledPotential": "assembly",
     "AssemblyConfig": "configuration",
+    "Density": "density",
+    "DensityConfig": "density",
     "Painn": "painn",
     "PainnConfig": "painn",
+    "build_density": "assembly",
     "build_painn": "assembly",
     "TransferReport": "transfer",
     "transfer_weights": "transfer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .backbone import Backbone
 from .conditioning import Conditioning
 from .configuration import AssemblyConfig, parse, parse_assembly
+from .density import Density, DensityConfig
 from .heads import Heads
 from .initial import built, initialise
 from .painn import Painn, PainnConfig
@@ -34,10 +35,19 @@ def build_painn(config: Mapping[str, Any]) -> AssembledPotential:
     Raises:
         RecipeError: for unknown keys and values that cannot be. UnknownElementError: for an element that does not exist.
     """
-    assembly = parse_assembly(config, "painn")
-    options = parse(PainnConfig, assembly.backbone, "painn.backbone")
+    return _build("painn", PainnConfig, Painn, config)
+
+
+def build_density(config: Mapping[str, Any]) -> AssembledPotential:
+    """The plug-in `density`: as `build_painn`, with the backbone of `DensityConfig`."""
+    return _build("density", DensityConfig, Density, config)
+
+
+def _build(plugin: str, schema: Any, backbone: Callable[[Any], Backbone], config: Mapping[str, Any]) -> AssembledPotential:
+    assembly = parse_assembly(config, plugin)
+    options = parse(schema, assembly.backbone, f"{plugin}.backbone")
     assembly = replace(assembly, backbone=asdict(options))
-    return AssembledPotential("painn", built(lambda: Painn(options), _DTYPES[assembly.dtype]), assembly)
+    return AssembledPotential(plugin, built(lambda: backbone(options), _DTYPES[assembly.dtype]), assembly)
 
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -1,0 +1,222 @@
+"""Labels of a teacher: energies and forces of unlabelled geometries, and rows of its Hessian as overlays of a store.
+
+The labels speak the teacher's level of theory, which they imitate, so that a student of that level learns from them beside true labels of the
+same level. What they are is never hidden: `provenance.source` of a structure is `teacher:<digest>`, and `teacher.json` in the store says it all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_data.store import Store
+from mlipfm_data.store_writer import StoreWriter
+from mlipfm_interfaces.checkpoint import load_model
+from mlipfm_interfaces.errors import LabelingError, LevelError, PropertyNotAvailableError
+from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.seeds import stream
+from mlipfm_interfaces.structure import Structure
+
+from .label_progress import Advance, label_progress
+
+#: In the store's folder: whose labels these are and how the rows were chosen.
+RECORD = "teacher.json"
+
+#: Atoms that are evaluated together.
+BATCH_ATOMS = 256
+
+
+@dataclass(frozen=True)
+class TeacherLabels:
+    """What became of the structures.
+
+    Attributes:
+        path: the store. teacher: digest of the model. level: of the structures that have been asked for.
+        total: structures asked for = labelled now + present from an earlier run + duplicates, equal in geometry and state to another.
+        other_levels: structures of levels the teacher does not know, which were left alone.
+    """
+
+    path: Path
+    teacher: str
+    level: str
+    total: int
+    present: int
+    labelled: int
+    duplicates: int = 0
+    other_levels: int = 0
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        out = [f"{self.path}: {self.total} structures at {self.level}: {self.labelled} labelled with Hessian rows, {self.present} had them"]
+        if self.duplicates:
+            out.append(f"  {self.duplicates} share the labels of an equal structure")
+        if self.other_levels:
+            out.append(f"  {self.other_levels} structures of other levels were left alone")
+        return out
+
+
+def label_geometries(
+    structures: Sequence[Structure],
+    teacher: str | Path,
+    out: Path | str,
+    *,
+    rows: int = 4,
+    seed: int = 0,
+    level: str | None = None,
+    advance: Advance | None = None,
+) -> TeacherLabels:
+    """Write the store `out`: each geometry with the teacher's energy, forces and `rows` rows of its Hessian. Call it again to resume.
+
+    Labels and level that the structures have are not used. Group, licence and sampling are kept.
+
+    Args:
+        teacher: checkpoint or address of a model with conservative forces.
+        rows: of each structure, drawn without replacement from its 3N; all if it has fewer.
+        level: at which the teacher is asked; needed if it knows several.
+        advance: called with the number of structures done; without it a bar is shown on a terminal.
+
+    Raises:
+        LabelingError: `out` holds something else, or labels of another teacher, seed or number of rows. LevelError: of the teacher.
+        PropertyNotAvailableError: the teacher's forces are not a gradient. UnknownElementError, OverlapError, ...: see `evaluate`.
+    """
+    out = Path(out)
+    model, digest = _teacher(teacher)
+    level = _chosen_level(model, level)
+    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists():
+        raise LabelingError("the folder holds something else", where=str(out), mend="choose a new folder for the teacher's labels")
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, {"teacher": digest, "level": level, "rows": rows, "seed": seed})
+    asked = [_asked(s, level, digest, k) for k, s in enumerate(structures)]
+    with StoreWriter(out, name=out.name) as writer:
+        todo = [s for s in asked if not writer.has(s)]
+        for group in batches_of(todo, BATCH_ATOMS):
+            for s, found in zip(group, evaluate(model, group), strict=True):
+                if not writer.has(s):  # equal to one before it
+                    writer.add(s.replace(labels=found))
+    done = _overlay_rows(out, model, digest, rows, seed, advance)
+    return replace(done, level=level, total=len(asked), duplicates=len(asked) - done.total + done.duplicates)
+
+
+def label_hessian_rows(
+    store: Path | str, teacher: str | Path, *, rows: int = 4, seed: int = 0, advance: Advance | None = None
+) -> TeacherLabels:
+    """Lay `rows` rows of the teacher's Hessian over every structure of `store` whose level the teacher knows. Call it again to resume.
+
+    Energies and forces of the store stay what they are, so a student learns true labels and the teacher's curvature together. For structures
+    without labels, or of another level, see `label_geometries`. Arguments and errors are those of `label_geometries`.
+    """
+    store = Path(store)
+    model, digest = _teacher(teacher)
+    with Store(store) as opened:
+        levels = sorted({level for level in opened.levels if level is not None})
+    if not set(levels) & set(model.spec.levels):
+        known = ", ".join(model.spec.levels)
+        raise LevelError(f"no structure has a level that the teacher knows ({known})", where=str(store), mend="make a store with --out")
+    _claim(store, {"teacher": digest, "rows": rows, "seed": seed})
+    return _overlay_rows(store, model, digest, rows, seed, advance)
+
+
+def chosen_rows(structure: Structure, rows: int, seed: int) -> np.ndarray[Any, Any]:
+    """[rows, 2] (atom, axis), drawn without replacement; depends on the seed and the structure's key only, and is sorted."""
+    n = 3 * len(structure)
+    flat = np.sort(stream(seed, "hessian-rows", structure.key).choice(n, min(rows, n), replace=False))
+    return np.stack(np.divmod(flat, 3), axis=1).astype(float)
+
+
+def hessian_labels(teacher: Potential, structures: Sequence[Structure], rows: int, seed: int) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """`hessian_rows` [rows, N, 3] eV/Å² = +d2E/dr dr with `hessian_rows_index` [rows, 2] of each structure, by vector-Jacobian products."""
+    index = [chosen_rows(s, rows, seed) for s in structures]
+    probed = [
+        s.replace(labels={"hessian_rows": np.zeros((len(k), len(s), 3)), "hessian_rows_index": k})
+        for s, k in zip(structures, index, strict=True)
+    ]
+    found = evaluate(teacher, probed, ("hessian_rows",))
+    return [{"hessian_rows": f["hessian_rows"][: len(k)], "hessian_rows_index": k} for f, k in zip(found, index, strict=True)]
+
+
+def batches_of(structures: Iterable[Structure], atoms: int) -> Iterator[list[Structure]]:
+    """Consecutive structures of at most `atoms` atoms together, one at least."""
+    group: list[Structure] = []
+    for s in structures:
+        if group and sum(map(len, group)) + len(s) > atoms:
+            yield group
+            group = []
+        group.append(s)
+    if group:
+        yield group
+
+
+def _overlay_rows(path: Path, model: Potential, digest: str, rows: int, seed: int, advance: Advance | None) -> TeacherLabels:
+    with StoreWriter(path) as writer:
+        writer.commit()  # what a killed run left is read below
+        with Store(path) as store:
+            needed, total, duplicates = _without_rows(store, model.spec.levels)
+            distinct = total - duplicates
+            with label_progress(distinct, distinct - len(needed), advance) as done:
+                for group in batches_of((store[k] for k in needed), BATCH_ATOMS):
+                    for s, labels in zip(group, hessian_labels(model, group, rows, seed), strict=True):
+                        writer.add_overlay(s.key, str(s.level), labels)
+                    done(len(group))
+            levels = ", ".join(level for level in model.spec.levels if level in store.levels)
+            return TeacherLabels(path, digest, levels, total, distinct - len(needed), len(needed), duplicates, len(store) - total)
+
+
+def _without_rows(store: Store, levels: Sequence[str]) -> tuple[list[int], int, int]:
+    """Index of one of each geometry at these levels that has no rows yet; the number of structures at these levels, and of repeated ones."""
+    seen: set[tuple[str, str | None]] = set()
+    needed, total = [], 0
+    for k, s in enumerate(store):
+        if s.level not in levels:
+            continue
+        total += 1
+        if (s.key, s.level) not in seen and "hessian_rows" not in s.labels:
+            needed.append(k)
+        seen.add((s.key, s.level))
+    return needed, total, total - len(seen)
+
+
+def _teacher(uri: str | Path) -> tuple[Potential, str]:
+    model, manifest = load_model(uri)
+    if model.spec.kind != "conservative":
+        raise PropertyNotAvailableError(
+            "the Jacobian of direct forces is not symmetric: it is no Hessian, and no gradient student can fit it",
+            where=str(uri),
+            mend="fine-tune the teacher to conservative forces first",
+        )
+    model.check_outputs(("energy", "forces", "hessian_rows"))
+    return model.requires_grad_(False), str(manifest["digest"])
+
+
+def _chosen_level(model: Potential, level: str | None) -> str:
+    known = model.spec.levels
+    if level is None and len(known) == 1:
+        return known[0]
+    if level not in known:
+        said = "the teacher knows several levels" if level is None else f"the teacher does not know the level {level!r}"
+        raise LevelError(said, mend=f"choose one of: {', '.join(known)}")
+    return str(level)
+
+
+def _asked(s: Structure, level: str, digest: str, index: int) -> Structure:
+    """The bare geometry at the teacher's level, saying whose labels it will have."""
+    origin = replace(s.provenance, source=f"teacher:{digest[:12]}", index=index)
+    return s.replace(level=level, labels={}, label_std={}, provenance=origin)
+
+
+def _claim(folder: Path, job: dict[str, Any]) -> None:
+    """A store takes the labels of one teacher, chosen in one way."""
+    path = folder / RECORD
+    if not path.exists():
+        atomic_write(path, json.dumps(job, indent=1).encode())
+        return
+    found = json.loads(path.read_bytes())
+    changed = [f"{key} was {found.get(key)}, now {value}" for key, value in job.items() if found.get(key) != value]
+    if changed:
+        raise LabelingError(
+            f"the store has a teacher's labels of another kind: {'; '.join(changed)}", where=str(folder), mend="choose another folder"
+        )

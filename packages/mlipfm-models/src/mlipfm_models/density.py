@@ -1,0 +1,170 @@
+"""Density: invariants of the smooth density of the neighbours and a small network, on padded blocks [atoms, K]: the fast student.
+
+Around atom i stands the density rho_ic(r) = sum_j w_jc f_c(r_ij) delta(r/r - u_ij): every neighbour j adds to channel c a weight w_jc of its own
+scalars (element, charge, level) times a radial function, in its direction u_ij. Its coefficients in real spherical harmonics,
+A_iclm = sum_j w_jc f_c(r_ij) Y_lm(u_ij), are one matrix product per atom, [harmonics, K] x [K, channels]. The products sum_m A_lm A'_lm do not
+change when the system turns: they are the power spectrum of the smooth overlap of atomic positions (arXiv:1209.3140, equation 28), here between
+pairs of learned mixtures of channels instead of all pairs. A network of two layers turns them into new scalars.
+
+Blocks in the order of use: `radial_basis`, `harmonics`, `DensityBlock`, `Density`. Axes: A atoms, K slots, C channels, M harmonics.
+Nothing has a corner: densities are sums of smooth functions that vanish with two derivatives at the cutoff, invariants are polynomials in them
+(no norm, no square root), so second derivatives are finite and continuous also at symmetric sites. Padded slots lie at twice the cutoff.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.neighbors import DenseView
+from mlipfm_interfaces.potential import ParameterRole
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from .backbone import Backbone
+from .configuration import Positive
+from .painn import envelope
+
+
+@dataclass(frozen=True)
+class DensityConfig:
+    """Options of the backbone.
+
+    Attributes:
+        channels: of the density, and width of the node scalars.
+        layers: densities in sequence. One sees the neighbours and the angles between them; in a second one the neighbours' weights come from
+            what they saw, at twice the cost.
+        cutoff: Å.
+        radial: number of Bessel functions.
+        degree: highest degree l of the spherical harmonics.
+        mean_neighbors: densities are divided by its square root; take the mean of the training data.
+    """
+
+    channels: PositiveInt = 64
+    layers: PositiveInt = 1
+    cutoff: Positive = 5.0
+    radial: PositiveInt = 8
+    degree: Literal[1, 2, 3] = 3
+    mean_neighbors: Positive = 12.0
+
+
+def radial_basis(r: Tensor, config: DensityConfig) -> Tensor:
+    """[A, K, radial + 1] of distances [A, K, 1]: sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors)."""
+    x = r / config.cutoff
+    n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)
+    bessel = torch.sin(x * (n * math.pi)) * (math.sqrt(2.0 / config.cutoff) / r)
+    return torch.cat([bessel, torch.ones_like(r)], dim=-1) * (envelope(x) * config.mean_neighbors**-0.5)
+
+
+_S3, _S38, _S58, _S15 = math.sqrt(3), math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(15)
+
+#: Real spherical harmonics as homogeneous polynomials: degree -> one {monomial: coefficient} for each m. Degree 1 is x, y, z.
+#: Normalised so that sum_m Y_lm(u) Y_lm(v) = P_l(u v), the Legendre polynomial (addition theorem).
+HARMONICS: tuple[tuple[dict[str, float], ...], ...] = (
+    ({"": 1.0},),
+    ({"x": 1.0}, {"y": 1.0}, {"z": 1.0}),
+    ({"xy": _S3}, {"yz": _S3}, {"zz": 1.0, "xx": -0.5, "yy": -0.5}, {"xz": _S3}, {"xx": _S3 / 2, "yy": -_S3 / 2}),
+    (
+        {"xxy": 3 * _S58, "yyy": -_S58},
+        {"xyz": _S15},
+        {"yzz": 4 * _S38, "xxy": -_S38, "yyy": -_S38},
+        {"zzz": 1.0, "xxz": -1.5, "yyz": -1.5},
+        {"xzz": 4 * _S38, "xxx": -_S38, "xyy": -_S38},
+        {"xxz": _S15 / 2, "yyz": -_S15 / 2},
+        {"xxx": _S58, "xyy": -3 * _S58},
+    ),
+)
+
+
+def harmonics_table(degree: int) -> Tensor:
+    """[(3^(degree+1) - 1)/2, (degree+1)²] float64: from the products 1, u, u u, u u u of components to spherical harmonics."""
+    products = [""]
+    for _ in range(degree):
+        products += [left + axis for left in products[-(3 ** len(products[-1])) :] for axis in "xyz"]
+    rows = {"".join(product): k for k, product in enumerate(products)}  # "xy" names one of the two equal products x y and y x
+    table = torch.zeros(len(products), (degree + 1) ** 2, dtype=torch.float64)
+    for column, polynomial in enumerate(p for ell in HARMONICS[: degree + 1] for p in ell):
+        for monomial, coefficient in polynomial.items():
+            table[rows[monomial], column] = coefficient
+    return table
+
+
+def harmonics(u: Tensor, table: Tensor, degree: int) -> Tensor:
+    """[A, K, M] real spherical harmonics up to `degree` of unit vectors [A, K, 3]: few large operations instead of many small ones."""
+    powers = [torch.ones_like(u[..., :1]), u]
+    for _ in range(degree - 1):
+        powers.append((powers[-1].unsqueeze(-1) * u.unsqueeze(-2)).flatten(-2))
+    return torch.cat(powers, dim=-1) @ table
+
+
+class DensityBlock(nn.Module):
+    """One density: its coefficients, their invariants, and new scalars."""
+
+    degrees: Tensor
+
+    def __init__(self, config: DensityConfig) -> None:
+        super().__init__()
+        c, n = config.channels, config.degree + 1
+        self.species = nn.Linear(c, c, bias=False)
+        self.filter = nn.Linear(config.radial + 1, c, bias=False)
+        self.mix = nn.Linear(c, 2 * c, bias=False)
+        self.inner = nn.Linear((2 + n) * c, c)
+        self.outer = nn.Linear(c, c)
+        ell = torch.arange(n).repeat_interleave(2 * torch.arange(n) + 1)
+        self.register_buffer("degrees", (ell == torch.arange(n)[:, None]).double(), persistent=False)
+
+    def forward(self, s: Tensor, radial: Tensor, angular: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """New scalars [A, C] and the vectors [A, 3, C] of the density, its coefficients of degree 1. Tensors in, tensors out."""
+        weight = self.species(s).index_select(0, index.flatten()).unflatten(0, index.shape)
+        density = torch.bmm(angular.mT, self.filter(radial) * weight)  # [A, M, C]
+        one, two = self.mix(density).chunk(2, dim=-1)
+        spectrum = self.degrees @ (one * two)  # [A, degrees, C]: sums over m
+        seen = torch.cat([s, density[:, 0], spectrum.flatten(1)], dim=1)
+        return s + self.outer(silu(self.inner(seen))), two[:, 1:4]
+
+
+class Density(Backbone):
+    """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
+
+    table: Tensor
+
+    def __init__(self, config: DensityConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = config.channels
+        self.graph = GraphSpec(config.cutoff, layout="dense")
+        self.interaction_range = config.layers * config.cutoff
+        self.layers = nn.ModuleList(DensityBlock(config) for _ in range(config.layers))
+        self.register_buffer("table", harmonics_table(config.degree), persistent=False)
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def roles(self) -> dict[str, ParameterRole]:
+        """Role of every parameter, by its name in this module."""
+        return {name: _role(name) for name, _ in self.named_parameters()}
+
+    def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
+        view = batch.views[self.graph]
+        assert isinstance(view, DenseView)
+        d = batch.displacements(self.graph)
+        r = (d * d).sum(dim=-1, keepdim=True).sqrt()
+        radial, angular = radial_basis(r, self.config), harmonics(d / r, self.table, self.config.degree)
+        for block in self.layers:
+            s, v = block(s, radial, angular, view.index)
+        return s, v
+
+
+def _role(name: str) -> ParameterRole:
+    _, layer, linear, kind = name.split(".")
+    depth = int(layer) + 1
+    if kind == "bias":
+        return ParameterRole(depth, "vector", decay=False)
+    if linear == "filter":  # its fan-in is the radial basis, which does not grow with the width
+        return ParameterRole(depth, "input", decay=True, adaptable=True)
+    return ParameterRole(depth, "hidden", decay=True, adaptable=True)
