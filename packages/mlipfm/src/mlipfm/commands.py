@@ -1,0 +1,34 @@
+"""`mlipfm quickstart`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The whole path in minutes: label, pre-train, fine-tune, simulate, measure.")
+
+
+@app.callback(invoke_without_command=True)
+def quickstart(
+    out: Annotated[Path | None, typer.Option(help="Folder of the run [default: quickstart, or quickstart-quick]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller run, under two minutes on two cores; figures are rough")] = False,
+) -> None:
+    """Take fifteen small molecules the whole path, from SMILES to molecular dynamics, and print what was measured.
+
+    Labels are real quantum chemistry (GFN1-xTB and GFN2-xTB). Interrupted, it goes on where it stopped when it is called again.
+
+    Examples:
+
+        mlipfm quickstart
+
+        mlipfm quickstart --quick --out /tmp/try
+    """
+    from rich.console import Console
+
+    from .plan import FULL, QUICK
+    from .quickstart import quickstart as run
+
+    plan = QUICK if quick else FULL
+    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, Console())

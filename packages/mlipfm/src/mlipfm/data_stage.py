@@ -1,0 +1,64 @@
+"""The quickstart's data: geometries labelled at two levels of theory, GFN1-xTB for pre-training and GFN2-xTB for everything after."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlipfm_interfaces.structure import Structure
+
+from .geometries import make_geometries, molecules
+from .plan import HELD_OUT, Plan
+from .stages import Stages
+
+PRETRAIN_LEVEL, TARGET_LEVEL = "gfn1-xtb", "gfn2-xtb"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Folders of the labelled sets: `pretrain` and `pretrain_valid` at GFN1-xTB; `finetune`, `valid` and `test` at GFN2-xTB."""
+
+    pretrain: Path
+    pretrain_valid: Path
+    finetune: Path
+    valid: Path
+    test: Path
+
+
+def make_data(out: Path, plan: Plan, stages: Stages, pool: Executor) -> Stores:
+    """Make and label all structures; what an earlier run finished is taken from there."""
+    names = molecules()
+    with stages.stage("geometries of molecules", len(names)) as advance:
+        geometries = make_geometries(out / "geometries", plan, pool, lambda name: advance(1))
+    sets = _sets(geometries, plan)
+    with stages.stage("labels (GFN1-xTB, GFN2-xTB)", sum(len(group) for _, group in sets.values())) as advance:
+        for name, (level, group) in sets.items():
+            _label(out / "data" / name, level, group, pool)
+            advance(len(group))
+    return Stores(**{name.replace("-", "_"): out / "data" / name for name in sets})
+
+
+def _sets(geometries: dict[str, list[Structure]], plan: Plan) -> dict[str, tuple[str, list[Structure]]]:
+    """Name of the store -> (level, structures). Fine-tuning uses a few of the pre-training geometries at the other level."""
+    train = [group for name, group in geometries.items() if name not in HELD_OUT]
+    held_out = [group for name, group in geometries.items() if name in HELD_OUT]
+
+    def part(start: int, count: int) -> list[Structure]:
+        return [s for group in train for s in group[start : start + count]]
+
+    return {
+        "pretrain": (PRETRAIN_LEVEL, part(0, plan.pretrain)),
+        "pretrain-valid": (PRETRAIN_LEVEL, part(plan.pretrain, plan.valid)),
+        "finetune": (TARGET_LEVEL, part(0, plan.finetune)),
+        "valid": (TARGET_LEVEL, part(plan.pretrain, plan.valid)),
+        "test": (TARGET_LEVEL, [s for group in held_out for s in group]),
+    }
+
+
+def _label(folder: Path, level: str, structures: list[Structure], pool: Executor) -> None:
+    from mlipfm_data.labeling import label_all
+    from mlipfm_interfaces import plugins
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    label_all(structures, plugins.load("labelers", level)(), folder, executor=pool, progress=False)

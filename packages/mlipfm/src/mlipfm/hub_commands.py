@@ -1,0 +1,78 @@
+"""`mlipfm hub`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+app = typer.Typer(help="A registry for models on this machine.", no_args_is_help=True)
+
+_DIR = typer.Option("--dir", help="Folder of the database, the models and the log")
+
+
+@app.callback()
+def _hub() -> None:
+    """A registry for models on this machine."""
+
+
+@app.command()
+def up(
+    folder: Annotated[Path, _DIR] = Path("hub"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its address")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on, of this machine only")] = "127.0.0.1",
+    background: Annotated[
+        bool, typer.Option("--background", help="Return when it answers and leave it running; stop it with hub down")
+    ] = False,
+) -> None:
+    """Start the registry: an MLflow server with its pages for browsing.
+
+    Example: mlipfm hub up --dir ~/hub --background
+    """
+    import signal
+
+    from .hub import stop, wait
+
+    hub = _start(folder, port, host)
+    typer.echo(f"hub at {hub.address}, data in {hub.folder}")
+    if port != 5000 or host != "127.0.0.1":
+        typer.echo(f"so that mlipfm finds it: export MLIPFM_REGISTRY={hub.address}")
+    if background:
+        typer.echo(f"stop it with: mlipfm hub down --dir {hub.folder}")
+        return
+    typer.echo("stop it with Ctrl-C")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill stops the server as well
+    try:
+        wait(hub)
+    except KeyboardInterrupt:
+        typer.echo("stopping")
+    finally:
+        stop(hub)
+
+
+@app.command()
+def down(folder: Annotated[Path, _DIR] = Path("hub")) -> None:
+    """Stop a registry that runs in the background."""
+    from mlipfm_interfaces.errors import RegistryError
+
+    from .hub import find, stop
+
+    hub = find(folder.resolve())
+    if hub is None:
+        raise RegistryError("no hub is running on this folder", where=str(folder), mend="give its folder with --dir")
+    stop(hub)
+    typer.echo(f"stopped the hub at {hub.address}; its data stay in {hub.folder}")
+
+
+def _start(folder: Path, port: int, host: str) -> Hub:
+    from rich.console import Console
+
+    from .hub import start
+
+    console = Console(stderr=True)
+    with console.status("starting the hub") as status:
+        return start(folder, port, host, lambda passed: status.update(f"starting the hub, {passed:.0f} s (about 20 s)"))

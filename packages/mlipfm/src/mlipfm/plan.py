@@ -1,0 +1,70 @@
+"""How large a quickstart is: molecules, structures, steps. `FULL` takes minutes on two cores, `QUICK` under two."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from mlipfm_interfaces.errors import TrainingError
+from mlipfm_interfaces.files import atomic_write
+
+#: Molecules that no model sees before the test.
+HELD_OUT = ("ethanol", "acetaldehyde", "methyl formate", "acetamide")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of one quickstart. Structures are counted per molecule.
+
+    Attributes:
+        pretrain, finetune, valid, test: structures of each molecule in each part; `test` of the held-out molecules.
+        pretrain_steps, finetune_steps: training steps; training from scratch takes as many as fine-tuning.
+        channels, layers: of the model. budget: cost of a batch, atoms + pairs / 10.
+        temperature: K, of the Langevin half of the structures. nve_fs: length of the constant-energy runs.
+    """
+
+    name: str
+    pretrain: int
+    finetune: int
+    valid: int
+    test: int
+    pretrain_steps: int
+    finetune_steps: int
+    channels: int = 48
+    layers: int = 2
+    budget: float = 250.0
+    temperature: float = 500.0
+    nve_fs: float = 1000.0
+    seed: int = 0
+
+    @property
+    def per_molecule(self) -> int:
+        """Geometries made of each training molecule."""
+        return self.pretrain + self.valid
+
+
+FULL = Plan("full", pretrain=200, finetune=16, valid=10, test=100, pretrain_steps=3000, finetune_steps=1200)
+QUICK = replace(FULL, name="quick", pretrain=50, finetune=8, valid=5, test=25, pretrain_steps=400, finetune_steps=150, nve_fs=200.0)
+
+
+def claim(folder: Path, plan: Plan) -> None:
+    """Make `folder` the place of this plan.
+
+    Raises:
+        TrainingError: if it already holds another plan's work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.json"
+    wanted = asdict(plan)
+    if not path.exists():
+        atomic_write(path, json.dumps(wanted, indent=1).encode())
+        return
+    found = json.loads(path.read_bytes())
+    if found != wanted:
+        changed = [key for key in wanted if found.get(key) != wanted[key]]
+        raise TrainingError(
+            f"the folder holds a quickstart with other settings ({', '.join(changed)})",
+            where=str(folder),
+            mend="choose another --out, or remove it",
+        )

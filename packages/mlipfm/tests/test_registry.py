@@ -1,0 +1,326 @@
+"""The registry on a real server: push, promote, pull by plain HTTP in a process without mlflow; attacks; kills."""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from mlipfm_interfaces.checkpoint import load_potential, save_potential
+from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, RefusedFileError, RegistryError
+from mlipfm_interfaces.metrics import Metric
+from mlipfm_interfaces.potential import evaluate
+from mlipfm_interfaces.registry import pull
+from mlipfm_interfaces.registry_versions import get_version, list_models, list_versions
+from mlipfm_interfaces.registry_http import Server, server
+from mlipfm_interfaces.registry_promote import promote
+from mlipfm_interfaces.registry_push import push, records_of
+from mlipfm_interfaces.result_records import make_record, write_record
+from mlipfm_interfaces.testing.closed_forms import LennardJones
+from mlipfm_interfaces.testing.kills import kill_at_random_moments
+from mlipfm_interfaces.testing.structures import ethanol
+
+pytestmark = pytest.mark.ci
+
+SCRIPT = Path(__file__).with_name("push_and_promote.py")
+FIGURE = Metric("force MAE", "eV/Å", 0.02, (0.01, 0.03), 9, 9)
+
+WITHOUT_MLFLOW = """
+import sys
+sys.modules["mlflow"] = None  # importing it now is an error
+try:
+    import mlflow
+except ImportError:
+    pass
+else:
+    raise SystemExit("mlflow can be imported")
+from mlipfm_interfaces.checkpoint import load_potential
+from mlipfm_interfaces.potential import evaluate
+from mlipfm_interfaces.testing.structures import ethanol
+answer = evaluate(load_potential(sys.argv[1]), [ethanol()], ["energy", "forces"])[0]
+print(answer["energy"].tobytes().hex(), answer["forces"].tobytes().hex())
+"""
+
+
+@pytest.fixture
+def registry(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The hub, with an empty cache on this side."""
+    monkeypatch.setenv("MLIPFM_REGISTRY", hub)
+    monkeypatch.setenv("MLIPFM_CACHE", str(tmp_path / "cache"))
+    return server()
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever the tensors of a file are parsed."""
+    calls: list[int] = []
+    load = safetensors.torch.load
+    monkeypatch.setattr(safetensors.torch, "load", lambda data: calls.append(len(data)) or load(data))
+    return calls
+
+
+class Bench:
+    """Models, records and names of one test."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    def model(self, note: object, licences: object = ("CC0-1.0",)) -> tuple[Path, str]:
+        path = self.folder / f"{note}.safetensors"
+        return path, save_potential(path, LennardJones(), {"licences": list(licences), "note": f"{self.name} {note}"})
+
+    def record(self, kind: str, digest: str, passed: bool = True, later: int = 0) -> Path:
+        path = self.folder / f"{kind}-{digest[:8]}-{later}.json"
+        created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=later)
+        write_record(path, make_record(kind, digest, passed=passed, metrics=[FIGURE], created=created))
+        return path
+
+    def push(self, note: object, licences: object = ("CC0-1.0",)) -> int:
+        """Push a model with evaluation and passed check; its version."""
+        path, digest = self.model(note, licences)
+        return push(path, self.name, [self.record("evaluation", digest), self.record("check", digest)]).number
+
+
+@pytest.fixture
+def bench(registry, tmp_path, request) -> Bench:
+    return Bench(tmp_path, hashlib.sha256(request.node.name.encode()).hexdigest()[:16])
+
+
+def forget(monkeypatch, tmp_path) -> None:
+    """Go on with an empty cache: a client that sees the registry for the first time."""
+    monkeypatch.setenv("MLIPFM_CACHE", str(tmp_path / f"cache{time.monotonic_ns()}"))
+
+
+def test_a_second_process_without_mlflow_pulls_by_http_and_predicts_the_same_bits(bench, registry, command, tmp_path, monkeypatch):
+    path, digest = bench.model("first")
+    records = [str(bench.record(kind, digest)) for kind in ("evaluation", "check")]
+    done = command("push", str(path), "--name", bench.name, "--record", records[0], "--record", records[1])
+    assert (done.returncode, done.stdout) == (0, f"{bench.name}/1  {digest}\n"), done.stderr
+    done = command("models", "promote", bench.name, "--version", "1", "--alias", "production")
+    assert (done.returncode, done.stdout) == (0, f"{bench.name}@production -> 1  {digest}\n"), done.stderr
+    forget(monkeypatch, tmp_path)
+    line = [sys.executable, "-c", WITHOUT_MLFLOW, f"{bench.name}@production"]
+    second = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    here = evaluate(load_potential(path), [ethanol()], ["energy", "forces"])[0]
+    assert second.stdout.split() == [here[key].tobytes().hex() for key in ("energy", "forces")], second.stderr
+    pulled = command("pull", f"{bench.name}@production", "--out", str(tmp_path / "pulled.safetensors"))
+    assert pulled.returncode == 0, pulled.stderr
+    assert (tmp_path / "pulled.safetensors").read_bytes() == path.read_bytes()
+    assert f"{bench.name:<30} 1 version, latest 1; production -> 1" in command("models", "list").stdout
+    shown = command("models", "show", bench.name).stdout
+    assert digest in shown
+    assert "check passed 2026-01-01" in shown
+
+
+def test_one_content_is_one_version_and_new_records_are_added_to_it(bench, registry):
+    path, digest = bench.model("first")
+    evaluation, check = bench.record("evaluation", digest), bench.record("check", digest)
+    first = push(path, bench.name, [evaluation])
+    assert push(path, bench.name, [evaluation, check]).number == first.number == 1
+    assert push(path, bench.name, [check]).number == 1
+    assert {record["kind"] for record in records_of(registry, get_version(registry, bench.name, 1))} == {"check", "evaluation"}
+    assert push(bench.model("second")[0], bench.name).number == 2
+    assert len(list_versions(registry, bench.name)) == 2
+
+
+def test_records_of_another_model_are_refused(bench):
+    path, _ = bench.model("first")
+    with pytest.raises(RefusedFileError, match="not of this model"):
+        push(path, bench.name, [bench.record("check", "ab" * 32)])
+
+
+def test_promotion_needs_an_evaluation_a_passed_check_and_known_licences(bench, registry):
+    path, digest = bench.model("first")
+
+    def refusal(*records: Path, number: int = 1) -> str:
+        push(path, bench.name, records) if records else None
+        with pytest.raises(RegistryError) as refused:
+            promote(bench.name, number)
+        return str(refused.value)
+
+    push(path, bench.name)
+    assert "has no record of kind evaluation" in refusal()
+    assert "has no record of kind check" in refusal(bench.record("evaluation", digest))
+    assert "its last check failed" in refusal(bench.record("check", digest, passed=False, later=1))
+    assert "its last check failed" in refusal(bench.record("check", digest, passed=True, later=0))
+    push(path, bench.name, [bench.record("check", digest, passed=True, later=2)])
+    assert promote(bench.name, 1).number == 1
+    assert "some data state no licence" in refusal(number=bench.push("unknown", ["MIT", ""]))
+    assert "states no licences" in refusal(number=bench.push("none", []))
+    assert pull(f"{bench.name}@production").stem == digest
+
+
+def test_going_back_needs_a_reason_which_is_logged_and_told(bench, registry, caplog, monkeypatch, tmp_path):
+    assert [bench.push(note) for note in "abc"] == [1, 2, 3]
+    promote(bench.name, 1)
+    promote(bench.name, 3)
+    pull(f"{bench.name}@production")
+    with pytest.raises(RegistryError, match="back from version 3 to 1; if that is wanted, say why with --rollback"):
+        promote(bench.name, 1)
+    with pytest.raises(RegistryError, match="is not at a later version than 3"):
+        promote(bench.name, 3, rollback="no reason at all")
+    assert promote(bench.name, 1, rollback="explodes above 500 K").number == 1
+    logged = json.loads(get_version(registry, bench.name, 1).tags["mlipfm.rollback.production"])
+    assert (logged["from"], logged["reason"]) == (3, "explodes above 500 K")
+    with caplog.at_level(logging.WARNING, "mlipfm.registry"):
+        assert pull(f"{bench.name}@production") == pull(f"mlipfm:{bench.name}/1")
+    assert "rolled back from version 3 to 1: explodes above 500 K" in caplog.text
+    forget(monkeypatch, tmp_path)
+    assert pull(f"{bench.name}@production").stem == get_version(registry, bench.name, 1).digest
+
+
+def test_the_same_promotion_twice_changes_nothing(bench, registry):
+    bench.push("a"), bench.push("b")
+    for number in (1, 2, 2):
+        promote(bench.name, number)
+        tags = get_version(registry, bench.name, number).tags
+    assert get_version(registry, bench.name, 2).tags == tags
+    assert get_version(registry, bench.name, 1).tags["mlipfm.superseded.production"] == "2"
+
+
+# Attacks by somebody who can write to the server
+
+
+def set_alias(registry: Server, name: str, number: int) -> None:
+    registry.send("registered-models/alias", {"name": name, "alias": "production", "version": str(number)})
+
+
+def register_raw(registry: Server, name: str, like: int, **tags: str) -> None:
+    """A version with the files and tags of another, registered past `push`."""
+    old = get_version(registry, name, like)
+    entries = [{"key": key, "value": value} for key, value in (old.tags | tags).items()]
+    registry.send(
+        "model-versions/create", {"name": name, "source": f"mlflow-artifacts:/{old.root}/model", "run_id": old.run, "tags": entries}
+    )
+
+
+def refused(address: str, error: type[MlipfmError], match: str, parsed: list[int]) -> None:
+    parsed.clear()
+    with pytest.raises(error, match=match):
+        pull(address)
+    assert not parsed
+
+
+def test_a_file_swapped_on_the_server_is_refused_before_it_is_parsed(bench, registry, parsed):
+    number = bench.push("a")
+    version, data = get_version(registry, bench.name, number), (bench.folder / "a.safetensors").read_bytes()
+    registry.upload(f"{version.root}/model/model.safetensors", data[:-1] + bytes([data[-1] ^ 1]))
+    refused(f"mlipfm:{bench.name}/1", DamagedFileError, "was swapped or damaged", parsed)
+    other = bench.model("other")[0].read_bytes()
+    registry.upload(f"{version.root}/model/model.safetensors", other + b"longer")
+    refused(f"mlipfm:{bench.name}/1", RegistryError, "were registered", parsed)
+
+
+def test_an_extra_file_on_the_server_is_refused_before_anything_is_parsed(bench, registry, parsed):
+    bench.push("a")
+    registry.upload(f"{get_version(registry, bench.name, 1).root}/model/__init__.py", b"print('hello')")
+    refused(f"mlipfm:{bench.name}/1", RegistryError, "extra file '__init__.py'", parsed)
+
+
+def test_a_swapped_result_record_promotes_nothing(bench, registry):
+    path, digest = bench.model("a")
+    push(path, bench.name, [bench.record("evaluation", digest), bench.record("check", digest, passed=False)])
+    version = get_version(registry, bench.name, 1)
+    failed = next(record["sha256"] for record in records_of(registry, version) if record["kind"] == "check")
+    better = bench.record("check", digest, passed=True, later=5).read_bytes()
+    registry.upload(f"{version.root}/records/{failed}.json", better)
+    with pytest.raises(DamagedFileError, match="another record than the one that was registered"):
+        promote(bench.name, 1)
+
+
+def test_an_alias_moved_past_promote_is_refused_also_by_a_client_that_never_saw_it(bench, registry, parsed, monkeypatch, tmp_path):
+    for note in "abc":
+        bench.push(note)
+    promote(bench.name, 1), promote(bench.name, 2)
+    pull(f"{bench.name}@production")
+    set_alias(registry, bench.name, 1)
+    refused(f"{bench.name}@production", RegistryError, "which version 2 had replaced", parsed)
+    forget(monkeypatch, tmp_path)
+    refused(f"{bench.name}@production", RegistryError, "which version 2 had replaced", parsed)
+    set_alias(registry, bench.name, 3)
+    refused(f"{bench.name}@production", RegistryError, "never promoted", parsed)
+
+
+def test_an_old_version_registered_again_is_refused_and_not_promoted(bench, registry, parsed, monkeypatch, tmp_path):
+    bench.push("a"), bench.push("b")
+    promote(bench.name, 1), promote(bench.name, 2)
+    register_raw(registry, bench.name, 1)
+    set_alias(registry, bench.name, 3)
+    forget(monkeypatch, tmp_path)
+    refused(f"{bench.name}@production", RegistryError, "has version 1 of .* again as version 3", parsed)
+    with pytest.raises(RegistryError, match="promote version 1"):
+        promote(bench.name, 3)
+
+
+@pytest.mark.parametrize("disguise", ["pickle", "zip", "header"])
+def test_code_in_disguise_is_refused_although_the_tags_are_right(disguise, bench, registry, parsed, tmp_path):
+    canary = tmp_path / "canary"
+
+    class Bomb:
+        def __reduce__(self):
+            return exec, (f"open({str(canary)!r}, 'w')",)
+
+    data = {
+        "pickle": pickle.dumps(Bomb()),
+        "zip": b"PK\x03\x04" + pickle.dumps(Bomb()),
+        "header": (2**62).to_bytes(8, "little") + b"{" * 100,
+    }[disguise]
+    bench.push("a")
+    version = get_version(registry, bench.name, 1)
+    registry.upload(f"{version.root}/model/model.safetensors", data)
+    files = json.loads(version.tags["mlipfm.files"])
+    files["model.safetensors"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    register_raw(registry, bench.name, 1, **{"mlipfm.files": json.dumps(files), "mlipfm.digest": hashlib.sha256(data).hexdigest()})
+    refused(f"mlipfm:{bench.name}/2", MlipfmError, "never read|claims a header", parsed)
+    assert not canary.exists()
+
+
+def test_names_that_no_address_can_have_hide_nothing_and_break_nothing(bench, registry, command):
+    for name in ("a..b", "a b", "%2e%2e", "wаter", "-x"):
+        registry.send("registered-models/create", {"name": f"{name}{bench.name}"})
+    bench.push("a")
+    assert bench.name in dict(list_models(registry))
+    assert all(name.isascii() for name, _ in list_models(registry))
+    assert command("models", "list").returncode == 0
+
+
+def test_models_that_others_registered_are_refused_by_name(bench, registry):
+    bench.push("a")
+    old = get_version(registry, bench.name, 1)
+    registry.send("model-versions/create", {"name": bench.name, "source": f"mlflow-artifacts:/{old.root}/model", "run_id": old.run})
+    with pytest.raises(RegistryError, match="not by `mlipfm push`"):
+        pull(f"mlipfm:{bench.name}/2")
+    assert push(bench.model("a")[0], bench.name).number == 1
+
+
+# Kills
+
+
+def _script():
+    spec = importlib.util.spec_from_file_location("push_and_promote", SCRIPT)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("moments", [4, pytest.param(50, marks=pytest.mark.full)])
+def test_a_push_or_promotion_killed_at_any_moment_leaves_the_registry_consistent(moments, registry, tmp_path, monkeypatch):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    script, tag = _script(), f"n{moments}"
+    command = [sys.executable, str(SCRIPT), str(folder), f"{tag}-{{run}}"]
+    outcomes = kill_at_random_moments(command, {"MLIPFM_REGISTRY": registry.address}, moments, seed=moments)
+    assert [(outcome.run, outcome.stderr) for outcome in outcomes if outcome.status] == []
+    forget(monkeypatch, tmp_path)
+    for outcome in outcomes:
+        for name in script.names_of(f"{tag}-{outcome.run}"):
+            assert script.audit(name) == ([1, 2], 2)
+            assert get_version(registry, name, 1).tags["mlipfm.superseded.production"] == "2"
