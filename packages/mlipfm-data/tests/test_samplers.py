@@ -143,7 +143,7 @@ def test_charge_and_multiplicity_are_those_of_the_smiles(smiles, charge, multipl
 def test_quickstart_molecules_are_small_and_organic():
     molecules = quickstart_molecules()
     structures = [conformers(smiles, 1, 0)[0] for smiles in molecules.values()]
-    assert len(molecules) == 13
+    assert len(molecules) == 24
     assert max(map(len, structures)) == 9
     assert {int(z) for s in structures for z in s.atomic_numbers} == {1, 6, 7, 8}
     assert {s.total_charge for s in structures} == {-1, 0, 1}

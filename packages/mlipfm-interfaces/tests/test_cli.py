@@ -64,7 +64,7 @@ def distribution(folder: Path, name: str, points: dict[str, str], modules: dict[
         (folder / f"{module}.py").write_text(code)
 
 
-@pytest.fixture()
+@pytest.fixture
 def toys(tmp_path: Path) -> Path:
     folder = tmp_path / "site"
     points = {"toy": "toy_command:app", "solo": "solo_command:app", "broken": "broken_command:app", "wrong": "solo_command:solo"}
@@ -79,7 +79,7 @@ def process(*words: str, path: Path | None = None) -> subprocess.CompletedProces
     return subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
 
 
-@pytest.fixture()
+@pytest.fixture
 def run(toys, monkeypatch, capsys):
     """Exit status, stdout and stderr of a line, in this process."""
     monkeypatch.syspath_prepend(str(toys))
@@ -216,7 +216,9 @@ def test_help_imports_no_heavy_library():
 
 def test_packages_and_command_modules_import_no_heavy_library():
     """`import mlipfm_data` must be cheap, and so must each module that declares commands."""
-    packages = {dist.name.replace("-", "_") for dist in metadata.distributions() if dist.name == "mlipfm" or dist.name.startswith("mlipfm-")}
+    packages = {
+        dist.name.replace("-", "_") for dist in metadata.distributions() if dist.name == "mlipfm" or dist.name.startswith("mlipfm-")
+    }
     modules = sorted(packages | {point.module for point in metadata.entry_points(group="mlipfm.commands")})
     assert "mlipfm_interfaces" in modules
     if imported("\n".join(f"import {module}" for module in modules)) & set(HEAVY):

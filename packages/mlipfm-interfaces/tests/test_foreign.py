@@ -14,7 +14,7 @@ from mlipfm_interfaces.foreign import ForeignModel, ForeignPackage, open_foreign
 from mlipfm_interfaces.structure import Structure
 
 #: Springs to the origin: E = k/2 sum r^2, F = -k r. The argument lists misdeeds; a structure with fluorine asks for that of its charge.
-ADAPTER = '''
+ADAPTER = """
 import os, sys, time
 import numpy as np
 
@@ -76,17 +76,17 @@ def load(argument):
         raise ValueError("no such model")
     print("hello from springs")
     return Springs(argument or "none")
-'''
+"""
 
 
-@pytest.fixture()
+@pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     path = tmp_path / "springs_adapter.py"
     path.write_text(ADAPTER)
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def springs(adapter: Path):
     """Open the toy with a misdeed; every worker is closed at the end."""
     opened = []
@@ -131,7 +131,9 @@ def test_a_call_that_takes_too_long_is_killed_and_the_next_one_is_answered_by_a_
     model = springs("sleep", call_timeout=0.5)
     first = model._model._process
     start = time.monotonic()
-    with pytest.raises(ForeignModelError, match=r"structure 1 \(FH\): the worker of springs:sleep did not answer within 0.5 s; .*about to sleep"):
+    with pytest.raises(
+        ForeignModelError, match=r"structure 1 \(FH\): the worker of springs:sleep did not answer within 0.5 s; .*about to sleep"
+    ):
         model.evaluate([GOOD, BAD])
     assert time.monotonic() - start < 5
     assert first.poll() == -9
@@ -141,7 +143,9 @@ def test_a_call_that_takes_too_long_is_killed_and_the_next_one_is_answered_by_a_
 
 def test_a_worker_that_dies_is_reported_with_its_last_words_and_replaced(springs):
     model = springs("die")
-    with pytest.raises(ForeignModelError, match=r"springs:die died \(exit status 3\); its last words: .*first words \| fatal: the sky is falling"):
+    with pytest.raises(
+        ForeignModelError, match=r"springs:die died \(exit status 3\); its last words: .*first words \| fatal: the sky is falling"
+    ):
         model.evaluate([BAD])
     assert model.evaluate([GOOD])[0]["energy"] > 0
 
@@ -256,7 +260,7 @@ def wheel(folder: Path) -> Path:
     return path
 
 
-TOY_ADAPTER = '''
+TOY_ADAPTER = """
 import sys
 import numpy as np
 import toysprings
@@ -269,7 +273,7 @@ class Model:
 
 def load(argument):
     return Model()
-'''
+"""
 
 
 @pytest.mark.ci
@@ -302,6 +306,6 @@ def test_an_environment_that_cannot_be_made_names_what_it_needs_and_leaves_nothi
     monkeypatch.setenv("MLIPFM_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(ForeignModelError, match=r"the environment of 'toy' could not be made: .*; it needs no-such-package-x, numpy from a package index"):
+    with pytest.raises(ForeignModelError, match="'toy' could not be made: .*; it needs no-such-package-x, numpy from a package index"):
         foreign_environment.environment("toy", ("no-such-package-x",))
     assert [path.name for path in (tmp_path / "foreign").iterdir() if path.is_dir()] == []

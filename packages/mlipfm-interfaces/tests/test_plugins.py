@@ -9,7 +9,7 @@ from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import PluginError
 
 
-@pytest.fixture()
+@pytest.fixture
 def install(tmp_path, monkeypatch):
     """Make a distribution importable: name, entry points {name: "module:object"} in the group of readers, modules, requirements."""
     made = []

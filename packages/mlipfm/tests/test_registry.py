@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, RefusedFileE
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.registry import pull
-from mlipfm_interfaces.registry_versions import get_version, list_models, list_versions
 from mlipfm_interfaces.registry_http import Server, server
 from mlipfm_interfaces.registry_promote import promote
 from mlipfm_interfaces.registry_push import push, records_of
+from mlipfm_interfaces.registry_versions import get_version, list_models, list_versions, promotion_of, read_alias
 from mlipfm_interfaces.result_records import make_record, write_record
 from mlipfm_interfaces.testing.closed_forms import LennardJones
 from mlipfm_interfaces.testing.kills import kill_at_random_moments
@@ -166,23 +167,26 @@ def test_going_back_needs_a_reason_which_is_logged_and_told(bench, registry, cap
         promote(bench.name, 1)
     with pytest.raises(RegistryError, match="is not at a later version than 3"):
         promote(bench.name, 3, rollback="no reason at all")
-    assert promote(bench.name, 1, rollback="explodes above 500 K").number == 1
-    logged = json.loads(get_version(registry, bench.name, 1).tags["mlipfm.rollback.production"])
-    assert (logged["from"], logged["reason"]) == (3, "explodes above 500 K")
+    for _ in range(2):  # again is nothing
+        assert promote(bench.name, 1, rollback="explodes above 500 K").number == 1
+    logged = promotion_of(registry, bench.name, "production").rollbacks
+    assert [(entry["sequence"], entry["from"], entry["to"], entry["reason"]) for entry in logged] == [(3, 3, 1, "explodes above 500 K")]
     with caplog.at_level(logging.WARNING, "mlipfm.registry"):
         assert pull(f"{bench.name}@production") == pull(f"mlipfm:{bench.name}/1")
     assert "rolled back from version 3 to 1: explodes above 500 K" in caplog.text
     forget(monkeypatch, tmp_path)
     assert pull(f"{bench.name}@production").stem == get_version(registry, bench.name, 1).digest
+    promote(bench.name, 2)
+    assert pull(f"{bench.name}@production").stem == get_version(registry, bench.name, 2).digest
 
 
 def test_the_same_promotion_twice_changes_nothing(bench, registry):
     bench.push("a"), bench.push("b")
-    for number in (1, 2, 2):
-        promote(bench.name, number)
-        tags = get_version(registry, bench.name, number).tags
-    assert get_version(registry, bench.name, 2).tags == tags
-    assert get_version(registry, bench.name, 1).tags["mlipfm.superseded.production"] == "2"
+    promote(bench.name, 1), promote(bench.name, 2)
+    once = promotion_of(registry, bench.name, "production")
+    promote(bench.name, 2)
+    assert promotion_of(registry, bench.name, "production") == once
+    assert (once.version, once.replaces, once.sequence) == (2, 1, 2)
 
 
 # Attacks by somebody who can write to the server
@@ -235,16 +239,25 @@ def test_a_swapped_result_record_promotes_nothing(bench, registry):
         promote(bench.name, 1)
 
 
-def test_an_alias_moved_past_promote_is_refused_also_by_a_client_that_never_saw_it(bench, registry, parsed, monkeypatch, tmp_path):
-    for note in "abc":
+def test_an_alias_moved_past_promote_has_no_effect_also_on_a_client_that_never_saw_it(bench, registry, parsed, monkeypatch, tmp_path):
+    for note in "abcd":
         bench.push(note)
-    promote(bench.name, 1), promote(bench.name, 2)
-    pull(f"{bench.name}@production")
+    for number in (1, 2, 3):
+        promote(bench.name, number)
+    for _ in range(2):
+        set_alias(registry, bench.name, 2)  # the version before: what was promoted last still counts
+        assert pull(f"{bench.name}@production").stem == get_version(registry, bench.name, 3).digest
+        for number in (1, 4):
+            set_alias(registry, bench.name, number)
+            refused(f"{bench.name}@production", RegistryError, "moved past `promote`", parsed)
+        forget(monkeypatch, tmp_path)
+    promote(bench.name, 3)
+    assert pull(f"{bench.name}@production").stem == get_version(registry, bench.name, 3).digest
+
+
+def test_an_alias_that_was_never_promoted_is_refused(bench, registry, parsed):
+    bench.push("a")
     set_alias(registry, bench.name, 1)
-    refused(f"{bench.name}@production", RegistryError, "which version 2 had replaced", parsed)
-    forget(monkeypatch, tmp_path)
-    refused(f"{bench.name}@production", RegistryError, "which version 2 had replaced", parsed)
-    set_alias(registry, bench.name, 3)
     refused(f"{bench.name}@production", RegistryError, "never promoted", parsed)
 
 
@@ -252,6 +265,8 @@ def test_an_old_version_registered_again_is_refused_and_not_promoted(bench, regi
     bench.push("a"), bench.push("b")
     promote(bench.name, 1), promote(bench.name, 2)
     register_raw(registry, bench.name, 1)
+    forged = asdict(promotion_of(registry, bench.name, "production")) | {"version": 3, "replaces": 2, "sequence": 3}
+    registry.send("registered-models/set-tag", {"name": bench.name, "key": "mlipfm.promotion.production", "value": json.dumps(forged)})
     set_alias(registry, bench.name, 3)
     forget(monkeypatch, tmp_path)
     refused(f"{bench.name}@production", RegistryError, "has version 1 of .* again as version 3", parsed)
@@ -323,4 +338,5 @@ def test_a_push_or_promotion_killed_at_any_moment_leaves_the_registry_consistent
     for outcome in outcomes:
         for name in script.names_of(f"{tag}-{outcome.run}"):
             assert script.audit(name) == ([1, 2], 2)
-            assert get_version(registry, name, 1).tags["mlipfm.superseded.production"] == "2"
+            promotion, pointer = read_alias(registry, name, "production")
+            assert (promotion.version, promotion.replaces, promotion.sequence, pointer) == (2, 1, 2, 2)

@@ -17,25 +17,34 @@ SAME_CONFORMER = 0.05
 #: At most nine atoms, elements H, C, N, O only, closed shells, two ions and a radical.
 QUICKSTART = {
     "water": "O",
+    "methane": "C",
+    "ammonia": "N",
+    "hydrogen cyanide": "C#N",
+    "acetylene": "C#C",
+    "ethylene": "C=C",
+    "ethane": "CC",
+    "propene": "CC=C",
     "methanol": "CO",
-    "ethanol": "CCO",
-    "acetaldehyde": "CC=O",
+    "dimethyl ether": "COC",
+    "formaldehyde": "C=O",
     "formic acid": "OC=O",
+    "acetic acid": "CC(=O)O",
     "methylamine": "CN",
     "formamide": "NC=O",
-    "ethylene": "C=C",
     "acetonitrile": "CC#N",
-    "formaldehyde": "C=O",
     "ammonium": "[NH4+]",
     "acetate": "CC(=O)[O-]",
+    "methyl radical": "[CH3]",
+    "ethanol": "CCO",
+    "acetaldehyde": "CC=O",
     "methyl formate": "COC=O",
     "acetamide": "CC(N)=O",
-    "methyl radical": "[CH3]",
+    "N-methylformamide": "CNC=O",
 }
 
 
 def quickstart_molecules() -> dict[str, str]:
-    """Name -> SMILES of fifteen small molecules for a first run: twelve neutral closed shells, two ions, one radical."""
+    """Name -> SMILES of 24 small molecules for a first run: 21 neutral closed shells, two ions, one radical."""
     return dict(QUICKSTART)
 
 

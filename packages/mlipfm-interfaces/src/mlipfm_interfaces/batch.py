@@ -98,7 +98,9 @@ class Batch:
         flat = (~self.pbc.all(dim=1)).nonzero().flatten().tolist()
         if flat:
             raise PropertyNotAvailableError(
-                "volume and stress need three periodic directions", where=f"system {flat[0]}", mend="do not ask the stress of molecules and slabs"
+                "volume and stress need three periodic directions",
+                where=f"system {flat[0]}",
+                mend="do not ask the stress of molecules and slabs",
             )
         volume: Tensor = torch.linalg.det(self.cell).abs()
         return volume

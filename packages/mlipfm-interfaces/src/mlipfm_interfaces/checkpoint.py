@@ -171,7 +171,11 @@ def resolve(uri: Path | str) -> Path:
         RefusedFileError: the address of a model that belongs to another package.
     """
     scheme = re.match(r"([a-z][a-z0-9_+.-]+):", str(uri))
-    if isinstance(uri, Path) or scheme is None or Path(uri).exists():
+    if isinstance(uri, Path) or Path(uri).exists():
+        return Path(uri)
+    if scheme is None and re.fullmatch(r"[^/\\]+@[^/\\.]+", uri):  # NAME@ALIAS of the registry, spelled in short
+        return resolve(f"mlipfm:{uri}")
+    if scheme is None:
         return Path(uri)
     if scheme[1] in plugins.names("foreign"):
         raise RefusedFileError(

@@ -156,7 +156,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"error[file]: {place}{error.strerror or error}", 2)
-    return _say(f"error[defect]: {type(error).__name__}: {error}; this is a defect of mlipfm: run it with --debug and report what it prints", 1)
+    return _say(
+        f"error[defect]: {type(error).__name__}: {error}; this is a defect of mlipfm: run it with --debug and report what it prints", 1
+    )
 
 
 def _interrupted() -> int:

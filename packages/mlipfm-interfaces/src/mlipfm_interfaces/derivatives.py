@@ -20,7 +20,7 @@ def forces_and_stress(energy: Tensor, batch: Batch, *, stress: bool = False, cre
     negative when the crystal is compressed.
 
     Raises:
-        PropertyNotAvailableError: for the stress of a system without three periodic directions.
+        PropertyNotAvailableError: for the stress of a system without three periodic directions, and inside `torch.no_grad()`.
     """
     volume = batch.volume if stress else None
     leaves = [batch.positions, batch.strain] if stress else [batch.positions]

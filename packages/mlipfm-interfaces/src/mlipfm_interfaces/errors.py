@@ -110,7 +110,7 @@ class MissingLabelsError(MlipfmError):
     code = "missing-labels"
 
 
-class CapacityExceeded(MlipfmError):  # noqa: N818  the name is part of the contract
+class CapacityExceeded(MlipfmError):
     """A fixed-capacity neighbour layout overflowed; the caller rebuilds with `needed`."""
 
     code = "capacity-exceeded"
@@ -166,6 +166,12 @@ class PluginError(MlipfmError):
     """A plug-in is unknown, ambiguous, or of an unsupported contract version."""
 
     code = "plugin"
+
+
+class RegistryError(MlipfmError):
+    """A registry of models cannot be reached, does not have what was asked for, or answers what it must not."""
+
+    code = "registry"
 
 
 class ForeignModelError(MlipfmError):

@@ -51,8 +51,21 @@ class _Adapter(Protocol):
     outputs: Sequence[str]
 
     def evaluate(
-        self, numbers: Array, positions: Array, cell: Array, pbc: Array, charge: int | None, multiplicity: int | None, outputs: tuple[str, ...]
+        self,
+        numbers: Array,
+        positions: Array,
+        cell: Array,
+        pbc: Array,
+        charge: int | None,
+        multiplicity: int | None,
+        outputs: tuple[str, ...],
     ) -> dict[str, Array]: ...
+
+
+def is_foreign(uri: str | Path) -> bool:
+    """Whether this is the address of a model of another package: `package:argument` of an installed plug-in, and no file."""
+    scheme, colon, _ = str(uri).partition(":")
+    return bool(colon) and scheme in plugins.names("foreign") and not Path(uri).exists()
 
 
 def open_foreign(uri: str, *, call_timeout: float = 600.0, start_timeout: float = 600.0) -> ForeignModel:
@@ -116,7 +129,9 @@ class ForeignModel:
         if isinstance(self._model, _Worker) and self._model.dead:
             self.close()
         if self._model is None:
-            self._model = self._load_here() if self._package.in_process else _Worker(self.uri, self._package, self._argument, self._start_timeout)
+            self._model = (
+                self._load_here() if self._package.in_process else _Worker(self.uri, self._package, self._argument, self._start_timeout)
+            )
             self.outputs = tuple(quantity(key).key for key in self._model.outputs)
             self.versions = dict(getattr(self._model, "versions", {}))
         return self._model
@@ -137,7 +152,7 @@ class ForeignModel:
             if isinstance(model, _Worker):
                 values = model.ask(arrays, s.total_charge, s.spin_multiplicity, outputs, self._call_timeout)
             else:
-                values = model.evaluate(*arrays.values(), s.total_charge, s.spin_multiplicity, outputs)
+                values = model.evaluate(s.atomic_numbers, s.positions, s.cell, s.pbc, s.total_charge, s.spin_multiplicity, outputs)
         except ForeignModelError as error:
             raise ForeignModelError(error.what, where=f"structure {k} ({s.formula})", mend=error.mend) from None
         except Exception as error:  # an adapter in this process may fail in any way

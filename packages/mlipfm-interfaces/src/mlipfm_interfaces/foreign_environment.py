@@ -48,18 +48,19 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
 def _make(name: str, folder: Path, wanted: list[str], log: Path) -> None:
     python = folder / "bin" / "python"
     uv = shutil.which("uv")
-    plain = [[sys.executable, "-m", "venv", "--clear", str(folder)], [str(python), "-m", "pip", "install", *_PIP, *wanted]]
-    with_uv = [[uv or "uv", "venv", "--quiet", "--python", sys.executable, str(folder)], [uv or "uv", "pip", "install", "--python", str(python), *wanted]]
+    lines = [[sys.executable, "-m", "venv", "--clear", str(folder)], [str(python), "-m", "pip", "install", *_PIP, *wanted]]
+    if uv is not None and not _has_pip():
+        lines = [[uv, "venv", "--quiet", "--python", sys.executable, str(folder)], [uv, "pip", "install", "--python", str(python), *wanted]]
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     with log.open("wb") as file:
-        for line in plain if _has_pip() or uv is None else with_uv:
+        for line in lines:
             if subprocess.run(line, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env, check=False).returncode:
                 break
         else:
             return
     shutil.rmtree(folder, ignore_errors=True)
-    lines = [text for text in log.read_text(errors="replace").splitlines() if text.strip()] or ["no reason given"]
-    errors = [text for text in lines if "error" in text.lower()] or lines
+    said = [text for text in log.read_text(errors="replace").splitlines() if text.strip()] or ["no reason given"]
+    errors = [text for text in said if "error" in text.lower()] or said
     raise ForeignModelError(
         f"the environment of {name!r} could not be made: {errors[-1].strip()}",
         where=str(log),

@@ -98,7 +98,13 @@ def load_adapter(path: str, argument: str) -> Any:
 def _answer(model: Any, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> "tuple[dict[str, Any], dict[str, np.ndarray]]":
     try:
         values = model.evaluate(
-            arrays["numbers"], arrays["positions"], arrays["cell"], arrays["pbc"], head["charge"], head["multiplicity"], tuple(head["outputs"])
+            arrays["numbers"],
+            arrays["positions"],
+            arrays["cell"],
+            arrays["pbc"],
+            head["charge"],
+            head["multiplicity"],
+            tuple(head["outputs"]),
         )
         return {}, {str(key): np.asarray(value) for key, value in values.items()}
     except Exception as error:  # the adapter and its package may fail in any way; the caller is told, the log has the traceback

@@ -42,7 +42,7 @@ def load(group: str, name: str) -> Any:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none installed'}"
         raise PluginError(f"no {group.removesuffix('s')} is named {name!r}", mend=hint)
-    if len({point.value for point in found}) > 1 or len(found) > 1 and len({_owner(p) for p in found}) > 1:
+    if len({point.value for point in found}) > 1 or (len(found) > 1 and len({_owner(p) for p in found}) > 1):
         owners = " and ".join(sorted({_owner(point) for point in found}))
         raise PluginError(f"{group.removesuffix('s')} {name!r} is claimed by {owners}", mend="uninstall one of them")
     try:
@@ -80,4 +80,6 @@ def _check_contract(plugin: Any, point: EntryPoint) -> None:
     supported = getattr(plugin, "CONTRACT", (1,))
     supported = (supported,) if isinstance(supported, int) else tuple(supported)
     if CONTRACT not in supported:
-        raise PluginError(f"{point.name!r} of {_owner(point)} supports contract {supported}, this mlipfm speaks {CONTRACT}", mend="upgrade it")
+        raise PluginError(
+            f"{point.name!r} of {_owner(point)} supports contract {supported}, this mlipfm speaks {CONTRACT}", mend="upgrade it"
+        )

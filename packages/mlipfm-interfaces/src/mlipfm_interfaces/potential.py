@@ -136,7 +136,9 @@ class Potential(nn.Module, ABC):
         for key in outputs:
             quantity(key)
             if key not in self.spec.outputs:
-                raise PropertyNotAvailableError(f"this potential does not predict {key!r}", mend=f"it predicts {', '.join(self.spec.outputs)}")
+                raise PropertyNotAvailableError(
+                    f"this potential does not predict {key!r}", mend=f"it predicts {', '.join(self.spec.outputs)}"
+                )
 
     def level_index(self, batch: Batch) -> Tensor:
         """[systems] int64: position of each system's level in `spec.levels`.
@@ -150,7 +152,7 @@ class Potential(nn.Module, ABC):
             if level is None and len(known) == 1:
                 indices.append(0)
             elif level in known:
-                indices.append(known.index(level))  # type: ignore[arg-type]  # None is never in known
+                indices.append(known.index(level))
             else:
                 said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
                 raise LevelError(f"system {said}", where=f"system {k}", mend=f"choose one of: {', '.join(known)}")
@@ -168,7 +170,9 @@ def check_elements(spec: PotentialSpec, structures: Sequence[Structure]) -> None
         for z in np.unique(s.atomic_numbers):
             if int(z) not in known:
                 names = " ".join(symbol(e) for e in spec.elements)
-                raise UnknownElementError(f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", mend=f"it knows {names}")
+                raise UnknownElementError(
+                    f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", mend=f"it knows {names}"
+                )
 
 
 def evaluate(

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from torch import Tensor, nn
 
-from .batch import Batch
 from .errors import MlipfmError
 from .plugins import CONTRACT as CONTRACT
-from .potential import Potential, Prediction
 from .structure import Structure
 
+if TYPE_CHECKING:  # importing torch takes seconds, which readers, labellers and their worker processes need not pay
+    import torch
+    from torch import Tensor, nn
+
+    from .batch import Batch
+    from .potential import Potential, Prediction
+
 #: A loss term: sum over its entries and their number; strategies add both over all ranks before they divide.
-Terms = Mapping[str, tuple[Tensor, Tensor]]
+Terms: TypeAlias = "Mapping[str, tuple[Tensor, Tensor]]"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class Sampler(Protocol):
 class Labeler(Protocol):
     """Computes labels at one level of theory. Picklable; `label` may run in another process and gives the same bits each time."""
 
-    level: str
+    @property
+    def level(self) -> str:
+        """Canonical id of the level of theory."""
 
     def label(self, structure: Structure) -> Structure:
         """The structure with `level` and labels set. Raises `LabelingError` if the calculation does not converge."""
@@ -62,7 +68,11 @@ class Labeler(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """Yields what to train on. `state_dict` after n batches, loaded into a new Source, continues with batch n+1 exactly."""
+    """Yields what to train on. `state_dict` after n batches, loaded into a new Source, continues with batch n+1 exactly.
+
+    Two attributes are optional: `uses_potential = False` spares the loop handing over the current potential, and `epoch` keys the random
+    numbers of views (without it, the step does).
+    """
 
     def next_batch(self, potential: Potential | None) -> list[Structure]:
         """Structures of this rank's next step. A Source that simulates uses `potential`; others ignore it."""
@@ -104,19 +114,39 @@ class Strategy(Protocol):
 
     rank: int
     world_size: int
+    device: torch.device
 
     def setup(self, step: nn.Module, make_optimizer: Any) -> None:
         """Wrap the step module (potential and objectives) and build its optimiser."""
 
-    def step(self, batch: Batch, learning_rate: float) -> dict[str, float]:
-        """Forward, global reduction, backward, clip, update. Returns the global terms, the gradient norm and whether the step was skipped."""
+    def step(self, batch: Any, learning_rate: float) -> dict[str, float]:
+        """Forward, global reduction, backward, clip, update. Returns the global terms, the gradient norm and whether the step was skipped.
+
+        `batch` is whatever the step module's forward takes: a Batch and which of its systems belong to which objective.
+        """
+
+    def live_parameters(self) -> dict[str, Tensor]:
+        """What this process holds of each parameter (all of it, or its shard), sharing its memory, by the names of `full_parameters`."""
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole CPU copies of tensors that lie like `live_parameters`. Called by all ranks."""
+
+    def scatter(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What this process holds of whole tensors: the opposite of `gather`."""
 
     def full_parameters(self) -> dict[str, Tensor]:
         """All parameters, gathered, on the CPU, by their names in the unwrapped step module."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def collect(self, value: Any) -> list[Any]:
+        """The `value` of every rank, in the order of ranks. Called by all ranks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whole parameters and optimiser state, independent of the number of ranks. Called by all ranks."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None:
+        """Leave the process group, if this strategy joined it."""
 
 
 @runtime_checkable
@@ -124,7 +154,7 @@ class WeightRule(Protocol):
     """Acts on the weights after a step: moving averages, Reptile's outer step."""
 
     def update(self, parameters: Mapping[str, Tensor], step: int) -> None:
-        """Called after every step with the live parameters (may change them in place)."""
+        """Called after every step with the live parameters (may change them in place). They may be shards: rules act element by element."""
 
     def averaged(self) -> Mapping[str, Tensor] | None:
         """Parameters to export instead of the live ones, or None."""

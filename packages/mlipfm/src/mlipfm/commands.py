@@ -15,7 +15,7 @@ def quickstart(
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: quickstart, or quickstart-quick]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A smaller run, under two minutes on two cores; figures are rough")] = False,
 ) -> None:
-    """Take fifteen small molecules the whole path, from SMILES to molecular dynamics, and print what was measured.
+    """Take 24 small molecules the whole path, from SMILES to molecular dynamics, and print what was measured.
 
     Labels are real quantum chemistry (GFN1-xTB and GFN2-xTB). Interrupted, it goes on where it stopped when it is called again.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from mlipfm_interfaces.structure import Structure
 
 from .geometries import make_geometries, molecules
-from .plan import HELD_OUT, Plan
+from .plan import FINETUNED, HELD_OUT, Plan
 from .stages import Stages
 
 PRETRAIN_LEVEL, TARGET_LEVEL = "gfn1-xtb", "gfn2-xtb"
@@ -40,19 +41,19 @@ def make_data(out: Path, plan: Plan, stages: Stages, pool: Executor) -> Stores:
 
 
 def _sets(geometries: dict[str, list[Structure]], plan: Plan) -> dict[str, tuple[str, list[Structure]]]:
-    """Name of the store -> (level, structures). Fine-tuning uses a few of the pre-training geometries at the other level."""
-    train = [group for name, group in geometries.items() if name not in HELD_OUT]
-    held_out = [group for name, group in geometries.items() if name in HELD_OUT]
+    """Name of the store -> (level, structures). Few molecules, and few geometries of each, have labels of the target level."""
+    train = {name: group for name, group in geometries.items() if name not in HELD_OUT}
+    held_out = [s for name in HELD_OUT for s in geometries[name]]
 
-    def part(start: int, count: int) -> list[Structure]:
-        return [s for group in train for s in group[start : start + count]]
+    def part(names: Iterable[str], start: int, count: int) -> list[Structure]:
+        return [s for name in names for s in train[name][start : start + count]]
 
     return {
-        "pretrain": (PRETRAIN_LEVEL, part(0, plan.pretrain)),
-        "pretrain-valid": (PRETRAIN_LEVEL, part(plan.pretrain, plan.valid)),
-        "finetune": (TARGET_LEVEL, part(0, plan.finetune)),
-        "valid": (TARGET_LEVEL, part(plan.pretrain, plan.valid)),
-        "test": (TARGET_LEVEL, [s for group in held_out for s in group]),
+        "pretrain": (PRETRAIN_LEVEL, part(train, 0, plan.pretrain)),
+        "pretrain-valid": (PRETRAIN_LEVEL, part(train, plan.pretrain, plan.valid)),
+        "finetune": (TARGET_LEVEL, part(FINETUNED, 0, plan.finetune)),
+        "valid": (TARGET_LEVEL, part(FINETUNED, plan.pretrain, plan.valid)),
+        "test": (TARGET_LEVEL, held_out),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlipfm_data.label_pool import worker_pool
+from mlipfm_eval.report import write_report
 from mlipfm_interfaces.files import atomic_write
 from rich.console import Console
 from rich.table import Table
@@ -41,7 +42,10 @@ def quickstart(out: Path, plan: Plan, console: Console) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in stages.seconds.items()} | {"total": round(seconds, 1)},
     }
     atomic_write(out / "quickstart.json", json.dumps(record, indent=1).encode())
-    console.print(f"Figures: {out / 'quickstart.json'}. Models: {models.finetuned} (conservative), {models.pretrained} (direct).")
+    page = write_report(out)
+    console.print(
+        f"Figures: {out / 'quickstart.json'}, as a page: {page}. Models: {models.finetuned} (conservative), {models.pretrained} (direct)."
+    )
     return record
 
 

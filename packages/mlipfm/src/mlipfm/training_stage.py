@@ -17,8 +17,8 @@ from .data_stage import PRETRAIN_LEVEL, TARGET_LEVEL, Stores
 from .plan import Plan
 from .stages import Stages
 
-#: Force errors count 20 times an energy error per atom.
-OBJECTIVE = {"name": "energy-force", "energy_weight": 1.0, "forces_weight": 20.0}
+#: A force error of 1 eV/Å counts as much as an energy error of 2 eV per atom.
+OBJECTIVE = {"name": "energy-force", "energy_weight": 10.0, "forces_weight": 20.0}
 
 _TITLES = {"pretrained": "pre-training, direct forces", "finetuned": "fine-tuning, conservative", "scratch": "from scratch, conservative"}
 
@@ -73,14 +73,14 @@ def train_one(document: dict[str, Any], folder: Path, stop: Path) -> str:
 
 def pretrain_recipe(plan: Plan, stores: Stores) -> dict[str, Any]:
     """Direct forces, cheap labels of all training geometries."""
-    return _recipe(plan, plan.pretrain_steps, 5e-3, [stores.pretrain], [stores.pretrain_valid]) | {
+    return _recipe(plan, plan.pretrain_steps, [stores.pretrain], [stores.pretrain_valid]) | {
         "potential": {"name": "painn", "forces": "direct", **_shape(plan)}
     }
 
 
 def finetune_recipe(plan: Plan, stores: Stores, pretrained: Path) -> dict[str, Any]:
     """The pre-trained weights with forces as a gradient, on few labels of the other level."""
-    return _recipe(plan, plan.finetune_steps, 2e-3, [stores.finetune], [stores.valid]) | {
+    return _recipe(plan, plan.finetune_steps, [stores.finetune], [stores.valid]) | {
         "init_from": str(pretrained),
         "potential": {"forces": "conservative", "levels": [TARGET_LEVEL]},
         "level_starts": {TARGET_LEVEL: PRETRAIN_LEVEL},
@@ -88,8 +88,8 @@ def finetune_recipe(plan: Plan, stores: Stores, pretrained: Path) -> dict[str, A
 
 
 def scratch_recipe(plan: Plan, stores: Stores) -> dict[str, Any]:
-    """The control: the same model, data, steps and schedule, from random weights (with the higher learning rate that suits them)."""
-    return _recipe(plan, plan.finetune_steps, 5e-3, [stores.finetune], [stores.valid]) | {
+    """The control: the same model, data, steps, learning rate and schedule, from random weights."""
+    return _recipe(plan, plan.finetune_steps, [stores.finetune], [stores.valid]) | {
         "potential": {"name": "painn", "forces": "conservative", **_shape(plan)}
     }
 
@@ -98,12 +98,12 @@ def _shape(plan: Plan) -> dict[str, Any]:
     return {"conditions": ["total_charge", "spin_multiplicity"], "backbone": {"channels": plan.channels, "layers": plan.layers}}
 
 
-def _recipe(plan: Plan, steps: int, lr: float, train: list[Path], valid: list[Path]) -> dict[str, Any]:
+def _recipe(plan: Plan, steps: int, train: list[Path], valid: list[Path]) -> dict[str, Any]:
     return {
         "seed": plan.seed,
         "data": {"train": [str(path) for path in train], "valid": [str(path) for path in valid], "budget": plan.budget},
         "objectives": [OBJECTIVE],
-        "optimizer": {"lr": lr},
+        "optimizer": {"lr": 5e-3},
         "schedule": {"name": "cosine", "warmup": max(1, steps // 20)},
         "weight_rule": {"name": "ema", "decay": 0.99},
         "steps": steps,

@@ -204,7 +204,7 @@ def _second(potential: Potential) -> Verdict | None:
     if (lacking := _lacks(potential, "forces")) is not None:
         return lacking
     for s in _symmetric(potential):
-        hessian = numerical_hessian(potential, s)
+        hessian = numerical_hessian(potential, s, h=1e-4)  # features of trained models may be rounded on a scale of 0.003 Å
         scale = float(np.abs(hessian).max(initial=0.0))
         require(np.isfinite(scale), f"the forces of {s.formula} are not finite about a symmetric geometry")
         if potential.spec.kind == "conservative":

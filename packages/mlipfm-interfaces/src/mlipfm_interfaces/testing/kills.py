@@ -1,7 +1,8 @@
 """kill -9 at random moments: is the resumed result that of an undisturbed run?
 
 The command is run once undisturbed, which gives the reference and the time it takes. Then, for each moment, it is started anew, killed, and run to
-its end. Moments are stratified: one in each n-th of the undisturbed time, so that start, work and the last step are all hit.
+its end. Moments are stratified: one in each n-th of the undisturbed time, so that start, work and the last step are all hit. A run that is over
+before its moment comes (the machine was busier when the time was taken) is repeated under another name with the shorter time.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from pathlib import Path
 #: Stands in a command for a name that differs from run to run: "whole" for the undisturbed one, then "0", "1", ...
 RUN = "{run}"
 
+#: Seconds that processes have to notice that the first of them was killed.
+PATIENCE = 10.0
+
 
 @dataclass(frozen=True)
 class Outcome:
     """One kill.
 
     Attributes:
-        run: what stood for `{run}` in the command. moment: seconds after the start. killed: False if it had ended before.
+        run: what stood for `{run}` in the command. moment: seconds after the start.
         whole_group: all processes were killed at once; if False, only the first, and the others had to end by themselves.
         status: of the run to the end afterwards; 0 if it succeeded. stderr: of that run.
         orphans: processes of the killed run that were still there ten seconds later.
@@ -33,7 +37,6 @@ class Outcome:
 
     run: str
     moment: float
-    killed: bool
     whole_group: bool
     status: int
     stderr: str
@@ -58,8 +61,13 @@ def kill_at_random_moments(
     duration = time.monotonic() - start
     if whole.returncode:
         raise RuntimeError(f"the undisturbed run failed with status {whole.returncode}: {whole.stderr}")
-    rng = random.Random(seed)
-    return [_disturb(command, env, k, duration * (k + rng.random()) / moments, timeout) for k in range(moments)]
+    rng, outcomes = random.Random(seed), list[Outcome]()
+    for k in range(moments):
+        part, run = (k + rng.random()) / moments, str(k)
+        while (outcome := _disturb(command, env, run, part * duration, k % 2 == 0, timeout)) is None:
+            duration, run = 0.8 * duration, f"{run}+"
+        outcomes.append(outcome)
+    return outcomes
 
 
 def same_bytes(a: Path, b: Path) -> list[str]:
@@ -69,24 +77,24 @@ def same_bytes(a: Path, b: Path) -> list[str]:
     return sorted(map(str, [*(first.keys() ^ second.keys()), *differing]))
 
 
-def _disturb(command: Sequence[str], env: Mapping[str, str], k: int, moment: float, timeout: float) -> Outcome:
-    whole_group = k % 2 == 0
-    words = [word.replace(RUN, str(k)) for word in command]
+def _disturb(command: Sequence[str], env: Mapping[str, str], run: str, moment: float, whole_group: bool, timeout: float) -> Outcome | None:
+    """Start, kill, run to the end; None if it was over before the moment came."""
+    words = [word.replace(RUN, run) for word in command]
     # a session of its own, so that the group is those it started and no one else
     process = subprocess.Popen(
         words, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(moment)
-    killed = process.poll() is None
-    if killed and whole_group:
+        return None
+    if whole_group:
         os.killpg(process.pid, signal.SIGKILL)
-    elif killed:
+    else:
         process.kill()
     process.wait()
     orphans = _wait_for_group(process.pid)
-    end = _run(command, env, str(k), timeout)
-    return Outcome(str(k), moment, killed, whole_group, end.returncode, end.stderr, orphans)
+    end = _run(command, env, run, timeout)
+    return Outcome(run, moment, whole_group, end.returncode, end.stderr, orphans)
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], run: str, timeout: float) -> subprocess.CompletedProcess[str]:
@@ -96,9 +104,9 @@ def _run(command: Sequence[str], env: Mapping[str, str], run: str, timeout: floa
     )
 
 
-def _wait_for_group(group: int, patience: float = 10.0) -> tuple[int, ...]:
-    """Processes of a group that are still there after `patience` seconds; those are killed."""
-    deadline = time.monotonic() + patience
+def _wait_for_group(group: int) -> tuple[int, ...]:
+    """Processes of a group that are still there after `PATIENCE` seconds; those are killed."""
+    deadline = time.monotonic() + PATIENCE
     while members := _members(group):
         if time.monotonic() > deadline:
             with contextlib.suppress(ProcessLookupError):

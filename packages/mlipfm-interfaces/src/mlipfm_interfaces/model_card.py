@@ -1,0 +1,38 @@
+"""The model card: what a manifest says about a model, for people. The same manifest gives the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .elements import symbol
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """Markdown from the manifest of a model checkpoint."""
+    spec, extra = manifest["spec"], manifest.get("extra") or {}
+    licences = extra.get("licences") or []
+    licences = list(licences.values()) if isinstance(licences, Mapping) else licences
+    facts = {
+        "digest": f"`{manifest['digest']}`",
+        "potential": f"`{manifest['plugin']}`",
+        "elements": " ".join(symbol(z) for z in spec["elements"]),
+        "levels of theory": ", ".join(f"`{level}`" for level in spec["levels"]),
+        "gives": ", ".join(spec["outputs"]),
+        "forces": {"conservative": "minus the gradient of its energy", "direct": "a head of their own"}.get(spec["kind"], spec["kind"]),
+        "depends also on": ", ".join(spec["conditions"]) or "nothing else",
+        "computes in": spec["dtype"],
+        "licences of its data": ", ".join(licence or "not stated" for licence in licences) or "not stated",
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.get("versions", {}).items())),
+    }
+    lines = ["# Model card", "", "| | |", "|---|---|", *(f"| {_cell(key)} | {_cell(value)} |" for key, value in facts.items()), ""]
+    recipe = extra.get("recipe")
+    if isinstance(recipe, Mapping):
+        lines += ["## Training", "", "| setting | value |", "|---|---|"]
+        lines += [f"| {_cell(key)} | `{_cell(value)}` |" for key, value in sorted(recipe.items()) if value not in (None, [], {})] + [""]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    """Text that stays in its cell of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")

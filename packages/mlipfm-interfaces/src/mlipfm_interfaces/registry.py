@@ -1,0 +1,200 @@
+"""Models by name from a registry (an MLflow server) over plain HTTP; mlflow itself is not needed.
+
+`pull("NAME@ALIAS")` returns a local, verified file. What a registry says is checked before the model is parsed: the files of the version are exactly
+those that were registered, length and SHA-256 are those of its tags, and then the digest in the checkpoint is the one that was registered. A name
+keeps its meaning: a version that changes its content, an alias that was moved without `promote`, and an alias that goes back to an older version
+without a logged rollback are refused. What was seen of a registry is remembered in the cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import DamagedFileError, MlipfmError
+from .files import atomic_write, cache_dir, canonical_json, fsync_folder, lock, read_bytes, sha256, unwritable
+from .registry_http import Json, Server, server
+from .registry_versions import MODEL_FILE, Promotion, Version, first_of_digest, get_version, list_versions, parse_address, promotion_of
+
+_log = logging.getLogger("mlipfm.registry")
+
+
+class MlipfmResolver:
+    """The scheme `mlipfm:` of model addresses (protocol `Resolver`)."""
+
+    scheme = "mlipfm"
+
+    def resolve(self, address: str) -> Path:
+        """Path of the verified checkpoint; see `pull`."""
+        return pull(address)
+
+
+def pull(address: str, registry: str | None = None) -> Path:
+    """The checkpoint at `NAME@ALIAS` or `NAME/VERSION` as a verified file in the cache folder, downloaded if it is not there yet.
+
+    Args:
+        registry: address of the server; default $MLIPFM_REGISTRY, else this machine.
+
+    Raises:
+        RegistryError: not reachable, not there, or not to be trusted. DamagedFileError: content other than registered. RefusedFileError: not a
+        model checkpoint.
+    """
+    wanted, where = parse_address(address), server(registry)
+    promotion = None if wanted.alias is None else promotion_of(where, wanted.name, wanted.alias)
+    if wanted.alias is not None and promotion is None:
+        raise where.fault(f"has no {wanted}", "see `mlipfm models list`")
+    version = get_version(where, wanted.name, promotion.version if promotion else wanted.version or 0)
+    if promotion is not None:
+        _check_content_is_new(where, version)
+    memory = _recall(where, wanted.name)
+    _check_against_memory(where, version, wanted.alias, promotion, memory)
+    path = fetch(where, version)
+    _remember(where, version, wanted.alias, promotion)
+    return path
+
+
+def fetch(where: Server, version: Version) -> Path:
+    """The model file of a version from the cache, or downloaded and verified; RegistryError, DamagedFileError or RefusedFileError otherwise."""
+    folder = registry_cache()
+    target, part = folder / f"{version.digest}.safetensors", folder / f"{version.digest}.part"
+    registered = version.files[MODEL_FILE]
+    with lock(folder / f"{version.digest}.lock", timeout=600):
+        if target.is_file() and target.stat().st_size == registered.size and sha256(target) == registered.sha256:
+            return target
+        _check_listing(where, version)
+        try:
+            _download(where, version, part)
+            _check_checkpoint(version, part, f"{version} of {where.address}")
+            os.replace(part, target)
+            fsync_folder(folder)
+        except OSError as error:
+            raise unwritable(target, error) from error
+        finally:
+            part.unlink(missing_ok=True)
+    return target
+
+
+def registry_cache() -> Path:
+    """Folder of downloaded models and of what is known of registries."""
+    folder = cache_dir() / "registry"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _check_listing(where: Server, version: Version) -> None:
+    listed = where.listing(f"{version.root}/model")
+    for name in sorted(listed.keys() ^ version.files.keys()):
+        raise where.fault(f"{'has the extra' if name in listed else 'lacks the'} file {name!r} in {version}: it is not what was registered")
+    for name, size in listed.items():
+        if size != version.files[name].size:
+            raise where.fault(f"has {size} bytes of {name} in {version}, {version.files[name].size} were registered")
+
+
+def _download(where: Server, version: Version, part: Path) -> None:
+    registered, hasher = version.files[MODEL_FILE], hashlib.sha256()
+    with open(part, "wb") as file, _progress(str(version), registered.size) as advance:
+        for chunk in where.download(f"{version.root}/model/{MODEL_FILE}", registered.size):
+            hasher.update(chunk)
+            file.write(chunk)
+            advance(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    if hasher.hexdigest() != registered.sha256:
+        raise DamagedFileError(
+            f"SHA-256 is {hasher.hexdigest()}, {registered.sha256} was registered: the file was swapped or damaged",
+            where=f"{version} of {where.address}",
+            mend="tell who runs the registry; push the model anew under another name",
+        )
+
+
+def _check_checkpoint(version: Version, part: Path, where: str) -> None:
+    """The bytes are those that were registered; now they are parsed, and must be the model that was registered."""
+    from .checkpoint import load_checkpoint
+
+    try:
+        digest = load_checkpoint(part)[0].get("digest")
+    except MlipfmError as error:
+        error.where = where
+        raise
+    if digest != version.digest:
+        raise DamagedFileError(f"holds the model {digest}, {version.digest} was registered", where=where)
+
+
+def _check_content_is_new(where: Server, version: Version) -> None:
+    """What an alias stands for is no old version under a new number."""
+    original = first_of_digest(list_versions(where, version.name), version.digest)
+    if original is not None and original.number < version.number:
+        again = f"has version {original.number} of {version.name} again as version {version.number}: a rollback that was not logged"
+        raise where.fault(again, f"ask for mlipfm:{version.name}/N, or promote the version that is wanted")
+
+
+def _check_against_memory(where: Server, version: Version, alias: str | None, promotion: Promotion | None, memory: Json) -> None:
+    """A version keeps its content; an alias goes on from what was seen, and back only by a rollback that was logged since."""
+    anew = f"if the registry was made anew, delete {_memory_path(where, version.name)}"
+    known = memory["versions"].get(str(version.number))
+    if known not in (None, version.digest):
+        raise where.fault(f"has other content under {version} than before: {version.digest} now, {known} then", anew)
+    if alias is None or promotion is None or alias not in memory["aliases"]:
+        return
+    seen, sequence = memory["aliases"][alias]
+    if promotion.sequence < sequence or (promotion.sequence == sequence and version.number != seen):
+        was = f"says {alias!r} is version {version.number} (promotion {promotion.sequence}); it was version {seen} (promotion {sequence})"
+        raise where.fault(f"{was}: a rollback that was not logged", anew)
+    if version.number < seen:
+        logged = [entry for entry in promotion.rollbacks if entry["sequence"] > sequence]
+        if not logged:
+            raise where.fault(f"moved {alias!r} from version {seen} back to {version.number} without a logged rollback", anew)
+        reasons = "; ".join(str(entry["reason"]) for entry in logged)
+        _log.warning("%s@%s was rolled back from version %s to %s: %s", version.name, alias, seen, version.number, reasons)
+
+
+def _memory_path(where: Server, name: str) -> Path:
+    key = hashlib.sha256(f"{where.address}\n{name}".encode()).hexdigest()[:32]
+    return registry_cache() / f"known-{key}.json"
+
+
+def _recall(where: Server, name: str) -> Json:
+    path = _memory_path(where, name)
+    if not path.exists():
+        return {"registry": where.address, "name": name, "versions": {}, "aliases": {}}
+    try:
+        memory = json.loads(read_bytes(path))
+        pairs = [(int(number), int(sequence)) for number, sequence in memory["aliases"].values()]
+        if isinstance(memory["versions"], dict) and all(number > 0 for pair in pairs for number in pair):
+            return dict(memory)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # reported below, as a memory of another shape is
+    raise DamagedFileError("what is remembered of the registry is damaged", where=str(path), mend="delete it")
+
+
+def _remember(where: Server, version: Version, alias: str | None, promotion: Promotion | None) -> None:
+    path = _memory_path(where, version.name)
+    with lock(path.with_suffix(".lock"), timeout=30):
+        memory = _recall(where, version.name)
+        before = canonical_json(memory)
+        memory["versions"][str(version.number)] = version.digest
+        if alias and promotion and memory["aliases"].get(alias, (0, 0))[1] <= promotion.sequence:
+            memory["aliases"][alias] = [version.number, promotion.sequence]
+        if canonical_json(memory) != before:
+            atomic_write(path, canonical_json(memory))
+
+
+@contextlib.contextmanager
+def _progress(title: str, size: int) -> Iterator[Any]:
+    """A bar on a terminal, for what takes long enough to wonder."""
+    if size < 2**23:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=size)
+        yield lambda count: bar.update(task, advance=count)

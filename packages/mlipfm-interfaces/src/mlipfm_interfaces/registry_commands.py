@@ -1,0 +1,121 @@
+"""`mlipfm push`, `mlipfm pull` and `mlipfm models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from .registry_versions import Version
+
+push_app = typer.Typer(help="Put a model into the registry.")
+pull_app = typer.Typer(help="Get a model from the registry.")
+models_app = typer.Typer(help="List, show and promote models of the registry.", no_args_is_help=True)
+
+_REGISTRY = typer.Option(help="Address of the registry [default: $MLIPFM_REGISTRY or http://127.0.0.1:5000]")
+
+
+@push_app.command("push")
+def push(
+    model: Annotated[str, typer.Argument(help="Model checkpoint (.safetensors)")],
+    name: Annotated[str, typer.Option(help="Name in the registry")],
+    record: Annotated[list[Path] | None, typer.Option(help="Result record of this model; may be given several times")] = None,
+    registry: Annotated[str | None, _REGISTRY] = None,
+) -> None:
+    """Register a model with its card and result records. Pushing it again adds only records that are new.
+
+    Example: mlipfm push best.safetensors --name water --record check.json --record evaluation.json
+    """
+    from .registry_push import push as push_model
+
+    version = push_model(model, name, record or [], registry)
+    typer.echo(f"{version.name}/{version.number}  {version.digest}")
+
+
+@pull_app.command("pull")
+def pull(
+    address: Annotated[str, typer.Argument(help="NAME@ALIAS or mlipfm:NAME/VERSION")],
+    out: Annotated[Path | None, typer.Option(help="Write it to this file; without it, print its path in the cache folder")] = None,
+    registry: Annotated[str | None, _REGISTRY] = None,
+) -> None:
+    """Download a model and verify it. Commands that take a model also take its address.
+
+    Example: mlipfm pull water@production --out water.safetensors
+    """
+    from .files import atomic_write, read_bytes
+    from .registry import pull as pull_model
+
+    path = pull_model(address, registry)
+    if out is not None:
+        atomic_write(out, read_bytes(path))
+    typer.echo(out or path)
+
+
+@models_app.callback()
+def _models() -> None:
+    """List, show and promote models of the registry."""
+
+
+@models_app.command("list")
+def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
+    """Names, aliases and versions."""
+    from .registry_http import server
+    from .registry_versions import list_models, list_versions
+
+    where = server(registry)
+    for name, aliases in list_models(where):
+        numbers = [version.number for version in list_versions(where, name)]
+        if numbers:
+            named = ", ".join(f"{alias} -> {promotion.version}" for alias, promotion in sorted(aliases.items())) or "no alias"
+            typer.echo(f"{name:<30} {len(numbers)} version{'s' if len(numbers) > 1 else ''}, latest {numbers[-1]}; {named}")
+
+
+@models_app.command()
+def show(name: Annotated[str, typer.Argument(help="Name in the registry")], registry: Annotated[str | None, _REGISTRY] = None) -> None:
+    """Versions of a model with their digests, aliases, promotions and result records."""
+    from .errors import RegistryError
+    from .registry_http import server
+    from .registry_versions import check_name, list_models, list_versions
+
+    where = server(registry)
+    versions = list_versions(where, check_name(name))
+    if not versions:
+        raise RegistryError(f"the registry has no model {name!r}", where=where.address, mend="see `mlipfm models list`")
+    promotions = dict(list_models(where)).get(name, {})
+    for version in versions:
+        aliases = [alias for alias, promotion in sorted(promotions.items()) if promotion.version == version.number]
+        typer.echo("\n".join(_lines(version, aliases)))
+    for alias, promotion in sorted(promotions.items()):
+        evidence = f"evaluation {promotion.evaluation[:12]}, check {promotion.check[:12]}"
+        typer.echo(f"{name}@{alias} -> {promotion.version}  promotion {promotion.sequence}, {promotion.time}, {evidence}")
+        for entry in promotion.rollbacks:
+            typer.echo(f"  rollback from {entry['from']} to {entry['to']}, {entry.get('time')}: {entry['reason']}")
+
+
+@models_app.command()
+def promote(
+    name: Annotated[str, typer.Argument(help="Name in the registry")],
+    version: Annotated[int, typer.Option(min=1, help="Version number")],
+    alias: Annotated[str, typer.Option(help="Alias to set")] = "production",
+    rollback: Annotated[str, typer.Option(metavar="REASON", help="Go back to an older version; the reason is logged in a tag")] = "",
+    registry: Annotated[str | None, _REGISTRY] = None,
+) -> None:
+    """Point an alias to a version. It must have an evaluation, a check that passed, and known licences of its data.
+
+    Example: mlipfm models promote water --version 3 --alias production
+    """
+    from .registry_promote import promote as promote_version
+
+    done = promote_version(name, version, alias, rollback, registry)
+    typer.echo(f"{name}@{alias} -> {done.number}  {done.digest}")
+
+
+def _lines(version: Version, aliases: list[str]) -> list[str]:
+    from datetime import UTC, datetime
+
+    time = datetime.fromtimestamp(version.created / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [f"{version.name}/{version.number}  {time}  {', '.join(aliases)}".rstrip(), f"  digest  {version.digest}"]
+    found = {key.removeprefix("mlipfm.record."): value for key, value in sorted(version.tags.items()) if key.startswith("mlipfm.record.")}
+    return lines + [f"  record  {value}  {digest[:12]}" for digest, value in found.items()]

@@ -1,0 +1,189 @@
+"""HTTP to a registry with the standard library alone. Every answer has a size limit and a time limit, redirects are not followed, and nothing that
+a server sends is believed without a check by the caller."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import RegistryError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:5000"
+MAX_ANSWER = 16 * 2**20  # bytes of JSON
+_CHUNK = 2**20
+_SILENCE = 30.0  # seconds without a byte
+_SLOWEST = 50_000  # bytes per second, averaged, before a download is given up
+_API = "/api/2.0/mlflow/"
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+
+Json = dict[str, Any]
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None  # urllib then raises HTTPError with the 3xx status
+
+
+@dataclass(frozen=True)
+class Server:
+    """A registry by its address; make one with `server`.
+
+    Attributes:
+        address: scheme, host and port. patience: seconds that an answer may take, apart from what its size allows.
+    """
+
+    address: str
+    patience: float = 60.0
+
+    def get(self, path: str, **query: str) -> Json:
+        """JSON of one GET of the model registry API."""
+        return self._json(self._request("GET", f"{_API}{path}?{urllib.parse.urlencode(query)}"))
+
+    def send(self, path: str, body: Mapping[str, Any], method: str = "POST") -> Json:
+        """JSON answer to a POST (or PATCH, DELETE) of JSON."""
+        data = json.dumps(body).encode()
+        return self._json(self._request(method, _API + path, data, "application/json"))
+
+    def listing(self, folder: str) -> dict[str, int | None]:
+        """Names in a folder of artifacts, with sizes in bytes; None for a folder."""
+        answer = self._json(self._request("GET", f"{_ARTIFACTS}?{urllib.parse.urlencode({'path': folder})}"))
+        files = answer.get("files", [])
+        if not isinstance(files, list) or not all(isinstance(file, dict) and isinstance(file.get("path"), str) for file in files):
+            raise self.fault("answers a listing of files that is none")
+        return {file["path"]: None if file.get("is_dir") else _size(file.get("file_size", 0)) for file in files}
+
+    def upload(self, path: str, data: bytes) -> None:
+        """Store an artifact; the server replaces the file at once or not at all."""
+        self._body(self._request("PUT", f"{_ARTIFACTS}/{urllib.parse.quote(path)}", data, "application/octet-stream"))
+
+    def download(self, path: str, size: int) -> Iterator[bytes]:
+        """The bytes of an artifact in chunks: never more than `size`.
+
+        Raises:
+            RegistryError: it has another length, arrives too slowly, or is not there.
+        """
+        answer = self._request("GET", f"{_ARTIFACTS}/{urllib.parse.quote(path)}")
+        try:
+            length = answer.headers.get("Content-Length")
+            if length is not None and length != str(size):
+                raise self.fault(f"sends {length} bytes for {path}, {size} were registered")
+            received = 0
+            for chunk in self._chunks(answer, self.patience + size / _SLOWEST):
+                received += len(chunk)
+                if received > size:
+                    raise self.fault(f"sends more than the {size} bytes that were registered for {path}")
+                yield chunk
+            if received < size:
+                raise self.fault(f"sent {received} of {size} bytes of {path}", "try again")
+        finally:
+            answer.close()
+
+    def fault(self, what: str, mend: str | None = None) -> RegistryError:
+        """An error about this server."""
+        return RegistryError(f"the registry {what}", where=self.address, mend=mend)
+
+    def _request(self, method: str, path: str, data: bytes | None = None, content: str | None = None) -> http.client.HTTPResponse:
+        request = urllib.request.Request(
+            self.address + path, data=data, method=method, headers={"Content-Type": content} if content else {}
+        )
+        try:
+            answer: http.client.HTTPResponse = _opener(self.address).open(request, timeout=_SILENCE)
+            return answer
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            mend = "start one with `mlipfm hub up`, or set MLIPFM_REGISTRY to its address"
+            raise self.fault(f"cannot be reached: {reason}", mend) from error
+
+    def _refusal(self, error: urllib.error.HTTPError) -> RegistryError:
+        """The server's own words for a status that is not 200, if they are JSON as MLflow writes it."""
+        try:
+            told = json.loads(b"".join(self._chunks(error, 10.0))[:100_000])
+            code, text = str(told["error_code"]), str(told.get("message", ""))
+        except (ValueError, KeyError, TypeError, AttributeError, RegistryError):
+            code, text = f"HTTP {error.code}", str(error.reason)
+        return AnswerError(f"the registry refuses: {' '.join(text.split())[:300]} ({code})", where=self.address, answer=code)
+
+    def _body(self, answer: http.client.HTTPResponse) -> bytes:
+        with answer:
+            parts, size = [], 0
+            for chunk in self._chunks(answer, self.patience):
+                size += len(chunk)
+                if size > MAX_ANSWER:
+                    raise self.fault(f"answers with more than {MAX_ANSWER} bytes")
+                parts.append(chunk)
+        return b"".join(parts)
+
+    def _json(self, answer: http.client.HTTPResponse) -> Json:
+        try:
+            value = json.loads(self._body(answer))
+        except (ValueError, RecursionError) as error:
+            raise self.fault(f"answers no JSON: {error}", "is this address an MLflow server?") from error
+        if not isinstance(value, dict):
+            raise self.fault("answers JSON that is no object", "is this address an MLflow server?")
+        return value
+
+    def _chunks(self, answer: Any, seconds: float) -> Iterator[bytes]:
+        """What arrives, as it arrives: `read1` returns after one packet, so that a trickle cannot hold us for longer than `seconds`."""
+        deadline, received = time.monotonic() + seconds, 0
+        try:
+            while chunk := answer.read1(_CHUNK):
+                received += len(chunk)
+                yield chunk
+                if time.monotonic() > deadline:
+                    raise self.fault(f"is too slow: no complete answer in {seconds:.0f} s", "try again")
+        except (OSError, http.client.HTTPException) as error:
+            raise self.fault(f"broke off: {error or type(error).__name__}", "try again") from error
+        length = answer.headers.get("Content-Length")
+        if length is not None and length != str(received):  # read1 does not mind an early end
+            raise self.fault(f"broke off after {received} of {length} bytes", "try again")
+
+
+class AnswerError(RegistryError):
+    """The registry answered with an error of its own; `answer` is its code, such as RESOURCE_DOES_NOT_EXIST."""
+
+    def __init__(self, what: str, *, answer: str = "", where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.answer = answer
+
+
+def server(address: str | None = None) -> Server:
+    """The registry at `address`, or at $MLIPFM_REGISTRY, or on this machine.
+
+    Raises:
+        RegistryError: no plain http(s) address of a host.
+    """
+    given = address or os.environ.get("MLIPFM_REGISTRY") or DEFAULT_ADDRESS
+    mend = f"an address is like {DEFAULT_ADDRESS}"
+    try:
+        parts = urllib.parse.urlsplit(given)
+        plain = (
+            parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.password or parts.query or parts.fragment)
+        )
+        port = parts.port
+    except ValueError as error:
+        raise RegistryError(f"{given!r} is no address of a registry: {error}", mend=mend) from None
+    if not plain or parts.path.strip("/") or not given.isascii() or any(c.isspace() for c in given):
+        raise RegistryError(f"{given!r} is no address of a registry", mend=mend)
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return Server(f"{parts.scheme}://{host}" + (f":{port}" if port is not None else ""))
+
+
+def _opener(address: str) -> urllib.request.OpenerDirector:
+    local = urllib.parse.urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost")
+    proxies = urllib.request.ProxyHandler({} if local else None)
+    return urllib.request.build_opener(proxies, _NoRedirect)
+
+
+def _size(value: Any) -> int:
+    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit()) else -1

@@ -1,0 +1,169 @@
+"""Promotion: an alias such as `production` moves to a version only on evidence, and never silently back.
+
+Evidence is a result record of an evaluation, a check whose latest record passed, and known licences of the training data. What an alias means is one
+tag of the model, written at once with its evidence and the log of rollbacks; the alias of the server follows it. Killed in between, the alias lags
+behind, which mlipfm knows from the tag, and repeating the command completes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import RegistryError
+from .files import canonical_json, lock
+from .registry import fetch, registry_cache
+from .registry_http import Server, server
+from .registry_push import records_of
+from .registry_versions import (
+    PROMOTION_TAG,
+    Promotion,
+    Version,
+    check_alias,
+    check_name,
+    first_of_digest,
+    get_version,
+    list_versions,
+    promotion_of,
+    read_alias,
+)
+from .result_records import Record
+
+#: Rollbacks that the tag keeps: a tag has a limit.
+LOGGED = 10
+LONGEST = 300  # characters of a reason
+
+#: SPDX identifiers of licences that data sets and software carry. `LicenseRef-...` says that a licence of its own is known.
+LICENCES = frozenset((
+    "0BSD", "AFL-3.0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0",
+    "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0",
+    "CDLA-Sharing-1.0", "EUPL-1.2", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "ISC", "LGPL-2.1-only",
+    "LGPL-2.1-or-later", "LGPL-3.0-only", "LGPL-3.0-or-later", "MIT", "MIT-0", "MPL-2.0", "ODbL-1.0", "ODC-By-1.0", "PDDL-1.0", "Unlicense", "Zlib",
+))  # fmt: skip
+
+
+def promote(name: str, number: int, alias: str = "production", rollback: str = "", registry: str | None = None) -> Version:
+    """Point an alias to a version; doing it again changes nothing, completes a promotion that was killed, and repairs an alias that others moved.
+
+    Args:
+        rollback: the reason for going back to an older version, which is refused without one; it is kept in a tag.
+
+    Raises:
+        RegistryError: no evidence, unknown licences, a rollback without a reason, or somebody else moved the alias meanwhile. And what `fetch`
+        raises: only a model that verifies is promoted.
+    """
+    check_name(name), check_alias(alias)
+    if len(rollback) > LONGEST:
+        raise RegistryError(f"the reason for a rollback has {len(rollback)} characters", mend=f"say it in {LONGEST}")
+    where = server(registry)
+    with lock(registry_cache() / f"promote-{name}.lock", timeout=600):
+        version, current = get_version(where, name, number), read_alias(where, name, alias)[0]
+        _check_content_is_new(where, version)
+        evidence = _evidence(where, version)
+        _check_licences(where, version)
+        if not _is_done(current, number, rollback):
+            _check_direction(version, current, alias, rollback)
+            if current is not None:  # an earlier promotion may have been killed before its alias: it must not lag by two
+                _point(where, name, alias, current.version)
+            _write_tag(where, name, alias, _next(number, current, rollback, evidence))
+        _point(where, name, alias, number)
+        now = promotion_of(where, name, alias)
+    if now is None or now.version != number:
+        told = f"has {name}@{alias} at version {now and now.version}: somebody else promoted it at the same time"
+        raise where.fault(told, "see `mlipfm models show`")
+    return version
+
+
+def licence_faults(manifest: Mapping[str, Any]) -> list[str]:
+    """What is unknown about the licences of the data that a model was trained on, from `extra.licences` of its manifest; empty if nothing is."""
+    extra = manifest.get("extra")
+    stated = extra.get("licences") if isinstance(extra, Mapping) else None
+    listed = list(stated.values()) if isinstance(stated, Mapping) else stated
+    if not isinstance(listed, list) or not listed:
+        return ["the manifest states no licences of the data"]
+    return [_what(licence) for licence in listed if not _is_known(licence)]
+
+
+def _what(licence: Any) -> str:
+    return "some data state no licence" if licence in ("", None) else f"licence {licence!r} is not known"
+
+
+def _is_known(licence: Any) -> bool:
+    """Every identifier of the SPDX expression is known."""
+    if not isinstance(licence, str):
+        return False
+    names = [word for word in re.split(r"[\s()]+", licence) if word and word not in ("AND", "OR")]
+    return bool(names) and all(name in LICENCES or re.fullmatch(r"LicenseRef-[A-Za-z0-9.-]+", name) for name in names)
+
+
+def _is_done(current: Promotion | None, number: int, rollback: str) -> bool:
+    """The tag says so already, but perhaps not yet the alias; a rollback is done if it was the last promotion."""
+    if current is None or current.version != number:
+        return False
+    return not rollback or (bool(current.rollbacks) and current.rollbacks[-1]["sequence"] == current.sequence)
+
+
+def _next(number: int, current: Promotion | None, rollback: str, evidence: Mapping[str, str]) -> Promotion:
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    if current is None:
+        return Promotion(number, None, 1, evidence["evaluation"], evidence["check"], time)
+    sequence, rollbacks = current.sequence + 1, current.rollbacks
+    if number < current.version:
+        entry = {"sequence": sequence, "from": current.version, "to": number, "reason": rollback, "time": time}
+        rollbacks = (*rollbacks[1 - LOGGED :], entry)
+    return Promotion(number, current.version, sequence, evidence["evaluation"], evidence["check"], time, rollbacks)
+
+
+def _check_content_is_new(where: Server, version: Version) -> None:
+    original = first_of_digest(list_versions(where, version.name), version.digest)
+    if original is not None and original.number < version.number:
+        raise where.fault(f"has the content of {version} already as version {original.number}", f"promote version {original.number}")
+
+
+def _check_direction(version: Version, current: Promotion | None, alias: str, rollback: str) -> None:
+    back = current is not None and current.version > version.number
+    if current is not None and back and not rollback:
+        mend = "if that is wanted, say why with --rollback REASON, which is logged"
+        raise RegistryError(f"this moves {alias!r} back from version {current.version} to {version.number}", where=version.name, mend=mend)
+    if rollback and not back:
+        raise RegistryError(
+            f"{alias!r} is not at a later version than {version.number}: no rollback", where=version.name, mend="leave --rollback out"
+        )
+
+
+def _evidence(where: Server, version: Version) -> dict[str, str]:
+    """Hashes of the evaluation and the check that count: the latest of each."""
+    latest: dict[str, Record] = {record["kind"]: record for record in records_of(where, version)}
+    what = str(version)
+    for kind in ("evaluation", "check"):
+        if kind not in latest:
+            command = {"evaluation": "mlipfm evaluate", "check": "mlipfm check"}[kind]
+            raise RegistryError(
+                f"has no record of kind {kind}", where=what, mend=f"run `{command}` and push the model again with --record FILE"
+            )
+    if not any(metric["value"] is not None for metric in latest["evaluation"]["metrics"]):
+        raise RegistryError("its evaluation measured nothing", where=what, mend="evaluate it on data that it can compute")
+    if not latest["check"]["passed"]:
+        raise RegistryError("its last check failed", where=what, mend="see `mlipfm check`; a model that breaks a rule is not promoted")
+    return {kind: record["sha256"] for kind, record in latest.items()}
+
+
+def _check_licences(where: Server, version: Version) -> None:
+    from .checkpoint import load_checkpoint
+
+    faults = licence_faults(load_checkpoint(fetch(where, version))[0])
+    if faults:
+        mend = "state the licences when the data are imported (--licence, an SPDX identifier), and train again"
+        raise RegistryError(f"data of unknown licence: {'; '.join(faults)}", where=str(version), mend=mend)
+
+
+def _point(where: Server, name: str, alias: str, number: int) -> None:
+    where.send("registered-models/alias", {"name": name, "alias": alias, "version": str(number)})
+
+
+def _write_tag(where: Server, name: str, alias: str, promotion: Promotion) -> None:
+    value = canonical_json(asdict(promotion)).decode()
+    where.send("registered-models/set-tag", {"name": name, "key": PROMOTION_TAG + alias, "value": value})

@@ -1,0 +1,34 @@
+"""`mlipfm train`: train a potential from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("train")
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML); `--example` prints one")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes of the recipe, key=value with dotted keys: steps=1000 optimizer.lr=1e-3")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Run folder; if it holds a run of this recipe, that is continued")] = Path("run"),
+    report: Annotated[bool, typer.Option("--report", help="Run preflight, say what would happen, and stop before step 0")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print an example recipe with every key and stop")] = False,
+) -> None:
+    """Train a potential; resume by running the same command again.
+
+    Example: mlipfm train recipe.yaml steps=2000 optimizer.lr=5e-4 --out runs/first
+    """
+    from . import train_command
+
+    if example:
+        typer.echo(train_command.EXAMPLE, nl=False)
+    elif recipe is None:
+        raise typer.BadParameter("give a recipe; `mlipfm train --example > recipe.yaml` writes one to start from")
+    else:
+        train_command.run(recipe, overrides or [], out, report)

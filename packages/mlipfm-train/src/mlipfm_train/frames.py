@@ -1,0 +1,81 @@
+"""`Frames`: several stores read as one list of structures, with the cost of each for planning batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from mlipfm_data.batches import edge_costs
+from mlipfm_data.store import Store
+from mlipfm_interfaces.errors import LevelError, MissingLabelsError
+from mlipfm_interfaces.seeds import stream
+from mlipfm_interfaces.structure import Structure
+
+#: Up to this many structures every cost is counted; beyond it, costs are interpolated in the number of atoms from a sample of this size.
+COUNTED = 20_000
+
+
+class Frames(Sequence[Structure]):
+    """Structures of several stores in the order given, those of `levels` only if any are named.
+
+    Raises:
+        LevelError: for a level that no structure has. MissingLabelsError: if there are stores but no structures.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], levels: Sequence[str] = ()) -> None:
+        self.stores = [Store(path) for path in paths]
+        found = [(k, i, level) for k, store in enumerate(self.stores) for i, level in enumerate(store.levels)]
+        known = sorted({level for _, _, level in found if level is not None})
+        for level in levels:
+            if level not in known:
+                raise LevelError(
+                    f"no structure has level {level!r}", where=", ".join(map(str, paths)), mend=f"there are: {', '.join(known) or 'none'}"
+                )
+        self._place = [(k, i) for k, i, level in found if not levels or level in levels]
+        if paths and not self._place:
+            raise MissingLabelsError("there are no structures", where=", ".join(map(str, paths)), mend="fill the store first")
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    @overload
+    def __getitem__(self, index: int) -> Structure: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Structure]: ...
+
+    def __getitem__(self, index: int | slice) -> Structure | list[Structure]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        store, i = self._place[index]
+        return self.stores[store][i]
+
+    @property
+    def natoms(self) -> np.ndarray:
+        """[structures] int64."""
+        counts = [store.natoms for store in self.stores]
+        return np.array([counts[k][i] for k, i in self._place], dtype=np.int64)
+
+
+def frame_costs(frames: Sequence[Structure], cutoff: float, seed: int = 0) -> np.ndarray:
+    """[structures] cost of each, atoms + 0.1 pairs within `cutoff` Å: counted, or for large sets interpolated in the number of atoms."""
+    if len(frames) <= COUNTED or not isinstance(frames, Frames):
+        return edge_costs(frames, cutoff)
+    atoms = frames.natoms
+    sample = np.sort(stream(seed, "costs").choice(len(frames), COUNTED, replace=False))
+    costs = edge_costs((frames[int(k)] for k in sample), cutoff)
+    sizes = np.unique(atoms[sample])
+    return np.interp(atoms, sizes, [costs[atoms[sample] == n].mean() for n in sizes])
+
+
+def in_budget(costs: np.ndarray, budget: float) -> list[slice]:
+    """Consecutive runs whose cost stays within `budget` (one item at least): fixed batches for evaluation."""
+    runs, start, total = [], 0, 0.0
+    for k, cost in enumerate(costs):
+        if k > start and total + cost > budget:
+            runs.append(slice(start, k))
+            start, total = k, 0.0
+        total += float(cost)
+    return [*runs, slice(start, len(costs))] if len(costs) else []

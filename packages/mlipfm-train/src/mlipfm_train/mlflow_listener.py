@@ -1,0 +1,157 @@
+"""Drains the event log of a run into MLflow, from a process of its own: a slow or dead server costs training nothing and loses nothing.
+
+`python -m mlipfm_train.mlflow_listener RUN URI EXPERIMENT` follows `RUN/events.jsonl` until its standard input closes and all is delivered. How
+far it came is in `RUN/mlflow.json`; whatever is left is delivered by the next start. Delivering twice changes nothing: a metric of the same
+name, step and time is the same metric. This is the only module that imports mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_interfaces.files import atomic_write, canonical_json
+
+from .events import Event, read_events_with_ends
+
+#: Metrics in one request: MLflow takes at most 1,000.
+BATCH = 1000
+
+_log = logging.getLogger("mlipfm.train")
+
+
+class MlflowDrain:
+    """The draining process beside a training run; a context manager. Leaving it waits at most `patience` seconds for what is not delivered yet."""
+
+    def __init__(self, folder: Path, uri: str, experiment: str, patience: float = 20.0) -> None:
+        self._patience = patience
+        self._folder = folder
+        command = [sys.executable, "-m", __name__, str(folder), uri, experiment]
+        environment = os.environ | {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        }
+        log = open(folder / "mlflow.log", "ab")  # noqa: SIM115  handed to the child
+        with log:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
+
+    def __enter__(self) -> MlflowDrain:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            status = self._process.wait(self._patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        if status:
+            _log.warning("MLflow has not received all events of %s; the next start delivers the rest (see mlflow.log)", self._folder)
+
+
+def drain_once(folder: Path, client: Any, run_id: str, offset: int) -> tuple[int, int]:
+    """Deliver what the log holds after byte `offset`; the new offset and the number of values that are not finite and were left out."""
+    from mlflow.entities import Metric
+
+    metrics: list[Any] = []
+    dropped, reached = 0, offset
+    for event, end in read_events_with_ends(folder / "events.jsonl", offset):
+        reached = end
+        for name, value in metrics_of(event):
+            if math.isfinite(value):
+                metrics.append(Metric(name, value, round(event["time"] * 1000), event["step"]))
+            else:
+                dropped += 1
+        if len(metrics) >= BATCH:
+            break
+    for k in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[k : k + BATCH])
+    return reached, dropped
+
+
+def metrics_of(event: Event) -> list[tuple[str, float]]:
+    """Name and value of every figure in an event, not finite ones included; names that MLflow accepts."""
+    values = event["values"]
+    if event["kind"] == "validation":
+        found = [(f"validation/{m['name']} {m['unit']}", math.nan if m["value"] is None else m["value"]) for m in values["metrics"]]
+    else:
+        found = [(f"{event['kind']}/{key}", value) for key, value in values.items() if isinstance(value, int | float)]
+    return [("".join(c if c.isalnum() or c in "_-./ " else "_" for c in name), float(value)) for name, value in found]
+
+
+def follow(folder: Path, uri: str, experiment: str, pause: float = 1.0) -> None:
+    """Deliver until standard input closes and everything is through. Faults of the server are retried until then; after that they end it."""
+    state = _load(folder)
+    client: Any = None
+    while True:
+        finishing = _input_closed(pause)
+        try:
+            client = client or _client(uri)
+            if "run_id" not in state:
+                state |= {"run_id": _new_run(client, folder, experiment), "offset": 0, "not_finite": 0}
+                _store(folder, state)
+            end, dropped = drain_once(folder, client, state["run_id"], state["offset"])
+        except Exception as error:  # any server, database or network fault: training must not notice
+            print(f"{time.strftime('%F %T')} not delivered: {type(error).__name__}: {error}", flush=True)
+            if finishing:
+                sys.exit(1)
+            continue
+        if end == state["offset"] and finishing:
+            if state["not_finite"]:
+                client.set_tag(state["run_id"], "mlipfm.not_finite", str(state["not_finite"]))
+            client.set_terminated(state["run_id"])
+            return
+        if end != state["offset"]:
+            state |= {"offset": end, "not_finite": state["not_finite"] + dropped}
+            _store(folder, state)
+
+
+def _client(uri: str) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _new_run(client: Any, folder: Path, experiment: str) -> str:
+    found = client.get_experiment_by_name(experiment)
+    number = found.experiment_id if found is not None else client.create_experiment(experiment)
+    run = client.create_run(number, run_name=folder.name, tags={"mlipfm.run": str(folder)})
+    client.log_text(run.info.run_id, (folder / "recipe.yaml").read_text(), "recipe.yaml") if (folder / "recipe.yaml").exists() else None
+    return str(run.info.run_id)
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    path = folder / "mlflow.json"
+    if not path.exists():
+        return {}
+    try:
+        state: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UnreadableFileError(f"is damaged: {error}", where=str(path), mend="delete it: the events are delivered again") from None
+    return state
+
+
+def _store(folder: Path, state: dict[str, Any]) -> None:
+    atomic_write(folder / "mlflow.json", canonical_json(state))
+
+
+def _input_closed(pause: float) -> bool:
+    """Wait up to `pause` seconds; whether standard input was closed (the training process ended, however it ended)."""
+    import select
+
+    ready, _, _ = select.select([sys.stdin], [], [], pause)
+    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
+
+
+if __name__ == "__main__":
+    follow(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,0 +1,1 @@
+"""Objectives of mlipfm-train: energies, forces and stresses."""

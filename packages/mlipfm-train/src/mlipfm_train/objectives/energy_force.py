@@ -1,0 +1,97 @@
+"""Energies per atom, forces and stress against labels: the objective of supervised training.
+
+Errors are in eV per atom, eV/Å and eV/Å³; each term is weight x sum of losses over labelled entries, and its count is their number. Nothing is
+normalised by scales of its own: a conservative model whose energies and forces are scaled differently would be asked for forces that are not
+the gradient of its energies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.potential import Prediction
+from mlipfm_interfaces.protocols import Terms
+from mlipfm_interfaces.structure import Structure
+from torch import Tensor, nn
+from torch.nn.functional import huber_loss
+
+Loss = Literal["mae", "mse", "huber", "norm"]
+
+
+class EnergyForce:
+    """See the module. A weight of 0 switches its quantity off: it is neither predicted nor counted.
+
+    Args:
+        energy_weight, forces_weight, stress_weight: of the mean loss of each quantity.
+        energy_loss: on the energy per atom. forces_loss: `norm` is the length of the error vector of each atom, the others act on components.
+        huber_delta: eV/Å (or eV per atom, eV/Å³): where `huber` turns from square to linear.
+    """
+
+    def __init__(
+        self,
+        energy_weight: float = 1.0,
+        forces_weight: float = 10.0,
+        stress_weight: float = 0.0,
+        energy_loss: Loss = "mae",
+        forces_loss: Loss = "norm",
+        stress_loss: Loss = "mae",
+        huber_delta: float = 0.01,
+    ) -> None:
+        self.weights = {"energy": energy_weight, "forces": forces_weight, "stress": stress_weight}
+        self.losses: dict[str, Loss] = {"energy": energy_loss, "forces": forces_loss, "stress": stress_loss}
+        self.delta = huber_delta
+        _check(self.weights, self.losses, huber_delta)
+        self.outputs = tuple(key for key, weight in self.weights.items() if weight > 0)
+        self.requires = self.outputs
+        self.module: nn.Module | None = None
+        self.gather: tuple[str, ...] = ()
+
+    def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
+        return [structure]
+
+    def terms(self, prediction: Prediction, batch: Batch) -> Terms:
+        """`energy`, `forces`, `stress`: those with a weight. Systems without the label count 0."""
+        return {key: self._term(key, prediction[key].to(torch.float64), batch) for key in self.outputs}
+
+    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
+        """All terms are additive."""
+        return {}
+
+    def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        if key not in batch.labels:
+            return predicted.sum() * 0.0, torch.zeros((), dtype=torch.float64, device=predicted.device)
+        mask = batch.label_mask[key]
+        error = predicted - batch.labels[key]
+        if key == "energy":
+            error = error / batch.n_atoms
+        elif key == "forces":
+            mask = mask[batch.system]
+        loss = _loss(error[mask].reshape(int(mask.sum()), -1), self.losses[key], self.delta)
+        return self.weights[key] * loss.sum(), torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
+
+
+def _loss(error: Tensor, kind: Loss, delta: float) -> Tensor:
+    """Losses of `error` [entries, components]: [entries] for `norm`, one per component otherwise."""
+    if kind == "norm":
+        return torch.linalg.vector_norm(error, dim=1)  # its gradient at zero is zero
+    if kind == "mae":
+        return error.abs()
+    if kind == "mse":
+        return error.square()
+    return huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+
+
+def _check(weights: Mapping[str, Any], losses: Mapping[str, str], delta: float) -> None:
+    if min(weights.values()) < 0 or max(weights.values()) == 0:
+        raise RecipeError(f"weights {dict(weights)} teach nothing", where="energy-force", mend="weights are >= 0 and one of them > 0")
+    known = ("mae", "mse", "huber", "norm")
+    for key, loss in losses.items():
+        if loss not in known:
+            raise RecipeError(f"{key}_loss {loss!r} is unknown", where="energy-force", mend=f"known: {', '.join(known)}")
+    if delta <= 0:
+        raise RecipeError(f"huber_delta must be positive, got {delta}", where="energy-force")

@@ -1,0 +1,174 @@
+"""Opening a run: every part made from the recipe, preflight, and the last training state if there is one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlipfm_interfaces.checkpoint import load_model, save_potential
+from mlipfm_interfaces.errors import RecipeError, TrainingError
+from mlipfm_interfaces.files import atomic_write, lock
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.protocols import Objective
+from mlipfm_interfaces.seeds import stream
+
+from .construct import make, plugin_of
+from .events import Event, EventLog
+from .frames import Frames, frame_costs, in_budget
+from .initial import Start, start_fresh, start_from
+from .optimizers import adamw
+from .preflight import Report, check_baseline, check_data, check_potential, time_step
+from .recipe import Named, Recipe, dump_recipe, load_recipe, recipe_differences
+from .run import Run
+from .sources import SourceContext
+from .step import Step
+from .survey import Survey, survey
+from .training_state import load_newest_state
+
+Listener = Callable[[Event], None]
+
+
+@contextmanager
+def open_run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    source: Callable[[SourceContext], Any] | None = None,
+    objectives: Mapping[str, Objective] | None = None,
+    potential: Potential | None = None,
+    listeners: Sequence[Listener] = (),
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Run]:
+    """A Run ready for its next step.
+
+    Args:
+        source: makes the Source from its context, instead of the recipe's plug-in.
+        objectives: by name, instead of the recipe's plug-ins.
+        potential: to start from, instead of the recipe's; ignored when a run is continued.
+        listeners: called with every event, on rank 0. say: receives the lines of preflight, on rank 0.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
+        LockedError: another process trains in this folder.
+    """
+    with ExitStack() as stack:
+        strategy, placed = make("strategies", recipe.strategy, clip=recipe.optimizer.clip)
+        stack.callback(strategy.close)
+        chief = strategy.rank == 0
+        if chief:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(folder / "lock"))
+        resuming = strategy.collect((folder / "recipe.yaml").exists())[0]
+        torch.manual_seed(int(stream(recipe.seed, "init").integers(2**63)))
+        made, chosen = _objectives(recipe, objectives)
+        weight_rule, rule = make("weight_rules", recipe.weight_rule)
+        feed = plugin_of("sources", recipe.data.source, given=1)[1] if source is None else recipe.data.source
+        changes = {"objectives": chosen, "weight_rule": rule, "strategy": placed, "data": recipe.data.model_copy(update={"source": feed})}
+        recipe = recipe.model_copy(update=changes)
+        if resuming:
+            _check_same(recipe, folder)
+        train, valid = Frames(recipe.data.train, recipe.data.levels), Frames(recipe.data.valid, recipe.data.levels)
+        report = Report()
+        if resuming:
+            first, manifest = load_model(folder / "initial.safetensors")
+            start, extra = Start(first), manifest["extra"]
+        else:
+            start = _start(recipe, train, valid, made, potential, report)
+            extra = {"recipe": recipe.model_dump(mode="json"), "licences": report.facts.get("licences", [])}
+        spec = start.potential.spec
+        context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size)
+        fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
+        step = Step(start.potential.train(), made)
+        events = EventLog(folder / "events.jsonl" if chief else None, list(listeners))
+        stack.callback(events.close)
+        run = Run(
+            recipe=recipe,
+            folder=folder,
+            step=step,
+            strategy=strategy,
+            source=fed,
+            weight_rule=weight_rule,
+            exported=copy.deepcopy(start.potential).to(strategy.device).eval(),
+            events=events,
+            valid=valid,
+            valid_runs=in_budget(frame_costs(valid, spec.graphs[0].cutoff), recipe.data.budget) if len(valid) else [],
+            valid_groups=[s.provenance.group or k for k, s in enumerate(valid)],
+            extra=extra,
+        )
+        if not resuming:
+            _begin(run, start, report, say if chief else None)
+        strategy.setup(step, adamw(recipe.optimizer))
+        state = load_newest_state(folder / "state") if resuming else None
+        if state is not None:
+            run.load_state_dict(state)
+        try:
+            yield run
+        except RuntimeError as error:
+            if strategy.world_size > 1 and "gloo" in str(error):  # what torch says when a connection breaks or times out
+                raise TrainingError(
+                    "another process of this run ended or does not answer", mend="look at its messages; start again to continue"
+                ) from error
+            raise
+
+
+def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[dict[str, Objective], list[Named]]:
+    if given is not None:
+        return dict(given), list(recipe.objectives)
+    made: dict[str, Objective] = {}
+    resolved = []
+    for named in recipe.objectives:
+        objective, filled = make("objectives", named)
+        made[named.name if named.name not in made else f"{named.name}-{len(made) + 1}"] = objective
+        resolved.append(filled)
+    return made, resolved
+
+
+def _check_same(recipe: Recipe, folder: Path) -> None:
+    """A run folder belongs to one recipe."""
+    differences = recipe_differences(load_recipe(folder / "recipe.yaml"), recipe)
+    if differences:
+        shown = "; ".join(differences[:5]) + (f" and {len(differences) - 5} more" if len(differences) > 5 else "")
+        raise RecipeError(
+            f"this folder holds a run of another recipe: {shown}", where=str(folder), mend="use another folder, or that recipe"
+        )
+
+
+def _start(
+    recipe: Recipe, train: Frames, valid: Frames, objectives: Mapping[str, Objective], potential: Potential | None, report: Report
+) -> Start:
+    """The starting potential, after preflight has seen the data. A run without stores (its Source makes its own) needs a potential."""
+    if not len(train):
+        if potential is None and recipe.init_from is None:
+            raise RecipeError(
+                "there are no training structures", where="data.train", mend="name a store, or give init_from and a source that simulates"
+            )
+        facts = Survey.empty()
+    else:
+        facts = survey(train, recipe.seed)
+        check_data(recipe, facts, objectives, report)
+    if potential is not None:
+        start = Start(potential)
+    else:
+        start = start_from(recipe, facts) if recipe.init_from is not None else start_fresh(recipe, facts, train)
+    check_potential(start, facts, objectives, valid, report)
+    check_baseline(start.potential, facts, valid if len(valid) else train, report)
+    return start
+
+
+def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | None) -> None:
+    """The end of preflight; then the files that make the folder a run. `recipe.yaml` comes last: without it there is no run."""
+    if not getattr(run.source, "uses_potential", True):  # a Source that simulates is not asked for a batch that nobody trains on
+        state = copy.deepcopy(run.source.state_dict())
+        run.begin(-1)
+        time_step(run.step, run.collate(run.source.next_batch(None), 0), run.recipe.steps, report)
+        run.source.load_state_dict(state)
+    for line in report.lines if say is not None else []:
+        say(line)  # type: ignore[misc]  # not None, see above
+    if run.strategy.rank == 0:
+        save_potential(run.folder / "initial.safetensors", start.potential, run.extra)
+        run.events.emit("preflight", 0, lines=report.lines, **report.facts)
+        atomic_write(run.folder / "recipe.yaml", dump_recipe(run.recipe).encode())

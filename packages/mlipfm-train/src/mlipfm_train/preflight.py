@@ -1,0 +1,165 @@
+"""Preflight: before step 0, say what will happen and refuse what cannot work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.elements import symbol
+from mlipfm_interfaces.errors import (
+    LevelError,
+    MissingLabelsError,
+    MlipfmError,
+    PropertyNotAvailableError,
+    RecipeError,
+    UnknownElementError,
+)
+from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.protocols import Objective
+from mlipfm_interfaces.structure import Structure
+
+from .initial import Start
+from .recipe import Recipe
+from .step import Step
+from .survey import Survey
+from .views import StepBatch
+
+#: Structures of which the error of the starting model is measured.
+BASELINE = 50
+
+
+@dataclass
+class Report:
+    """What preflight found: `lines` for people, `facts` for the event log."""
+
+    lines: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, text: str, **facts: Any) -> None:
+        self.lines.append(text)
+        self.facts.update(facts)
+
+
+def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective], report: Report) -> None:
+    """Coverage of labels, levels and states by the training data.
+
+    Raises:
+        MissingLabelsError: if no structure has a label that an objective requires; the labels that were found are named.
+        RecipeError: stress from structures that are not periodic in three directions.
+    """
+    found = ", ".join(f"{key} ({count})" for key, count in sorted(facts.labels.items())) or "none"
+    where = ", ".join(recipe.data.train) or "the training data"
+    for name, objective in objectives.items():
+        if "stress" in objective.outputs and facts.periodic < facts.n:
+            lacking = facts.n - facts.periodic
+            raise RecipeError(
+                f"{name!r} asks for stress, but {lacking} of {facts.n} structures are not periodic in three directions", where=where
+            )
+        for key in objective.requires:
+            if not facts.labels[key]:
+                mend = f"labels found: {found}; map the keys of the file on import, or switch this term off"
+                raise MissingLabelsError(f"none of {facts.n} structures has the label {key!r} that {name!r} needs", where=where, mend=mend)
+            if facts.labels[key] < facts.n:
+                report.say(
+                    f"{facts.n - facts.labels[key]} of {facts.n} structures have no {key!r}: they do not enter that term of {name!r}"
+                )
+    sampled = "" if facts.n == facts.total else f" (counted on {facts.n})"
+    names = " ".join(symbol(z) for z in facts.elements)
+    report.say(f"{facts.total} structures{sampled}, {facts.atoms / facts.n:.1f} atoms on average, elements {names}", structures=facts.total)
+    report.say(f"labels: {found}", labels=dict(facts.labels))
+    for level, count in sorted(facts.levels.items()):
+        report.say(f"level {level}: {count} structures, {_references_line(facts, level)}")
+    report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
+
+
+def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Objective], valid: Sequence[Structure], report: Report) -> None:
+    """The potential gives what objectives and data ask.
+
+    Raises:
+        PropertyNotAvailableError, UnknownElementError, LevelError: naming what it lacks and what it has.
+    """
+    spec, potential = start.potential.spec, start.potential
+    for name, objective in objectives.items():
+        for key in objective.outputs:
+            if key not in spec.outputs:
+                raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", mend=f"it predicts {', '.join(spec.outputs)}")
+    _check_domain(potential, facts.elements, sorted(facts.levels), "the training data")
+    _check_domain(
+        potential, sorted({int(z) for s in valid for z in s.atomic_numbers}), sorted({str(s.level) for s in valid}), "the validation data"
+    )
+    flat = sum(not s.pbc.all() for s in valid)
+    if flat and any("stress" in o.outputs for o in objectives.values()):
+        raise RecipeError(f"stress is asked, but {flat} validation structures are not periodic in three directions")
+    states = (("total_charge", facts.charged, "are charged"), ("spin_multiplicity", facts.open_shell, "are open-shell"))
+    for condition, count, words in states:
+        if count and condition not in spec.conditions:
+            report.say(
+                f"{count} of {facts.n} structures {words}, which this potential does not see (its conditions: {', '.join(spec.conditions) or 'none'})"
+            )
+    numbers = sum(p.numel() for p in potential.parameters() if p.requires_grad)
+    auxiliary = sum(p.numel() for o in objectives.values() if o.module is not None for p in o.module.parameters())
+    more = f" and {auxiliary:,} auxiliary ones that are not exported" if auxiliary else ""
+    report.say(f"{spec.kind} forces, {spec.dtype}, {numbers:,} parameters{more}", parameters=numbers, auxiliary=auxiliary)
+    if start.copied:
+        report.say(
+            f"start: {len(start.copied)} parameters copied, {len(start.fresh)} fresh {list(start.fresh)}, {len(start.dropped)} dropped"
+        )
+
+
+def check_baseline(potential: Potential, facts: Survey, frames: Sequence[Structure], report: Report) -> None:
+    """Errors before training on some structures spread over `frames`, beside those of predicting zero forces."""
+    picks = sorted({int(k) for k in np.linspace(0, len(frames) - 1, BASELINE)}) if len(frames) else []
+    sample = [s for s in (frames[k] for k in picks) if s.labels]
+    keys = [key for key in ("energy", "forces") if any(key in s.labels for s in sample)]
+    if not keys:
+        return
+    predicted = evaluate(potential, sample, keys)
+    pairs = [(key, p[key], s) for p, s in zip(predicted, sample, strict=True) for key in keys if key in s.labels]
+    energy = [abs(float(p) - float(s.labels["energy"])) / len(s) for key, p, s in pairs if key == "energy"]
+    force = [np.abs(p - s.labels["forces"]).ravel() for key, p, s in pairs if key == "forces"]
+    if energy:
+        report.say(f"before training: energy MAE {1000 * np.mean(energy):.1f} meV/atom", baseline_energy_mae=float(np.mean(energy)))
+    if force:
+        mean = float(np.mean(np.concatenate(force)))
+        report.say(
+            f"before training: force MAE {1000 * mean:.1f} meV/A; predicting zero: {1000 * facts.mean_force:.1f}", baseline_force_mae=mean
+        )
+
+
+def time_step(step: Step, batch: StepBatch, steps: int, report: Report) -> None:
+    """Measure one forward and backward pass of the first batch; gradients are discarded, nothing is changed."""
+    seconds = []
+    for _ in range(2):  # the first call pays for start-up
+        begin = time.perf_counter()
+        sum((value.sum() for value, _ in step(batch).values())).backward()
+        seconds.append(time.perf_counter() - begin)
+        step.zero_grad(set_to_none=True)
+    text = f"{steps} steps of about {1000 * seconds[-1]:.0f} ms: {duration(steps * seconds[-1])}"
+    report.say(f"{text} ({batch.batch.n_systems} systems, {len(batch.batch.positions)} atoms in the first batch)")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _references_line(facts: Survey, level: str) -> str:
+    found = facts.references.get(level)
+    if found is None:
+        return "no energies, so no reference energies"
+    rank = "" if found.rank == found.n_elements else " (only combinations of them are determined)"
+    return f"references of rank {found.rank} for {found.n_elements} elements{rank}, residual {1000 * (found.residual or 0.0):.1f} meV/atom"
+
+
+def _check_domain(potential: Potential, elements: Sequence[int], levels: Sequence[str], what: str) -> None:
+    missing = [symbol(z) for z in elements if z not in potential.spec.elements]
+    if missing:
+        names = " ".join(symbol(z) for z in potential.spec.elements)
+        raise UnknownElementError(f"{what} contain {' '.join(missing)}, which the potential does not know", mend=f"it knows {names}")
+    unknown: list[str] = [level for level in levels if level not in potential.spec.levels]
+    if unknown:
+        error: MlipfmError = LevelError(f"{what} have level {unknown[0]!r}", mend=f"the potential knows {', '.join(potential.spec.levels)}")
+        raise error

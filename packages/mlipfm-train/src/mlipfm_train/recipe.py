@@ -1,0 +1,287 @@
+"""`Recipe`: the typed, versioned document that says everything about a training run.
+
+YAML in, YAML out, no code and no import strings in it. `load_recipe(path, ["steps=100", "optimizer.lr=1e-3"])` reads one, applies overrides and
+checks every key; the resolved recipe, with all defaults filled in, is saved in every checkpoint of the run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .strict_yaml import parse_yaml
+
+#: Format of the recipe document. A change of meaning adds one and an entry in `UPGRADES`.
+FORMAT = 1
+
+#: Format n -> function that turns a document of format n into one of format n + 1.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+_DEFAULT_PLUGINS = {"objectives": [{"name": "energy-force"}], "weight_rule": {"name": "ema"}, "strategy": {"name": "single"}}
+
+#: A recipe larger than this is not one, bytes.
+MAX_BYTES = 1_000_000
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Named(BaseModel):
+    """A plug-in by its name; every other key is an option of that plug-in, checked against its signature in preflight."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class PotentialChoice(BaseModel):
+    """The potential plug-in and its options. With `init_from` the name is that of the checkpoint, and the options change its configuration
+    (`forces: conservative` turns a model with direct forces into one whose forces are a gradient)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Data(_Document):
+    """Where structures come from.
+
+    Attributes:
+        train: stores to train on. valid: held-out stores (may be empty: then nothing is validated and no best model is kept).
+        budget: cost of one batch of one process, where a structure costs its atoms + 0.1 x its neighbour pairs.
+        levels: train on these levels of theory only; empty: on all.
+        source: plug-in that yields the batches.
+    """
+
+    train: list[str] = Field(default_factory=list)
+    valid: list[str] = Field(default_factory=list)
+    budget: float = Field(default=500.0, gt=0)
+    levels: list[str] = Field(default_factory=list)
+    source: Named = Named(name="store")
+
+
+class Optimizer(_Document):
+    """AdamW (arXiv:1711.05101). Weight decay acts only where the potential's parameter roles allow it.
+
+    Attributes:
+        lr: peak learning rate. clip: largest norm of the gradient of all parameters; null for no clipping.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float | None = Field(default=10.0, gt=0)
+
+
+class Schedule(_Document):
+    """Learning rate over the run, as factors of `optimizer.lr`: see `schedules`.
+
+    Attributes:
+        warmup: steps of linear warm-up. final: factor at the end (cosine, wsd). decay: share of the run that wsd decays in.
+    """
+
+    name: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: int = Field(default=0, ge=0)
+    final: float | None = Field(default=None, ge=0, le=1)
+    decay: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("name", "cosine")
+        filled = {"cosine": {"final": 0.01}, "wsd": {"final": 0.0, "decay": 0.2}}.get(name, {})
+        for key in ("final", "decay"):
+            if values.get(key) is not None and key not in filled:
+                raise ValueError(f"schedule {name!r} has no option {key!r}")
+        return {**filled, **{k: v for k, v in values.items() if v is not None}}
+
+
+class Tracking(_Document):
+    """Where events are drained to, besides the run's own log.
+
+    Attributes:
+        mlflow: tracking address (`sqlite:///runs.db`, `http://host:5000`), null for none.
+    """
+
+    mlflow: str | None = None
+    experiment: str = "mlipfm"
+
+
+class Recipe(_Document):
+    """A training run. See the fields of its parts.
+
+    Attributes:
+        init_from: model checkpoint to start from; null starts from random weights.
+        level_starts: new level of theory -> level of the checkpoint whose weights it starts from.
+        steps: optimisation steps. evaluate_every, checkpoint_every: in steps.
+        max_skipped: steps in a row that may be skipped because loss or gradient is not finite, before training stops.
+        dtype: what the potential computes in.
+    """
+
+    format: Literal[1] = 1
+    seed: int = Field(default=0, ge=0)
+    potential: PotentialChoice = PotentialChoice()
+    init_from: str | None = None
+    level_starts: dict[str, str] = Field(default_factory=dict)
+    data: Data = Data()
+    objectives: list[Named] = Field(default_factory=lambda: [Named(name="energy-force")], min_length=1)
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Field(default_factory=lambda: Schedule.model_validate({}))
+    weight_rule: Named = Named(name="ema")
+    steps: int = Field(default=10_000, gt=0)
+    evaluate_every: int = Field(default=500, gt=0)
+    checkpoint_every: int = Field(default=500, gt=0)
+    max_skipped: int = Field(default=20, ge=0)
+    strategy: Named = Named(name="single")
+    dtype: Literal["float32", "float64"] = "float32"
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Recipe:
+        if (self.potential.name is None) == (self.init_from is None):
+            raise ValueError("give either potential.name (random weights) or init_from (a checkpoint), one of the two")
+        if self.level_starts and self.init_from is None:
+            raise ValueError("level_starts needs init_from")
+        return self
+
+
+def make_recipe(document: Mapping[str, Any], overrides: Sequence[str] = (), where: str | None = None) -> Recipe:
+    """A Recipe from plain data, upgraded from older formats, with `key=value` overrides (dotted keys, list positions as numbers).
+
+    Raises:
+        RecipeError: unknown key (with the nearest known one), wrong value, malformed override.
+        FormatVersionError: if the document was written for a newer mlipfm.
+    """
+    data = _upgrade(json.loads(json.dumps(document)), where)
+    for text in overrides:
+        _override(data, text)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from YAML; see `make_recipe`.
+
+    Raises:
+        UnreadableFileError: missing, too large or not YAML.
+        RecipeError, FormatVersionError: as `make_recipe`.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UnreadableFileError(f"larger than {MAX_BYTES} bytes: this is no recipe", where=str(path))
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UnreadableFileError(f"cannot read the recipe: {reason}", where=str(path)) from None
+    document = parse_yaml(text, str(path))
+    if not isinstance(document, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", where=str(path), mend="see `mlipfm train --example`")
+    return make_recipe(document, overrides, str(path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe with every default, as YAML; `load_recipe` of it gives an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
+    """`key: old -> new` for every key, dotted, in which two recipes differ."""
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    keys = list(dict.fromkeys([*before, *after]))
+    missing = "(not set)"
+    return [f"{k}: {before.get(k, missing)} -> {after.get(k, missing)}" for k in keys if before.get(k, missing) != after.get(k, missing)]
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`did you mean 'steps'?`, or the list of what is known."""
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def _upgrade(data: dict[str, Any], where: str | None) -> dict[str, Any]:
+    version = data.get("format", FORMAT)
+    if not isinstance(version, int) or version < 1:
+        raise RecipeError(f"format {version!r} is not a format number", where=where, mend=f"this version writes format {FORMAT}")
+    if version > FORMAT:
+        raise FormatVersionError(f"recipe of format {version}, this version reads up to {FORMAT}", where=where, mend="upgrade mlipfm-train")
+    for number in range(version, FORMAT):
+        data = UPGRADES[number](data)
+    return data
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    *path, last = key.strip().split(".")
+    if not equals or not last:
+        raise RecipeError(f"override {text!r} is not key=value", mend="for instance steps=1000 or optimizer.lr=1e-3")
+    target: Any = data
+    if path and data.get(path[0]) is None and path[0] in _DEFAULT_PLUGINS:  # weight_rule.decay=0.99 changes the default rule
+        data[path[0]] = json.loads(json.dumps(_DEFAULT_PLUGINS[path[0]]))
+    for part in path:
+        slot = _slot(target, part, key)
+        if isinstance(target, dict) and target.get(part) is None:
+            target[part] = {}
+        target = target[slot]
+    target[_slot(target, last, key)] = parse_yaml(value, key)
+
+
+def _slot(target: Any, part: str, key: str) -> str | int:
+    """The key or position `part` names in `target`."""
+    if isinstance(target, dict):
+        return part
+    if not isinstance(target, list):
+        raise RecipeError(f"a single value has no key {part!r}", where=key)
+    if not part.isdigit() or int(part) >= len(target):
+        raise RecipeError(f"{part!r} is no position in a list of {len(target)}", where=key, mend="count from 0")
+    return int(part)
+
+
+def _explain(error: ValidationError, where: str | None) -> RecipeError:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    place = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = list(_fields_at(path[:-1]))
+        return RecipeError(f"unknown key {place!r}", where=where, mend=nearest(path[-1], known))
+    message = first["msg"].removeprefix("Value error, ")
+    return RecipeError(f"{place + ': ' if place else ''}{message[:1].lower() + message[1:]}", where=where)
+
+
+def _fields_at(path: Sequence[str]) -> Mapping[str, Any]:
+    model: Any = Recipe
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        model = annotation
+    return dict(model.model_fields)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = {str(k): v for k, v in enumerate(value)}.items()
+    else:
+        return {prefix: value}
+    return {k: v for key, item in items for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}

@@ -1,0 +1,210 @@
+"""`Run`: the parts of a training run, wired from a recipe, saved and continued. The loop that drives it is `loop.fit`.
+
+A run folder holds `recipe.yaml` (resolved), `initial.safetensors` (the potential at step 0), `state/` (training states), `events.jsonl`,
+`last.safetensors` and, with validation data, `best.safetensors` (model checkpoints with the averaged weights).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlipfm_interfaces.checkpoint import save_potential
+from mlipfm_interfaces.errors import TrainingError
+from mlipfm_interfaces.metrics import Metric
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.seeds import stream
+from mlipfm_interfaces.structure import Structure
+from torch import Tensor
+
+from .events import EventLog
+from .recipe import Recipe
+from .step import Step
+from .training_state import save_state
+from .validation import score, validation_errors, validation_metrics
+from .views import StepBatch, collate_step
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` leaves behind.
+
+    Attributes:
+        last: model checkpoint after the last step. best: the one with the lowest validation error, None without validation data.
+        metrics: of the last validation. skipped: steps whose loss or gradient was not finite.
+    """
+
+    folder: Path
+    last: Path
+    best: Path | None
+    metrics: list[Metric]
+    steps: int
+    skipped: int
+
+
+@dataclass
+class Run:
+    """See the module.
+
+    Attributes:
+        exported: a whole copy of the potential, for validation, export and Sources that simulate; `step.potential` may be sharded.
+        valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
+        extra: what goes into the manifest of model checkpoints.
+    """
+
+    recipe: Recipe
+    folder: Path
+    step: Step
+    strategy: Any
+    source: Any
+    weight_rule: Any
+    exported: Potential
+    events: EventLog
+    valid: Sequence[Structure]
+    valid_runs: list[slice]
+    valid_groups: list[str | int]
+    extra: dict[str, Any]
+    next_step: int = 0
+    best: float | None = None
+    skipped: int = 0
+    skipped_in_row: int = 0
+    metrics: list[Metric] = field(default_factory=list)
+    _clock: float = field(default_factory=time.perf_counter)
+
+    def begin(self, step: int) -> None:
+        """Start the clock and the step's own stream of torch's random numbers (dropout): there is no generator state to save."""
+        self._clock = time.perf_counter()
+        torch.manual_seed(int(stream(self.recipe.seed, "dropout", step, self.strategy.rank).integers(2**63)))
+
+    def current_potential(self) -> Potential | None:
+        """The potential with the weights that would be exported now; None if the Source says that it does not use it."""
+        if not getattr(self.source, "uses_potential", True):
+            return None
+        self._load(self._weights())
+        return self.exported
+
+    def collate(self, structures: Sequence[Structure], step: int) -> StepBatch:
+        """Views of all objectives in one Batch. Their random numbers are keyed by the Source's epoch, or by the step if it has none."""
+        spec = self.exported.spec
+        epoch = getattr(self.source, "epoch", step)
+        return collate_step(self.step.objectives, structures, spec.graphs, spec.torch_dtype, self.strategy.device, self.recipe.seed, epoch)
+
+    def record(self, step: int, terms: dict[str, float], batch: StepBatch) -> None:
+        """Log a step; stop if too many in a row had to be skipped.
+
+        Raises:
+            TrainingError: after more than `max_skipped` skipped steps in a row, naming the structures of the last.
+        """
+        seconds = time.perf_counter() - self._clock
+        values: dict[str, Any] = {
+            **terms,
+            "seconds": round(seconds, 4),
+            "systems": batch.batch.n_systems,
+            "atoms": len(batch.batch.positions),
+        }
+        if terms["skipped"]:
+            values["keys"] = list(batch.batch.keys)
+        self.skipped += int(terms["skipped"])
+        self.skipped_in_row = self.skipped_in_row + 1 if terms["skipped"] else 0
+        self.events.emit("step", step, **values)
+        if self.skipped_in_row > self.recipe.max_skipped:
+            keys = ", ".join(batch.batch.keys[:3])
+            raise TrainingError(
+                f"loss or gradient was not finite in {self.skipped_in_row} steps in a row, the last with structures {keys} ...",
+                where=f"step {step}",
+                mend="lower optimizer.lr, check these structures, or start again from an earlier checkpoint",
+            )
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something that happens every `every` steps happens after this one; always after the last."""
+        return (step + 1) % every == 0 or step + 1 == self.recipe.steps
+
+    def validate(self, step: int) -> None:
+        """Measure the exported weights on the validation structures, split over the ranks; keep the best model."""
+        if not self.valid_runs:
+            return
+        self._load(self._weights())
+        mine = self.valid_runs[self.strategy.rank :: self.strategy.world_size]
+        keys = [key for key in self.step.outputs if key in ("energy", "forces", "stress")]
+        errors = self.strategy.collect(validation_errors(self.exported, self.valid, mine, keys))
+        self.metrics = validation_metrics({k: v for part in errors for k, v in part.items()}, self.valid_groups)
+        if not self.metrics:
+            return
+        if self.best is None or score(self.metrics) < self.best:
+            self.best = score(self.metrics)
+            self._export("best.safetensors", step)
+        self.events.emit("validation", step, metrics=[m.as_dict() for m in self.metrics])
+
+    def save(self, step: int) -> None:
+        """Write the model checkpoint, then the training state from which the next step follows. All ranks take part, rank 0 writes."""
+        self.next_step = step + 1
+        state = self.state_dict()
+        self._load(self._weights())
+        if self.strategy.rank == 0:
+            self._export("last.safetensors", step)
+            self.events.sync()
+            save_state(self.folder / "state", self.next_step, state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs, whole and on the CPU."""
+        return {
+            "next_step": self.next_step,
+            "world_size": self.strategy.world_size,
+            "strategy": self.strategy.state_dict(),
+            "weight_rule": self._moved(self.weight_rule.state_dict(), self.strategy.gather),
+            "sources": self.strategy.collect(self.source.state_dict()),
+            "best": None if self.best == float("inf") else self.best,
+            "skipped": [self.skipped, self.skipped_in_row],
+            "metrics": [m.as_dict() for m in self.metrics],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state. With another number of ranks every rank gets the Source state of rank 0."""
+        self.next_step, self.best = state["next_step"], state["best"]
+        self.skipped, self.skipped_in_row = state["skipped"]
+        self.metrics = [_metric(m) for m in state["metrics"]]
+        self.strategy.load_state_dict(state["strategy"])
+        self.weight_rule.load_state_dict(self._moved(state["weight_rule"], self.strategy.scatter))
+        same = state["world_size"] == self.strategy.world_size
+        self.source.load_state_dict(state["sources"][self.strategy.rank if same else 0])
+
+    def result(self) -> FitResult:
+        """What there is now. The run is over."""
+        best = self.folder / "best.safetensors"
+        return FitResult(
+            self.folder, self.folder / "last.safetensors", best if best.exists() else None, self.metrics, self.recipe.steps, self.skipped
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What is exported: averaged parameters, or the live ones. Whole, on the CPU."""
+        averaged = self.weight_rule.averaged()
+        found: dict[str, Tensor] = self.strategy.gather(averaged) if averaged is not None else self.strategy.full_parameters()
+        return found
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.exported.named_parameters():
+            parameter.copy_(weights[f"potential.{name}"])
+
+    def _export(self, name: str, step: int) -> None:
+        if self.strategy.rank == 0:
+            figures = [m.as_dict() for m in self.metrics]
+            save_potential(self.folder / name, self.exported, {**self.extra, "step": step + 1, "validation": figures})
+
+    def _moved(self, state: Any, move: Any) -> Any:
+        """A weight rule's state with every dict of parameters gathered or scattered: they lie like the live ones."""
+        if not isinstance(state, dict):
+            return state
+        if state and state.keys() <= self.strategy.live_parameters().keys():
+            return move(state)
+        return {key: self._moved(value, move) for key, value in state.items()}
+
+
+def _metric(values: dict[str, Any]) -> Metric:
+    value = float("nan") if values["value"] is None else values["value"]
+    ci95 = None if values["ci95"] is None else (values["ci95"][0], values["ci95"][1])
+    return Metric(values["name"], values["unit"], value, ci95, values["n_ok"], values["n_total"])

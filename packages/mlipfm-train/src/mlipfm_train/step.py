@@ -1,0 +1,72 @@
+"""`Step`: the potential and its objectives in one module. Every derivative is taken inside it, and the potential is called exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.protocols import Objective
+from mlipfm_interfaces.quantities import quantity
+from torch import Tensor, nn
+
+from .selection import select
+from .views import StepBatch
+
+#: Terms of a step: `objective/term` -> (tensor, count).
+StepTerms = dict[str, tuple[Tensor, Tensor]]
+
+
+class Step(nn.Module):
+    """One training step up to its local terms.
+
+    Attributes:
+        potential: what is trained and exported.
+        auxiliary: modules of the objectives, by objective name; trained, never exported.
+    """
+
+    def __init__(self, potential: Potential, objectives: Mapping[str, Objective]) -> None:
+        super().__init__()
+        self.potential = potential
+        self.objectives = dict(objectives)
+        self.auxiliary = nn.ModuleDict({name: o.module for name, o in objectives.items() if o.module is not None})
+        self.outputs = tuple(sorted({key for o in objectives.values() for key in o.outputs}))
+        for name in objectives:
+            if "/" in name or "." in name:
+                raise RecipeError(f"an objective cannot be named {name!r}", mend="use letters, digits and hyphens")
+
+    def forward(self, step_batch: StepBatch) -> StepTerms:
+        """Local terms of all objectives, `objective/term` -> (weighted sum, count), or (tensor, count) for the terms that an objective gathers.
+
+        Every parameter takes part with weight zero: distributed engines need a gradient of each parameter on each rank in each step.
+        """
+        batch = step_batch.batch.with_leaves(strain="stress" in self.outputs)
+        prediction = self.potential(batch, self._asked(batch), create_graph=torch.is_grad_enabled())
+        terms: StepTerms = {}
+        for name, objective in self.objectives.items():
+            own_prediction, own_batch = select(prediction, batch, step_batch.groups[name])
+            terms.update({f"{name}/{key}": value for key, value in objective.terms(own_prediction, own_batch).items()})
+        nothing = sum((p.sum() * 0.0 for p in self.parameters() if p.requires_grad), start=torch.zeros((), device=batch.positions.device))
+        first = next(iter(terms))
+        terms[first] = (terms[first][0] + nothing.to(terms[first][0].dtype), terms[first][1])
+        return terms
+
+    def finish(self, gathered: Mapping[str, Tensor]) -> StepTerms:
+        """Global terms of tensors gathered over all ranks (keys as in `forward`)."""
+        terms: StepTerms = {}
+        for name, objective in self.objectives.items():
+            own = {key: gathered[f"{name}/{key}"] for key in objective.gather}
+            if own:
+                terms.update({f"{name}/{key}": value for key, value in objective.finish(own).items()})
+        return terms
+
+    def gathers(self, term: str) -> bool:
+        """Whether the term `objective/term` is a tensor to be gathered, and not a sum."""
+        name, key = term.split("/", 1)
+        return key in self.objectives[name].gather
+
+    def _asked(self, batch: Batch) -> tuple[str, ...]:
+        """Outputs of this step. Which Hessian rows or probes is said by labels: a rank whose systems have none does not ask."""
+        return tuple(key for key in self.outputs if (companion := quantity(key).companion) is None or companion in batch.labels)

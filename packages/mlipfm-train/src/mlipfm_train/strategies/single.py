@@ -1,0 +1,127 @@
+"""One process: the reference that every other strategy equals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..optimizers import StepOptimizer
+from ..step import Step, StepTerms
+from ..views import StepBatch
+from .reduction import global_loss
+
+
+class SingleProcess:
+    """Forward, exact global loss, backward, clip, update; a step whose gradient is not finite is skipped.
+
+    Other strategies derive from it and change where parameters live, never what a step computes.
+
+    Args:
+        clip: largest norm of the gradient of all parameters; None for no clipping.
+        device: where the step runs.
+    """
+
+    def __init__(self, clip: float | None = None, device: str = "cpu") -> None:
+        self.clip = clip
+        self.device = torch.device(device)
+        self.rank, self.world_size = 0, 1
+
+    def setup(self, step: Step, make_optimizer: Callable[[Step], StepOptimizer]) -> None:
+        """Place the step module and build its optimiser on the placed parameters."""
+        self.module = step.to(self.device)
+        self.wrapped: Callable[[StepBatch], StepTerms] = self._place(self.module)
+        self.optimizer = make_optimizer(self.module)
+
+    def step(self, batch: StepBatch, learning_rate: float) -> dict[str, float]:
+        """One optimisation step; the global terms, `loss`, `gradient_norm` and `skipped` (1.0 if nothing was changed).
+
+        Loss and norm are the same numbers on all ranks, and so is the decision to skip.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, means = global_loss(self.module, self._forward(batch), self.world_size)
+        self._backward(loss)
+        norm = self._gradient_norm()
+        finite = bool(torch.isfinite(norm)) and all(bool(torch.isfinite(value)) for value in means.values())
+        if finite:
+            if self.clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), self.clip, norm)
+            self.optimizer.step()
+        total = sum(float(value) for value in means.values())
+        return {"loss": total, **{k: float(v) for k, v in means.items()}, "gradient_norm": float(norm), "skipped": float(not finite)}
+
+    def live_parameters(self) -> dict[str, Tensor]:
+        """What this process holds of each parameter, as plain tensors that share its memory: all of it, or its shard."""
+        return {name: parameter.detach() for name, parameter in self.module.named_parameters()}
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole copies on the CPU of tensors that lie like `live_parameters`. All ranks must call it."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+
+    def scatter(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The opposite of `gather`: what this process holds of whole tensors."""
+        return {name: value.to(self.device, copy=True) for name, value in tensors.items()}
+
+    def full_parameters(self) -> dict[str, Tensor]:
+        return self.gather(self.live_parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, buffers and optimiser state, whole and on the CPU, by parameter names: independent of strategy and number of ranks."""
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, parameter in self.module.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                moments.setdefault(key, {})[name] = self._local(value)
+        states = {key: self.gather(values) if key != "step" else _copies(values) for key, values in moments.items()}
+        return {"parameters": self.full_parameters(), "buffers": _copies(self._buffers()), "optimizer": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        live = self.live_parameters()
+        for name, value in self.scatter(state["parameters"]).items():
+            live[name].copy_(value)
+        for name, buffer in self._buffers().items():
+            buffer.copy_(state["buffers"][name])
+        parameters = dict(self.module.named_parameters())
+        for key, values in state["optimizer"].items():
+            placed = _copies(values) if key == "step" else self.scatter(values)
+            for name, value in placed.items():
+                mine = self.optimizer.state.setdefault(parameters[name], {})
+                mine[key] = value if key == "step" else self._like(parameters[name], value)
+
+    def collect(self, value: Any) -> list[Any]:
+        """The `value` of every rank, in the order of ranks. All ranks must call it."""
+        return [value]
+
+    def close(self) -> None:
+        """Nothing is held open by one process."""
+
+    def _buffers(self) -> dict[str, Tensor]:
+        saved = self.module.state_dict().keys()
+        return {name: buffer for name, buffer in self.module.named_buffers() if name in saved}
+
+    def _place(self, step: Step) -> Callable[[StepBatch], StepTerms]:
+        return step
+
+    def _forward(self, batch: StepBatch) -> StepTerms:
+        return self.wrapped(batch)
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def _gradient_norm(self) -> Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+
+    def _local(self, value: Tensor) -> Tensor:
+        """What this process holds of a tensor that lies like a parameter."""
+        return value
+
+    def _like(self, parameter: Tensor, value: Tensor) -> Tensor:
+        """The local `value` as a tensor that lies like `parameter`."""
+        return value
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}

@@ -1,0 +1,66 @@
+"""What `mlipfm train` does, apart from its arguments."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import typer
+
+from .loop import fit
+from .mlflow_listener import MlflowDrain
+from .open_run import open_run
+from .progress import ProgressBar
+from .recipe import load_recipe
+from .run import FitResult
+
+EXAMPLE = """\
+# A recipe of mlipfm train. Every key may be left out but potential.name (or init_from) and data.train.
+format: 1
+seed: 0
+potential:
+  name: painn            # the plug-in; other keys are its options
+  forces: conservative   # or direct: faster to train, not a gradient of the energy
+  backbone: {channels: 64, layers: 3, cutoff: 5.0}
+# init_from: pretrained.safetensors   # instead of potential.name; other keys of potential then change the checkpoint's configuration
+data:
+  train: [train-store]
+  valid: [valid-store]
+  budget: 500            # cost of a batch: atoms + 0.1 x neighbour pairs
+objectives:
+- {name: energy-force, energy_weight: 1.0, forces_weight: 10.0}
+optimizer: {lr: 1.0e-3, weight_decay: 0.01, clip: 10.0}
+schedule: {name: cosine, warmup: 100, final: 0.01}
+weight_rule: {name: ema, decay: 0.999}
+steps: 5000
+evaluate_every: 500
+checkpoint_every: 500
+strategy: {name: single}   # ddp or fsdp2 under torchrun
+dtype: float32
+tracking: {mlflow: null}   # for instance sqlite:///mlflow.db
+"""
+
+
+def run(recipe_path: Path, overrides: list[str], out: Path, report: bool) -> FitResult | None:
+    """Read the recipe and train, or only report."""
+    recipe = load_recipe(recipe_path, overrides)
+    chief = int(os.environ.get("RANK", "0")) == 0
+    if report:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch), say=typer.echo):
+            return None
+    with ExitStack() as stack:
+        listeners = []
+        if chief:
+            out.mkdir(parents=True, exist_ok=True)
+            if recipe.tracking.mlflow is not None:
+                stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment))
+            listeners.append(stack.enter_context(ProgressBar(recipe.steps)))
+        result = fit(recipe, out, listeners=listeners, say=typer.echo)
+    if chief:
+        for metric in result.metrics:
+            typer.echo(str(metric))
+        typer.echo(f"model: {result.best or result.last}" + (f" ({result.skipped} steps skipped)" if result.skipped else ""))
+    return result

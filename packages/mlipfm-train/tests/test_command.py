@@ -1,0 +1,90 @@
+"""`mlipfm train`: one line for every mistake, and nothing heavy until it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+import yaml
+from mlipfm_interfaces.cli import main
+from mlipfm_train.progress import ProgressBar
+from mlipfm_train.train_command import EXAMPLE
+from rich.console import Console
+
+
+def run(capsys, *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(["train", *words])
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+def test_importing_the_package_and_its_command_imports_nothing_heavy():
+    code = "import sys, mlipfm_train, mlipfm_train.commands; print(sorted({'torch', 'ase', 'mlflow', 'rdkit', 'tblite', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_run_from_the_command_line_and_its_continuation(tiny, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    status, out, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
+    assert (status, "force MAE" in out, "best.safetensors" in out) == (0, True, True)
+    status, again, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
+    assert (status, again.splitlines()) == (0, out.splitlines()[-3:])
+    status, _, err = run(capsys, str(path), "steps=4", "--out", str(tmp_path / "run"))
+    assert status == 2
+    assert "another recipe: steps: 3 -> 4" in err
+
+
+def test_a_report_stops_before_step_0(tiny, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    status, out, _ = run(capsys, str(path), "--report", "--out", str(tmp_path / "run"))
+    assert status == 0
+    assert "12 steps of about" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_example_is_a_recipe(tmp_path, capsys):
+    status, out, _ = run(capsys, "--example")
+    assert (status, out) == (0, EXAMPLE)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(out)
+    status, _, err = run(capsys, str(path))
+    assert status == 2
+    assert "train-store" in err  # everything is right but the store that is not there
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe.yaml", "stepz=3"], "did you mean 'steps'"),
+        (["missing.yaml"], "cannot read the recipe"),
+        ([], "give a recipe"),
+        (["recipe.yaml", "strategy.name=ddp"], "needs several processes"),
+        (["recipe.yaml", "weight_rule.name=emo"], "did you mean 'ema'"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(tiny, tmp_path, capsys, monkeypatch, words, message):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tiny))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, *words)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_progress_bar_tells_loss_error_and_time_per_step():
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    figure = {"name": "force MAE", "unit": "meV/A", "value": 12.345}
+    with ProgressBar(10, console) as bar:
+        bar({"kind": "validation", "step": 4, "values": {"metrics": [figure]}})
+        bar({"kind": "step", "step": 5, "values": {"loss": 0.25, "seconds": 0.031}})
+    text = screen.getvalue()
+    assert "step 5: force MAE 12.35 meV/A" in text or "step 5: force MAE 12.34 meV/A" in text
+    assert "loss 0.25" in text
+    assert "31 ms/step" in text
+    assert "6/10" in text

@@ -1,0 +1,89 @@
+"""Whole runs on two ranks: exact resume, another number of ranks, and the death of one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mlipfm_interfaces.checkpoint import load_checkpoint
+from mlipfm_train.events import read_events
+from mlipfm_train.training_state import KIND, load_newest_state, states
+
+pytestmark = pytest.mark.ci
+TRAIN = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()", "train"]
+
+
+@pytest.fixture
+def recipe(tiny, tmp_path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    objectives = [{"name": "energy-force", "forces_weight": 10.0}]
+    document = {**tiny, "steps": 24, "objectives": objectives, "strategy": {"name": "fsdp2", "timeout": 60}, "dtype": "float64"}
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def start(recipe: Path, out: Path, ranks: int) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [*TRAIN, str(recipe), "--out", str(out)], env={**os.environ, **group, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(ranks)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+
+
+def wait_for_steps(out: Path, steps: int) -> None:
+    for _ in range(600):
+        if (out / "events.jsonl").exists() and sum(e["kind"] == "step" for e in read_events(out / "events.jsonl")) >= steps:
+            return
+        time.sleep(0.1)
+    raise AssertionError("training did not get that far in a minute")
+
+
+def outcome(out: Path) -> tuple[list[str], list[tuple[int, float]]]:
+    digests = [load_checkpoint(out / name)[0]["digest"] for name in ("last.safetensors", "best.safetensors")]
+    digests.append(load_checkpoint(states(out / "state")[0], KIND)[0]["digest"])
+    return digests, [(e["step"], e["values"]["loss"]) for e in read_events(out / "events.jsonl") if e["kind"] == "step"]
+
+
+def test_two_sharded_ranks_resume_to_the_bit_and_one_can_take_over(recipe, tmp_path):
+    finish(start(recipe, tmp_path / "whole", 2))
+    losses = outcome(tmp_path / "whole")[1]
+    assert [step for step, _ in losses] == list(range(24))
+
+    processes = start(recipe, tmp_path / "parts", 2)
+    wait_for_steps(tmp_path / "parts", 6)
+    processes[1].kill()  # one rank dies: the other must notice by itself, and soon
+    _, stderr = processes[0].communicate(timeout=90)
+    processes[1].communicate()
+    assert processes[0].returncode == 2, stderr
+    assert "another process of this run ended or does not answer" in stderr
+    finish(start(recipe, tmp_path / "parts", 2))
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+    processes = start(recipe, tmp_path / "fewer", 2)
+    wait_for_steps(tmp_path / "fewer", 6)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    assert load_newest_state(tmp_path / "fewer" / "state")["world_size"] == 2
+    finish(start(recipe, tmp_path / "fewer", 1))
+    assert load_newest_state(tmp_path / "fewer" / "state")["world_size"] == 1
+    _, taken_over = outcome(tmp_path / "fewer")
+    assert [step for step, _ in taken_over] == list(range(24))
+    assert taken_over[:6] == losses[:6]

@@ -1,0 +1,229 @@
+"""`fit`: it learns, it continues exactly, and it refuses what cannot work before step 0."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import logging
+from pathlib import Path
+
+import mlipfm_train.loop
+import numpy as np
+import pytest
+import torch
+from mlipfm_interfaces.checkpoint import load_checkpoint, load_model, load_potential
+from mlipfm_interfaces.errors import (
+    LockedError,
+    MissingLabelsError,
+    PropertyNotAvailableError,
+    RecipeError,
+    TrainingError,
+    UnknownElementError,
+)
+from mlipfm_interfaces.files import lock
+from mlipfm_interfaces.potential import evaluate
+from mlipfm_train.events import read_events
+from mlipfm_train.frames import Frames
+from mlipfm_train.loop import fit
+from mlipfm_train.recipe import make_recipe
+from mlipfm_train.sources import StoreSource
+from mlipfm_train.training_state import KIND, states
+
+
+class Stop(Exception):
+    """The run is interrupted."""
+
+
+def stop_after(step: int):
+    """A listener that interrupts when the event of `step` is logged."""
+
+    def listen(event):
+        if (event["kind"], event["step"]) == ("step", step):
+            raise Stop
+
+    return listen
+
+
+def outcome(folder: Path) -> dict:
+    """Everything that must not depend on interruptions."""
+    events = [e for e in read_events(folder / "events.jsonl") if e["kind"] != "preflight"]
+    for event in events:
+        event.pop("time")
+        event["values"].pop("seconds", None)
+    (newest, *_) = states(folder / "state")
+    return {
+        "last": load_checkpoint(folder / "last.safetensors")[0]["digest"],
+        "best": load_checkpoint(folder / "best.safetensors")[0]["digest"],
+        "state": load_checkpoint(newest, KIND)[0]["digest"],
+        "events": json.dumps(sorted(events, key=lambda e: (e["kind"], e["step"]))),
+    }
+
+
+def force_mae(potential, structures) -> float:
+    """meV/Å, over components."""
+    answers = evaluate(potential, structures)
+    errors = [np.abs(a["forces"] - s.labels["forces"]).ravel() for a, s in zip(answers, structures, strict=True)]
+    return 1000 * float(np.mean(np.concatenate(errors)))
+
+
+def test_the_loop_fits_on_a_screen_and_knows_no_model():
+    source = inspect.getsource(mlipfm_train.loop)
+    assert len(source.splitlines()) <= 60
+    imported = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"__future__", "pathlib", "typing", "recipe", "open_run", "run", "schedules"}
+
+
+def test_training_lowers_the_error_on_held_out_structures(tiny, tmp_path):
+    lines = []
+    result = fit(make_recipe(tiny, ["steps=40", "evaluate_every=20", "weight_rule.decay=0.9"]), tmp_path / "run", say=lines.append)
+    valid = list(Frames(tiny["data"]["valid"]))
+    before, after = (force_mae(load_potential(path), valid) for path in (tmp_path / "run" / "initial.safetensors", result.last))
+    assert after < 0.7 * before
+    force, energy = result.metrics
+    assert force.value == pytest.approx(after, rel=1e-6)
+    assert (force.unit, force.n_total, energy.n_total) == ("meV/A", 6, 6)
+    text = "\n".join(lines)
+    assert "24 structures, 4.0 atoms on average, elements H C O" in text
+    assert "level morse: 24 structures, references of rank 3 for 3 elements" in text
+    assert "CC0-1.0" in text
+
+
+def test_the_manifest_of_a_model_holds_the_whole_recipe_and_the_licences(tiny, tmp_path):
+    result = fit(make_recipe(tiny), tmp_path / "run")
+    _, manifest = load_model(result.last)
+    assert manifest["extra"]["recipe"]["objectives"][0]["huber_delta"] == 0.01
+    assert manifest["extra"]["recipe"]["schedule"] == {"name": "cosine", "warmup": 0, "final": 0.01, "decay": None}
+    assert manifest["extra"]["licences"] == ["CC0-1.0"]
+    assert manifest["extra"]["step"] == 12
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tiny, tmp_path, dtype):
+    recipe = make_recipe(tiny, [f"dtype={dtype}"])
+    fit(recipe, tmp_path / "whole")
+    for step in (2, 4, 7, 9):  # before the first state, in the middle of an epoch, beside saves and validations
+        with pytest.raises(Stop):
+            fit(recipe, tmp_path / "parts", listeners=[stop_after(step)])
+    fit(recipe, tmp_path / "parts")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone(tiny, tmp_path):
+    first = fit(make_recipe(tiny), tmp_path / "run")
+    digest = outcome(tmp_path / "run")
+    again = fit(make_recipe(tiny), tmp_path / "run")
+    assert outcome(tmp_path / "run") == digest
+    assert again.metrics == first.metrics
+
+
+def test_a_damaged_newest_state_is_passed_over_loudly(tiny, tmp_path, caplog):
+    recipe = make_recipe(tiny)
+    fit(recipe, tmp_path / "whole")
+    with pytest.raises(Stop):
+        fit(recipe, tmp_path / "run", listeners=[stop_after(9)])
+    newest, _ = states(tmp_path / "run" / "state")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING, logger="mlipfm.train"):
+        fit(recipe, tmp_path / "run")
+    assert "step-000000008.safetensors cannot be used" in caplog.text
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_folder_belongs_to_one_recipe_and_one_process(tiny, tmp_path):
+    fit(make_recipe(tiny), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"another recipe: optimizer.lr: 0.005 -> 0.001; use another folder"):
+        fit(make_recipe(tiny, ["optimizer.lr=1e-3"]), tmp_path / "run")
+    with lock(tmp_path / "run" / "lock"), pytest.raises(LockedError, match="is in use by"):
+        fit(make_recipe(tiny), tmp_path / "run")
+
+
+class Poison(StoreSource):
+    """Labels of chosen steps are huge beyond float range: their gradient overflows."""
+
+    steps: tuple[int, ...] = (3,)
+
+    def next_batch(self, potential):
+        done = sum(n for _, n in self._segments) + 100 * self.epoch
+        batch = super().next_batch(potential)
+        return [s.replace(labels={k: v * 0 + 1e308 for k, v in s.labels.items()}) for s in batch] if done in self.steps else batch
+
+
+def test_a_poisoned_batch_is_skipped_counted_and_named(tiny, tmp_path):
+    result = fit(make_recipe(tiny), tmp_path / "run", source=Poison)
+    assert result.skipped == 1
+    skipped = [e for e in read_events(tmp_path / "run" / "events.jsonl") if e["kind"] == "step" and e["values"]["skipped"]]
+    assert [e["step"] for e in skipped] == [3]
+    assert len(skipped[0]["values"]["keys"]) == skipped[0]["values"]["systems"]
+    assert all(bool(torch.isfinite(p).all()) for p in load_potential(result.last).parameters())
+
+
+def test_training_stops_when_every_step_is_poisoned(tiny, tmp_path):
+    class Storm(Poison):
+        steps = tuple(range(1000))
+
+    with pytest.raises(
+        TrainingError, match=r"step 3: loss or gradient was not finite in 4 steps in a row, the last with structures [0-9a-f]{32}"
+    ):
+        fit(make_recipe(tiny, ["max_skipped=3"]), tmp_path / "run", source=Storm)
+
+
+def test_labels_that_are_missing_are_named_before_step_0(tiny, tmp_path, morse_structures, write_store):
+    store = write_store(tmp_path / "energies", morse_structures(6, 0, labels=("energy",)))
+    recipe = make_recipe(tiny, [f"data.train=[{store}]"])
+    with pytest.raises(
+        MissingLabelsError, match=r"none of 6 structures has the label 'forces' that 'energy-force' needs; labels found: energy \(6\)"
+    ):
+        fit(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_what_the_potential_cannot_do_is_refused_before_step_0(tiny, tmp_path):
+    with pytest.raises(RecipeError, match="asks for stress, but 24 of 24 structures are not periodic"):
+        fit(make_recipe(tiny, ["objectives.0.stress_weight=1"]), tmp_path / "a")
+    with pytest.raises(UnknownElementError, match="the training data contain C, which the potential does not know; it knows H O"):
+        fit(make_recipe(tiny, ["potential.elements=[H, O]"]), tmp_path / "b")
+    with pytest.raises(RecipeError, match="did you mean"):
+        fit(make_recipe(tiny, ["potential.force=direct"]), tmp_path / "c")
+    with pytest.raises(RecipeError, match="there are no training structures"):
+        fit(make_recipe(tiny, ["data.train=[]"]), tmp_path / "d")
+
+    class WantsCharges:
+        outputs, requires, gather, module = ("charges",), (), (), None
+
+    with pytest.raises(PropertyNotAvailableError, match="'odd' needs 'charges' from the potential; it predicts energy"):
+        fit(make_recipe(tiny), tmp_path / "e", objectives={"odd": WantsCharges()})
+
+
+def test_fine_tuning_turns_direct_forces_into_a_gradient_at_a_new_level(tiny, tmp_path, morse_structures, write_store):
+    first = fit(make_recipe(tiny, ["potential.forces=direct"]), tmp_path / "pre")
+    shifted = [s.replace(labels={**s.labels, "energy": s.labels["energy"] - 3.0 * len(s)}) for s in morse_structures(12, 5, level="better")]
+    store = write_store(tmp_path / "better", shifted)
+    document = {**tiny, "potential": {"forces": "conservative"}, "init_from": str(first.last)}
+    document["data"] = {**tiny["data"], "train": [str(store)], "valid": [str(store)]}
+    lines = []
+    result = fit(make_recipe(document, ["level_starts.better=morse"]), tmp_path / "tuned", say=lines.append)
+    tuned = load_potential(result.last)
+    assert (tuned.spec.kind, tuned.spec.levels) == ("conservative", ("morse", "better"))
+    assert any("parameters copied" in line for line in lines)
+    energies = evaluate(tuned, [shifted[0].replace(labels={})], ("energy",), level="better")[0]["energy"]
+    assert abs(energies - shifted[0].labels["energy"]) / len(shifted[0]) < 0.5  # the new level's references are 3 eV per atom lower
+
+
+def test_a_source_may_train_on_what_the_current_potential_proposes(tiny, tmp_path):
+    class OnPolicy(StoreSource):
+        """Moves structures along the model's own forces; the labels stay those of the start."""
+
+        uses_potential = True
+
+        def next_batch(self, potential):
+            batch = super().next_batch(None)
+            answers = evaluate(potential, batch, ("forces",))
+            return [s.replace(positions=s.positions + 1e-3 * np.tanh(a["forces"])) for s, a in zip(batch, answers, strict=True)]
+
+    recipe = make_recipe(tiny)
+    fit(recipe, tmp_path / "whole", source=OnPolicy)
+    with pytest.raises(Stop):
+        fit(recipe, tmp_path / "parts", source=OnPolicy, listeners=[stop_after(6)])
+    fit(recipe, tmp_path / "parts", source=OnPolicy)
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")

@@ -1,0 +1,127 @@
+"""Recipes: what is written is what is meant, and every slip is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlipfm_interfaces.errors import FormatVersionError, MlipfmError, RecipeError, UnreadableFileError
+from mlipfm_train.construct import make
+from mlipfm_train.recipe import Named, dump_recipe, load_recipe, make_recipe, recipe_differences
+from mlipfm_train.strict_yaml import parse_yaml
+
+MINIMAL = {"potential": {"name": "painn"}}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_of_format_1_is_read_for_ever():
+    recipe = load_recipe(Path(__file__).parent / "museum" / "recipe-1.yaml")
+    assert (recipe.seed, recipe.steps, recipe.dtype, recipe.data.train) == (7, 200, "float64", ["a", "b"])
+    assert recipe.potential.options == {"forces": "direct", "backbone": {"channels": 16}}
+    assert (recipe.optimizer.lr, recipe.optimizer.clip) == (5e-4, None)
+    assert (recipe.schedule.decay, recipe.schedule.final) == (0.1, 0.0)
+    assert recipe.strategy == Named(name="ddp", timeout=30)
+
+
+def test_a_dumped_recipe_reads_back_equal(tmp_path):
+    recipe = make_recipe(MINIMAL, ["optimizer.lr=3e-4", "seed=5", "schedule.name=wsd", "data.train=[x, y]"])
+    assert load_recipe(write(tmp_path, dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=3", r"unknown key 'stepz'; did you mean 'steps'"),
+        ("optimizer.lrr=1", r"unknown key 'optimizer.lrr'; did you mean 'lr'"),
+        ("data.bugdet=1", r"unknown key 'data.bugdet'; did you mean 'budget'"),
+        ("schedule.name=constant schedule.decay=0.1", r"schedule 'constant' has no option 'decay'"),
+        ("steps=many", r"steps: input should be a valid integer"),
+        ("steps=0", r"steps: input should be greater than 0"),
+        ("steps", r"override 'steps' is not key=value"),
+        ("objectives.3.name=x", r"'3' is no position in a list of 1; count from 0"),
+        ("seed.x=1", r"a single value has no key 'x'"),
+        ("init_from=model.safetensors", r"either potential.name .* or init_from"),
+        ("level_starts.a=b", r"level_starts needs init_from"),
+        ("dtype=float16", r"dtype: input should be 'float32' or 'float64'"),
+    ],
+)
+def test_every_slip_is_named(override, message):
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(MINIMAL | {"seed": 0}, override.split())
+
+
+def test_overrides_reach_into_defaults_and_lists():
+    recipe = make_recipe(MINIMAL, ["objectives.0.forces_weight=5", "potential.backbone.channels=32", "tracking.mlflow=null"])
+    assert recipe.objectives[0].options == {"forces_weight": 5}
+    assert recipe.potential.options == {"backbone": {"channels": 32}}
+
+
+def test_a_newer_recipe_is_refused():
+    with pytest.raises(FormatVersionError, match="recipe of format 2, this version reads up to 1; upgrade mlipfm-train"):
+        make_recipe(MINIMAL | {"format": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [1, 2]\nb: *x", "aliases are not used"),
+        ("steps: 1\nsteps: 2", "key 'steps' is given twice"),
+        ("a: !!python/object/apply:os.system [echo]", "not valid YAML"),
+        ("a: [1, 2", "not valid YAML"),
+        ("- 1", "a recipe is a mapping"),
+    ],
+)
+def test_yaml_that_is_no_plain_document_is_refused(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, text))
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    with pytest.raises(UnreadableFileError, match="cannot read the recipe"):
+        load_recipe(tmp_path / "missing.yaml")
+    with pytest.raises(UnreadableFileError, match="this is no recipe"):
+        load_recipe(write(tmp_path, "x" * 1_000_001))
+    (tmp_path / "binary").write_bytes(b"\x80\x04\xff")
+    with pytest.raises(UnreadableFileError, match="not UTF-8"):
+        load_recipe(tmp_path / "binary")
+
+
+def test_exponents_without_a_point_are_numbers():
+    assert parse_yaml("1e-3") == 1e-3
+    assert parse_yaml("'1e-3'") == "1e-3"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.dictionaries(st.text(max_size=5), x, max_size=3)
+    )
+)
+def test_any_document_is_a_recipe_or_a_one_line_error(document):
+    problem = ""
+    try:
+        make_recipe({"potential": {"name": "painn"}, "data": document})
+    except MlipfmError as error:
+        problem = str(error)
+    assert "\n" not in problem
+
+
+def test_differences_name_keys_and_values():
+    old, new = make_recipe(MINIMAL), make_recipe(MINIMAL, ["optimizer.lr=0.1", "potential.forces=direct"])
+    assert recipe_differences(old, new) == ["optimizer.lr: 0.001 -> 0.1", "potential.forces: (not set) -> direct"]
+
+
+def test_options_of_plugins_are_checked_and_filled():
+    objective, resolved = make("objectives", Named(name="energy-force", forces_weight=3.0))
+    assert objective.weights["forces"] == 3.0
+    assert resolved.options["huber_delta"] == 0.01
+    with pytest.raises(RecipeError, match="'energy-force' has no option 'force_weight'; did you mean 'forces_weight'"):
+        make("objectives", Named(name="energy-force", force_weight=3.0))
+    with pytest.raises(RecipeError, match="forces_loss 'mea' is unknown"):
+        make("objectives", Named(name="energy-force", forces_loss="mea"))
