@@ -22,7 +22,8 @@ def waters(n: int) -> list[Structure]:
     rng = np.random.default_rng(0)
     label = TbliteLabeler("GFN2-xTB").label
     return [
-        label(Structure([8, 1, 1], WATER + rng.normal(size=(3, 3)) * 0.03, total_charge=0, provenance=Provenance(group="water"))) for _ in range(n)
+        label(Structure([8, 1, 1], WATER + rng.normal(size=(3, 3)) * 0.03, total_charge=0, provenance=Provenance(group="water")))
+        for _ in range(n)
     ]
 
 

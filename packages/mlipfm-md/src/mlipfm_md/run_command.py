@@ -37,14 +37,16 @@ def run_dynamics(
     settings = Settings(dt=dt, steps=steps, temperature=temperature, every=every, seed=seed)
     chosen: Ensemble = NVE() if ensemble == "nve" else Langevin(temperature, friction)
     starts = read_structures(structures, level)
+    opened = _open_model(model)
     console = Console()
-    with Progress(TextColumn("dynamics"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+    columns = (TextColumn("dynamics"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("steps", total=steps)
 
         def show(state: State) -> None:
             bar.update(task, completed=state.step)
 
-        run = simulate(_open_model(model), starts, chosen, settings, out=out, on_record=show)
+        run = simulate(opened, starts, chosen, settings, out=out, on_record=show)
     console.print(_table(run, starts))
     if export is not None:
         from .trajectory import export_extxyz

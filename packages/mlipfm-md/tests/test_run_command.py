@@ -1,0 +1,67 @@
+"""`mlipfm md run` on bad input: one line on stderr, exit status 2, no traceback, nothing left behind that hinders the next try."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlipfm_interfaces.checkpoint import build, save_potential
+
+WATER = "3\nProperties=species:S:1:pos:R:3\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("md")
+    model = build("painn", {"elements": ["H", "O"], "levels": ["x"], "backbone": {"channels": 8, "layers": 1}, "scale": 0.05})
+    save_potential(path / "model.safetensors", model)
+    whole = (path / "model.safetensors").read_bytes()
+    (path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    (path / "pickle.safetensors").write_bytes(pickle.dumps({"weights": 1}))
+    (path / "water.xyz").write_text(WATER)
+    (path / "polonium.xyz").write_text("1\nProperties=species:S:1:pos:R:3\nPo 0 0 0\n")
+    (path / "nan.xyz").write_text(WATER.replace("0.119", "nan"))
+    (path / "overlap.xyz").write_text(WATER.replace("-0.763", "0.764"))
+    return path
+
+
+def md(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()", "md", "run", *words]
+    return subprocess.run(
+        line, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("cut.safetensors", "water.xyz"), r"damaged-file.*truncated or damaged"),
+        (("pickle.safetensors", "water.xyz"), r"refused-file.*is a pickle"),
+        (("model.safetensors", "polonium.xyz"), r"unknown-element.*not trained on Po; it knows H O"),
+        (("model.safetensors", "nan.xyz"), r"invalid-structure.*frame 0, atom 0.*not finite"),
+        (("model.safetensors", "overlap.xyz"), r"overlapping-atoms.*closer than 0.1"),
+        (("model.safetensors", "water.xyz", "--dt", "50"), r"simulation.*at most 10 fs"),
+        (("model.safetensors", "nowhere.xyz"), r"unreadable-file.*nowhere.xyz"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(folder, words, said):
+    import re
+
+    done = md(folder, *words)
+    assert done.returncode == 2
+    assert re.search(said, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.ci
+def test_good_input_runs_and_exports(folder):
+    done = md(folder, "model.safetensors", "water.xyz", "--steps", "100", "--every", "5", "--out", "run", "--export", "run.xyz")
+    assert done.returncode == 0, done.stderr
+    assert "21 frames written to run.xyz" in done.stdout
+    assert (folder / "run.xyz").exists()
