@@ -76,8 +76,8 @@ def test_state_of_the_source_continues_with_the_next_batch(store, tmp_path):
 
 
 def test_training_on_its_own_simulations_resumes_with_the_same_bits(store, tmp_path):
-    class Stop(Exception):  # noqa: N818  not an error: it stands for a kill between two steps
-        pass
+    class Stop(Exception):
+        """Stands for a kill between two steps."""
 
     def stop(event) -> None:
         if event["kind"] == "step" and event["step"] == 5:
