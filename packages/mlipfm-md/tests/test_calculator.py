@@ -122,6 +122,16 @@ def test_several_levels_and_none_asked_is_an_error_that_lists_them():
     assert np.isfinite(atoms.get_potential_energy())
 
 
+def test_changing_level_or_charge_of_the_calculator_invalidates_the_cache():
+    atoms = water()
+    atoms.calc = MlipfmCalculator(charged_painn(["gfn1-xtb", "gfn2-xtb"]), level="gfn1-xtb", charge=0)
+    first = atoms.get_potential_energy()
+    atoms.calc.charge = 2
+    second = atoms.get_potential_energy()
+    atoms.calc.charge, atoms.calc.level = 0, "gfn2-xtb"
+    assert len({first, second, atoms.get_potential_energy()}) == 3
+
+
 def test_relaxation_with_ase_reaches_zero_force(potential, tmp_path):
     path = tmp_path / "model.safetensors"
     save_potential(path, potential)

@@ -140,9 +140,26 @@ def test_exploding_temperature_is_unstable_not_ok():
     assert "K passed" in (run.reason or "")
 
 
-@pytest.mark.parametrize("bad", [{"dt": 0.0}, {"dt": -1.0}, {"dt": 20.0}, {"dt": float("nan")}, {"temperature": -1.0}, {"every": 0}])
+def test_atoms_that_fall_together_are_unstable_not_an_error():
+    from mlipfm_interfaces.errors import DensityError
+
+    class Collapse(Field):
+        def evaluate(self, structures, outputs):
+            if abs(structures[0].positions).max() < 0.2:
+                raise DensityError("26 atoms are within 0.5 Angstrom")
+            return super().evaluate(structures, outputs)
+
+    run = simulate(Collapse(k=2.0), [Structure([6], [[0.3, 0, 0]])], NVE(), Settings(dt=1.0, steps=200, temperature=0))
+    assert run.status == "unstable"
+    assert "atoms met" in (run.reason or "")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"dt": 0.0}, {"dt": -1.0}, {"dt": 20.0}, {"dt": float("nan")}, {"temperature": -1.0}, {"every": 0}, {"skin": -1.0}, {"seed": -1}],
+)
 def test_absurd_settings_are_refused(bad):
-    with pytest.raises(SimulationError, match=r"time step|temperature|every"):
+    with pytest.raises(SimulationError, match=r"time step|temperature|every|skin|seed"):
         Settings(**bad)
 
 

@@ -84,6 +84,59 @@ def test_folder_of_another_run_is_refused(tmp_path):
         simulate(model(), waters()[:1], NVE(), settings(20), out=tmp_path / "run")
 
 
+class Spring:
+    """E = k r²/2 on every atom, under an address."""
+
+    outputs = ("energy", "forces")
+
+    def __init__(self, k: float) -> None:
+        self.k, self.uri = k, f"spring:{k}"
+
+    def evaluate(self, structures, outputs):
+        return [{"energy": np.array(0.5 * self.k * (s.positions**2).sum()), "forces": -self.k * s.positions} for s in structures]
+
+
+def test_run_of_another_model_or_level_is_not_continued(tmp_path):
+    simulate(Spring(1.0), waters(), NVE(), settings(20), out=tmp_path / "run")
+    with pytest.raises(SimulationError, match="another model"):
+        simulate(Spring(2.0), waters(), NVE(), settings(40), out=tmp_path / "run")
+    with pytest.raises(SimulationError, match="another structures"):
+        simulate(Spring(1.0), [s.replace(level="pbe") for s in waters()], NVE(), settings(40), out=tmp_path / "run")
+
+
+def test_frames_of_a_run_that_broke_off_early_are_not_overwritten_by_another(tmp_path):
+    """Before the first restart file there are frames already: they are evidence, and another run must not cut them off."""
+    run = simulate(Spring(-50.0), waters(), NVE(), settings(400), out=tmp_path / "run")
+    assert run.status == "unstable"
+    before = (tmp_path / "run" / "trajectory.frames").read_bytes()
+    with pytest.raises(SimulationError, match="another model"):
+        simulate(Spring(1.0), waters(), NVE(), settings(20), out=tmp_path / "run")
+    assert (tmp_path / "run" / "trajectory.frames").read_bytes() == before
+
+
+def test_log_is_free_again_after_a_failure(tmp_path):
+    class Broken(Spring):
+        def evaluate(self, structures, outputs):
+            raise RuntimeError("no")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no"):
+            simulate(Broken(1.0), waters(), NVE(), settings(20), out=tmp_path / "run")
+
+
+def test_lost_frames_are_noticed(tmp_path):
+    simulate(model(), waters(), NVE(), settings(20), out=tmp_path / "run")
+    (tmp_path / "run" / "trajectory.frames").unlink()
+    with pytest.raises(DamagedFileError, match="0 frames, 10 when the restart was written"):
+        simulate(model(), waters(), NVE(), settings(40), out=tmp_path / "run")
+
+
+def test_a_start_alone_runs_as_it_does_beside_others():
+    both = simulate(Spring(1.0), waters(), NVE(), settings(20))
+    alone = simulate(Spring(1.0), waters()[1:], NVE(), settings(20))
+    assert np.array_equal(both.state.positions[3:], alone.state.positions)
+
+
 def test_flipped_bit_in_the_restart_is_detected(tmp_path):
     simulate(model(), waters(), NVE(), settings(20), out=tmp_path / "run")
     path = tmp_path / "run" / "restart.safetensors"

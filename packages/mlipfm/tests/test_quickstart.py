@@ -33,14 +33,18 @@ if __name__ == "__main__":
 """
 
 
-def findings(low: float, value: float, high: float) -> Findings:
-    return Findings({}, Metric("force MAE ratio", "1", value, (low, high), 4, 4), {}, {})
+def findings(low: float, value: float, high: float, n_ok: int = 4) -> Findings:
+    return Findings({}, Metric("force MAE ratio", "1", value, (low, high), n_ok, 4), {}, {}, {})
 
 
 def test_verdict_says_plainly_when_fine_tuning_did_not_help():
     assert findings(0.4, 0.5, 0.7).verdict.startswith("Fine-tuning helped: force error 0.50 [0.40, 0.70]")
     assert findings(0.8, 1.0, 1.3).verdict.startswith("Fine-tuning did not help beyond the noise")
     assert findings(1.1, 1.2, 1.3).verdict.startswith("Fine-tuning did not help, it hurt")
+
+
+def test_no_verdict_is_given_where_a_model_failed():
+    assert findings(0.4, 0.5, 0.7, n_ok=3).verdict.startswith("No verdict on fine-tuning: a model failed on 1 of 4 structures")
 
 
 def test_folder_of_another_plan_is_refused(tmp_path):

@@ -181,16 +181,18 @@ def evaluate(
     """Predict for a list of structures in one batch; no graph is kept.
 
     Args:
-        level: used for structures that state none; wins over the level a structure states.
+        level: to predict, whatever the structures state. Without it, the level a structure states; a model with one level answers at that one.
 
     Returns:
         One dict per structure: float64 arrays by quantity key, with the shapes of `quantities` (forces [N, 3]).
 
     Raises:
-        UnknownElementError, LevelError, PropertyNotAvailableError, OverlapError, DensityError.
+        UnknownElementError, LevelError, OverlapError, DensityError.
+        PropertyNotAvailableError: an output the model does not have, or rows and probes of a structure whose labels do not say which.
     """
     check_elements(potential.spec, structures)
     potential.check_outputs(outputs)
+    _check_probes(structures, outputs)
     asked = [Structure.trusted(**{**_fields(s), "level": level or _level_for(potential, s)}) for s in structures]
     batch = collate(asked, potential.spec.graphs, potential.spec.torch_dtype, device_of(potential))
     training = potential.training
@@ -213,8 +215,10 @@ def split(prediction: Prediction, batch: Batch, outputs: Sequence[str]) -> list[
         for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
             if layout == "system":
                 rows[k][key] = value[k]
-            else:
-                rows[k][key] = value[start:end] if layout == "atom" else value[:, start:end]
+            elif layout == "atom":
+                rows[k][key] = value[start:end]
+            else:  # a structure with fewer probes than others of the batch is padded there
+                rows[k][key] = value[: int(batch.label_mask[key][:, k].sum()), start:end]
     return rows
 
 
@@ -227,6 +231,18 @@ def device_of(potential: nn.Module) -> torch.device:
 
 def _fields(s: Structure) -> dict[str, Any]:
     return {name: getattr(s, name) for name in Structure.__dataclass_fields__}
+
+
+def _check_probes(structures: Sequence[Structure], outputs: Sequence[str]) -> None:
+    for key in outputs:
+        if quantity(key).layout == "probe":
+            for k, s in enumerate(structures):
+                if key not in s.labels:
+                    raise PropertyNotAvailableError(
+                        f"{key!r} is asked, but which is not said",
+                        where=f"structure {k}",
+                        mend=f"give it the label {quantity(key).companion!r} and {key!r}",
+                    )
 
 
 def _level_for(potential: Potential, s: Structure) -> str | None:

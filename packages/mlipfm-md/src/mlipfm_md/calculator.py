@@ -48,7 +48,6 @@ class MlipfmCalculator(GetPropertiesMixin):
         self.potential = model.eval()
         self.level, self.charge, self.multiplicity = level, charge, multiplicity
         self.implemented_properties = [ase for ase, key in _ASE_NAMES.items() if key in model.spec.outputs]
-        self.parameters = {"level": level, "charge": charge, "multiplicity": multiplicity}
         self.atoms: Atoms | None = None
         self.results: dict[str, Any] = {}
         self._used: tuple[Any, ...] | None = None
@@ -79,7 +78,7 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Names of what changed since the last calculation; every value the model reads is compared, `info` included."""
-        names = ("numbers", "positions", "cell", "pbc", "info")
+        names = ("numbers", "positions", "cell", "pbc", "info", "parameters")
         if self._used is None:
             return list(names)
         return [name for name, old, new in zip(names, self._used, self._state(atoms), strict=True) if not np.array_equal(old, new)]
@@ -124,9 +123,15 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def todict(self) -> dict[str, Any]:
         """What ASE databases write beside the results."""
-        return dict(self.parameters)
+        return {"level": self.level, "charge": self.charge, "multiplicity": self.multiplicity}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """ASE's name for the settings of a calculator."""
+        return self.todict()
 
     def _state(self, atoms: Atoms) -> tuple[Any, ...]:
         charge, multiplicity = charge_and_multiplicity(atoms.info)
         said = [np.nan if value is None else float(value) for value in (charge, multiplicity)]
-        return atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, np.nan_to_num(said, nan=-1e9)
+        chosen = np.array([str(self.level), str(self.charge), str(self.multiplicity)])
+        return atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, np.nan_to_num(said, nan=-1e9), chosen

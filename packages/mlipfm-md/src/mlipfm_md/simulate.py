@@ -7,6 +7,7 @@ same bits as a run that was never stopped (same machine, threads and dtype).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from mlipfm_interfaces.elements import MASSES
-from mlipfm_interfaces.errors import MlipfmError, OverlapError, SimulationError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, SimulationError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.seeds import stream
@@ -82,8 +83,10 @@ class Settings:
             )
         if self.steps < 0 or self.every < 1 or self.restart_every < 1:
             raise SimulationError("`steps` must be 0 or more; `every` and `restart_every` at least 1")
-        if not self.temperature >= 0:
-            raise SimulationError(f"temperature must be 0 K or more, got {self.temperature}")
+        if not self.temperature >= 0 or not self.skin >= 0:
+            raise SimulationError(f"temperature and skin must not be negative, got {self.temperature} K and {self.skin} Angstrom")
+        if self.seed < 0:
+            raise SimulationError(f"the seed must not be negative, got {self.seed}")
 
 
 def simulate(
@@ -107,6 +110,21 @@ def simulate(
         UnknownElementError, OverlapError: for structures the model cannot start from.
     """
     trajectory = None if out is None else Trajectory(out, _fingerprint(model, structures, ensemble, settings), structures)
+    try:
+        return _simulate(model, structures, ensemble, settings, trajectory, on_record)
+    finally:
+        if trajectory is not None:
+            trajectory.close()
+
+
+def _simulate(
+    model: Potential | Teacher | Labeler,
+    structures: Sequence[Structure],
+    ensemble: Ensemble,
+    settings: Settings,
+    trajectory: Trajectory | None,
+    on_record: Callable[[State], None] | None,
+) -> Run:
     state, force_field = _start(model, structures, settings, trajectory)
     run = Run(np.diff(state.first), state, settings.dt)
     if trajectory is not None:
@@ -149,11 +167,11 @@ def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings) 
     """One step; the reason if the simulation is no longer physical."""
     try:
         ensemble.step(state, forces, settings.dt, settings.seed)
-    except OverlapError as error:
-        return f"atoms met at step {state.step + 1}: {error}"
-    except MlipfmError as error:
+    except InvalidStructureError as error:
         if not np.isfinite(state.positions).all():
             return f"positions are not finite at step {state.step + 1}"
+        return f"atoms met at step {state.step + 1}: {error}"
+    except MlipfmError as error:
         raise SimulationError(f"the model failed at step {state.step + 1}: {error}") from error
     if not (np.isfinite(state.energies).all() and np.isfinite(state.forces).all()):
         return f"energy or forces are not finite at step {state.step}"
@@ -178,8 +196,8 @@ def _start(
     positions = np.concatenate([s.positions for s in structures])
     velocities = np.concatenate(
         [
-            maxwell_boltzmann(MASSES[s.atomic_numbers], settings.temperature, stream(settings.seed, "velocities", k))
-            for k, s in enumerate(structures)
+            maxwell_boltzmann(MASSES[s.atomic_numbers], settings.temperature, stream(settings.seed, "velocities", s.key, copy))
+            for s, copy in zip(structures, _copies(structures), strict=True)
         ]
     )
     energies, start_forces = forces(positions)
@@ -190,15 +208,28 @@ def _start(
     return State(positions, velocities, start_forces, energies, masses, forces.first), forces
 
 
+def _copies(structures: Sequence[Structure]) -> list[int]:
+    """How many equal structures stand before each: copies of one structure get velocities of their own, whatever stands beside them."""
+    seen: Counter[str] = Counter()
+    copies = []
+    for s in structures:
+        copies.append(seen[s.key])
+        seen[s.key] += 1
+    return copies
+
+
 def _fingerprint(model: Any, structures: Sequence[Structure], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """What must be equal for a run to be continued; more steps may be asked."""
     from mlipfm_interfaces.checkpoint import tensor_digest
 
-    weights = tensor_digest(model.state_dict()) if isinstance(model, Potential) else repr(getattr(model, "level", type(model).__name__))
+    if isinstance(model, Potential):
+        identity: list[Any] = [model.plugin, model.config, tensor_digest(model.state_dict())]
+    else:  # a foreign model has an address, a labeller its level
+        identity = [type(model).__qualname__, getattr(model, "uri", None), getattr(model, "level", None)]
     chosen = {key: value for key, value in asdict(settings).items() if key != "steps"}
     return {
-        "model": weights,
-        "structures": [s.key for s in structures],
+        "model": identity,
+        "structures": [[s.key, s.level] for s in structures],
         "ensemble": [type(ensemble).__name__, vars(ensemble)],
         "settings": chosen,
     }

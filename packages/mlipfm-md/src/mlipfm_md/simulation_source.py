@@ -93,8 +93,10 @@ class SimulationSource:
     def _visited(self, potential: Potential, start: Structure, seed: int) -> Structure:
         plain = start.replace(labels={}, label_std={})
         training = potential.training
-        run, _ = simulate_frames(potential, plain, self.ensemble, replace(self.settings, seed=seed))
-        potential.train(training)
+        try:
+            run, _ = simulate_frames(potential, plain, self.ensemble, replace(self.settings, seed=seed))
+        finally:
+            potential.train(training)
         origin = replace(start.provenance, sampling=f"on-policy-{self.settings.temperature:g}K")
         try:
             return self.labeler.label(plain.replace(positions=run.state.positions, provenance=origin))

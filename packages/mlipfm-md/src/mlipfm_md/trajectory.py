@@ -6,6 +6,7 @@ that belong to the restart, and the run goes on without a missing or doubled fra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from mlipfm_interfaces.checkpoint import load_checkpoint, save_checkpoint
 from mlipfm_interfaces.elements import MASSES
-from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.errors import DamagedFileError, SimulationError
+from mlipfm_interfaces.files import atomic_write, canonical_json
 from mlipfm_interfaces.frames import Dynamics, FrameLog
 from mlipfm_interfaces.structure import Structure
 
@@ -31,12 +33,39 @@ class Trajectory:
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], structures: Sequence[Structure]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.fingerprint, self.structures = folder, fingerprint, list(structures)
+        self.folder, self.structures = folder, list(structures)
         self.restart = folder / "restart.safetensors"
+        self._claim(json.loads(json.dumps(fingerprint)))
         self.log = FrameLog(folder / "trajectory.frames")
         self.log.open_to_append()
         if not self.restart.exists():
             self.log.truncate(0)
+
+    def _claim(self, fingerprint: dict[str, Any]) -> None:
+        """Say in the folder whose run it is, before the first frame.
+
+        Raises:
+            SimulationError: if it is another's.
+        """
+        path = self.folder / "run.json"
+        if not path.exists():
+            if self.restart.exists() or (self.folder / "trajectory.frames").exists():
+                raise SimulationError(
+                    "the folder holds a trajectory of unknown origin", where=str(self.folder), mend="choose another `out`"
+                )
+            atomic_write(path, canonical_json(fingerprint))
+            return
+        try:
+            found = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise DamagedFileError("does not say whose run it is", where=str(path), mend="choose another `out`") from error
+        for key, value in fingerprint.items():
+            if found.get(key) != value:
+                raise SimulationError(f"this folder holds a run with another {key}", where=str(self.folder), mend="choose another `out`")
+
+    def close(self) -> None:
+        """Give the log back, so that another process or a second try can have it."""
+        self.log.close()
 
     def append(self, state: State, dt: float) -> None:
         """One frame of every system, with velocities, energy and forces."""
@@ -50,21 +79,21 @@ class Trajectory:
         self.log.flush()
         tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(state, name))) for name in _ARRAYS}
         tensors["reference"] = torch.from_numpy(np.ascontiguousarray(reference))
-        manifest = {"kind": RESTART_KIND, "step": state.step, "frames": len(self.log), "fingerprint": self.fingerprint}
+        manifest = {"kind": RESTART_KIND, "step": state.step, "frames": len(self.log)}
         save_checkpoint(self.restart, tensors, manifest)
 
     def load_restart(self) -> tuple[State, Array] | None:
         """State and neighbour reference of the last restart, the log cut back to it; None for a new run.
 
         Raises:
-            SimulationError: if the folder belongs to another run. DamagedFileError: if the restart is damaged.
+            DamagedFileError: if the restart is damaged, or the trajectory has fewer frames than it had then.
         """
         if not self.restart.exists():
             return None
         manifest, tensors = load_checkpoint(self.restart, kind=RESTART_KIND)
-        for key, value in self.fingerprint.items():
-            if manifest["fingerprint"].get(key) != _as_json(value):
-                raise SimulationError(f"this folder holds a run with another {key}", where=str(self.folder), mend="choose another `out`")
+        if len(self.log) < manifest["frames"]:
+            said = f"{len(self.log)} frames, {manifest['frames']} when the restart was written"
+            raise DamagedFileError(said, where=str(self.log.path), mend="restore the file, or start again in another folder")
         self.log.truncate(manifest["frames"])
         arrays = {name: tensors[name].numpy().copy() for name in _ARRAYS}
         return State(**arrays, step=manifest["step"]), tensors["reference"].numpy().copy()
@@ -101,9 +130,3 @@ def export_extxyz(folder: Path, path: Path) -> int:
         frames.append(atoms)
     write(path, frames, format="extxyz")
     return len(frames)
-
-
-def _as_json(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))

@@ -52,7 +52,7 @@ def _sets(geometries: dict[str, list[Structure]], plan: Plan) -> dict[str, tuple
         "pretrain": (PRETRAIN_LEVEL, part(train, 0, plan.pretrain)),
         "pretrain-valid": (PRETRAIN_LEVEL, part(train, plan.pretrain, plan.valid)),
         "finetune": (TARGET_LEVEL, part(FINETUNED, 0, plan.finetune)),
-        "valid": (TARGET_LEVEL, part(FINETUNED, plan.pretrain, plan.valid)),
+        "valid": (TARGET_LEVEL, part(FINETUNED, plan.pretrain + plan.valid, plan.valid)),
         "test": (TARGET_LEVEL, held_out),
     }
 

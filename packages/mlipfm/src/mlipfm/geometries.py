@@ -38,9 +38,14 @@ def make_geometries(folder: Path, plan: Plan, pool: Executor, done: Callable[[st
             done(name)
     size = {name: plan.test if name in HELD_OUT else plan.per_molecule for name in todo}
     futures = {pool.submit(_make, folder, name, names[name], size[name], plan): name for name in todo}
-    for future in as_completed(futures):
-        future.result()
-        done(futures[future])
+    try:
+        for future in as_completed(futures):
+            future.result()
+            done(futures[future])
+    except BaseException:
+        for future in futures:
+            future.cancel()  # Ctrl-C waits for the molecules at work only
+        raise
     return {name: [s for s, _ in FrameLog(_file(folder, name))] for name in names}
 
 

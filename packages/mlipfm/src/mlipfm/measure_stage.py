@@ -23,12 +23,14 @@ class Findings:
     Attributes:
         accuracy: model -> figure -> Metric, on the held-out molecules at GFN2-xTB.
         ratio: force MAE of the fine-tuned model over that of the one from scratch, paired over held-out molecules.
-        drift: model -> Metric; unstable: model -> number of trajectories that broke off.
+        drift: model -> mean drift; size: model -> mean of its size (drifts of both signs cancel in the first). unstable: model -> number of
+            trajectories that broke off.
     """
 
     accuracy: dict[str, dict[str, Metric]]
     ratio: Metric
     drift: dict[str, Metric]
+    size: dict[str, Metric]
     unstable: dict[str, int]
 
     @property
@@ -36,6 +38,8 @@ class Findings:
         """What the interval of the ratio allows to say, in one sentence."""
         low, high = self.ratio.ci95 or (0.0, float("inf"))
         measured = f"force error {self.ratio.value:.2f} [{low:.2f}, {high:.2f}] of that from scratch at equal steps"
+        if self.ratio.failed:
+            return f"No verdict on fine-tuning: a model failed on {self.ratio.failed} of {self.ratio.n_total} structures; on the others {measured}."
         if high < 1:
             return f"Fine-tuning helped: {measured}."
         if low > 1:
@@ -47,6 +51,7 @@ class Findings:
             "accuracy": {model: {key: m.as_dict() for key, m in row.items()} for model, row in self.accuracy.items()},
             "finetuned_over_scratch": self.ratio.as_dict(),
             "drift": {model: m.as_dict() for model, m in self.drift.items()},
+            "drift_size": {model: m.as_dict() for model, m in self.size.items()},
             "unstable_trajectories": self.unstable,
             "verdict": self.verdict,
         }
@@ -68,11 +73,11 @@ def measure(plan: Plan, stores: Stores, models: Models, stages: Stages, pool: Ex
             advance(1)
         errors = {name: error_metrics(found) for name, found in predictions.items()}
         ratio = force_error_ratio(predictions["fine-tuned"], predictions["from scratch"])
-        drifts, unstable = {}, {}
+        drifts, sizes, unstable = {}, {}, {}
         for name, future in dynamics.items():
-            drifts[name], unstable[name] = future.result()
+            drifts[name], sizes[name], unstable[name] = future.result()
             advance(1)
-    return Findings(errors, ratio, drifts, unstable)
+    return Findings(errors, ratio, drifts, sizes, unstable)
 
 
 def _predict(path: Path, test: list[Structure]) -> Any:
@@ -82,8 +87,8 @@ def _predict(path: Path, test: list[Structure]) -> Any:
     return predict(load_potential(path), test)
 
 
-def _drift(path: Path, starts: list[Structure], plan: Plan) -> tuple[Metric, int]:
-    """Drift and number of unstable trajectories of one model; runs in a worker."""
+def _drift(path: Path, starts: list[Structure], plan: Plan) -> tuple[Metric, Metric, int]:
+    """Drift, its size and number of unstable trajectories of one model; runs in a worker."""
     import torch
     from mlipfm_eval.conservation import nve_drift
     from mlipfm_interfaces.checkpoint import load_potential
@@ -92,7 +97,7 @@ def _drift(path: Path, starts: list[Structure], plan: Plan) -> tuple[Metric, int
     torch.set_num_threads(1)
     settings = Settings(dt=0.5, steps=int(plan.nve_fs / 0.5), temperature=300.0, seed=plan.seed, every=4)
     found = nve_drift(load_potential(path), starts, settings)
-    return found.drift, len(found.unstable)
+    return found.drift, found.absolute, len(found.unstable)
 
 
 def _starts(test: list[Structure]) -> list[Structure]:

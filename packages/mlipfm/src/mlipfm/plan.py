@@ -45,7 +45,7 @@ class Plan:
     @property
     def per_molecule(self) -> int:
         """Geometries made of each training molecule."""
-        return self.pretrain + self.valid
+        return self.pretrain + 2 * self.valid
 
 
 FULL = Plan("full", pretrain=120, finetune=30, valid=6, test=80, pretrain_steps=3000, finetune_steps=1200)

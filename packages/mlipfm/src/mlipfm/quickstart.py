@@ -10,7 +10,8 @@ from typing import Any
 
 from mlipfm_data.label_pool import worker_pool
 from mlipfm_eval.report import write_report
-from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.files import atomic_write, lock
+from mlipfm_interfaces.metrics import Metric
 from rich.console import Console
 from rich.table import Table
 
@@ -25,12 +26,13 @@ def quickstart(out: Path, plan: Plan, console: Console) -> dict[str, Any]:
     """Run every stage in `out` (what an earlier run finished is not done again), print the table, write and return `quickstart.json`.
 
     Raises:
-        TrainingError: if `out` holds a quickstart of other settings.
+        TrainingError: if `out` holds a quickstart of other settings. LockedError: another process is at work there.
     """
     start = time.perf_counter()
+    out = out.resolve()  # recipes name the stores: however the folder is spelt, they are the same
     claim(out, plan)
     stages = Stages(console)
-    with worker_pool(max(2, os.cpu_count() or 1)) as pool:
+    with lock(out / "lock"), worker_pool(max(2, os.cpu_count() or 1)) as pool:
         stores = make_data(out, plan, stages, pool)
         models = train_models(out, plan, stores, stages, pool)
         findings = measure(plan, stores, models, stages, pool)
@@ -60,17 +62,18 @@ def report(console: Console, findings: Findings, stages: Stages, seconds: float)
     drifts = Table(title="Energy drift in constant-energy dynamics at 300 K, 95 % intervals over molecules")
     drifts.add_column("forces")
     drifts.add_column("drift, meV/atom/ps", justify="right")
+    drifts.add_column("size of it", justify="right")
     drifts.add_column("broke off", justify="right")
     for model, kind in (("direct", "direct (pre-trained)"), ("fine-tuned", "conservative (fine-tuned)")):
         metric = findings.drift[model]
-        drifts.add_row(kind, _figure(metric), f"{findings.unstable[model]} of {metric.n_total}")
+        drifts.add_row(kind, _figure(metric), _figure(findings.size[model]), f"{findings.unstable[model]} of {metric.n_total}")
     console.print(errors)
     console.print(drifts)
     console.print(findings.verdict, style="bold")
     console.print(", ".join(f"{name} {value:.0f} s" for name, value in stages.seconds.items()) + f"; total {seconds:.0f} s")
 
 
-def _figure(metric: Any) -> str:
-    if metric.ci95 is None:
-        return f"{metric.value:.3g}"
-    return f"{metric.value:.3g} [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]"
+def _figure(metric: Metric) -> str:
+    interval = f" [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]" if metric.ci95 is not None else ""
+    failed = f", {metric.failed} of {metric.n_total} failed" if metric.failed else ""
+    return f"{metric.value:.3g}{interval}{failed}"
