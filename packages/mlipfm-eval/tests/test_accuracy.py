@@ -7,7 +7,7 @@ import pytest
 from mlipfm_eval import error_metrics, force_error_ratio, nve_drift, predict
 from mlipfm_interfaces.errors import MissingLabelsError
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_md.simulate import Settings
+from mlipfm_md.simulation import Settings
 
 
 class Spring:

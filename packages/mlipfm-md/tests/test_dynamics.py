@@ -11,7 +11,7 @@ from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import ACCELERATION, KB
 from mlipfm_md.ensembles import NVE, Langevin, maxwell_boltzmann
-from mlipfm_md.simulate import Settings, simulate, simulate_frames
+from mlipfm_md.simulation import Settings, simulate, simulate_frames
 
 
 class Field:
@@ -70,7 +70,7 @@ def test_curl_field_heats_exponentially_at_the_known_rate():
 def _with_velocity(model, start, velocity, settings):
     from mlipfm_md.ensembles import State
     from mlipfm_md.forces import TeacherForces
-    from mlipfm_md.simulate import Run
+    from mlipfm_md.simulation import Run
 
     forces = TeacherForces(model, [start])
     energy, force = forces(start.positions.copy())

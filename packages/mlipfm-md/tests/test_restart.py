@@ -14,7 +14,7 @@ from mlipfm_interfaces.errors import DamagedFileError, SimulationError
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import NVE, Langevin
-from mlipfm_md.simulate import Settings, simulate
+from mlipfm_md.simulation import Settings, simulate
 from mlipfm_md.trajectory import export_extxyz
 
 

@@ -116,7 +116,7 @@ def available(pbc: np.ndarray, charge: int | None) -> tuple[str, ...]:
 def check(pbc: np.ndarray, charge: int | None, outputs: Sequence[str], field: np.ndarray | None) -> bool:
     """Whether the structure is periodic. Raises ValueError for what tblite would answer with a number that means something else."""
     if charge is None:
-        raise ValueError("the total charge is not stated; set `total_charge` (0 for a neutral system)")
+        raise ValueError("the total charge is not stated; set `total_charge`: charge=0 in the comment line of an xyz file, or --charge 0")
     if pbc.any() and not pbc.all():
         raise ValueError(f"tblite is periodic in three directions or in none, got pbc {pbc.tolist()}; add a vacuum and set pbc to True")
     if pbc.any() and field is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces import metrics
-from mlipfm_interfaces.errors import DensityError, ForeignModelError, MissingLabelsError, OverlapError, UnknownElementError
+from mlipfm_interfaces.errors import DensityError, ForeignModelError, LevelError, MissingLabelsError, OverlapError, UnknownElementError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Teacher
@@ -55,7 +55,10 @@ def predict(
 
     Raises:
         MissingLabelsError: if a structure has no energy or force label.
+        LevelError: if labels are of a level that the model does not have, and no `level` says that they shall be compared all the same.
     """
+    if isinstance(model, Potential) and level is None:
+        _check_levels(model, structures)
     for k, s in enumerate(structures):
         if not {"energy", "forces"} <= set(s.labels):
             raise MissingLabelsError(f"needs energy and forces, has {', '.join(s.labels) or 'no label'}", where=f"structure {k}")
@@ -96,6 +99,16 @@ def force_error_ratio(first: Predictions, second: Predictions) -> Metric:
 
 #: What one structure can do to a model: it is a failed case. Anything else is a mistake of the caller and is raised.
 _FAILURES = (OverlapError, DensityError, UnknownElementError, ForeignModelError)
+
+
+def _check_levels(model: Potential, structures: Sequence[Structure]) -> None:
+    for k, s in enumerate(structures):
+        if s.level is not None and s.level not in model.spec.levels:
+            raise LevelError(
+                f"the labels are of level {s.level!r}, the model predicts {', '.join(model.spec.levels)}",
+                where=f"structure {k}",
+                mend="give `level` to compare across levels",
+            )
 
 
 def _rows(model: Potential | Teacher, chunk: list[Structure], level: str | None) -> list[dict[str, Any]]:

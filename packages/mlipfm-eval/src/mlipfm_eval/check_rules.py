@@ -275,7 +275,7 @@ def _same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 
 @behaviour("nve-drift", "The total energy is kept in 100 fs of dynamics at constant energy (time step 0.25 fs, 300 K).", "conservative")
 def _nve(subject: Subject) -> Measured:
-    from mlipfm_md.simulate import Settings
+    from mlipfm_md.simulation import Settings
 
     from .conservation import nve_drift
 

@@ -12,7 +12,7 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import NVE
-from mlipfm_md.simulate import Settings, simulate
+from mlipfm_md.simulation import Settings, simulate
 
 
 @dataclass(frozen=True)

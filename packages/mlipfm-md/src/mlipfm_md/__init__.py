@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from .calculator import MlipfmCalculator
     from .ensembles import NVE, Langevin
     from .langevin_sampler import LangevinSampler
-    from .simulate import Run, Settings, simulate
+    from .simulation import Run, Settings, simulate
 
 __all__ = ["NVE", "Langevin", "LangevinSampler", "MlipfmCalculator", "Run", "Settings", "simulate"]
 
 _HOME = {"MlipfmCalculator": "calculator", "NVE": "ensembles", "Langevin": "ensembles", "LangevinSampler": "langevin_sampler",
-         "Run": "simulate", "Settings": "simulate", "simulate": "simulate"}  # fmt: skip
+         "Run": "simulation", "Settings": "simulation", "simulate": "simulation"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

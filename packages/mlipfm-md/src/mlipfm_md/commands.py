@@ -29,9 +29,11 @@ def run(
     temperature: Annotated[float, typer.Option(help="K: of the first velocities, and of the Langevin bath")] = 300.0,
     steps: Annotated[int, typer.Option(help="Number of steps")] = 1000,
     dt: Annotated[float, typer.Option(help="Time step in fs")] = 0.5,
-    friction: Annotated[float, typer.Option(help="Langevin friction in 1/fs")] = 0.01,
+    friction: Annotated[float | None, typer.Option(help="Langevin friction in 1/fs [default: 0.01]")] = None,
     every: Annotated[int, typer.Option(help="Steps between recorded frames")] = 10,
     level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
+    charge: Annotated[int | None, typer.Option(help="Total charge in e of structures that state none")] = None,
+    multiplicity: Annotated[int | None, typer.Option(help="Spin multiplicity 2S+1 of structures that state none")] = None,
     seed: Annotated[int, typer.Option(help="Seed of velocities and noise")] = 0,
     export: Annotated[Path | None, typer.Option(help="Also write the trajectory to this extxyz file")] = None,
 ) -> None:
@@ -39,6 +41,9 @@ def run(
 
     Example: mlipfm md run model.safetensors water.xyz --ensemble langevin --temperature 300 --steps 10000 --out water-300K
     """
-    from .run_command import run_dynamics
+    from .run_command import chosen_ensemble, read_structures, run_dynamics
+    from .simulation import Settings
 
-    run_dynamics(model, structures, out, str(ensemble), temperature, steps, dt, friction, every, level, seed, export)
+    settings = Settings(dt=dt, steps=steps, temperature=temperature, every=every, seed=seed)
+    starts = read_structures(structures, level, charge, multiplicity)
+    run_dynamics(model, starts, out, chosen_ensemble(str(ensemble), temperature, friction), settings, export)

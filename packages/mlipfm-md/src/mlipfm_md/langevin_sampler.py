@@ -11,7 +11,7 @@ from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
-from .simulate import Settings, simulate_frames
+from .simulation import Settings, simulate_frames
 
 
 @dataclass(frozen=True)

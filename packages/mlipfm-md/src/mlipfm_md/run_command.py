@@ -16,38 +16,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .ensembles import NVE, Ensemble, Langevin, State
-from .simulate import Run, Settings, simulate
+from .simulation import Run, Settings, simulate
 
 
-def run_dynamics(
-    model: str,
-    structures: Path,
-    out: Path,
-    ensemble: str,
-    temperature: float,
-    steps: int,
-    dt: float,
-    friction: float,
-    every: int,
-    level: str | None,
-    seed: int,
-    export: Path | None,
-) -> None:
-    """Read, run, report; raises `SimulationError` after the report if the simulation became unstable."""
-    settings = Settings(dt=dt, steps=steps, temperature=temperature, every=every, seed=seed)
-    chosen: Ensemble = NVE() if ensemble == "nve" else Langevin(temperature, friction)
-    starts = read_structures(structures, level)
+def run_dynamics(model: str, starts: list[Structure], out: Path, ensemble: Ensemble, settings: Settings, export: Path | None) -> None:
+    """Run and report.
+
+    Raises:
+        SimulationError: after the report, if the simulation became unstable; before the run, for an export file that is no extxyz.
+    """
+    if export is not None and export.suffix not in (".xyz", ".extxyz"):
+        raise SimulationError(
+            "trajectories are exported as extended XYZ", where=str(export), mend="name a file .xyz or .extxyz; ASE converts it"
+        )
     opened = _open_model(model)
     console = Console()
     columns = (TextColumn("dynamics"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("steps", total=steps)
+        task = bar.add_task("steps", total=settings.steps)
 
         def show(state: State) -> None:
             bar.update(task, completed=state.step)
 
-        run = simulate(opened, starts, chosen, settings, out=out, on_record=show)
+        run = simulate(opened, starts, ensemble, settings, out=out, on_record=show)
     console.print(_table(run, starts))
+    if run.state.step > settings.steps:
+        console.print(f"{out} already holds {run.state.step} steps: nothing was run")
     if export is not None:
         from .trajectory import export_extxyz
 
@@ -58,8 +52,23 @@ def run_dynamics(
         )
 
 
-def read_structures(path: Path, level: str | None = None) -> list[Structure]:
-    """All frames of a file that ASE reads, with charge and multiplicity from their info.
+def chosen_ensemble(name: str, temperature: float, friction: float | None) -> Ensemble:
+    """`nve` or `langevin`.
+
+    Raises:
+        SimulationError: a friction for dynamics that have none.
+    """
+    if name == "langevin":
+        return Langevin(temperature, 0.01 if friction is None else friction)
+    if friction is not None:
+        raise SimulationError(
+            "constant-energy dynamics have no friction", where="--friction", mend="leave it out, or use --ensemble langevin"
+        )
+    return NVE()
+
+
+def read_structures(path: Path, level: str | None = None, charge: int | None = None, multiplicity: int | None = None) -> list[Structure]:
+    """All frames of a file that ASE reads, with charge and multiplicity from their info, else those given.
 
     Raises:
         UnreadableFileError: missing, empty or not readable. InvalidStructureError: for a frame that cannot exist, naming it.
@@ -68,25 +77,37 @@ def read_structures(path: Path, level: str | None = None) -> list[Structure]:
 
     if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
         raise UnreadableFileError("pickle files are never read", where=str(path), mend="convert it to extxyz where it comes from")
+    if not path.is_file():
+        raise UnreadableFileError("there is no such file", where=str(path), mend="check the path")
     try:
         frames: list[Any] = list(ase.io.iread(path, ":"))
     except Exception as error:
-        raise UnreadableFileError(f"ASE cannot read it: {error}", where=str(path), mend="check path and format") from error
+        raise UnreadableFileError(f"ASE cannot read it: {error}", where=str(path), mend="check the format") from error
     if not frames:
         raise UnreadableFileError("the file holds no structure", where=str(path))
-    found = []
-    for k, atoms in enumerate(frames):
-        try:
-            charge, multiplicity = charge_and_multiplicity(atoms.info)
-            origin = Provenance(source=path.name, index=k)
-            s = Structure(
-                atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, charge, multiplicity, level=level, provenance=origin
-            )
-        except InvalidStructureError as error:
-            error.where = f"{path}, frame {k}" + (f", {error.where}" if error.where else "")
-            raise
-        found.append(s)
-    return found
+    origins = [Provenance(source=path.name, index=k) for k in range(len(frames))]
+    return [
+        _structure(atoms, f"{path}, frame {k}", level, charge, multiplicity, origin)
+        for k, (atoms, origin) in enumerate(zip(frames, origins, strict=True))
+    ]
+
+
+def _structure(atoms: Any, where: str, level: str | None, charge: int | None, multiplicity: int | None, origin: Provenance) -> Structure:
+    try:
+        said = charge_and_multiplicity(atoms.info)
+        return Structure(
+            atoms.numbers,
+            atoms.positions,
+            np.asarray(atoms.cell),
+            atoms.pbc,
+            charge if said[0] is None else said[0],
+            multiplicity if said[1] is None else said[1],
+            level=level,
+            provenance=origin,
+        )
+    except InvalidStructureError as error:
+        error.where = where + (f", {error.where}" if error.where else "")
+        raise
 
 
 def _open_model(model: str) -> Any:
@@ -104,7 +125,7 @@ def _table(run: Run, starts: list[Structure]) -> Table:
     for k, s in enumerate(starts):
         mean = 2 * kinetic[:, k].mean() / (3 * len(s) * KB)
         slope = drift(run.times, total[:, k] / len(s)) if len(run.times) >= 10 else None
-        table.add_row(s.formula, str(len(s)), f"{mean:.0f}", "too few frames" if slope is None else shown(slope))
+        table.add_row(s.formula, str(len(s)), f"{mean:.0f}", "needs 10 frames" if slope is None else shown(slope))
     return table
 
 

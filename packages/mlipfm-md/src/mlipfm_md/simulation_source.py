@@ -19,7 +19,7 @@ from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
-from .simulate import Settings, simulate_frames
+from .simulation import Settings, simulate_frames
 
 log = logging.getLogger(__name__)
 

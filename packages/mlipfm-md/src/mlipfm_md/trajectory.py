@@ -35,8 +35,8 @@ class Trajectory:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.structures = folder, list(structures)
         self.restart = folder / "restart.safetensors"
-        self._claim(json.loads(json.dumps(fingerprint)))
         self.log = FrameLog(folder / "trajectory.frames")
+        self._claim(json.loads(json.dumps(fingerprint)))
         self.log.open_to_append()
         if not self.restart.exists():
             self.log.truncate(0)
@@ -48,13 +48,11 @@ class Trajectory:
             SimulationError: if it is another's.
         """
         path = self.folder / "run.json"
-        if not path.exists():
-            if self.restart.exists() or (self.folder / "trajectory.frames").exists():
-                raise SimulationError(
-                    "the folder holds a trajectory of unknown origin", where=str(self.folder), mend="choose another `out`"
-                )
-            atomic_write(path, canonical_json(fingerprint))
+        if not (self.restart.exists() or (self.log.path.exists() and len(self.log))):
+            atomic_write(path, canonical_json(fingerprint))  # nothing was recorded yet, perhaps because an earlier start was refused
             return
+        if not path.exists():
+            raise SimulationError("the folder holds a trajectory of unknown origin", where=str(self.folder), mend="choose another `out`")
         try:
             found = json.loads(path.read_bytes())
         except ValueError as error:

@@ -26,6 +26,8 @@ def train(
     """
     from . import train_command
 
+    if example and (recipe is not None or overrides):
+        raise typer.BadParameter("`--example` takes no recipe and no changes; write it to a file and give changes when you train")
     if example:
         typer.echo(train_command.EXAMPLE, nl=False)
     elif recipe is None:

@@ -92,7 +92,7 @@ def _drift(path: Path, starts: list[Structure], plan: Plan) -> tuple[Metric, Met
     import torch
     from mlipfm_eval.conservation import nve_drift
     from mlipfm_interfaces.checkpoint import load_potential
-    from mlipfm_md.simulate import Settings
+    from mlipfm_md.simulation import Settings
 
     torch.set_num_threads(1)
     settings = Settings(dt=0.5, steps=int(plan.nve_fs / 0.5), temperature=300.0, seed=plan.seed, every=4)
