@@ -9,28 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .ase_bridge import from_ase, to_ase
     from .batches import PlanQuality, edge_costs, plan_batches, plan_quality
     from .conformers import quickstart_molecules
     from .consistency import Slope, energy_against_forces
-    from .extxyz_writer import export_extxyz
-    from .frames_in import ReadOptions, ReadReport
     from .importing import Importer, ImportReport, import_file
     from .normal_modes import NormalModeSampler, sample_modes, spring_hessian
-    from .reading import read, read_all
+    from .readers.ase_bridge import from_ase, to_ase
+    from .readers.extxyz_writer import export_extxyz
+    from .readers.frames_in import ReadOptions, ReadReport
+    from .readers.reading import read, read_all
     from .store import Store
     from .store_writer import StoreWriter
 
 _HOMES = {
-    "from_ase": "ase_bridge", "to_ase": "ase_bridge",
+    "from_ase": "readers.ase_bridge", "to_ase": "readers.ase_bridge",
     "PlanQuality": "batches", "edge_costs": "batches", "plan_batches": "batches", "plan_quality": "batches",
     "quickstart_molecules": "conformers",
     "Slope": "consistency", "energy_against_forces": "consistency",
-    "export_extxyz": "extxyz_writer",
-    "ReadOptions": "frames_in", "ReadReport": "frames_in",
+    "export_extxyz": "readers.extxyz_writer",
+    "ReadOptions": "readers.frames_in", "ReadReport": "readers.frames_in",
     "ImportReport": "importing", "Importer": "importing", "import_file": "importing",
     "NormalModeSampler": "normal_modes", "sample_modes": "normal_modes", "spring_hessian": "normal_modes",
-    "read": "reading", "read_all": "reading",
+    "read": "readers.reading", "read_all": "readers.reading",
     "Store": "store", "StoreWriter": "store_writer",
 }  # fmt: skip
 

@@ -142,8 +142,8 @@ def export(
     out: Path = typer.Option(..., "--out", "-o", help="File to write, .xyz or .extxyz."),
 ) -> None:
     """Write a store as extended XYZ, exactly: importing it again gives equal structures."""
-    from .extxyz_writer import export_extxyz
     from .importing import shown
+    from .readers.extxyz_writer import export_extxyz
     from .store import Store
 
     with Store(store) as opened:

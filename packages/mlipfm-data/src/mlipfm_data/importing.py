@@ -18,8 +18,8 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .consistency import Slope, energy_against_forces
-from .frames_in import ReadReport
-from .reading import read
+from .readers.frames_in import ReadReport
+from .readers.reading import read
 from .store_writer import StoreWriter
 
 #: Frames of a file whose energies are compared with their forces while they pass.

@@ -65,7 +65,7 @@ def _structures(source: Path, charge: int | None) -> tuple[list[Structure], list
     from mlipfm_interfaces.structure import Structure
 
     from .importing import shown
-    from .reading import read
+    from .readers.reading import read
     from .store import Store
 
     structures, refusals = [], []
