@@ -12,7 +12,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, rattled, silicon, water
 from mlipfm_models import build_density
-from mlipfm_models.density import harmonics, harmonics_table
+from mlipfm_models.backbones.density import harmonics, harmonics_table
 from numpy.polynomial.legendre import legval
 
 

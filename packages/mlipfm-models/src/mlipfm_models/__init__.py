@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .assembly import AssembledPotential, build_density, build_painn
+    from .assembly import AssembledPotential
+    from .backbones.density import Density, DensityConfig
+    from .backbones.painn import Painn, PainnConfig
+    from .builders import build_density, build_painn, build_potential
     from .configuration import AssemblyConfig
-    from .density import Density, DensityConfig
-    from .painn import Painn, PainnConfig
     from .transfer import TransferReport, transfer_weights
 
 __all__ = [
@@ -21,18 +22,20 @@ __all__ = [
     "TransferReport",
     "build_density",
     "build_painn",
+    "build_potential",
     "transfer_weights",
 ]
 
 _HOMES = {
     "AssembledPotential": "assembly",
     "AssemblyConfig": "configuration",
-    "Density": "density",
-    "DensityConfig": "density",
-    "Painn": "painn",
-    "PainnConfig": "painn",
-    "build_density": "assembly",
-    "build_painn": "assembly",
+    "Density": "backbones.density",
+    "DensityConfig": "backbones.density",
+    "Painn": "backbones.painn",
+    "PainnConfig": "backbones.painn",
+    "build_density": "builders",
+    "build_painn": "builders",
+    "build_potential": "builders",
     "TransferReport": "transfer",
     "transfer_weights": "transfer",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,13 +15,11 @@ from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, Poten
 from mlipfm_interfaces.quantities import quantity
 from torch import Tensor, nn
 
-from .backbone import Backbone
+from .backbones.backbone import Backbone
 from .conditioning import Conditioning
-from .configuration import AssemblyConfig, parse, parse_assembly
-from .density import Density, DensityConfig
+from .configuration import AssemblyConfig
 from .heads import Heads
 from .initial import built, initialise
-from .painn import Painn, PainnConfig
 from .references import References
 
 CONSERVATIVE = ("energy", "forces", "stress", "atomic_energies", "hessian_rows", "hvp")
@@ -29,28 +27,7 @@ DIRECT = ("energy", "forces", "atomic_energies", "hessian_rows", "hvp")
 SECOND_DERIVATIVES = ("hessian_rows", "hvp")
 
 
-def build_painn(config: Mapping[str, Any]) -> AssembledPotential:
-    """The plug-in `painn`: a potential with the backbone of `PainnConfig` (`config["backbone"]`) and the rest of `AssemblyConfig`.
-
-    Raises:
-        RecipeError: for unknown keys and values that cannot be. UnknownElementError: for an element that does not exist.
-    """
-    return _build("painn", PainnConfig, Painn, config)
-
-
-def build_density(config: Mapping[str, Any]) -> AssembledPotential:
-    """The plug-in `density`: as `build_painn`, with the backbone of `DensityConfig`."""
-    return _build("density", DensityConfig, Density, config)
-
-
-def _build(plugin: str, schema: Any, backbone: Callable[[Any], Backbone], config: Mapping[str, Any]) -> AssembledPotential:
-    assembly = parse_assembly(config, plugin)
-    options = parse(schema, assembly.backbone, f"{plugin}.backbone")
-    assembly = replace(assembly, backbone=asdict(options))
-    return AssembledPotential(plugin, built(lambda: backbone(options), _DTYPES[assembly.dtype]), assembly)
-
-
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class AssembledPotential(Potential):
@@ -67,7 +44,7 @@ class AssembledPotential(Potential):
         self.plugin, self.config = plugin, resolved(config)
         self.scale = config.scale
         self.references = References(elements, config.levels, config.references)
-        dtype, c = _DTYPES[config.dtype], backbone.channels
+        dtype, c = DTYPES[config.dtype], backbone.channels
         self.conditioning = built(lambda: Conditioning(c, len(elements), len(config.levels), config.conditions), dtype)
         self.backbone = backbone
         self.heads = built(lambda: Heads(c, direct), dtype)

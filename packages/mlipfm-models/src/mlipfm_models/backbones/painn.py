@@ -11,7 +11,6 @@ The first message has no vector-vector part, because all vectors are still zero:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +21,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..configuration import Positive
 from .backbone import Backbone
-from .configuration import Positive
+from .radial import bessel, envelope
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,13 @@ class PainnConfig:
     norm_epsilon: Positive = 1e-2
 
 
-def envelope(x: Tensor) -> Tensor:
-    """(1 - x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵) for x < 1, exactly 0 beyond: twice continuously differentiable at x = 1, flat at 0.
-
-    This is the polynomial of arXiv:2003.03123 (DimeNet, p = 6), factored so that nothing cancels near the cutoff.
-    """
-    rest = (1.0 - x).clamp_min(0.0)
-    series = 1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * (15.0 + x * 21.0))))
-    return rest * rest * rest * series
-
-
 def radial_basis(r: Tensor, config: PainnConfig) -> Tensor:
     """[P, radial + 1]: Bessel functions sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors).
 
     A linear map without bias of this equals (linear map with bias of the Bessel functions) x envelope: the one carries the bias.
     """
-    x = r / config.cutoff
-    n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)
-    bessel = torch.sin(x * (n * math.pi)) * (math.sqrt(2.0 / config.cutoff) / r)
-    return torch.cat([bessel, torch.ones_like(r)], dim=1) * (envelope(x) * config.mean_neighbors**-0.5)
+    filters = bessel(r, config.radial, config.cutoff)
+    return torch.cat([filters, torch.ones_like(r)], dim=1) * (envelope(r / config.cutoff) * config.mean_neighbors**-0.5)
 
 
 class Message(nn.Module):

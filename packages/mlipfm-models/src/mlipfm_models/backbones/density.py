@@ -25,9 +25,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from ..configuration import Positive
 from .backbone import Backbone
-from .configuration import Positive
-from .painn import envelope
+from .radial import envelope
 
 
 @dataclass(frozen=True)
