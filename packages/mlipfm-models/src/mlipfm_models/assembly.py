@@ -21,6 +21,7 @@ from .configuration import AssemblyConfig
 from .heads import Heads
 from .initial import built, initialise
 from .references import References
+from .short_range import Repulsion
 
 CONSERVATIVE = ("energy", "forces", "stress", "atomic_energies", "hessian_rows", "hvp")
 DIRECT = ("energy", "forces", "atomic_energies", "hessian_rows", "hvp")
@@ -31,7 +32,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class AssembledPotential(Potential):
-    """`E = sum_i (reference_i + scale e_i)`, and forces that are its gradient or a head with the same scale.
+    """`E = sum_i (reference_i + scale e_i + repulsion_i)`, and forces that are its gradient or a head with the same scale.
 
     The network computes in `spec.dtype`; per-atom energies are cast to float64, summed, and only then the references are added. All predictions
     are float64, and so are derivatives (their leaves are). Every parameter takes part in every forward and gets a gradient, if only zero, from
@@ -47,6 +48,7 @@ class AssembledPotential(Potential):
         dtype, c = DTYPES[config.dtype], backbone.channels
         self.conditioning = built(lambda: Conditioning(c, len(elements), len(config.levels), config.conditions), dtype)
         self.backbone = backbone
+        self.short_range = Repulsion(backbone.graph) if config.short_range == "zbl" else None
         self.heads = built(lambda: Heads(c, direct), dtype)
         self.spec = PotentialSpec(
             elements=elements,
@@ -105,6 +107,8 @@ class AssembledPotential(Potential):
         s, v = self.backbone(self.conditioning(self.references.element_rows(batch.atomic_numbers), level, batch), batch)
         raw = self.heads(s, v)
         atomic = raw["energy"].to(torch.float64) * self.scale
+        if self.short_range is not None:
+            atomic = atomic + self.short_range(batch)
         made = {
             "energy": batch.sum_per_system(atomic) + batch.sum_per_system(reference),
             "atomic_energies": atomic + reference,

@@ -29,6 +29,7 @@ class AssemblyConfig:
         backbone: options of the backbone.
         conditions: any of `total_charge`, `spin_multiplicity`.
         forces: `conservative` (minus the gradient of the energy) or `direct` (a head of their own).
+        short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`short_range.py`); conservative models only.
         dtype: in which the network computes.
         scale: eV; one factor for energies and forces, best the root-mean-square force component of the training data in eV/Å.
         references: level -> element symbol -> eV. Levels that are left out have zero references.
@@ -40,6 +41,7 @@ class AssemblyConfig:
     backbone: dict[str, Any] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
     forces: Literal["conservative", "direct"] = "conservative"
+    short_range: Literal["none", "zbl"] = "none"
     dtype: Literal["float32", "float64"] = "float32"
     scale: Positive = 1.0
     references: dict[str, dict[str, FiniteFloat]] = field(default_factory=dict)
@@ -84,6 +86,12 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
         raise RecipeError("a potential needs at least one element", where=f"{where}.elements")
     if not config.levels or len(set(config.levels)) < len(config.levels):
         raise RecipeError(f"levels must be named once each, got {list(config.levels)}", where=f"{where}.levels")
+    if config.short_range != "none" and config.forces == "direct":
+        raise RecipeError(
+            "a repulsion is an energy, and forces of their own do not follow it",
+            where=f"{where}.short_range",
+            mend="use conservative forces",
+        )
     _members(config.conditions, CONDITIONS, f"{where}.conditions")
     _members(config.references, config.levels, f"{where}.references")
     for level in config.references.values():

@@ -1,0 +1,54 @@
+"""Short-range repulsion: what no data set shows, and every simulation at high temperature or pressure meets.
+
+The screened nuclear repulsion of Ziegler, Biersack and Littmark (The Stopping and Range of Ions in Solids, 1985), switched off smoothly where the
+atoms stand a bond apart, so that it says nothing about bonded matter. It has no parameters to train.
+"""
+
+from __future__ import annotations
+
+import torch
+from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.elements import COVALENT_RADII
+from mlipfm_interfaces.neighbors import PairView
+from mlipfm_interfaces.units import BOHR, COULOMB
+from torch import Tensor, nn
+
+from .backbones.radial import envelope
+
+#: Universal screening function: sum of c exp(-d r / a), a = 0.8854 Bohr / (Z_i^0.23 + Z_j^0.23).
+SCREENING = ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
+
+
+class Repulsion(nn.Module):
+    """Half of each pair's repulsion for either atom: envelope(r / (R_i + R_j))² Z_i Z_j e²/(4 pi eps0 r) phi(r / a), R the covalent radii.
+
+    The envelope is squared: bonds often have just this length, and there five derivatives are zero.
+    """
+
+    radii: Tensor
+
+    def __init__(self, graph: GraphSpec) -> None:
+        super().__init__()
+        self.graph = graph
+        self.register_buffer("radii", torch.tensor(COVALENT_RADII, dtype=torch.float64), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """[atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""
+        view, vectors = batch.views[self.graph], batch.displacements(self.graph)
+        dense = not isinstance(view, PairView)
+        centre = torch.arange(len(batch.positions), device=vectors.device)[:, None] if dense else view.i
+        neighbour = view.index if dense else view.j
+        z = batch.atomic_numbers
+        r = torch.linalg.vector_norm(vectors, dim=-1).to(torch.float64)
+        reach = (self.radii[z[centre]] + self.radii[z[neighbour]]).clamp_max(self.graph.cutoff)
+        pairs = 0.5 * screened(r, z[centre], z[neighbour]) * envelope(r / reach) ** 2
+        if dense:
+            return pairs.sum(dim=1)
+        return torch.zeros(len(z), dtype=torch.float64, device=r.device).index_add(0, centre, pairs)
+
+
+def screened(r: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Screened nuclear repulsion in eV at distances `r` in Å of atomic numbers `z_i` and `z_j`, all of one shape."""
+    a = 0.8854 * BOHR / (z_i.to(r.dtype) ** 0.23 + z_j.to(r.dtype) ** 0.23)
+    phi = sum((c * torch.exp(-d * r / a) for c, d in SCREENING), torch.zeros_like(r))
+    return COULOMB * z_i * z_j / r * phi

@@ -1,0 +1,73 @@
+"""The screened repulsion: values of the published formula, where it ends, and what it does for atoms that nothing was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mlipfm_interfaces.batch import GraphSpec, collate
+from mlipfm_interfaces.elements import COVALENT_RADII
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.contract_suites import PotentialContract
+from mlipfm_models import build_density, build_painn
+from mlipfm_models.short_range import Repulsion, screened
+
+SMALL = {"channels": 8, "layers": 1}
+
+
+def dimer(z: int, r: float) -> Structure:
+    return Structure(np.array([z, z]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, r]]))
+
+
+def test_nuclei_that_nearly_touch_repel_as_bare_charges() -> None:
+    r = torch.tensor([1e-6], dtype=torch.float64)
+    z = torch.tensor([14])
+    assert float(screened(r, z, z)) == pytest.approx(14.39964547 * 14 * 14 / 1e-6, rel=1e-4)
+
+
+def test_two_silicon_atoms_an_angstrom_apart_repel_with_the_value_of_the_formula() -> None:
+    """Written out once by hand: a = 0.8854 * 0.529177 / (2 * 14**0.23) = 0.12766 Å."""
+    x = 1.0 / (0.8854 * 0.529177210903 / (2 * 14**0.23))
+    phi = 0.18175 * np.exp(-3.1998 * x) + 0.50986 * np.exp(-0.94229 * x) + 0.28022 * np.exp(-0.4029 * x) + 0.02817 * np.exp(-0.20162 * x)
+    z = torch.tensor([14])
+    assert float(screened(torch.ones(1, dtype=torch.float64), z, z)) == pytest.approx(14.3996454784 * 196 * phi, rel=1e-7)
+
+
+@pytest.mark.parametrize("layout", ["pairs", "dense"])
+def test_it_ends_at_the_sum_of_covalent_radii(layout: str) -> None:
+    spec = GraphSpec(5.0, layout)  # type: ignore[arg-type]
+    reach = 2 * float(COVALENT_RADII[6])
+    inside, outside = (Repulsion(spec)(collate([dimer(6, r)], (spec,), torch.float64)) for r in (0.98 * reach, 1.001 * reach))
+    assert float(outside.abs().sum()) == 0.0
+    assert 0.0 < float(inside.sum()) < 0.05
+
+
+@pytest.mark.parametrize("build", [build_painn, build_density])
+def test_atoms_pushed_into_each_other_repel_ever_more(build: object) -> None:
+    for z, name in ((1, "H"), (6, "C"), (29, "Cu")):
+        potential = build({"elements": [name], "levels": ["any"], "short_range": "zbl", "dtype": "float64", "scale": 0.1})  # type: ignore[operator]
+        distances = np.linspace(0.25, 0.6, 26) * 2 * float(COVALENT_RADII[z])  # nearer, an untrained painn says anything
+        rows = evaluate(potential, [dimer(z, r) for r in distances])
+        energies = np.array([row["energy"] for row in rows])
+        pushes = np.array([row["forces"][1, 2] for row in rows])
+        assert (np.diff(energies) < 0).all(), name
+        assert (pushes > 0).all(), name
+
+
+def test_direct_forces_do_not_take_it() -> None:
+    with pytest.raises(RecipeError, match="use conservative forces"):
+        build_painn({"elements": ["H"], "levels": ["any"], "short_range": "zbl", "forces": "direct"})
+
+
+@pytest.mark.ci
+class TestPainnWithRepulsion(PotentialContract):
+    def potential(self) -> Potential:
+        return build_painn({"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL})
+
+
+@pytest.mark.ci
+class TestDensityWithRepulsion(PotentialContract):
+    def potential(self) -> Potential:
+        return build_density({"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL})
