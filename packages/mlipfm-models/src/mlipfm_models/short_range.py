@@ -35,14 +35,14 @@ class Repulsion(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """[atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""
         view, vectors = batch.views[self.graph], batch.displacements(self.graph)
-        dense = not isinstance(view, PairView)
-        centre = torch.arange(len(batch.positions), device=vectors.device)[:, None] if dense else view.i
-        neighbour = view.index if dense else view.j
+        listed = isinstance(view, PairView)
+        centre = view.i if isinstance(view, PairView) else torch.arange(len(batch.positions), device=vectors.device)[:, None]
+        neighbour = view.j if isinstance(view, PairView) else view.index
         z = batch.atomic_numbers
         r = torch.linalg.vector_norm(vectors, dim=-1).to(torch.float64)
         reach = (self.radii[z[centre]] + self.radii[z[neighbour]]).clamp_max(self.graph.cutoff)
         pairs = 0.5 * screened(r, z[centre], z[neighbour]) * envelope(r / reach) ** 2
-        if dense:
+        if not listed:
             return pairs.sum(dim=1)
         return torch.zeros(len(z), dtype=torch.float64, device=r.device).index_add(0, centre, pairs)
 
