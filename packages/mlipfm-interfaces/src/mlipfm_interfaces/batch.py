@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InvalidStructureError, PropertyNotAvailableError
+from .errors import PropertyNotAvailableError
+from .flat import FlatStructures, flatten
 from .kspace import KSpaceView, kspace_view
 from .neighbors import DenseView, PairView, dense_view, pair_view
-from .quantities import QUANTITIES
 from .structure import Structure
 
 View = PairView | DenseView
@@ -139,84 +139,40 @@ class Batch:
 
 
 def collate(
-    structures: Sequence[Structure],
+    structures: Sequence[Structure] | FlatStructures,
     graph_specs: Sequence[GraphSpec],
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Put structures end to end and build every neighbour view that `graph_specs` asks for.
+    """Put structures end to end and build every neighbour view that `graph_specs` asks for. `Store.arrays` gives them end to end already.
 
     Raises:
         InvalidStructureError: for an empty list. OverlapError, DensityError: from the neighbour list. CapacityExceeded: fixed capacity too small.
     """
-    if not structures:
-        raise InvalidStructureError("a batch needs at least one structure")
-    counts = np.array([len(s) for s in structures])
-    labels, masks = _labels(structures, counts)
+    flat = structures if isinstance(structures, FlatStructures) else flatten(structures)
+    near = flat.geometries() if isinstance(structures, FlatStructures) else structures
     specs = tuple(dict.fromkeys(graph_specs))
     batch = Batch(
-        positions=torch.from_numpy(np.concatenate([s.positions for s in structures])),
-        atomic_numbers=torch.from_numpy(np.concatenate([s.atomic_numbers for s in structures])),
-        system=torch.from_numpy(np.repeat(np.arange(len(structures)), counts)),
-        n_atoms=torch.from_numpy(counts),
-        cell=torch.from_numpy(np.stack([s.cell for s in structures])),
-        pbc=torch.from_numpy(np.stack([s.pbc for s in structures])),
-        total_charge=torch.tensor([s.total_charge or 0 for s in structures]),
-        charge_stated=torch.tensor([s.total_charge is not None for s in structures]),
-        spin_multiplicity=torch.tensor([s.spin_multiplicity or 0 for s in structures]),
-        external_field=torch.from_numpy(np.stack([np.zeros(3) if s.external_field is None else s.external_field for s in structures])),
-        levels=tuple(s.level for s in structures),
-        keys=tuple(s.key for s in structures),
-        labels=labels,
-        label_mask=masks,
-        views={spec: (pair_view if spec.layout == "pairs" else dense_view)(structures, spec.cutoff, spec.capacity) for spec in specs},
-        kspace={spec: kspace_view(structures, spec.kspace) for spec in specs if spec.kspace is not None},
-        strain=torch.zeros(len(structures), 3, 3, dtype=torch.float64),
+        positions=torch.from_numpy(flat.positions),
+        atomic_numbers=torch.from_numpy(flat.atomic_numbers),
+        system=torch.from_numpy(np.repeat(np.arange(len(flat)), flat.n_atoms)),
+        n_atoms=torch.from_numpy(flat.n_atoms),
+        cell=torch.from_numpy(flat.cell),
+        pbc=torch.from_numpy(flat.pbc),
+        total_charge=torch.from_numpy(flat.total_charge),
+        charge_stated=torch.from_numpy(flat.charge_stated),
+        spin_multiplicity=torch.from_numpy(flat.spin_multiplicity),
+        external_field=torch.from_numpy(flat.external_field),
+        levels=flat.levels,
+        keys=flat.keys,
+        labels={key: torch.from_numpy(value) for key, value in flat.labels.items()},
+        label_mask={key: torch.from_numpy(value) for key, value in flat.label_mask.items()},
+        views={spec: (pair_view if spec.layout == "pairs" else dense_view)(near, spec.cutoff, spec.capacity) for spec in specs},
+        kspace={spec: kspace_view(near, spec.kspace) for spec in specs if spec.kspace is not None},
+        strain=torch.zeros(len(flat), 3, 3, dtype=torch.float64),
         dtype=dtype,
     )
     return batch if torch.device(device).type == "cpu" else _moved(batch, torch.device(device))
-
-
-def _labels(structures: Sequence[Structure], counts: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    labels: dict[str, Tensor] = {}
-    masks: dict[str, Tensor] = {}
-    for key in sorted({k for s in structures for k in s.labels if k in QUANTITIES}):
-        kind = QUANTITIES[key]
-        present = np.array([key in s.labels for s in structures])
-        if kind.layout == "probe":
-            _probe_labels(structures, counts, key, kind.companion or "", labels, masks)
-        elif kind.layout == "system":
-            labels[key] = torch.from_numpy(np.stack([s.labels.get(key, np.zeros(kind.shape)) for s in structures]))
-            masks[key] = torch.from_numpy(present)
-        elif kind.layout == "atom":
-            parts = [s.labels[key] if key in s.labels else np.zeros((len(s), *kind.shape)) for s in structures]
-            labels[key] = torch.from_numpy(np.concatenate(parts))
-            masks[key] = torch.from_numpy(present)
-    return labels, masks
-
-
-def _probe_labels(
-    structures: Sequence[Structure], counts: np.ndarray, key: str, companion: str, labels: dict[str, Tensor], masks: dict[str, Tensor]
-) -> None:
-    """Row p of every structure stands in one block p, so that one vector-Jacobian product serves all structures."""
-    rows = [len(s.labels[key]) if key in s.labels else 0 for s in structures]
-    first = np.concatenate([[0], np.cumsum(counts)])
-    values = np.zeros((max(rows), int(first[-1]), 3))
-    mask = np.zeros((max(rows), len(structures)), dtype=bool)
-    index = np.zeros((max(rows), len(structures), 2), dtype=np.int64)
-    index[..., 0] = first[:-1]
-    probe = np.zeros_like(values)
-    for k, s in enumerate(structures):
-        if not rows[k]:
-            continue
-        here = slice(first[k], first[k + 1])
-        values[: rows[k], here], mask[: rows[k], k] = s.labels[key], True
-        if companion == "hessian_rows_index":
-            index[: rows[k], k] = s.labels[companion].astype(np.int64) + [first[k], 0]
-        else:
-            probe[: rows[k], here] = s.labels[companion]
-    labels[key], masks[key] = torch.from_numpy(values), torch.from_numpy(mask)
-    labels[companion] = torch.from_numpy(index if companion == "hessian_rows_index" else probe)
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

@@ -208,3 +208,7 @@ class LabelingError(MlipfmError):
     """Quantum-chemical labels could not be computed."""
 
     code = "labeling"
+
+
+class ImplausibleStructureWarning(UserWarning):
+    """A structure that can exist, but looks like a mistake: see `plausibility.implausible`."""

@@ -127,6 +127,15 @@ class Layouts:
             raise DamagedFileError(f"the description of layout {number} is lost")
         return self._by_number[number]
 
+    @property
+    def all(self) -> list[Layout]:
+        """Layouts by number, for files that have lost none.
+
+        Raises:
+            DamagedFileError: if a description is lost.
+        """
+        return [self[number] for number in range(self._next)]
+
     def reserve(self, number: int) -> None:
         """Never give this number to a new layout: records refer to it, even if its description is lost."""
         self._next = max(self._next, number + 1)

@@ -6,6 +6,7 @@ read, one pair is kept, two names with different values are refused. Nothing sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,6 @@ def _whole(value: Any, key: str) -> int:
         number = float(value)
     except (TypeError, ValueError):
         raise InvalidStructureError(f"`{key}` must be a whole number, got {value!r}") from None
-    if number != number or number != round(number):
+    if not math.isfinite(number) or number != round(number):
         raise InvalidStructureError(f"`{key}` must be a whole number, got {value!r}")
     return int(number)

@@ -53,6 +53,8 @@ def _frozen(name: str, value: ArrayLike, dtype: Any) -> Array:
             given = given.astype(np.float64)
         if given.dtype.kind not in "biuf" or np.ma.is_masked(given):
             raise ShapeError(f"`{name}` must be a numeric array without masked entries, got {given.dtype}")
+        if given.dtype.kind == "f" and given.dtype.itemsize < 4:
+            raise ShapeError(f"`{name}` has {given.dtype}, which resolves 0.01 at 10", mend="give float64 (float32 at least)")
         with np.errstate(invalid="ignore"):  # NaN as an integer: refused below
             array = np.array(given, dtype=dtype, copy=True, order="C")
     except (TypeError, ValueError, OverflowError) as error:

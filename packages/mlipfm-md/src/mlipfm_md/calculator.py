@@ -7,6 +7,7 @@ for small molecules that base class costs more time than the model (copies and c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,26 @@ from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
 from mlipfm_interfaces.errors import PropertyNotAvailableError
-from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.plausibility import warn_if_implausible
+from mlipfm_interfaces.potential import Potential, check_elements, evaluate
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
 
 _ASE_NAMES = {"energy": "energy", "free_energy": "energy", "forces": "forces", "stress": "stress", "energies": "atomic_energies",
               "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments"}  # fmt: skip
+
+
+#: What an answer depends on, in the order of `MlipfmCalculator._state`.
+_STATE = ("numbers", "positions", "cell", "pbc", "info", "parameters")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Results (never changed once made), and what they are the results of."""
+
+    used: tuple[np.ndarray, ...]
+    atoms: Atoms
+    results: dict[str, Any]
 
 
 class MlipfmCalculator(GetPropertiesMixin):
@@ -31,6 +46,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         model: a Potential, or the path or address of a model checkpoint.
         level: level of theory to predict; needed if the model has several.
         charge, multiplicity: used where `atoms.info` states none.
+        strict: refuse structures that look like a mistake (atoms pushed into each other or all alone) instead of warning.
 
     Results: `energy` and `free_energy` eV, `forces` eV/Å, `stress` eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy (ASE's sign), and `energies`
     (per atom), `dipole`, `charges`, `magmoms` where the model has them.
@@ -39,21 +55,36 @@ class MlipfmCalculator(GetPropertiesMixin):
     name = "mlipfm"
 
     def __init__(
-        self, model: Potential | str | Path, *, level: str | None = None, charge: int | None = None, multiplicity: int | None = None
+        self,
+        model: Potential | str | Path,
+        *,
+        level: str | None = None,
+        charge: int | None = None,
+        multiplicity: int | None = None,
+        strict: bool = False,
     ) -> None:
         if not isinstance(model, Potential):
             from mlipfm_interfaces.checkpoint import load_potential
 
             model = load_potential(model)
         self.potential = model.eval()
-        self.level, self.charge, self.multiplicity = level, charge, multiplicity
+        self.level, self.charge, self.multiplicity, self.strict = level, charge, multiplicity, strict
         self.implemented_properties = [ase for ase, key in _ASE_NAMES.items() if key in model.spec.outputs]
-        self.atoms: Atoms | None = None
-        self.results: dict[str, Any] = {}
-        self._used: tuple[Any, ...] | None = None
+        self._cutoff = max(graph.cutoff for graph in model.spec.graphs)
+        self._answer: _Answer | None = None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Of the last calculation, under ASE's names."""
+        return {} if self._answer is None else self._answer.results
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """A copy of the Atoms of the last calculation."""
+        return None if self._answer is None else self._answer.atoms
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """ASE's entry point: one property of `atoms`, computed if something it depends on has changed.
+        """ASE's entry point: one property of `atoms`, computed if something it depends on has changed. Threads may share a calculator.
 
         Raises:
             PropertyNotImplementedError: as ASE expects, for a property this model or this system does not have.
@@ -62,14 +93,15 @@ class MlipfmCalculator(GetPropertiesMixin):
             raise PropertyNotImplementedError(
                 f"{name} is not predicted by this model; it predicts {', '.join(self.implemented_properties)}"
             )
-        atoms = self.atoms if atoms is None else atoms
+        answer = self._answer  # read once: another thread may replace it, but never changes it
+        atoms = answer.atoms if atoms is None and answer is not None else atoms
         if atoms is None:
             raise PropertyNotImplementedError("no atoms were given")
-        if self.calculation_required(atoms, [name]):
+        if answer is None or name not in answer.results or self._changed(answer, atoms):
             if not allow_calculation:
                 return None
-            self.calculate(atoms, [name])
-        value = self.results[name]
+            answer = self._answer = self._calculated(atoms, [name])
+        value = answer.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def calculation_required(self, atoms: Atoms, properties: list[str], system_changes: list[str] | None = None) -> bool:
@@ -78,31 +110,38 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Names of what changed since the last calculation; every value the model reads is compared, `info` included."""
-        names = ("numbers", "positions", "cell", "pbc", "info", "parameters")
-        if self._used is None:
-            return list(names)
-        return [name for name, old, new in zip(names, self._used, self._state(atoms), strict=True) if not np.array_equal(old, new)]
+        return list(_STATE) if self._answer is None else self._changed(self._answer, atoms)
 
     def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:
         """Compute what is asked, with energy and forces always, and the stress where it is defined and asked."""
-        if self.check_state(atoms):
-            self.results = {}
+        self._answer = self._calculated(atoms, properties)
+
+    def _changed(self, answer: _Answer, atoms: Atoms) -> list[str]:
+        return [name for name, old, new in zip(_STATE, answer.used, self._state(atoms), strict=True) if not np.array_equal(old, new)]
+
+    def _calculated(self, atoms: Atoms, properties: list[str] | None) -> _Answer:
         wanted = {"energy", "forces"} | {_ASE_NAMES[name] for name in properties or ()}
         wanted = {key for key in wanted if key in self.potential.spec.outputs}
         if "stress" in wanted and not atoms.pbc.all():
             if properties is not None and "stress" in properties:
                 raise PropertyNotImplementedError("the stress needs three periodic directions")
             wanted.discard("stress")
+        structure, before = self.to_structure(atoms), self._answer
+        changed = _STATE if before is None else self._changed(before, atoms)
+        if {"numbers", "cell", "pbc"} & set(changed):  # a new system: a simulation pays once
+            check_elements(self.potential.spec, [structure])
+            warn_if_implausible(structure, self._cutoff, strict=self.strict, stacklevel=4)
         try:
-            (row,) = evaluate(self.potential, [self.to_structure(atoms)], sorted(wanted), level=self.level)
+            (row,) = evaluate(self.potential, [structure], sorted(wanted), level=self.level)
         except PropertyNotAvailableError as error:
             raise PropertyNotImplementedError(str(error)) from error
-        self._used, self.atoms = tuple(np.copy(part) for part in self._state(atoms)), atoms.copy()
+        results: dict[str, Any] = dict(before.results) if before is not None and not changed else {}
         for name, key in _ASE_NAMES.items():
             if key in row:
-                self.results[name] = row[key] if row[key].ndim else float(row[key])
+                results[name] = row[key] if row[key].ndim else float(row[key])
         if "stress" in row:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(row["stress"])
+            results["stress"] = full_3x3_to_voigt_6_stress(row["stress"])
+        return _Answer(tuple(np.copy(part) for part in self._state(atoms)), atoms.copy(), results)
 
     def to_structure(self, atoms: Atoms) -> Structure:
         """The Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
@@ -119,7 +158,7 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def reset(self) -> None:
         """Forget cached results."""
-        self.results, self._used, self.atoms = {}, None, None
+        self._answer = None
 
     def todict(self) -> dict[str, Any]:
         """What ASE databases write beside the results."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> S
     if "mean_neighbors" in potential.config.get("backbone", {}) and "mean_neighbors" not in recipe.potential.options.get("backbone", {}):
         counted = mean_neighbors(frames, potential.spec.graphs[0].cutoff, recipe.seed)
         potential = build(name, config | {"backbone": {**config.get("backbone", {}), "mean_neighbors": counted}})
+    _refuse_untrained(potential, facts.elements, facts)
     return Start(potential, fresh=tuple(key for key, _ in potential.named_parameters()))
 
 
@@ -74,6 +75,7 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
     if "references" in config and "levels" in config:  # levels that the recipe drops take their references with them
         config["references"] = {level: values for level, values in config["references"].items() if level in config["levels"]}
     new = build(old.plugin, config)
+    _refuse_untrained(new, {*old.spec.elements, *facts.elements}, facts)
     take = getattr(new, "load_from", None)
     if take is not None:
         report = take(old, recipe.level_starts)
@@ -86,6 +88,17 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
         )
     new.load_state_dict(old.state_dict())
     return Start(new, copied=tuple(key for key, _ in new.named_parameters()))
+
+
+def _refuse_untrained(potential: Potential, trained: Collection[int], facts: Survey) -> None:
+    """A row of the element table that no data touch would answer with noise: such a model must not say that it knows the element."""
+    idle = [symbol(z) for z in potential.spec.elements if z not in trained]
+    if facts.n == facts.total > 0 and idle:
+        raise RecipeError(
+            f"no training structure has {', '.join(idle)}",
+            where="potential.elements",
+            mend="leave them out, or leave out `elements` altogether",
+        )
 
 
 def _references(facts: Survey) -> dict[str, dict[str, float]]:
