@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, SimulationError, UnreadableFileError
 from mlipfm_interfaces.metrics import Metric, drift
+from mlipfm_interfaces.plausibility import implausible
+from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import KB
@@ -31,6 +33,10 @@ def run_dynamics(model: str, starts: list[Structure], out: Path, ensemble: Ensem
         )
     opened = _open_model(model)
     console = Console()
+    if isinstance(opened, Potential):
+        for k, s in enumerate(starts):
+            for words in implausible(s, max(graph.cutoff for graph in opened.spec.graphs)):
+                Console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
     columns = (TextColumn("dynamics"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("steps", total=settings.steps)
@@ -39,7 +45,7 @@ def run_dynamics(model: str, starts: list[Structure], out: Path, ensemble: Ensem
             bar.update(task, completed=state.step)
 
         run = simulate(opened, starts, ensemble, settings, out=out, on_record=show)
-    console.print(_table(run, starts))
+    console.print(_table(run, starts, conserves=isinstance(ensemble, NVE)))
     if run.state.step > settings.steps:
         console.print(f"{out} already holds {run.state.step} steps: nothing was run")
     if export is not None:
@@ -117,15 +123,18 @@ def _open_model(model: str) -> Any:
     return open_foreign(model) if is_foreign(model) else load_potential(model)
 
 
-def _table(run: Run, starts: list[Structure]) -> Table:
+def _table(run: Run, starts: list[Structure], conserves: bool) -> Table:
+    """Temperatures, and the drift of the total energy where the dynamics should conserve it."""
     table = Table(title=f"{run.state.step} steps of {run.dt} fs: {run.status}")
-    for column in ("structure", "atoms", "mean T / K", "E_total drift / meV/atom/ps"):
+    for column in ("structure", "atoms", "mean T / K", *(["E_total drift / meV/atom/ps"] if conserves else [])):
         table.add_column(column, justify="right")
     kinetic, total = np.array(run.kinetic), run.total
     for k, s in enumerate(starts):
         mean = 2 * kinetic[:, k].mean() / (3 * len(s) * KB)
-        slope = drift(run.times, total[:, k] / len(s)) if len(run.times) >= 10 else None
-        table.add_row(s.formula, str(len(s)), f"{mean:.0f}", "needs 10 frames" if slope is None else shown(slope))
+        row = [s.formula, str(len(s)), f"{mean:.0f}"]
+        if conserves:
+            row.append(shown(drift(run.times, total[:, k] / len(s))) if len(run.times) >= 10 else "needs 10 frames")
+        table.add_row(*row)
     return table
 
 

@@ -59,7 +59,11 @@ class Trajectory:
             raise DamagedFileError("does not say whose run it is", where=str(path), mend="choose another `out`") from error
         for key, value in fingerprint.items():
             if found.get(key) != value:
-                raise SimulationError(f"this folder holds a run with another {key}", where=str(self.folder), mend="choose another `out`")
+                raise SimulationError(
+                    f"this folder holds a run with another {key}{_difference(found.get(key), value)}",
+                    where=str(self.folder),
+                    mend="choose another `out`",
+                )
 
     def close(self) -> None:
         """Give the log back, so that another process or a second try can have it."""
@@ -108,6 +112,14 @@ class Trajectory:
                 yield dynamics.step, potential.copy(), kinetic.copy()
 
 
+def _difference(found: Any, asked: Any) -> str:
+    """`: dt is 0.5 there and 1.0 here`, where both are settings by name."""
+    if not (isinstance(found, dict) and isinstance(asked, dict)):
+        return ""
+    names = [name for name in sorted(found.keys() | asked.keys()) if found.get(name) != asked.get(name)]
+    return ": " + ", ".join(f"{name} is {found.get(name)} there and {asked.get(name)} here" for name in names)
+
+
 def export_extxyz(folder: Path, path: Path) -> int:
     """Write a trajectory as extended XYZ (velocities in ASE's units, energy, forces); number of frames written."""
     from ase import Atoms
@@ -115,16 +127,18 @@ def export_extxyz(folder: Path, path: Path) -> int:
     from ase.io import write
     from ase.units import fs
 
-    frames = []
-    for s, dynamics in FrameLog(folder / "trajectory.frames"):
-        atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, masses=MASSES[s.atomic_numbers])
-        if dynamics is not None:
-            atoms.set_velocities(dynamics.velocities / fs)
-            atoms.info |= {"step": dynamics.step, "time_fs": dynamics.time}
-        for key in ("total_charge", "spin_multiplicity"):
-            if getattr(s, key) is not None:
-                atoms.info[key] = getattr(s, key)
-        atoms.calc = SinglePointCalculator(atoms, energy=float(s.labels["energy"]), forces=s.labels["forces"])
-        frames.append(atoms)
-    write(path, frames, format="extxyz")
-    return len(frames)
+    count, unfinished = 0, path.with_name(path.name + ".part")
+    with unfinished.open("w") as stream:
+        for s, dynamics in FrameLog(folder / "trajectory.frames"):
+            atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, masses=MASSES[s.atomic_numbers])
+            if dynamics is not None:
+                atoms.set_velocities(dynamics.velocities / fs)
+                atoms.info |= {"step": dynamics.step, "time_fs": dynamics.time}
+            for key in ("total_charge", "spin_multiplicity"):
+                if getattr(s, key) is not None:
+                    atoms.info[key] = getattr(s, key)
+            atoms.calc = SinglePointCalculator(atoms, energy=float(s.labels["energy"]), forces=s.labels["forces"])
+            write(stream, atoms, format="extxyz")
+            count += 1
+    unfinished.replace(path)
+    return count
