@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -18,7 +19,7 @@ from .opening import opened
 _STYLE = {"held": "green", "measured": "cyan", "skipped": "dim", "broken": "bold red"}
 
 
-def run(address: str, record: Path | None, precision: str | None) -> None:
+def run(address: str, record: Path | None, precision: str | None, everything: bool = False) -> None:
     """Check, print the table, write the record, and exit with 1 if a rule is broken, naming it."""
     if precision is not None and precision not in LIMITS:
         raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
@@ -30,7 +31,11 @@ def run(address: str, record: Path | None, precision: str | None) -> None:
         outcomes = check_model(model.model, precision, lambda done, total: bar.update(task, completed=done, total=total))
         if record is not None:
             write_record(record, check_record(model, outcomes))
-    console.print(table(outcomes))
+    console.print(table(outcomes, everything))
+    if not everything:
+        held = sum(_plain(o) for o in outcomes)
+        if held:
+            console.print(f"and {held} rules of the contract held (--all shows them)", style="dim", highlight=False)
     failed = broken(outcomes)
     if failed:
         typer.echo(f"mlipfm: {address} breaks {len(failed)} rule{'s' * (len(failed) > 1)}: {', '.join(failed)}", err=True)
@@ -40,21 +45,24 @@ def run(address: str, record: Path | None, precision: str | None) -> None:
     console.print(f"{address} breaks no rule: {count['held']} held" + (f", {rest}" if rest else ""), style="bold green", highlight=False)
 
 
-def table(outcomes: list[Outcome]) -> Table:
-    """Rule, figure, limit, verdict."""
+def _plain(outcome: Outcome) -> bool:
+    """A rule of which there is nothing to say but that it held."""
+    return outcome.status == "held" and outcome.value is None
+
+
+def table(outcomes: list[Outcome], everything: bool = True) -> Table:
+    """Rule, figure, limit, verdict, remark; without `everything` only rules with a figure or a trouble, and remarks only where they explain one."""
+    if not everything:
+        outcomes = [o if o.status in ("broken", "skipped") else replace(o, remark="") for o in outcomes if not _plain(o)]
+    remarks = any(o.remark for o in outcomes)
     shown = Table()
-    for name, justify in (
-        ("rule", "left"),
-        ("figure", "right"),
-        ("limit", "right"),
-        ("unit", "left"),
-        ("verdict", "left"),
-        ("remark", "left"),
-    ):
+    columns = [("rule", "left"), ("figure", "right"), ("limit", "right"), ("unit", "left"), ("verdict", "left")]
+    for name, justify in columns + [("remark", "left")] * remarks:
         shown.add_column(name, justify=justify, overflow="fold", no_wrap=name in ("rule", "verdict"))  # type: ignore[arg-type]  # the two words are what rich takes
     for k, o in enumerate(outcomes):
         if k and o.suite != outcomes[k - 1].suite:
             shown.add_section()
         figure, limit = (("-" if number is None else f"{number:.2g}") for number in (o.value, o.limit))
-        shown.add_row(o.rule, figure, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]", o.remark)
+        cells = [o.rule, figure, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
+        shown.add_row(*cells, *([o.remark] if remarks else []))
     return shown

@@ -21,6 +21,7 @@ def check(
     precision: Annotated[
         str | None, typer.Option(help="Limits to hold it to: float64, converged (iterated to a threshold) or float32 [default: found out]")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show also the rules of the contract that held, and all remarks")] = False,
 ) -> None:
     """Check that a model is what a potential must be: symmetries, derivatives, smoothness, no hidden state, energy conservation.
 
@@ -34,7 +35,7 @@ def check(
     """
     from .check_command import run
 
-    run(model, record, precision)
+    run(model, record, precision, everything)
 
 
 @evaluate_app.command("evaluate")
