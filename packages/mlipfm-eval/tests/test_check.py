@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from mlipfm_eval.check import broken, check_model, check_record
 from mlipfm_eval.check_rules import BEHAVIOURS
+from mlipfm_eval.check_subject import make_subject
 from mlipfm_eval.commands import check_app
 from mlipfm_eval.opening import Opened
-from mlipfm_interfaces.errors import ContractError
+from mlipfm_interfaces.errors import ContractError, PropertyNotAvailableError
 from mlipfm_interfaces.foreign import open_foreign
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.testing.closed_forms import Morse
@@ -103,8 +104,6 @@ MUTANTS = {
 @pytest.mark.parametrize(("mutant", "rule"), MUTANTS.items(), ids=lambda item: getattr(item, "__name__", item))
 @pytest.mark.parametrize("precision", ["float64", *[pytest.param(name, marks=pytest.mark.ci) for name in ("converged", "float32")]])
 def test_mutant_is_caught_by_name_from_outside_at_every_precision(mutant, rule, precision):
-    from mlipfm_eval.check_subject import make_subject
-
     subject = make_subject(mutant(), precision)
     (item,) = [item for item in BEHAVIOURS if item.name == rule]
     found = item.check(subject)
@@ -114,8 +113,29 @@ def test_mutant_is_caught_by_name_from_outside_at_every_precision(mutant, rule, 
 def test_honest_model_holds_every_rule_in_float64():
     outcomes = check_model(Honest(), "float64")
     assert broken(outcomes) == []
-    assert {o.status for o in outcomes} == {"held"}
+    assert {o.rule for o in outcomes if o.status != "held"} == {"charge-stays-home"}  # nothing promises it: it is measured
     assert len(outcomes) == len(BEHAVIOURS)
+
+
+def test_what_a_far_molecule_gets_of_a_charge_is_measured_and_refusals_are_no_fault():
+    class Shared(Honest):
+        """A charge is shared out over all atoms, and its energy falls with their number."""
+
+        def evaluate(self, structures, outputs):
+            rows = super().evaluate(structures, outputs)
+            return [{**r, "energy": r["energy"] + 0.5 * (s.total_charge or 0) / len(s)} for r, s in zip(rows, structures, strict=True)]
+
+    class Neutral(Honest):
+        def evaluate(self, structures, outputs):
+            if any(s.total_charge for s in structures):
+                raise PropertyNotAvailableError("no ions")
+            return super().evaluate(structures, outputs)
+
+    (shared,) = check_model(Shared(), "float64", rules=["charge-stays-home"])
+    n = len(make_subject(Honest(), "float64").small)
+    assert (shared.status, shared.value) == ("measured", pytest.approx(0.5 / (2 * n), abs=1e-9))
+    (neutral,) = check_model(Neutral(), "float64", rules=["charge-stays-home"])
+    assert (neutral.status, neutral.value) == ("skipped", None)
 
 
 def test_wrong_sign_of_the_stress_is_named_as_such():

@@ -68,6 +68,7 @@ def distribution(folder: Path, name: str, points: dict[str, str], modules: dict[
 def toys(tmp_path: Path) -> Path:
     folder = tmp_path / "site"
     points = {"toy": "toy_command:app", "solo": "solo_command:app", "broken": "broken_command:app", "wrong": "solo_command:solo"}
+    points |= {"toy.solo": "solo_command:app", "toy.lost": "broken_command:app"}
     modules = {"toy_command": TOY, "solo_command": SOLO, "broken_command": "import no_such_library"}
     distribution(folder, "toys", points, modules, ('no-such-library>=1; extra == "heavy"',))
     return folder
@@ -169,6 +170,15 @@ def test_an_entry_point_that_is_no_typer_app_is_refused(run):
 
 def test_a_single_command_of_the_entry_points_name_is_mounted_as_a_command(run):
     assert run("solo", "--count", "3") == (0, "x\nx\nx\n", "")
+
+
+def test_a_package_adds_a_command_to_the_group_of_another(run):
+    assert run("toy", "solo", "--count", "2") == (0, "x\nx\n", "")
+    assert "no_such_library" in run("toy", "lost")[2]
+    assert run("toy.solo")[2].startswith("mlipfm: error[plugin]: no command is named 'toy.solo'")
+    shown = run("toy", "--help")[1]
+    assert "solo" in shown
+    assert "greet" in shown or "crash" in shown
 
 
 def test_an_interrupt_is_one_line_that_says_the_work_resumes(toys, tmp_path):

@@ -32,3 +32,17 @@ def two_levels(small: Callable[..., Any]) -> Callable[..., Any]:
         return small(**{"levels": list(LEVELS), "references": REFERENCES, "conditions": conditions, "scale": 1.7} | changes)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def with_heads(two_levels: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with every head that fits the forces, scaled and shifted."""
+    from mlipfm_models.head_kinds import HEADS
+
+    def build(forces: str = "conservative", **changes: Any) -> Any:
+        heads: dict[str, dict[str, Any]] = {key: {"scale": 1.3} for key in HEADS if forces == "direct" or key != "stress"}
+        heads["band_gap"]["shift"] = 2.5
+        heads["shieldings"]["shift"] = {"H": 30.0, "C": 120.0, "O": 300.0}
+        return two_levels(**{"forces": forces, "heads": heads} | changes)
+
+    return build

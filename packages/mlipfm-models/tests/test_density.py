@@ -51,6 +51,11 @@ def test_harmonics_obey_the_addition_theorem() -> None:
         np.testing.assert_allclose(product[:, ell**2 : (ell + 1) ** 2].sum(-1), legendre, atol=1e-13)
 
 
+def test_double_of_a_float32_model_turns_with_the_system_to_float64() -> None:
+    potential = small(dtype="float32").double()
+    assert torch.equal(potential.backbone.table, harmonics_table(3))
+
+
 def test_node_vectors_turn_with_the_system() -> None:
     potential, turn, s = small(backbone={"layers": 2}), random_rotation(3, improper=True), rattled(water(), 0.1)
     vectors = []

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from .evaluation import Evaluated, LabelledSet, evaluate_set, evaluation_record, ood_ratio, open_sets, penalised
     from .opening import Opened, opened
     from .report import write_report
+    from .rotations import rotation_metrics
 
 __all__ = [
     "Conservation", "Evaluated", "LabelledSet", "Opened", "Outcome", "Predictions", "broken", "check_model", "check_record", "error_metrics",
-    "evaluate_set", "evaluation_record", "force_error_ratio", "nve_drift", "ood_ratio", "open_sets", "opened", "penalised", "predict", "write_report",
+    "evaluate_set", "evaluation_record", "force_error_ratio", "nve_drift", "ood_ratio", "open_sets", "opened", "penalised", "predict",
+    "rotation_metrics", "write_report",
 ]  # fmt: skip
 
 _HOMES = {
@@ -25,6 +27,7 @@ _HOMES = {
     "evaluation": ("Evaluated", "LabelledSet", "evaluate_set", "evaluation_record", "ood_ratio", "open_sets", "penalised"),
     "opening": ("Opened", "opened"),
     "report": ("write_report",),
+    "rotations": ("rotation_metrics",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -104,7 +104,7 @@ def _outcome(item: Behaviour, subject: Subject) -> Outcome:
         what = error.what if isinstance(error, ContractError) else f"{type(error).__name__}: {error}"
         return Outcome("behaviour", item.name, "broken", remark=what)
     if found is None:
-        return Outcome("behaviour", item.name, "skipped", remark="the model knows no crystal or gives no stress")
+        return Outcome("behaviour", item.name, "skipped", remark="the model refuses what is asked: a crystal, a stress, or a charge")
     status: Status = "held" if found.value <= found.limit else "broken"
     if item.needs is not None and item.needs not in subject.promises:
         status = "measured"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.metrics import rotation_error
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import STENCIL, moved, strained
 from mlipfm_interfaces.testing.rules import deviation
@@ -52,14 +54,18 @@ def behaviour(name: str, statement: str, needs: str | None = None) -> Callable[[
 
 
 def _turned(subject: Subject, improper: bool) -> Measured:
-    worst = 0.0
+    worst, upright, back = 0.0, [], []
     for s in subject.all:
         (here,) = subject.ask([s])
         turns = [random_rotation(seed, improper=improper) for seed in range(3)]
-        for turn, row in zip(turns, subject.ask([moved(s, s.positions @ q.T, s.cell @ q.T) for q in turns]), strict=True):
+        rows = subject.ask([moved(s, s.positions @ q.T, s.cell @ q.T) for q in turns])
+        for turn, row in zip(turns, rows, strict=True):
             forces = here["forces"] @ turn.T
             worst = max(worst, _gap(row["energy"], here["energy"], len(s)), deviation(row["forces"], forces) / relative(forces))
-    return Measured(worst, subject.limits.symmetry, "eV/atom, eV/Å")
+        upright.append(here["forces"])
+        back.append(np.stack([row["forces"] @ turn for turn, row in zip(turns, rows, strict=True)]))
+    mean = rotation_error(back, upright).value
+    return Measured(worst, subject.limits.symmetry, "eV/atom, eV/Å", f"forces are off by {100 * mean:.2g} % on average")
 
 
 def _gap(first: np.ndarray | float, second: np.ndarray | float, n: int) -> float:
@@ -76,7 +82,7 @@ def _reflection(subject: Subject) -> Measured:
     return _turned(subject, improper=True)
 
 
-@behaviour("translation", "Shifting all atoms, or one atom of a crystal by lattice vectors, changes nothing.", "invariant")
+@behaviour("translation", "Shifting all atoms, or one atom of a crystal by lattice vectors, changes nothing.")
 def _translation(subject: Subject) -> Measured:
     worst = 0.0
     for s in subject.all:
@@ -131,6 +137,22 @@ def _far_apart(subject: Subject, copies: int) -> Measured:
     gap = deviation(all_["forces"], np.tile(one["forces"], (copies, 1))) / relative(one["forces"])
     worst = max(_gap(all_["energy"], copies * one["energy"], len(many)), gap)
     return Measured(worst, subject.limits.symmetry, "eV/atom, eV/Å", f"{distance:g} Å apart")
+
+
+@behaviour("charge-stays-home", "A molecule of charge +1 and a neutral one 30 Å apart have the energies of each alone.", "local-charge")
+def _charge_stays(subject: Subject) -> Measured | None:
+    """Nothing promises it: a total charge says not where it is, and models share it out. The figure is how much that costs."""
+    s, distance = subject.small, 30.0
+    unpaired = [int(s.atomic_numbers.sum() - charge) % 2 for charge in (1, 0)]
+    ion, neutral = (s.replace(total_charge=q, spin_multiplicity=1 + n) for q, n in zip((1, 0), unpaired, strict=True))
+    positions = np.concatenate([s.positions, s.positions + [0.0, distance, 0.0]])
+    both = Structure(np.tile(s.atomic_numbers, 2), positions, total_charge=1, spin_multiplicity=1 + sum(unpaired))
+    try:
+        together, alone, other = subject.energies([both, ion, neutral])
+    except MlipfmError:  # a model without charges may refuse them
+        return None
+    remark = f"{s.formula}+ and {s.formula} {distance:g} Å apart: together {together - alone - other:+.4f} eV"
+    return Measured(abs(float(together - alone - other)), subject.limits.symmetry * len(both), "eV", remark)
 
 
 # Derivatives

@@ -20,8 +20,15 @@ from mlipfm_interfaces.structure import Structure
 from .accuracy import Predictions, error_metrics, predict
 
 #: Order of the runs of a quickstart; others follow by name.
-_ORDER = ("pretrained", "finetuned", "scratch", "student", "distilled")
-TITLES = {"pretrained": "pre-trained", "finetuned": "fine-tuned", "scratch": "from scratch", "student": "student", "distilled": "student"}
+TITLES = {
+    "pretrained": "pre-trained",
+    "finetuned": "fine-tuned",
+    "scratch": "from scratch",
+    "student": "student",
+    "student-without-rows": "student without rows",
+    "student-without-teacher": "student without teacher",
+}
+_ORDER = tuple(TITLES)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,11 @@ class Content:
     manifests: dict[str, Mapping[str, Any]]
     records: list[Record]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What models are called, by the names of their folders."""
+        return TITLES
 
 
 def collect(folder: Path, progress: Callable[[str], None] = lambda what: None) -> Content:
@@ -145,7 +157,7 @@ def _records(folder: Path, notes: list[str]) -> list[Record]:
     """Result records in the folder, in `records` and beside the models, that are whole."""
     records = []
     for path in sorted({*folder.glob("*.json"), *folder.glob("records/**/*.json"), *folder.glob("*/*.json")}):
-        if path.name in ("quickstart.json", "plan.json"):
+        if path.name in ("quickstart.json", "plan.json", "bench.json"):
             continue
         try:
             records.append(read_record(path))

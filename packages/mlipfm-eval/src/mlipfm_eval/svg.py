@@ -34,11 +34,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """Label and scale of an axis; `ticks` False where its numbers mean nothing."""
+    """Label and scale of an axis; `ticks` False where its numbers mean nothing. names: of the places 0, 1, 2, ... of a horizontal one."""
 
     label: str
     log: bool = False
     ticks: bool = True
+    names: tuple[str, ...] = ()
 
 
 def chart(series: Sequence[Series], x: Axis, y: Axis, *, kind: str, title: str, equal: bool = False) -> str:
@@ -53,6 +54,8 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, *, kind: str, title: str, 
         _Scale.of([s.x for s in series], x.log, _LEFT, WIDTH - _RIGHT),
         _Scale.of(_with_ends(series), y.log, HEIGHT - _BOTTOM, _TOP),
     )
+    if x.names:
+        scale_x = scale_x.over(-0.5, len(x.names) - 0.5)
     if equal:
         low, high = min(scale_x.low, scale_y.low), max(scale_x.high, scale_y.high)
         scale_x, scale_y = scale_x.over(low, high), scale_y.over(low, high)
@@ -75,7 +78,7 @@ def legend(colours: Mapping[str, int]) -> str:
 
 
 def _colour(k: int) -> str:
-    return f"var(--c{k % 6})"
+    return f"var(--c{k % 7})"
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ def _axes(sx: _Scale, sy: _Scale, x: Axis, y: Axis) -> str:
     for value in sx.ticks() if x.ticks else ():
         at = sx(value)
         parts.append(_line(at, _TOP, at, bottom, "grid") + _text(at, bottom + 17, _number(value), "middle"))
+    for k, name in enumerate(x.names):
+        parts.append(_text(sx(k), bottom + 17, name, "middle"))
     for value in sy.ticks() if y.ticks else ():
         at = sy(value)
         parts.append(_line(_LEFT, at, right, at, "grid") + _text(_LEFT - 6, at + 4, _number(value), "end"))

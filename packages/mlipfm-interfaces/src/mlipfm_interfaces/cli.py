@@ -1,7 +1,8 @@
 """The `mlipfm` command. Packages add commands by the entry-point group `mlipfm.commands`: a name and the `module:app` of a `typer.Typer`.
 
 An app whose only command bears the name of the entry point is mounted as that command (`mlipfm quickstart`), any other as a group
-(`mlipfm data label`). A plug-in that cannot be imported is listed as broken, with the reason, and disturbs nothing else.
+(`mlipfm data label`). An entry point `group.command` adds its app to the group of another package (`models.matrix`: `mlipfm models matrix`).
+A plug-in that cannot be imported is listed as broken, with the reason, and disturbs nothing else.
 
 Exit status: 0 done, 1 a defect of ours, 2 something the user can mend (one line on stderr), 130 interrupted. `--debug`, anywhere on the
 line, shows the traceback as well.
@@ -33,17 +34,18 @@ class _Commands(TyperGroup):
     """The root group: built-in commands and those of plug-ins, each imported when it is listed or run."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *plugins.names("commands")})
+        return sorted({*super().list_commands(ctx), *(name for name in plugins.names("commands") if "." not in name)})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
         if command is not None or cmd_name not in plugins.names("commands"):
             return command
-        try:
-            command = _mount(cmd_name, plugins.load("commands", cmd_name))
-        except PluginError as error:
-            command = _broken(cmd_name, error)
+        command = _loaded(cmd_name, cmd_name)
         self.add_command(command, cmd_name)
+        for full in plugins.names("commands"):
+            group, dot, name = full.partition(".")
+            if dot and group == cmd_name and hasattr(command, "add_command"):
+                command.add_command(_loaded(full, name), name)
         return command
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -59,6 +61,14 @@ class _Commands(TyperGroup):
             mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
             raise PluginError(f"no command is named {name!r}", mend=mend)
         return super().resolve_command(ctx, args)
+
+
+def _loaded(entry_point: str, name: str) -> Any:
+    """The command of an entry point, or one that says why it cannot be imported."""
+    try:
+        return _mount(name, plugins.load("commands", entry_point))
+    except PluginError as error:
+        return _broken(name, error)
 
 
 def _mount(name: str, app: Any) -> Any:

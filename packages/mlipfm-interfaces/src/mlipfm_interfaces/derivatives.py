@@ -1,4 +1,4 @@
-"""The one place where energies are differentiated: forces, stress, Hessian rows, Hessian-vector products.
+"""The one place where energies are differentiated: forces, stress, Hessian rows, Hessian-vector products, Born charges, response to a field.
 
 All functions use `torch.autograd.grad` and keep a graph only when asked. Signs: F = -dE/dr; stress = +(1/V) dE/dstrain; Hessian = +d2E/dr dr,
 so that a Hessian row is minus a row of the force Jacobian.
@@ -81,6 +81,35 @@ def jacobian_asymmetry(forces: Tensor, positions: Tensor) -> float:
     """||J - J^T|| / (2 ||J||) (Frobenius) of the force Jacobian: 0 for gradient forces, 0.707 for a random matrix (arXiv:2412.11569)."""
     jacobian = -hessian(forces, positions)
     return float((jacobian - jacobian.T).norm() / 2 / jacobian.norm().clamp_min(1e-300))
+
+
+def born_charges(dipole: Tensor, positions: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Z*[a, b] = d dipole_a / d r_b of each atom, [atoms, 3, 3] e, from dipoles [systems, 3] with the graph to `positions` [atoms, 3].
+
+    Systems do not interact, so three vector-Jacobian products serve all of them. Over the atoms of a system they add up to its charge times
+    the unit matrix if the dipole is one about a fixed point, and to zero if it moves with the atoms (`readouts.dipole`) or the system is neutral.
+    """
+    rows = []
+    for axis in range(3):
+        pick = torch.zeros_like(dipole)
+        pick[:, axis] = 1.0
+        rows.append(_vjp(dipole, positions, pick, create_graph, retain=True))
+    return torch.stack(rows, dim=1)
+
+
+def field_response(energy: Tensor, batch: Batch, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Dipole -dE/dF [systems, 3] e Å and polarizability -d2E/dF dF [systems, 3, 3] e² Å²/eV of energies [systems] in the external field F.
+
+    `batch` must come from `Batch.with_leaves(field=True)`, and `energy` must have been computed from it.
+    """
+    (slope,) = _grad(energy.sum(), [batch.external_field], True)
+    rows = []
+    for axis in range(3):
+        pick = torch.zeros_like(slope)
+        pick[:, axis] = -1.0
+        rows.append(_vjp(slope, batch.external_field, pick, create_graph, retain=True))
+    polarizability = torch.stack(rows, dim=1)
+    return (-slope, polarizability) if create_graph else (-slope.detach(), polarizability)
 
 
 def _grad(value: Tensor, leaves: list[Tensor], create_graph: bool) -> list[Tensor]:

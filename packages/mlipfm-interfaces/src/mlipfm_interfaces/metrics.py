@@ -198,6 +198,27 @@ def force_cosine(
     return measure(name, "1", lambda k: float(sums[k].sum() / max(counts[k].sum(), 1)), ok, groups, seed=seed)
 
 
+def rotation_error(
+    turned_back: Sequence[ArrayLike],
+    upright: Sequence[ArrayLike],
+    groups: Groups | None = None,
+    *,
+    name: str = "rotation error",
+    seed: int = 0,
+) -> Metric:
+    """How far forces are from turning with the system: mean |Q^-1 f(Q R) - f(R)| / mean |f(R)| over atoms and orientations Q; 0 is best.
+
+    Args:
+        turned_back: of each structure, forces in several orientations turned back to the first, [orientations, atoms, 3].
+        upright: of each structure, forces as it stands, [atoms, 3].
+    """
+    wanted = [np.broadcast_to(np.asarray(b, dtype=np.float64), np.shape(a)) for a, b in zip(turned_back, upright, strict=True)]
+    pairs, ok = _pairs(turned_back, wanted)
+    gaps = np.array([np.linalg.norm(a - b, axis=-1).sum() for a, b in pairs])
+    sizes = np.array([np.linalg.norm(b, axis=-1).sum() for _, b in pairs])
+    return measure(name, "1", lambda k: float(gaps[k].sum() / max(sizes[k].sum(), 1e-300)), ok, groups, seed=seed)
+
+
 def per_element(
     predicted: Sequence[ArrayLike],
     reference: Sequence[ArrayLike],

@@ -21,6 +21,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         "gives": ", ".join(spec["outputs"]),
         "forces": {"conservative": "minus the gradient of its energy", "direct": "a head of their own"}.get(spec["kind"], spec["kind"]),
         "depends also on": ", ".join(spec["conditions"]) or "nothing else",
+        "far apart": _separation(spec),
         "computes in": spec["dtype"],
         "licences of its data": ", ".join(licence or "not stated" for licence in licences) or "not stated",
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.get("versions", {}).items())),
@@ -31,6 +32,20 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         lines += ["## Training", "", "| setting | value |", "|---|---|"]
         lines += [f"| {_cell(key)} | `{_cell(value)}` |" for key, value in sorted(recipe.items()) if value not in (None, [], {})] + [""]
     return "\n".join(lines)
+
+
+def _separation(spec: Mapping[str, Any]) -> str:
+    """What is known of two systems out of each other's reach."""
+    reach = (
+        "no range is stated"
+        if spec.get("interaction_range") is None
+        else f"atoms {spec['interaction_range']:g} Å apart do not feel each other"
+    )
+    states = [name for name in ("total_charge", "spin_multiplicity") if name in spec["conditions"]]
+    if not states:
+        return reach
+    shared = f"except through {' and '.join(states)}, which are of the whole system"
+    return f"{reach}, {shared}: the rule `charge-stays-home` of its check has a figure"
 
 
 def _cell(value: Any) -> str:

@@ -64,6 +64,8 @@ _TABLE = [
     Quantity("lumo", (), "eV", "system", False, "energy of the lowest unoccupied orbital"),
     Quantity("bond_orders", (), "1", "pair", False, "bond order of each pair"),
     Quantity("shieldings", (), "ppm", "atom", False, "isotropic magnetic shielding of each nucleus"),
+    Quantity("noise", (3,), "Angstrom", "atom", False, "displacement that was added to each atom: what denoising predicts"),
+    Quantity("weight", (), "1", "system", False, "weight of a structure in training; structures without it count 1"),
 ]
 
 #: Every quantity by its key.

@@ -35,6 +35,7 @@ _FACTORS: dict[str, dict[str, float]] = {
         "eV/Angstrom": 1.0,
         "meV/Angstrom": 1e-3,
         "Hartree/bohr": HARTREE / BOHR,
+        "Hartree/Angstrom": HARTREE,
         "kcal/mol/Angstrom": KCAL_MOL,
         "kJ/mol/nm": KJ_MOL / 10,
     },

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .assembly import AssembledPotential
     from .backbones.density import Density, DensityConfig
+    from .backbones.escaip import Escaip, EscaipConfig
+    from .backbones.mace import Mace, MaceConfig
     from .backbones.painn import Painn, PainnConfig
-    from .builders import build_density, build_painn, build_potential
+    from .backbones.pet import Pet, PetConfig
+    from .builders import build_density, build_escaip, build_mace, build_painn, build_pet, build_potential
     from .configuration import AssemblyConfig
     from .transfer import TransferReport, transfer_weights
 
@@ -17,11 +20,20 @@ __all__ = [
     "AssemblyConfig",
     "Density",
     "DensityConfig",
+    "Escaip",
+    "EscaipConfig",
+    "Mace",
+    "MaceConfig",
     "Painn",
     "PainnConfig",
+    "Pet",
+    "PetConfig",
     "TransferReport",
     "build_density",
+    "build_escaip",
+    "build_mace",
     "build_painn",
+    "build_pet",
     "build_potential",
     "transfer_weights",
 ]
@@ -31,10 +43,19 @@ _HOMES = {
     "AssemblyConfig": "configuration",
     "Density": "backbones.density",
     "DensityConfig": "backbones.density",
+    "Escaip": "backbones.escaip",
+    "EscaipConfig": "backbones.escaip",
+    "Mace": "backbones.mace",
+    "MaceConfig": "backbones.mace",
     "Painn": "backbones.painn",
     "PainnConfig": "backbones.painn",
+    "Pet": "backbones.pet",
+    "PetConfig": "backbones.pet",
     "build_density": "builders",
+    "build_escaip": "builders",
+    "build_mace": "builders",
     "build_painn": "builders",
+    "build_pet": "builders",
     "build_potential": "builders",
     "TransferReport": "transfer",
     "transfer_weights": "transfer",

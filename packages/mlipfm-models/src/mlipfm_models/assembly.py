@@ -16,17 +16,19 @@ from mlipfm_interfaces.quantities import quantity
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
-from .conditioning import Conditioning
+from .conditioning import CONDITIONS, Conditioning
 from .configuration import AssemblyConfig
+from .head_kinds import check_heads, parts_of
 from .heads import Heads
 from .initial import built, initialise
+from .neighbor_shape import neighbor_shapes
+from .readouts import field_energy, read_out
 from .references import References
 from .short_range import Repulsion
 
 CONSERVATIVE = ("energy", "forces", "stress", "atomic_energies", "hessian_rows", "hvp")
 DIRECT = ("energy", "forces", "atomic_energies", "hessian_rows", "hvp")
 SECOND_DERIVATIVES = ("hessian_rows", "hvp")
-
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -42,23 +44,27 @@ class AssembledPotential(Potential):
     def __init__(self, plugin: str, backbone: Backbone, config: AssemblyConfig) -> None:
         super().__init__()
         elements, direct = config.atomic_numbers, config.forces == "direct"
+        check_heads(config.heads, config.conditions, config.forces, backbone.provides, elements, plugin)
         self.plugin, self.config = plugin, resolved(config)
         self.scale = config.scale
         self.references = References(elements, config.levels, config.references)
         dtype, c = DTYPES[config.dtype], backbone.channels
-        self.conditioning = built(lambda: Conditioning(c, len(elements), len(config.levels), config.conditions), dtype)
+        embedded = [name for name in config.conditions if name in CONDITIONS]
+        self.conditioning = built(lambda: Conditioning(c, len(elements), len(config.levels), embedded), dtype)
         self.backbone = backbone
         self.short_range = Repulsion(backbone.graph) if config.short_range == "zbl" else None
-        self.heads = built(lambda: Heads(c, direct), dtype)
+        stacked = len(config.levels) if config.level_readout == "stacked" else None
+        self.heads = built(lambda: Heads(c, direct, parts_of(config.heads), stacked), dtype)
         self.spec = PotentialSpec(
             elements=elements,
             levels=config.levels,
-            outputs=DIRECT if direct else CONSERVATIVE,
+            outputs=(*(DIRECT if direct else CONSERVATIVE), *config.heads, *(("born_charges",) if "dipole" in config.heads else ())),
             graphs=(backbone.graph,),
             kind=config.forces,
             conditions=config.conditions,
             dtype=config.dtype,
             interaction_range=backbone.interaction_range,
+            invariant=backbone.invariant,
         )
         initialise(self, self.parameter_roles(), config.seed)
 
@@ -98,26 +104,37 @@ class AssembledPotential(Potential):
         self.config["references"] = self.config["references"] | {level: dict(energies)}
 
     def _needs_leaves(self, outputs: Sequence[str]) -> bool:
-        derived = SECOND_DERIVATIVES if self.spec.kind == "direct" else ("forces", "stress", *SECOND_DERIVATIVES)
+        derived = ("born_charges", *SECOND_DERIVATIVES, *(() if self.spec.kind == "direct" else ("forces", "stress")))
         return any(key in outputs for key in derived)
 
     def _predict(self, batch: Batch, outputs: Sequence[str], create_graph: bool) -> Prediction:
         level = self.level_index(batch)
         reference = self.references(batch.atomic_numbers, level[batch.system])
         s, v = self.backbone(self.conditioning(self.references.element_rows(batch.atomic_numbers), level, batch), batch)
-        raw = self.heads(s, v)
-        atomic = raw["energy"].to(torch.float64) * self.scale
-        if self.short_range is not None:
-            atomic = atomic + self.short_range(batch)
+        shapes = neighbor_shapes(batch, self.backbone.graph) if self.heads.reads_shapes else None
+        raw = self.heads(s, v, level[batch.system], shapes)
+        atomic = self._atomic(raw, batch)
         made = {
             "energy": batch.sum_per_system(atomic) + batch.sum_per_system(reference),
             "atomic_energies": atomic + reference,
         }
         if "forces" in raw:
             made["forces"] = raw["forces"].to(torch.float64) * self.scale
+        heads, has_field = self.config["heads"], "external_field" in self.spec.conditions
+        asked = [key for key in heads if key in outputs or (key == "dipole" and "born_charges" in outputs)]
+        made |= {key: read_out(key, raw, batch, heads, has_field) for key in asked}
         made |= _derived(made, batch, outputs, create_graph)
         tie = _tie(raw, outputs) if torch.is_grad_enabled() else None
         return Prediction({key: _tied(made[key], tie) for key in outputs}, self.spec.kind, _features(s, v, raw["last_layer"], tie))
+
+    def _atomic(self, raw: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """[atoms] float64, eV: share of each atom in the energy, without its reference."""
+        atomic = raw["energy"].to(torch.float64) * self.scale
+        if self.short_range is not None:
+            atomic = atomic + self.short_range(batch)
+        if "external_field" in self.spec.conditions:
+            atomic = atomic + field_energy(raw, batch, self.config["heads"])
+        return atomic
 
 
 def resolved(config: AssemblyConfig) -> dict[str, Any]:
@@ -127,9 +144,11 @@ def resolved(config: AssemblyConfig) -> dict[str, Any]:
 
 
 def _derived(made: Mapping[str, Tensor], batch: Batch, outputs: Sequence[str], create_graph: bool) -> dict[str, Tensor]:
-    """Everything that is a derivative: forces and stress of conservative models, second derivatives of all."""
+    """Everything that is a derivative: forces and stress of conservative models, Born charges and second derivatives of all."""
     second = [key for key in SECOND_DERIVATIVES if key in outputs]
     new: dict[str, Tensor] = {}
+    if "born_charges" in outputs:
+        new["born_charges"] = derivatives.born_charges(made["dipole"], batch.positions, create_graph=create_graph)
     if "forces" not in made and (second or "forces" in outputs or "stress" in outputs):
         keep = create_graph or bool(second)
         new["forces"], stress = derivatives.forces_and_stress(made["energy"], batch, stress="stress" in outputs, create_graph=keep)
@@ -148,11 +167,9 @@ def _derived(made: Mapping[str, Tensor], batch: Batch, outputs: Sequence[str], c
 
 def _tie(raw: Mapping[str, Tensor], outputs: Sequence[str]) -> Tensor | None:
     """Zero times the heads that were not asked: their parameters then get a zero gradient instead of none."""
-    idle = []
+    idle = [value.sum() for key, value in raw.items() if key not in (*outputs, "energy", "last_layer")]
     if "energy" not in outputs and "atomic_energies" not in outputs:
         idle.append(raw["energy"].sum())
-    if "forces" in raw and "forces" not in outputs:
-        idle.append(raw["forces"].sum())
     return sum(idle[1:], idle[0]) * 0.0 if idle else None
 
 

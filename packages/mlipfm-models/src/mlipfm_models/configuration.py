@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import RecipeError
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from mlipfm_interfaces.quantities import QUANTITIES
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from .conditioning import CONDITIONS
+from .head_kinds import HEADS, NO_HEAD
+from .head_kinds import Positive as Positive
 
 C = TypeVar("C")
 
-#: A finite number above zero.
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: What a model may be conditioned on. The field is no part of the features: it acts on the dipole (`readouts.field_energy`).
+KNOWN_CONDITIONS = (*CONDITIONS, "external_field")
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,10 @@ class AssemblyConfig:
         elements: symbols (atomic numbers are accepted); others are refused.
         levels: ids of the levels of theory.
         backbone: options of the backbone.
-        conditions: any of `total_charge`, `spin_multiplicity`.
+        conditions: any of `total_charge`, `spin_multiplicity`, `external_field` (needs the head `dipole`).
         forces: `conservative` (minus the gradient of the energy) or `direct` (a head of their own).
+        heads: quantity -> options of its head, see `head_kinds`: `{"dipole": {}, "charges": {}, "band_gap": {"shift": 2.0, "scale": 0.5}}`.
+        level_readout: of the energy, `shared` by all levels (they differ by their embedding), or `stacked`: one for each level, in one parameter.
         short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`short_range.py`); conservative models only.
         dtype: in which the network computes.
         scale: eV; one factor for energies and forces, best the root-mean-square force component of the training data in eV/Å.
@@ -41,6 +46,8 @@ class AssemblyConfig:
     backbone: dict[str, Any] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
     forces: Literal["conservative", "direct"] = "conservative"
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    level_readout: Literal["shared", "stacked"] = "shared"
     short_range: Literal["none", "zbl"] = "none"
     dtype: Literal["float32", "float64"] = "float32"
     scale: Positive = 1.0
@@ -92,12 +99,21 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
             where=f"{where}.short_range",
             mend="use conservative forces",
         )
-    _members(config.conditions, CONDITIONS, f"{where}.conditions")
+    _members(config.conditions, KNOWN_CONDITIONS, f"{where}.conditions")
     _members(config.references, config.levels, f"{where}.references")
     for level in config.references.values():
         for name in level:
             number(name)
-    return config
+    return replace(config, heads=_heads(config.heads, f"{where}.heads"))
+
+
+def _heads(heads: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, dict[str, Any]]:
+    """Options of every head with all defaults, in the order of the table of quantities."""
+    for name in heads:
+        if name in NO_HEAD:
+            raise RecipeError(f"there is no head {name!r}: {NO_HEAD[name]}", where=where)
+    _members(heads, HEADS, where)
+    return {key: asdict(parse(HEADS[key].options, heads[key], f"{where}.{key}")) for key in QUANTITIES if key in heads}
 
 
 def _members(given: Any, known: Any, where: str) -> None:

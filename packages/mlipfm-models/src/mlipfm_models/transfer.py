@@ -5,7 +5,7 @@ Rows of tables belong to elements and levels, not to positions in a table: they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,14 @@ from mlipfm_interfaces.errors import LevelError, RecipeError
 from mlipfm_interfaces.potential import Potential
 from torch import Tensor
 
+from .head_kinds import HEADS, parts_of
+
 if TYPE_CHECKING:
     from .assembly import AssembledPotential
 
 ELEMENTS, LEVELS = "conditioning.element.weight", "conditioning.level.weight"
+#: Readouts of levels, if they are stacked.
+READOUTS = ("heads.energy.outer.weight", "heads.energy.outer.bias")
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,22 @@ def transfer_weights(source: Potential, target: Potential, level_starts: Mapping
     """
     old, new = _assembled(source), _assembled(target)
     _check_backbones(old, new)
+    _check_heads(old, new)
     theirs, ours = dict(old.named_parameters()), dict(new.named_parameters())
-    linear, factor = {f"heads.{name}" for name in new.heads.last_layers()}, old.scale / new.scale
-    copied = [name for name in ours if name in theirs and name not in (ELEMENTS, LEVELS)]
+    factors = {f"heads.{name}": _factors(old, new, key, ours[f"heads.{name}"]) for name, key in new.heads.last_layers().items()}
+    tables = (LEVELS, *(READOUTS if new.config["level_readout"] == "stacked" else ()))
+    copied = [name for name in ours if name in theirs and name not in (ELEMENTS, *tables)]
     for name in copied:
-        ours[name].copy_(theirs[name] * factor if name in linear else theirs[name])
+        ours[name].copy_(theirs[name] * factors[name] if name in factors else theirs[name])
     dropped = [name for name in theirs if name not in ours]
     fresh = [name for name in ours if name not in theirs]
-    for rows in (
-        _elements(old, new, ours[ELEMENTS], theirs[ELEMENTS]),
-        _levels(old, new, ours[LEVELS], theirs[LEVELS], level_starts or {}),
-    ):
-        copied, dropped, fresh = copied + rows.copied, dropped + rows.dropped, fresh + rows.fresh
+    parts = [_elements(old, new, ours[ELEMENTS], theirs[ELEMENTS])]
+    for table in tables:
+        rows = theirs[table].expand(len(old.spec.levels), *theirs[table].shape[1:])  # a shared readout is that of every level
+        rows = rows * factors[table] if table in factors else rows
+        parts.append(_levels(table, old.spec.levels, new.spec.levels, ours[table], rows, level_starts or {}))
+    for rows_of in parts:
+        copied, dropped, fresh = copied + rows_of.copied, dropped + rows_of.dropped, fresh + rows_of.fresh
     for name in new.conditioning.electronic.keys() - old.conditioning.electronic.keys():
         new.conditioning.electronic[name].unknown.weight.zero_()  # type: ignore[union-attr,operator]  # an ElectronicEmbedding
     for level in set(new.spec.levels) & set(old.spec.levels):
@@ -86,23 +94,55 @@ def _elements(old: AssembledPotential, new: AssembledPotential, ours: Tensor, th
     return _Rows(*([f"{ELEMENTS}[{symbol(z)}]" for z in part] for part in parts))
 
 
-def _levels(old: AssembledPotential, new: AssembledPotential, ours: Tensor, theirs: Tensor, starts: Mapping[str, str]) -> _Rows:
-    a, b = old.spec.levels, new.spec.levels
+def _levels(table: str, a: Sequence[str], b: Sequence[str], ours: Tensor, theirs: Tensor, starts: Mapping[str, str]) -> _Rows:
+    """Rows of levels `b` in `ours`, of levels `a` in `theirs`."""
     for level, origin in starts.items():
         if level not in b or origin not in a:
             raise LevelError(
                 f"level {level!r} cannot start from {origin!r}", mend=f"the target has {', '.join(b)}; the source has {', '.join(a)}"
             )
-    rows = _Rows([], [f"{LEVELS}[{level}]" for level in a if level not in b], [])
+    rows = _Rows([], [f"{table}[{level}]" for level in a if level not in b], [])
     known = {level: level for level in a} | dict(starts)
     for k, level in enumerate(b):
         start = known.get(level)
         ours[k] = (theirs.mean(dim=0) if start is None else theirs[a.index(start)]).to(ours.dtype)
         if start == level:
-            rows.copied.append(f"{LEVELS}[{level}]")
+            rows.copied.append(f"{table}[{level}]")
         else:
-            rows.fresh.append(f"{LEVELS}[{level}] from {start or 'the mean of the known'}")
+            rows.fresh.append(f"{table}[{level}] from {start or 'the mean of the known'}")
     return rows
+
+
+def _factors(old: AssembledPotential, new: AssembledPotential, output: str, parameter: Tensor) -> Tensor:
+    """[rows, 1] or [rows]: what each row of a last layer is multiplied by, so that the output keeps its unit. Of pairs the second number has none."""
+    factors = torch.full_like(parameter[:, :1] if parameter.ndim == 2 else parameter, _scale(old, output) / _scale(new, output))
+    if output in new.heads.parts and parts_of(new.config["heads"])[output] == "pair":
+        factors[1] = 1.0
+    return factors
+
+
+def _scale(potential: AssembledPotential, output: str) -> float:
+    """By what an output of the heads is multiplied: its own scale, or that of the model."""
+    own = potential.config["heads"].get(output, {}).get("scale", 1.0) if output in HEADS else potential.scale
+    return float(own)
+
+
+def _check_heads(old: AssembledPotential, new: AssembledPotential) -> None:
+    """Refuse what no copied weight can keep."""
+    if old.config["level_readout"] == "stacked" and new.config["level_readout"] == "shared":
+        raise RecipeError(
+            "readouts of several levels cannot become one",
+            where="level_readout",
+            mend="keep `level_readout: stacked` and name fewer levels",
+        )
+    for key in old.config["heads"].keys() & new.config["heads"].keys():
+        a, b = (potential.config["heads"][key].get("shift") for potential in (old, new))
+        if a != b:
+            raise RecipeError(
+                f"the head {key!r} has the shift {b}, the source has {a}",
+                where="heads",
+                mend="use the source's, its weights mean nothing else",
+            )
 
 
 def _assembled(potential: Potential) -> AssembledPotential:
@@ -116,6 +156,9 @@ def _assembled(potential: Potential) -> AssembledPotential:
 def _check_backbones(old: AssembledPotential, new: AssembledPotential) -> None:
     if old.plugin != new.plugin:
         raise RecipeError(f"a {new.plugin!r} model cannot take over the weights of a {old.plugin!r} model")
+    if old.backbone.element_resolved and old.spec.elements != new.spec.elements:
+        names = ", ".join(symbol(z) for z in old.spec.elements)
+        raise RecipeError(f"a {old.plugin!r} model has parameters for each element and cannot learn others than {names}", where="elements")
     a, b = old.config["backbone"], new.config["backbone"]
     different = [f"{key} is {b.get(key)}, the source has {a.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
     if different:

@@ -18,6 +18,9 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder; if it holds a run of this recipe, that is continued")] = Path("run"),
     report: Annotated[bool, typer.Option("--report", help="Run preflight, say what would happen, and stop before step 0")] = False,
+    fit_costs: Annotated[
+        Path | None, typer.Option(help="Measure steps, write the recipe with the fitted cost model (data.cost) to this file, and stop")
+    ] = None,
     example: Annotated[bool, typer.Option("--example", help="Print an example recipe with every key and stop")] = False,
 ) -> None:
     """Train a potential; resume by running the same command again.
@@ -26,11 +29,15 @@ def train(
     """
     from . import train_command
 
-    if example and (recipe is not None or overrides):
+    if example and (recipe is not None or overrides or fit_costs is not None):
         raise typer.BadParameter("`--example` takes no recipe and no changes; write it to a file and give changes when you train")
     if example:
         typer.echo(train_command.EXAMPLE, nl=False)
     elif recipe is None:
         raise typer.BadParameter("give a recipe; `mlipfm train --example > recipe.yaml` writes one to start from")
+    elif fit_costs is not None:
+        if report:
+            raise typer.BadParameter("give `--report` or `--fit-costs`, not both")
+        train_command.write_fitted(recipe, overrides or [], fit_costs)
     else:
         train_command.run(recipe, overrides or [], out, report)

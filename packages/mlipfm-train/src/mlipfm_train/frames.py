@@ -8,6 +8,7 @@ from typing import overload
 
 import numpy as np
 from mlipfm_data.batches import edge_costs
+from mlipfm_data.costs import CostModel
 from mlipfm_data.store import Store
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
 from mlipfm_interfaces.seeds import stream
@@ -15,6 +16,7 @@ from mlipfm_interfaces.structure import Structure
 
 #: Up to this many structures every cost is counted; beyond it, costs are interpolated in the number of atoms from a sample of this size.
 COUNTED = 20_000
+PLAIN = CostModel()
 
 
 class Frames(Sequence[Structure]):
@@ -58,14 +60,19 @@ class Frames(Sequence[Structure]):
         counts = [store.natoms for store in self.stores]
         return np.array([counts[k][i] for k, i in self._place], dtype=np.int64)
 
+    @property
+    def set_of(self) -> np.ndarray:
+        """[structures] int64, place of each one's store among the paths."""
+        return np.array([k for k, _ in self._place], dtype=np.int64)
 
-def frame_costs(frames: Sequence[Structure], cutoff: float, seed: int = 0) -> np.ndarray:
-    """[structures] cost of each, atoms + 0.1 pairs within `cutoff` Å: counted, or for large sets interpolated in the number of atoms."""
+
+def frame_costs(frames: Sequence[Structure], cutoff: float, seed: int = 0, model: CostModel = PLAIN) -> np.ndarray:
+    """[structures] cost of each by its atoms and pairs within `cutoff` Å: counted, or for large sets interpolated in the number of atoms."""
     if len(frames) <= COUNTED or not isinstance(frames, Frames):
-        return edge_costs(frames, cutoff)
+        return edge_costs(frames, cutoff, model.per_atom, model.per_edge)
     atoms = frames.natoms
     sample = np.sort(stream(seed, "costs").choice(len(frames), COUNTED, replace=False))
-    costs = edge_costs((frames[int(k)] for k in sample), cutoff)
+    costs = edge_costs((frames[int(k)] for k in sample), cutoff, model.per_atom, model.per_edge)
     sizes = np.unique(atoms[sample])
     return np.interp(atoms, sizes, [costs[atoms[sample] == n].mean() for n in sizes])
 

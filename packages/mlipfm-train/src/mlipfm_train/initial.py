@@ -13,6 +13,7 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 
+from .head_scales import with_scales
 from .recipe import Recipe
 from .survey import Survey, mean_neighbors
 
@@ -30,7 +31,8 @@ class Start:
 def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> Start:
     """Random weights. What the recipe leaves open comes from the data: elements, levels, references, energy scale and mean number of neighbours.
 
-    A potential plug-in that is trained from scratch accepts the keys `elements`, `levels`, `references`, `scale`, `dtype` and `seed`.
+    A potential plug-in that is trained from scratch accepts the keys `elements`, `levels`, `references`, `scale`, `dtype` and `seed`; its heads, if
+    it has any, the options `scale` and `shift` (see `head_scales`).
     """
     name = recipe.potential.name
     assert name is not None  # a recipe has a name or init_from
@@ -44,6 +46,8 @@ def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> S
     if facts.rms_force > 0:
         from_data["scale"] = facts.rms_force
     config = from_data | recipe.potential.options
+    if isinstance(config.get("heads"), dict):
+        config["heads"] = with_scales(config["heads"], frames, config["elements"], recipe.seed)
     potential = build(name, config)
     if "mean_neighbors" in potential.config.get("backbone", {}) and "mean_neighbors" not in recipe.potential.options.get("backbone", {}):
         counted = mean_neighbors(frames, potential.spec.graphs[0].cutoff, recipe.seed)

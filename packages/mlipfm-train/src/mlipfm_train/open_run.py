@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mlipfm_data.costs import CostModel
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_interfaces.files import atomic_write, lock
@@ -80,7 +81,8 @@ def open_run(
             start = _start(recipe, train, valid, made, potential, report)
             extra = {"recipe": recipe.model_dump(mode="json"), "licences": report.facts.get("licences", [])}
         spec = start.potential.spec
-        context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size)
+        cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
+        context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost)
         fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
         step = Step(start.potential.train(), made)
         events = EventLog(folder / "events.jsonl" if chief else None, list(listeners))
@@ -94,8 +96,9 @@ def open_run(
             weight_rule=weight_rule,
             exported=copy.deepcopy(start.potential).to(strategy.device).eval(),
             events=events,
+            train=train,
             valid=valid,
-            valid_runs=in_budget(frame_costs(valid, spec.graphs[0].cutoff), recipe.data.budget) if len(valid) else [],
+            valid_runs=in_budget(frame_costs(valid, context.cutoff, model=cost), recipe.data.budget - cost.per_batch) if len(valid) else [],
             valid_groups=[s.provenance.group or k for k, s in enumerate(valid)],
             extra=extra,
         )
@@ -166,6 +169,8 @@ def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | 
         run.begin(-1)
         time_step(run.step, run.collate(run.source.next_batch(None), 0), run.recipe.steps, report)
         run.source.load_state_dict(state)
+    for line in getattr(run.source, "describe", list)():
+        report.say(line)
     for line in report.lines if say is not None else []:
         say(line)  # type: ignore[misc]  # not None, see above
     if run.strategy.rank == 0:

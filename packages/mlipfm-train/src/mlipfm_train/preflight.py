@@ -99,6 +99,8 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
             report.say(
                 f"{count} of {facts.n} structures {words}, which this potential does not see (its conditions: {', '.join(spec.conditions) or 'none'})"
             )
+    if not spec.invariant and all(getattr(objective, "augment", "none") == "none" for objective in objectives.values()):
+        report.say("this potential does not know rotations, and no objective shows them: set `augment: rotations` in the objective")
     numbers = sum(p.numel() for p in potential.parameters() if p.requires_grad)
     auxiliary = sum(p.numel() for o in objectives.values() if o.module is not None for p in o.module.parameters())
     more = f" and {auxiliary:,} auxiliary ones that are not exported" if auxiliary else ""

@@ -59,19 +59,41 @@ class PotentialChoice(BaseModel):
         return dict(self.model_extra or {})
 
 
+class Cost(_Document):
+    """Cost of a batch: `batch` + `atom` x its atoms + `edge` x its ordered neighbour pairs within the cutoff. Any unit; `mlipfm train RECIPE
+    --fit-costs FILE` measures steps, fits it in milliseconds and writes it into a recipe.
+
+    Attributes:
+        error: median relative error of the fit; null for a cost that was chosen.
+    """
+
+    atom: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    edge: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    batch: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    error: float | None = None
+
+    @model_validator(mode="after")
+    def _something_costs(self) -> Cost:
+        if self.atom + self.edge == 0:
+            raise ValueError("an atom or an edge must cost something")
+        return self
+
+
 class Data(_Document):
     """Where structures come from.
 
     Attributes:
         train: stores to train on. valid: held-out stores (may be empty: then nothing is validated and no best model is kept).
-        budget: cost of one batch of one process, where a structure costs its atoms + 0.1 x its neighbour pairs.
+        budget: cost of one batch of one process.
+        cost: what a batch costs; by default a structure costs its atoms + 0.1 x its neighbour pairs.
         levels: train on these levels of theory only; empty: on all.
-        source: plug-in that yields the batches.
+        source: plug-in that yields the batches. Options of `store`: `temperature` or `ratios` mix the training stores, see `sources.StoreSource`.
     """
 
     train: list[str] = Field(default_factory=list)
     valid: list[str] = Field(default_factory=list)
     budget: float = Field(default=500.0, gt=0)
+    cost: Cost = Cost()
     levels: list[str] = Field(default_factory=list)
     source: Named = Named(name="store")
 
@@ -210,8 +232,8 @@ def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """`key: old -> new` for every key, dotted, in which two recipes differ."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     keys = list(dict.fromkeys([*before, *after]))
-    missing = "(not set)"
-    return [f"{k}: {before.get(k, missing)} -> {after.get(k, missing)}" for k in keys if before.get(k, missing) != after.get(k, missing)]
+    missing = "(not set)"  # what is not set and what is null are the same: an option that came later has that default
+    return [f"{k}: {before.get(k, missing)} -> {after.get(k, missing)}" for k in keys if before.get(k) != after.get(k)]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

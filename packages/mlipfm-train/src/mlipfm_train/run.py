@@ -25,7 +25,7 @@ from .events import EventLog
 from .recipe import Recipe
 from .step import Step
 from .training_state import save_state
-from .validation import score, validation_errors, validation_metrics
+from .validation import score, validated, validation_errors, validation_metrics
 from .views import StepBatch, collate_step
 
 
@@ -52,7 +52,7 @@ class Run:
 
     Attributes:
         exported: a whole copy of the potential, for validation, export and Sources that simulate; `step.potential` may be sharded.
-        valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
+        train: training structures. valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
         extra: what goes into the manifest of model checkpoints.
     """
 
@@ -64,6 +64,7 @@ class Run:
     weight_rule: Any
     exported: Potential
     events: EventLog
+    train: Sequence[Structure]
     valid: Sequence[Structure]
     valid_runs: list[slice]
     valid_groups: list[str | int]
@@ -129,8 +130,7 @@ class Run:
             return
         self._load(self._weights())
         mine = self.valid_runs[self.strategy.rank :: self.strategy.world_size]
-        keys = [key for key in self.step.outputs if key in ("energy", "forces", "stress")]
-        errors = self.strategy.collect(validation_errors(self.exported, self.valid, mine, keys))
+        errors = self.strategy.collect(validation_errors(self.exported, self.valid, mine, validated(self.step.outputs)))
         self.metrics = validation_metrics({k: v for part in errors for k, v in part.items()}, self.valid_groups)
         if not self.metrics:
             return

@@ -27,7 +27,8 @@ potential:
 data:
   train: [train-store]
   valid: [valid-store]
-  budget: 500            # cost of a batch: atoms + 0.1 x neighbour pairs
+  budget: 500            # cost of a batch: atoms + 0.1 x neighbour pairs; `--fit-costs` measures what steps really cost
+  # source: {name: store, temperature: 2.0}   # several stores mixed by size^(1/2), or ratios: [3, 1]
 objectives:
 - {name: energy-force, energy_weight: 1.0, forces_weight: 10.0}
 optimizer: {lr: 1.0e-3, weight_decay: 0.01, clip: 10.0}
@@ -40,6 +41,21 @@ strategy: {name: single}   # ddp or fsdp2 under torchrun
 dtype: float32
 tracking: {mlflow: null}   # for instance sqlite:///mlflow.db
 """
+
+
+def write_fitted(recipe_path: Path, overrides: list[str], out: Path) -> None:
+    """Fit the cost model to measured steps and write the recipe that holds it."""
+    from mlipfm_interfaces.files import atomic_write
+
+    from .recipe import dump_recipe
+    from .step_costs import fit_costs
+
+    fitted, fit = fit_costs(load_recipe(recipe_path, overrides))
+    cost = fitted.data.cost
+    atomic_write(out, dump_recipe(fitted).encode())
+    typer.echo(f"a step costs {cost.batch:g} ms + {cost.atom:g} ms per atom + {cost.edge:g} ms per neighbour pair")
+    typer.echo(f"({fit.n} batches measured, median error {100 * fit.error:.1f} %; budget {fitted.data.budget:g} ms)")
+    typer.echo(f"recipe: {out}")
 
 
 def run(recipe_path: Path, overrides: list[str], out: Path, report: bool) -> FitResult | None:

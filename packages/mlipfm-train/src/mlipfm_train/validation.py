@@ -8,16 +8,22 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.metrics import Metric, mae
 from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.quantities import QUANTITIES, quantity
 from mlipfm_interfaces.structure import Structure
 
 Errors = dict[int, dict[str, np.ndarray]]
 
-#: What can be validated: key, name of the figure, unit, factor to it.
+#: What is validated first: key, name of the figure, unit, factor to it. Other quantities of systems and atoms follow in their own units.
 FIGURES = (
     ("forces", "force MAE", "meV/A", 1000.0),
     ("energy", "energy MAE", "meV/atom", 1000.0),
     ("stress", "stress MAE", "meV/A^3", 1000.0),
 )
+
+
+def validated(outputs: Sequence[str]) -> list[str]:
+    """Those of `outputs` that have a figure."""
+    return [key for key in outputs if quantity(key).layout in ("system", "atom")]
 
 
 def validation_errors(potential: Potential, frames: Sequence[Structure], runs: Sequence[slice], outputs: Sequence[str]) -> Errors:
@@ -35,7 +41,9 @@ def validation_errors(potential: Potential, frames: Sequence[Structure], runs: S
 def validation_metrics(errors: Errors, groups: Sequence[Any]) -> list[Metric]:
     """Mean absolute errors with 95 % intervals over groups; `groups` has one entry per structure."""
     metrics = []
-    for key, name, unit, factor in FIGURES:
+    named = {key for key, *_ in FIGURES}
+    others = [(q.key, f"{q.key} MAE", q.unit, 1.0) for q in QUANTITIES.values() if q.key not in named]
+    for key, name, unit, factor in (*FIGURES, *others):
         having = [k for k in sorted(errors) if key in errors[k]]
         if having:
             scaled = [factor * errors[k][key] for k in having]

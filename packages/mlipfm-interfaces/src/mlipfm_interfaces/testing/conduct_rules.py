@@ -16,7 +16,7 @@ from mlipfm_interfaces import plugins
 from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.elements import N_ELEMENTS, symbol
 from mlipfm_interfaces.errors import LevelError, PropertyNotAvailableError, UnknownElementError
-from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.potential import Potential, Prediction, evaluate
 from mlipfm_interfaces.quantities import QUANTITIES, quantity
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import canonical_level
@@ -26,6 +26,9 @@ from .rules import HELD, Rule, Verdict, refused, require, rule, same
 from .structures import atoms, rattled
 
 RULES: list[Rule[Potential]] = []
+
+#: Quantities that periodic systems do not have: which image of an atom counts would be arbitrary.
+FREE_ONLY = ("dipole", "quadrupole", "born_charges")
 
 
 def _at_level(potential: Potential, structures: list[Structure]) -> list[Structure]:
@@ -197,12 +200,24 @@ def _levels(potential: Potential) -> Verdict | None:
 def _outputs(potential: Potential) -> None:
     spec = potential.spec
     require(spec.kind in ("conservative", "direct"), f"kind must be conservative or direct, got {spec.kind!r}")
-    systems = [_with_probes(s) for s in (crystal_of(potential, 3), crystal_of(potential, 2, seed=9))]
-    batch = _collated(potential, systems)
+    crystals = [crystal_of(potential, 3), crystal_of(potential, 2, seed=9)]
+    free = [s.replace(cell=np.zeros((3, 3)), pbc=np.zeros(3, dtype=bool)) for s in crystals]
+    outputs = tuple(key for key in spec.outputs if key not in FREE_ONLY)
+    batch = _collated(potential, [_with_probes(s) for s in crystals])
+    prediction = potential.eval()(batch, outputs)
+    _check_values(potential, prediction, outputs)
+    if own := tuple(key for key in spec.outputs if key in FREE_ONLY):
+        _check_values(potential, potential(_collated(potential, free), own), own)
+    if {"energy", "atomic_energies"} <= set(spec.outputs):
+        total = batch.sum_per_system(prediction["atomic_energies"])
+        same("energies and the sums of atomic energies", prediction["energy"].detach(), total.detach(), 1e-9)
+
+
+def _check_values(potential: Potential, prediction: Prediction, outputs: tuple[str, ...]) -> None:
+    """Kind, shapes and finiteness of an answer for systems of three and two atoms."""
     counts = {"system": 2, "atom": 5}
-    prediction = potential.eval()(batch, spec.outputs)
-    require(prediction.kind == spec.kind, f"states kind {spec.kind}, predicts kind {prediction.kind}")
-    for key in spec.outputs:
+    require(prediction.kind == potential.spec.kind, f"states kind {potential.spec.kind}, predicts kind {prediction.kind}")
+    for key in outputs:
         kind = quantity(key)
         require(key in prediction.values, f"states {key!r} but does not give it")
         value = prediction[key]
@@ -212,9 +227,6 @@ def _outputs(potential: Potential) -> None:
             require(tuple(value.shape) == want, f"{key} must have shape {list(want)}, got {list(value.shape)}")
         elif kind.layout == "probe":
             require(tuple(value.shape) == (2, 5, 3), f"{key} must have shape [probes, atoms, 3] = [2, 5, 3], got {list(value.shape)}")
-    if {"energy", "atomic_energies"} <= set(spec.outputs):
-        total = batch.sum_per_system(prediction["atomic_energies"])
-        same("energies and the sums of atomic energies", prediction["energy"].detach(), total.detach(), 1e-9)
 
 
 def _with_probes(s: Structure) -> Structure:

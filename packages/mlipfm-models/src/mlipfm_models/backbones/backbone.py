@@ -16,11 +16,17 @@ class Backbone(nn.Module, ABC):
         channels: width of the scalars it takes and gives.
         graph: the neighbour view it reads.
         interaction_range: Å, beyond which no information travels; None if unlimited.
+        provides: of `scalars`, `vectors`: what heads may ask of it. Without vectors it gives some of no channels, [atoms, 3, 0].
+        invariant: False for an unconstrained backbone, whose scalars and vectors turn with the system only approximately.
+        element_resolved: whether it is built with (config, elements), because it has parameters for each element.
     """
 
     channels: int
     graph: GraphSpec
     interaction_range: float | None
+    provides: tuple[str, ...] = ("scalars", "vectors")
+    invariant: bool = True
+    element_resolved: bool = False
 
     @abstractmethod
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
@@ -27,6 +27,7 @@ from torch.nn.functional import silu
 
 from ..configuration import Positive
 from .backbone import Backbone
+from .harmonics import harmonics_table
 from .radial import envelope
 
 
@@ -58,39 +59,6 @@ def radial_basis(r: Tensor, config: DensityConfig) -> Tensor:
     n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)
     bessel = torch.sin(x * (n * math.pi)) * (math.sqrt(2.0 / config.cutoff) / r)
     return torch.cat([bessel, torch.ones_like(r)], dim=-1) * (envelope(x) * config.mean_neighbors**-0.5)
-
-
-_S3, _S38, _S58, _S15 = math.sqrt(3), math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(15)
-
-#: Real spherical harmonics as homogeneous polynomials: degree -> one {monomial: coefficient} for each m. Degree 1 is x, y, z.
-#: Normalised so that sum_m Y_lm(u) Y_lm(v) = P_l(u v), the Legendre polynomial (addition theorem).
-HARMONICS: tuple[tuple[dict[str, float], ...], ...] = (
-    ({"": 1.0},),
-    ({"x": 1.0}, {"y": 1.0}, {"z": 1.0}),
-    ({"xy": _S3}, {"yz": _S3}, {"zz": 1.0, "xx": -0.5, "yy": -0.5}, {"xz": _S3}, {"xx": _S3 / 2, "yy": -_S3 / 2}),
-    (
-        {"xxy": 3 * _S58, "yyy": -_S58},
-        {"xyz": _S15},
-        {"yzz": 4 * _S38, "xxy": -_S38, "yyy": -_S38},
-        {"zzz": 1.0, "xxz": -1.5, "yyz": -1.5},
-        {"xzz": 4 * _S38, "xxx": -_S38, "xyy": -_S38},
-        {"xxz": _S15 / 2, "yyz": -_S15 / 2},
-        {"xxx": _S58, "xyy": -3 * _S58},
-    ),
-)
-
-
-def harmonics_table(degree: int) -> Tensor:
-    """[(3^(degree+1) - 1)/2, (degree+1)²] float64: from the products 1, u, u u, u u u of components to spherical harmonics."""
-    products = [""]
-    for _ in range(degree):
-        products += [left + axis for left in products[-(3 ** len(products[-1])) :] for axis in "xyz"]
-    rows = {"".join(product): k for k, product in enumerate(products)}  # "xy" names one of the two equal products x y and y x
-    table = torch.zeros(len(products), (degree + 1) ** 2, dtype=torch.float64)
-    for column, polynomial in enumerate(p for ell in HARMONICS[: degree + 1] for p in ell):
-        for monomial, coefficient in polynomial.items():
-            table[rows[monomial], column] = coefficient
-    return table
 
 
 def harmonics(u: Tensor, table: Tensor, degree: int) -> Tensor:
@@ -140,6 +108,12 @@ class Density(Backbone):
         self.interaction_range = config.layers * config.cutoff
         self.layers = nn.ModuleList(DensityBlock(config) for _ in range(config.layers))
         self.register_buffer("table", harmonics_table(config.degree), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Every change of dtype starts from the exact table: `double()` after `float()` would keep the rounding, and turn with the system by 1e-9."""
+        super()._apply(fn, recurse)
+        self.table = harmonics_table(self.config.degree).to(self.table)
+        return self
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)

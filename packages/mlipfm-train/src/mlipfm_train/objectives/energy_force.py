@@ -8,7 +8,7 @@ the gradient of its energies.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
-from torch.nn.functional import huber_loss
 
-Loss = Literal["mae", "mse", "huber", "norm"]
+from ..augmentation import Augmentation, augmented, check_augmentation
+from .losses import LOSSES, Loss, losses_of
 
 
 class EnergyForce:
@@ -30,6 +30,8 @@ class EnergyForce:
         energy_weight, forces_weight, stress_weight: of the mean loss of each quantity.
         energy_loss: on the energy per atom. forces_loss: `norm` is the length of the error vector of each atom, the others act on components.
         huber_delta: eV/Å (or eV per atom, eV/Å³): where `huber` turns from square to linear.
+        augment: `rotations` shows each structure in a new orientation in each epoch, mirrored in half of them, with labels turned: what
+            unconstrained models learn the symmetry of space from. Equivariant ones gain nothing by it.
     """
 
     def __init__(
@@ -41,18 +43,21 @@ class EnergyForce:
         forces_loss: Loss = "norm",
         stress_loss: Loss = "mae",
         huber_delta: float = 0.01,
+        augment: Augmentation = "none",
     ) -> None:
         self.weights = {"energy": energy_weight, "forces": forces_weight, "stress": stress_weight}
         self.losses: dict[str, Loss] = {"energy": energy_loss, "forces": forces_loss, "stress": stress_loss}
         self.delta = huber_delta
+        self.augment: Augmentation = augment
         _check(self.weights, self.losses, huber_delta)
+        check_augmentation(augment, "energy-force")
         self.outputs = tuple(key for key, weight in self.weights.items() if weight > 0)
         self.requires = self.outputs
         self.module: nn.Module | None = None
         self.gather: tuple[str, ...] = ()
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
-        return [structure]
+        return [augmented(structure, self.augment, rng)]
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """`energy`, `forces`, `stress`: those with a weight. Systems without the label count 0."""
@@ -71,27 +76,27 @@ class EnergyForce:
             error = error / batch.n_atoms
         elif key == "forces":
             mask = mask[batch.system]
-        loss = _loss(error[mask].reshape(int(mask.sum()), -1), self.losses[key], self.delta)
-        return self.weights[key] * loss.sum(), torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
+        loss = losses_of(error[mask].reshape(int(mask.sum()), -1), self.losses[key], self.delta)
+        count = torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
+        weight = structure_weights(batch)
+        if weight is not None:
+            weight = (weight[batch.system] if key == "forces" else weight)[mask]
+            loss = loss * weight.reshape(-1, *[1] * (loss.dim() - 1))
+        return self.weights[key] * loss.sum(), count
 
 
-def _loss(error: Tensor, kind: Loss, delta: float) -> Tensor:
-    """Losses of `error` [entries, components]: [entries] for `norm`, one per component otherwise."""
-    if kind == "norm":
-        return torch.linalg.vector_norm(error, dim=1)  # its gradient at zero is zero
-    if kind == "mae":
-        return error.abs()
-    if kind == "mse":
-        return error.square()
-    return huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+def structure_weights(batch: Batch) -> Tensor | None:
+    """[systems] the label `weight`, 1 where a structure has none; None if no structure has one. Its mean over a set is 1, so that counts stay."""
+    if "weight" not in batch.labels:
+        return None
+    return torch.where(batch.label_mask["weight"], batch.labels["weight"], 1.0)
 
 
 def _check(weights: Mapping[str, Any], losses: Mapping[str, str], delta: float) -> None:
     if min(weights.values()) < 0 or max(weights.values()) == 0:
         raise RecipeError(f"weights {dict(weights)} teach nothing", where="energy-force", mend="weights are >= 0 and one of them > 0")
-    known = ("mae", "mse", "huber", "norm")
     for key, loss in losses.items():
-        if loss not in known:
-            raise RecipeError(f"{key}_loss {loss!r} is unknown", where="energy-force", mend=f"known: {', '.join(known)}")
+        if loss not in LOSSES:
+            raise RecipeError(f"{key}_loss {loss!r} is unknown", where="energy-force", mend=f"known: {', '.join(LOSSES)}")
     if delta <= 0:
         raise RecipeError(f"huber_delta must be positive, got {delta}", where="energy-force")

@@ -1,0 +1,37 @@
+"""How well a model knows that space has no directions: what unconstrained models learn, and others have built in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mlipfm_interfaces.metrics import Metric, mean, rotation_error
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.protocols import Teacher
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.probes import moved
+from mlipfm_interfaces.testing.structures import random_rotation
+
+from .check_subject import ask
+
+
+def rotation_metrics(
+    model: Potential | Teacher, structures: Sequence[Structure], orientations: int = 32, seed: int = 0
+) -> dict[str, Metric]:
+    """`rotation_error` of forces (relative, see `metrics.rotation_error`) and `energy_spread`, the standard deviation of the energy in meV/atom.
+
+    Args:
+        orientations: of each structure, uniform over rotations and mirror images, half of each, the same for all structures.
+    """
+    turns = [random_rotation(seed + k, improper=bool(k % 2)) for k in range(orientations)]
+    upright, back, spread = [], [], []
+    for s in structures:
+        here, *rows = ask(model, [s, *(moved(s, s.positions @ q.T, s.cell @ q.T) for q in turns)], ("energy", "forces"))
+        upright.append(here["forces"])
+        back.append(np.stack([row["forces"] @ q for q, row in zip(turns, rows, strict=True)]))
+        spread.append(1000 * float(np.std([float(row["energy"]) for row in rows])) / len(s))
+    groups = [s.provenance.group or k for k, s in enumerate(structures)]
+    return {
+        "rotation_error": rotation_error(back, upright, groups),
+        "energy_spread": mean(spread, groups, name="energy spread over orientations", unit="meV/atom"),
+    }

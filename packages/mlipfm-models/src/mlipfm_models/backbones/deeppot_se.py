@@ -1,0 +1,118 @@
+"""The smooth descriptor of DeePMD: an environment matrix, a learned weight of each neighbour, and products that keep what rotations leave.
+
+Deep Potential - Smooth Edition, arXiv:1805.09003; the switch of s(r) is that of its code, a polynomial whose second derivative is continuous. Of the
+two ways to tell elements apart, this takes the type embedding: the network that weighs a neighbour sees s(r) and the initial scalars of both,
+so that the number of parameters does not grow with that of elements. N_c of the paper, the fixed number of neighbours, is `mean_neighbors`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.neighbors import DenseView
+from mlipfm_interfaces.potential import ParameterRole
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from ..configuration import Positive
+from .backbone import Backbone
+
+
+@dataclass(frozen=True)
+class DeepPotSeConfig:
+    """Options of the backbone.
+
+    Attributes:
+        channels: width of the node scalars and of the fitting network.
+        embedding: widths of the network that weighs neighbours; its last is the M of the paper.
+        axis: how many of the weights enter on the right, M_< of the paper.
+        cutoff, switch: Å. s(r) is 1/r up to `switch` and goes to zero smoothly at the cutoff.
+        mean_neighbors: constant that sums over neighbours are divided by; take the mean of the training data.
+    """
+
+    channels: PositiveInt = 128
+    embedding: tuple[PositiveInt, ...] = (32, 64, 64)
+    axis: PositiveInt = 16
+    cutoff: Positive = 5.0
+    switch: Positive = 0.5
+    mean_neighbors: Positive = 12.0
+
+
+def switched_inverse(r: Tensor, config: DeepPotSeConfig) -> Tensor:
+    """s(r) in 1/Å: 1/r for r < switch, then (1/r) (x³ (-6 x² + 15 x - 10) + 1), x = (r - switch) / (cutoff - switch), and 0 beyond the cutoff."""
+    x = ((r - config.switch) / (config.cutoff - config.switch)).clamp(0.0, 1.0)
+    return (x**3 * (-6 * x**2 + 15 * x - 10) + 1) / r
+
+
+class DeepPotSe(Backbone):
+    """The backbone: node scalars and equivariant node vectors."""
+
+    def __init__(self, config: DeepPotSeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = config.channels
+        self.graph = GraphSpec(config.cutoff, layout="dense")
+        self.interaction_range = config.cutoff
+        self.descriptor = Descriptor(config)
+
+    def blocks(self) -> list[nn.Module]:
+        return [self.descriptor]
+
+    def roles(self) -> dict[str, ParameterRole]:
+        """Role of every parameter, by its name in this module."""
+        return {name: _role(name) for name, _ in self.named_parameters()}
+
+    def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scalars [A, channels] and vectors [A, 3, channels] from the initial scalars."""
+        view = batch.views[self.graph]
+        assert isinstance(view, DenseView)
+        d = batch.displacements(self.graph)
+        r = torch.linalg.vector_norm(d, dim=-1, keepdim=True)
+        inverse = switched_inverse(r, self.config)
+        environment = torch.cat([inverse, inverse * d / r], dim=-1)  # the rows s(r) (1, x/r, y/r, z/r) of the paper
+        return self.descriptor(s, environment, view.index)
+
+
+class Descriptor(nn.Module):
+    """Embedding of neighbours, descriptor, and the fitting network up to its last layer."""
+
+    def __init__(self, config: DeepPotSeConfig) -> None:
+        super().__init__()
+        c, widths = config.channels, (1, *config.embedding)
+        self.config = config
+        self.centre = nn.Linear(c, widths[1], bias=False)
+        self.neighbour = nn.Linear(c, widths[1], bias=False)
+        self.embedding = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.axis = min(config.axis, widths[-1])
+        self.fit = nn.Linear(widths[-1] * self.axis, c)
+        self.inner = nn.Linear(c, c)
+        self.vectors = nn.Linear(widths[-1], c, bias=False)
+
+    def forward(self, s: Tensor, environment: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """`environment` [A, K, 4], rows of zeros where there is no neighbour; `index` [A, K]."""
+        weights = self.weights(s, environment[..., :1], index)
+        moments = weights.mT @ environment / self.config.mean_neighbors  # [A, M, 4]
+        descriptor = moments @ moments[:, : self.axis].mT
+        hidden = s + silu(self.fit(descriptor.flatten(1)) + s)
+        return hidden + silu(self.inner(hidden)), self.vectors(moments[:, :, 1:].mT)
+
+    def weights(self, s: Tensor, inverse: Tensor, index: Tensor) -> Tensor:
+        """The matrix G of the paper, [A, K, M]."""
+        g = torch.tanh(self.embedding[0](inverse) + self.centre(s)[:, None] + self.neighbour(s)[index])
+        for layer in self.embedding[1:]:
+            new = torch.tanh(layer(g))
+            wider = new.shape[-1] // g.shape[-1]
+            g = new + torch.cat([g] * wider, dim=-1) if g.shape[-1] * wider == new.shape[-1] else new
+        return g
+
+
+def _role(name: str) -> ParameterRole:
+    if name.endswith("bias"):
+        return ParameterRole(1, "vector", decay=False)
+    if ".embedding." in name:  # its widths do not follow the channels
+        return ParameterRole(1, "input", decay=True)
+    return ParameterRole(1, "hidden", decay=True, adaptable=True, irreps="1o" if "vectors" in name else "0e")

@@ -1,0 +1,186 @@
+"""MACE: the atomic cluster expansion in message passing layers, many-body messages from one density (arXiv:2206.07697).
+
+Blocks in the order of use: `geometry`, `invariants`, `MaceBlock`, `Mace`. Axes: A atoms, K neighbours, P = A K slots, M harmonics, C channels.
+Each layer sums the neighbours' scalars, weighted by radial functions and spherical harmonics, to a density A_lm; mixes its channels for each l;
+forms all invariants of up to `correlation` densities (a complete basis for each channel, see `coupling`); and weights them by the atom.
+One layer is of body order correlation + 1, polynomial without exception: there is no other nonlinearity in this file.
+
+What differs from the paper, for speed on a processor and so that second derivatives exist everywhere:
+- hidden features are scalars; the vectors that come out are the last density's.
+- One radial function serves all degrees of a channel, linear in the basis. The mixing of channels per degree gives each l its own again, but on
+  atoms and not on pairs, of which there are twenty times more.
+- The weights that depend on the element there are a linear map of the initial scalars here (scaled to size one): element, level of theory,
+  charge and spin at once.
+- The readout of each layer is a linear map, and their sum is what comes out: the head sees every layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.neighbors import DenseView
+from mlipfm_interfaces.potential import ParameterRole
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from ..configuration import Positive
+from .backbone import Backbone
+from .coupling import quadrupole_paths, quadrupole_table
+from .harmonics import degrees, harmonics_table
+from .radial import envelope
+
+#: The two parts of an update have variance one at first. Scalars that grew in each layer would be cubed in the next.
+DAMPING = 0.5**0.5
+
+
+@dataclass(frozen=True)
+class MaceConfig:
+    """Options of the backbone.
+
+    Attributes:
+        channels: width of the node scalars and of the density.
+        layers: message passing steps; atoms further apart than layers x cutoff cannot feel each other. Energies are polynomials of degree
+            correlation^layers in the densities, so that more than two layers of correlation 3 grow steeply where neighbours crowd.
+        cutoff: Å.
+        radial: number of Bessel functions.
+        degree: highest degree l of the density.
+        correlation: nu, how many densities are multiplied: one layer is of body order nu + 1.
+        mean_neighbors: densities are divided by its square root; take the mean of the training data.
+    """
+
+    channels: PositiveInt = 64
+    layers: PositiveInt = 2
+    cutoff: Positive = 5.0
+    radial: PositiveInt = 8
+    degree: Literal[1, 2, 3] = 3
+    correlation: Literal[1, 2, 3] = 3
+    mean_neighbors: Positive = 12.0
+
+
+def geometry(d: Tensor, config: MaceConfig, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Radial basis [radial + 1, P] and spherical harmonics [M, P] of displacements [A, K, 3]: one long row each, which a processor likes.
+
+    The basis is sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors) (arXiv:2003.03123).
+    """
+    d = d.flatten(0, 1).T.contiguous()
+    r = (d * d).sum(dim=0).sqrt()
+    x, u = r / config.cutoff, d / r
+    n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)[:, None]
+    waves = torch.sin(n * math.pi * x) * (math.sqrt(2.0 / config.cutoff) / r)
+    basis = torch.cat([waves, torch.ones_like(waves[:1])]) * (envelope(x) * config.mean_neighbors**-0.5)
+    powers = [torch.ones_like(u[:1]), u]
+    for _ in range(config.degree - 1):
+        powers.append((powers[-1][:, None] * u).flatten(0, 1))
+    return basis, table @ torch.cat(powers)
+
+
+class Invariants(nn.Module):
+    """All invariants of up to `correlation` densities of one channel, in the order of `coupling`; no parameters."""
+
+    same: Tensor
+    first: Tensor
+    second: Tensor
+    quadrupoles: Tensor
+
+    def __init__(self, degree: int, correlation: int) -> None:
+        super().__init__()
+        self.correlation, self.paths = correlation, len(quadrupole_paths(degree)) if correlation > 2 else 0
+        self.count = 1 + (degree + 1) * (correlation - 1) + self.paths
+        ell = degrees(degree)
+        same = (ell == torch.arange(degree + 1)[:, None]).double() / (2 * ell + 1).double().sqrt()
+        first, second, table = quadrupole_table(degree)
+        pick = torch.eye(len(ell), dtype=torch.float64)  # picking rows by a matrix product: its derivatives need no scatter
+        for name, value in {"same": same, "first": pick[first], "second": pick[second], "quadrupoles": table / math.sqrt(5.0)}.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, density: Tensor) -> Tensor:
+        """[count, A C] of a density [M, A C]."""
+        found = [density[:1]]
+        if self.correlation > 1:
+            found.append(self.same @ (density * density))
+        if self.correlation > 2:
+            found.append(density[:1] * found[1])
+        if self.paths:
+            quadrupoles = (self.quadrupoles @ ((self.first @ density) * (self.second @ density))).unflatten(0, (self.paths, 5))
+            found.append((quadrupoles * density[4:9]).sum(dim=1))
+        return torch.cat(found)
+
+
+class MaceBlock(nn.Module):
+    """One layer: density, invariants, update, readout."""
+
+    ell: Tensor
+
+    def __init__(self, config: MaceConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.invariants = Invariants(config.degree, config.correlation)
+        self.neighbor = nn.Linear(c, c, bias=False)
+        self.filter = nn.Linear(config.radial + 1, c, bias=False)
+        self.mix = nn.Parameter(torch.zeros(config.degree + 1, c, c))
+        self.weights = nn.Linear(c, self.invariants.count * c)
+        self.message = nn.Linear(self.invariants.count * c, c)
+        self.skip = nn.Linear(c, c, bias=False)
+        self.skip_weights = nn.Linear(c, c)
+        self.readout = nn.Linear(c, c, bias=False)
+        self.register_buffer("ell", degrees(config.degree), persistent=False)
+
+    def forward(self, s: Tensor, initial: Tensor, radial: Tensor, angular: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """New scalars [A, C], what is read out of them [A, C] and the vectors [A, 3, C] of the density. Tensors in, tensors out."""
+        atoms, c = s.shape
+        neighbors = self.neighbor(s).index_select(0, index.flatten())
+        amplitude = (self.filter(radial.T) * neighbors).unflatten(0, index.shape)
+        density = torch.bmm(angular.unflatten(1, index.shape).transpose(0, 1), amplitude)  # [A, M, C]: the sum over neighbours
+        density = torch.bmm(density.transpose(0, 1), self.mix.index_select(0, self.ell).mT)  # [M, A, C]
+        found = self.invariants(density.flatten(1)).unflatten(1, (atoms, c)).transpose(0, 1).flatten(1)
+        s = DAMPING * (self.message(found * self.weights(initial)) + self.skip(s) * self.skip_weights(initial))
+        return s, self.readout(s), density[1:4].transpose(0, 1)
+
+
+class Mace(Backbone):
+    """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
+
+    table: Tensor
+
+    def __init__(self, config: MaceConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = config.channels
+        self.graph = GraphSpec(config.cutoff, layout="dense")
+        self.interaction_range = config.layers * config.cutoff
+        self.layers = nn.ModuleList(MaceBlock(config) for _ in range(config.layers))
+        component = (2 * degrees(config.degree) + 1).double().sqrt()  # entries of all degrees of the same size
+        self.register_buffer("table", (harmonics_table(config.degree) * component).T.contiguous(), persistent=False)
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def roles(self) -> dict[str, ParameterRole]:
+        """Role of every parameter, by its name in this module."""
+        return {name: _role(name) for name, _ in self.named_parameters()}
+
+    def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
+        view = batch.views[self.graph]
+        assert isinstance(view, DenseView)
+        s = initial = s * (s.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()  # of one size, however many conditions are added up in it
+        radial, angular = geometry(batch.displacements(self.graph), self.config, self.table)
+        total = torch.zeros_like(s)
+        for block in self.layers:
+            s, read, v = block(s, initial, radial, angular, view.index)
+            total = total + read
+        return total, v
+
+
+def _role(name: str) -> ParameterRole:
+    _, layer, part, *kind = name.split(".")
+    depth = int(layer) + 1
+    if kind == ["bias"]:
+        return ParameterRole(depth, "vector", decay=False)
+    if part == "filter":  # its fan-in is the radial basis, which does not grow with the width
+        return ParameterRole(depth, "input", decay=True, adaptable=True)
+    return ParameterRole(depth, "hidden", decay=True, adaptable=part != "mix")

@@ -1,0 +1,115 @@
+"""What goes together: backbones and everything a model may have, each pair with the test that shows it or the reason why it is refused.
+
+The reasons are those that building such a model gives; the tests are run by the CI, and one of them asserts that every test named here exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from mlipfm_interfaces.errors import RecipeError
+
+from .builders import BACKBONES
+from .configuration import parse_assembly
+from .head_kinds import HEADS, NO_HEAD, check_heads
+
+#: File of the tests, from the root of the repository.
+TESTS = "packages/mlipfm-models/tests/test_matrix.py"
+PLAIN = {"elements": ["H", "C", "O"], "levels": ["gfn1-xtb", "gfn2-xtb"]}
+NO_UNCERTAINTY = "no uncertainty is estimated inside a model yet; `mlipfm evaluate` compares models"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One thing a model may have.
+
+    Attributes:
+        name: in the table. changes: of the configuration that asks for it. reason: why nothing has it, if nothing does.
+    """
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Either the id of a test, or why the pair is refused."""
+
+    test: str | None
+    refused: str | None
+
+    def as_dict(self) -> dict[str, str]:
+        """`{"test": id}` or `{"refused": reason}`."""
+        return {"test": self.test} if self.test is not None else {"refused": str(self.refused)}
+
+
+def columns() -> list[Column]:
+    """All columns, in order."""
+    return [
+        Column("conservative", {"forces": "conservative"}),
+        Column("direct", {"forces": "direct"}),
+        Column("stress", {"forces": "conservative"}),
+        Column("direct stress", {"forces": "direct", "heads": {"stress": {}}}),
+        Column("total charge", {"conditions": ["total_charge"]}),
+        Column("spin multiplicity", {"conditions": ["spin_multiplicity"]}),
+        Column("level embedding", {}),
+        Column("level heads", {"level_readout": "stacked"}),
+        Column("external field", {"conditions": ["total_charge", "external_field"], "heads": {"dipole": {}, "polarizability": {}}}),
+        Column("short-range repulsion", {"short_range": "zbl"}),
+        *(_head(key) for key in HEADS if key != "stress"),
+        Column("head born_charges", {"conditions": ["total_charge"], "heads": {"dipole": {}}}),
+        *(Column(f"head {key}", reason=NO_HEAD[key]) for key in ("quadrupole", "bond_orders")),
+        *(Column(f"uncertainty {name}", reason=NO_UNCERTAINTY) for name in ("LLPR", "shallow ensemble", "conformal")),
+    ]
+
+
+def _head(key: str) -> Column:
+    conditions = [HEADS[key].condition] if HEADS[key].condition else []
+    return Column(f"head {key}", {"conditions": conditions, "heads": {key: {}}})
+
+
+def refusal(backbone: str, column: Column) -> str | None:
+    """Why a model of this backbone cannot have it; None if it can. Nothing is built."""
+    if column.reason is not None:
+        return column.reason
+    module, _, name = BACKBONES[backbone]
+    made = getattr(import_module(f".backbones.{module}", __package__), name)
+    try:
+        config = parse_assembly({**PLAIN, **column.changes}, backbone)
+        check_heads(config.heads, config.conditions, config.forces, made.provides, config.atomic_numbers, backbone)
+    except RecipeError as error:
+        return f"{error.what}; {error.mend}" if error.mend else error.what
+    return None
+
+
+def matrix() -> dict[str, dict[str, Cell]]:
+    """Backbone -> column -> cell."""
+    return {backbone: {column.name: _cell(backbone, column) for column in columns()} for backbone in sorted(BACKBONES)}
+
+
+def _cell(backbone: str, column: Column) -> Cell:
+    reason = refusal(backbone, column)
+    return Cell(f"{TESTS}::test_combination[{cell_id(backbone, column)}]" if reason is None else None, reason)
+
+
+def cell_id(backbone: str, column: Column) -> str:
+    """`painn-external-field`."""
+    return f"{backbone}-{column.name.replace(' ', '-')}"
+
+
+def lines(table: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """The table in Markdown, one row for each column of the matrix, and the reasons below: `yes` is a test that passes, a letter a reason."""
+    reasons: dict[str, str] = {}
+    names = list(table)
+    rows = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for column in next(iter(table.values())):
+        words = []
+        for backbone in names:
+            reason = table[backbone][column].refused
+            words.append("yes" if reason is None else reasons.setdefault(reason, chr(ord("a") + len(reasons))))
+        rows.append(f"| {column} | " + " | ".join(words) + " |")
+    return [*rows, "", *(f"{letter}: {reason}" for reason, letter in reasons.items())]

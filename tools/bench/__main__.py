@@ -1,0 +1,89 @@
+"""`python tools/bench NAME [--quick] [--json FILE] [--threads N]`: measure, print, append one JSON object per figure. `table` renders them."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the rest is imported once the number of threads is known
+    from bench.figures import Figure
+
+HERE = Path(__file__).resolve().parent
+sys.path[0] = str(HERE.parent)  # a folder that Python runs stands first itself; its modules are those of the package `bench`
+
+NAMES = ("import", "data", "infer", "train")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="tools/bench", description=__doc__, allow_abbrev=False)
+    names = made.add_subparsers(dest="name", required=True)
+    measured = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    measured.add_argument("--quick", action="store_true", help="fewer repeats; ends within 60 s")
+    measured.add_argument("--threads", type=int, default=1, help="of the numerical libraries (default 1)")
+    for name in NAMES:
+        one = names.add_parser(name, parents=[measured], allow_abbrev=False)
+        one.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
+    everything = names.add_parser("all", parents=[measured], help="one after the other", allow_abbrev=False)
+    everything.add_argument("--json-folder", type=Path, metavar="FOLDER", help="append to NAME.json in this folder")
+    table = names.add_parser("table", help="Markdown from result files", allow_abbrev=False)
+    table.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0, 2 for result files that cannot be read, or that of the first part of `all` that failed."""
+    options = parser().parse_args(arguments)
+    if options.name == "table":
+        from bench.table import render
+
+        try:
+            print(render(options.results))
+        except (OSError, ValueError) as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
+        return 0
+    if options.name == "all":
+        return _all(options)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when the libraries are loaded
+        os.environ[variable] = str(options.threads)
+    from bench.figures import append, line
+
+    for figure in _measure(options.name, options.threads, options.quick):
+        print(line(figure), flush=True)
+        if options.json:
+            append(options.json, figure)
+    return 0
+
+
+def _measure(name: str, threads: int, quick: bool) -> "Iterator[Figure]":
+    if name == "import":
+        from bench.imports import measure
+    elif name == "data":
+        from bench.storage import measure
+    elif name == "infer":
+        from bench.inference import measure
+    else:
+        from bench.training import measure
+    return measure(threads, quick)
+
+
+def _all(options: argparse.Namespace) -> int:
+    """Each measurement in a process of its own."""
+    for name in NAMES:
+        command = [sys.executable, str(HERE), name, "--threads", str(options.threads)] + ["--quick"] * options.quick
+        if options.json_folder:
+            options.json_folder.mkdir(parents=True, exist_ok=True)
+            command += ["--json", str(options.json_folder / f"{name}.json")]
+        status = subprocess.run(command).returncode
+        if status:
+            print(f"bench: {name} failed with exit status {status}", file=sys.stderr)
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
