@@ -66,7 +66,7 @@ def test_model_predictions_beside_the_reference_are_not_read():
 def test_two_keys_with_different_energies_are_refused_and_both_are_named():
     both = frame({"REF_energy": "-1.0", "energy": "-2.0"})
     with pytest.raises(
-        InvalidStructureError, match=r"frame 3 \(line 13\): 'REF_energy' and 'energy' both claim .* -1 and -2; say which with energy_key"
+        InvalidStructureError, match=r"frame 3 \(line 13\): 'REF_energy' and 'energy' both claim .* -1 and -2; say which with --energy-key"
     ):
         convert(both)
     assert float(convert(both, energy_key="energy").labels["energy"]) == -2.0
@@ -147,7 +147,7 @@ def test_nothing_stated_stays_none():
 def test_contradicting_charges_and_impossible_parity_are_refused():
     with pytest.raises(InvalidStructureError, match="contradict each other"):
         convert(frame({"charge": "0", "total_charge": "1"}))
-    with pytest.raises(MultiplicityError, match=r"2 electrons, which multiplicity 2 cannot pair; .* set spin_meaning to 'unpaired'"):
+    with pytest.raises(MultiplicityError, match=r"2 electrons, which multiplicity 2 cannot pair; .* set --spin-meaning unpaired"):
         convert(frame({"charge": "0", "spin": "2"}))
     with pytest.raises(MultiplicityError, match="multiplicity 0 is impossible"):
         convert(frame({"spin": "0"}))

@@ -34,7 +34,7 @@ BAD = {
     "columns": (water(-0.47).replace(" -0.470000", ""), "3 columns, 4 are needed"),
     "nan-label": (water(-0.47, "energy=nan"), "contains NaN"),
     "unlabelled": (water(-0.47, "E_dft=-14.2 config=md"), "keys found: E_dft, config"),
-    "conflict": (water(-0.47, "energy=-1 REF_energy=-2"), "say which with energy_key"),
+    "conflict": (water(-0.47, "energy=-1 REF_energy=-2"), "say which with --energy-key"),
     "truncated": (water(-0.47)[:-40], "the file ends inside frame 1"),
 }
 

@@ -64,7 +64,7 @@ def test_spookynet_counts_unpaired_electrons(shared_data):
     path = shared_data("charge_spin_spookynet") / "ase_carbene_2200.db"
     first = next(iter(read(path)))
     assert isinstance(first, Refusal)
-    with pytest.raises(MultiplicityError, match="set spin_meaning to 'unpaired'"):
+    with pytest.raises(MultiplicityError, match="set --spin-meaning unpaired"):
         raise first.error
     states = set()
     for s in read(path, spin_meaning="unpaired"):

@@ -18,6 +18,7 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .consistency import Slope, energy_against_forces
+from .import_record import ImportRecord
 from .readers.frames_in import ReadReport
 from .readers.reading import read
 from .store_writer import StoreWriter
@@ -36,6 +37,7 @@ class ImportReport:
         unreadable: the error that ended the file early (it counts as one refused frame), or None.
         decisions: which key was read as what.
         slope: energy differences against forces over neighbouring frames, where some are near enough to compare.
+        unlevelled: frames with labels and no level of theory.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class ImportReport:
     unreadable: UnreadableFileError | None = None
     decisions: ReadReport = field(default_factory=ReadReport)
     slope: Slope | None = None
+    unlevelled: int = 0
 
     def refuse(self, error: MlipfmError) -> None:
         self.refused[error.code] += 1
@@ -59,6 +62,9 @@ class ImportReport:
         )
         out = [counts, *(f"  {line}" for line in self.decisions.lines())]
         out += [f"  refused: {count} x {code}, first: {self.first[code]}" for code, count in self.refused.most_common()]
+        if self.unlevelled:
+            said = f"  warning: {self.unlevelled} frames have labels and state no level of theory"
+            out.append(f"{said}; training and fits of references need one: --level, into a new store")
         return out + _slope_lines(self.slope)
 
 
@@ -75,17 +81,20 @@ class Importer:
 
     Args:
         out: folder of the store, new or old. name: of a new data set (default: the folder's name). single: see `StoreWriter`.
+        recorded: remember in the store with which options each file was imported, and refuse the same file with others.
 
     Refused frames are listed in `<out>.refused.jsonl` (file, frame, code, words), rewritten by each import.
     """
 
-    def __init__(self, out: Path | str, *, name: str | None = None, single: bool = False) -> None:
+    def __init__(self, out: Path | str, *, name: str | None = None, single: bool = False, recorded: bool = True) -> None:
         self.out, self.name, self.single = Path(out), name, single
+        self._record = ImportRecord(self.out) if recorded else None
         self.quarantine = self.out.with_name(self.out.name + ".refused.jsonl")
         self._writer: StoreWriter | None = None
         self._list: TextIO | None = None
-        self._labels: dict[tuple[str, str | None], bytes] = {}
+        self._labels: dict[tuple[str, str | None], dict[str, bytes]] = {}
         self._open = contextlib.ExitStack()
+        self._options: dict[str, Any] = {}
 
     def __enter__(self) -> Importer:
         self.quarantine.unlink(missing_ok=True)
@@ -100,9 +109,13 @@ class Importer:
         A file that ends too early is imported up to there and reported as `unreadable`.
 
         Raises:
-            UnreadableFileError, RefusedFileError, PluginError: nothing could be read at all. MlipfmError: impossible options.
+            UnreadableFileError, RefusedFileError, PluginError: nothing could be read at all, or this file is in the store with other options.
+            MlipfmError: impossible options.
         """
         result = ImportReport(Path(path))
+        if self._record is not None:
+            self._options = options | {"reader": reader}
+            self._record.check(result.path, self._options)
         settings = {"require": ("energy",), "report": result.decisions} | options
         near: list[Structure] = []
         frames = read(path, reader, **settings)
@@ -111,10 +124,13 @@ class Importer:
             if isinstance(item, Structure):
                 if len(near) < CHECKED_FRAMES:
                     near.append(item)
+                result.unlevelled += bool(item.labels) and item.level is None
                 item = self._store(item, result) or item
             if isinstance(item, Refusal):
                 self._refuse(item, result)
         result.slope = energy_against_forces(near) if len(near) > 1 else None
+        if self._record is not None and result.duplicates:
+            self._record.add(result.path, self._options)
         return result
 
     def _until_the_end(self, frames: Iterator[Structure | Refusal], result: ImportReport) -> Iterator[Structure | Refusal]:
@@ -129,8 +145,9 @@ class Importer:
     def _store(self, structure: Structure, result: ImportReport) -> Refusal | None:
         """Store a structure unless it is there; contradictory labels of one geometry and level become a refusal."""
         writer = self._opened_writer()
-        mark, labels = (writer.key(structure), structure.level), _digest(structure)
-        if self._labels.setdefault(mark, labels) != labels:
+        labels = _digests(structure)
+        known = self._labels.setdefault((writer.key(structure), structure.level), labels)
+        if any(known.get(key, digest) != digest for key, digest in labels.items()):
             what = "same geometry, state and level as an earlier frame, but other labels"
             index = result.frames - 1
             where = f"{result.path}: frame {index}"
@@ -140,6 +157,8 @@ class Importer:
         if writer.has(structure):
             result.duplicates += 1
         else:
+            if self._record is not None and not result.stored:
+                self._record.add(result.path, self._options)  # before the first: a killed import is one, too
             writer.add(structure)
             result.stored += 1
         return None
@@ -159,12 +178,9 @@ class Importer:
         self._list.write(json.dumps(line) + "\n")
 
 
-def _digest(structure: Structure) -> bytes:
-    """Of the labels, rounded as text formats round."""
-    digest = hashlib.blake2b(digest_size=8)
-    for key in sorted(structure.labels):
-        digest.update(key.encode() + (np.round(structure.labels[key], 6) + 0.0).tobytes())
-    return digest.digest()
+def _digests(structure: Structure) -> dict[str, bytes]:
+    """Of each label, rounded as text formats round. Two files of one calculation may hold different labels, but not different values."""
+    return {key: hashlib.blake2b((np.round(value, 6) + 0.0).tobytes(), digest_size=8).digest() for key, value in structure.labels.items()}
 
 
 def import_file(path: Path | str, out: Path | str, reader: str | None = None, *, name: str | None = None, **options: Any) -> ImportReport:

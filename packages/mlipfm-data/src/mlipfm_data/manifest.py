@@ -82,7 +82,9 @@ def load(folder: Path) -> Manifest:
     path = folder / FILE
     if not path.exists():
         raise UnreadableFileError(
-            "is not a store: it has no manifest.json", where=str(folder), mend="give the folder that StoreWriter made"
+            "is not a store: it has no manifest.json",
+            where=str(folder),
+            mend="give the folder of a store; `mlipfm data import FILES --out FOLDER` makes one",
         )
     data, where = read_bytes(path), str(path)
     try:

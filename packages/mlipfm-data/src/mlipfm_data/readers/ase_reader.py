@@ -28,13 +28,15 @@ FORMATS = {
     "XDATCAR": "vasp-xdatcar", ".xml": "vasp-xml", ".gen": "gen", ".pdb": "proteindatabank", ".xsf": "xsf", ".res": "res", ".pwo": "espresso-out",
     ".xyz": "extxyz", ".extxyz": "extxyz",
 }  # fmt: skip
+#: What the readers of this package stream themselves; ASE reads them when `reader` is `ase`.
+_OWN_READERS = (".xyz", ".extxyz", ".db", ".json", ".xml")
 _BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
 
 
 class AseReader:
     """Structures from the files of `FORMATS`; option `format` names one where the file's name does not. Others: `frames_in.ReadOptions`."""
 
-    suffixes = tuple(end for end in FORMATS if "xyz" not in end)
+    suffixes = tuple(end for end in FORMATS if end not in _OWN_READERS)
 
     def read(
         self, path: Path, *, report: ReadReport | None = None, format: str | None = None, **options: Any

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, LevelError, MissingLabelsError, MlipfmError, MultiplicityError, ShapeError
-from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.state_keys import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -61,17 +61,30 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) ->
     Raises:
         MlipfmError: whatever is wrong with the frame, with the place (`file: frame 7 (line 205), atom 3`).
     """
+    from mlipfm_interfaces.neighbors import neighbor_pairs  # it brings torch, which takes a second that `--help` need not wait
+
+    frame = _told(frame, options)
     seen = _Decisions(frame)
     try:
         structure = _structure(frame, options, seen)
         neighbor_pairs(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
     except MlipfmError as error:
         where = f"{frame.where}, {error.where}" if error.where else frame.where
-        unpaired = "; if the file counts unpaired electrons, set spin_meaning to 'unpaired'"
+        unpaired = "; if the file counts unpaired electrons, set --spin-meaning unpaired (in Python `spin_meaning`)"
         hint = unpaired if isinstance(error, MultiplicityError) and options.spin_meaning == "multiplicity" else ""
         raise type(error)(error.what, where=where, mend=(error.mend or "") + hint or None) from None
     seen.count(report)
     return structure
+
+
+def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:
+    """The frame without what the user tells to leave out: keys, or a periodicity that is none."""
+    if options.ignore:
+        places: dict[str, Any] = {
+            name: {k: v for k, v in getattr(frame, name).items() if k not in options.ignore} for name in ("info", "arrays", "results")
+        }
+        frame = replace(frame, **places)
+    return frame if options.periodic is None else replace(frame, cell=np.zeros((3, 3)), pbc=np.zeros(3, dtype=bool))
 
 
 class _Decisions:
@@ -101,7 +114,8 @@ def _structure(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Struc
     missing = [key for key in options.require if key not in labels]
     if missing:
         raise MissingLabelsError(
-            f"no {' and no '.join(missing)} label; keys found: {_found(frame)}", mend="name the key (energy_key, forces_key, ...)"
+            f"no {' and no '.join(missing)} label; keys found: {_found(frame)}",
+            mend="name the key: --energy-key, --forces-key, ... (in Python energy_key, ...)",
         )
     charge, multiplicity = _state(frame, options, seen)
     field = frame.find(FIELD_KEY)
@@ -163,7 +177,9 @@ def _unit(options: ReadOptions, quantity: str) -> float:
         return options.forces_sign * factor(options.forces_unit, "forces")
     if quantity in ("energy", "atomic_energies"):
         return factor(options.energy_unit, "energy")
-    return factor(options.dipole_unit, "dipole") if quantity == "dipole" else 1.0
+    if quantity == "dipole":
+        return factor(options.dipole_unit, "dipole")
+    return options.factors.get(quantity, 1.0)
 
 
 def _shaped(raw: Any, key: str, shape: tuple[int, ...], quantity: str) -> np.ndarray:
@@ -177,12 +193,13 @@ def _choose(
     frame: RawFrame, options: ReadOptions, seen: _Decisions, quantity: str, convert: Callable[[Any, str], np.ndarray]
 ) -> np.ndarray | None:
     """The value of one label: of the key the user named, or of the spellings present, which must agree."""
-    explicit = getattr(options, _EXPLICIT.get(quantity, ""), None)
+    explicit = getattr(options, _EXPLICIT.get(quantity, ""), None) or options.keys.get(quantity)
     if explicit is not None:
         raw = frame.find(explicit)
         if raw is None:
             raise MissingLabelsError(
-                f"no key {explicit!r} for {quantity}; keys found: {_found(frame)}", mend=f"change {_EXPLICIT[quantity]}"
+                f"no key {explicit!r} for {quantity}; keys found: {_found(frame)}",
+                mend=f"change {_option(_EXPLICIT.get(quantity, 'keys'))}",
             )
         seen.take(quantity, explicit)
         return convert(raw, explicit)
@@ -227,10 +244,15 @@ def _candidates(frame: RawFrame, quantity: str) -> dict[str, Any]:
 def _conflict(quantity: str, one: str, a: np.ndarray, two: str, b: np.ndarray) -> InvalidStructureError:
     k = int(np.argmax(np.abs(a - b)))
     option = _EXPLICIT.get(quantity)
-    mend = f"say which with {option}={one!r} or {two!r}" if option else "remove one of them"
+    mend = f"say which with {_option(option)} {one!r} or {two!r}" if option else "remove one of them"
     return InvalidStructureError(
         f"{one!r} and {two!r} both claim to be the {quantity} and differ: {a.flat[k]:.8g} and {b.flat[k]:.8g}", mend=mend
     )
+
+
+def _option(name: str) -> str:
+    """An option as the command line and Python spell it."""
+    return f"--{name.replace('_', '-')} (in Python `{name}`)"
 
 
 def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarray | None:
@@ -307,7 +329,9 @@ def _state(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> tuple[int
             value = frame.find(key) if explicit else frame.info.get(key)
             if value is None:
                 if explicit:
-                    raise MissingLabelsError(f"no key {key!r} for {standard}; keys found: {_found(frame)}", mend=f"change {standard}_key")
+                    raise MissingLabelsError(
+                        f"no key {key!r} for {standard}; keys found: {_found(frame)}", mend=f"change {_option(f'{standard}_key')}"
+                    )
                 continue
             value = _single(value, key)
             if standard == "spin" and options.spin_meaning == "unpaired":
@@ -315,8 +339,20 @@ def _state(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> tuple[int
             stated[key if not explicit else names[0]] = value
             seen.take("total_charge" if standard == "charge" else "spin_multiplicity", key)
     if AMBIGUOUS_SPIN in frame.info and options.spin_key != AMBIGUOUS_SPIN:
-        seen.notes.append(f"{AMBIGUOUS_SPIN!r} not used: it means 2S+1, 2S or S in different codes; set spin_key and spin_meaning")
-    return charge_and_multiplicity(stated)
+        seen.notes.append(f"{AMBIGUOUS_SPIN!r} not used: it means 2S+1, 2S or S in different codes; set --spin-key and --spin-meaning")
+    return _agreed(charge_and_multiplicity(stated), options, seen)
+
+
+def _agreed(stated: tuple[int | None, int | None], options: ReadOptions, seen: _Decisions) -> tuple[int | None, int | None]:
+    """What the frame states, or else what the user says of all frames; both must agree."""
+    for name, value in zip(("total_charge", "spin_multiplicity"), stated, strict=True):
+        said = getattr(options, name)
+        if said is not None and value is not None and said != value:
+            raise InvalidStructureError(f"the frame states {name} {value}, the import says {said}", mend=f"leave `{name}` out")
+        if said is not None and value is None:
+            seen.used[name] = f"option ({said})"
+    charge, multiplicity = stated
+    return options.total_charge if charge is None else charge, options.spin_multiplicity if multiplicity is None else multiplicity
 
 
 def _single(value: Any, key: str) -> float:
@@ -342,15 +378,17 @@ def _level(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> str | Non
 
 def _provenance(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Provenance:
     own = frame.find(PROVENANCE_KEY)
-    values: dict[str, Any] = {"source": frame.source, "index": frame.index}
+    values: dict[str, Any] = {"source": frame.source, "index": frame.index, "group": frame.group}
     if own is not None:
         seen.touched.add(PROVENANCE_KEY)
         values = _own_provenance(own)
-    group = values.get("group")
+    group = options.group or values.get("group")
     if options.group_key:
         raw = frame.find(options.group_key)
         if raw is None:
-            raise MissingLabelsError(f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", mend="change group_key")
+            raise MissingLabelsError(
+                f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", mend=f"change {_option('group_key')}"
+            )
         group = str(raw)
         seen.take("group", options.group_key)
     return Provenance(

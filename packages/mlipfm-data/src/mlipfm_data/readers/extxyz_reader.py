@@ -57,6 +57,12 @@ class ExtxyzReader:
                     yield Refusal(index, error)
 
 
+def raw_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
+    """Frames of an xyz file, uninterpreted, for layouts that keep one beside other files. Raises as `ExtxyzReader.read`."""
+    with _opened(path) as stream:
+        yield from _frames(_Lines(stream, path))
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]  # GzipFile reads bytes too

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnknownQuantityError
+from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.units import factor
 
 VOIGT_ASE = "xx,yy,zz,yz,xz,xy"
@@ -23,6 +24,7 @@ class RawFrame:
         index: position in the file, from 0. where: words for messages (`water.xyz: frame 7 (line 205)`). source: name of the file.
         numbers: [N]. positions: [N, 3] and cell: [3, 3] in the file's length unit. pbc: [3].
         info: per-system values by key, as text or as numbers. arrays: per-atom values by key.
+        group: what must not be split, where the format says it: a molecule, a trajectory.
         results: values of a stored calculator (ASE moves plain `energy`, `forces`, `stress` there since 3.23).
     """
 
@@ -36,13 +38,19 @@ class RawFrame:
     info: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
 
     def find(self, key: str) -> Any:
-        """Value stored under `key` (per system, per atom, calculator: the first that has it), or None."""
+        """Value stored under `key` (per system, per atom, calculator: the first that has it), or None. `key:1` is its second column."""
         for place in (self.info, self.arrays, self.results):
             if place.get(key) is not None:
                 return place[key]
-        return None
+        name, _, column = key.rpartition(":")
+        whole = self.find(name) if name and column.isdecimal() else None
+        if whole is None:
+            return None
+        values = np.asarray(whole)
+        return values[..., int(column)] if values.ndim and int(column) < values.shape[-1] else None
 
     def found(self) -> list[str]:
         """All keys that carry values, for messages; a calculator's are marked."""
@@ -56,11 +64,16 @@ class ReadOptions:
     Attributes:
         level: level of theory of all labels, if the file does not say it.
         energy_key, forces_key, stress_key, virial_key, dipole_key, charges_key, charge_key, spin_key, group_key: use this key and no other.
+        keys: quantity -> key, for any quantity of the table. factors: quantity -> internal units in one unit of the file, where no unit option is.
         energy_unit, length_unit, forces_unit, stress_unit, dipole_unit: units in the file (`units` lists them). A virial has the energy's unit.
         forces_sign: -1 if the file's forces are gradients. stress_sign: -1 if its stress is positive under compression.
         stress_order: order of six components, by name.
         spin_meaning: `multiplicity` (2S+1) or `unpaired` (number of unpaired electrons).
+        total_charge, spin_multiplicity: of all frames of a file that does not state them; a frame that states another value is refused.
+        periodic: False drops the cell and the periodicity that a file states for molecules in vacuum.
+        ignore: keys that are not read, whatever they are called.
         require: labels without which a frame is refused.
+        group: of all frames, if no key says it.
         source, sampling, licence: provenance of all frames.
     """
 
@@ -74,6 +87,8 @@ class ReadOptions:
     charge_key: str | None = None
     spin_key: str | None = None
     group_key: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
     energy_unit: str = "eV"
     length_unit: str = "Angstrom"
     forces_unit: str = "eV/Angstrom"
@@ -83,7 +98,12 @@ class ReadOptions:
     stress_sign: int = 1
     stress_order: str = VOIGT_ASE
     spin_meaning: Literal["multiplicity", "unpaired"] = "multiplicity"
+    total_charge: int | None = None
+    spin_multiplicity: int | None = None
+    periodic: Literal[False] | None = None
+    ignore: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
+    group: str | None = None
     source: str | None = None
     sampling: str | None = None
     licence: str | None = None
@@ -97,8 +117,14 @@ class ReadOptions:
         components = ["".join(sorted(name)) for name in self.stress_order.split(",")]
         if sorted(components) != sorted(VOIGT_ASE.split(",")):
             raise UnitError(f"`stress_order` {self.stress_order!r} does not name six components", mend=f"for instance {VOIGT_ASE!r}")
+        for name in (*self.keys, *self.factors):
+            quantity(name)
         if self.spin_meaning not in ("multiplicity", "unpaired"):
             raise InvalidStructureError(f"`spin_meaning` must be 'multiplicity' or 'unpaired', got {self.spin_meaning!r}")
+        if self.periodic not in (None, False):
+            raise InvalidStructureError(
+                f"`periodic` can only be False or left out, got {self.periodic!r}", mend="the file must state its cell"
+            )
 
 
 def options_from(values: Mapping[str, Any]) -> ReadOptions:

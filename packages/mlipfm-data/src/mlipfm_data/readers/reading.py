@@ -19,8 +19,8 @@ def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterato
     """Structures and refusals of a file, in its order, in bounded memory.
 
     Args:
-        path: the file.
-        reader: name of a reader (`extxyz`, `ase`, ...); found by the file's name if left out.
+        path: the file, or the folder of a format that is one (DeePMD, PWdata).
+        reader: name of a reader (`extxyz`, `ase`, ...); found by the file's name and, where several readers fit, by its content if left out.
         options: `frames_in.ReadOptions`, those of the reader, and `report=ReadReport()` to see every decision.
 
     Raises:
@@ -28,7 +28,7 @@ def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterato
     """
     path = Path(path)
     refuse_pickle(path)
-    if not path.is_file():
+    if not path.exists():
         raise UnreadableFileError("no such file", where=str(path))
     return find_reader(path, reader).read(path, **options)
 
@@ -48,23 +48,30 @@ def read_all(path: Path | str, reader: str | None = None, **options: Any) -> lis
 
 
 def find_reader(path: Path, name: str | None = None) -> Reader:
-    """The reader `name`, or the one whose suffix fits the end of the file's name best.
+    """The reader `name`; or one that recognises the content of the file or folder; or the one whose suffix fits the end of its name best.
+
+    A reader may have a method `recognises(path) -> bool`. It is asked where the name fits, and for every folder; a reader that says no is not used.
 
     Raises:
-        PluginError: for an unknown name. UnreadableFileError: if no reader knows the suffix.
+        PluginError: for an unknown name. UnreadableFileError: if no reader knows the suffix or the folder.
     """
     if name is not None:
         return _instance(plugins.load("readers", name))
-    best: tuple[int, Reader] | None = None
+    best: tuple[bool, int, Reader] | None = None
     for reader in _readers():
         fit = max((len(end) for end in reader.suffixes if path.name.endswith(end)), default=0)
-        if fit and (best is None or fit > best[0]):
-            best = (fit, reader)
+        recognises = getattr(reader, "recognises", None)
+        if not fit and not (path.is_dir() and recognises):
+            continue
+        known = recognises is not None and recognises(path)
+        if (known or recognises is None) and (best is None or (known, fit) > best[:2]):
+            best = (known, fit, reader)
     if best is None:
+        kind = "folder" if path.is_dir() else "file"
         raise UnreadableFileError(
-            "no reader knows this kind of file", where=str(path), mend=f"name one: {', '.join(plugins.names('readers'))}"
+            f"no reader knows this kind of {kind}", where=str(path), mend=f"name one: {', '.join(plugins.names('readers'))}"
         )
-    return best[1]
+    return best[2]
 
 
 @lru_cache(1)

@@ -1,0 +1,139 @@
+"""Known sets of crystals, surfaces and alloys, and what their labels were computed with. Levels are spelled as `molecules` explains.
+
+Units and signs were checked: dE against -F dx along trajectories, stress against the energies of strained cells (SNAP, mlearn and FitSNAP: kbar,
+positive under compression).
+"""
+
+from __future__ import annotations
+
+from mlipfm_interfaces.units import HARTREE
+
+from .schema import KnownFiles, KnownSet
+
+_VASP_520 = (
+    "pbe/vasp-520ev"  # VASP, PAW, PBE, 520 eV: the settings that mlearn and the SNAP sets of the same group share and state per entry
+)
+_MP = "pbe+u/vasp-520ev"  # Materials Project settings: PBE, +U for the oxides of some metals, 520 eV
+_SNAP_COPYRIGHT = "BSD-3-Clause"
+_EGRAFF = "Bihani et al., Digital Discovery 2024, arXiv:2310.02428"
+_INP = "lda/vasp"  # JPCA 2020; the lattice constant of the bulk cell, 5.83 Angstrom, is that of the LDA (PBE: 5.96)
+
+SETS = (
+    KnownSet(
+        "aumgo_4g",  # Ko 2021: FHI-aims, PBE; Hirshfeld charges
+        (KnownFiles("*.npz", "npz", "pbe/fhi-aims", {"keys": {"charges": "q"}}, group="au2-mgo"),),
+        "MIT",
+        "Ko, Finkler, Goedecker, Behler, Nat. Commun. 12, 398 (2021)",
+    ),
+    KnownSet(
+        "battery_electrolyte_pbed3",  # virial checked against sum r F; `initial_charges` are those of a force field and not read
+        (
+            KnownFiles("outputEC_PBED3.xyz", "extxyz", "pbe-d3/ml-peg", {"total_charge": 0, "spin_multiplicity": 1}, group="EC"),
+            KnownFiles("outputPF6_PBED3.xyz", "extxyz", "pbe-d3/ml-peg", {"total_charge": -1, "spin_multiplicity": 1}, group="PF6"),
+            KnownFiles("outputLi_PBED3.xyz", "extxyz", "pbe-d3/ml-peg", {"total_charge": 1, "spin_multiplicity": 1}, group="Li"),
+            KnownFiles("solvent_VS_PBED3.xyz", "extxyz", "pbe-d3/ml-peg", group="solvent"),
+        ),
+        "GPL-3.0-only",
+        "Magdau et al., npj Comput. Mater. 9, 146 (2023)",
+    ),
+    KnownSet(
+        "catalysis_hub",  # Quantum ESPRESSO, BEEF-vdW: folder names and the calculator of the rows
+        (
+            KnownFiles("PengRole2020.db", "ase-db", "beef-vdw/quantum-espresso"),
+            KnownFiles("AljamaMethanol2016/**/*.traj", "ase", "beef-vdw/quantum-espresso", group="{folder}"),
+        ),
+        "GPL-3.0-only",
+        "Winther et al., Sci. Data 6, 75 (2019)",
+    ),
+    KnownSet(
+        "cu_sets",  # each frame of Cu-ACE-21 is named `FHI-aims/PBE/tight`
+        (
+            KnownFiles("Cu-ACE-21_1k.extxyz", "extxyz", "pbe/fhi-aims-tight"),
+            KnownFiles("Cu-POET-19.extxyz", "extxyz", "pbe/vasp-poet-19"),
+        ),
+        "MIT",
+        "Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021); Hernandez et al., npj Comput. Mater. 5, 112 (2019)",
+    ),
+    KnownSet(
+        "fitsnap_ta_inp_wbe",
+        (
+            # The files of W-Be say bar, and energies of strained cells say kbar.
+            KnownFiles("WBe/**/*.json", "json", "pbe/vasp-wbe", {"stress_unit": "kbar"}, group="WBe {folder}"),
+            KnownFiles("Ta/*.xyz", "extxyz", "pbe/vasp-ta", {"stress_unit": "bar", "stress_sign": -1}, group="Ta {stem}"),
+            KnownFiles("[!WT]*/*.json", "json", _INP, group="InP {folder}"),
+        ),
+        "GPL-2.0-only",
+        "Thompson et al., J. Comput. Phys. 285, 316 (2015); Cusentino, Wood, Thompson, J. Phys. Chem. A 124, 5456 (2020); Wood et al., "
+        "Phys. Rev. B 99, 184305 (2019)",
+    ),
+    KnownSet(
+        "fixtures_misc",
+        (
+            KnownFiles("small_aspirin_with_charge_spin.xyz", "extxyz", "wb97m-v/def2-tzvpd"),  # OMol25 is ORCA, wB97M-V/def2-TZVPD
+            KnownFiles("SPICE_small_with_charges.xyz", "extxyz", "wb97m-d3bj/def2-tzvppd"),
+            KnownFiles("small_materials_test.extxyz|orb_10_*.db", None, _MP),  # MPtrj
+            # QM9 keeps U0, which has the vibrations in it and is no potential energy: orbitals only.
+            KnownFiles(
+                "schnetpack_qm9.db", "ase-db", "b3lyp/6-31g(2df,p)",
+                {"keys": {"homo": "homo", "lumo": "lumo", "band_gap": "gap"}, "factors": dict.fromkeys(("homo", "lumo", "band_gap"), HARTREE),
+                 "total_charge": 0, "spin_multiplicity": 1},
+                require=(),
+            ),
+            KnownFiles("ani_gdb_s01.h5", "hdf5", "wb97x/6-31g(d)", {"total_charge": 0, "spin_multiplicity": 1}),
+            KnownFiles("spice2-1000_429_md_0-1.hdf5", "hdf5", "wb97m-d3bj/def2-tzvppd", require=("forces",)),
+            KnownFiles("colabfit_test_file.extxyz", "extxyz", _INP),  # frames of the FitSNAP InP set by their names
+            KnownFiles("libatoms_B_DFT_data.xyz", "extxyz", "unstated/libatoms-boron"),
+            KnownFiles("alamode_BaTiO3/*.xml", "vasp-xml", "pbesol/vasp-550ev", group="BaTiO3"),  # GGA = PS, ENCUT = 550
+            KnownFiles("oc20_27998_vasprun.xml", "vasp-xml", "rpbe/vasp-350ev"),  # GGA = RP, ENCUT = 350
+            KnownFiles("dpdata_vasprun.h2o.md.xml", "vasp-xml", "pbe/vasp-800ev", group="h2o"),  # PAW_PBE, ENCUT = 800
+            KnownFiles("chgnet_parse-vasp-with-magmoms.zip", "vasp-xml", "pbe-d3/vasp-520ev"),  # INCAR: IVDW = 11, ENCUT = 520
+            # Cell and method from dpdata's tests/cp2k/aimd/input.inp: PBE-D3, U - J = 3.6 eV on Co.
+            KnownFiles("dpdata_cp2k_aimd/*-pos-1.xyz", "cp2k", "pbe+u-d3/dzvp-molopt-sr-gth", {"cell": "10.451 12.068 39.754"}, group="CoOOH"),
+            KnownFiles("omat/test_calc_compounds_mp.json", "json", _MP),
+            KnownFiles("omat/test_calc_compounds_omat.json", "json", "pbe+u/omat24"),  # newer pseudopotentials than the Materials Project's
+        ),
+        "Apache-2.0, MIT, BSD-3-Clause, GPL-2.0, LGPL-3.0 in parts",
+        "see the projects named in PROVENANCE.md",
+        "odac23_data_w_ml.json: a table of adsorption energies without structures; pyace_Cu_df1.pckl.gzip: a pickle of pandas, never read",
+    ),
+    KnownSet(
+        "fixtures_ocp_lmdb",  # acetylacetone as OCP stores it: a box of 50 Angstrom, float32
+        (KnownFiles("*.lmdb", "pickled-lmdb", "pbe-d3/orca", {"total_charge": 0, "spin_multiplicity": 1, "periodic": False}, group="acetylacetone"),),
+        None,
+        _EGRAFF,
+    ),
+    # -199 eV an atom: not the VASP potentials of other PBE sets, so a level of its own.
+    KnownSet("gete", (KnownFiles("*.npz", "npz", "pbe/gete", group="gete"),), None, _EGRAFF),
+    KnownSet("li3n", (KnownFiles("*.json", "json", _VASP_520, group="Li3N {stem}"),), _SNAP_COPYRIGHT,
+             "Deng, Chen, Li, Ong, npj Comput. Mater. 5, 75 (2019)"),
+    KnownSet(
+        "mattersim_benchmarks",
+        (
+            KnownFiles("mptrj-random-1k.xyz", "extxyz", _MP, {"group_key": "mptrj_traj_id"}),
+            KnownFiles("alexandria-random-1k.xyz", "extxyz", _MP, {"group_key": "alexandria_id"}),
+            KnownFiles("mpf-TP.xyz", "extxyz", _MP, {"group_key": "internal_id"}),
+        ),
+        "MIT",
+        "Yang et al., arXiv:2405.04967; Deng et al., Nat. Mach. Intell. 5, 1031 (2023); Schmidt et al., Mater. Today Phys. 48, 101560 (2024)",
+    ),
+    KnownSet(
+        "mlearn",
+        (
+            KnownFiles("*_training.json|*_test.json", "json", _VASP_520),
+            # The same copper frames once more, with energies per atom; their stresses contradict mlearn's and the energies, and are not read.
+            KnownFiles("Cu_all_alignn_id_prop.json", "json", _VASP_520, group="Cu alignn"),
+        ),
+        "BSD-3-Clause; NIST terms for the ALIGNN file",
+        "Zuo et al., J. Phys. Chem. A 124, 731 (2020)",
+    ),
+    KnownSet("nbmotaw", (KnownFiles("*.json", "json", _VASP_520, group="{stem}"),), _SNAP_COPYRIGHT,
+             "Li, Chen, Zheng, Zuo, Ong, npj Comput. Mater. 6, 70 (2020)"),
+    # OC20: VASP, RPBE, 350 eV (Chanussot 2021)
+    KnownSet("oc20_trajectories", (KnownFiles("*.traj", "ase", "rpbe/vasp-350ev", group="{stem}"),), "CC-BY-4.0",
+             "Chanussot et al., ACS Catal. 11, 6059 (2021)"),
+    KnownSet("oxide_polymorphs", (KnownFiles("*.db", "ase-db", "pbe/vasp-oxides"),), "MIT",
+             "Mehta, Salvador, Kitchin, ACS Appl. Mater. Interfaces 6, 3630 (2014)"),
+    KnownSet("pbte", (KnownFiles("*.xyz", "extxyz", "pbe/vasp-pbte", group="PbTe"),), "GPL-3.0-only",
+             "Fan et al., Phys. Rev. B 104, 104309 (2021)"),
+    KnownSet("si_sets", (KnownFiles("*.xyz", "extxyz", "pbe/quantum-espresso", group="Si"),), "MIT", "NequIP tutorial, mir-group"),
+)  # fmt: skip

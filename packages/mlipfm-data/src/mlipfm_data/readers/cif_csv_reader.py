@@ -1,0 +1,178 @@
+"""Reader of CSV tables with a column `cif`: crystals of Carbon-24, Perov-5 and MP-20 with properties beside them, one row at a time.
+
+The CIF texts must list every atom of the cell (space group P1), as these tables do; others are refused, since symmetry is not applied here.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from mlipfm_interfaces.elements import number
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .file_kinds import refuse_pickle
+from .framed import checked, placed
+from .frames_in import RawFrame, ReadReport, options_from
+
+#: Characters of one cell of the table.
+LARGEST_CELL = 1 << 24
+#: Columns that are labels: the smaller of the two gaps is the band gap; energies are per atom.
+_GAPS = ("ind_gap", "band_gap", "bandgap")
+_PER_ATOM = "energy_per_atom"
+
+
+class CifCsvReader:
+    """Streams Structures from CSV tables of crystals. Options: `frames_in.ReadOptions`, and `report`. Group: `material_id`."""
+
+    suffixes = (".csv",)
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the table has a column `cif`."""
+        return "cif" in columns(path)
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals in the order of the rows.
+
+        Raises:
+            UnreadableFileError: missing, or no column `cif`. RefusedFileError: a pickle.
+        """
+        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
+        refuse_pickle(path)
+        yield from checked(_frames(path), chosen, report, path)
+
+
+def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
+    for index, row in enumerate(rows(path, "cif")):
+        where = f"{path}: frame {index} (row {index + 1})"
+        try:
+            numbers, positions, cell = crystal(row["cif"] or "")
+            info = _labels(row, len(numbers))
+            frame = RawFrame(index, where, path.name, numbers, positions, cell, np.ones(3, dtype=bool), info, group=row.get("material_id"))
+        except MlipfmError as error:
+            yield placed(error, where)
+        else:
+            yield frame
+
+
+def rows(path: Path, column: str) -> Iterator[dict[str, Any]]:
+    """Rows of a CSV table that has `column`, by its header. Raises `UnreadableFileError`: missing, no text, no such column, or cut off in quotes."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            yield from _rows(stream, path, column)
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UnreadableFileError(f"this is no CSV table: {error}", where=str(path)) from None
+
+
+def columns(path: Path) -> tuple[str, ...]:
+    """Names in the first line of a CSV table; () if there are none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return tuple(next(csv.reader([stream.readline(LARGEST_CELL)]), ()))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return ()
+
+
+def _rows(stream: TextIO, path: Path, column: str) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
+    table = csv.DictReader(stream, strict=True)
+    if column not in (table.fieldnames or ()):
+        raise UnreadableFileError(
+            f"the table has no column {column!r}; it has {', '.join(table.fieldnames or ()) or 'none'}", where=str(path)
+        )
+    yield from table
+
+
+def _labels(row: Mapping[str, Any], atoms: int) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    for key, text in row.items():
+        try:
+            value = float(text)
+        except (TypeError, ValueError):
+            continue
+        if key == _PER_ATOM:
+            info["energy"] = value * atoms
+        elif key in _GAPS:
+            info["REF_band_gap"] = value
+        elif key:
+            info[key] = value
+    return info
+
+
+def crystal(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(atomic numbers [N], positions [N, 3] Å, cell [3, 3] Å) of a CIF that lists every atom.
+
+    Raises:
+        UnreadableFileError: a value is missing. InvalidStructureError: symmetry that would have to be applied, or sites partly occupied.
+    """
+    single, columns = _tags(text)
+    try:
+        lengths = [_number(single[f"_cell_length_{axis}"]) for axis in "abc"]
+        angles = [_number(single[f"_cell_angle_{angle}"]) for angle in ("alpha", "beta", "gamma")]
+        names = columns.get("_atom_site_type_symbol") or columns["_atom_site_label"]
+        fractional = np.array([[_number(word) for word in columns[f"_atom_site_fract_{axis}"]] for axis in "xyz"]).T
+    except (KeyError, ValueError) as error:
+        raise UnreadableFileError(f"the CIF lacks or spells wrongly: {error}") from None
+    operations = columns.get("_symmetry_equiv_pos_as_xyz") or columns.get("_space_group_symop_operation_xyz") or ["x,y,z"]
+    if [word.replace(" ", "").replace("+", "").lower() for word in operations] != ["x,y,z"]:
+        raise InvalidStructureError("the CIF has symmetry beyond P1", mend="write all atoms of the cell into it")
+    if any(abs(_number(word) - 1) > 1e-6 for word in columns.get("_atom_site_occupancy", ())):
+        raise InvalidStructureError("a site is partly occupied", mend="disordered structures are not read")
+    cell = _cell(lengths, angles)
+    numbers = np.array([number("".join(c for c in name if c.isalpha())) for name in names], dtype=np.int64)
+    return numbers, fractional @ cell, cell
+
+
+def _cell(lengths: list[float], angles: list[float]) -> np.ndarray:
+    """Lattice vectors as rows: a along x, b in the plane of x and y."""
+    a, b, c = lengths
+    cos_alpha, cos_beta, cos_gamma = np.cos(np.radians(angles))
+    sin_gamma = np.sin(np.radians(angles[2]))
+    x, y = cos_beta, (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    rest = 1 - x * x - y * y
+    if not (rest > 0 and min(lengths) > 0):
+        raise InvalidStructureError(f"lengths {lengths} and angles {angles} make no cell")
+    return np.array([[a, 0, 0], [b * cos_gamma, b * sin_gamma, 0], [c * x, c * y, c * np.sqrt(rest)]])
+
+
+def _number(word: str) -> float:
+    return float(word.split("(")[0])  # a deviation in parentheses: 4.123(2)
+
+
+def _tags(text: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Single tags, and columns of loops by their tags."""
+    single: dict[str, str] = {}
+    columns: dict[str, list[str]] = {}
+    loop: list[str] | None = None
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if line.lower() == "loop_":
+            loop = []
+        elif line.startswith("_") and loop is not None and not any(columns.get(tag) for tag in loop):
+            loop.append(line.split()[0])
+            columns[loop[-1]] = []
+        elif line.startswith(("_", "data_")):
+            loop = None
+            words = _words(line)
+            single[words[0]] = words[1] if len(words) > 1 else ""
+        elif loop:
+            for tag, word in zip(loop, _words(line), strict=False):
+                columns[tag].append(word)
+    return single, columns
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise UnreadableFileError(f"the CIF has an open quote: {line[:40]!r}") from None

@@ -1,0 +1,126 @@
+"""Reader of DeePMD systems: a folder with type.raw, type_map.raw and set.*/{coord,box,energy,force,virial,hessian}.npy, units eV and Angstrom.
+
+The virial has the sign of conventions (virial = -V stress). A folder without `nopbc` is periodic. Layout: docs.deepmodeling.com, "system".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.elements import number
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .framed import checked
+from .frames_in import RawFrame, ReadReport, options_from
+from .npy_rows import NpyRows, rows_of
+
+_FILES = {"coord": "_positions", "box": "_box", "energy": "energy", "force": "forces", "virial": "virial", "hessian": "_hessian",
+          "real_atom_types": "_types", "atom_ener": "REF_atomic_energies"}  # fmt: skip
+
+
+class DeepmdReader:
+    """Structures from a DeePMD system, which is a folder. Options: `frames_in.ReadOptions`."""
+
+    suffixes = (".deepmd",)
+
+    def recognises(self, path: Path) -> bool:
+        return (path / "type.raw").is_file() and any(path.glob("set.*/coord.npy"))
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals, set after set; memory is that of a frame.
+
+        Raises:
+            UnreadableFileError: no such system, a file of it is missing, cut or damaged (frames before that have been yielded). RefusedFileError:
+                an array of Python objects. UnknownElementError: `type_map.raw` names no element.
+        """
+        path, report = Path(path), report if report is not None else ReadReport()
+        if not (path / "type.raw").is_file():
+            raise UnreadableFileError("no DeePMD system: there is no type.raw", where=str(path))
+        yield from checked(_frames(path), options_from(options), report, path)
+
+
+def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
+    table = _elements(path)
+    types = _whole_numbers(path / "type.raw")
+    index = 0
+    for folder in sorted(path.glob("set.*")):
+        with contextlib.ExitStack() as stack:
+            columns = {
+                key: NpyRows(stack.enter_context((folder / f"{name}.npy").open("rb")), str(folder / f"{name}.npy"))
+                for name, key in _FILES.items()
+                if (folder / f"{name}.npy").is_file()
+            }
+            if "_positions" not in columns:
+                raise UnreadableFileError("there is no coord.npy", where=str(folder))
+            if "_box" not in columns and not (path / "nopbc").is_file():
+                raise UnreadableFileError("there is no box.npy, and no file `nopbc` says that none is needed", where=str(folder))
+            for row in rows_of(columns, columns["_positions"].rows):
+                where = f"{path}: frame {index} ({folder.name})"
+                try:
+                    yield _frame(row, types, table, index, where, path)
+                except (MlipfmError, ValueError) as error:
+                    yield InvalidStructureError(getattr(error, "what", str(error)), where=where)
+                index += 1
+
+
+def _frame(row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, index: int, where: str, path: Path) -> RawFrame:
+    positions = row.pop("_positions").reshape(-1, 3)
+    types = row.pop("_types", types)
+    if len(types) != len(positions):
+        raise InvalidStructureError(f"{len(types)} types for {len(positions)} atoms")
+    real = types >= 0  # -1 fills up systems of mixed types
+    if types.max(initial=0) >= len(table):
+        raise InvalidStructureError(f"type {types.max()} is not in type_map.raw")
+    box = row.pop("_box", None)
+    periodic = box is not None and not (path / "nopbc").is_file()
+    cell = box.reshape(3, 3) if box is not None and periodic else np.zeros((3, 3))
+    frame = RawFrame(index, where, path.name, table[types[real]], positions[real], cell, np.full(3, periodic), group=path.name)
+    hessian = row.pop("_hessian", None)
+    frame.info, frame.arrays = {key: row[key] for key in ("energy", "virial") if key in row}, {}
+    for key in ("forces", "REF_atomic_energies"):
+        if key in row:
+            frame.arrays[key] = row[key].reshape(len(positions), -1)[real]
+    if hessian is not None and real.all():
+        frame.arrays |= hessian_rows(hessian, len(positions))
+    return frame
+
+
+def hessian_rows(hessian: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """A full Hessian d2E/dx dx, [3N, 3N] in eV/Å², as the two arrays by which `conventions` knows rows of it.
+
+    Raises:
+        InvalidStructureError: another number of entries.
+    """
+    if hessian.size != 9 * n * n:
+        raise InvalidStructureError(f"the Hessian has {hessian.size} entries, {n} atoms need {9 * n * n}")
+    rows = hessian.reshape(3 * n, n, 3).transpose(1, 0, 2).astype(np.float64)
+    index = np.stack(np.divmod(np.arange(3 * n), 3), axis=1)
+    return {"REF_hessian_rows": rows, "REF_hessian_rows_index": index}
+
+
+def _elements(path: Path) -> np.ndarray:
+    """Atomic number of each type."""
+    file = path / "type_map.raw"
+    if not file.is_file():
+        raise UnreadableFileError("there is no type_map.raw that names the elements", where=str(path), mend="write one element a line")
+    return np.array([number(word) for word in _words(file)], dtype=np.int64)
+
+
+def _whole_numbers(file: Path) -> np.ndarray:
+    try:
+        return np.array([int(word) for word in _words(file)], dtype=np.int64)
+    except ValueError as error:
+        raise UnreadableFileError(f"not a list of types: {error}", where=str(file)) from None
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"cannot be read: {error}", where=str(file)) from None

@@ -1,0 +1,167 @@
+"""The published HDF5 layouts: which data sets tell them apart, what they hold, in which units, at which level of theory, and who says so.
+
+A level is stated here only where the keys of the file state it; otherwise it is the user's (`level`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlipfm_interfaces.errors import UnitError
+from mlipfm_interfaces.units import KJ_MOL
+
+from . import mapped_smiles
+from .conventions import LEVEL_KEY
+from .hdf5_files import text, whole
+from .levels import Labels
+
+
+@dataclass
+class Molecule:
+    """A group of a file that holds conformations of one molecule (or of molecules of one size).
+
+    Attributes:
+        group: the HDF5 group. data: its data sets by name, or arrays [conformations, ...] put in their place. single: without that first axis.
+        numbers: [N] or [conformations, N]. info: values that all conformations share. options: units that the file states here.
+    """
+
+    group: Any
+    data: dict[str, Any]
+    single: bool
+    numbers: Any = None
+    info: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One published layout.
+
+    Attributes:
+        needs: data sets (and attributes, as `@name`) by which a group is recognised. positions, numbers: their data sets.
+        levels: see `levels.Labels`. options: units and signs as `frames_in.ReadOptions`.
+        group: which part of a group's path must never be split: -1 the group itself (a molecule), -2 the one above, None: it is no molecule.
+        states: data sets that are read as they are called (charge, mult).
+        prepare: reads what is particular to the layout.
+    """
+
+    name: str
+    needs: frozenset[str]
+    positions: str
+    numbers: str
+    levels: tuple[Labels, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    group: int | None = -1
+    states: tuple[str, ...] = ()
+    prepare: Callable[[Molecule], None] = lambda molecule: None
+
+
+_HARTREE_ANGSTROM = {"energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
+
+
+def _level_of_lot(molecule: Molecule) -> None:
+    if "lot" in molecule.data:
+        molecule.info[LEVEL_KEY] = text(whole(molecule.data["lot"])).replace("*", "(d)")
+
+
+def _spice(molecule: Molecule) -> None:
+    """Units are attributes of the data sets. The charge is the sum of formal charges in `smiles`; inputs without labels have elements only there."""
+    said = {
+        "conformations": "length_unit",
+        "dft_total_energy": "energy_unit",
+        "dft_total_gradient": "forces_unit",
+        "scf_dipole": "dipole_unit",
+    }
+    for name, option in said.items():
+        if name in molecule.data and "units" in molecule.data[name].attrs:
+            molecule.options[option] = _spice_unit(text(molecule.data[name].attrs["units"]))
+    if "smiles" in molecule.data:
+        smiles = text(whole(molecule.data["smiles"]))
+        molecule.info["charge"] = mapped_smiles.total_charge(smiles)
+        if "atomic_numbers" not in molecule.data:
+            molecule.numbers = mapped_smiles.elements(smiles)
+
+
+def _spice_unit(name: str) -> str:
+    known = {"bohr": "bohr", "nanometers": "nm", "angstrom": "Angstrom", "angstroms": "Angstrom", "hartree": "Hartree",
+             "hartree/bohr": "Hartree/bohr", "elementary_charge*bohr": "e bohr"}  # fmt: skip
+    if name not in known:
+        raise UnitError(f"the file states the unit {name!r}", mend=f"known here: {', '.join(known)}")
+    return known[name]
+
+
+def _qm9(molecule: Molecule) -> None:
+    """The electronic energy is U0 without the zero-point energy; orbital energies are labels. All are converted by their attribute `u`."""
+    scale = {"kilojoule_per_mole": KJ_MOL}
+    values = {}
+    for name in ("internal_energy_at_0K", "zero_point_vibrational_energy", "energy_of_homo", "energy_of_lumo", "lumo-homo_gap"):
+        dataset = molecule.data.get(name)
+        if dataset is not None:
+            unit = text(dataset.attrs["u"])
+            if unit not in scale:
+                raise UnitError(f"{name!r} is in {unit!r}", mend=f"known here: {', '.join(scale)}")
+            values[name] = whole(dataset) * scale[unit]
+    if "zero_point_vibrational_energy" in values:
+        molecule.data["U0 - ZPE"] = values["internal_energy_at_0K"] - values["zero_point_vibrational_energy"]
+    for key, name in {"REF_homo": "energy_of_homo", "REF_lumo": "energy_of_lumo", "REF_band_gap": "lumo-homo_gap"}.items():
+        if name in values:
+            molecule.data[key] = values[name]
+    if "dipole_moment_per_system" in molecule.data:
+        molecule.data["dipole"] = whole(molecule.data["dipole_moment_per_system"]) * 10.0
+    if text(molecule.data["positions"].attrs.get("u", "")) != "nanometer":
+        raise UnitError("positions are not in nanometer", where=molecule.group.name)
+
+
+def _attributes(molecule: Molecule) -> None:
+    molecule.info |= {"energy": float(molecule.group.attrs["energy"]), "charge": float(molecule.group.attrs["charge"])}
+
+
+_WB97X = "wb97x/6-31g(d)"
+
+LAYOUTS = (
+    # Smith, Isayev, Roitberg, Sci. Data 4, 170193 (2017): Hartree, Angstrom; the file names no level. High-energy conformers lie in `coordinatesHE`.
+    Layout("ANI-1", frozenset({"coordinates", "energies", "species"}), "coordinates", "species",
+           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM),
+    # Smith et al., J. Chem. Phys. 148, 241733 (2018). `forces` are gradients: along the S66x8 curves dE = +F dx (measured). Level in `lot`.
+    Layout("COMP6", frozenset({"coordinates", "energies", "species", "cm5", "hirshfeld"}), "coordinates", "species",
+           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM | {"forces_sign": -1}, prepare=_level_of_lot),
+    # Smith et al., Sci. Data 7, 134 (2020), table 2: Hartree, Hartree/Angstrom, e Angstrom; one group per formula; NaN where not computed.
+    Layout("ANI-1x", frozenset({"coordinates", "atomic_numbers", "wb97x_dz.energy"}), "coordinates", "atomic_numbers", (
+        Labels(_WB97X, {"energy": "wb97x_dz.energy", "forces": "wb97x_dz.forces", "dipole": "wb97x_dz.dipole",
+                        "charges": "wb97x_dz.hirshfeld_charges"}),
+        Labels("wb97x/def2-tzvpp", {"energy": "wb97x_tz.energy", "forces": "wb97x_tz.forces", "dipole": "wb97x_tz.dipole",
+                                    "charges": "wb97x_tz.mbis_charges"}),
+        Labels("ccsd(t)*/cbs", {"energy": "ccsd(t)_cbs.energy"}),
+    ), _HARTREE_ANGSTROM),
+    # Devereux et al., J. Chem. Theory Comput. 16, 4192 (2020): groups by number of atoms, species per conformation; forces are -dE/dr (measured).
+    Layout("ANI-2x", frozenset({"coordinates", "energies", "forces", "species"}), "coordinates", "species",
+           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM, group=None),
+    # Eastman et al., Sci. Data 10, 11 (2023) and J. Chem. Theory Comput. 20, 8583 (2024): gradients; wB97M-D3(BJ)/def2-TZVPPD throughout.
+    Layout("SPICE", frozenset({"conformations", "atomic_numbers", "dft_total_energy"}), "conformations", "atomic_numbers",
+           (Labels("wb97m-d3bj/def2-tzvppd", {"energy": "dft_total_energy", "forces": "dft_total_gradient", "dipole": "scf_dipole",
+                                              "charges": "mbis_charges"}),),
+           {"energy_unit": "Hartree", "forces_unit": "Hartree/bohr", "forces_sign": -1, "length_unit": "bohr", "dipole_unit": "e bohr"},
+           prepare=_spice),
+    Layout("SPICE inputs", frozenset({"conformations", "smiles"}), "conformations", "smiles", (Labels(None, {}),), {"length_unit": "nm"},
+           prepare=_spice),
+    # Schreiner et al., Sci. Data 9, 779 (2022): data/FORMULA/REACTION, eV and Angstrom.
+    Layout("Transition1x", frozenset({"positions", "atomic_numbers", "wB97x_6-31G(d).energy"}), "positions", "atomic_numbers",
+           (Labels(_WB97X, {"energy": "wB97x_6-31G(d).energy", "forces": "wB97x_6-31G(d).forces"}),)),
+    # Hoja et al., Sci. Data 8, 43 (2021), table 2: MOLECULE/CONFORMATION, eV, Angstrom, e Angstrom; PBE0+MBD with FHI-aims, tight.
+    Layout("QM7-X", frozenset({"atXYZ", "atNUM", "ePBE0+MBD"}), "atXYZ", "atNUM",
+           (Labels("pbe0-mbd/fhi-aims-tight", {"energy": "ePBE0+MBD", "forces": "totFOR", "dipole": "vDIP", "charges": "hCHG", "homo": "eH",
+                                               "lumo": "eL", "band_gap": "HLgap"}),), group=-2),
+    # github.com/isayevlab/aimnetcentral, training data: groups by number of atoms; eV, Angstrom, e Angstrom (dipole against charges: measured).
+    Layout("AIMNet2", frozenset({"coord", "numbers", "energy", "mult"}), "coord", "numbers",
+           (Labels(None, {"energy": "energy", "forces": "forces", "dipole": "dipole", "charges": "charges", "spin_charges": "spin_charges"}),),
+           group=None, states=("charge", "mult")),
+    # QM9 as github.com/choderalab/modelforge curates it; Ramakrishnan et al., Sci. Data 1, 140022 (2014): B3LYP/6-31G(2df,p); units in attributes.
+    Layout("modelforge QM9", frozenset({"positions", "atomic_numbers", "internal_energy_at_0K"}), "positions", "atomic_numbers",
+           (Labels("b3lyp/6-31g(2df,p)", {"energy": "U0 - ZPE", "dipole": "dipole", "charges": "partial_charges", "homo": "REF_homo",
+                                          "lumo": "REF_lumo", "band_gap": "REF_band_gap"}),), {"length_unit": "nm"}, prepare=_qm9),
+    # github.com/instadeepai/mlip: one group per structure, energy and charge as attributes; eV, Angstrom.
+    Layout("mlip", frozenset({"positions", "elements", "@energy", "@charge"}), "positions", "elements",
+           (Labels(None, {"energy": "energy", "forces": "forces", "charges": "atomic_charges"}),), prepare=_attributes, group=None),
+)  # fmt: skip

@@ -1,0 +1,221 @@
+"""What an entry of a JSON file of structures means: one `Layout` for each way of writing them, with the units and signs that come with it.
+
+Units and signs were checked on public files: energies of strained crystals against their stress (SNAP and mlearn: kbar, positive under
+compression, order of VASP), and against forces along trajectories.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.elements import number
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError
+
+from .ase_rows import row_frame
+from .conventions import LEVEL_KEY
+from .frames_in import RawFrame
+
+#: What VASP prints: kbar, positive under compression, xy before yz and xz.
+VASP_STRESS = {"stress_unit": "kbar", "stress_sign": -1, "stress_order": "xx,yy,zz,xy,yz,xz"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: its value, the names of the places that lead to it, words for messages, the file's name, and the index of its first frame."""
+
+    value: Mapping[str, Any]
+    names: tuple[str, ...]
+    where: str
+    source: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way of writing structures: whether an entry has it, its frames, and the options that come with it."""
+
+    name: str
+    fits: Callable[[Mapping[str, Any]], bool]
+    frames: Callable[[Entry], list[RawFrame | MlipfmError]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _frame(
+    entry: Entry,
+    geometry: _Geometry,
+    results: Mapping[str, Any],
+    info: Mapping[str, Any] | None = None,
+    group: str | None = None,
+    k: int = 0,
+) -> RawFrame:
+    results = {key: value for key, value in results.items() if value is not None}
+    return RawFrame(
+        entry.index + k, entry.where, entry.source, geometry.numbers, geometry.positions, geometry.cell, geometry.pbc, info or {},
+        geometry.arrays, results, group,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _pymatgen(value: Mapping[str, Any]) -> _Geometry:
+    """Of a Structure or Molecule of pymatgen. Raises `InvalidStructureError` for sites that are partly occupied."""
+    sites = value["sites"]
+    numbers = np.array([_element(site) for site in sites], dtype=np.int64)
+    lattice = value.get("lattice")
+    cell = np.zeros((3, 3)) if lattice is None else np.array(lattice["matrix"], dtype=np.float64)
+    pbc = np.array([False] * 3 if lattice is None else lattice.get("pbc", [True] * 3), dtype=bool)
+    if all("xyz" in site for site in sites):
+        positions = np.array([site["xyz"] for site in sites], dtype=np.float64)
+    else:
+        positions = np.array([site["abc"] for site in sites], dtype=np.float64) @ cell
+    arrays = {}
+    for key, name in (("magmom", "magmoms"), ("forces", "forces")):
+        column = [(site.get("properties") or {}).get(key) for site in sites]
+        if all(item is not None for item in column):
+            arrays[name] = np.array(column, dtype=np.float64)
+    return _Geometry(numbers, positions.reshape(len(numbers), 3), cell, pbc, arrays)
+
+
+def _element(site: Mapping[str, Any]) -> int:
+    species = site["species"]
+    if len(species) != 1 or abs(float(species[0].get("occu", 1)) - 1) > 1e-6:
+        raise InvalidStructureError(f"a site is occupied by {species}", mend="disordered structures are not read")
+    return number(str(species[0]["element"]))
+
+
+def _is_pymatgen(value: Any) -> bool:
+    return isinstance(value, Mapping) and "sites" in value
+
+
+def _in_structure(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda value: _is_pymatgen(value.get("structure")) and all(key in value for key in keys)
+
+
+def _mptrj(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """MPtrj (Deng et al., CHGNet, 2023): uncorrected energy of the cell, forces, stress in kbar with VASP's sign, magnetic moments, gap."""
+    v = entry.value
+    results = {"energy": v["uncorrected_total_energy"], "forces": v.get("force", v.get("forces")), "stress": v.get("stress"),
+               "magmoms": v.get("magmom", v.get("magmoms"))}  # fmt: skip
+    info = {} if v.get("bandgap") is None else {"REF_band_gap": v["bandgap"]}
+    return [_frame(entry, _pymatgen(v["structure"]), results, info, group=str(v.get("mp_id") or entry.names[0]))]
+
+
+def _snap(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """mlearn (Zuo et al., 2020) and the SNAP sets of the same group: labels in `outputs`."""
+    v, out = entry.value, entry.value["outputs"]
+    results = {"energy": out.get("energy"), "forces": out.get("forces"), "stress": out.get("stress", out.get("virial_stress"))}
+    words = [v.get("element"), v.get("group"), re.sub(r"^Snapshot \d+ of \d+ of ", "", str(v.get("description") or ""))]
+    return [_frame(entry, _pymatgen(v["structure"]), results, group=" ".join(str(word) for word in words if word) or None)]
+
+
+def _computed_entry(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """ComputedStructureEntry (Alexandria, Materials Project): `energy` is that of the cell without corrections. A stress in `data` has no stated
+    unit and is offered as the key `data_stress`."""
+    v = entry.value
+    geometry = _pymatgen(v["structure"])
+    data = v.get("data") if isinstance(v.get("data"), Mapping) else {}
+    info = {} if not data or data.get("stress") is None else {"data_stress": data["stress"]}
+    group = v.get("entry_id") or (data or {}).get("mat_id")
+    return [_frame(entry, geometry, {"energy": v["energy"]}, info, group=None if group is None else str(group))]
+
+
+def _with_properties(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """A structure with numbers beside it: a table of properties. Those that are labels are found by the usual spellings."""
+    v = entry.value
+    info = {str(k): x for k, x in v.items() if isinstance(x, int | float) and not isinstance(x, bool)}
+    results = {k: v[k] for k in ("forces", "stress") if isinstance(v.get(k), list)}
+    group = next((str(v[k]) for k in ("material_id", "mp_id", "id") if v.get(k) is not None), None)
+    return [_frame(entry, _pymatgen(v["structure"]), results, info, group)]
+
+
+def _bare(entry: Entry) -> list[RawFrame | MlipfmError]:
+    v = entry.value
+    stated = {"charge": v.get("charge"), "spin": v.get("spin_multiplicity")} if v.get("lattice") is None else {}
+    return [_frame(entry, _pymatgen(v), {}, {k: x for k, x in stated.items() if x is not None})]
+
+
+def _jarvis(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """ALIGNN's `id_prop.json`: `total_energy` is per atom. Its `stresses` are not read: on the public Cu set they contradict the energies of
+    strained cells and the same frames of mlearn."""
+    v, atoms = entry.value, entry.value["atoms"]
+    numbers = np.array([number(str(name).strip()) for name in atoms["elements"]], dtype=np.int64)
+    cell = np.array(atoms["lattice_mat"], dtype=np.float64)
+    coordinates = np.array(atoms["coords"], dtype=np.float64)
+    geometry = _Geometry(numbers, coordinates if atoms.get("cartesian") else coordinates @ cell, cell, np.ones(3, dtype=bool))
+    energy = v.get("total_energy")
+    results = {"energy": None if energy is None else float(energy) * len(numbers), "forces": v.get("forces")}
+    return [_frame(entry, geometry, results, group=None if v.get("jid") is None else str(v["jid"]))]
+
+
+def _ase(entry: Entry) -> list[RawFrame | MlipfmError]:
+    return [row_frame(entry.value, entry.index, entry.where, entry.source)]
+
+
+_STRESS_STYLES = {"bar": "bar", "kB": "kbar", "kbar": "kbar", "GPa": "GPa"}
+
+
+def _fitsnap_style(style: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda value: isinstance(value.get("Data"), list) and value.get("StressStyle", "bar") == style
+
+
+def _fitsnap(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """FitSNAP's `Dataset`: eV and Å; stress as its style says, positive under compression; rows of the lattice are its vectors. A stress of
+    nine zeros was not computed."""
+    v = entry.value
+    for key, wanted in (("EnergyStyle", "electronvolt"), ("PositionsStyle", "angstrom"), ("LatticeStyle", "angstrom")):
+        if v.get(key, wanted) != wanted:
+            raise UnitError(f"{key} {v[key]!r} is not read", mend=f"convert it to {wanted}")
+    frames: list[RawFrame | MlipfmError] = []
+    for k, data in enumerate(v["Data"]):
+        numbers = np.array([number(str(name)) for name in data["AtomTypes"]], dtype=np.int64)
+        cell = np.array(data["Lattice"], dtype=np.float64)
+        geometry = _Geometry(numbers, np.array(data["Positions"], dtype=np.float64).reshape(len(numbers), 3), cell, np.ones(3, dtype=bool))
+        stress = data.get("Stress")
+        results = {"energy": data.get("Energy"), "forces": data.get("Forces"), "stress": stress if np.any(stress) else None}
+        frames.append(_frame(entry, geometry, results, k=k))
+    return frames
+
+
+def _dimers(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """Curves of diatomics by distance (Matbench Discovery): the level is the name above the pair, forces tell the axis."""
+    v = entry.value
+    numbers = np.array([number(name) for name in entry.names[-1].split("-")], dtype=np.int64)
+    level = {LEVEL_KEY: entry.names[-2]} if len(entry.names) > 1 else {}
+    frames: list[RawFrame | MlipfmError] = []
+    for k, distance in enumerate(v["distances"]):
+        forces = np.array(v["forces"][k], dtype=np.float64)
+        positions = np.zeros((2, 3))
+        positions[1, int(np.argmax(np.abs(forces[0])))] = distance
+        geometry = _Geometry(numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool))
+        magmoms = v.get("magmoms")
+        results = {"energy": v["energies"][k], "forces": forces, "magmoms": None if magmoms is None else magmoms[k]}
+        frames.append(_frame(entry, geometry, results, level, "/".join(entry.names), k))
+    return frames
+
+
+#: In the order in which they are tried.
+LAYOUTS = (
+    Layout("mptrj", _in_structure("uncorrected_total_energy"), _mptrj, VASP_STRESS),
+    Layout("snap", lambda v: _is_pymatgen(v.get("structure")) and isinstance(v.get("outputs"), Mapping), _snap, VASP_STRESS),
+    Layout("computed-entry", _in_structure("energy", "composition"), _computed_entry),
+    Layout("properties", _in_structure(), _with_properties),
+    Layout("pymatgen", _is_pymatgen, _bare),
+    Layout("jarvis", lambda v: isinstance(v.get("atoms"), Mapping) and "lattice_mat" in v["atoms"], _jarvis),
+    *(
+        Layout(f"fitsnap-{style}", _fitsnap_style(style), _fitsnap, {"stress_unit": unit, "stress_sign": -1})
+        for style, unit in _STRESS_STYLES.items()
+    ),
+    Layout("dimers", lambda v: "distances" in v and "energies" in v, _dimers),
+    Layout("ase", lambda v: "numbers" in v and "positions" in v, _ase),
+)

@@ -1,0 +1,253 @@
+"""`mlipfm data import-sets`: known sets of a folder, or of archives, into one store; resumed, counted, and safe against hostile archives.
+
+Also what an import says when a file comes again with other options, and what an export refuses.
+"""
+
+import io
+import json
+import shutil
+import tarfile
+
+import pytest
+from mlipfm_data.importing import import_file
+from mlipfm_data.known_sets import KNOWN
+from mlipfm_data.known_sets.finding import found_sets, unpacked
+from mlipfm_data.known_sets.importing_sets import RECORD, import_sets
+from mlipfm_data.known_sets.schema import KnownFiles, KnownSet
+from mlipfm_data.store import Store
+from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnreadableFileError
+from mlipfm_interfaces.theory import canonical_level
+
+
+def water(z: float, energy: float = -14.25) -> str:
+    atoms = f"O 0.0 0.0 0.119262\nH 0.0 0.763239 -0.477047\nH 0.0 -0.763239 {z:.6f}\n"
+    return f'3\nProperties=species:S:1:pos:R:3 energy={energy} pbc="F F F"\n{atoms}'
+
+
+@pytest.fixture
+def sets(tmp_path, monkeypatch):
+    """A folder with three sets that are known: two of different levels, one without a reader; and nothing of the user's cache."""
+    monkeypatch.setenv("MLIPFM_CACHE", str(tmp_path / "cache"))
+    known = (
+        KnownSet("ice", (KnownFiles("*.xyz", "extxyz", "pbe", group="{name} {stem}"),), "MIT", "nobody"),
+        KnownSet("steam", (KnownFiles("a.xyz", None, "gfn2-xtb"), KnownFiles("b.xyz|c.xyz", None, None, require=())), "CC0-1.0", "nobody"),
+        KnownSet("spectra", (), None, None, "no structures"),
+    )
+    for item in known:
+        monkeypatch.setitem(KNOWN, item.name, item)
+    folder = tmp_path / "sets"
+    (folder / "ice").mkdir(parents=True)
+    (folder / "ice" / "one.xyz").write_text(water(-0.47) + water(-0.48) + water(float("nan")))
+    (folder / "ice" / "two.xyz").write_text(water(-0.47))
+    (folder / "steam").mkdir()
+    (folder / "steam" / "a.xyz").write_text(water(-0.47, -15.0))
+    (folder / "steam" / "c.xyz").write_text("this is no xyz file\n")
+    (folder / "spectra").mkdir()
+    return folder
+
+
+def run(arguments: list[str], capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_every_set_has_one_row_and_the_counts_add_up(sets, tmp_path, capsys):
+    status, out, err = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line and not line.startswith(" ")}
+    assert rows["ice"][:4] == ["4", "2", "1", "1"]  # frames, stored, there, refused
+    assert rows["steam"][:4] == ["2", "1", "0", "1"]
+    assert "not imported: no structures" in out
+    assert "refused: 1 x unreadable-file" in out
+    assert "2 of 3 sets, 6 frames = 3 stored + 1 already there + 2 refused" in out
+    assert "gfn2-xtb" in out
+    with Store(tmp_path / "store") as store:
+        assert {(s.level, s.provenance.group, s.provenance.source, s.provenance.licence) for s in store} == {
+            ("pbe", "ice one", "ice/one.xyz", "MIT"),
+            ("gfn2-xtb", None, "steam/a.xyz", "CC0-1.0"),
+        }
+        assert not store.verify()
+
+
+def test_rows_as_json_and_only_some_sets(sets, tmp_path, capsys):
+    status, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--only", "steam", "--json"], capsys)
+    (row,) = json.loads(out)["sets"]
+    assert status == 0
+    assert (row["name"], row["frames"], row["stored"], row["levels"], row["refused"]) == (
+        "steam",
+        2,
+        1,
+        {"gfn2-xtb": 1},
+        {"unreadable-file": 1},
+    )
+    status, _, err = run(["data", "import-sets", sets, tmp_path / "store", "--only", "rain"], capsys)
+    assert status == 2
+    assert "no known set named rain" in err
+    assert "it holds ice, spectra, steam" in err
+
+
+def test_import_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
+    """Interrupted in the middle of a set: what is there counts as stored when it is run again, and is there once."""
+    from mlipfm_data.store_writer import StoreWriter
+
+    whole = [vars(row) for row in import_sets(sets, tmp_path / "whole")]
+    add, left = StoreWriter.add, [3]
+
+    def interrupted(self, structure):
+        left[0] -= not self.path.parent.name.startswith(".")
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return add(self, structure)
+
+    monkeypatch.setattr(StoreWriter, "add", interrupted)
+    for stored in (2, 1):
+        left[0] = stored
+        with pytest.raises(KeyboardInterrupt):
+            import_sets(sets, tmp_path / "store")
+    monkeypatch.setattr(StoreWriter, "add", add)
+    rows = [vars(row) for row in import_sets(sets, tmp_path / "store")]
+    assert rows == whole
+    assert [vars(row) for row in import_sets(sets, tmp_path / "store")] == whole
+    with Store(tmp_path / "store") as store, Store(tmp_path / "whole") as other:
+        assert [store.key(i) for i in range(len(store))] == [other.key(i) for i in range(len(other))]
+    assert sorted(path.name for path in tmp_path.iterdir() if "sets" in path.name) == ["sets"]
+
+
+def test_changed_set_is_not_added_to_a_store_that_holds_it(sets, tmp_path):
+    import_sets(sets, tmp_path / "store")
+    (sets / "ice" / "two.xyz").write_text(water(-0.47) + water(-0.5))
+    with pytest.raises(RefusedFileError, match="holds the set ice from other files"):
+        import_sets(sets, tmp_path / "store")
+    (tmp_path / "store" / RECORD).write_text("no json")
+    with pytest.raises(UnreadableFileError, match="no JSON"):
+        import_sets(sets, tmp_path / "store")
+
+
+@pytest.mark.ci
+def test_two_processes_give_the_same_store(tmp_path, shared_data):
+    folder, names = shared_data("li3n").parent, ("li3n", "si_sets")
+    one = import_sets(folder, tmp_path / "one", only=names)
+    two = import_sets(folder, tmp_path / "two", only=names, workers=2)
+    assert [vars(row) for row in one] == [vars(row) for row in two]
+    with Store(tmp_path / "one") as a, Store(tmp_path / "two") as b:
+        assert [a.key(i) for i in range(len(a))] == [b.key(i) for i in range(len(b))]
+
+
+def test_archives_are_unpacked_once_into_the_cache(sets, tmp_path):
+    with tarfile.open(sets / "ice.tar.xz", "w:xz") as archive:
+        archive.add(sets / "ice", "ice")
+    shutil.rmtree(sets / "ice")
+    place = unpacked(sets, "ice")
+    assert place.is_relative_to(tmp_path / "cache")
+    assert unpacked(sets, "ice") == place
+    assert [row.stored for row in import_sets(sets, tmp_path / "store", only=["ice"])] == [2]
+
+
+@pytest.mark.parametrize("name", ["../escape", "link", "device"])
+def test_archives_that_reach_outside_are_refused(sets, tmp_path, name):
+    with tarfile.open(sets / "ice.tar.xz", "w:xz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type = {"link": tarfile.SYMTYPE, "device": tarfile.CHRTYPE}.get(name, tarfile.REGTYPE)
+        member.linkname, member.size = "../../escape", 0
+        archive.addfile(member, io.BytesIO())
+    shutil.rmtree(sets / "ice")
+    with pytest.raises(RefusedFileError, match=r"outside its folder|no plain file"):
+        unpacked(sets, "ice")
+    assert not list(tmp_path.rglob("escape"))
+
+
+def test_cut_archives_are_named(sets):
+    with tarfile.open(sets / "ice.tar.xz", "w:xz") as archive:
+        archive.add(sets / "ice", "ice")
+    data = (sets / "ice.tar.xz").read_bytes()
+    (sets / "ice.tar.xz").write_bytes(data[: len(data) // 2])
+    shutil.rmtree(sets / "ice")
+    with pytest.raises(UnreadableFileError, match="cannot be unpacked"):
+        unpacked(sets, "ice")
+
+
+def test_folder_without_known_sets(tmp_path):
+    with pytest.raises(UnreadableFileError, match="no known set is in this folder"):
+        import_sets(tmp_path, tmp_path / "store")
+    with pytest.raises(UnreadableFileError, match="no such folder"):
+        found_sets(tmp_path / "nowhere")
+
+
+def test_known_sets_are_whole():
+    """60 sets, most of them importable; levels are canonical; every set has a licence or says None, a citation, and a reason if it has no files."""
+    assert len(KNOWN) >= 60
+    assert sum(bool(known.files) for known in KNOWN.values()) >= 45
+    for known in KNOWN.values():
+        assert known.files or known.not_imported, known.name
+        assert known.citation, known.name
+        for files in known.files:
+            assert files.level is None or canonical_level(files.level) == files.level, known.name
+            assert files.level is not None or not files.options.get("energy_key"), known.name
+    with pytest.raises(InvalidStructureError, match="neither files nor a reason"):
+        KnownSet("nothing")
+
+
+# One file at a time
+
+
+def test_same_file_with_other_options_is_refused_and_names_them(tmp_path, capsys):
+    (tmp_path / "a.xyz").write_text(water(-0.47) + water(-0.48))
+    base = ["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "store"]
+    assert run([*base, "--level", "pbe"], capsys)[0] == 0
+    status, _, err = run([*base, "--level", "scan"], capsys)
+    assert status == 2
+    assert "in the store already, imported with level 'pbe', now 'scan'" in err
+    status, _, err = run([*base, "--level", "pbe", "--group-key", "energy"], capsys)
+    assert "imported with group_key None, now 'energy'" in err
+    status, out, _ = run([*base, "--level", "pbe"], capsys)
+    assert status == 0
+    assert "0 stored + 2 already there" in out
+
+
+def test_labels_without_a_level_are_warned_of(tmp_path, capsys):
+    (tmp_path / "a.xyz").write_text(water(-0.47))
+    _, out, _ = run(["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "store"], capsys)
+    assert "warning: 1 frames have labels and state no level of theory" in out
+    _, out, _ = run(["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "other", "--level", "pbe"], capsys)
+    assert "warning" not in out
+
+
+def test_labels_that_one_file_lacks_are_no_contradiction(tmp_path):
+    """The same calculation twice, once without forces: already there. With another energy: refused."""
+    text = water(-0.47).replace("pos:R:3", "pos:R:3:forces:R:3").replace("0.119262\n", "0.119262 0 0 1\n")
+    text = text.replace("-0.477047\n", "-0.477047 0 0 -0.5\n").replace("-0.470000\n", "-0.470000 0 0 -0.5\n")
+    (tmp_path / "a.xyz").write_text(text + water(-0.47) + water(-0.47, -15.0))
+    report = import_file(tmp_path / "a.xyz", tmp_path / "store", level="pbe")
+    assert (report.stored, report.duplicates, report.refused.total()) == (1, 1, 1)
+
+
+def test_export_refuses_other_formats_and_files_that_are_there(tmp_path, capsys):
+    (tmp_path / "a.xyz").write_text(water(-0.47))
+    import_file(tmp_path / "a.xyz", tmp_path / "store", level="pbe")
+    status, _, err = run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.db"], capsys)
+    assert status == 2
+    assert "written as extended XYZ, not as .db" in err
+    assert run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz"], capsys)[0] == 0
+    status, _, err = run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz"], capsys)
+    assert status == 2
+    assert "--force" in err
+    assert run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz", "--force"], capsys)[0] == 0
+
+
+def test_options_of_readers_come_from_the_command_line(tmp_path, capsys):
+    (tmp_path / "run-pos-1.xyz").write_text("2\n i = 0, time = 0.0, E = -1.0\nH 0 0 0\nH 0 0 0.74\n")
+    base = ["data", "import", tmp_path / "run-pos-1.xyz", "-o", tmp_path / "store", "--level", "pbe"]
+    status, _, err = run(base, capsys)
+    assert status == 2
+    assert "no file states the cell" in err
+    assert run([*base, "--option", "cell=none"], capsys)[0] == 0
+    assert "--option needs KEY=VALUE" in run([*base, "--option", "cell"], capsys)[2]
+
+
+def test_missing_store_names_the_command_that_makes_one(tmp_path, capsys):
+    status, _, err = run(["data", "show", tmp_path], capsys)
+    assert status == 2
+    assert "mlipfm data import" in err

@@ -1,0 +1,265 @@
+"""nablaDFT databases, recomputed Transition1x paths, GMTKN55 folders and the QM9 table. Hamiltonian databases are written here with sqlite3 in the
+published layout only; the others are also read from real files in `test_molecule_sets`.
+"""
+
+import gzip
+import json
+import pickle
+import shutil
+import sqlite3
+from pathlib import Path
+
+import ase.db
+import numpy as np
+import pytest
+from ase import Atoms
+from mlipfm_data.readers.frames_in import ReadReport
+from mlipfm_data.readers.gmtkn55_reader import Gmtkn55Reader
+from mlipfm_data.readers.nabladft_reader import ATOMS, NablaDftReader, unpacked
+from mlipfm_data.readers.qm9_csv_reader import Qm9CsvReader
+from mlipfm_data.readers.reading import find_reader, read, read_all
+from mlipfm_data.readers.transition1x_json_reader import Transition1xJsonReader
+from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.contract_suites import ReaderContract
+from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.units import BOHR, HARTREE
+
+Z = [8, 1, 1]
+WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
+BINDING = -0.36  # Hartree
+
+
+def place(k: int) -> np.ndarray:
+    return WATER + 0.001 * k
+
+
+# nablaDFT
+
+
+def nabladft(path: Path, n: int = 4, smiles: str = "O") -> Path:
+    """An energy database as schnetpack and ASE write it (the bytes of `data` are ASE's)."""
+    path.unlink(missing_ok=True)
+    with ase.db.connect(str(path), use_lock_file=False) as database:
+        for k in range(n):
+            pairs = {"moses_id": k // 2, "conformation_id": k, "smiles": smiles}
+            database.write(Atoms(Z, place(k)), data={"energy": np.array([BINDING]), "forces": np.full((3, 3), 0.01)}, key_value_pairs=pairs)
+    return path
+
+
+def change(path: Path, statement: str, *values) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def test_nabladft_energies_are_total_ones_in_electronvolt(tmp_path):
+    report = ReadReport()
+    structures = list(read(nabladft(tmp_path / "a.db"), report=report))
+    total = BINDING + ATOMS[8] + 2 * ATOMS[1]
+    assert [float(s.labels["energy"]) for s in structures] == pytest.approx([total * HARTREE] * 4)
+    assert structures[0].labels["forces"][0, 0] == pytest.approx(0.01 * HARTREE)
+    assert [s.provenance.group for s in structures] == ["moses-0", "moses-0", "moses-1", "moses-1"]
+    assert {(s.level, s.total_charge) for s in structures} == {("wb97x-d/def2-svp", 0)}
+    assert report.notes["energies of the atoms added: energies are total ones"] == 4
+    stored = read_all(tmp_path / "a.db", total=False)
+    assert float(stored[0].labels["energy"]) == pytest.approx(BINDING * HARTREE)
+
+
+def test_only_nabladft_databases_are_taken_from_the_readers_of_ase_databases(tmp_path):
+    assert isinstance(find_reader(nabladft(tmp_path / "a.db")), NablaDftReader)
+    with ase.db.connect(str(tmp_path / "b.db"), use_lock_file=False) as database:
+        database.write(Atoms(Z, WATER), key_value_pairs={"name": "water"})
+    assert not isinstance(find_reader(tmp_path / "b.db"), NablaDftReader)
+    with pytest.raises(UnreadableFileError, match=r"b\.db: no nablaDFT database"):
+        list(NablaDftReader().read(tmp_path / "b.db"))
+
+
+def test_bytes_that_are_a_pickle_or_damaged_are_refused_row_by_row(tmp_path):
+    path = nabladft(tmp_path / "a.db")
+    change(path, "update systems set data = ? where id = 2", pickle.dumps({"energy": 1}))
+    change(path, "update systems set data = substr(data, 1, 40) where id = 3")
+    items = list(read(path))
+    assert [isinstance(item, Refusal) for item in items] == [False, True, True, False]
+    assert "frame 1 (row 2): the bytes of the row are damaged" in str(items[1].error)
+    with pytest.raises(InvalidStructureError, match="an array of object"):
+        unpacked((8).to_bytes(8, "little") + b'{"a":{"__ndarray__":[[1],"object",0]}}')
+
+
+def test_truncated_database_is_refused(tmp_path):
+    path = nabladft(tmp_path / "a.db", 300)
+    (tmp_path / "cut.db").write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(UnreadableFileError, match=r"cut\.db: .*database"):
+        list(NablaDftReader().read(tmp_path / "cut.db"))
+
+
+def test_hamiltonian_database_in_atomic_units(tmp_path):
+    path = tmp_path / "hamiltonians.db"
+    connection = sqlite3.connect(path)
+    connection.execute("create table dataset_ids (id integer primary key, MOSES_ID int, CONFORMER_ID int)")
+    connection.execute("create table data (id integer primary key, Z blob, R blob, E float, F blob, H blob, S blob, C blob)")
+    for k in range(3):
+        connection.execute("insert into dataset_ids values (?, 77, ?)", (k, k))
+        blobs = [np.array(value, kind).tobytes() for value, kind in ((Z, "<i4"), (place(k) / BOHR, "<f4"), (np.full((3, 3), 0.01), "<f4"))]
+        connection.execute("insert into data values (?, ?, ?, ?, ?, ?, ?, ?)", (k, *blobs[:2], -76.4, blobs[2], b"", b"", b""))
+    connection.commit()
+    connection.close()
+    structures = read_all(path)
+    assert np.allclose(structures[2].positions, place(2), atol=1e-6)
+    assert float(structures[0].labels["energy"]) == pytest.approx(-76.4 * HARTREE)
+    assert structures[0].labels["forces"][0, 0] == pytest.approx(0.01 * HARTREE / BOHR)
+    assert structures[0].provenance.group == "moses-77"
+
+
+# Transition1x, recomputed
+
+
+def entry(k: int, **more) -> dict:
+    values = {"config_index": k, "rxn": "rxn0001", "positions": place(k).tolist(), "atomic_numbers": Z, "ccsd.energy": -2070.0 + k,
+              "wB97x.energy": -2078.0 + k, "success": True}  # fmt: skip
+    return values | more
+
+
+def test_failed_calculations_are_refused_and_their_other_level_is_kept(tmp_path):
+    failed = entry(1, success=False, error="not converged") | {"ccsd.energy": None}
+    path = tmp_path / "path.json"
+    path.write_text(json.dumps([entry(0), failed, entry(2)]))
+    assert isinstance(find_reader(path), Transition1xJsonReader)
+    items = list(read(path))
+    assert [item.level for item in items if isinstance(item, Structure)] == ["wb97x/6-31g(d)", "ccsd/cc-pvtz", "wb97x/6-31g(d)",
+                                                                            "wb97x/6-31g(d)", "ccsd/cc-pvtz"]  # fmt: skip
+    (refusal,) = [item for item in items if isinstance(item, Refusal)]
+    assert refusal.index == 3
+    assert "entry 1 at ccsd/cc-pvtz (frame 3): the CCSD calculation failed: not converged" in str(refusal.error)
+    assert len({item.key for item in items[:2]}) == 1
+    assert len(list(read(path, level="wB97X/6-31G(d)"))) == 3
+
+
+def test_cut_json_keeps_the_entries_before(tmp_path):
+    path = tmp_path / "cut.json"
+    path.write_text(json.dumps([entry(k) for k in range(4)])[:-30])
+    frames = Transition1xJsonReader().read(path)
+    assert sum(isinstance(next(frames), Structure) for _ in range(6)) == 6
+    with pytest.raises(UnreadableFileError, match=r"cut\.json: character \d+"):
+        list(frames)
+
+
+# GMTKN55
+
+
+def species(folder: Path, text: str | None = None, charge: int = 0, unpaired: int = 0) -> None:
+    folder.mkdir(parents=True)
+    (folder / "struc.xyz").write_text(text or "3\n\n" + "".join(f"{s} {x} {y} {z}\n" for s, (x, y, z) in zip("OHH", WATER, strict=True)))
+    if charge:
+        (folder / ".CHRG").write_text(f"{charge}\n")
+    if unpaired:
+        (folder / ".UHF").write_text(f"{unpaired}\n")
+
+
+def test_charge_and_unpaired_electrons_lie_beside_the_geometry(tmp_path):
+    species(tmp_path / "W4-11" / "water")
+    species(tmp_path / "G21IP" / "water+", charge=1, unpaired=1)
+    species(tmp_path / "W4-11" / "oxygen", "1\n\nO 0 0 0\n", unpaired=2)
+    assert isinstance(find_reader(tmp_path), Gmtkn55Reader)
+    states = [(s.provenance.group, s.formula, s.total_charge, s.spin_multiplicity) for s in read_all(tmp_path)]
+    assert states == [("G21IP", "H2O", 1, 2), ("W4-11", "O", 0, 3), ("W4-11", "H2O", 0, 1)]
+
+
+# QM9
+
+
+def table(path: Path, rows: list[str], columns: str = "Index,Elements,XYZ_Ang,Mulliken_pop,HOMO_au,ZPVE_au,InternalEnergy_0K_au") -> Path:
+    text = "\n".join([columns, *rows]) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def row(k: int, xyz: str | None = None, energy: str = "-76.4") -> str:
+    return f'''{k},"['O','H','H']","{xyz or place(k).tolist()}","[-0.5,0.25,0.25]",-0.29,0.02,{energy}'''
+
+
+def test_qm9_energy_is_without_the_zero_point_energy(tmp_path):
+    path = table(tmp_path / "qm9.csv.gz", [row(k) for k in range(3)] + [row(3, "[[0.,0,0.1],[0,.8,0],[0,-8.E-1,0]]")])
+    assert isinstance(find_reader(path), Qm9CsvReader)
+    structures = read_all(path)
+    assert float(structures[0].labels["energy"]) == pytest.approx((-76.4 - 0.02) * HARTREE)
+    assert float(structures[0].labels["homo"]) == pytest.approx(-0.29 * HARTREE)
+    assert structures[3].positions[2].tolist() == [0.0, -0.8, 0.0]
+    assert {s.level for s in structures} == {"b3lyp/6-31g(2df,p)"}
+
+
+def test_foreign_and_cut_tables_are_refused(tmp_path):
+    with pytest.raises(UnreadableFileError, match=r"no table of QM9: it has not the columns Elements, Index"):
+        list(Qm9CsvReader().read(table(tmp_path / "a.csv", ["1,2"], "smiles,y")))
+    whole = table(tmp_path / "b.csv", [row(k) for k in range(3)]).read_text()
+    (tmp_path / "cut.csv").write_text(whole[:-60])
+    with pytest.raises(UnreadableFileError, match=r"cut\.csv: "):
+        list(Qm9CsvReader().read(tmp_path / "cut.csv"))
+    packed = table(tmp_path / "c.csv.gz", [row(k) for k in range(300)]).read_bytes()
+    (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(UnreadableFileError, match=r"cut\.csv\.gz: line \d+: the file breaks off"):
+        list(Qm9CsvReader().read(tmp_path / "cut.csv.gz"))
+
+
+# Contracts
+
+
+def _damaged_nabladft(path: Path) -> tuple[int, tuple[int, ...]]:
+    nabladft(path, 5)
+    change(path, "update systems set positions = x'0011' where id = 2")
+    change(path, "update systems set data = null where id = 4")
+    return 5, (1, 3)
+
+
+def _write_json(path: Path, n: int) -> None:
+    path.write_text(json.dumps([{**entry(k), "wB97x.energy": None} for k in range(n)]))
+
+
+def _damaged_json(path: Path) -> tuple[int, tuple[int, ...]]:
+    good = [{**entry(k), "wB97x.energy": None} for k in range(6)]
+    good[1]["positions"] = [[0, 0]]
+    good[3] |= {"success": False, "error": "killed"}
+    good[4]["atomic_numbers"] = [8, 1]
+    path.write_text(json.dumps(good))
+    return 6, (1, 3, 4)
+
+
+def _write_gmtkn55(path: Path, n: int) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    for k in range(n):
+        species(path / f"{k:04d}")
+
+
+def _damaged_gmtkn55(path: Path) -> tuple[int, tuple[int, ...]]:
+    _write_gmtkn55(path, 5)
+    (path / "0001" / "struc.xyz").write_text("3\n\nO 0 0 0\n")
+    (path / "0002" / ".UHF").write_text("1\n")
+    (path / "0004" / ".CHRG").write_text("plus\n")
+    return 5, (1, 2, 4)
+
+
+def _damaged_table(path: Path) -> tuple[int, tuple[int, ...]]:
+    table(path, [row(0), row(1, "[[0,0,0]]"), row(2, energy="nan"), row(3)])
+    return 4, (1, 2)
+
+
+class TestNablaDftReader(ReaderContract):
+    def reader_case(self) -> ReaderCase:
+        return ReaderCase(NablaDftReader(), lambda path, n: nabladft(path, n) and None, _damaged_nabladft)
+
+
+class TestTransition1xJsonReader(ReaderContract):
+    def reader_case(self) -> ReaderCase:
+        return ReaderCase(Transition1xJsonReader(), _write_json, _damaged_json)
+
+
+class TestGmtkn55Reader(ReaderContract):
+    def reader_case(self) -> ReaderCase:
+        return ReaderCase(Gmtkn55Reader(), _write_gmtkn55, _damaged_gmtkn55)
+
+
+class TestQm9CsvReader(ReaderContract):
+    def reader_case(self) -> ReaderCase:
+        return ReaderCase(Qm9CsvReader(), lambda path, n: table(path, [row(k) for k in range(n)]) and None, _damaged_table)
