@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .curation.commands import add_to as add_curation
+from .import_sets_command import import_sets
 from .label_command import label
+from .rearrange_command import filter_, merge
 
 if TYPE_CHECKING:
     from .importing import ImportReport
@@ -21,6 +24,10 @@ def _group() -> None:
 
 
 app.command()(label)
+app.command()(merge)
+app.command("filter")(filter_)
+app.command()(import_sets)
+add_curation(app)
 
 
 @app.command("import")
@@ -51,6 +58,9 @@ def import_(
     stress_sign: int = typer.Option(1, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
     stress_order: str = typer.Option("xx,yy,zz,yz,xz,xy", help="Order of six stress components."),
     spin_meaning: str = typer.Option("multiplicity", help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
+    reader_options: list[str] = typer.Option(
+        [], "--option", help="Another option of the reader, KEY=VALUE: cell='10 10 20', format=vasp-out."
+    ),
     licence: str = typer.Option(None, help="SPDX identifier of the data."),
     sampling: str = typer.Option(None, help="How the geometries were made."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
@@ -61,6 +71,7 @@ def import_(
     from .importing import Importer
 
     options = {key: context.params[key] for key in _OPTIONS if context.params[key] is not None}
+    options |= _pairs(reader_options)
     options["require"] = () if unlabelled else tuple(word.strip() for word in require.split(",") if word.strip())
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None
@@ -83,6 +94,15 @@ def import_(
 _OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
             "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "forces_sign", "stress_sign", "stress_order", "spin_meaning",
             "licence", "sampling")  # fmt: skip
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    from mlipfm_interfaces.errors import UnknownQuantityError
+
+    for text in texts:
+        if "=" not in text:
+            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", mend="for instance --option format=vasp-out")
+    return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 
 def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refused: bool) -> None:
@@ -139,16 +159,21 @@ def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None
 @app.command()
 def export(
     store: Path = typer.Argument(..., help="Folder of a store."),
-    out: Path = typer.Option(..., "--out", "-o", help="File to write, .xyz or .extxyz."),
+    out: Path = typer.Option(..., "--out", "-o", help="File to write: .xyz or .extxyz."),
+    force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
 ) -> None:
     """Write a store as extended XYZ, exactly: importing it again gives equal structures."""
+    from mlipfm_interfaces.errors import UnwritableFileError
+
     from .importing import shown
     from .readers.extxyz_writer import export_extxyz
     from .store import Store
 
+    if out.suffix not in (".xyz", ".extxyz"):
+        raise UnwritableFileError(f"a store is written as extended XYZ, not as {out.suffix or 'a file without suffix'}", where=str(out),
+                                  mend="name it .xyz or .extxyz")  # fmt: skip
+    if out.exists() and not force:
+        raise UnwritableFileError("the file is there already", where=str(out), mend="choose another name, or --force")
     with Store(store) as opened:
         count = export_extxyz(shown(iter(opened), out.name), out)
     typer.echo(f"{out}: {count} structures")
-
-
-app.command("label")(label)

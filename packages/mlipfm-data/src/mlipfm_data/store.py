@@ -14,12 +14,13 @@ from types import MappingProxyType
 from typing import Any, overload
 
 import numpy as np
-from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
+from mlipfm_interfaces.flat import FlatStructures, flatten
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
-from .shards import Shard
+from .shards import Shard, read_flat
 from .store_writer import StoreWriter
 from .summary import LevelStatistics, Summary
 
@@ -82,6 +83,27 @@ class Store(Sequence[Structure]):
             for i, record in enumerate(shard.records()):
                 yield self._joined(shard.structure(i, record))
 
+    def arrays(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> FlatStructures:
+        """Structures `indices`, in this order, in the flat arrays that a Batch takes, with the labels of overlays of their own levels.
+
+        The fast way to a Batch: every record is read and its checksum verified, but nothing is made for each structure.
+        `collate(store.arrays(indices), graphs)` equals `collate([store[i] for i in indices], graphs)`.
+
+        Raises:
+            IndexError: naming the index. InvalidStructureError: for no indices. DamagedFileError: naming shard and record.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        wrong = wanted[(wanted < -len(self)) | (wanted >= len(self))]
+        if len(wrong):
+            raise IndexError(f"structure {wrong[0]} of {len(self)}")
+        if not len(wanted):
+            raise InvalidStructureError("a batch needs at least one structure")
+        wanted = wanted % len(self)
+        if self._overlays:
+            return flatten([self[i] for i in wanted.tolist()])
+        shard_of = np.searchsorted(self._first, wanted, "right") - 1
+        return read_flat(self._shards, shard_of, wanted - np.asarray(self._first)[shard_of])
+
     @property
     def statistics(self) -> Summary:
         """Counted when the store was written; overlays do not enter."""
@@ -96,6 +118,17 @@ class Store(Sequence[Structure]):
     def levels(self) -> list[str | None]:
         """Level of theory of every structure, without decoding anything."""
         return [shard.level(i) for shard in self._shards for i in range(len(shard))]
+
+    @property
+    def single(self) -> bool:
+        """Whether positions and labels of atoms are stored as float32 (in any part of the store)."""
+        return any(block.dtype == "<f4" for shard in self._shards for layout in shard.columns.layouts.all for block in layout.blocks)
+
+    def overlays(self) -> Iterator[tuple[str, str, Labels]]:
+        """(structure key, level, labels) of every label record, in the order they were written."""
+        for overlay in self._overlays:
+            for i, known in enumerate(overlay.columns.keys):
+                yield known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i)
 
     def key(self, index: int) -> str:
         """`Structure.key` of structure `index`, without decoding it."""
