@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .catalogue.commands import add_to as add_catalogue
 from .curation.commands import add_to as add_curation
 from .import_sets_command import import_sets
 from .label_command import label
@@ -28,6 +29,7 @@ app.command()(merge)
 app.command("filter")(filter_)
 app.command()(import_sets)
 add_curation(app)
+add_catalogue(app)
 
 
 @app.command("import")

@@ -1,0 +1,1 @@
+"""Downloads of public data: resumed, verified, unpacked without trust in what comes."""
