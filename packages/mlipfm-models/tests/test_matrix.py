@@ -14,7 +14,7 @@ import pytest
 import torch
 from mlipfm_interfaces import derivatives
 from mlipfm_interfaces.batch import collate
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import MissingLabelsError, RecipeError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
@@ -22,6 +22,9 @@ from mlipfm_interfaces.testing.probes import STENCIL, crystal_of, numerical_stre
 from mlipfm_interfaces.testing.structures import random_rotation, rattled, water
 from mlipfm_models.builders import BACKBONES, build_potential
 from mlipfm_models.matrix import Column, cell_id, columns, matrix, refusal
+from mlipfm_models.uncertainty.ensembles import predict_members
+from mlipfm_models.uncertainty.features import observe
+from mlipfm_models.uncertainty.llpr import Llpr, factorise, gram_matrix, raw_sigma
 
 ROOT = Path(__file__).parents[3]
 LEVELS = ["gfn1-xtb", "gfn2-xtb"]
@@ -30,6 +33,14 @@ PAIRS = [(backbone, column) for backbone in sorted(BACKBONES) for column in COLU
 GIVEN = [pair for pair in PAIRS if refusal(*pair) is None]
 REFUSED = [pair for pair in PAIRS if refusal(*pair) is not None and pair[1].reason is None]
 NEUTRAL = rattled(water(), 0.1).replace(total_charge=0, spin_multiplicity=1)
+ASKED = rattled(water(), 0.1, 99).replace(total_charge=0, spin_multiplicity=1, level=LEVELS[0])
+#: With labels of no model: only that they are there counts.
+RATTLED = [
+    rattled(water(), 0.1, seed).replace(
+        total_charge=0, spin_multiplicity=1, level=LEVELS[0], labels={"energy": 0.1 * seed, "forces": np.full((3, 3), 0.01 * seed)}
+    )
+    for seed in range(18)
+]
 
 
 def ids(pairs: list[tuple[str, Column]]) -> list[str]:
@@ -158,6 +169,40 @@ def head(key: str) -> Callable[[Any], None]:
     return check
 
 
+def uncertainty_llpr(potential: Any) -> None:
+    """Energies and forces are linear in what sigma is made of; more training makes everything more certain, and direct forces are refused."""
+    seen = observe(potential, [ASKED], forces=True)
+    readout, before = potential.heads.energy.outer, seen.energy
+    with torch.no_grad():
+        step = torch.linspace(-1, 1, readout.weight.shape[1], dtype=torch.float64)
+        readout.weight += step
+    after = observe(potential, [ASKED], forces=True)
+    torch.testing.assert_close(after.energy - before, 3 * potential.scale * seen.energy_features @ step, rtol=0, atol=1e-9)
+    torch.testing.assert_close(after.forces - seen.forces, potential.scale * seen.force_features @ step, rtol=0, atol=1e-9)
+    few, many = (factorise(gram_matrix(potential, RATTLED[:n])[0], 1e-6)[0] for n in (3, 6))
+    assert (raw_sigma(many, seen.force_features) <= raw_sigma(few, seen.force_features)).all()
+
+
+def shallow_ensemble(potential: Any) -> None:
+    """Members add up to the model, and their spread is that of LLPR."""
+    fitted = Llpr.fit(potential, "digest", RATTLED[:6], RATTLED[6:])
+    (sure,), (members,) = fitted.predict(potential, [ASKED]), predict_members(fitted, potential, [ASKED], members=300)
+    assert members.energies.mean() == pytest.approx(sure.energy, abs=1e-8)
+    np.testing.assert_allclose(members.forces.mean(axis=0), sure.forces, atol=1e-8)
+    assert members.energies.std() / 3 == pytest.approx(sure.energy_sigma, rel=0.2)
+    np.testing.assert_allclose(np.linalg.norm(members.forces.std(axis=0)), np.linalg.norm(sure.force_sigma), rtol=0.2)
+
+
+def conformal(potential: Any) -> None:
+    """The interval is the 11th smallest of 12 scores, (n+1) 0.8 rounded up, and 12 structures guarantee no 95 %."""
+    fitted = Llpr.fit(potential, "digest", RATTLED[:6], RATTLED[6:])
+    for quantity in ("energy", "forces"):
+        q = fitted.quantile(quantity, 0.8)
+        assert sum(u.score(quantity) <= q * (1 + 1e-12) for u in fitted.predict(potential, RATTLED[6:])) == 11
+        with pytest.raises(MissingLabelsError, match="12 structures cannot guarantee a coverage of 95%"):
+            fitted.quantile(quantity, 0.95)
+
+
 CHECKS: dict[str, Callable[[Any], None]] = {
     "conservative": conservative,
     "direct": direct,
@@ -169,6 +214,9 @@ CHECKS: dict[str, Callable[[Any], None]] = {
     "level heads": level_heads,
     "external field": external_field,
     "short-range repulsion": repulsion,
+    "uncertainty LLPR": uncertainty_llpr,
+    "uncertainty shallow ensemble": shallow_ensemble,
+    "uncertainty conformal": conformal,
     **{name: head(name.removeprefix("head ")) for name, column in COLUMNS.items() if name.startswith("head ") and column.reason is None},
 }
 

@@ -11,7 +11,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import DamagedFileError, FormatVersionError, LockedError, RefusedFileError, UnreadableFileError
 from .files import fsync_folder, unwritable, write_all
-from .records import HEAD, LAYOUT, MAGIC, Dynamics, Layouts, check, decode, encode, encode_labels
+from .records import HEAD, LAYOUT, MAGIC, Dynamics, Layouts, check, decode, encode, encode_labels, seal
 from .structure import Structure
 
 FORMAT = 1
@@ -126,12 +126,21 @@ class FrameLog:
             LockedError: another process appends to this log. UnwritableFileError: disk full, ...; the log is as before.
         """
         self.open_to_append()
-        self._write(lambda: encode(structure, dynamics, self._layouts, self.single))
+        self._write(lambda: [encode(structure, dynamics, self._layouts, self.single)])
 
     def append_labels(self, key: str, level: str, labels: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Add labels alone (see `records.encode_labels`); counts as a frame in `places`."""
         self.open_to_append()
-        self._write(lambda: encode_labels(key, level, labels, self._layouts))
+        self._write(lambda: [encode_labels(key, level, labels, self._layouts)])
+
+    def append_records(self, records: Sequence[bytes], layouts: Layouts) -> None:
+        """Add frames that were encoded elsewhere, with `layouts`, as they are (`single` does not count): one write for all of them.
+
+        Raises:
+            DamagedFileError: a checksum does not match. LockedError, UnwritableFileError: as `append`. The log is as before.
+        """
+        self.open_to_append()
+        self._write(lambda: list(_adopted(records, layouts, self._layouts)))
 
     def flush(self) -> None:
         """Return when everything appended is on the device."""
@@ -297,22 +306,34 @@ class FrameLog:
             os.ftruncate(self._descriptor, self._end - self._copy)  # a layout without its second copy goes, too
             self._forget()
 
-    def _write(self, make: Callable[[], tuple[bytes, bytes]]) -> None:
+    def _write(self, make: Callable[[], list[tuple[bytes, bytes]]]) -> None:
         assert self._descriptor is not None
         self._refresh()
         start = self._end
         try:
-            record, new = make()
-            write_all(self._descriptor, new + record)
+            pairs = make()
+            write_all(self._descriptor, b"".join([part for record, new in pairs for part in (new, record)]))
         except BaseException as error:
             os.ftruncate(self._descriptor, start)
             self._forget()  # a layout may have been learned that is not in the file
             if isinstance(error, OSError):
                 raise unwritable(self.path, error) from error
             raise
-        self._places.append(Place(start + len(new), len(record), True))
+        for record, new in pairs:
+            self._places.append(Place(start + len(new), len(record), True))
+            start += len(new) + len(record)
         self._copy = 0
-        self._end = self._seen = start + len(new) + len(record)
+        self._end = self._seen = start
+
+
+def _adopted(records: Sequence[bytes], layouts: Layouts, here: Layouts) -> Iterator[tuple[bytes, bytes]]:
+    """(record with the number its layout has `here`, layout records to be written before it)."""
+    numbers: dict[int, int] = {}
+    for record in records:
+        (kind, number), new = check(record), b""
+        if number not in numbers:
+            numbers[number], new = here.adopt(number, layouts)
+        yield record if numbers[number] == number else seal(kind, numbers[number], record[HEAD.size :]), new
 
 
 def scan(descriptor: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:

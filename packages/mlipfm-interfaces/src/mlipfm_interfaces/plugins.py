@@ -1,8 +1,8 @@
 """Plug-ins by entry point: names are listed without importing anything, code is imported when it is asked for.
 
 Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`, `mlipfm.strategies`,
-`mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.commands`. A plug-in module or object may state
-`CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it was released with (1).
+`mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.uncertainties`, `mlipfm.commands`. A plug-in module or
+object may state `CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it was released with (1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTRACT = 1
 
 GROUPS = (
     "readers", "samplers", "labelers", "potentials", "objectives", "sources", "strategies",
-    "weight_rules", "benchmarks", "resolvers", "foreign", "commands",
+    "weight_rules", "benchmarks", "resolvers", "foreign", "uncertainties", "commands",
 )  # fmt: skip
 
 

@@ -115,6 +115,7 @@ class Layouts:
 
     def __init__(self) -> None:
         self._by_number: dict[int, Layout] = {}
+        self._texts: dict[int, bytes] = {}
         self._numbers: dict[bytes, int] = {}
         self._by_key: dict[Any, tuple[int, Layout]] = {}
         self._next = 0
@@ -151,8 +152,19 @@ class Layouts:
             self._by_number[number] = Layout.from_json(text)
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(f"the description of layout {number} is damaged: {error}") from error
-        self._numbers[text] = number
+        self._numbers[text], self._texts[number] = number, text
         self.reserve(number)
+
+    def adopt(self, number: int, others: Layouts) -> tuple[int, bytes]:
+        """Number here of layout `number` of another file, and the bytes to write first if it is new.
+
+        Raises:
+            DamagedFileError: the other file has lost its description.
+        """
+        others[number]
+        text = others._texts[number]
+        here, _, new = self.number(text, lambda: json.loads(text))
+        return here, new
 
     def number(self, key: Any, describe: Any) -> tuple[int, Layout, bytes]:
         """Number and layout of what `describe()` (JSON-ready) says, remembered under `key`; the bytes to write first if it is new."""
@@ -189,6 +201,24 @@ def check(record: bytes) -> tuple[int, int]:
     if magic != MAGIC:
         raise FormatVersionError(f"a record of format {magic[2]}, this mlipfm reads {FORMAT}", mend="upgrade mlipfm-interfaces")
     return kind, layout
+
+
+def frame_index(record: bytes) -> int | None:
+    """Index of the provenance of a frame whose record is whole."""
+    index = FIXED.unpack_from(record, HEAD.size)[4]
+    return None if index == _NONE64 else int(index)
+
+
+def reindexed(record: bytes, index: int | None) -> bytes:
+    """The record of the same frame whose provenance has another index.
+
+    Raises:
+        DamagedFileError: the checksum does not match.
+    """
+    kind, number = check(record)
+    payload = bytearray(record[HEAD.size :])
+    struct.pack_into("<q", payload, FIXED.size - 8, _NONE64 if index is None else index)  # the last of FIXED
+    return seal(kind, number, bytes(payload))
 
 
 def encode(structure: Structure, dynamics: Dynamics | None, layouts: Layouts, single: bool = False) -> tuple[bytes, bytes]:

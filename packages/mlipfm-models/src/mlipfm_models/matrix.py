@@ -19,7 +19,6 @@ from .head_kinds import HEADS, NO_HEAD, check_heads
 #: File of the tests, from the root of the repository.
 TESTS = "packages/mlipfm-models/tests/test_matrix.py"
 PLAIN = {"elements": ["H", "C", "O"], "levels": ["gfn1-xtb", "gfn2-xtb"]}
-NO_UNCERTAINTY = "no uncertainty is estimated inside a model yet; `mlipfm evaluate` compares models"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def columns() -> list[Column]:
         *(_head(key) for key in HEADS if key != "stress"),
         Column("head born_charges", {"conditions": ["total_charge"], "heads": {"dipole": {}}}),
         *(Column(f"head {key}", reason=NO_HEAD[key]) for key in ("quadrupole", "bond_orders")),
-        *(Column(f"uncertainty {name}", reason=NO_UNCERTAINTY) for name in ("LLPR", "shallow ensemble", "conformal")),
+        *(Column(f"uncertainty {name}", {"forces": "conservative"}) for name in ("LLPR", "shallow ensemble", "conformal")),
     ]
 
 
