@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the rest is imported once the number of threads is known
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # a folder that Python runs stands first itself; its modules are those of the package `bench`
 
-NAMES = ("import", "data", "infer", "train")
+NAMES = ("import", "data", "label", "infer", "train")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,6 +64,8 @@ def _measure(name: str, threads: int, quick: bool) -> "Iterator[Figure]":
         from bench.imports import measure
     elif name == "data":
         from bench.storage import measure
+    elif name == "label":
+        from bench.labeling import measure
     elif name == "infer":
         from bench.inference import measure
     else:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_data import label_pool
-from mlipfm_data.label_pool import pack, unpack
+from mlipfm_data.label_pool import pack, split, unpack
 from mlipfm_data.labeling import RECORD, label_all
 from mlipfm_data.store import Store
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import LabelingError, LockedError
+from mlipfm_interfaces.errors import DamagedFileError, LabelingError, LockedError
 from mlipfm_interfaces.files import lock
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -194,6 +194,20 @@ def test_another_job_in_the_same_folder_is_refused(springs, tmp_path):
         label_all(inputs(3), springs(), tmp_path / "mine", executor=pool)
 
 
+def test_an_unfinished_job_without_labels_does_not_block_another(tmp_path):
+    """A typing mistake in the first try: nothing was labelled, so nothing is lost."""
+    work = tmp_path / ".out.labeling"
+    Halves.done = 0
+    with pytest.raises(KeyboardInterrupt):
+        label_all(inputs(3), Halves(0), tmp_path / "out", executor=ThreadPoolExecutor(1))
+    assert work.exists()
+    with lock(work / "lock"), FrameLog(work / "labels.log") as log:
+        log.open_to_append()
+        assert len(log) == 0
+    Halves.done = -1000
+    assert label_all(inputs(4), Halves(0), tmp_path / "out", executor=ThreadPoolExecutor(1)).labelled == 4
+
+
 def test_two_processes_at_one_job_are_refused(springs, tmp_path):
     Halves.done = 0
     with pytest.raises(KeyboardInterrupt):
@@ -218,6 +232,23 @@ def test_structures_travel_between_processes_unchanged():
         assert after.provenance == before.provenance
         assert dict(after.labels) == dict(before.labels)
         assert np.array_equal(after.cell, before.cell)
+
+
+def test_records_of_two_origins_in_one_log_are_those_that_were_encoded(tmp_path):
+    """Each origin numbers its layouts itself; a damaged record is not taken in, nor what came with it."""
+    cell = Structure([3], [[0, 0, 0.5]], np.eye(3) * 3, True, level="x", labels={"energy": 1.5}, provenance=Provenance("other", "g", 4))
+    with FrameLog(tmp_path / "log") as log:
+        for part in ([*inputs(2), cell], [cell, *inputs(1)]):
+            log.append_records(*split(pack(part)))
+        records, layouts = split(pack([cell, cell]))
+        with pytest.raises(DamagedFileError, match="checksum"):
+            log.append_records([records[0], records[1][:-1] + b"?"], layouts)
+        expected = [*inputs(2), cell, cell, *inputs(1)]
+        assert [s.key for s, _ in log] == [s.key for s in expected]
+        assert [s.provenance for s, _ in log] == [s.provenance for s in expected]
+    with FrameLog(tmp_path / "log") as again:
+        again.open_to_append()
+        assert (len(again), again.repaired) == (5, 0)
 
 
 def test_the_command_counts_what_it_could_not_read_and_what_it_could_not_label(tmp_path, capsys):

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -246,3 +247,29 @@ def test_tblite_as_a_foreign_model_gives_the_labels_bit_for_bit_in_this_process_
         for model in (here, there):
             (row,) = model.evaluate([s], ("energy", "forces", "charges"))
             assert all(row[key].tobytes() == labels[key].tobytes() for key in row)
+
+
+@pytest.mark.parametrize("method", ["GFN1-xTB", "GFN2-xTB"])
+def test_labels_do_not_depend_on_what_was_labelled_before(method):
+    """The same bits from a thread that labelled other geometries of the same atoms, also one that did not converge, and from a fresh one."""
+    rng = np.random.default_rng(2)
+    water = np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
+    wild = np.arange(9).reshape(3, 3) * 0.7  # of the cation, no convergence
+    near = [water + rng.normal(scale=0.1, size=(3, 3)) for _ in range(3)]
+    states = [(near[0], 0), (near[0], 1), (wild, 1), (near[1], 1), (near[1], 0), (near[2], 0)]
+    inputs = [Structure([8, 1, 1], x, total_charge=charge) for x, charge in states]
+    labeler = TbliteLabeler(method)
+
+    def bits(s: Structure) -> dict[str, bytes] | str:
+        try:
+            return {key: value.tobytes() for key, value in labeler.label(s).labels.items()}
+        except LabelingError as error:
+            return str(error)
+
+    def fresh(s: Structure) -> dict[str, bytes] | str:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(bits, s).result()
+
+    expected = [fresh(s) for s in inputs]
+    assert [bits(s) for s in inputs] == expected
+    assert [bits(s) for s in reversed(inputs)] == expected[::-1]

@@ -1,7 +1,8 @@
-"""Labels from a pool of processes, as they come: `labelled` gives (position, labelled structure or the error that says why not).
+"""Labels from a pool of processes, as they come: `labelled` gives the answer to one task after the other.
 
-Structures travel as records (they are checked on arrival). Workers ignore Ctrl-C, which their parent handles, and end when it dies. A structure
-that kills its worker is found by trying the suspects one at a time; it is refused and the others go on.
+Structures travel as records, which are checked on arrival; labelled ones are written to the log as they come. Workers ignore Ctrl-C, which their
+parent handles, and end when it dies. A structure that kills its worker is found by trying the suspects one at a time; it is refused and the others
+go on.
 """
 
 from __future__ import annotations
@@ -11,26 +12,42 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait as wait_for
 
 from mlipfm_interfaces.errors import LabelingError, MlipfmError
 from mlipfm_interfaces.protocols import Labeler
 from mlipfm_interfaces.records import HEAD, LAYOUT, Layouts, check, decode, encode
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.structure import Provenance, Structure
 
 #: Seconds of work in one task, at most `MOST` structures: small enough to lose, large enough to hide the cost of sending.
-TASK_SECONDS, MOST = 0.2, 32
+TASK_SECONDS, MOST = 0.25, 128
 
-_Outcome = tuple[int, Structure | MlipfmError]
-_Answer = tuple[bytes, dict[int, MlipfmError], float]  # what was labelled, the errors by place in the task, seconds
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a task.
+
+    Attributes:
+        records: of the labelled structures in the order of the task; the index of their provenance is their position.
+        layouts: of these records. errors: by position, of the structures without labels.
+    """
+
+    records: Sequence[bytes]
+    layouts: Layouts
+    errors: Mapping[int, MlipfmError]
+
+
+_Parts = tuple[bytes, dict[int, MlipfmError], float]  # what was labelled, the errors by position, seconds
 
 
 def labelled(
     structures: Sequence[Structure], todo: Sequence[int], labeler: Labeler, workers: int, executor: Executor | None = None
-) -> Iterator[_Outcome]:
+) -> Iterator[Answer]:
     """Label `structures[i]` for i in `todo`, in any order; see `labeling.label_all` for the arguments.
 
     Raises:
@@ -38,12 +55,12 @@ def labelled(
     """
     if not todo:
         return
-    left, suspects, in_flight = list(todo), list[int](), list[int]()
-    if executor is not None:
-        yield from _run(structures, left, labeler, executor, 2 * (os.cpu_count() or 1), MOST, in_flight)
-        return
     if workers < 1:
         raise LabelingError(f"`workers` must be at least 1, got {workers}")
+    left, suspects, in_flight = deque(todo), deque[int](), dict[int, None]()
+    if executor is not None:
+        yield from _run(structures, left, labeler, executor, 2 * max(workers, os.cpu_count() or 1), MOST, in_flight)
+        return
     while left or suspects:
         alone = bool(suspects)  # one suspect at a time: if the process dies again, it is that one
         pool = worker_pool(1 if alone else min(workers, len(left)))
@@ -55,24 +72,31 @@ def labelled(
                 yield from _run(structures, left, labeler, pool, 2 * workers, MOST, in_flight)
         except BrokenProcessPool:
             if alone:
-                yield in_flight[0], LabelingError(f"{structures[in_flight[0]].formula}: the process that labelled it died")
+                [i] = in_flight
+                yield Answer((), Layouts(), {i: LabelingError(f"{structures[i].formula}: the process that labelled it died")})
             else:
-                suspects = in_flight.copy()
+                suspects = deque(in_flight)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _run(
-    structures: Sequence[Structure], todo: list[int], labeler: Labeler, executor: Executor, window: int, most: int, in_flight: list[int]
-) -> Iterator[_Outcome]:
+    structures: Sequence[Structure],
+    todo: deque[int],
+    labeler: Labeler,
+    executor: Executor,
+    window: int,
+    most: int,
+    in_flight: dict[int, None],
+) -> Iterator[Answer]:
     """Take positions from `todo` until it is empty, `most` a task, `window` tasks at a time; `in_flight` names those without an answer yet."""
-    running: dict[Future[_Answer], list[int]] = {}
+    running: dict[Future[_Parts], list[int]] = {}
     size = 1
     while todo or running:
         while todo and len(running) < window:
-            task, todo[:] = todo[:size], todo[size:]
-            in_flight.extend(task)
-            running[executor.submit(_label, labeler, pack([structures[i] for i in task]))] = task
+            task = [todo.popleft() for _ in range(min(size, 1 + len(todo) // window))]  # small ones at the end: all stop together
+            in_flight.update(dict.fromkeys(task))
+            running[executor.submit(_label, labeler, task, pack([structures[i] for i in task]))] = task
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             try:
                 blob, errors, seconds = future.result()
@@ -81,22 +105,28 @@ def _run(
             except Exception as error:
                 place = f"structure {running[future][0]}"
                 raise LabelingError(f"the labeller failed: {type(error).__name__}: {error}", where=place) from error
-            task, good = running.pop(future), iter(unpack(blob))
+            task = running.pop(future)
             size = max(1, min(most, int(TASK_SECONDS * len(task) / max(seconds, 1e-6))))
-            for k, i in enumerate(task):
-                in_flight.remove(i)
-                yield i, errors[k] if k in errors else next(good)
+            for i in task:
+                del in_flight[i]
+            yield Answer(*split(blob), errors)
 
 
-def _label(labeler: Labeler, blob: bytes) -> _Answer:
+def _label(labeler: Labeler, positions: Sequence[int], blob: bytes) -> _Parts:
     """Runs in a worker."""
     start, good, errors = time.perf_counter(), list[Structure](), dict[int, MlipfmError]()
-    for k, structure in enumerate(unpack(blob)):
+    for i, structure in zip(positions, unpack(blob), strict=True):
         try:
-            good.append(labeler.label(structure))
+            good.append(_at(labeler.label(structure), replace(structure.provenance, index=i)))
         except MlipfmError as error:
-            errors[k] = error
+            errors[i] = error
     return pack(good), errors, time.perf_counter() - start
+
+
+def _at(structure: Structure, provenance: Provenance) -> Structure:
+    """The same structure, which was checked when it was labelled, of another origin."""
+    values = {name: getattr(structure, name) for name in Structure.__dataclass_fields__}
+    return Structure.trusted(**(values | {"provenance": provenance}))
 
 
 def pack(structures: Sequence[Structure]) -> bytes:
@@ -110,15 +140,23 @@ def pack(structures: Sequence[Structure]) -> bytes:
 
 def unpack(blob: bytes) -> list[Structure]:
     """The structures that were packed. Raises `DamagedFileError` if the bytes are others."""
-    layouts, structures, at = Layouts(), [], 0
+    records, layouts = split(blob)
+    return [decode(record, layouts)[0] for record in records]
+
+
+def split(blob: bytes) -> tuple[list[bytes], Layouts]:
+    """The records that were packed, which `decode` checks, and their layouts. Raises `DamagedFileError` if a layout is damaged."""
+    layouts, records, at = Layouts(), list[bytes](), 0
     while at < len(blob):
-        record = blob[at : at + HEAD.size + HEAD.unpack_from(blob, at)[4]]
+        _, _, kind, _, length = HEAD.unpack_from(blob, at)
+        record = blob[at : at + HEAD.size + length]
         at += len(record)
-        if check(record)[0] == LAYOUT:
+        if kind == LAYOUT:
+            check(record)
             layouts.learn(record)
         else:
-            structures.append(decode(record, layouts)[0])
-    return structures
+            records.append(record)
+    return records, layouts
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:

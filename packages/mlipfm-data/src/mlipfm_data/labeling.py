@@ -16,22 +16,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlipfm_interfaces.errors import LabelingError, MlipfmError
+from mlipfm_interfaces.errors import LabelingError
 from mlipfm_interfaces.files import atomic_write, canonical_json, fsync_folder, lock
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.protocols import Labeler
-from mlipfm_interfaces.records import Layouts, encode
-from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_interfaces.records import Layouts, encode, frame_index, reindexed
+from mlipfm_interfaces.structure import Structure
 
 from .label_pool import labelled
 from .store_writer import StoreWriter
 
 #: In the store's folder: what was labelled, how, and what was refused.
 RECORD = "labeling.json"
+_AT_ONCE = 256  # records that are copied together
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def label_all(
         labeler: picklable; gives the same bits in every process.
         out: folder of the new store. Until it is complete, the work is in `.NAME.labeling` beside it.
         workers: processes of a pool made here. In a script, call this under `if __name__ == "__main__":`.
-        executor: used instead, for instance of a cluster; it must be able to pickle.
+        executor: used instead, for instance of a cluster; it must be able to pickle. `workers` is then the number of its processes.
         progress: show a bar on a terminal.
 
     Raises:
@@ -110,23 +111,21 @@ def label_all(
     _begin(work, job)
     with lock(work / "lock"), FrameLog(work / "labels.log") as log:
         log.open_to_append()
-        places = {s.provenance.index: k for k, s, _ in log.good_frames() if s.provenance.index is not None}
-        resumed, refused = len(places), []
-        todo = [i for i in range(len(structures)) if i not in places]
-        with _bar(len(structures), resumed, labeler.level, progress) as advance:
-            for i, result in labelled(structures, todo, labeler, workers, executor):
-                if isinstance(result, MlipfmError):
-                    refused.append(Refused(i, result.code, str(result)))
-                else:
-                    log.append(_of(result, replace(result.provenance, index=i)))
-                    places[i] = len(log) - 1
-                advance()
+        done = _places(log)
+        refused = list[Refused]()
+        todo = [i for i in range(len(structures)) if i not in done]
+        with _bar(len(structures), len(done), labeler.level, progress) as advance:
+            for answer in labelled(structures, todo, labeler, workers, executor):
+                log.append_records(answer.records, answer.layouts)
+                refused += [Refused(i, error.code, str(error)) for i, error in answer.errors.items()]
+                advance(len(answer.records) + len(answer.errors))
         refused.sort(key=lambda item: item.index)
+        places = _places(log) if todo else done
         _write(structures, log, places, refused, job, work / "store")
     os.replace(work / "store", out)
     fsync_folder(out.parent)
     shutil.rmtree(work)
-    return LabelReport(out, labeler.level, len(structures), len(places), tuple(refused), resumed, time.monotonic() - start)
+    return LabelReport(out, labeler.level, len(structures), len(places), tuple(refused), len(done), time.monotonic() - start)
 
 
 def _job(structures: Sequence[Structure], labeler: Labeler) -> dict[str, Any]:
@@ -143,13 +142,30 @@ def _begin(work: Path, job: dict[str, Any]) -> None:
     """Make the folder of the unfinished work, or find it there."""
     if (work / "job.json").exists():
         known = json.loads((work / "job.json").read_bytes())
-        if known != job:
+        if known == job:
+            return
+        if _labels(work):
             raise LabelingError(
                 _difference(known, job), where=str(work), mend="finish that one first, remove the folder, or choose another"
             )
-        return
+        shutil.rmtree(work)  # nothing is lost
     work.mkdir(parents=True, exist_ok=True)
     atomic_write(work / "job.json", canonical_json(job))
+
+
+def _places(log: FrameLog) -> dict[int, int]:
+    """Position in the input -> number of the frame in the log, of every whole frame; of a position that is there twice, the last."""
+    found = {frame_index(log.record(k)): k for k, place in enumerate(log.places()) if place.good}
+    return {i: k for i, k in found.items() if i is not None}
+
+
+def _labels(work: Path) -> int:
+    """How many labels an unfinished job has. Raises `LockedError` while it is running."""
+    if not (work / "labels.log").exists():
+        return 0
+    with lock(work / "lock"), FrameLog(work / "labels.log") as log:
+        log.open_to_append()
+        return len(log)
 
 
 def _finished(out: Path, job: dict[str, Any]) -> LabelReport:
@@ -177,25 +193,21 @@ def _write(
     """The store, in the order of the input; the same bytes for the same labels."""
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
     with StoreWriter(folder, name=job["level"]) as writer:
-        for i in sorted(places):
-            writer.add(_of(log[places[i]][0], structures[i].provenance))
+        order = sorted(places)
+        for k in range(0, len(order), _AT_ONCE):
+            block = [reindexed(log.record(places[i]), structures[i].provenance.index) for i in order[k : k + _AT_ONCE]]
+            writer.add_records(block, log.layouts)
     atomic_write(folder / RECORD, canonical_json({"job": job, "refused": [asdict(item) for item in refused]}))
     (folder / "writer.lock").unlink()  # names the process that wrote, and when
 
 
-def _of(structure: Structure, provenance: Provenance) -> Structure:
-    """The same structure, which was checked when it was labelled, of another origin."""
-    values = {item.name: getattr(structure, item.name) for item in fields(Structure)}
-    return Structure.trusted(**(values | {"provenance": provenance}))
-
-
 @contextlib.contextmanager
 def _bar(total: int, done: int, title: str, progress: bool) -> Iterator[Any]:
-    """`advance()` for every structure; a bar on the terminal, if there is one."""
+    """`advance(n)` for n more structures; a bar on the terminal, if there is one."""
     import sys
 
     if not (progress and sys.stderr.isatty()):
-        yield lambda: None
+        yield lambda n: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -203,4 +215,4 @@ def _bar(total: int, done: int, title: str, progress: bool) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"labels {title}", total=total, completed=done)
-        yield lambda: bar.advance(task)
+        yield lambda n: bar.advance(task, n)

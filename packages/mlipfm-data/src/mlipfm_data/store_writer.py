@@ -7,7 +7,7 @@ seal it: it is flushed, read back and verified, given its final name, and only t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import lock, unwritable
 from mlipfm_interfaces.frames import FrameLog
+from mlipfm_interfaces.records import Layouts
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
@@ -24,6 +25,7 @@ from .shards import Shard, seal
 from .summary import Summary
 
 SHARD_BYTES = 2**30
+_AT_ONCE = 256  # records in one write
 
 
 class StoreWriter:
@@ -91,6 +93,19 @@ class StoreWriter:
         if self._shard.size >= self.shard_bytes:
             self.commit()
         return key
+
+    def add_records(self, records: Sequence[bytes], layouts: Layouts) -> None:
+        """Append structures that were encoded elsewhere, with `layouts`, without decoding them; sealing verifies them.
+
+        Raises:
+            DamagedFileError: a checksum does not match.
+        """
+        for k in range(0, len(records), _AT_ONCE):
+            self._begin()
+            self._shard.append_records(records[k : k + _AT_ONCE], layouts)
+            self._present = None  # read again when it is asked for
+            if self._shard.size >= self.shard_bytes:
+                self.commit()
 
     def has(self, structure: Structure) -> bool:
         """Whether this geometry is in the store at this level, from whatever run: what a resumed job need not do again."""

@@ -7,9 +7,11 @@ threads tblite 0.8 gave other bits from run to run, and water took 56 ms instead
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib.metadata
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -24,6 +26,17 @@ HARTREE, BOHR = 27.211386245988, 0.529177210903  # eV, Å
 
 #: tblite's thresholds times 0.1. Forces of H2O, C6H6, C4H4S are then within 0.004 meV/Å of full convergence (default 0.05), for 15 % more time.
 ACCURACY = 0.1
+
+
+class _Kept(threading.local):
+    """Calculators of a thread, for molecules of the same atoms and state. They hold parameters alone: each result starts from a new guess."""
+
+    def __init__(self) -> None:
+        self.calculators: dict[tuple[str, bytes, int, int], Any] = {}
+
+
+_KEPT = _Kept()
+atexit.register(lambda: _KEPT.calculators.clear())  # tblite's own clean-up fails once the interpreter is being torn down
 
 
 #: Electrons in the core, from this element on.
@@ -87,7 +100,7 @@ class TbliteModel:
             values["charges"] = partial
         if "dipole" in outputs:
             values["dipole"] = result.get("dipole") * BOHR
-        return {key: np.array(values[key], dtype=np.float64) for key in outputs}
+        return {key: np.asarray(values[key], dtype=np.float64) for key in outputs}
 
 
 def load(argument: str) -> TbliteModel:
@@ -107,9 +120,13 @@ def method_name(argument: str) -> str:
 
 def available(pbc: np.ndarray, charge: int | None) -> tuple[str, ...]:
     """The outputs that exist for such a structure."""
-    nothing = set() if np.all(pbc) else {"stress"}
-    if np.any(pbc) or charge:
-        nothing |= {"dipole"}
+    axes = np.asarray(pbc).tolist()
+    return _available(all(axes), any(axes) or bool(charge))
+
+
+@cache
+def _available(periodic: bool, no_dipole: bool) -> tuple[str, ...]:
+    nothing = ({"stress"} if not periodic else set()) | ({"dipole"} if no_dipole else set())
     return tuple(key for key in OUTPUTS if key not in nothing)
 
 
@@ -117,15 +134,16 @@ def check(pbc: np.ndarray, charge: int | None, outputs: Sequence[str], field: np
     """Whether the structure is periodic. Raises ValueError for what tblite would answer with a number that means something else."""
     if charge is None:
         raise ValueError("the total charge is not stated; set `total_charge`: charge=0 in the comment line of an xyz file, or --charge 0")
-    if pbc.any() and not pbc.all():
-        raise ValueError(f"tblite is periodic in three directions or in none, got pbc {pbc.tolist()}; add a vacuum and set pbc to True")
-    if pbc.any() and field is not None:
+    axes = pbc.tolist()
+    if any(axes) and not all(axes):
+        raise ValueError(f"tblite is periodic in three directions or in none, got pbc {axes}; add a vacuum and set pbc to True")
+    if any(axes) and field is not None:
         raise ValueError("an external field in a periodic cell is not defined; remove `external_field`")
     known = available(pbc, charge)
     wrong = [key for key in outputs if key not in known]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: not defined for this structure; available: {', '.join(known)}")
-    return bool(pbc.all())
+    return all(axes)
 
 
 def _single_point(
@@ -139,25 +157,50 @@ def _single_point(
 ) -> Any:
     """tblite's result object, in atomic units."""
     from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+
+    try:
+        with _one_thread():
+            if cell is not None or field is not None:
+                return _calculator(method, numbers, positions, cell, charge, unpaired, field).singlepoint()
+            kept = _KEPT.calculators
+            key = (method, np.asarray(numbers).tobytes(), charge, unpaired)
+            calculator = kept.pop(key, None)
+            if calculator is None:
+                calculator = _calculator(method, numbers, positions, None, charge, unpaired, None)
+            else:
+                calculator.update(np.asarray(positions) / BOHR)
+            result = calculator.singlepoint()
+            if len(kept) >= 32:
+                del kept[next(iter(kept))]  # the one that was not used for the longest time
+            kept[key] = calculator  # not after an error
+            return result
+    except (TBLiteRuntimeError, TBLiteValueError) as error:
+        raise TbliteError(" ".join(str(error).split())) from None
+
+
+def _calculator(
+    method: str,
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray | None,
+    charge: int,
+    unpaired: int,
+    field: np.ndarray | None,
+) -> Any:
+    """tblite's calculator with our settings, for electrons that the method has a place for."""
     from tblite.interface import Calculator
     from tblite.library import ffi
 
     lattice = None if cell is None else np.asarray(cell) / BOHR
     periodic = None if cell is None else np.ones(3, dtype=bool)
-    try:
-        with _one_thread():
-            calculator = Calculator(
-                method, np.asarray(numbers), np.asarray(positions) / BOHR, float(charge), int(unpaired), lattice, periodic
-            )
-            _check_electrons(numbers, charge, unpaired, len(calculator.get("orbital-map")))
-            calculator.set("verbosity", 0)
-            calculator.set("accuracy", ACCURACY)
-            if field is not None:
-                # tblite 0.8 does not convert the array itself; V/Å to Hartree/(e bohr)
-                calculator.add("electric-field", ffi.new("double[3]", [float(f) * BOHR / HARTREE for f in field]))
-            return calculator.singlepoint()
-    except (TBLiteRuntimeError, TBLiteValueError) as error:
-        raise TbliteError(" ".join(str(error).split())) from None
+    calculator = Calculator(method, np.asarray(numbers), np.asarray(positions) / BOHR, float(charge), int(unpaired), lattice, periodic)
+    _check_electrons(numbers, charge, unpaired, len(calculator.get("orbital-map")))
+    calculator.set("verbosity", 0)
+    calculator.set("accuracy", ACCURACY)
+    if field is not None:
+        # tblite 0.8 does not convert the array itself; V/Å to Hartree/(e bohr)
+        calculator.add("electric-field", ffi.new("double[3]", [float(f) * BOHR / HARTREE for f in field]))
+    return calculator
 
 
 def valence_electrons(z: int) -> int:
@@ -169,7 +212,7 @@ def valence_electrons(z: int) -> int:
 
 def _check_electrons(numbers: np.ndarray, charge: int, unpaired: int, orbitals: int) -> None:
     """Refuse electrons the method has no place for: tblite 0.8 answers with another state, or writes outside its arrays (charge +10 of water)."""
-    electrons = sum(valence_electrons(int(z)) for z in numbers) - charge
+    electrons = sum(map(valence_electrons, np.asarray(numbers).tolist())) - charge
     state = f"{electrons} valence electrons, {unpaired} of them unpaired, in {orbitals} orbitals"
     if (electrons - unpaired) % 2:
         raise ValueError(f"{state}: the f electrons of lanthanides are part of the core here, the multiplicity has no meaning")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from mlipfm_interfaces.errors import LabelingError, MlipfmError
+import numpy as np
+from mlipfm_interfaces.errors import InvalidStructureError, LabelingError, MlipfmError
 from mlipfm_interfaces.foreign import ForeignPackage
 from mlipfm_interfaces.structure import Structure
 
@@ -55,7 +58,7 @@ class TbliteLabeler:
             outputs = tblite_adapter.available(s.pbc, s.total_charge)
             model = tblite_adapter.TbliteModel(self.method)
             values = model.evaluate(s.atomic_numbers, s.positions, s.cell, s.pbc, s.total_charge, multiplicity, outputs, s.external_field)
-            return s.replace(level=self.level, spin_multiplicity=multiplicity, labels=values, label_std={})
+            return _labelled(s, self.level, multiplicity, values)
         except (ValueError, tblite_adapter.TbliteError) as error:
             what, _, mend = str(error).partition("; ")
             raise LabelingError(f"{self.method} of {s.formula}: {what}", where=_place(s), mend=mend or None) from None
@@ -63,6 +66,17 @@ class TbliteLabeler:
             raise LabelingError(f"tblite could not be imported: {error}", mend="pip install 'mlipfm-data[tblite]'") from error
         except MlipfmError as error:
             raise LabelingError(f"{self.method} of {s.formula}: {error.what}", where=_place(s), mend=error.mend) from None
+
+
+def _labelled(s: Structure, level: str, multiplicity: int | None, values: dict[str, np.ndarray]) -> Structure:
+    """`s.replace` at a tenth of its cost: `s` was checked, tblite accepted its state, and the shapes of the values are known."""
+    if not math.isfinite(sum(float(np.vdot(value, value)) for value in values.values())):
+        raise InvalidStructureError("tblite answered with NaN or infinity")
+    for value in values.values():
+        value.setflags(write=False)
+    kept = {name: getattr(s, name) for name in Structure.__dataclass_fields__}
+    stated = {"level": level, "spin_multiplicity": multiplicity, "labels": MappingProxyType(values), "label_std": MappingProxyType({})}
+    return Structure.trusted(**(kept | stated))
 
 
 def gfn1() -> TbliteLabeler:
