@@ -141,7 +141,7 @@ def fitsnap(style: str, stress: float = 2000.0) -> str:
                                                           "Data": [data]}})  # fmt: skip
 
 
-@pytest.mark.parametrize(("style", "unit"), [("bar", BAR), ("kB", GPA / 10)])
+@pytest.mark.parametrize(("style", "unit"), [("bar", BAR), ("kB", GPA / 10), ("kbar", GPA / 10), ("GPa", GPA)])
 def test_fitsnap_says_the_unit_of_its_stress(tmp_path, style, unit):
     (tmp_path / "a.json").write_text(fitsnap(style))
     (s,) = read_all(tmp_path / "a.json")

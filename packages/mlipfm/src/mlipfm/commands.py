@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The whole path in minutes: label, pre-train, fine-tune, simulate, measure.")
+app = typer.Typer(help="The whole path in minutes: label, pre-train, fine-tune, distil, simulate, check, measure, register.")
 
 
 @app.callback(invoke_without_command=True)
 def quickstart(
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: quickstart, or quickstart-quick]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smaller run, under two minutes on two cores; figures are rough")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller run, about two minutes on two cores; figures are rough")] = False,
+    hub: Annotated[bool, typer.Option(help="Keep the models in a registry of the run, half a gigabyte of memory while it works")] = True,
 ) -> None:
-    """Take 24 small molecules the whole path, from SMILES to molecular dynamics, and print what was measured.
+    """Take 24 small molecules the whole path, from SMILES to a registered model, and print what was measured.
 
     Labels are real quantum chemistry (GFN1-xTB and GFN2-xTB). Interrupted, it goes on where it stopped when it is called again.
 
@@ -31,4 +32,4 @@ def quickstart(
     from .quickstart import quickstart as run
 
     plan = QUICK if quick else FULL
-    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, Console())
+    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, Console(), registry=hub)

@@ -1,4 +1,4 @@
-"""How large a quickstart is: molecules, structures, steps. `FULL` takes minutes on two cores, `QUICK` under two."""
+"""How large a quickstart is: molecules, structures, steps. `FULL` takes minutes on two cores, `QUICK` about two."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ class Plan:
 
     Attributes:
         pretrain, finetune, valid, test: structures of each molecule in each part; `test` of the held-out molecules.
+        known: structures of each fine-tuned molecule in each of two more tests: new draws of the same kind, and hotter ones.
         pretrain_steps, finetune_steps: training steps; training from scratch takes as many as fine-tuning.
-        channels, layers: of the model. budget: cost of a batch, atoms + pairs / 10.
-        temperature: K, of the Langevin half of the structures. nve_fs: length of the constant-energy runs.
+        student_steps: of the student and of both its controls. rows: of the teacher's Hessian, stored of each structure.
+        hessian_weight: beside 100 for forces; of 0, 30, 100 and 400 the best on the validation set after 1,000 steps.
+        channels, layers: of the model. student_channels: of the student. budget: cost of a batch, atoms + pairs / 10.
+        temperature: K, of the Langevin half of the structures. hot: K, of the hotter test.
+        nve_fs, nvt_fs: length of the runs at constant energy and at constant temperature.
+        speed_steps: dynamics steps of each of five timings.
     """
 
     name: str
@@ -33,23 +38,34 @@ class Plan:
     finetune: int
     valid: int
     test: int
+    known: int
     pretrain_steps: int
     finetune_steps: int
+    student_steps: int
     channels: int = 48
     layers: int = 2
+    student_channels: int = 64
+    rows: int = 2
+    hessian_weight: float = 30.0
     budget: float = 250.0
     temperature: float = 500.0
+    hot: float = 2000.0
     nve_fs: float = 1000.0
+    nvt_fs: float = 1000.0
+    speed_steps: int = 100
     seed: int = 0
 
     @property
     def per_molecule(self) -> int:
-        """Geometries made of each training molecule."""
+        """Geometries made of each training molecule, beside those of the tests."""
         return self.pretrain + 2 * self.valid
 
 
-FULL = Plan("full", pretrain=120, finetune=30, valid=6, test=80, pretrain_steps=3000, finetune_steps=1200)
-QUICK = replace(FULL, name="quick", pretrain=30, finetune=12, valid=3, test=20, pretrain_steps=400, finetune_steps=150, nve_fs=200.0)
+FULL = Plan("full", 120, 30, 6, test=80, known=40, pretrain_steps=3000, finetune_steps=1200, student_steps=1500)
+QUICK = replace(
+    FULL, name="quick", pretrain=30, finetune=12, valid=3, test=20, known=12, pretrain_steps=400, finetune_steps=150,
+    student_steps=400, nve_fs=200.0, nvt_fs=500.0, speed_steps=40,
+)  # fmt: skip
 
 
 def claim(folder: Path, plan: Plan) -> None:

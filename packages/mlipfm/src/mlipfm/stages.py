@@ -16,7 +16,7 @@ class Stages:
     """Shows a bar for each stage and keeps how long it took in this run. Stages that were already done take no time again.
 
     Attributes:
-        seconds: stage -> seconds, from the first call for it to the last.
+        seconds: stage -> seconds.
     """
 
     console: Console
@@ -25,7 +25,7 @@ class Stages:
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar of `total` units; call the yielded function with the number of units that were done since the last call."""
-        done = 0
+        done, start = 0, time.perf_counter()
         with self.bars({title: total}) as update:
 
             def advance(n: int) -> None:
@@ -36,21 +36,21 @@ class Stages:
             advance(0)
             yield advance
             update(title, total)
+        self.seconds[title] = time.perf_counter() - start
 
     @contextmanager
     def bars(self, totals: Mapping[str, int]) -> Iterator[Callable[[str, int], None]]:
-        """Several bars that move side by side; call the yielded function with a title and how much of it is done."""
+        """Several bars that move side by side; call the yielded function with a title and how much of it is done.
+
+        A bar is shown from the first call for it.
+        """
         columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        starts: dict[str, float] = {}
         with Progress(*columns, console=self.console) as shown:
-            tasks = {title: shown.add_task(title, total=total, start=False) for title, total in totals.items()}
+            tasks = {title: shown.add_task(title, total=total, start=False, visible=False) for title, total in totals.items()}
 
             def update(title: str, done: int) -> None:
-                now = time.perf_counter()
-                if title not in starts:
-                    starts[title] = now
+                if not shown.tasks[tasks[title]].started:
                     shown.start_task(tasks[title])
-                shown.update(tasks[title], completed=done)
-                self.seconds[title] = now - starts[title]
+                shown.update(tasks[title], completed=done, visible=True)
 
             yield update

@@ -1,4 +1,4 @@
-"""The quickstart's three trainings: direct pre-training, conservative fine-tuning from it, and conservative training from scratch as its control.
+"""The quickstart's trainings: direct pre-training, conservative fine-tuning from it, the same from scratch as its control, and the students.
 
 Each runs in a process of its own on one thread: models this small gain little from a second thread, and two trainings side by side gain all of it.
 """
@@ -6,8 +6,6 @@ Each runs in a process of its own on one thread: models this small gain little f
 from __future__ import annotations
 
 import re
-from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +13,59 @@ from mlipfm_interfaces.errors import TrainingError
 
 from .data_stage import PRETRAIN_LEVEL, TARGET_LEVEL, Stores
 from .plan import Plan
-from .stages import Stages
+from .tasks import Results, Task
 
 #: A force error of 1 eV/Å counts as much as an energy error of 2 eV per atom.
 OBJECTIVE = {"name": "energy-force", "energy_weight": 10.0, "forces_weight": 20.0}
 
-_TITLES = {"pretrained": "pre-training, direct forces", "finetuned": "fine-tuning, conservative", "scratch": "from scratch, conservative"}
+#: Name of a model, which is its folder -> what it is called where people read.
+TITLES = {
+    "pretrained": "pre-trained",
+    "finetuned": "fine-tuned",
+    "scratch": "from scratch",
+    "student": "student",
+    "student-without-rows": "student without rows",
+    "student-without-teacher": "student without teacher",
+}
+
+#: Models at the target level, by conservative forces.
+CONSERVATIVE = tuple(name for name in TITLES if name != "pretrained")
+
+#: Of a student; lr 1e-3, the default of distillation, needs many more steps than a quickstart has.
+STUDENT_LR = 5e-3
 
 
-@dataclass(frozen=True)
-class Models:
-    """Model checkpoints: pre-trained (direct forces, GFN1-xTB), fine-tuned and from scratch (conservative, GFN2-xTB)."""
+def training_tasks(out: Path, plan: Plan, stores: Stores, stop: Path) -> dict[str, Task]:
+    """All trainings, each continued where an earlier run stopped, and the teacher's labels. Results are paths of model checkpoints."""
+    teacher_store = out / "data" / "teacher"
 
-    pretrained: Path
-    finetuned: Path
-    scratch: Path
+    def train(name: str, title: str, steps: int, recipe: Any, *needs: str) -> Task:
+        folder = out / name
+        return Task(title, train_one, lambda done: (recipe(done), folder, stop), needs, steps, lambda: _steps_done(folder / "events.jsonl"))
 
+    def student(train_on: Path, weight: float, teacher: str) -> Any:
+        return lambda done: student_recipe(plan, stores, train_on, weight, Path(done[teacher]))
 
-def train_models(out: Path, plan: Plan, stores: Stores, stages: Stages, pool: Executor) -> Models:
-    """Train all three, each continued where an earlier run stopped. Their recipes are left beside the runs, for `mlipfm train`."""
-    stop = out / ".stop"
-    stop.unlink(missing_ok=True)
-    steps = {"pretrained": plan.pretrain_steps, "scratch": plan.finetune_steps, "finetuned": plan.finetune_steps}
-    running: dict[str, Future[str]] = {}
-    with stages.bars({_TITLES[name]: n for name, n in steps.items()}) as update:
-        try:
-            running["pretrained"] = pool.submit(train_one, pretrain_recipe(plan, stores), out / "pretrained", stop)
-            running["scratch"] = pool.submit(train_one, scratch_recipe(plan, stores), out / "scratch", stop)
-            _follow(running, out, update, until="pretrained")
-            start = Path(running["pretrained"].result())
-            running["finetuned"] = pool.submit(train_one, finetune_recipe(plan, stores, start), out / "finetuned", stop)
-            for name in ("scratch", "finetuned"):
-                _follow(running, out, update, until=name)
-        except BaseException:
-            stop.touch()  # tells the trainings, which no Ctrl-C reaches, to end
-            raise
-        for name, n in steps.items():
-            update(_TITLES[name], n)
-    return Models(**{name: Path(future.result()) for name, future in running.items()})
+    def labels_arguments(done: Results) -> tuple[Any, ...]:
+        return stores.pretrain, done["finetuned"], teacher_store, plan
+
+    steps = plan.student_steps
+    return {
+        "pretrained": train("pretrained", "pre-training, direct forces", plan.pretrain_steps, lambda done: pretrain_recipe(plan, stores)),
+        "finetuned": train(
+            "finetuned", "fine-tuning, conservative", plan.finetune_steps,
+            lambda done: finetune_recipe(plan, stores, Path(done["pretrained"])), "pretrained",
+        ),
+        "teacher labels": Task("the teacher's labels and rows", label_by_teacher, labels_arguments, ("finetuned",)),
+        "student": train("student", "student", steps, student(teacher_store, plan.hessian_weight, "finetuned"), "teacher labels"),
+        "scratch": train("scratch", "from scratch, conservative", plan.finetune_steps, lambda done: scratch_recipe(plan, stores)),
+        "student-without-teacher": train(
+            "student-without-teacher", "student without teacher", steps, student(stores.finetune, 0.0, "scratch"), "scratch"
+        ),
+        "student-without-rows": train(
+            "student-without-rows", "student without Hessian rows", steps, student(teacher_store, 0.0, "finetuned"), "teacher labels"
+        ),
+    }  # fmt: skip
 
 
 def train_one(document: dict[str, Any], folder: Path, stop: Path) -> str:
@@ -69,6 +82,18 @@ def train_one(document: dict[str, Any], folder: Path, stop: Path) -> str:
 
     result = fit(make_recipe(document), folder, listeners=[watch])
     return str(result.best or result.last)
+
+
+def label_by_teacher(geometries: Path, teacher: str, out: Path, plan: Plan) -> str:
+    """All training geometries with the teacher's energies, forces and some rows of its Hessian; the labels they have are not used."""
+    import torch
+    from mlipfm_data.store import Store
+    from mlipfm_distill import label_geometries
+
+    torch.set_num_threads(1)
+    with Store(geometries) as store:
+        label_geometries(list(store), teacher, out, rows=plan.rows, seed=plan.seed, advance=lambda count: None)
+    return str(out)
 
 
 def pretrain_recipe(plan: Plan, stores: Stores) -> dict[str, Any]:
@@ -94,6 +119,26 @@ def scratch_recipe(plan: Plan, stores: Stores) -> dict[str, Any]:
     }
 
 
+def student_recipe(plan: Plan, stores: Stores, train: Path, hessian_weight: float, teacher: Path) -> dict[str, Any]:
+    """A `density` student on the labels in `train`. Its controls have the same model, steps and learning rate: one on the same labels of the
+    teacher without its rows (weight 0), one on the few true labels that the teacher was fine-tuned on, for which `teacher` only says on what
+    conditions (charge, spin) a model depends."""
+    from mlipfm_distill import distill_recipe
+
+    recipe = distill_recipe(
+        teacher,
+        [train],
+        [stores.valid],
+        backbone={"channels": plan.student_channels},
+        steps=plan.student_steps,
+        lr=STUDENT_LR,
+        hessian_weight=hessian_weight,
+        budget=plan.budget,
+        seed=plan.seed,
+    )
+    return recipe.model_dump(mode="json")
+
+
 def _shape(plan: Plan) -> dict[str, Any]:
     return {"conditions": ["total_charge", "spin_multiplicity"], "backbone": {"channels": plan.channels, "layers": plan.layers}}
 
@@ -110,15 +155,6 @@ def _recipe(plan: Plan, steps: int, train: list[Path], valid: list[Path]) -> dic
         "evaluate_every": max(1, steps // 5),
         "checkpoint_every": max(1, steps // 10),
     }
-
-
-def _follow(running: dict[str, Future[str]], out: Path, update: Any, until: str) -> None:
-    """Move the bars until one training has ended."""
-    while not running[until].done():
-        wait([running[until]], timeout=0.5)
-        for name in running:
-            update(_TITLES[name], _steps_done(out / name / "events.jsonl"))
-    running[until].result()
 
 
 def _steps_done(log: Path) -> int:

@@ -1,0 +1,1 @@
+"""Curation: duplicates and leakage, splits, weights, coverage, references."""
