@@ -37,7 +37,9 @@ def test_states_are_read_as_what_they_are_and_geometries_are_not_torn_apart(exam
 @pytest.mark.shared_data
 def test_conditioning_on_spin_cuts_the_force_error_of_carbene_to_a_third(example, shared_data, tmp_path):
     """Singlet and triplet of one geometry differ by 0.6 eV/Å on average. 300 steps are far from converged, and enough."""
-    conditioned, without = example.compare(shared_data("charge_spin_spookynet") / "ase_carbene_2200.db", tmp_path, steps=300)
+    conditioned, without = example.compare(
+        example.structures_of(shared_data("charge_spin_spookynet") / "ase_carbene_2200.db"), tmp_path, steps=300
+    )
     assert conditioned.ci95[1] < without.ci95[0] / 3
 
 
@@ -45,5 +47,7 @@ def test_conditioning_on_spin_cuts_the_force_error_of_carbene_to_a_third(example
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", ["ag3", "carbene"])
 def test_conditioning_cuts_the_force_error_of_silver_and_carbene_to_a_third(example, shared_data, tmp_path, name):
-    conditioned, without = example.compare(shared_data("charge_spin_spookynet") / f"ase_{name}_2200.db", tmp_path, steps=2000)
+    conditioned, without = example.compare(
+        example.structures_of(shared_data("charge_spin_spookynet") / f"ase_{name}_2200.db"), tmp_path, steps=2000
+    )
     assert conditioned.ci95[1] < without.ci95[0] / 3
