@@ -12,6 +12,7 @@ from .curation.commands import add_to as add_curation
 from .import_sets_command import import_sets
 from .label_command import label
 from .rearrange_command import filter_, merge
+from .trust.command import trust
 
 if TYPE_CHECKING:
     from .importing import ImportReport
@@ -28,6 +29,7 @@ app.command()(label)
 app.command()(merge)
 app.command("filter")(filter_)
 app.command()(import_sets)
+app.command()(trust)
 add_curation(app)
 add_catalogue(app)
 
@@ -77,7 +79,7 @@ def import_(
     options["require"] = () if unlabelled else tuple(word.strip() for word in require.split(",") if word.strip())
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None
-    with Importer(out, name=name) as importer:
+    with Importer(out, name=name, inspected=True) as importer:
         for path in files:
             try:
                 reports.append(importer.add(path, reader, **options))

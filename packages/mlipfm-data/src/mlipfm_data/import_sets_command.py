@@ -41,10 +41,13 @@ def tables(store: Path) -> Iterator[str]:
     """What is printed about the store after an import: levels, elements, sizes and forces. Further tables are added here."""
     from .looking import describe
     from .store import Store
+    from .trust.command import store_lines
 
     with Store(store) as opened:
         yield ""
         yield from describe(opened)
+    yield ""
+    yield from store_lines(store)
 
 
 _HEAD = f"{'set':<30}{'frames':>8}{'stored':>8}{'there':>7}{'refused':>8}{'slope':>8}  levels"

@@ -22,6 +22,8 @@ from .import_record import ImportRecord
 from .readers.frames_in import ReadReport
 from .readers.reading import read
 from .store_writer import StoreWriter
+from .trust.findings import Finding
+from .trust.inspecting import Inspector
 
 #: Frames of a file whose energies are compared with their forces while they pass.
 CHECKED_FRAMES = 200
@@ -38,6 +40,7 @@ class ImportReport:
         decisions: which key was read as what.
         slope: energy differences against forces over neighbouring frames, where some are near enough to compare.
         unlevelled: frames with labels and no level of theory.
+        findings: likely faults of the labels, if they were inspected.
     """
 
     path: Path
@@ -50,6 +53,7 @@ class ImportReport:
     decisions: ReadReport = field(default_factory=ReadReport)
     slope: Slope | None = None
     unlevelled: int = 0
+    findings: list[Finding] = field(default_factory=list)
 
     def refuse(self, error: MlipfmError) -> None:
         self.refused[error.code] += 1
@@ -65,7 +69,7 @@ class ImportReport:
         if self.unlevelled:
             said = f"  warning: {self.unlevelled} frames have labels and state no level of theory"
             out.append(f"{said}; training and fits of references need one: --level, into a new store")
-        return out + _slope_lines(self.slope)
+        return out + _slope_lines(self.slope) + [f"  {item}" for item in self.findings if item.severity != "note"]
 
 
 def _slope_lines(slope: Slope | None) -> list[str]:
@@ -81,13 +85,16 @@ class Importer:
 
     Args:
         out: folder of the store, new or old. name: of a new data set (default: the folder's name). single: see `StoreWriter`.
+        inspected: look for faults of the labels (`trust.inspecting`), reported with each file.
         recorded: remember in the store with which options each file was imported, and refuse the same file with others.
 
     Refused frames are listed in `<out>.refused.jsonl` (file, frame, code, words), rewritten by each import.
     """
 
-    def __init__(self, out: Path | str, *, name: str | None = None, single: bool = False, recorded: bool = True) -> None:
-        self.out, self.name, self.single = Path(out), name, single
+    def __init__(
+        self, out: Path | str, *, name: str | None = None, single: bool = False, recorded: bool = True, inspected: bool = False
+    ) -> None:
+        self.out, self.name, self.single, self.inspected = Path(out), name, single, inspected
         self._record = ImportRecord(self.out) if recorded else None
         self.quarantine = self.out.with_name(self.out.name + ".refused.jsonl")
         self._writer: StoreWriter | None = None
@@ -118,17 +125,21 @@ class Importer:
             self._record.check(result.path, self._options)
         settings = {"require": ("energy",), "report": result.decisions} | options
         near: list[Structure] = []
+        inspector = Inspector() if self.inspected else None
         frames = read(path, reader, **settings)
         for item in shown(self._until_the_end(frames, result), Path(path).name):
             result.frames += 1
             if isinstance(item, Structure):
                 if len(near) < CHECKED_FRAMES:
                     near.append(item)
+                if inspector is not None:
+                    inspector.add(item)
                 result.unlevelled += bool(item.labels) and item.level is None
                 item = self._store(item, result) or item
             if isinstance(item, Refusal):
                 self._refuse(item, result)
         result.slope = energy_against_forces(near) if len(near) > 1 else None
+        result.findings = inspector.findings() if inspector is not None else []
         if self._record is not None and result.duplicates:
             self._record.add(result.path, self._options)
         return result
