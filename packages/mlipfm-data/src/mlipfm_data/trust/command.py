@@ -1,0 +1,81 @@
+"""`mlipfm data trust`: likely faults of labelled data, with their likely causes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from .findings import Finding
+
+
+def trust(
+    sources: list[Path] = typer.Argument(..., help="Stores, or files of any format that `import` reads."),
+    level: str = typer.Option(None, help="Level of theory of files that do not state it."),
+    reader: str = typer.Option(None, help="Reader of the files [default: by their names]."),
+    options: list[str] = typer.Option(
+        [], "--option", help="Another option of the reader, KEY=VALUE: forces_unit=Hartree/bohr, forces_sign=-1."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, with all figures."),
+) -> None:
+    """Name likely faults of labels from physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are faults."""
+    import json
+
+    settings = {name: value for name, value in (("level", level),) if value is not None} | _pairs(options)
+    found = {str(source): findings_of(source, reader, settings) for source in sources}
+    if as_json:
+        typer.echo(json.dumps({name: [item.as_dict() for item in items] for name, items in found.items()}, indent=1))
+    else:
+        for name, items in found.items():
+            typer.echo("\n".join([f"{name}: {_summary(items)}", *(f"  {item}" for item in items)]))
+    if any(item.severity == "fault" for items in found.values() for item in items):
+        raise typer.Exit(1)
+
+
+def findings_of(source: Path, reader: str | None = None, options: dict[str, object] | None = None) -> list[Finding]:
+    """Findings about a store or a file.
+
+    Raises:
+        MlipfmError: if it cannot be read.
+    """
+    from ..importing import shown
+    from .columns import inspect_file
+    from .findings import ordered
+    from .inspecting import Inspector
+
+    inspector = Inspector()
+    if (source / "manifest.json").exists():
+        from ..store import Store
+
+        with Store(source) as store:
+            for structure in shown(iter(store), source.name):
+                inspector.add(structure)
+        return inspector.findings()
+    beside = inspect_file(source, inspector, reader, **(options or {}))
+    return ordered([*beside, *inspector.findings()])
+
+
+def store_lines(store: Path) -> list[str]:
+    """The table of faults of a store, for reports of imports."""
+    items = [item for item in findings_of(store) if item.severity != "note"]
+    return [f"faults: {_summary(items)}", *(f"  {item}" for item in items)]
+
+
+def _pairs(texts: list[str]) -> dict[str, object]:
+    from mlipfm_interfaces.errors import UnknownQuantityError
+
+    for text in texts:
+        if "=" not in text:
+            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", mend="for instance --option forces_sign=-1")
+    pairs = dict(text.split("=", 1) for text in texts)
+    return {
+        key: int(value) if key in ("forces_sign", "stress_sign", "total_charge", "spin_multiplicity") else value
+        for key, value in pairs.items()
+    }
+
+
+def _summary(items: list[Finding]) -> str:
+    counts = {name: sum(item.severity == name for item in items) for name in ("fault", "doubt", "note")}
+    return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items()) if items else "nothing wrong was found"

@@ -1,0 +1,188 @@
+"""Energies among themselves: referenced to compositions, compared with the work between near frames, searched for jumps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .passing import Passing
+from .sampling import LevelSample
+from .work import Comparison, Pair, agreement, nearest_pair
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Pairs of near frames whose energies differ by much more than the work between them.
+
+    Attributes:
+        outliers: frames that most of their pairs single out. offset: eV per atom between two parts of the frames, if the jumps are all of one size.
+        typical: eV, ordinary disagreement of energy and work. part: of the pairs that jump. largest: eV. agreement: fit of the other pairs.
+    """
+
+    outliers: tuple[int, ...]
+    offset: float | None
+    typical: float
+    part: float
+    largest: float
+    agreement: float
+
+
+def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> Jumps | None:
+    """Energy differences against work (times `slope`), robustly; without pairs of different cells if the stress is not trusted."""
+    pairs = [pair for pair in comparison.pairs if trusted_stress or pair.work.strained < 1e-4]
+    if len(pairs) < 12:
+        return None
+    tolerance = np.array([_tolerance(pair, slope) for pair in pairs])
+    rest = np.array([pair.energy - slope * _total(pair) for pair in pairs])
+    typical = float(np.quantile(np.abs(rest), 0.35))  # of half of the pairs if the other half joins two levels
+    usual = float(np.clip(np.quantile(np.abs(rest) / (tolerance + 1e-9), 0.4), 0.01, 0.5))
+    atoms = np.array([pair.atoms for pair in pairs])
+    bad = np.abs(rest) > max(16 * usual, 2.0) * tolerance + np.minimum(25 * typical, 0.02 * atoms) + 0.03 * atoms
+    if not bad.any():
+        return Jumps((), None, typical, 0.0, 0.0, 1.0)
+    per_frame: dict[int, list[bool]] = {}
+    for pair, is_bad in zip(pairs, bad, strict=True):
+        per_frame.setdefault(pair.a, []).append(bool(is_bad))
+        per_frame.setdefault(pair.b, []).append(bool(is_bad))
+    sizes = np.abs(rest[bad]) / np.array([pair.atoms for pair, is_bad in zip(pairs, bad, strict=True) if is_bad])
+    middle = float(np.median(sizes))
+    even = _evenness(sizes, np.array([pair.family for pair, is_bad in zip(pairs, bad, strict=True) if is_bad]))
+    off = tuple(sorted(index for index, marks in per_frame.items() if len(marks) > 1 and sum(marks) > 0.6 * len(marks)))
+    part = float(bad.mean())
+    moved, energies = np.array([_total(pair) for pair in pairs]), np.array([pair.energy for pair in pairs])
+    rest_agrees = agreement(moved[~bad], energies[~bad], 1 / (tolerance[~bad] + typical + 1e-9))
+    offset = middle if part > 0.2 and even > 0.7 and rest_agrees.fit > 0.3 else None
+    return Jumps(off, offset, typical, part, float(np.abs(rest[bad]).max()), rest_agrees.fit)
+
+
+def _evenness(sizes: np.ndarray, families: np.ndarray) -> float:
+    """Part of the jumps that are of the size usual in their family."""
+    middles = {family: float(np.median(sizes[families == family])) for family in set(families.tolist())}
+    usual = np.array([middles[family] for family in families.tolist()])
+    counts = np.array([np.sum(families == family) for family in families.tolist()])
+    several = counts > 2
+    return float(np.mean(np.abs(sizes - usual)[several] < 0.2 * usual[several])) if several.sum() >= 4 else 0.0
+
+
+def _total(pair: Pair) -> float:
+    return pair.work.forces + (pair.work.strain if pair.work.strained > 1e-4 and np.isfinite(pair.work.strain) else 0.0)
+
+
+def _tolerance(pair: Pair, slope: float) -> float:
+    strain = abs(pair.work.strain) if np.isfinite(pair.work.strain) else (100.0 * pair.work.strained * pair.atoms)
+    strain = strain if pair.work.strained > 1e-4 else 0.0
+    return abs(slope) * (0.3 * abs(pair.work.forces) + pair.work.bend + 0.5 * strain)
+
+
+@dataclass(frozen=True)
+class Referenced:
+    """Energies without what the composition explains.
+
+    Attributes:
+        rest: [frames] eV per atom. explained: part of the variance that composition explains. index: [frames] positions in the stream.
+        compositions: number of different ones. sizes: ratio of the largest to the smallest number of atoms.
+    """
+
+    rest: np.ndarray
+    explained: float
+    index: np.ndarray
+    compositions: int
+    sizes: float
+    growth: float
+
+
+def referenced(passing: Passing) -> Referenced | None:
+    """Robust fit of one energy per element over all recorded frames of one level; None where there is too little."""
+    records = passing.records
+    if len(records) < 16:
+        return None
+    keys = list(passing.compositions)
+    number = np.array([record.composition for record in records])
+    energy = np.array([record.energy for record in records])
+    atoms = np.array([record.atoms for record in records])
+    matrix = np.zeros((len(keys), 119))
+    for row, (numbers, _, _) in enumerate(keys):
+        matrix[row] = np.bincount(np.frombuffer(numbers, dtype=np.uint8), minlength=119)
+    matrix = matrix[:, matrix.any(axis=0)]
+    used = matrix[number] / atoms[:, None]
+    target = energy / atoms
+    weights = np.ones(len(target))
+    fitted = np.zeros(len(target))
+    for _ in range(6):
+        root = np.sqrt(weights)
+        solution = np.linalg.lstsq(used * root[:, None], target * root, rcond=1e-9)[0]
+        fitted = used @ solution
+        miss = np.abs(target - fitted)
+        weights = 1 / np.maximum(miss, np.median(miss) + 1e-9)
+    rest = target - fitted
+    total = float(np.sum(np.abs(energy - np.median(energy))))
+    explained = 1 - float(np.sum(np.abs(rest * atoms))) / max(total, 1e-300)
+    sizes = float(atoms.max() / atoms.min())
+    return Referenced(rest, explained, np.array([record.index for record in records]), len(keys), sizes, _growth(energy, atoms))
+
+
+def _growth(energy: np.ndarray, atoms: np.ndarray) -> float:
+    """Slope of ln |E| against ln N: 1 for totals, 0 for energies per atom; nan where sizes or signs do not allow it."""
+    negative = energy < 0
+    if negative.mean() < 0.95 or atoms.max() < 2 * atoms.min():
+        return float("nan")
+    x, y = np.log(atoms[negative]), np.log(-energy[negative])
+    if x.std() < 0.15:
+        return float("nan")
+    return float(np.cov(x, y)[0, 1] / np.var(x, ddof=1))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Two heaps of energies with nothing between: distance and the larger spread inside, eV per atom; part of the frames in the smaller heap."""
+
+    distance: float
+    spread: float
+    part: float
+
+
+def confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tuple[int, float]]:
+    """(frame, eV) of those of `indices` in the sample whose energy differs from its nearest frame's by far more than the work between them."""
+    found = []
+    for _, frames in sample.with_labels("energy", "forces"):
+        for frame in frames:
+            if frame.index in indices and len(frames) > 2 and len(frame.structure) > 1:
+                pair = nearest_pair(frame, [other for other in frames if other.index not in indices])
+                rest = float("nan") if pair is None else pair.energy - slope * _total(pair)
+                if pair is not None and abs(rest) > 4 * _tolerance(pair, slope) + 0.05 * pair.atoms:
+                    found.append((frame.index, rest))
+    return found
+
+
+def two_heaps(rest: np.ndarray) -> Split | None:
+    """The widest empty interval of the values, with at least an eighth of them on either side."""
+    values = np.sort(rest)
+    n = len(values)
+    least = max(4, n // 8)
+    if n < 2 * least:
+        return None
+    gaps = np.diff(values)[least - 1 : n - least]
+    if not len(gaps):
+        return None
+    k = int(np.argmax(gaps)) + least
+    low, high = values[:k], values[k:]
+    spread = max(_spread(low), _spread(high))
+    return Split(float(np.median(high) - np.median(low)), spread, min(len(low), len(high)) / n) if gaps.max() > 0 else None
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(np.quantile(values, 0.95) - np.quantile(values, 0.05))
+
+
+def rounding(values: np.ndarray) -> float | None:
+    """eV: the coarsest step of 1, 2.5 or 5 times a power of ten, at least 1e-4, of which all values are whole multiples; None if there is none."""
+    if not len(values):
+        return None
+    for power in range(1, -5, -1):
+        for lead in (5.0, 2.5, 1.0):
+            step = lead * 10.0**power
+            scaled = values / step
+            if np.abs(scaled - np.round(scaled)).max() < 1e-4 * max(1.0, 1e-4 / step):
+                return step
+    return None

@@ -1,0 +1,120 @@
+"""Work between two frames: what the energy must change by, from forces, stress and displacement alone.
+
+Frames of random molecular dynamics lie far apart, and -F dx in Cartesian coordinates says nothing about them. In inverse distances q = 1/r, in which
+energies of molecules are much closer to quadratic (Chmiela et al., Sci. Adv. 3, e1603015, 2017, use them as descriptor for that reason), the
+trapezoid -(g_a + g_b)(q_b - q_a)/2 still is right to some ten percent at 0.8 Angstrom; g are the forces along q of smallest norm that give F. It also
+needs no alignment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mlipfm_interfaces.structure import Structure
+
+#: Above this size the inverse distances of a molecule (quadratic in number, cubic in cost) give way to aligned Cartesian displacements.
+MOST_ATOMS = 60
+
+
+@dataclass(frozen=True)
+class Work:
+    """From frame a to frame b.
+
+    Attributes:
+        forces: eV, what the forces say the energy changes by. bend: eV, by how much the two ends disagree: large for steps that are too long.
+        strain: eV, what the stress says; nan where there is no stress. step: Å, root mean square displacement.
+        strained: largest component of the strain between the two cells.
+    """
+
+    forces: float
+    bend: float
+    strain: float
+    step: float
+    strained: float
+
+
+def inverse_distances(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
+    """q = 1/r of all pairs, 1/Å [pairs], and dE/dq of smallest norm that gives the forces, eV Å [pairs]."""
+    i, j = np.triu_indices(len(structure), 1)
+    vectors = structure.positions[i] - structure.positions[j]
+    r = np.linalg.norm(vectors, axis=1)
+    slopes = -vectors / r[:, None] ** 3
+    rows = np.arange(len(i))
+    b = np.zeros((len(i), len(structure), 3))
+    b[rows, i], b[rows, j] = slopes, -slopes
+    rates = b.reshape(len(i), -1)
+    values, vectors_of_g = np.linalg.eigh(rates.T @ rates)
+    kept = values > 1e-8 * values[-1]
+    forces = structure.labels["forces"].ravel()
+    gradient = -rates @ ((vectors_of_g[:, kept] / values[kept]) @ (vectors_of_g[:, kept].T @ forces))
+    return 1.0 / r, gradient
+
+
+def work_inside(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], step: float) -> Work:
+    """Between two frames of a molecule, from their `inverse_distances`."""
+    dq = b[0] - a[0]
+    return Work(float((a[1] + b[1]) @ dq) / 2, abs(float((b[1] - a[1]) @ dq)) / 2, np.nan, step, 0.0)
+
+
+def aligned(a: Structure, b: Structure) -> tuple[np.ndarray, np.ndarray, float]:
+    """Displacement [N, 3] of `b` from `a` without motion as a whole, the forces of `b` turned with it, and the largest strain of the cell."""
+    if not a.pbc.any():
+        x, y = a.positions - a.positions.mean(axis=0), b.positions - b.positions.mean(axis=0)
+        u, _, vt = np.linalg.svd(y.T @ x)
+        turn = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+        return y @ turn - x, b.labels["forces"] @ turn, 0.0
+    full = _whole_cell(a), _whole_cell(b)
+    fractional = np.linalg.solve(full[1].T, b.positions.T).T - np.linalg.solve(full[0].T, a.positions.T).T
+    fractional -= np.round(fractional) * a.pbc
+    step = fractional @ ((full[0] + full[1]) / 2)
+    if a.pbc.all():
+        step = step - step.mean(axis=0)
+    return step, b.labels["forces"], float(np.abs(strain_between(a, b)).max())
+
+
+def _whole_cell(structure: Structure) -> np.ndarray:
+    """The cell with unit vectors along axes that have none."""
+    if abs(np.linalg.det(structure.cell)) > 1e-9:
+        return structure.cell
+    cell = np.array(structure.cell)
+    empty = np.linalg.norm(cell, axis=1) < 1e-9
+    if empty.sum() < 3:
+        normal = np.linalg.svd(cell[~empty])[2][3 - int(empty.sum()) :]
+        cell[empty] = normal
+        return cell
+    return np.eye(3)
+
+
+def strain_between(a: Structure, b: Structure) -> np.ndarray:
+    """Symmetric strain [3, 3] from the cell of `a` to that of `b`, to second order; zero unless both are periodic in three directions."""
+    if not (a.pbc.all() and b.pbc.all()) or np.array_equal(a.cell, b.cell):
+        return np.zeros((3, 3))
+    deformation = np.linalg.solve(a.cell, b.cell)
+    small = (deformation + deformation.T) / 2 - np.eye(3)
+    return small - small @ small / 2
+
+
+def work(a: Structure, b: Structure) -> Work:
+    """Between two frames of the same atoms, periodic or not, by Cartesian displacements (fractional ones where there is a cell)."""
+    step, turned, strained = aligned(a, b)
+    first = a.labels["forces"]
+    strain = np.nan
+    if "stress" in a.labels and "stress" in b.labels:
+        tension = a.labels["stress"] * abs(np.linalg.det(a.cell)) + b.labels["stress"] * abs(np.linalg.det(b.cell))
+        strain = float(np.sum(strain_between(a, b) * tension)) / 2
+    return Work(
+        -float(np.sum((first + turned) * step)) / 2,
+        abs(float(np.sum((turned - first) * step))) / 2,
+        strain,
+        float(np.sqrt(np.mean(np.sum(step**2, axis=1)))),
+        strained,
+    )
+
+
+def distance_profile(structure: Structure) -> np.ndarray:
+    """A cheap fingerprint of the geometry for finding near frames: inverse distances of a molecule, else fractional positions."""
+    if structure.pbc.any():
+        return np.linalg.solve(_whole_cell(structure).T, structure.positions.T).T.ravel()
+    i, j = np.triu_indices(len(structure), 1)
+    return 1.0 / np.linalg.norm(structure.positions[i] - structure.positions[j], axis=1)

@@ -1,0 +1,228 @@
+"""From measurements to findings: what is said of one level of theory, and what is left unsaid because another finding explains it."""
+
+from __future__ import annotations
+
+import numpy as np
+from mlipfm_interfaces.structure import Structure
+
+from .bonds import force_scale, neighbors_of, stiffness
+from .counting import judge_counts
+from .findings import MOST, Finding
+from .geometry import length_fault, species_fault
+from .judging_energies import judge_energies
+from .judging_stress import judge_stresses
+from .naming import PER_ATOM, UNEXPLAINED, Evidence, Reading, readings
+from .passing import Passing
+from .placement import Placement, misplaced_in_crystals, misplaced_in_molecules
+from .sampling import LevelSample, thinned
+from .scale import absolute_unit, atom_energy
+from .work import Comparison, compare
+
+#: Structures whose bonds are measured.
+MEASURED = 60
+
+
+def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
+    """All findings about one level of theory."""
+    found = judge_counts(level, sample, passing)
+    geometry, sample = judge_geometry(level, sample)
+    found += geometry
+    if any(item.code.startswith("species") for item in geometry):
+        return found  # forces and energies of a wrong geometry say nothing
+    codes = {item.code for item in found if item.severity == "fault"}
+    comparison = compare(sample)
+    placement = None if "forces-zero" in codes else _placement(sample, comparison)
+    if placement is not None:
+        found.append(_placed(level, placement))
+    reading = None if codes & {"forces-zero"} or placement else _units(level, sample, comparison, found)
+    slope = 1.0 if reading is None else _explained_slope(reading, comparison)
+    stress = [] if placement is not None else judge_stresses(level, sample, comparison, slope, reading)
+    if not placement and "energies-copied" not in codes:
+        found += judge_energies(level, sample, passing, comparison, slope, reading, trusted_stress=not stress)
+    return found + stress
+
+
+def judge_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:
+    """Findings about lengths, cells and species; the sample with lengths as they should be."""
+    structures = [frame.structure for frame in thinned(sample.frames(), MEASURED)]
+    small = [s for s in structures if len(s) <= 400] or structures[:4]
+    verdict = length_fault(small)
+    if verdict is not None:
+        mend = verdict.mend
+        figures: dict[str, float | int | str] = {
+            "natural": verdict.given,
+            "natural_mended": verdict.mended,
+            "structures": verdict.structures,
+        }
+        finding = Finding(
+            mend.code,
+            "fault",
+            f"neighbours are at distances of matter only if {mend.words}",
+            "correct lengths on import (--length-unit)",
+            figures,
+            level,
+        )
+        mended = LevelSample()
+        for frame in sample.frames():
+            mended.add(frame.index, mend(frame.structure))
+        return [finding], mended
+    species = species_fault([frame.structure for frame in sample.frames() if len(frame.structure) <= 100])
+    if species is not None:
+        figures = {"possible_valences": species.given, "possible_mended": species.mended, "frames": len(species.frames)}
+        frames = [frame for frame in sample.frames() if len(frame.structure) <= 100]
+        return [
+            Finding(
+                species.code,
+                "fault",
+                f"valences are possible only if {species.words}",
+                "correct the atomic numbers",
+                figures,
+                level,
+                indices=tuple(frames[k].index for k in species.frames[:MOST]),
+            )
+        ], sample
+    return [], sample
+
+
+def _placement(sample: LevelSample, comparison: Comparison) -> Placement | None:
+    return misplaced_in_molecules(sample) or misplaced_in_crystals(sample, comparison)
+
+
+_REORDER = {
+    "forces-atom-order": "put the rows of the forces in the order of the atoms",
+    "forces-rotated": "give positions and forces of one orientation",
+    "forces-other-frame": "join forces and geometries by frame again",
+    "forces-misplaced": "join forces, atoms and geometries again",
+}
+
+
+def _placed(level: str | None, placement: Placement) -> Finding:
+    return Finding(placement.code, "fault", placement.words, _REORDER[placement.code], placement.figures, level)
+
+
+def _explained_slope(reading: Reading, comparison: Comparison) -> float:
+    """Slope that the sample's numbers really have, so that single frames can be told from it."""
+    found = comparison.energy_forces()
+    return found.slope if found.tells else 1.0
+
+
+def _units(level: str | None, sample: LevelSample, comparison: Comparison, found: list[Finding]) -> Reading | None:
+    """Units and signs of energies and forces; adds findings and returns the reading that explains the numbers."""
+    size = [
+        float(np.sqrt(np.mean(frame.structure.labels["forces"] ** 2))) for _, frames in sample.with_labels("forces") for frame in frames
+    ]
+    evidence = Evidence(
+        comparison.energy_forces(),
+        comparison.energy_forces(per_atom=True),
+        _bond_scale(sample),
+        _absolute(sample),
+        float(np.median(size)) if size else None,
+    )
+    if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None or evidence.absolute):
+        return None
+    ranked = readings(evidence)
+    best = ranked[0]
+    figures = _figures(evidence)
+    if best.misfit > UNEXPLAINED:
+        clean = next(item for item in ranked if item.clean)
+        if clean.misfit > UNEXPLAINED and evidence.slope.tells:
+            found.append(
+                Finding(
+                    "energy-force-mismatch",
+                    "doubt",
+                    f"energies change by {evidence.slope.slope:.3g} times what forces say, which no pair of known units explains",
+                    "look at how the labels were made",
+                    figures,
+                    level,
+                )
+            )
+        return None
+    if best.clean:
+        return best
+    ties = [item for item in ranked[1:6] if item.cost < best.cost + 0.4 and not item.clean]
+    for reading in (best, *ties[:1]):
+        found += [item for item in _said(level, reading, figures, alone=not ties) if item.code not in {other.code for other in found}]
+    return best
+
+
+def _bond_scale(sample: LevelSample) -> float | None:
+    structures = [frame.structure for frame in thinned([f for f in sample.frames() if "forces" in f.structure.labels], MEASURED)]
+    heavy = 0
+    kept: list[Structure] = []
+    for s in structures:
+        heavy += len(s)
+        if heavy > 8000 and len(kept) >= 8:
+            break
+        if (s.atomic_numbers == 1).any():
+            kept.append(s)
+    return force_scale(stiffness(kept, [neighbors_of(s) for s in kept])) if kept else None
+
+
+def _absolute(sample: LevelSample) -> str | None:
+    structures = [frame.structure for frame in sample.frames() if "energy" in frame.structure.labels]
+    if not structures:
+        return None
+    energies = np.array([float(s.labels["energy"]) for s in structures])
+    expected = np.array([atom_energy(s.atomic_numbers).sum() for s in structures])
+    heavy = max(int(s.atomic_numbers.max()) for s in structures) > 18
+    return absolute_unit(energies, np.array([len(s) for s in structures]), expected, heavy)
+
+
+def _figures(evidence: Evidence) -> dict[str, float | int | str]:
+    figures: dict[str, float | int | str] = {}
+    if evidence.slope.pairs:
+        figures |= {"slope": evidence.slope.slope, "fit": evidence.slope.fit, "pairs": evidence.slope.pairs}
+    if evidence.stiffness is not None:
+        figures["bond_stiffness_over_expected"] = evidence.stiffness
+    if evidence.absolute is not None:
+        figures["absolute_energies_in"] = evidence.absolute
+    return figures
+
+
+def _said(level: str | None, reading: Reading, figures: dict[str, float | int | str], alone: bool) -> list[Finding]:
+    out, perhaps = [], "" if alone else "likely, or as the other finding says: "
+    if reading.sign < 0:
+        out.append(
+            Finding(
+                "forces-sign",
+                "fault",
+                f"{perhaps}energies rise along the forces: they are gradients",
+                "import with --forces-sign -1",
+                figures,
+                level,
+            )
+        )
+    if reading.energy == PER_ATOM:
+        out.append(
+            Finding(
+                "energy-per-atom",
+                "fault",
+                f"{perhaps}energies are per atom, not of the whole system",
+                "multiply by the number of atoms",
+                figures,
+                level,
+            )
+        )
+    elif reading.energy != "eV":
+        out.append(
+            Finding(
+                "energy-unit",
+                "fault",
+                f"{perhaps}energies are in {reading.energy}",
+                f"import with --energy-unit {reading.energy}",
+                figures | {"unit": reading.energy},
+                level,
+            )
+        )
+    if reading.forces != "eV/Angstrom":
+        out.append(
+            Finding(
+                "forces-unit",
+                "fault",
+                f"{perhaps}forces are in {reading.forces}",
+                f"import with --forces-unit {reading.forces}",
+                figures | {"unit": reading.forces},
+                level,
+            )
+        )
+    return out

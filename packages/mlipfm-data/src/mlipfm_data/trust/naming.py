@@ -1,0 +1,151 @@
+"""From measured ratios to units: which energies and forces of which units explain the slope, the stiffness of bonds and the absolute energies?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from mlipfm_interfaces.units import BAR, BOHR, GPA, HARTREE, KCAL_MOL, KJ_MOL
+
+from .work import Agreement
+
+#: eV in one unit, and how unusual it is (added to the cost of a hypothesis).
+ENERGY = {
+    "eV": (1.0, 0),
+    "Hartree": (HARTREE, 4),
+    "kcal/mol": (KCAL_MOL, 4),
+    "kJ/mol": (KJ_MOL, 5),
+    "Ry": (HARTREE / 2, 5),
+    "meV": (1e-3, 6),
+}
+#: eV/Å in one unit.
+FORCES = {
+    "eV/Angstrom": (1.0, 0),
+    "Hartree/bohr": (HARTREE / BOHR, 4),
+    "kcal/mol/Angstrom": (KCAL_MOL, 4),
+    "kJ/mol/nm": (KJ_MOL / 10, 6),
+    "kJ/mol/Angstrom": (KJ_MOL, 6),
+    "Ry/bohr": (HARTREE / 2 / BOHR, 5),
+    "Hartree/Angstrom": (HARTREE, 6),
+    "eV/bohr": (1 / BOHR, 6),
+    "meV/Angstrom": (1e-3, 6),
+}
+#: Pairs that codes write together: one fault, not two.
+PARTNERS = {"Hartree": ("Hartree/bohr", "Hartree/Angstrom"), "kcal/mol": ("kcal/mol/Angstrom",), "kJ/mol": ("kJ/mol/nm", "kJ/mol/Angstrom"),
+            "Ry": ("Ry/bohr",), "meV": ("meV/Angstrom",)}  # fmt: skip
+#: eV/Å³ in one unit.
+STRESS = {"eV/Angstrom^3": (1.0, 0), "kbar": (GPA / 10, 3), "GPa": (GPA, 3), "bar": (BAR, 5), "Hartree/bohr^3": (HARTREE / BOHR**3, 5)}
+
+PER_ATOM = "eV per atom"
+#: Relative uncertainty of a slope that is never beaten, and of the stiffness of bonds.
+SLOPE_FLOOR, STIFFNESS_ERROR = 0.05, 0.22
+#: eV/Å; sets whose median force is larger than this are rare, which decides where slopes leave two units.
+ORDINARY = 2.0
+#: Cost (squared deviations) above which no hypothesis explains the figures.
+UNEXPLAINED = 20.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured.
+
+    Attributes:
+        slope: dE against work. slope_per_atom: the same with N dE. atoms: sizes, if all pairs have one.
+        stiffness: forces over what bonds of hydrogen ask for. absolute: unit of the energies by their absolute values (`scale.absolute_unit`).
+    """
+
+    slope: Agreement
+    slope_per_atom: Agreement
+    stiffness: float | None = None
+    absolute: str | None = None
+    size: float | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One explanation: units of the numbers, sign of the forces, its cost."""
+
+    energy: str
+    forces: str
+    sign: int
+    cost: float
+    misfit: float
+
+    @property
+    def clean(self) -> bool:
+        return self.energy == "eV" and self.forces == "eV/Angstrom" and self.sign == 1
+
+
+def readings(evidence: Evidence) -> list[Reading]:
+    """All explanations, the cheapest first."""
+    out = []
+    for energy, forces, sign in itertools.product((*ENERGY, PER_ATOM), FORCES, (1, -1)):
+        misfit = _misfit(evidence, energy, forces, sign)
+        rarity = _rarity(energy, forces) + (0 if sign == 1 else 4)
+        out.append(Reading(energy, forces, sign, misfit + rarity, misfit))
+    return sorted(out, key=lambda item: item.cost)
+
+
+def _rarity(energy: str, forces: str) -> float:
+    first = ENERGY[energy][1] if energy in ENERGY else 4
+    second = FORCES[forces][1]
+    return max(first, second) + 0.6 if forces in PARTNERS.get(energy, ()) else first + second
+
+
+def _misfit(evidence: Evidence, energy: str, forces: str, sign: int) -> float:
+    per_atom = energy == PER_ATOM
+    unit_e, unit_f = ENERGY.get(energy, (1.0, 0))[0], FORCES[forces][0]
+    total = 0.0
+    used, other = (evidence.slope_per_atom, evidence.slope) if per_atom else (evidence.slope, evidence.slope_per_atom)
+    if used.tells:
+        total += _squared(used.slope * sign, unit_f / unit_e, max(SLOPE_FLOOR, 2 * used.error))
+        total += (max(0.0, other.fit - used.fit) / 0.03) ** 2
+    elif other.tells:
+        total += 100.0
+    if evidence.size is not None and evidence.size * unit_f > ORDINARY:
+        total += min(3.0, math.log(evidence.size * unit_f / ORDINARY) ** 2)
+    if evidence.stiffness is not None:
+        total += _squared(evidence.stiffness * sign, 1 / unit_f, STIFFNESS_ERROR)
+    if evidence.absolute is not None and evidence.absolute != energy:
+        total += (
+            0.5 if {evidence.absolute, energy} <= set(evidence.absolute.split("|")) | {energy} and energy in evidence.absolute else 60.0
+        )
+    return total
+
+
+def _squared(measured: float, predicted: float, error: float) -> float:
+    """Squared deviation of the logarithms; the wrong sign costs more than any factor."""
+    if measured * predicted <= 0 or not math.isfinite(measured):
+        return 400.0
+    return min(400.0, (math.log(measured / predicted) / error) ** 2)
+
+
+@dataclass(frozen=True)
+class StressReading:
+    """Unit of stress numbers (`virial`: energy, not divided by the volume), sign, and how well it fits."""
+
+    unit: str
+    sign: int
+    cost: float
+
+    @property
+    def clean(self) -> bool:
+        return self.unit == "eV/Angstrom^3" and self.sign == 1
+
+
+def stress_readings(ratio: float, volume: np.ndarray | None, error: float) -> list[StressReading]:
+    """Explanations of `ratio` = true stress over the numbers; `volume`: of the cells, Å³."""
+    out = []
+    for unit, (size, rarity) in STRESS.items():
+        out += [
+            StressReading(unit, sign, _squared(ratio * sign, size, error) + rarity + (0 if sign == 1 or unit == "kbar" else 3))
+            for sign in (1, -1)
+        ]
+    if volume is not None and len(volume):
+        size = float(1 / np.median(volume))
+        out += [
+            StressReading("virial", sign, _squared(ratio * sign, size, max(error, 0.3)) + 3 + (0 if sign == -1 else 1)) for sign in (1, -1)
+        ]
+    return sorted(out, key=lambda item: item.cost)

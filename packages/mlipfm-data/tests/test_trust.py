@@ -1,0 +1,312 @@
+"""`inspect` on molecules whose potential is known in closed form, and the pieces it is made of. Real sets: `test_trust_gate`."""
+
+import json
+
+import numpy as np
+import pytest
+from mlipfm_data.readers.extxyz_writer import export_extxyz
+from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.trust import planting
+from mlipfm_data.trust.bonds import force_scale, neighbors_of, stiffness
+from mlipfm_data.trust.energies import rounding, two_heaps
+from mlipfm_data.trust.findings import CODES
+from mlipfm_data.trust.geometry import MENDS, boundary, length_fault, naturalness
+from mlipfm_data.trust.inspecting import Inspector, inspect
+from mlipfm_data.trust.internal import inverse_distances, strain_between, work, work_inside
+from mlipfm_data.trust.naming import Evidence, readings, stress_readings
+from mlipfm_data.trust.passing import decimals, turning
+from mlipfm_data.trust.placement import orders
+from mlipfm_data.trust.sampling import ATOMS, FRAMES, LevelSample
+from mlipfm_data.trust.scale import atom_energy
+from mlipfm_data.trust.stress import better_order
+from mlipfm_data.trust.work import Agreement, agreement
+from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_interfaces.units import BOHR, GPA, HARTREE, KCAL_MOL
+
+
+def run(*words: object) -> int | str | None:
+    """Exit status of the command."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(word) for word in words])
+    return exit_.value.code
+
+
+#: Methane: every bond and every H...H distance a spring, with force constants of the size that the molecule has.
+CENTRE = np.array([[0.0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
+CH = 1.09
+NUMBERS = np.array([6, 1, 1, 1, 1])
+I, J = np.triu_indices(5, 1)
+K = np.where((I == 0), 31.0, 4.0)
+
+
+def springs(positions: np.ndarray) -> tuple[float, np.ndarray]:
+    """Energy (eV, that of methane with all electrons at rest) and forces (eV/Å)."""
+    at_rest = CENTRE * np.array([[0.0], *[[CH / np.sqrt(3)]] * 4])
+    r0 = np.linalg.norm(at_rest[I] - at_rest[J], axis=1)
+    vectors = positions[I] - positions[J]
+    r = np.linalg.norm(vectors, axis=1)
+    pull = -(K * (r - r0) / r)[:, None] * vectors
+    forces = np.zeros_like(positions)
+    np.add.at(forces, I, pull)
+    np.add.at(forces, J, -pull)
+    return -40.5 * HARTREE + float(np.sum(K * (r - r0) ** 2) / 2), forces
+
+
+def methane(n: int = 60, seed: int = 0) -> list[Structure]:
+    """Random frames, each turned by a rotation of its own."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for _ in range(n):
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        positions = CENTRE * np.array([[0.0], *[[CH / np.sqrt(3)]] * 4]) + rng.normal(scale=0.04, size=(5, 3))
+        energy, forces = springs(positions)
+        labels = {"energy": energy, "forces": forces @ turn}
+        state = {"total_charge": 0, "spin_multiplicity": 1, "level": "springs", "provenance": Provenance(group="methane")}
+        out.append(Structure(NUMBERS, positions @ turn, labels=labels, **state))
+    return out
+
+
+def test_right_molecules_are_left_alone():
+    assert inspect(methane()) == []
+    assert inspect([]) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gradients", "energies in Hartree", "energies in kcal/mol", "energies per atom", "forces in Hartree/bohr", "forces in kcal/mol/Angstrom",
+     "gradients in atomic units, energies in eV", "atomic units", "kcal/mol throughout", "lengths in bohr", "two elements exchanged",
+     "forces filled with zeros", "forces copied", "energies copied", "a frame twice with other labels", "forces sorted by element",
+     "forces permuted among frames", "energies permuted among frames", "two levels under one name", "unconverged energies", "unconverged forces",
+     "energies with one decimal", "forces with two decimals", "a drift on every atom", "unpaired electrons as multiplicity", "one electron too few",
+     "NaN labels"],
+)  # fmt: skip
+def test_planted_fault_is_named(name):
+    fault = next(item for item in planting.FAULTS if item.name == name)
+    found = inspect(fault.plant(methane(), np.random.default_rng(1)))
+    assert planting.named(fault, found), [str(item) for item in found]
+
+
+def test_faults_have_codes_of_the_list_and_every_set_is_chosen_without_looking():
+    for fault in planting.FAULTS:
+        assert {code for codes in fault.codes for code in codes.split("|")} <= set(CODES)
+    known = {name: planting.facts(methane(30, seed)) for seed, name in enumerate("abc")}
+    assert len({tuple(planting.chosen_sets(fault, known, 2)) for fault in planting.FAULTS}) > 2
+
+
+def test_free_atoms_have_the_energies_of_textbooks():
+    """Hartree, exact non-relativistic: C -37.845, O -75.067, Ne -128.938, Ar -527.54 (Chakravorty et al., Phys. Rev. A 47, 3649, 1993)."""
+    expected = np.array([-37.845, -75.067, -128.938, -527.54])
+    assert atom_energy(np.array([6, 8, 10, 18])) / HARTREE == pytest.approx(expected, rel=0.01)
+
+
+def test_work_in_inverse_distances_does_not_see_rotation_and_translation():
+    a, b = methane(2)
+    turn, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))
+    moved = b.replace(positions=b.positions @ turn + 3.0, labels=b.labels | {"forces": b.labels["forces"] @ turn})
+    first = work_inside(inverse_distances(a), inverse_distances(b), 0.0).forces
+    assert work_inside(inverse_distances(a), inverse_distances(moved), 0.0).forces == pytest.approx(first, abs=1e-8)
+
+
+def test_work_of_a_harmonic_crystal_is_its_energy_to_the_last_digit():
+    """The trapezoid is exact to second order, across the boundary too."""
+    rng = np.random.default_rng(0)
+    home = np.array([[0.1, 0.1, 0.1], [2.5, 2.5, 2.5]])
+
+    def frame(step):
+        labels = {"energy": float(np.sum(step**2)) * 3, "forces": -6 * step}
+        return Structure([11, 17], (home + step) % 5.0, cell=np.eye(3) * 5, pbc=True, labels=labels)
+
+    steps = rng.normal(scale=0.1, size=(2, 2, 3))
+    steps -= steps.mean(axis=1, keepdims=True)
+    a, b = frame(steps[0]), frame(steps[1])
+    assert work(a, b).forces == pytest.approx(float(b.labels["energy"] - a.labels["energy"]), abs=1e-12)
+
+
+def test_strain_between_cells():
+    cell = np.array([[4.0, 0, 0], [1, 5, 0], [0, 1, 6]])
+    strain = np.array([[0.01, 0.002, 0], [0.002, 0, 0], [0, 0, -0.01]])
+    a = Structure([3, 3], np.array([[0, 0, 0], [2, 2, 2.0]]), cell=cell, pbc=True)
+    b = a.replace(cell=cell @ (np.eye(3) + strain))
+    assert strain_between(a, b) == pytest.approx(strain, abs=1e-4)
+
+
+def test_stiffness_of_bonds_is_the_force_constant():
+    frames = methane(40)
+    kinds = stiffness(frames, [neighbors_of(s) for s in frames])
+    assert kinds[0].bond == "H-C"
+    assert kinds[0].value == pytest.approx(31 + 3 * 4 * 2 / 3, rel=0.15)  # and what the springs to other atoms add along the bond
+    assert force_scale(kinds) == pytest.approx(1.2, abs=0.25)
+
+
+def test_slope_ignores_a_few_wild_pairs():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=100)
+    y = 0.5 * x
+    y[:5] += 100
+    found = agreement(x, y, np.ones(100))
+    assert found.slope == pytest.approx(0.5)
+    assert found.fit > 0.6
+    assert agreement(x, rng.permutation(y), np.ones(100)).fit < 0.15
+
+
+@pytest.mark.parametrize(
+    ("slope", "stretch", "absolute", "expected"),
+    [
+        (1.0, 1.0, "eV", ("eV", "eV/Angstrom", 1)),
+        (0.96, 0.8, None, ("eV", "eV/Angstrom", 1)),
+        (-1.0, None, None, ("eV", "eV/Angstrom", -1)),
+        (1 / HARTREE, None, None, ("Hartree", "eV/Angstrom", 1)),
+        (1 / KCAL_MOL, None, None, ("kcal/mol", "eV/Angstrom", 1)),
+        (KCAL_MOL, None, None, ("eV", "kcal/mol/Angstrom", 1)),
+        (HARTREE / BOHR, None, None, ("eV", "Hartree/bohr", 1)),
+        (HARTREE / BOHR, BOHR / HARTREE, "eV", ("eV", "Hartree/bohr", 1)),
+        (1 / BOHR, None, None, ("Hartree", "Hartree/bohr", 1)),
+        (1.0, 1 / KCAL_MOL, None, ("kcal/mol", "kcal/mol/Angstrom", 1)),
+    ],
+)
+def test_measured_ratios_name_units(slope, stretch, absolute, expected):
+    """Slope: dE over work in the numbers of the file, 1/27.2 for Hartree and eV/Å. Stretch: stiffness of bonds over what it should be."""
+    evidence = Evidence(Agreement(slope, 0.9, 50, 0.01), Agreement(slope, 0.3, 50, 0.5), stretch, absolute)
+    best = readings(evidence)[0]
+    assert (best.energy, best.forces, best.sign) == expected
+
+
+def test_ratios_of_stress_name_units():
+    assert (stress_readings(-GPA / 10, None, 0.05)[0].unit, stress_readings(-GPA / 10, None, 0.05)[0].sign) == ("kbar", -1)
+    assert stress_readings(GPA, None, 0.05)[0].unit == "GPa"
+    assert stress_readings(-1 / 40.0, np.full(5, 40.0), 0.05)[0].unit == "virial"
+    assert stress_readings(1.1, np.full(5, 40.0), 0.1)[0].clean
+
+
+def test_order_of_shear_is_found():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(30, 3, 3))
+    true += true.transpose(0, 2, 1)
+    read = np.array(true)
+    for m, t in zip(read, true, strict=True):  # written xy, yz, xz; read as yz, xz, xy
+        m[1, 2] = m[2, 1] = t[0, 1]
+        m[0, 2] = m[2, 0] = t[1, 2]
+        m[0, 1] = m[1, 0] = t[0, 2]
+    found = better_order(read, true)
+    assert found is not None
+    assert found[0] == "xx,yy,zz,xy,yz,xz"
+    assert better_order(true, true) is None
+
+
+def test_orders_put_rows_back():
+    numbers = np.array([8, 1, 6, 1])
+    rows = np.arange(4)
+    for words, index in orders(numbers):
+        if words == "sorted by atomic number":
+            assert rows[np.argsort(numbers, kind="stable")][index].tolist() == rows.tolist()
+            return
+    pytest.fail("no such order")
+
+
+def test_a_crystal_with_a_cell_in_bohr_is_mended():
+    copper = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) * 3.61
+    block = np.concatenate([copper + 3.61 * np.array([i, j, k]) for i in range(2) for j in range(2) for k in range(2)])
+    right = Structure(np.full(32, 29), block, cell=np.eye(3) * 7.22, pbc=True)
+    assert naturalness(right) == 1.0
+    assert boundary(right) == 1.0
+    for mend in MENDS:
+        if not mend.transposed:
+            wrong = Structure.trusted(
+                **{name: getattr(right, name) for name in right.__dataclass_fields__}
+                | {"positions": block / mend.positions, "cell": right.cell / mend.cell}
+            )
+            verdict = length_fault([wrong] * 12)
+            assert verdict is not None
+            assert verdict.mend.code == mend.code
+
+
+def test_forces_of_a_molecule_do_not_turn_it():
+    s = methane(1)[0]
+    assert turning(s.positions, s.labels["forces"]) < 1e-12
+    assert turning(s.positions, s.labels["forces"][::-1]) > 0.03
+
+
+def test_decimals_steps_and_heaps():
+    assert [decimals(np.array(v)) for v in ([1.0, 2.0], [0.25, -1.5], [0.123456], [1 / 3])] == [0, 2, 6, 7]
+    assert rounding(np.array([-10.5, 3.0, 0.25])) == pytest.approx(0.25)
+    assert rounding(np.array([1 / 3, 0.1])) is None
+    heaps = two_heaps(np.concatenate([np.linspace(0, 0.1, 50), np.linspace(1, 1.1, 40)]))
+    assert heaps is not None
+    assert heaps.distance == pytest.approx(1.0, abs=0.02)
+    assert heaps.part == pytest.approx(40 / 90)
+
+
+def test_sample_is_bounded_even_and_keeps_neighbours():
+    sample = LevelSample()
+    for index, s in enumerate(methane(1)[0] for _ in range(3000)):
+        sample.add(index, s)
+    frames = [frame.index for frame in sample.frames()]
+    assert FRAMES - 24 <= len(frames) <= FRAMES
+    assert np.mean(np.diff(frames) == 1) > 0.8
+    assert max(frames) > 2500
+    many = LevelSample()
+    one = methane(1)[0]
+    for index in range(2000):
+        many.add(index, one.replace(provenance=Provenance(group=str(index % 1000))))
+    assert len(many.frames()) <= FRAMES
+    assert sum(len(frame.structure) for frame in many.frames()) <= ATOMS
+    assert all(len(family.frames) == 2 for family in many.families.values())  # both frames of a family, or none
+
+
+def test_levels_are_judged_apart():
+    good, bad = methane(40), [s.replace(level="other", labels=s.labels | {"forces": -s.labels["forces"]}) for s in methane(40, 7)]
+    found = inspect([*good, *bad])
+    assert [(item.code, item.level) for item in found] == [("forces-sign", "other")]
+    assert "--forces-sign -1" in found[0].mend
+    assert json.loads(json.dumps(found[0].as_dict()))["code"] == "forces-sign"
+
+
+def test_indices_are_positions_in_the_stream():
+    inspector = Inspector()
+    frames = methane(20)
+    frames[13] = planting.changed(frames[13], total_charge=1)
+    for s in frames:
+        inspector.add(s)
+    assert inspector.findings()[0].indices == (13,)
+
+
+def test_command_on_a_store_and_a_file(tmp_path, capsys):
+    right, wrong = tmp_path / "right", tmp_path / "wrong.xyz"
+    with StoreWriter(right, name="right") as writer:
+        for s in methane(30):
+            writer.add(s)
+    turned = [s.replace(labels=s.labels | {"forces": -s.labels["forces"]}) for s in methane(30)]
+    export_extxyz(iter(turned), wrong)
+    assert run("data", "trust", right) == 0
+    assert "nothing wrong was found" in capsys.readouterr().out
+    assert run("data", "trust", str(wrong), "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [item["code"] for item in report[str(wrong)]] == ["forces-sign"]
+
+
+def test_columns_of_a_model_and_their_names(tmp_path, capsys):
+    path, rng = tmp_path / "two.xyz", np.random.default_rng(0)
+    lines = []
+    for s in methane(12):
+        guess = float(s.labels["energy"]) + 0.01 * rng.normal()
+        head = f'Properties=species:S:1:pos:R:3:forces:R:3 energy={float(s.labels["energy"])!r} predicted_energy={guess!r} pbc="F F F"'
+        rows = [
+            ["C", "H", "H", "H", "H"][k] + " " + " ".join(repr(float(x)) for x in (*s.positions[k], *s.labels["forces"][k]))
+            for k in range(5)
+        ]
+        lines += ["5", head, *rows]
+    path.write_text("\n".join(lines) + "\n")
+    assert run("data", "trust", str(path)) == 0
+    out = capsys.readouterr().out
+    assert "doubt model-column" in out
+    assert "'predicted_energy'" in out
+    assert run("data", "trust", str(path), "--option", "energy_key=predicted_energy") == 1
+    assert "fault model-labels" in capsys.readouterr().out
+
+
+def test_import_says_what_is_wrong(tmp_path, capsys):
+    wrong = tmp_path / "wrong.xyz"
+    export_extxyz(iter([s.replace(labels=s.labels | {"forces": -s.labels["forces"]}) for s in methane(30)]), wrong)
+    assert run("data", "import", str(wrong), "--out", str(tmp_path / "store")) == 0
+    assert "fault forces-sign [springs]" in capsys.readouterr().out
