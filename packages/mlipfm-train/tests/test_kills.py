@@ -33,7 +33,7 @@ def was_interrupted(folder) -> bool:
 
 @pytest.mark.parametrize("moments", [pytest.param(5, marks=pytest.mark.ci), pytest.param(20, marks=pytest.mark.full)])
 def test_training_survives_kill_9_at_random_moments(tiny, tmp_path, moments):
-    steps = 100
+    steps = 250  # so many that about half of all moments lie between the first and the last
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**tiny, "steps": steps, "checkpoint_every": 2, "evaluate_every": 10}))
     command = [*TRAIN, str(path), "--out", str(tmp_path / RUN)]

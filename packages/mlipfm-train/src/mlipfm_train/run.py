@@ -28,6 +28,9 @@ from .training_state import save_state
 from .validation import score, validated, validation_errors, validation_metrics
 from .views import StepBatch, collate_step
 
+#: Validations in a row with an error this many times the best, after which training has diverged.
+DIVERGED, DIVERGED_IN_A_ROW = 10.0, 3
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -73,6 +76,7 @@ class Run:
     best: float | None = None
     skipped: int = 0
     skipped_in_row: int = 0
+    worse_in_row: int = 0
     metrics: list[Metric] = field(default_factory=list)
     _clock: float = field(default_factory=time.perf_counter)
 
@@ -125,7 +129,11 @@ class Run:
         return (step + 1) % every == 0 or step + 1 == self.recipe.steps
 
     def validate(self, step: int) -> None:
-        """Measure the exported weights on the validation structures, split over the ranks; keep the best model."""
+        """Measure the exported weights on the validation structures, split over the ranks; keep the best model.
+
+        Raises:
+            TrainingError: the error has been `DIVERGED` times the best for `DIVERGED_IN_A_ROW` validations.
+        """
         if not self.valid_runs:
             return
         self._load(self._weights())
@@ -134,10 +142,18 @@ class Run:
         self.metrics = validation_metrics({k: v for part in errors for k, v in part.items()}, self.valid_groups)
         if not self.metrics:
             return
-        if self.best is None or score(self.metrics) < self.best:
-            self.best = score(self.metrics)
+        error = score(self.metrics)
+        if self.best is None or error < self.best:
+            self.best = error
             self._export("best.safetensors", step)
         self.events.emit("validation", step, metrics=[m.as_dict() for m in self.metrics])
+        self.worse_in_row = self.worse_in_row + 1 if error > DIVERGED * self.best > 0 else 0
+        if self.worse_in_row >= DIVERGED_IN_A_ROW:
+            raise TrainingError(
+                f"training has diverged: {self.metrics[0].name} is {error:.4g} {self.metrics[0].unit}, the best was {self.best:.4g}",
+                where=f"step {step}",
+                mend=f"lower optimizer.lr or optimizer.clip and train in another folder; the best model is kept: {self.folder / 'best.safetensors'}",
+            )
 
     def save(self, step: int) -> None:
         """Write the model checkpoint, then the training state from which the next step follows. All ranks take part, rank 0 writes."""
@@ -159,6 +175,7 @@ class Run:
             "sources": self.strategy.collect(self.source.state_dict()),
             "best": None if self.best == float("inf") else self.best,
             "skipped": [self.skipped, self.skipped_in_row],
+            "worse_in_row": self.worse_in_row,
             "metrics": [m.as_dict() for m in self.metrics],
         }
 
@@ -166,6 +183,7 @@ class Run:
         """Continue from a state. With another number of ranks every rank gets the Source state of rank 0."""
         self.next_step, self.best = state["next_step"], state["best"]
         self.skipped, self.skipped_in_row = state["skipped"]
+        self.worse_in_row = state.get("worse_in_row", 0)
         self.metrics = [_metric(m) for m in state["metrics"]]
         self.strategy.load_state_dict(state["strategy"])
         self.weight_rule.load_state_dict(self._moved(state["weight_rule"], self.strategy.scatter))
