@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from mlipfm_interfaces import neighbors
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import (
     DensityError,
@@ -94,6 +95,19 @@ def test_01_no_structure_exists_of_which_neighbours_could_be_built() -> None:
     positions[-1, 2] = np.nan
     with pytest.raises(InvalidStructureError, match="atom 19999"):
         Structure(np.full(20_000, 6), positions)
+
+
+def test_01_no_neighbour_list_is_begun(potential: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    for name in ("_batch_pairs", "neighbor_pairs", "NeighborList"):
+        monkeypatch.setattr(neighbors, name, lambda *args, name=name, **options: begun.append(name))
+    atoms = bulk("Al", cubic=True) * (4, 4, 3)
+    atoms.positions[191, 2] = np.nan
+    refused(potential, atoms, InvalidStructureError, "atom 191")
+    assert not begun
+    with pytest.raises(TypeError):  # of a sound structure it is begun, by what was put in its place
+        evaluate(potential, [WATER])
+    assert begun
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

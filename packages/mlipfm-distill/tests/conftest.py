@@ -29,9 +29,9 @@ def rattled_molecules(n: int, seed: int, scale: float = 0.08) -> list[Structure]
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint of Morse pairs with cutoff 4 Å."""
+    """Checkpoint of Morse pairs with cutoff 4 Å, under CC0-1.0."""
     path = tmp_path_factory.mktemp("teacher") / "morse.safetensors"
-    save_potential(path, Morse(ClosedFormConfig(elements=(1, 6, 8), cutoff=4.0, switch_on=2.5)))
+    save_potential(path, Morse(ClosedFormConfig(elements=(1, 6, 8), cutoff=4.0, switch_on=2.5)), {"licences": ["CC0-1.0"]})
     return path
 
 

@@ -76,8 +76,9 @@ def test_a_step_costs_as_many_rows_as_are_drawn_not_as_are_stored(teacher: Path,
 
 def test_the_recipe_trains_and_its_student_speaks_the_teachers_level(teacher: Path, make_molecules: Molecules, tmp_path: Path) -> None:
     label_geometries(make_molecules(4, seed=0), teacher, tmp_path / "labels", rows=2)
+    label_geometries(make_molecules(4, seed=1), teacher, tmp_path / "valid", rows=2)
     recipe = distill_recipe(
-        teacher, [tmp_path / "labels"], [tmp_path / "labels"], backbone={"channels": 8, "cutoff": 3.0}, steps=4, budget=50
+        teacher, [tmp_path / "labels"], [tmp_path / "valid"], backbone={"channels": 8, "cutoff": 3.0}, steps=4, budget=50
     )
     result = fit(recipe, tmp_path / "run")
     student = load_potential(result.best or result.last)

@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from mlipfm_eval.check import broken, check_model, check_record
+from mlipfm_eval.check import Outcome, broken, check_model, check_record, held_to
+from mlipfm_eval.check_command import verdict
 from mlipfm_eval.check_rules import BEHAVIOURS
 from mlipfm_eval.check_subject import make_subject
 from mlipfm_eval.commands import check_app
 from mlipfm_eval.opening import Opened
+from mlipfm_interfaces.checkpoint import build, save_potential
 from mlipfm_interfaces.errors import ContractError, PropertyNotAvailableError
 from mlipfm_interfaces.foreign import open_foreign
 from mlipfm_interfaces.potential import evaluate
@@ -190,6 +192,60 @@ def test_command_exits_with_one_names_the_rules_and_writes_the_record(tmp_path):
     assert (record["kind"], record["model"], record["passed"]) == ("check", "tblite:GFN2", False)
     assert "forces-are-gradient" in record["details"]["broken"]
     assert "rotation" not in record["details"]["broken"]
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory):
+    """Checkpoint of an untrained model with direct forces."""
+    path = tmp_path_factory.mktemp("direct") / "direct.safetensors"
+    options = {"forces": "direct", "seed": 0, "backbone": {"channels": 8, "layers": 1}}
+    save_potential(path, build("painn", {"elements": ["H", "C", "O"], "levels": ["any"], "dtype": "float64", **options}))
+    return path
+
+
+def test_what_direct_forces_do_not_promise_is_judged_where_it_is_required():
+    outcomes = [
+        Outcome("behaviour", "forces-are-gradient", "measured", 0.2, 0.005, "eV/Å"),
+        Outcome("behaviour", "jacobian-symmetric", "measured", 0.002, 0.01),
+        Outcome("behaviour", "nve-drift", "measured", float("nan"), 10.0, "meV/atom/ps", "exploded"),
+        Outcome("behaviour", "rotation", "measured", 1.0, 0.1),
+        Outcome("contract", "net-force", "measured"),
+    ]
+    assert broken(outcomes) == []
+    judged = held_to(outcomes, "conservative")
+    assert broken(judged) == ["forces-are-gradient", "nve-drift"]
+    assert [o.status for o in judged] == ["broken", "held", "broken", "measured", "measured"]
+    assert judged[2].remark == "exploded; not promised by the model, but required"
+    assert broken(held_to(outcomes, "conservative", "invariant")) == ["forces-are-gradient", "nve-drift", "rotation"]
+
+
+def test_verdict_on_a_conservative_model_has_no_reservation():
+    held = [Outcome("behaviour", "nve-drift", "held", 0.1, 10.0, "meV/atom/ps")]
+    assert verdict("model", held) == "model breaks no rule: 1 held"
+
+
+@pytest.mark.ci
+def test_direct_checkpoint_passes_with_a_reservation_and_fails_where_conservation_is_required(direct, tmp_path):
+    plain = CliRunner().invoke(check_app, [str(direct)])
+    line = plain.output.splitlines()[-1]
+    assert plain.exit_code == 0, plain.output
+    assert "breaks no rule" in line
+    assert "It is NOT CONSERVATIVE" in line
+    assert "energy conservation was not held against it: nve-drift" in line
+    assert "forces-are-gradient" in line
+    assert line.endswith("--require conservative does")
+    required = CliRunner().invoke(check_app, [str(direct), "--require", "conservative", "--record", str(tmp_path / "check.json")])
+    assert required.exit_code == 1
+    assert "breaks" in required.output.splitlines()[-1]
+    assert "forces-are-gradient" in required.output.splitlines()[-1]
+    record = json.loads((tmp_path / "check.json").read_text())
+    assert (record["passed"], record["details"]["required"]) == (False, ["conservative"])
+    assert "jacobian-symmetric" in record["details"]["broken"]
+
+
+def test_a_promise_that_no_rule_is_about_is_refused_with_those_that_are(direct):
+    with pytest.raises(ContractError, match="no rule is about the promise 'conservativ'; choose of: invariant, local-charge, conservative"):
+        CliRunner().invoke(check_app, [str(direct), "--require", "conservativ"], catch_exceptions=False)
 
 
 def test_unknown_precision_is_refused_with_the_known_ones():

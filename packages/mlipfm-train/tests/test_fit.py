@@ -168,6 +168,17 @@ def test_training_stops_when_every_step_is_poisoned(tiny, tmp_path):
         fit(make_recipe(tiny, ["max_skipped=3"]), tmp_path / "run", source=Storm)
 
 
+def test_training_that_diverges_stops_and_keeps_its_best_model(tiny, tmp_path):
+    """The learning rate grows until every step throws the model further away."""
+    changes = ["optimizer.lr=20", "schedule.warmup=200", "steps=200", "evaluate_every=5", "checkpoint_every=50", "weight_rule.decay=0.5"]
+    with pytest.raises(TrainingError, match=r"step \d+: training has diverged: force MAE is .* meV/A, the best was .*; lower optimizer.lr"):
+        fit(make_recipe(tiny, changes), tmp_path / "run")
+    events = [e for e in read_events(tmp_path / "run" / "events.jsonl") if e["kind"] == "validation"]
+    errors = [e["values"]["metrics"][0]["value"] for e in events]
+    assert min(errors[-3:]) > 10 * min(errors)
+    assert load_model(tmp_path / "run" / "best.safetensors")[1]["extra"]["validation"][0]["value"] == min(errors)
+
+
 def test_labels_that_are_missing_are_named_before_step_0(tiny, tmp_path, morse_structures, write_store):
     store = write_store(tmp_path / "energies", morse_structures(6, 0, labels=("energy",)))
     recipe = make_recipe(tiny, [f"data.train=[{store}]"])
@@ -200,7 +211,8 @@ def test_fine_tuning_turns_direct_forces_into_a_gradient_at_a_new_level(tiny, tm
     shifted = [s.replace(labels={**s.labels, "energy": s.labels["energy"] - 3.0 * len(s)}) for s in morse_structures(12, 5, level="better")]
     store = write_store(tmp_path / "better", shifted)
     document = {**tiny, "potential": {"forces": "conservative"}, "init_from": str(first.last)}
-    document["data"] = {**tiny["data"], "train": [str(store)], "valid": [str(store)]}
+    held_out = write_store(tmp_path / "held-out", morse_structures(3, 6, level="better"))
+    document["data"] = {**tiny["data"], "train": [str(store)], "valid": [str(held_out)]}
     lines = []
     result = fit(make_recipe(document, ["level_starts.better=morse"]), tmp_path / "tuned", say=lines.append)
     tuned = load_potential(result.last)

@@ -148,7 +148,12 @@ def test_mixtures_that_cannot_be_are_refused(stores, options, words):
 
 
 def test_a_recipe_mixes_its_stores_and_says_so(stores, tiny, tmp_path):
-    data = {**tiny["data"], "train": [str(stores["train"]), str(stores["valid"])], "source": {"name": "store", "temperature": 2.0}}
+    data = {
+        **tiny["data"],
+        "train": [str(stores["train"]), str(stores["valid"])],
+        "source": {"name": "store", "temperature": 2.0},
+        "valid": [],
+    }
     said: list[str] = []
     with open_run(make_recipe({**tiny, "data": data}), tmp_path / "run", say=said.append) as run:
         assert run.recipe.data.source.options == {"temperature": 2.0, "ratios": None}

@@ -12,9 +12,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
-from mlipfm_interfaces.checkpoint import load_potential, save_potential
+from mlipfm_data.store_writer import StoreWriter
+from mlipfm_interfaces.checkpoint import load_checkpoint, load_potential, save_potential
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, RefusedFileError, RegistryError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import evaluate
@@ -24,9 +26,12 @@ from mlipfm_interfaces.registry_promote import promote
 from mlipfm_interfaces.registry_push import push, records_of
 from mlipfm_interfaces.registry_versions import get_version, list_models, list_versions, promotion_of, read_alias
 from mlipfm_interfaces.result_records import make_record, write_record
+from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.closed_forms import LennardJones
 from mlipfm_interfaces.testing.kills import kill_at_random_moments
 from mlipfm_interfaces.testing.structures import ethanol
+from mlipfm_train.loop import fit
+from mlipfm_train.recipe import make_recipe
 
 pytestmark = pytest.mark.ci
 
@@ -156,6 +161,30 @@ def test_promotion_needs_an_evaluation_a_passed_check_and_known_licences(bench, 
     assert "some data state no licence" in refusal(number=bench.push("unknown", ["MIT", ""]))
     assert "states no licences" in refusal(number=bench.push("none", []))
     assert pull(f"{bench.name}@production").stem == digest
+
+
+def test_a_model_that_starts_from_one_of_unknown_licence_is_not_promoted_and_the_ancestor_is_named(bench, registry, tmp_path):
+    def trained(name: str, licence: str | None, start: Path | None = None) -> tuple[Path, str]:
+        """Two steps on three molecules of water."""
+        with StoreWriter(tmp_path / f"{name}-data", name=name) as writer:
+            for k in range(3):
+                place = [[0.0, 0.0, 0.0], [0.96 + 0.01 * k, 0.0, 0.0], [-0.24, 0.93, 0.0]]
+                labels = {"energy": -10.0 - k, "forces": np.full((3, 3), 0.1 * k)}
+                writer.add(Structure([8, 1, 1], place, level="any", labels=labels, provenance=Provenance(licence=licence)))
+        model = {"init_from": str(start)} if start else {"potential": {"name": "painn", "backbone": {"channels": 4, "layers": 1}}}
+        path = fit(make_recipe({"data": {"train": [str(tmp_path / f"{name}-data")]}, "steps": 2, **model}), tmp_path / name).last
+        return path, load_checkpoint(path)[0]["digest"]
+
+    root, digest = trained("root", None)
+    tuned, _ = trained("tuned", "MIT", root)
+    path, last = trained("last", "CC0-1.0", tuned)
+    number = push(path, bench.name, [bench.record("evaluation", last), bench.record("check", last)]).number
+    words = f"data of unknown licence: some data state no licence, among them those of the model {digest[:12]} that it starts from"
+    with pytest.raises(RegistryError, match=words):
+        promote(bench.name, number)
+    path, last = trained("sound", "CC0-1.0", trained("known", "MIT")[0])
+    number = push(path, bench.name, [bench.record("evaluation", last), bench.record("check", last)]).number
+    assert promote(bench.name, number).number == number
 
 
 def test_going_back_needs_a_reason_which_is_logged_and_told(bench, registry, caplog, monkeypatch, tmp_path):

@@ -151,7 +151,7 @@ def filter_store(store: Path | str, out: Path | str, wanted: Wanted, name: str |
             elif not writer.has(s):  # what a killed run wrote is not written again, but it must be of this filter
                 raise RefusedFileError("holds structures that this filter does not give", where=str(out), mend="choose a new folder")
         keys = {key for key, _ in seen}
-        for key, level, labels in source.overlays():
-            if key in keys and (key, level) not in seen:  # those of a structure's own level were joined to it
-                writer.add_overlay(key, level, labels)
+        for laid in source.overlays():
+            if laid.key in keys and (laid.key, laid.level) not in seen:  # those of a structure's own level were joined to it
+                writer.add_overlay(laid.key, laid.level, laid.labels, source=laid.source, licence=laid.licence)
     return Kept(kept, dropped)

@@ -123,9 +123,13 @@ class Shard:
             self._columns = self._load()
         return self._columns
 
+    def layout(self, i: int) -> Layout:
+        """What record i shares with others: level, provenance, the shapes of its arrays."""
+        return self.columns.layouts[int(self.columns.layout[i])]
+
     def level(self, i: int) -> str | None:
         """Level of theory of record i."""
-        return self.columns.layouts[int(self.columns.layout[i])].level
+        return self.layout(i).level
 
     def record(self, i: int) -> bytes:
         """Bytes of record i; `decode` checks them."""

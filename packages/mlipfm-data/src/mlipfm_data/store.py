@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, UnreadableFileError
@@ -20,11 +21,22 @@ from mlipfm_interfaces.flat import FlatStructures, flatten
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
+from .census import Census, census_of, laid_licence
 from .shards import Shard, read_flat
 from .store_writer import StoreWriter
 from .summary import LevelStatistics, Summary
 
 Labels = dict[str, np.ndarray[Any, Any]]
+
+
+class LaidLabels(NamedTuple):
+    """A record of an overlay: labels for the structures of this key at this level, and where they come from, if they say."""
+
+    key: str
+    level: str
+    labels: Labels
+    source: str | None
+    licence: str | None
 
 
 class Store(Sequence[Structure]):
@@ -124,11 +136,21 @@ class Store(Sequence[Structure]):
         """Whether positions and labels of atoms are stored as float32 (in any part of the store)."""
         return any(block.dtype == "<f4" for shard in self._shards for layout in shard.columns.layouts.all for block in layout.blocks)
 
-    def overlays(self) -> Iterator[tuple[str, str, Labels]]:
-        """(structure key, level, labels) of every label record, in the order they were written."""
+    def overlays(self) -> Iterator[LaidLabels]:
+        """Every label record, in the order they were written."""
         for overlay in self._overlays:
             for i, known in enumerate(overlay.columns.keys):
-                yield known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i)
+                origin = overlay.layout(i).provenance
+                yield LaidLabels(known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i), origin["source"], origin["licence"])
+
+    def census(self) -> Census:
+        """What every structure is, without its geometry and the values of its labels; one pass over the files.
+
+        Raises:
+            DamagedFileError: naming shard and record.
+        """
+        joins = self._joined_at() if self._overlays else {}
+        return census_of(self._shards, {place: [self._overlays[k].layout(i) for k, i in rows] for place, rows in joins.items()})
 
     def key(self, index: int) -> str:
         """`Structure.key` of structure `index`, without decoding it."""
@@ -141,11 +163,12 @@ class Store(Sequence[Structure]):
         Raises:
             MissingLabelsError: if no overlay of that level has labels for it.
         """
-        plain = self[index]
-        labels = self._overlay_labels(bytes.fromhex(plain.key), level)
-        if not labels:
+        shard, i = self._place(index)
+        plain = shard.structure(i)
+        rows = self._joined_at().get((bytes.fromhex(plain.key), level), ())
+        if not rows:
             raise MissingLabelsError(f"no labels of level {level!r} for structure {index}", where=str(self.path))
-        return plain.replace(level=level, labels=labels, label_std={})
+        return self._laid(plain.replace(level=level, labels={}, label_std={}), rows)
 
     def verify(self) -> list[MlipfmError]:
         """Hash every file and read every record; what is wrong, one error for each place. Empty for a sound store."""
@@ -174,23 +197,28 @@ class Store(Sequence[Structure]):
         return self._shards[k], index - self._first[k]
 
     def _joined(self, structure: Structure) -> Structure:
-        if not self._overlays:
-            return structure
-        more = self._overlay_labels(bytes.fromhex(structure.key), structure.level)
-        if more:
-            structure.__dict__["labels"] = MappingProxyType({**structure.labels, **more})  # ours alone: it was made a moment ago
+        """The structure with the labels of overlays of its level; ours alone, it was made a moment ago."""
+        rows = self._joined_at().get((bytes.fromhex(structure.key), structure.level), ()) if self._overlays else ()
+        return self._laid(structure, rows) if rows else structure
+
+    def _laid(self, structure: Structure, rows: Sequence[tuple[int, int]]) -> Structure:
+        """The structure, changed: with the labels of these records, whose licences it is under as well."""
+        labels = dict(structure.labels)
+        for k, i in rows:
+            labels |= self._overlays[k].labels(i)
+        licence = laid_licence(structure.provenance.licence, [self._overlays[k].layout(i) for k, i in rows])
+        structure.__dict__["labels"] = MappingProxyType(labels)
+        structure.__dict__["provenance"] = replace(structure.provenance, licence=licence)
         return structure
 
-    def _overlay_labels(self, key: bytes, level: str | None) -> Labels:
+    def _joined_at(self) -> dict[tuple[bytes, str | None], list[tuple[int, int]]]:
+        """(structure key, level) -> (overlay, record) of its labels."""
         if self._joins is None:
             self._joins = {}
             for k, overlay in enumerate(self._overlays):
                 for i, known in enumerate(overlay.columns.keys):
                     self._joins.setdefault((known.tobytes(), overlay.level(i)), []).append((k, i))
-        labels: Labels = {}
-        for k, i in self._joins.get((key, level), ()):
-            labels |= self._overlays[k].labels(i)
-        return labels
+        return self._joins
 
 
-__all__ = ["LevelStatistics", "Store", "StoreWriter", "Summary"]
+__all__ = ["LaidLabels", "LevelStatistics", "Store", "StoreWriter", "Summary"]

@@ -132,8 +132,13 @@ class StoreWriter:
                 self._remember(structure.key, structure.level, len(structure))
         return self._present
 
-    def add_overlay(self, key: str, level: str, labels: Mapping[str, Any]) -> None:
+    def add_overlay(
+        self, key: str, level: str, labels: Mapping[str, Any], *, source: str | None = None, licence: str | None = None
+    ) -> None:
         """Append labels for the structures with this key, joined when they are read at `level`; where two give one label, the later counts.
+
+        Args:
+            source, licence: of the labels, where others made them than the structure; a structure is read under its own licence and theirs.
 
         Raises:
             InvalidStructureError: no such structure in this store. ShapeError, UnknownQuantityError: labels that do not fit it.
@@ -143,7 +148,7 @@ class StoreWriter:
         atoms = self._sizes[key]
         checked = Structure(np.ones(atoms), np.zeros((atoms, 3)), labels=labels)
         self._begin()
-        self._overlay.append_labels(key, level, checked.labels)
+        self._overlay.append_labels(key, level, checked.labels, source=source, licence=licence)
         if self._overlay.size >= self.shard_bytes:
             self.commit()
 

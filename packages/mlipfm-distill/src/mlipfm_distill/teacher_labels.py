@@ -1,7 +1,8 @@
 """Labels of a teacher: energies and forces of unlabelled geometries, and rows of its Hessian as overlays of a store.
 
 The labels speak the teacher's level of theory, which they imitate, so that a student of that level learns from them beside true labels of the
-same level. What they are is never hidden: `provenance.source` of a structure is `teacher:<digest>`, and `teacher.json` in the store says it all.
+same level. What they are is never hidden: `provenance.source` of a structure is `teacher:<digest>`, and `teacher.json` in the store says it all. They
+are under the licences of the geometry and of everything the teacher was trained on, wherever the structures go from here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mlipfm_data.store import Store
@@ -18,6 +19,7 @@ from mlipfm_data.store_writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.errors import LabelingError, LevelError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.licences import UNKNOWN, combined, is_known, stated_licences
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
@@ -39,6 +41,7 @@ class TeacherLabels:
         path: the store. teacher: digest of the model. level: of the structures that have been asked for.
         total: structures asked for = labelled now + present from an earlier run + duplicates, equal in geometry and state to another.
         other_levels: structures of levels the teacher does not know, which were left alone.
+        licence: of the teacher, see `licences.combined`.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class TeacherLabels:
     labelled: int
     duplicates: int = 0
     other_levels: int = 0
+    licence: str = UNKNOWN
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -57,7 +61,21 @@ class TeacherLabels:
             out.append(f"  {self.duplicates} share the labels of an equal structure")
         if self.other_levels:
             out.append(f"  {self.other_levels} structures of other levels were left alone")
+        if not is_known(self.licence):
+            out.append(f"  the teacher's licence is not known ({self.licence}): a registry will not promote what learns from these labels")
         return out
+
+
+class _Teacher(NamedTuple):
+    """A model with its digest, and the licence of what it was trained on."""
+
+    model: Potential
+    digest: str
+    licence: str
+
+    @property
+    def source(self) -> str:
+        return f"teacher:{self.digest[:12]}"
 
 
 def label_geometries(
@@ -72,7 +90,7 @@ def label_geometries(
 ) -> TeacherLabels:
     """Write the store `out`: each geometry with the teacher's energy, forces and `rows` rows of its Hessian. Call it again to resume.
 
-    Labels and level that the structures have are not used. Group, licence and sampling are kept.
+    Labels and level that the structures have are not used. Group and sampling are kept; the licences of the teacher join that of the geometry.
 
     Args:
         teacher: checkpoint or address of a model with conservative forces.
@@ -85,20 +103,20 @@ def label_geometries(
         PropertyNotAvailableError: the teacher's forces are not a gradient. UnknownElementError, OverlapError, ...: see `evaluate`.
     """
     out = Path(out)
-    model, digest = _teacher(teacher)
-    level = _chosen_level(model, level)
+    asked_of = _teacher(teacher)
+    level = _chosen_level(asked_of.model, level)
     if out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists():
         raise LabelingError("the folder holds something else", where=str(out), mend="choose a new folder for the teacher's labels")
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, {"teacher": digest, "level": level, "rows": rows, "seed": seed})
-    asked = [_asked(s, level, digest, k) for k, s in enumerate(structures)]
+    _claim(out, {"teacher": asked_of.digest, "level": level, "rows": rows, "seed": seed})
+    asked = [_asked(s, level, asked_of, k) for k, s in enumerate(structures)]
     with StoreWriter(out, name=out.name) as writer:
         todo = [s for s in asked if not writer.has(s)]
         for group in batches_of(todo, BATCH_ATOMS):
-            for s, found in zip(group, evaluate(model, group), strict=True):
+            for s, found in zip(group, evaluate(asked_of.model, group), strict=True):
                 if not writer.has(s):  # equal to one before it
                     writer.add(s.replace(labels=found))
-    done = _overlay_rows(out, model, digest, rows, seed, advance)
+    done = _overlay_rows(out, asked_of, rows, seed, advance)
     return replace(done, level=level, total=len(asked), duplicates=len(asked) - done.total + done.duplicates)
 
 
@@ -111,14 +129,14 @@ def label_hessian_rows(
     without labels, or of another level, see `label_geometries`. Arguments and errors are those of `label_geometries`.
     """
     store = Path(store)
-    model, digest = _teacher(teacher)
+    asked_of = _teacher(teacher)
     with Store(store) as opened:
         levels = sorted({level for level in opened.levels if level is not None})
-    if not set(levels) & set(model.spec.levels):
-        known = ", ".join(model.spec.levels)
+    if not set(levels) & set(asked_of.model.spec.levels):
+        known = ", ".join(asked_of.model.spec.levels)
         raise LevelError(f"no structure has a level that the teacher knows ({known})", where=str(store), mend="make a store with --out")
-    _claim(store, {"teacher": digest, "rows": rows, "seed": seed})
-    return _overlay_rows(store, model, digest, rows, seed, advance)
+    _claim(store, {"teacher": asked_of.digest, "rows": rows, "seed": seed})
+    return _overlay_rows(store, asked_of, rows, seed, advance)
 
 
 def chosen_rows(structure: Structure, rows: int, seed: int) -> np.ndarray[Any, Any]:
@@ -151,7 +169,8 @@ def batches_of(structures: Iterable[Structure], atoms: int) -> Iterator[list[Str
         yield group
 
 
-def _overlay_rows(path: Path, model: Potential, digest: str, rows: int, seed: int, advance: Advance | None) -> TeacherLabels:
+def _overlay_rows(path: Path, teacher: _Teacher, rows: int, seed: int, advance: Advance | None) -> TeacherLabels:
+    model = teacher.model
     with StoreWriter(path) as writer:
         writer.commit()  # what a killed run left is read below
         with Store(path) as store:
@@ -160,10 +179,11 @@ def _overlay_rows(path: Path, model: Potential, digest: str, rows: int, seed: in
             with label_progress(distinct, distinct - len(needed), advance) as done:
                 for group in batches_of((store[k] for k in needed), BATCH_ATOMS):
                     for s, labels in zip(group, hessian_labels(model, group, rows, seed), strict=True):
-                        writer.add_overlay(s.key, str(s.level), labels)
+                        writer.add_overlay(s.key, str(s.level), labels, source=teacher.source, licence=teacher.licence)
                     done(len(group))
             levels = ", ".join(level for level in model.spec.levels if level in store.levels)
-            return TeacherLabels(path, digest, levels, total, distinct - len(needed), len(needed), duplicates, len(store) - total)
+            counts = total, distinct - len(needed), len(needed), duplicates, len(store) - total
+            return TeacherLabels(path, teacher.digest, levels, *counts, teacher.licence)
 
 
 def _without_rows(store: Store, levels: Sequence[str]) -> tuple[list[int], int, int]:
@@ -180,7 +200,7 @@ def _without_rows(store: Store, levels: Sequence[str]) -> tuple[list[int], int, 
     return needed, total, total - len(seen)
 
 
-def _teacher(uri: str | Path) -> tuple[Potential, str]:
+def _teacher(uri: str | Path) -> _Teacher:
     model, manifest = load_model(uri)
     if model.spec.kind != "conservative":
         raise PropertyNotAvailableError(
@@ -189,7 +209,7 @@ def _teacher(uri: str | Path) -> tuple[Potential, str]:
             mend="fine-tune the teacher to conservative forces first",
         )
     model.check_outputs(("energy", "forces", "hessian_rows"))
-    return model.requires_grad_(False), str(manifest["digest"])
+    return _Teacher(model.requires_grad_(False), str(manifest["digest"]), combined(stated_licences(manifest.get("extra") or {})))
 
 
 def _chosen_level(model: Potential, level: str | None) -> str:
@@ -202,9 +222,10 @@ def _chosen_level(model: Potential, level: str | None) -> str:
     return str(level)
 
 
-def _asked(s: Structure, level: str, digest: str, index: int) -> Structure:
+def _asked(s: Structure, level: str, teacher: _Teacher, index: int) -> Structure:
     """The bare geometry at the teacher's level, saying whose labels it will have."""
-    origin = replace(s.provenance, source=f"teacher:{digest[:12]}", index=index)
+    licence = combined([s.provenance.licence, teacher.licence])
+    origin = replace(s.provenance, source=teacher.source, index=index, licence=licence)
     return s.replace(level=level, labels={}, label_std={}, provenance=origin)
 
 

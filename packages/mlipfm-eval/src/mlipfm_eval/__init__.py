@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .accuracy import Predictions, error_metrics, force_error_ratio, predict
-    from .check import Outcome, broken, check_model, check_record
+    from .check import Outcome, broken, check_model, check_record, held_to
     from .conservation import Conservation, nve_drift
     from .evaluation import Evaluated, LabelledSet, evaluate_set, evaluation_record, ood_ratio, open_sets, penalised
     from .opening import Opened, opened
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Conservation", "Evaluated", "LabelledSet", "Opened", "Outcome", "Predictions", "broken", "check_model", "check_record", "error_metrics",
-    "evaluate_set", "evaluation_record", "force_error_ratio", "nve_drift", "ood_ratio", "open_sets", "opened", "penalised", "predict",
+    "evaluate_set", "evaluation_record", "force_error_ratio", "held_to", "nve_drift", "ood_ratio", "open_sets", "opened", "penalised", "predict",
     "rotation_metrics", "write_report",
 ]  # fmt: skip
 
 _HOMES = {
     "accuracy": ("Predictions", "error_metrics", "force_error_ratio", "predict"),
-    "check": ("Outcome", "broken", "check_model", "check_record"),
+    "check": ("Outcome", "broken", "check_model", "check_record", "held_to"),
     "conservation": ("Conservation", "nve_drift"),
     "evaluation": ("Evaluated", "LabelledSet", "evaluate_set", "evaluation_record", "ood_ratio", "open_sets", "penalised"),
     "opening": ("Opened", "opened"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -79,20 +79,48 @@ def check_model(
     return outcomes
 
 
+def rules_of(promise: str) -> list[str]:
+    """Names of the rules of behaviour that judge only models that make this promise: `conservative`, `invariant`, `local-charge`.
+
+    Raises:
+        ContractError: no rule is about such a promise; those that are are named.
+    """
+    known = dict.fromkeys(item.needs for item in BEHAVIOURS if item.needs is not None)
+    if promise not in known:
+        raise ContractError(f"no rule is about the promise {promise!r}", mend=f"choose of: {', '.join(known)}")
+    return [item.name for item in BEHAVIOURS if item.needs == promise]
+
+
+def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
+    """The outcomes with rules judged that were only measured, because the model does not promise them: what is to drive dynamics is held to
+    `conservative`, whatever it promises.
+
+    Raises:
+        ContractError: as `rules_of`.
+    """
+    rules = {rule for promise in promises for rule in rules_of(promise)}
+    return [_judged(o) if o.status == "measured" and o.rule in rules else o for o in outcomes]
+
+
+def unjudged(outcomes: list[Outcome], promise: str) -> list[Outcome]:
+    """Rules about a promise that the model does not make, so that they were measured and not held against it."""
+    return [o for o in outcomes if o.status == "measured" and o.value is not None and o.rule in rules_of(promise)]
+
+
 def broken(outcomes: list[Outcome]) -> list[str]:
     """Names of the rules that failed, each once, in order."""
     return list(dict.fromkeys(outcome.rule for outcome in outcomes if outcome.status == "broken"))
 
 
-def check_record(model: Opened, outcomes: list[Outcome]) -> Record:
-    """The result record of a check."""
+def check_record(model: Opened, outcomes: list[Outcome], required: Collection[str] = ()) -> Record:
+    """The result record of a check. required: promises that it was held to (`held_to`), whether it makes them or not."""
     metrics = [
         {"name": o.rule, "unit": o.unit, "value": _finite(o.value), "ci95": None, "n_ok": int(_finite(o.value) is not None), "n_total": 1,
          "limit": o.limit, "suite": o.suite, "status": o.status}
         for o in outcomes if o.value is not None
     ]  # fmt: skip
     rules = [{"suite": o.suite, "rule": o.rule, "status": o.status, "remark": o.remark} for o in outcomes]
-    details: dict[str, Any] = {"address": model.address, "broken": broken(outcomes), "rules": rules}
+    details: dict[str, Any] = {"address": model.address, "broken": broken(outcomes), "rules": rules, "required": list(required)}
     return make_record("check", model.identity, passed=not broken(outcomes), metrics=metrics, details=details)
 
 
@@ -109,6 +137,13 @@ def _outcome(item: Behaviour, subject: Subject) -> Outcome:
     if item.needs is not None and item.needs not in subject.promises:
         status = "measured"
     return Outcome("behaviour", item.name, status, found.value, found.limit, found.unit, found.remark)
+
+
+def _judged(o: Outcome) -> Outcome:
+    if o.value is None or o.limit is None:
+        return o
+    remark = f"{o.remark}; " * bool(o.remark) + "not promised by the model, but required"
+    return replace(o, status="held" if o.value <= o.limit else "broken", remark=remark)
 
 
 def _finite(value: float | None) -> float | None:

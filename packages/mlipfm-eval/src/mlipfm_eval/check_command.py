@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,25 +13,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .check import Outcome, broken, check_model, check_record
+from .check import Outcome, broken, check_model, check_record, held_to, rules_of, unjudged
 from .check_subject import LIMITS
 from .opening import opened
 
 _STYLE = {"held": "green", "measured": "cyan", "skipped": "dim", "broken": "bold red"}
 
 
-def run(address: str, record: Path | None, precision: str | None, everything: bool = False) -> None:
-    """Check, print the table, write the record, and exit with 1 if a rule is broken, naming it."""
+def run(address: str, record: Path | None, precision: str | None, everything: bool = False, required: Sequence[str] = ()) -> None:
+    """Check, print the table, write the record, and exit with 1 if a rule is broken, naming it. required: promises that it must keep."""
     if precision is not None and precision not in LIMITS:
         raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
+    for promise in required:
+        rules_of(promise)  # refuses what no rule is about before anything is measured
     console = Console()
     with opened(address) as model, Progress(
         TextColumn("rules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
     ) as bar:  # fmt: skip
         task = bar.add_task("rules", total=None)
         outcomes = check_model(model.model, precision, lambda done, total: bar.update(task, completed=done, total=total))
+        outcomes = held_to(outcomes, *required)
         if record is not None:
-            write_record(record, check_record(model, outcomes))
+            write_record(record, check_record(model, outcomes, required))
     console.print(table(outcomes, everything))
     if not everything:
         held = sum(_plain(o) for o in outcomes)
@@ -40,9 +44,24 @@ def run(address: str, record: Path | None, precision: str | None, everything: bo
     if failed:
         typer.echo(f"mlipfm: {address} breaks {len(failed)} rule{'s' * (len(failed) > 1)}: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
+    style = "bold yellow" if unjudged(outcomes, "conservative") else "bold green"
+    console.print(verdict(address, outcomes), style=style, highlight=False, soft_wrap=True)
+
+
+def verdict(address: str, outcomes: list[Outcome]) -> str:
+    """One sentence on a model that breaks no rule, and what was not held against it if it is not conservative."""
     count = {status: sum(o.status == status for o in outcomes) for status in _STYLE}
     rest = ", ".join(f"{count[status]} {status}" for status in ("measured", "skipped") if count[status])
-    console.print(f"{address} breaks no rule: {count['held']} held" + (f", {rest}" if rest else ""), style="bold green", highlight=False)
+    text = f"{address} breaks no rule: {count['held']} held" + (f", {rest}" if rest else "")
+    loose = unjudged(outcomes, "conservative")
+    if not loose:
+        return text
+    figures = ", ".join(f"{o.rule} {o.value:.2g} {o.unit} (limit {o.limit:.2g})" for o in loose if o.rule == "nve-drift")
+    others = ", ".join(o.rule for o in loose if o.rule != "nve-drift")
+    return (
+        f"{text}. It is NOT CONSERVATIVE: its forces are no gradient of its energy, and energy conservation was not held against it: "
+        f"{figures}{', ' * bool(figures and others)}{others}. --require conservative does"
+    )
 
 
 def _plain(outcome: Outcome) -> bool:

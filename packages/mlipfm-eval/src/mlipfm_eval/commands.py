@@ -22,20 +22,28 @@ def check(
         str | None, typer.Option(help="Limits to hold it to: float64, converged (iterated to a threshold) or float32 [default: found out]")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show also the rules of the contract that held, and all remarks")] = False,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Hold it also to what it does not promise: conservative (before dynamics), invariant, local-charge; may be repeated"
+        ),
+    ] = None,
 ) -> None:
     """Check that a model is what a potential must be: symmetries, derivatives, smoothness, no hidden state, energy conservation.
 
-    Exits with 1 and names the rules if one is broken.
+    Exits with 1 and names the rules if one is broken. What a model does not promise (direct forces: that energy is conserved) is only measured.
 
     Examples:
 
         mlipfm check run/best.safetensors --record check.json
 
         mlipfm check tblite:GFN2
+
+        mlipfm check run/direct.safetensors --require conservative
     """
     from .check_command import run
 
-    run(model, record, precision, everything)
+    run(model, record, precision, everything, require or [])
 
 
 @evaluate_app.command("evaluate")

@@ -128,10 +128,18 @@ class FrameLog:
         self.open_to_append()
         self._write(lambda: [encode(structure, dynamics, self._layouts, self.single)])
 
-    def append_labels(self, key: str, level: str, labels: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def append_labels(
+        self,
+        key: str,
+        level: str,
+        labels: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        source: str | None = None,
+        licence: str | None = None,
+    ) -> None:
         """Add labels alone (see `records.encode_labels`); counts as a frame in `places`."""
         self.open_to_append()
-        self._write(lambda: [encode_labels(key, level, labels, self._layouts)])
+        self._write(lambda: [encode_labels(key, level, labels, self._layouts, source, licence)])
 
     def append_records(self, records: Sequence[bytes], layouts: Layouts) -> None:
         """Add frames that were encoded elsewhere, with `layouts`, as they are (`single` does not count): one write for all of them.

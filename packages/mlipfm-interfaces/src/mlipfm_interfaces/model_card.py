@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .elements import symbol
+from .licences import ancestors_of, stated_licences
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from the manifest of a model checkpoint."""
     spec, extra = manifest["spec"], manifest.get("extra") or {}
-    licences = extra.get("licences") or []
-    licences = list(licences.values()) if isinstance(licences, Mapping) else licences
     facts = {
         "digest": f"`{manifest['digest']}`",
         "potential": f"`{manifest['plugin']}`",
@@ -23,15 +22,22 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         "depends also on": ", ".join(spec["conditions"]) or "nothing else",
         "far apart": _separation(spec),
         "computes in": spec["dtype"],
-        "licences of its data": ", ".join(licence or "not stated" for licence in licences) or "not stated",
+        "licences of its data": _listed(stated_licences(extra)),
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.get("versions", {}).items())),
     }
     lines = ["# Model card", "", "| | |", "|---|---|", *(f"| {_cell(key)} | {_cell(value)} |" for key, value in facts.items()), ""]
+    before = [f"`{entry['digest']}` ({_listed(entry['licences'])})" for entry in ancestors_of(extra)]
+    if before:
+        lines.insert(-1, f"| starts from | {_cell(', which starts from '.join(before))} |")
     recipe = extra.get("recipe")
     if isinstance(recipe, Mapping):
         lines += ["## Training", "", "| setting | value |", "|---|---|"]
         lines += [f"| {_cell(key)} | `{_cell(value)}` |" for key, value in sorted(recipe.items()) if value not in (None, [], {})] + [""]
     return "\n".join(lines)
+
+
+def _listed(licences: list[str]) -> str:
+    return ", ".join(licence or "not stated" for licence in licences) or "not stated"
 
 
 def _separation(spec: Mapping[str, Any]) -> str:

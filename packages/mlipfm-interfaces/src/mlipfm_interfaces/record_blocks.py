@@ -1,6 +1,7 @@
 """Many records at once: `decode_flat` turns the records of frames into `FlatStructures` with a dozen array operations for all of them.
 
-Equal to decoding one by one and `flatten`, bit for bit; every record's checksum is verified.
+Equal to decoding one by one and `flatten`, bit for bit; every record's checksum is verified. `read_heads` reads only what the records say of
+composition and state.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,47 @@ def decode_flat(records: Sequence[bytes], layouts: Sequence[Layout], which: Arra
     pbc = np.array([layout.pbc for layout in layouts])[which]
     levels = [layout.level for layout in layouts]
     return filled.finish(pbc, tuple([levels[k] for k in which.tolist()]), names)
+
+
+class Heads(NamedTuple):
+    """Composition and state of frames.
+
+    Attributes:
+        n_atoms: [frames] int64. atomic_numbers: [atoms] uint8, end to end.
+        total_charge: [frames] int64, e; 0 where not stated, and then `charge_stated` [frames] is False.
+        spin_multiplicity: [frames] int64, 2S+1; 0 where not stated.
+    """
+
+    n_atoms: Array
+    atomic_numbers: Array
+    total_charge: Array
+    charge_stated: Array
+    spin_multiplicity: Array
+
+
+def read_heads(records: Sequence[bytes]) -> Heads:
+    """Composition and state of frames; nothing else of them is decoded.
+
+    Args:
+        records: of frames, as they are in the file; at least one.
+
+    Raises:
+        DamagedFileError: a checksum does not match, or a record is too short for its atoms; `where` is `record K` of those given.
+    """
+    block = _Block(records)
+    behind = block.start + block.length - block.text  # the atomic numbers, the text of the provenance follows
+    wrong = np.flatnonzero(behind - block.atoms < block.start + HEAD.size + FIXED.size)
+    if len(wrong):
+        raise DamagedFileError("a record that does not fit its layout", where=f"record {wrong[0]}")
+    steps = np.arange(int(block.atoms.sum())) - np.repeat(np.cumsum(block.atoms), block.atoms)
+    numbers = np.frombuffer(block.bytes_, "u1")[np.repeat(behind, block.atoms) + steps]
+    return Heads(block.atoms, numbers, *_state(block))
+
+
+def _state(block: _Block) -> tuple[Array, Array, Array]:
+    """Charges, whether they are stated, and multiplicities, 0 where not stated."""
+    stated = block.charge != _NONE32
+    return np.where(stated, block.charge, 0), stated, np.where(block.multiplicity == _NONE32, 0, block.multiplicity)
 
 
 def _one_by_one(records: Sequence[bytes], layouts: Sequence[Layout], which: Array, names: Sequence[str]) -> FlatStructures:
@@ -155,15 +197,16 @@ class _Filled:
     def finish(self, pbc: Array, levels: tuple[str | None, ...], names: tuple[str, ...]) -> FlatStructures:
         block = self.block
         known = sorted(slot for slot in self.masks if slot.partition(":")[2] in QUANTITIES)
+        charge, stated, multiplicity = _state(block)
         return FlatStructures(
             positions=self.arrays["positions"],
             atomic_numbers=self.arrays["numbers"],
             n_atoms=block.atoms,
             cell=self.arrays.get("cell", np.zeros((len(levels), 3, 3))),
             pbc=pbc,
-            total_charge=np.where(block.charge == _NONE32, 0, block.charge),
-            charge_stated=block.charge != _NONE32,
-            spin_multiplicity=np.where(block.multiplicity == _NONE32, 0, block.multiplicity),
+            total_charge=charge,
+            charge_stated=stated,
+            spin_multiplicity=multiplicity,
             external_field=self.arrays.get("field", np.zeros((len(levels), 3))),
             levels=levels,
             keys=names,

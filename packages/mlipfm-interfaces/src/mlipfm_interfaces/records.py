@@ -261,13 +261,19 @@ def decode(record: bytes, layouts: Layouts) -> tuple[Structure, Dynamics | None]
         raise DamagedFileError(f"a record that does not fit its layout: {error}") from error
 
 
-def encode_labels(key: str, level: str, labels: Mapping[str, Array], layouts: Layouts) -> tuple[bytes, bytes]:
-    """Labels alone, to be joined by (structure key, level): (record, layout records to be written before it)."""
+def encode_labels(
+    key: str, level: str, labels: Mapping[str, Array], layouts: Layouts, source: str | None = None, licence: str | None = None
+) -> tuple[bytes, bytes]:
+    """Labels alone, to be joined by (structure key, level): (record, layout records to be written before it).
+
+    Args:
+        source, licence: of the labels, where they are of others than the structure's.
+    """
     arrays = {f"label:{name}": np.asarray(value, dtype=np.float64) for name, value in labels.items()}
     blocks = [[slot, "<f8", [_FREE] * value.ndim] for slot, value in sorted(arrays.items())]
-    nothing = {"source": None, "sampling": None, "licence": None}
-    named = (level, *((slot, value.ndim) for slot, value in arrays.items()))
-    number, layout, new = layouts.number(named, lambda: {"blocks": blocks, "moving": False, "pbc": [False] * 3, "level": level} | nothing)
+    origin = {"source": source, "sampling": None, "licence": licence}
+    named = (level, source, licence, *((slot, value.ndim) for slot, value in arrays.items()))
+    number, layout, new = layouts.number(named, lambda: {"blocks": blocks, "moving": False, "pbc": [False] * 3, "level": level} | origin)
     text = bytes.fromhex(key)
     parts = [FIXED.pack(0, _NONE32, _NONE32, len(text), _NONE64), *_values(layout, arrays), text]
     return seal(LABELS, number, b"".join(parts)), new

@@ -7,7 +7,6 @@ behind, which mlipfm knows from the tag, and repeating the command completes it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 
 from .errors import RegistryError
 from .files import canonical_json, lock
+from .licences import ancestors_of, is_known, stated_licences
 from .registry import fetch, registry_cache
 from .registry_http import Server, server
 from .registry_push import records_of
@@ -35,14 +35,6 @@ from .result_records import Record
 #: Rollbacks that the tag keeps: a tag has a limit.
 LOGGED = 10
 LONGEST = 300  # characters of a reason
-
-#: SPDX identifiers of licences that data sets and software carry. `LicenseRef-...` says that a licence of its own is known.
-LICENCES = frozenset((
-    "0BSD", "AFL-3.0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0",
-    "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0",
-    "CDLA-Sharing-1.0", "EUPL-1.2", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "ISC", "LGPL-2.1-only",
-    "LGPL-2.1-or-later", "LGPL-3.0-only", "LGPL-3.0-or-later", "MIT", "MIT-0", "MPL-2.0", "ODbL-1.0", "ODC-By-1.0", "PDDL-1.0", "Unlicense", "Zlib",
-))  # fmt: skip
 
 
 def promote(name: str, number: int, alias: str = "production", rollback: str = "", registry: str | None = None) -> Version:
@@ -78,25 +70,27 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
 
 
 def licence_faults(manifest: Mapping[str, Any]) -> list[str]:
-    """What is unknown about the licences of the data that a model was trained on, from `extra.licences` of its manifest; empty if nothing is."""
-    extra = manifest.get("extra")
-    stated = extra.get("licences") if isinstance(extra, Mapping) else None
-    listed = list(stated.values()) if isinstance(stated, Mapping) else stated
-    if not isinstance(listed, list) or not listed:
+    """What is unknown about the licences of the data that a model and those it starts from were trained on, from `extra` of its manifest."""
+    found = manifest.get("extra")
+    extra = found if isinstance(found, Mapping) else {}
+    listed = stated_licences(extra)
+    if not listed:
         return ["the manifest states no licences of the data"]
-    return [_what(licence) for licence in listed if not _is_known(licence)]
+    return [_what(licence) + _whose(licence, extra) for licence in listed if not is_known(licence)]
 
 
-def _what(licence: Any) -> str:
-    return "some data state no licence" if licence in ("", None) else f"licence {licence!r} is not known"
+def _what(licence: str) -> str:
+    return f"licence {licence!r} is not known" if licence else "some data state no licence"
 
 
-def _is_known(licence: Any) -> bool:
-    """Every identifier of the SPDX expression is known."""
-    if not isinstance(licence, str):
-        return False
-    names = [word for word in re.split(r"[\s()]+", licence) if word and word not in ("AND", "OR")]
-    return bool(names) and all(name in LICENCES or re.fullmatch(r"LicenseRef-[A-Za-z0-9.-]+", name) for name in names)
+def _whose(licence: str, extra: Mapping[str, Any]) -> str:
+    """The farthest of the models it starts from that has this licence."""
+    digests = [entry["digest"] for entry in ancestors_of(extra) if licence in entry["licences"]]
+    return f", among them those of {_name(digests[-1])} that it starts from" if digests else ""
+
+
+def _name(digest: str) -> str:
+    return f"the model {digest[:12]}" if digest else "the potential without a checkpoint"
 
 
 def _is_done(current: Promotion | None, number: int, rollback: str) -> bool:

@@ -8,6 +8,7 @@ from typing import overload
 
 import numpy as np
 from mlipfm_data.batches import edge_costs
+from mlipfm_data.census import Census
 from mlipfm_data.costs import CostModel
 from mlipfm_data.store import Store
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
@@ -53,6 +54,13 @@ class Frames(Sequence[Structure]):
             return [self[i] for i in range(*index.indices(len(self)))]
         store, i = self._place[index]
         return self.stores[store][i]
+
+    def census(self) -> Census:
+        """What every structure is, without its geometry and the values of its labels; one pass over the files."""
+        whole = Census.joined([store.census() for store in self.stores])
+        first = np.cumsum([0, *map(len, self.stores)])
+        rows = np.array([first[k] + i for k, i in self._place], dtype=np.int64)
+        return whole if len(rows) == len(whole) else whole.take(rows)
 
     @property
     def natoms(self) -> np.ndarray:

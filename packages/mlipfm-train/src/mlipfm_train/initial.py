@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlipfm_interfaces.checkpoint import build, load_potential
+from mlipfm_interfaces.checkpoint import build, load_model
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential
@@ -20,12 +20,18 @@ from .survey import Survey, mean_neighbors
 
 @dataclass(frozen=True)
 class Start:
-    """A potential and how it came to be: parameters `copied`, `dropped` and `fresh` (all of them, without a checkpoint)."""
+    """A potential and how it came to be.
+
+    Attributes:
+        copied, dropped, fresh: parameters; all are fresh without a checkpoint.
+        origin: manifest of the checkpoint; {} for a potential of which nothing is known, None for random weights.
+    """
 
     potential: Potential
     copied: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
+    origin: Mapping[str, Any] | None = None
 
 
 def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> Start:
@@ -64,7 +70,7 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
     Raises:
         RecipeError: if the potential cannot take weights over and its configuration is not the same.
     """
-    old = load_potential(str(recipe.init_from))
+    old, manifest = load_model(str(recipe.init_from))
     config = json.loads(json.dumps(old.config))
     changes = dict(recipe.potential.options)
     if "levels" in config:
@@ -83,7 +89,7 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
     take = getattr(new, "load_from", None)
     if take is not None:
         report = take(old, recipe.level_starts)
-        return Start(new, tuple(report["copied"]), tuple(report["dropped"]), tuple(report["fresh"]))
+        return Start(new, tuple(report["copied"]), tuple(report["dropped"]), tuple(report["fresh"]), manifest)
     if new.config != old.config:
         raise RecipeError(
             f"a {old.plugin!r} potential cannot take over weights into another configuration",
@@ -91,13 +97,13 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
             mend="change nothing of it",
         )
     new.load_state_dict(old.state_dict())
-    return Start(new, copied=tuple(key for key, _ in new.named_parameters()))
+    return Start(new, copied=tuple(key for key, _ in new.named_parameters()), origin=manifest)
 
 
 def _refuse_untrained(potential: Potential, trained: Collection[int], facts: Survey) -> None:
     """A row of the element table that no data touch would answer with noise: such a model must not say that it knows the element."""
     idle = [symbol(z) for z in potential.spec.elements if z not in trained]
-    if facts.n == facts.total > 0 and idle:
+    if facts.n and idle:
         raise RecipeError(
             f"no training structure has {', '.join(idle)}",
             where="potential.elements",

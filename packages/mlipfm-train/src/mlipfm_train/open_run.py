@@ -22,7 +22,8 @@ from .events import Event, EventLog
 from .frames import Frames, frame_costs, in_budget
 from .initial import Start, start_fresh, start_from
 from .optimizers import adamw
-from .preflight import Report, check_baseline, check_data, check_potential, time_step
+from .preflight import Report, check_baseline, check_data, check_held_out, check_potential, time_step
+from .provenance import describe, provenance
 from .recipe import Named, Recipe, dump_recipe, load_recipe, recipe_differences
 from .run import Run
 from .sources import SourceContext
@@ -78,8 +79,8 @@ def open_run(
             first, manifest = load_model(folder / "initial.safetensors")
             start, extra = Start(first), manifest["extra"]
         else:
-            start = _start(recipe, train, valid, made, potential, report)
-            extra = {"recipe": recipe.model_dump(mode="json"), "licences": report.facts.get("licences", [])}
+            start, sources = _start(recipe, train, valid, made, potential, report)
+            extra = {"recipe": recipe.model_dump(mode="json"), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
         context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost)
@@ -142,8 +143,10 @@ def _check_same(recipe: Recipe, folder: Path) -> None:
 
 def _start(
     recipe: Recipe, train: Frames, valid: Frames, objectives: Mapping[str, Objective], potential: Potential | None, report: Report
-) -> Start:
-    """The starting potential, after preflight has seen the data. A run without stores (its Source makes its own) needs a potential."""
+) -> tuple[Start, dict[str, Any]]:
+    """The starting potential, after preflight has seen the data, and the provenance of the model. A run without stores (its Source makes its own)
+    needs a potential."""
+    counted, held_out = train.census(), valid.census()
     if not len(train):
         if potential is None and recipe.init_from is None:
             raise RecipeError(
@@ -151,15 +154,19 @@ def _start(
             )
         facts = Survey.empty()
     else:
-        facts = survey(train, recipe.seed)
+        facts = survey(train, counted, recipe.seed)
         check_data(recipe, facts, objectives, report)
+        check_held_out(counted, held_out, report)
     if potential is not None:
-        start = Start(potential)
+        start = Start(potential, origin={})
     else:
         start = start_from(recipe, facts) if recipe.init_from is not None else start_fresh(recipe, facts, train)
-    check_potential(start, facts, objectives, valid, report)
+    check_potential(start, facts, objectives, held_out, report)
     check_baseline(start.potential, facts, valid if len(valid) else train, report)
-    return start
+    sources = provenance(train, counted, start.origin)
+    for line in describe(sources):
+        report.say(line)
+    return start, sources
 
 
 def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from mlipfm_data.census import Census, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
     LevelError,
@@ -66,16 +67,32 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
                 report.say(
                     f"{facts.n - facts.labels[key]} of {facts.n} structures have no {key!r}: they do not enter that term of {name!r}"
                 )
-    sampled = "" if facts.n == facts.total else f" (counted on {facts.n})"
     names = " ".join(symbol(z) for z in facts.elements)
-    report.say(f"{facts.total} structures{sampled}, {facts.atoms / facts.n:.1f} atoms on average, elements {names}", structures=facts.total)
+    report.say(f"{facts.n} structures, {facts.atoms / facts.n:.1f} atoms on average, elements {names}", structures=facts.n)
     report.say(f"labels: {found}", labels=dict(facts.labels))
     for level, count in sorted(facts.levels.items()):
         report.say(f"level {level}: {count} structures, {_references_line(facts, level)}")
+    if facts.sampled < facts.n:
+        report.say(f"reference energies and the size of forces are those of {facts.sampled} structures, all else is of all of them")
     report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
 
 
-def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Objective], valid: Sequence[Structure], report: Report) -> None:
+def check_held_out(train: Census, valid: Census, report: Report) -> None:
+    """Validation structures are no training structures: same key (geometry, charge, spin, field) and level.
+
+    Raises:
+        RecipeError: if all of them are; some are a warning.
+    """
+    known, split = len(shared(train, valid)), "`mlipfm data split STORE --by molecule --fractions train=0.9,valid=0.1 --out PARTS`"
+    if known == len(valid) > 0:
+        what = f"every validation structure is a training structure ({known} of {len(valid)}, same geometry and level): nothing is held out"
+        raise RecipeError(what, where="data.valid", mend=f"{split} makes two stores of one, or leave data.valid out")
+    if known:
+        told = f"warning: {known} of {len(valid)} validation structures are training structures (same geometry and level)"
+        report.say(f"{told}: errors look smaller than they are; {split} makes two stores that share none", validation_in_training=known)
+
+
+def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Objective], valid: Census, report: Report) -> None:
     """The potential gives what objectives and data ask.
 
     Raises:
@@ -87,10 +104,8 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
             if key not in spec.outputs:
                 raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", mend=f"it predicts {', '.join(spec.outputs)}")
     _check_domain(potential, facts.elements, sorted(facts.levels), "the training data")
-    _check_domain(
-        potential, sorted({int(z) for s in valid for z in s.atomic_numbers}), sorted({str(s.level) for s in valid}), "the validation data"
-    )
-    flat = sum(not s.pbc.all() for s in valid)
+    _check_domain(potential, valid.elements, sorted({str(kind.level) for kind in valid.kinds}), "the validation data")
+    flat = int(np.count_nonzero(valid.of_kind(lambda kind: not kind.periodic)))
     if flat and any("stress" in o.outputs for o in objectives.values()):
         raise RecipeError(f"stress is asked, but {flat} validation structures are not periodic in three directions")
     states = (("total_charge", facts.charged, "are charged"), ("spin_multiplicity", facts.open_shell, "are open-shell"))

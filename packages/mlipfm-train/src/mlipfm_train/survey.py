@@ -1,4 +1,4 @@
-"""`survey`: what the training data are, counted once before step 0."""
+"""`survey`: what the training data are, counted once before step 0. What a census tells is exact; what needs decoding is sampled in large sets."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from mlipfm_data.census import Census
 from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import AtomicReferences, fit_references
 
-#: Larger sets are surveyed on a random sample of this size.
+#: Of larger sets a random sample of this size is decoded, for reference energies and the size of forces.
 SAMPLE = 50_000
+#: At least so many with each element, of each level and each set of labels, are decoded, or all if there are fewer.
+RARE = 20
 
 
 @dataclass
 class Survey:
-    """Counts over `n` of `total` structures.
+    """Counts over all `n` structures; references and sizes of forces are of `sampled` of them.
 
     Attributes:
         levels, labels, licences: structures by level, by label key, by licence ("" where none is stated).
@@ -30,7 +33,7 @@ class Survey:
     """
 
     n: int
-    total: int
+    sampled: int
     levels: Counter[str]
     labels: Counter[str]
     licences: Counter[str]
@@ -51,41 +54,65 @@ class Survey:
         return cls(0, 0, Counter(), Counter(), Counter(), (), 0, 0, 0, 0, 0, 0, 0.0, 0.0)
 
 
-def survey(frames: Sequence[Structure], seed: int) -> Survey:
-    """Count labels, levels and elements, and fit atomic reference energies per level.
+def survey(frames: Sequence[Structure], census: Census, seed: int) -> Survey:
+    """Count labels, levels, elements and states, and fit atomic reference energies per level.
+
+    Args:
+        census: of `frames`.
 
     Raises:
         LevelError: if a structure states no level of theory.
     """
-    picks = (
-        range(len(frames)) if len(frames) <= SAMPLE else np.sort(stream(seed, "survey").choice(len(frames), SAMPLE, replace=False)).tolist()
-    )
-    seen = [frames[k] for k in picks]
-    for s in seen:
-        if s.level is None:
-            place = f"structure {s.provenance.index} of {s.provenance.source}"
-            raise LevelError("states no level of theory", where=place, mend="set `level` when the data are imported")
+    _refuse_no_level(frames, census)
+    seen = [frames[k] for k in _picks(census, seed)]
     forces = [s.labels["forces"] for s in seen if "forces" in s.labels]
     components = np.concatenate([f.ravel() for f in forces]) if forces else np.zeros(0)
-    levels = Counter(str(s.level) for s in seen)
     energetic = [s for s in seen if "energy" in s.labels]
     return Survey(
-        n=len(seen),
-        total=len(frames),
-        levels=levels,
-        labels=Counter(key for s in seen for key in s.labels),
-        licences=Counter(s.provenance.licence or "" for s in seen),
-        elements=tuple(sorted({int(z) for s in seen for z in s.atomic_numbers})),
-        atoms=sum(len(s) for s in seen),
-        charge_stated=sum(s.total_charge is not None for s in seen),
-        charged=sum(bool(s.total_charge) for s in seen),
-        multiplicity_stated=sum(s.spin_multiplicity is not None for s in seen),
-        open_shell=sum((s.spin_multiplicity or 1) > 1 for s in seen),
-        periodic=sum(bool(s.pbc.all()) for s in seen),
+        n=len(census),
+        sampled=len(seen),
+        levels=census.count(lambda kind: [str(kind.level)]),
+        labels=census.count(lambda kind: kind.labels),
+        licences=census.count(lambda kind: [kind.licence or ""]),
+        elements=census.elements,
+        atoms=len(census.atomic_numbers),
+        charge_stated=int(np.count_nonzero(census.charge_stated)),
+        charged=int(np.count_nonzero(census.total_charge)),
+        multiplicity_stated=int(np.count_nonzero(census.spin_multiplicity)),
+        open_shell=int(np.count_nonzero(census.spin_multiplicity > 1)),
+        periodic=int(np.count_nonzero(census.of_kind(lambda kind: kind.periodic))),
         rms_force=float(np.sqrt(np.mean(components**2))) if len(components) else 0.0,
         mean_force=float(np.mean(np.abs(components))) if len(components) else 0.0,
         references=fit_references(energetic) if energetic else {},
     )
+
+
+def _refuse_no_level(frames: Sequence[Structure], census: Census) -> None:
+    lacking = np.flatnonzero(census.of_kind(lambda kind: kind.level is None))
+    if len(lacking):
+        origin = frames[int(lacking[0])].provenance
+        place = f"structure {origin.index} of {origin.source}"
+        raise LevelError("states no level of theory", where=place, mend="set `level` when the data are imported")
+
+
+def _picks(census: Census, seed: int) -> list[int]:
+    """Places of the structures to decode: all, or a random sample in which no element of a level is missing."""
+    n = len(census)
+    if n <= SAMPLE:
+        return list(range(n))
+    rng = stream(seed, "survey")
+    chosen = np.zeros(n, dtype=bool)
+    chosen[rng.choice(n, SAMPLE, replace=False)] = True
+    groups: dict[object, int] = {}
+    group_of = np.array([groups.setdefault((kind.level, kind.labels), len(groups)) for kind in census.kinds])[census.kind]
+    for z in census.elements:
+        having = census.having(z)
+        for group in range(len(groups)):
+            members = having[group_of[having] == group]
+            lacking = min(RARE, len(members)) - np.count_nonzero(chosen[members])
+            if lacking > 0:
+                chosen[rng.choice(members[~chosen[members]], lacking, replace=False)] = True
+    return [int(k) for k in np.flatnonzero(chosen)]
 
 
 def mean_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, sample: int = 200) -> float:

@@ -6,7 +6,7 @@ A record that an earlier run left of the same model and data is used again; it i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.result_records import Record, read_record, write_record
 
 if TYPE_CHECKING:
-    from mlipfm_eval.check import Outcome
     from mlipfm_eval.evaluation import LabelledSet
 
 #: Predicted energies [structures] eV and forces [atoms, 3] eV/Å of each structure.
@@ -52,34 +51,19 @@ def evaluate_one(model: str, inside: Sequence[Path], outside: Sequence[Path], pa
 
 
 def check_one(model: str, path: Path) -> Record:
-    """Check that a model is fit to drive dynamics; its record goes to `path`. Runs in a worker."""
+    """Check that a model is fit to drive dynamics, whether it promises conservative forces or not; its record goes to `path`. Runs in a worker."""
     import torch
-    from mlipfm_eval.check import check_model, check_record
+    from mlipfm_eval.check import check_model, check_record, held_to
     from mlipfm_eval.opening import opened
 
     torch.set_num_threads(1)
     with opened(model) as subject:
         record = _earlier(path, subject.identity, [])
         if record is None:
-            record = check_record(subject, held_to_conservation(check_model(subject.model)))
+            record = check_record(subject, held_to(check_model(subject.model), "conservative"), ["conservative"])
             path.parent.mkdir(exist_ok=True)
             write_record(path, record)
     return record
-
-
-def held_to_conservation(outcomes: list[Outcome]) -> list[Outcome]:
-    """What a model that does not promise conservative forces was measured at, judged all the same: here every model is to drive dynamics."""
-    from mlipfm_eval.check_rules import BEHAVIOURS
-
-    rules = {item.name for item in BEHAVIOURS if item.needs == "conservative"}
-    return [_judged(o) if o.status == "measured" and o.rule in rules else o for o in outcomes]
-
-
-def _judged(o: Outcome) -> Outcome:
-    if o.value is None or o.limit is None:
-        return o
-    remark = f"{o.remark}; " * bool(o.remark) + "not promised by direct forces, needed by dynamics"
-    return replace(o, status="held" if o.value <= o.limit else "broken", remark=remark)
 
 
 def _earlier(path: Path, model: str, sets: Sequence[LabelledSet]) -> Record | None:

@@ -1,0 +1,73 @@
+"""What a model comes from: the data it was trained on, the models whose weights it started from, and the licences of all of them.
+
+It stands in `extra` of the manifest. Nothing that is unknown gets lost on the way: data and ancestors that state no licence give the licence "", by
+which a registry refuses to promote the model and every model that starts from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mlipfm_data.census import Census
+from mlipfm_data.store import Store
+from mlipfm_interfaces.files import sha256
+from mlipfm_interfaces.licences import ancestors_of, is_known
+
+from .frames import Frames
+
+
+def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Entries for `extra`.
+
+    Args:
+        census: of `train`. origin: manifest of the model whose weights are the start; {} if nothing is known of them, None for random weights.
+
+    Returns:
+        `licences`: of data and ancestors, each once, "" for what states none. `data`: of each store its `name`, the SHA-256 of its `manifest`, the
+        number of `structures`, their `licences` and `sources`. `ancestors`: models that it starts from, nearest first, see `ancestors_of`.
+    """
+    set_of = train.set_of
+    data = [_store(store, census, np.flatnonzero(set_of == k)) for k, store in enumerate(train.stores)]
+    ancestors = [] if origin is None else _lineage(origin)
+    own = [licence for entry in data for licence in entry["licences"]] or [""]  # a Source that makes its data states nothing
+    return {
+        "licences": sorted({*own, *(licence for entry in ancestors for licence in entry["licences"])}),
+        "data": data,
+        "ancestors": ancestors,
+    }
+
+
+def describe(sources: Mapping[str, Any]) -> Iterator[str]:
+    """What preflight says of ancestors and of licences that are not known."""
+    for entry in sources["ancestors"]:
+        name = f"the model {entry['digest'][:12]}" if entry["digest"] else "a potential without a checkpoint"
+        yield f"starts from {name}, licences of its data: {_listed(entry['licences'])}"
+    unknown = [licence for licence in sources["licences"] if not is_known(licence)]
+    if unknown:
+        yield f"licences that are not known: {_listed(unknown)}; a registry will promote neither this model nor one that starts from it"
+
+
+def _listed(licences: Sequence[str]) -> str:
+    return ", ".join(licence or "not stated" for licence in licences)
+
+
+def _store(store: Store, census: Census, rows: np.ndarray) -> dict[str, Any]:
+    """What structures of a store were used: `rows` of the census."""
+    kinds = [census.kinds[k] for k in np.unique(census.kind[rows]).tolist()]
+    return {
+        "name": store.name,
+        "manifest": sha256(store.path / "manifest.json"),
+        "structures": len(rows),
+        "licences": sorted({kind.licence or "" for kind in kinds}),
+        "sources": sorted({source for kind in kinds for source in kind.sources}),
+    }
+
+
+def _lineage(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A model and those that it starts from, nearest first."""
+    found = manifest.get("extra")
+    extra = found if isinstance(found, Mapping) else {}
+    first = {"digest": manifest.get("digest"), "licences": extra.get("licences"), "data": extra.get("data", [])}
+    return ancestors_of({"ancestors": [first, *ancestors_of(extra)]})

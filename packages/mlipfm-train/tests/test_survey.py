@@ -1,0 +1,105 @@
+"""The survey: exact for what a census tells, and no element of a level without references however rare it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mlipfm_interfaces.errors import LevelError, RecipeError
+from mlipfm_interfaces.structure import Structure
+from mlipfm_train import survey as surveys
+from mlipfm_train.frames import Frames
+from mlipfm_train.open_run import open_run
+from mlipfm_train.recipe import make_recipe
+from mlipfm_train.survey import survey
+
+
+@pytest.fixture
+def rare(tmp_path, write_store, morse_structures):
+    """120 molecules, of which three at the end are different: an ion with helium, and two of another level, one of them a triplet."""
+    common = morse_structures(117, 0)
+    ion = Structure([2, 1], [[0, 0, 0], [0, 0, 0.8]], total_charge=1, spin_multiplicity=1, level="morse", labels={"energy": -3.0})
+    others = morse_structures(2, 7, level="other")
+    return write_store(tmp_path / "rare", [*common, ion, others[0].replace(total_charge=0, spin_multiplicity=3), others[1]])
+
+
+def test_counts_are_of_all_structures_however_few_are_decoded(rare, monkeypatch):
+    frames = Frames([rare])
+    whole = survey(frames, frames.census(), seed=0)
+    monkeypatch.setattr(surveys, "SAMPLE", 10)
+    monkeypatch.setattr(surveys, "RARE", 2)
+    found = survey(frames, frames.census(), seed=0)
+    assert (whole.n, whole.sampled, found.n) == (120, 120, 120)
+    assert 10 < found.sampled < 30
+    for name in (
+        "levels",
+        "labels",
+        "licences",
+        "elements",
+        "atoms",
+        "charge_stated",
+        "charged",
+        "multiplicity_stated",
+        "open_shell",
+        "periodic",
+    ):
+        assert getattr(found, name) == getattr(whole, name), name
+    assert (found.levels, found.elements) == ({"morse": 118, "other": 2}, (1, 2, 6, 8))
+    assert (found.charge_stated, found.charged, found.multiplicity_stated, found.open_shell) == (2, 1, 2, 1)
+    assert found.licences == {"CC0-1.0": 119, "": 1}
+
+
+def test_rare_elements_and_levels_are_decoded_and_have_references(rare, monkeypatch):
+    frames = Frames([rare])
+    monkeypatch.setattr(surveys, "SAMPLE", 5)
+    for seed in range(5):
+        references = survey(frames, frames.census(), seed).references
+        assert set(references) == {"morse", "other"}
+        assert set(references["morse"].energies) == {1, 2, 6, 8}
+
+
+def test_the_survey_of_one_level_does_not_count_the_others(rare):
+    frames = Frames([rare], ["other"])
+    found = survey(frames, frames.census(), seed=0)
+    assert (found.n, found.levels, found.elements, found.open_shell) == (2, {"other": 2}, (1, 6, 8), 1)
+
+
+def test_a_structure_without_a_level_is_found_wherever_it_is(tmp_path, write_store, morse_structures, monkeypatch):
+    monkeypatch.setattr(surveys, "SAMPLE", 5)
+    structures = morse_structures(30, 0)
+    frames = Frames([write_store(tmp_path / "s", [*structures[:-1], structures[-1].replace(level=None)])])
+    with pytest.raises(LevelError, match="structure 29 of morse: states no level of theory"):
+        survey(frames, frames.census(), seed=0)
+
+
+def test_a_model_trained_on_a_large_set_knows_its_rarest_element(rare, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(surveys, "SAMPLE", 5)
+    document = {**tiny, "data": {**tiny["data"], "train": [str(rare)]}}
+    lines: list[str] = []
+    with open_run(make_recipe(document), tmp_path / "run", say=lines.append) as run:
+        assert run.exported.spec.elements == (1, 2, 6, 8)
+        assert run.exported.spec.levels == ("morse", "other")
+    text = "\n".join(lines)
+    assert "120 structures, 4.0 atoms on average, elements H He C O" in text
+    assert "reference energies and the size of forces are those of" in text
+    assert "1 of 120 structures are charged, which this potential does not see" in text
+
+
+def test_validation_structures_that_are_trained_on_are_counted_and_told(tiny, tmp_path, morse_structures, write_store):
+    mixed = [*morse_structures(24, 0)[:2], *morse_structures(6, 1), *(s.replace(level="other") for s in morse_structures(24, 0)[2:4])]
+    store, train = write_store(tmp_path / "mixed", mixed), write_store(tmp_path / "more", morse_structures(2, 9, level="other"))
+    data = {**tiny["data"], "train": [*tiny["data"]["train"], str(train)], "valid": [str(store)]}
+    lines: list[str] = []
+    with open_run(make_recipe({**tiny, "data": data}), tmp_path / "run", say=lines.append):
+        pass
+    (line,) = [line for line in lines if line.startswith("warning")]
+    assert "2 of 10 validation structures are training structures (same geometry and level)" in line
+    assert "`mlipfm data split" in line
+
+
+def test_validation_on_nothing_but_training_structures_is_refused(tiny, tmp_path, morse_structures, write_store):
+    store = write_store(tmp_path / "part", morse_structures(24, 0)[3:9])
+    recipe = make_recipe({**tiny, "data": {**tiny["data"], "valid": [str(store)]}})
+    words = r"data\.valid: every validation structure is a training structure \(6 of 6, same geometry and level\).*`mlipfm data split"
+    with pytest.raises(RecipeError, match=words), open_run(recipe, tmp_path / "run"):
+        pass
+    assert np.all([not (tmp_path / "run" / name).exists() for name in ("recipe.yaml", "initial.safetensors")])
