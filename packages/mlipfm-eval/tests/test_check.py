@@ -196,9 +196,9 @@ def test_command_exits_with_one_names_the_rules_and_writes_the_record(tmp_path):
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory):
-    """Checkpoint of an untrained model with direct forces."""
+    """Checkpoint of an untrained model with direct forces, and a cutoff so short that no atom of the water crystal sees an image."""
     path = tmp_path_factory.mktemp("direct") / "direct.safetensors"
-    options = {"forces": "direct", "seed": 0, "backbone": {"channels": 8, "layers": 1}}
+    options = {"forces": "direct", "seed": 0, "backbone": {"channels": 8, "layers": 1, "cutoff": 3.0}}
     save_potential(path, build("painn", {"elements": ["H", "C", "O"], "levels": ["any"], "dtype": "float64", **options}))
     return path
 

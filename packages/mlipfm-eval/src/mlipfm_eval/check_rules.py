@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.metrics import rotation_error
+from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import STENCIL, moved, strained
 from mlipfm_interfaces.testing.rules import deviation
@@ -283,12 +284,21 @@ def _stale(subject: Subject) -> Measured:
     if subject.crystal is not None:
         c = subject.crystal
         old += subject.ask([c])
-        questions.append(("another cell", moved(c, c.positions, c.cell * 1.01)))
+        questions.append(("another cell", _tighter(c)))
     stale = [what for (what, q), before in zip(questions, old, strict=True) if _same(subject.ask([q])[0], before)]
     (again,) = subject.ask([s])
     if deviation(again["forces"], here["forces"]) / relative(here["forces"]) > subject.limits.symmetry:
         stale.append("the same question, asked again, has another answer")
     return Measured(float(len(stale)), 0.0, "answers", "; ".join(stale))
+
+
+def _tighter(crystal: Structure) -> Structure:
+    """The atoms where they are in a smaller cell, so that some are within 2.5 Å of an image: a model of any cutoff must notice."""
+    for scale in (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6):
+        tighter = moved(crystal, crystal.positions, crystal.cell * scale)
+        if neighbor_pairs(tighter, 2.5)[2].any():
+            break
+    return tighter
 
 
 def _same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
