@@ -29,6 +29,15 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     everything = names.add_parser("all", parents=[measured], help="one after the other", allow_abbrev=False)
     everything.add_argument("--json-folder", type=Path, metavar="FOLDER", help="append to NAME.json in this folder")
+    learning = names.add_parser("3bpa", help="train every backbone on 3BPA, beside mace-torch (hours; resumes)", allow_abbrev=False)
+    actions = learning.add_subparsers(dest="action", required=True)
+    training = actions.add_parser("run", help="train and test, in the cache folder", allow_abbrev=False)
+    training.add_argument("folder", type=Path, help="with train_300K.xyz and test_300K_nequip.npz")
+    training.add_argument("names", nargs="*", metavar="NAME", help="a backbone, or `mace-torch 0.3.16` (default: all)")
+    actions.add_parser("one").add_argument("one", metavar="NAME")
+    told = actions.add_parser("figures", help="what is complete", allow_abbrev=False)
+    told.add_argument("--json", type=Path, metavar="FILE", help="write the figures in place of those that are there")
+    told.add_argument("--svg", type=Path, metavar="FILE", help="draw the learning curves")
     table = names.add_parser("table", help="Markdown from result files", allow_abbrev=False)
     table.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     return made
@@ -48,6 +57,8 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.name == "all":
         return _all(options)
+    if options.name == "3bpa":
+        return _learning(options)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when the libraries are loaded
         os.environ[variable] = str(options.threads)
     from bench.figures import append, line
@@ -71,6 +82,37 @@ def _measure(name: str, threads: int, quick: bool) -> "Iterator[Figure]":
     else:
         from bench.training import measure
     return measure(threads, quick)
+
+
+def _learning(options: argparse.Namespace) -> int:
+    from bench import learning
+
+    if options.action == "figures":
+        return _learned(options)
+    names = [options.one] if options.action == "one" else options.names
+    if unknown := [name for name in names if name not in learning.NAMES]:
+        print(f"bench: unknown: {', '.join(unknown)}; known: {', '.join(learning.NAMES)}", file=sys.stderr)
+        return 2
+    if options.action == "run":
+        return learning.run(options.folder, names)
+    learning.one(options.one)
+    return 0
+
+
+def _learned(options: argparse.Namespace) -> int:
+    from bench.figures import append, line
+    from bench.learning_figures import drawn, figures
+
+    found = list(figures())
+    if options.json:
+        options.json.unlink(missing_ok=True)
+    for figure in found:
+        print(line(figure))
+        if options.json:
+            append(options.json, figure)
+    if options.svg:
+        options.svg.write_text(drawn(), encoding="utf-8")
+    return 0
 
 
 def _all(options: argparse.Namespace) -> int:
