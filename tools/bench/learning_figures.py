@@ -55,6 +55,7 @@ def drawn() -> str:
     svg = chart(lines, x, y, kind="line", title="3BPA at 300 K: force error against training time")
     names = "".join(f'<text x="{WIDTH + 8}" y="{24 + 17 * k}" fill="{COLOURS[k]}">{name}</text>' for k, name in enumerate(found))
     variables = "".join(f"--c{k}:{colour};" for k, colour in enumerate(COLOURS))
-    style = f"<style>svg{{{variables}--muted:#555;font:12px sans-serif;background:#fff}}</style>"
+    lines_of_axes = "path.grid{stroke:#ddd}path.axis{stroke:#888}"
+    style = f"<style>svg{{{variables}font:12px sans-serif;background:#fff}}{lines_of_axes}</style>"
     inside = svg.partition(">")[2].removesuffix("</svg>")
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 140} {HEIGHT}">{style}{inside}{names}</svg>\n'
