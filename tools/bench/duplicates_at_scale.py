@@ -3,7 +3,8 @@
 python duplicates_at_scale.py FOLDER [--count 100000] [--workers 2]
 
 FOLDER is searched for files that a reader knows. Where they hold fewer structures than asked, frames of them with every atom displaced by about
-0.1 Å fill up: other geometries of the same systems, the hard case. 5 % of all are disguised copies (see `curation.planting`).
+0.1 Å fill up: other geometries of the same systems, the hard case. 5 % of all are disguised copies, 1 % copies that are strained or have an atom
+displaced and must not be found (see `curation.planting`).
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +20,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from mlipfm_data import Store, StoreWriter, read
 from mlipfm_data.curation.duplicates import find_duplicates
-from mlipfm_data.curation.planting import KINDS, disguise, possible
+from mlipfm_data.curation.matching import TOLERANCE, match
+from mlipfm_data.curation.planting import KINDS, NEAR_MISSES, disguise, possible
 from mlipfm_data.curation.pool import processes
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
 
-PER_FILE, PLANTED = 3000, 0.05
+PER_FILE, PLANTED, NEARLY = 3000, 0.05, 0.01
 
 
 def real(folder: Path) -> Iterator[Structure]:
@@ -51,28 +53,31 @@ def used() -> float:
 
 
 def measure(folder: Path, count: int, workers: int, seed: int = 0) -> dict[str, object]:
-    """Seconds and recall, as a record of figures."""
+    """Seconds, recall and false positives, as a record of figures."""
     rng = np.random.default_rng(seed)
-    copies = int(PLANTED * count)
-    base = list(islice(real(folder), count - copies))
+    copies, misses = int(PLANTED * count), int(NEARLY * count)
+    kept = count - copies - misses
+    base = list(islice(real(folder), kept))
+    planted: list[tuple[int, str]] = []  # original and disguise of each
     with TemporaryDirectory() as scratch:
-        origin, kinds, atoms = [], Counter[str](), 0
         with StoreWriter(Path(scratch) / "store", name="scale") as writer:
-            for s in filled(base, count - copies, rng):
+            for s in filled(base, kept, rng):
                 writer.add(s)
-            for k in rng.choice(len(base), copies).tolist():
-                kind = str(rng.choice(possible(base[k], list(KINDS))))
-                writer.add(disguise(base[k], kind, rng))
-                origin.append((k, kind))
+            for number, kinds in ((copies, list(KINDS)), (misses, list(NEAR_MISSES))):
+                for k in rng.choice([k for k in range(len(base)) if possible(base[k], kinds)], number).tolist():
+                    kind = str(rng.choice(possible(base[k], kinds)))
+                    writer.add(disguise(base[k], kind, rng))
+                    planted.append((k, kind))
         begin, before = time.perf_counter(), used()
         with Store(Path(scratch) / "store") as store, processes(workers) as executor:
             atoms = int(store.natoms.sum())
             report = find_duplicates(store, executor=executor)
         seconds, work = time.perf_counter() - begin, used() - before
-    cluster = {k: n for n, members in enumerate(report.clusters) for k in members}
-    found = [cluster.get(count - copies + q, -1) == cluster.get(k) for q, (k, _) in enumerate(origin)]
-    for (_, kind), hit in zip(origin, found, strict=True):
-        kinds[kind if hit else f"{kind} MISSED"] += 1
+    cluster = {k: members for members in report.clusters for k in members}
+    found = [_with_its_original(cluster.get(kept + q, ()), base, k) for q, (k, _) in enumerate(planted[:copies])]
+    direct = {(p.first, p.second) for p in report.duplicates}
+    wrong = sum((k, kept + copies + q) in direct for q, (k, _) in enumerate(planted[copies:]))
+    outcome = Counter(kind if hit else f"{kind} MISSED" for (_, kind), hit in zip(planted[:copies], found, strict=True))
     return {
         "structures": count,
         "of real files": len(base),
@@ -81,13 +86,22 @@ def measure(folder: Path, count: int, workers: int, seed: int = 0) -> dict[str, 
         "cpu seconds": round(work, 1),
         "planted": copies,
         "recall": float(np.mean(found)),
-        "kinds": dict(kinds),
+        "kinds": dict(sorted(outcome.items())),
+        "near misses": misses,
+        "false positives": wrong,
         "duplicates": len(report.duplicates),
         "candidates": report.found.candidates,
         "not superimposed": report.found.crowded,
         "within": report.within(),
         "not compared": dict(report.unfit),
     }
+
+
+def _with_its_original(members: Sequence[int], base: Sequence[Structure], original: int) -> bool:
+    """Whether a cluster holds the original, or a frame that is the same as it: files repeat frames, and one then stands for all."""
+    if original in members:
+        return True
+    return any(match(base[k], base[original], 2 * TOLERANCE) is not None for k in members if k < len(base))
 
 
 if __name__ == "__main__":

@@ -24,13 +24,15 @@ from .rigid import OUTLIER, Floats, Match, Undecided, judged, kabsch, rotations
 #: Relative deviation of lengths and angles of lattices that are called equal.
 STRAIN = 2e-3
 #: Å, neighbourhoods compared; grown up to `FARTHEST` until they span space.
-REACH, FARTHEST = 5.0, 20.0
+REACH, FARTHEST = 5.0, 60.0
 #: Å, how far an atom may be from its partner before the motion is refined.
 LOOSE = 0.4
 #: Neighbours of each element whose distances are compared before any motion is tried.
 NEAREST = 14
-#: Triples of one atom, and atoms, that are tried at most.
-MOST, MOST_ATOMS = 4000, 200
+#: Pairs of atoms compared for one atom's triples (a second of work), and atoms, that are tried at most.
+MOST, MOST_ATOMS = 100_000_000, 200
+#: Motions of the neighbourhood that are tried on the whole cell at most.
+MOST_MOTIONS = 500
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,25 @@ class _Surroundings:
         """Vectors to the neighbours of an atom, itself first, and their atomic numbers without its own (0)."""
         part = slice(self.first[atom], self.first[atom + 1])
         return np.vstack([np.zeros((1, 3)), self.vectors[part]]), np.concatenate([[0], self.numbers[part]])
+
+
+class _Tried:
+    """What was tried on one pair of structures: rotations and whether they strain the lattice, and the number of motions."""
+
+    def __init__(self) -> None:
+        self._strained: dict[bytes, bool] = {}
+        self._motions = 0
+
+    def strained(self, rotation: Floats, vectors: Floats, lb: Floats) -> bool:
+        name = np.round(rotation * 50).astype(np.int8).tobytes()
+        if name not in self._strained:
+            self._strained[name] = _strain(vectors @ rotation, lb) > STRAIN
+        return self._strained[name]
+
+    def count(self) -> None:
+        self._motions += 1
+        if self._motions > MOST_MOTIONS:
+            raise Undecided
 
 
 def match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | None:
@@ -76,10 +97,10 @@ def match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | None
     if np.where(fits, off, np.inf).min(axis=1).mean() > 12 * tolerance**2:
         return None
     anchor = int(fits.sum(axis=1).argmin())
+    tried = _Tried()
     for sign in (1.0, -1.0):
-        strained: dict[bytes, bool] = {}
         for other in np.flatnonzero(fits[anchor])[:MOST_ATOMS]:
-            found = _try(a, b, lb, anchor, int(other), near_a, near_b, reach, sign, tolerance, strained)
+            found = _try(a, b, lb, anchor, int(other), near_a, near_b, reach, sign, tolerance, tried)
             if found is not None:
                 return found
     if fits[anchor].sum() > MOST_ATOMS:
@@ -191,9 +212,9 @@ def _try(
     reach: float,
     sign: float,
     tolerance: float,
-    strained: dict[bytes, bool],
+    tried: _Tried,
 ) -> Match | None:
-    """The first motion that takes atom `anchor` of a to atom `other` of b and all else along. `strained` remembers rotations and their verdicts."""
+    """The first motion that takes atom `anchor` of a to atom `other` of b and all else along."""
     (va, na), (vb, nb) = near_a.of(anchor), near_b.of(other)
     p, q = _axes(va, na, reach - LOOSE)
     triples = _pairs(va[p], va[q], na[p], na[q], vb, nb, 2 * OUTLIER * tolerance)
@@ -211,13 +232,13 @@ def _try(
         if not good.any():
             continue
         rotation, residuals = kabsch(np.broadcast_to(va, turned.shape)[good], vb[partners[good]], sign)
-        # No atom may be off by more than OUTLIER times the tolerance, so neither may the neighbourhood.
-        close = np.einsum("tna,tna->t", residuals, residuals) <= len(va) * (OUTLIER * tolerance) ** 2
+        # Noise of the tolerance on each coordinate gives 3 tolerance^2 an atom at most; twice that leaves room for noise without bounds.
+        close = np.einsum("tna,tna->t", residuals, residuals) <= len(va) * 6 * tolerance**2
         for one in rotation[close]:
-            name = np.round(one * 50).astype(np.int8).tobytes()
-            if name not in strained:
-                strained[name] = _strain(a.cell[a.pbc] @ one, lb) > STRAIN
-            found = None if strained[name] else _whole(a, b, anchor, other, one, lb, sign, tolerance)
+            if tried.strained(one, a.cell[a.pbc], lb):
+                continue
+            tried.count()
+            found = _whole(a, b, anchor, other, one, lb, sign, tolerance)
             if found is not None:
                 return found
     return None
@@ -263,25 +284,24 @@ def _whole(
     x = x - np.round(x @ np.linalg.pinv(vectors)) @ vectors
     shift, inverse = b.positions[other], np.linalg.pinv(lb)
     unlike = np.where(a.atomic_numbers[:, None] == b.atomic_numbers[None, :], 0.0, 1e6)
+    before = np.full(len(a), -1)
     for _ in range(4):
         d = (x @ rotation + shift)[:, None] - b.positions[None]
         d -= np.round(d @ inverse) @ lb
         squares = np.einsum("ijk,ijk->ij", d, d) + unlike
         partners = squares.argmin(axis=1)
         off = d[np.arange(len(a)), partners]
-        if squares[np.arange(len(a)), partners].max() > (2 * LOOSE) ** 2:
+        if squares[np.arange(len(a)), partners].max() > (2 * LOOSE) ** 2 or np.array_equal(partners, before):
             return None
+        before = partners
         y = x @ rotation + shift - off
-        rotation_new, residuals = kabsch(x, y, sign)
+        better, residuals = kabsch(x, y, sign)
         found = judged(residuals, tolerance, sign < 0)
         if found is not None:
             return found if _all_met(partners, len(a), len(b)) else None
         if len(a) < 3 or np.linalg.svd(x - x.mean(axis=0), compute_uv=False)[1] < 0.5:
             return None
-        shift = (
-            shift - off.mean(axis=0) if np.allclose(rotation, rotation_new, atol=1e-4) else y.mean(axis=0) - x.mean(axis=0) @ rotation_new
-        )
-        rotation = rotation_new
+        rotation, shift = better, y.mean(axis=0) - x.mean(axis=0) @ better
     return None
 
 

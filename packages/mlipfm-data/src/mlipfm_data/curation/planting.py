@@ -35,7 +35,7 @@ def possible(structure: Structure, kinds: Sequence[str]) -> list[str]:
         "wrapped": periodic,
         "strained": periodic,
         "volume": periodic,
-        "displaced": len(structure) > 1,
+        "displaced": len(structure) > 3,  # of two or three atoms, a step across a bond is a turn of the whole
     }
     return [kind for kind in kinds if condition.get(kind, True)]
 
