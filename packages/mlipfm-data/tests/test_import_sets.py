@@ -1,6 +1,6 @@
 """`mlipfm data import-sets`: known sets of a folder, or of archives, into one store; resumed, counted, and safe against hostile archives.
 
-Also what an import says when a file comes again with other options, and what an export refuses.
+Also what the sets of a store share with each other, and what an import says when a file comes again with other options.
 """
 
 import io
@@ -57,7 +57,7 @@ def run(arguments: list[str], capsys) -> tuple[int, str, str]:
 def test_every_set_has_one_row_and_the_counts_add_up(sets, tmp_path, capsys):
     status, out, err = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
     assert (status, err) == (0, "")
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line and not line.startswith(" ")}
+    rows = {line.split()[0]: line.split()[1:] for line in out.partition("\n\n")[0].splitlines() if not line.startswith(" ")}
     assert rows["ice"][:4] == ["4", "2", "1", "1"]  # frames, stored, there, refused
     assert rows["steam"][:4] == ["2", "1", "0", "1"]
     assert "not imported: no structures" in out
@@ -87,6 +87,42 @@ def test_rows_as_json_and_only_some_sets(sets, tmp_path, capsys):
     assert status == 2
     assert "no known set named rain" in err
     assert "it holds ice, spectra, steam" in err
+
+
+def test_table_of_overlap_counts_what_two_sets_share_at_the_same_and_at_other_levels(sets, tmp_path, monkeypatch, capsys):
+    """Ice has a structure of steam at another level. Fog, which comes first, has one of ice, a moved copy of it, and a geometry of its own."""
+    monkeypatch.setitem(KNOWN, "fog", KnownSet("fog", (KnownFiles("*.xyz", "extxyz", "pbe"),), "MIT", "nobody"))
+    (sets / "fog").mkdir()
+    moved = water(-0.48).replace(" 0.0 ", " 7.0 ")
+    (sets / "fog" / "a.xyz").write_text(water(-0.48) + moved + water(-0.7))
+    status, out, err = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+    assert (status, err) == (0, "")
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in out.partition("overlap between sets")[2].splitlines()[1:] if "%" in line}
+    assert rows["ice", "fog"] == ["2", "1", "0", "1", "0", "100.0%"]  # the other of ice is within the noise of the first
+    assert rows["ice", "steam"] == ["2", "0", "1", "0", "1", "100.0%"]
+    assert "compared: equal coordinates among all 5 structures of 3 sets" in out
+    assert "among the 6 geometries of the 1 compositions that several sets have" in out
+
+
+def test_overlap_can_be_exact_or_left_out_and_both_are_said(sets, tmp_path, capsys):
+    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "exact"], capsys)
+    assert "not compared: moved, reordered or noisy copies (--overlap near)" in out
+    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none"], capsys)
+    assert "overlap between sets: not compared" in out
+    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none", "--json"], capsys)
+    assert json.loads(out)["overlap"] is None
+    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--json"], capsys)
+    both = {(one["first"], one["second"], one["of"], one["identical_other_level"]) for one in json.loads(out)["overlap"]["overlaps"]}
+    assert both == {("ice", "steam", 2, 1), ("steam", "ice", 1, 1)}
+
+
+def test_stores_of_earlier_versions_say_what_they_did_not_record(sets, tmp_path, capsys):
+    run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+    rows = json.loads((tmp_path / "store" / RECORD).read_text())
+    assert rows["ice"].pop("there") == []  # the frame that is there twice is its own
+    (tmp_path / "store" / RECORD).write_text(json.dumps(rows))
+    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+    assert "not counted: which sets had brought the 1 structures of ice that were there already" in out
 
 
 def test_import_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
@@ -207,6 +243,47 @@ def test_same_file_with_other_options_is_refused_and_names_them(tmp_path, capsys
     assert "0 stored + 2 already there" in out
 
 
+def test_a_longer_file_with_other_options_warns_of_what_is_kept_and_what_is_doubled(tmp_path, capsys):
+    """Another file by its content: its old frames keep their groups, or are stored again at another level. Nothing of it is silent."""
+    path, base = tmp_path / "a.xyz", ["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "store"]
+    tagged = [water(z).replace("pbc=", "run=hot pbc=") for z in (-0.47, -0.48, -0.49, -0.5)]
+    path.write_text("".join(tagged[:2]))
+    assert "warning" not in run([*base, "--level", "pbe"], capsys)[1]
+    path.write_text("".join(tagged[:3]))
+    _, out, _ = run([*base, "--level", "pbe", "--group-key", "run"], capsys)
+    assert "1 stored + 2 already there" in out
+    assert "warning: 2 frames are there already with another group (first: None, now 'hot'); the store keeps what it has" in out
+    path.write_text("".join(tagged))
+    _, out, _ = run([*base, "--level", "scan"], capsys)
+    assert "4 stored + 0 already there" in out
+    assert "warning: 3 frames were there at level pbe and are now stored at scan too" in out
+
+
+def test_frames_that_come_again_with_other_values_or_more_labels_are_warned_of(tmp_path):
+    (tmp_path / "a.xyz").write_text(water(-0.47) + water(-0.48))
+    import_file(tmp_path / "a.xyz", tmp_path / "store", level="pbe")
+    forces = water(-0.48).replace("pos:R:3", "pos:R:3:forces:R:3").replace("0.119262\n", "0.119262 0 0 1\n")
+    forces = forces.replace("-0.477047\n", "-0.477047 0 0 -0.5\n").replace("-0.480000\n", "-0.480000 0 0 -0.5\n")
+    (tmp_path / "b.xyz").write_text(water(-0.47, -15.0) + forces)
+    report = import_file(tmp_path / "b.xyz", tmp_path / "store", level="pbe")
+    assert report.duplicates == 2
+    assert report.differences.kept == {"energy": 1, "forces": 1}
+    assert report.differences.first["energy"] == (-14.25, -15.0)
+    assert "another energy (first: -14.25, now -15.0)" in "\n".join(report.lines())
+    assert not import_file(tmp_path / "a.xyz", tmp_path / "store", level="pbe").differences.kept
+
+
+def test_frames_rounded_by_float32_are_the_same_frames(tmp_path):
+    from mlipfm_data.importing import Importer
+
+    (tmp_path / "a.xyz").write_text(water(-0.47, -14.123456789))
+    with Importer(tmp_path / "store", single=True) as importer:
+        importer.add(tmp_path / "a.xyz", level="pbe")
+    with Importer(tmp_path / "store", single=True) as importer:
+        report = importer.add(tmp_path / "a.xyz", level="pbe")
+    assert (report.duplicates, report.differences.lines()) == (1, [])
+
+
 def test_labels_without_a_level_are_warned_of(tmp_path, capsys):
     (tmp_path / "a.xyz").write_text(water(-0.47))
     _, out, _ = run(["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "store"], capsys)
@@ -222,19 +299,6 @@ def test_labels_that_one_file_lacks_are_no_contradiction(tmp_path):
     (tmp_path / "a.xyz").write_text(text + water(-0.47) + water(-0.47, -15.0))
     report = import_file(tmp_path / "a.xyz", tmp_path / "store", level="pbe")
     assert (report.stored, report.duplicates, report.refused.total()) == (1, 1, 1)
-
-
-def test_export_refuses_other_formats_and_files_that_are_there(tmp_path, capsys):
-    (tmp_path / "a.xyz").write_text(water(-0.47))
-    import_file(tmp_path / "a.xyz", tmp_path / "store", level="pbe")
-    status, _, err = run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.db"], capsys)
-    assert status == 2
-    assert "written as extended XYZ, not as .db" in err
-    assert run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz"], capsys)[0] == 0
-    status, _, err = run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz"], capsys)
-    assert status == 2
-    assert "--force" in err
-    assert run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz", "--force"], capsys)[0] == 0
 
 
 def test_options_of_readers_come_from_the_command_line(tmp_path, capsys):

@@ -9,6 +9,7 @@ import typer
 
 from .catalogue.commands import add_to as add_catalogue
 from .curation.commands import add_to as add_curation
+from .exporting.command import export
 from .import_sets_command import import_sets
 from .label_command import label
 from .rearrange_command import filter_, merge
@@ -29,6 +30,7 @@ app.command()(label)
 app.command()(merge)
 app.command("filter")(filter_)
 app.command()(import_sets)
+app.command()(export)
 app.command()(trust)
 add_curation(app)
 add_catalogue(app)
@@ -69,7 +71,18 @@ def import_(
     sampling: str = typer.Option(None, help="How the geometries were made."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
 ) -> None:
-    """Import files into a store. Prints which key was read as what; exits 2 if frames were refused, which are listed in OUT.refused.jsonl."""
+    """Import files into a store. Prints which key was read as what; exits 2 if frames were refused, which are listed in OUT.refused.jsonl.
+
+    Frames that are there already are kept as they are; where they differ, or where a geometry is there at another level, a warning says so.
+
+    Examples:
+
+        mlipfm data import set.xyz md.traj --out store --level wb97m-d3bj/def2-tzvppd --group-key molecule
+
+        mlipfm data import systems.deepmd --out store --level pbe
+
+        mlipfm data import ani.h5 --out store --reader hdf5 --option group=ani
+    """
     from mlipfm_interfaces.errors import MlipfmError
 
     from .importing import Importer
@@ -158,26 +171,3 @@ def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None
         for fault in faults[1:]:
             typer.echo(str(fault))
         raise faults[0]
-
-
-@app.command()
-def export(
-    store: Path = typer.Argument(..., help="Folder of a store."),
-    out: Path = typer.Option(..., "--out", "-o", help="File to write: .xyz or .extxyz."),
-    force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
-) -> None:
-    """Write a store as extended XYZ, exactly: importing it again gives equal structures."""
-    from mlipfm_interfaces.errors import UnwritableFileError
-
-    from .importing import shown
-    from .readers.extxyz_writer import export_extxyz
-    from .store import Store
-
-    if out.suffix not in (".xyz", ".extxyz"):
-        raise UnwritableFileError(f"a store is written as extended XYZ, not as {out.suffix or 'a file without suffix'}", where=str(out),
-                                  mend="name it .xyz or .extxyz")  # fmt: skip
-    if out.exists() and not force:
-        raise UnwritableFileError("the file is there already", where=str(out), mend="choose another name, or --force")
-    with Store(store) as opened:
-        count = export_extxyz(shown(iter(opened), out.name), out)
-    typer.echo(f"{out}: {count} structures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,17 +10,40 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from .curation.overlaps import OverlapReport
     from .known_sets.importing_sets import SetRow
+
+
+class Compared(enum.StrEnum):
+    """How the sets of a store are compared with each other."""
+
+    near = "near"
+    exact = "exact"
+    none = "none"
 
 
 def import_sets(
     folder: Path = typer.Argument(..., help="Folder of unpacked sets, or of their .tar.xz archives."),
     store: Path = typer.Argument(..., help="Folder of the store, new or old."),
     only: list[str] = typer.Option([], "--only", help="Name of a set; may be given several times. [default: all that are known]"),
-    jobs: int = typer.Option(1, "--jobs", min=1, help="Processes that read."),
-    as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
+    jobs: int = typer.Option(1, "--jobs", min=1, help="Processes that read and compare."),
+    overlap: Compared = typer.Option(
+        Compared.near, help="Compare the sets with each other: near geometries too, exact coordinates only, or not at all."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the rows and the overlap as JSON."),
 ) -> None:
-    """Import every known data set of a folder into one store. Run it again to resume; sets without a reader are named with the reason."""
+    """Import every known data set of a folder into one store. Run it again to resume; sets without a reader are named with the reason.
+
+    Then prints what the store holds (coverage), likely faults of its labels, and which sets share geometries with each other (leakage).
+
+    Examples:
+
+        mlipfm data import-sets sets store --jobs 2
+
+        mlipfm data import-sets sets store --only md17 --only ethanol_ccsdt
+
+        mlipfm data import-sets sets store --overlap exact
+    """
     import json
     from dataclasses import asdict
 
@@ -28,17 +52,32 @@ def import_sets(
     if not as_json:
         typer.echo(_HEAD)
     rows = run(folder, store, only=only, workers=jobs, done=None if as_json else _show)
+    imported = any(row.imported for row in rows)
     if as_json:
-        typer.echo(json.dumps({"store": str(store), "sets": [asdict(row) for row in rows]}, indent=1))
+        report = overlaps(store, overlap, jobs) if imported and overlap != Compared.none else None
+        document = {"store": str(store), "sets": [asdict(row) for row in rows], "overlap": report and report.as_json()}
+        typer.echo(json.dumps(document, indent=1))
         return
     typer.echo("\n".join(_totals(rows, store)))
-    if any(row.imported for row in rows):
-        for line in tables(store):
+    if imported:
+        for line in tables(store, overlap, jobs):
             typer.echo(line)
 
 
-def tables(store: Path) -> Iterator[str]:
-    """What is printed about the store after an import: levels, elements, sizes and forces. Further tables are added here."""
+def overlaps(store: Path, how: Compared, jobs: int) -> OverlapReport:
+    """What the sets of a store share; `how` is near or exact."""
+    from .curation.overlaps import find_overlaps
+    from .curation.pool import processes
+    from .known_sets.importing_sets import holders
+    from .store import Store
+
+    with Store(store) as opened, processes(jobs) as executor:
+        return find_overlaps(opened, holders(store), near=how == Compared.near, executor=executor)
+
+
+def tables(store: Path, overlap: Compared, jobs: int) -> Iterator[str]:
+    """What is printed about the store after an import: coverage, faults, and what its sets share. Further tables are added here."""
+    from .known_sets.importing_sets import unrecorded
     from .looking import describe
     from .store import Store
     from .trust.command import store_lines
@@ -48,6 +87,13 @@ def tables(store: Path) -> Iterator[str]:
         yield from describe(opened)
     yield ""
     yield from store_lines(store)
+    yield ""
+    if overlap == Compared.none:
+        yield "overlap between sets: not compared (--overlap near or exact)"
+        return
+    yield from overlaps(store, overlap, jobs).lines()
+    for name, count in unrecorded(store).items():
+        yield f"  not counted: which sets had brought the {count} structures of {name} that were there already; imported by an earlier version"
 
 
 _HEAD = f"{'set':<30}{'frames':>8}{'stored':>8}{'there':>7}{'refused':>8}{'slope':>8}  levels"

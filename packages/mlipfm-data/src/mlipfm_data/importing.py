@@ -17,6 +17,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Unreada
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
+from .already_there import Before, Differences
 from .consistency import Slope, energy_against_forces
 from .import_record import ImportRecord
 from .readers.frames_in import ReadReport
@@ -40,6 +41,7 @@ class ImportReport:
         decisions: which key was read as what.
         slope: energy differences against forces over neighbouring frames, where some are near enough to compare.
         unlevelled: frames with labels and no level of theory.
+        differences: between frames and what the store held of them before.
         findings: likely faults of the labels, if they were inspected.
     """
 
@@ -53,6 +55,7 @@ class ImportReport:
     decisions: ReadReport = field(default_factory=ReadReport)
     slope: Slope | None = None
     unlevelled: int = 0
+    differences: Differences = field(default_factory=Differences)
     findings: list[Finding] = field(default_factory=list)
 
     def refuse(self, error: MlipfmError) -> None:
@@ -69,6 +72,7 @@ class ImportReport:
         if self.unlevelled:
             said = f"  warning: {self.unlevelled} frames have labels and state no level of theory"
             out.append(f"{said}; training and fits of references need one: --level, into a new store")
+        out += self.differences.lines()
         return out + _slope_lines(self.slope) + [f"  {item}" for item in self.findings if item.severity != "note"]
 
 
@@ -98,6 +102,7 @@ class Importer:
         self._record = ImportRecord(self.out) if recorded else None
         self.quarantine = self.out.with_name(self.out.name + ".refused.jsonl")
         self._writer: StoreWriter | None = None
+        self._before: Before | None = None
         self._list: TextIO | None = None
         self._labels: dict[tuple[str, str | None], dict[str, bytes]] = {}
         self._open = contextlib.ExitStack()
@@ -165,7 +170,9 @@ class Importer:
             return Refusal(
                 index, InvalidStructureError(what, where=where, mend="different levels of theory? import them separately with their level")
             )
-        if writer.has(structure):
+        there = writer.has(structure)
+        self._compare(structure, there, writer, result)
+        if there:
             result.duplicates += 1
         else:
             if self._record is not None and not result.stored:
@@ -174,8 +181,20 @@ class Importer:
             result.stored += 1
         return None
 
+    def _compare(self, structure: Structure, there: bool, writer: StoreWriter, result: ImportReport) -> None:
+        """Count how a frame differs from what the store held of it before this import."""
+        if self._before is None:
+            return
+        stored = self._before.get(writer.key(structure), structure.level)
+        if there and stored is not None:
+            result.differences.same_frame(stored, structure)
+        levels = set() if there else self._before.levels(writer.key(structure))
+        if levels:
+            result.differences.other_level(levels, structure.level)
+
     def _opened_writer(self) -> StoreWriter:
         if self._writer is None:
+            self._before = self._open.enter_context(contextlib.closing(Before(self.out)))
             new = not (self.out / "manifest.json").exists()
             name = (self.name or self.out.resolve().name) if new else self.name
             self._writer = self._open.enter_context(StoreWriter(self.out, name=name, single=self.single))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .candidates import near_pairs, nearest_only
 from .crystals_match import match_in_order
 from .matching import Undecided, match
-from .pool import over
+from .pool import bar, over
 from .rigid import judged, kabsch
 from .survey import Row
 
@@ -83,18 +83,30 @@ def search(
         structures: all, of both sets. rows: of each. sides: [structures] which set each belongs to; pairs are then sought between sets only.
         within: neighbours of each structure in its own trajectory that are looked at.
     """
+    found = near_only(structures, rows, sides, tolerance, executor, within)
+    found.pairs += [_pair(rows, a, b, "identical", 0.0) for a, b in _identical(rows, sides)]
+    found.pairs.sort(key=lambda pair: (pair.first, pair.second))
+    return found
+
+
+def near_only(
+    structures: Sequence[Structure],
+    rows: Sequence[Row],
+    sides: NDArray[np.int64] | None,
+    tolerance: float,
+    executor: Executor | None,
+    within: int = 1,
+) -> Found:
+    """As `search`, of structures whose keys differ; the first of those that share a key and a set stands for all. There may be many sets."""
     found = Found()
-    for a, b in _identical(rows, sides):
-        found.pairs.append(_pair(rows, a, b, "identical", 0.0))
     chosen = list(_candidates(rows, sides, tolerance, found, within))
     parts = [chosen[k : k + TASK] for k in range(0, len(chosen), TASK)]
     positions = [sorted({k for a, b, _ in part for k in (a, b)}) for part in parts]
     places = [{k: n for n, k in enumerate(some)} for some in positions]
     todo = [[(where[a], where[b], quick) for a, b, quick in part] for part, where in zip(parts, places, strict=True)]
-    answers = over(_matched, structures, positions, executor, todo, [tolerance] * len(parts))
+    answers = over(_matched, structures, positions, executor, todo, [tolerance] * len(parts), title="superimposing")
     for part, kinds in zip(parts, answers, strict=True):
         found.pairs += [_pair(rows, a, b, kind, rms) for (a, b, _), (kind, rms) in zip(part, kinds, strict=True) if kind]
-    found.pairs.sort(key=lambda pair: (pair.first, pair.second))
     return found
 
 
@@ -129,9 +141,11 @@ def _candidates(
         if row.vector is not None and (row.key, side) not in seen:  # one of each key
             seen.add((row.key, side))
             buckets[row.bucket].append(k)
-    for members in buckets.values():
-        if len(members) > 1:
-            yield from _near(rows, np.array(members), sides, tolerance, found, within)
+    with bar(len(buckets), "near fingerprints") as advance:
+        for members in buckets.values():
+            advance()
+            if len(members) > 1:
+                yield from _near(rows, np.array(members), sides, tolerance, found, within)
 
 
 def _near(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from mlipfm_interfaces.structure import Structure
 
@@ -17,14 +18,52 @@ Answer = TypeVar("Answer")
 TASK, IN_FLIGHT = 256, 8
 
 
+class Chosen(Sequence[Structure]):
+    """Some structures of a sequence, by their positions, in any order and any number of times."""
+
+    def __init__(self, of: Sequence[Structure], positions: Sequence[int]) -> None:
+        self.of, self.positions = of, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, k: int) -> Structure: ...
+
+    @overload
+    def __getitem__(self, k: slice) -> list[Structure]: ...
+
+    def __getitem__(self, k: int | slice) -> Structure | list[Structure]:
+        if isinstance(k, slice):
+            return [self[i] for i in range(*k.indices(len(self)))]
+        return self.of[self.positions[k]]
+
+
 def over(
     work: Callable[..., Answer],
     structures: Sequence[Structure],
     parts: Sequence[Sequence[int]],
     executor: Executor | None,
     *more: Sequence[Any],
+    title: str,
 ) -> Iterator[Answer]:
-    """`work(structures of the part, *more[..][k])` for each part k of positions, in order; in this process without an executor."""
+    """`work(structures of the part, *more[..][k])` for each part k of positions, in order; in this process without an executor.
+
+    `title` says on the terminal what is done, beside a bar.
+    """
+    with bar(len(parts), title) as advance:
+        for answer in _answers(work, structures, parts, executor, more):
+            advance()
+            yield answer
+
+
+def _answers(
+    work: Callable[..., Answer],
+    structures: Sequence[Structure],
+    parts: Sequence[Sequence[int]],
+    executor: Executor | None,
+    more: Sequence[Sequence[Any]],
+) -> Iterator[Answer]:
     jobs = ((_parcel(structures, part, executor is not None), *(extra[k] for extra in more)) for k, part in enumerate(parts))
     if executor is None:
         for parcel, *extra in jobs:
@@ -41,6 +80,21 @@ def over(
     finally:
         for future in waiting:
             future.cancel()
+
+
+@contextlib.contextmanager
+def bar(total: int, title: str) -> Iterator[Callable[[], None]]:
+    """`advance()` for one more of `total`; nothing is shown where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(title, total=total)
+        yield lambda: shown.advance(task)
 
 
 @contextlib.contextmanager
@@ -63,6 +117,8 @@ def blocks(n: int, size: int = TASK) -> list[range]:
 
 def _parcel(structures: Sequence[Structure], part: Sequence[int], sent: bool) -> Any:
     """What goes to a worker: the store and the positions, or the structures packed without their labels."""
+    if isinstance(structures, Chosen):
+        return _parcel(structures.of, [structures.positions[k] for k in part], sent)
     if isinstance(structures, Store):
         return structures, list(part)
     chosen = [structures[k] for k in part]

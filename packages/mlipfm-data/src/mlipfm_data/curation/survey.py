@@ -48,7 +48,7 @@ def survey(structures: Sequence[Structure], executor: Executor | None, molecules
     """Look at every structure once. `molecules`: also tell molecules by their bonds."""
     result = Survey()
     parts = blocks(len(structures))
-    for rows in over(_rows, structures, parts, executor, [molecules] * len(parts)):
+    for rows in over(_rows, structures, parts, executor, [molecules] * len(parts), title="fingerprints"):
         result.rows += rows
     result.unfit.update(row.why for row in result.rows if row.why is not None)
     return result
@@ -66,7 +66,11 @@ def _row(s: Structure, molecules: bool) -> Row:
         bucket, vector = found.bucket, found.vector
     except MlipfmError as error:
         why = error.code
-    electric = None if s.external_field is None else tuple(np.round(s.external_field, 9).tolist())
-    state = (s.total_charge, s.spin_multiplicity, electric)
     molecule = molecule_class(s) if molecules else None
-    return Row(s.key, bucket, vector, where.source, where.group, s.level, state, molecule, why)
+    return Row(s.key, bucket, vector, where.source, where.group, s.level, state_of(s), molecule, why)
+
+
+def state_of(s: Structure) -> tuple[Any, ...]:
+    """Charge, multiplicity and field, None where not stated."""
+    electric = None if s.external_field is None else tuple(np.round(s.external_field, 9).tolist())
+    return s.total_charge, s.spin_multiplicity, electric

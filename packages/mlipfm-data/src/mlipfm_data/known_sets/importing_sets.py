@@ -19,14 +19,15 @@ from typing import Any
 
 from mlipfm_interfaces.errors import MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.structure import Structure
 
 from ..store import Store
 from ..store_writer import StoreWriter
 from .finding import digest, found_sets, jobs, unpacked
 from .schema import KnownSet
 
-#: In the store's folder: a row for each set that is in it.
-RECORD = "sets.json"
+#: In the store's folder: a row for each set that is in it, and the positions of the structures that were there already, from it or another set.
+RECORD, THERE = "sets.json", "there"
 
 
 @dataclass
@@ -153,6 +154,7 @@ class _Joined:
         self.out, self.rows = out, _load(out)
         self._open = ExitStack()
         self._writer: StoreWriter | None = None
+        self._places: dict[tuple[str, str | None], int] = {}  # (key, level) -> position in the store
 
     def __enter__(self) -> _Joined:
         return self
@@ -176,8 +178,9 @@ class _Joined:
         writer = self._opened()
         begun = self.rows.setdefault(row.name, {"complete": False, "from": len(writer)})
         _save(self.out, self.rows)
-        mine = _since(self.out, int(begun["from"])) if len(writer) > begun["from"] else set()
+        mine = _since(self.out, int(begun["from"]), row.name) if len(writer) > begun["from"] else set()
         levels: Counter[str] = Counter()
+        there: set[int] = set()
         row.stored = 0
         for structure in _structures(part):
             levels[structure.level or "none"] += 1
@@ -185,14 +188,16 @@ class _Joined:
             if known_as in mine:
                 mine.discard(known_as)
                 row.stored += 1
-            elif writer.has(structure):
+            elif known_as in self._places:
+                there.add(self._places[known_as])
                 row.duplicates += 1
             else:
+                self._places[known_as] = len(writer)
                 writer.add(structure)
                 row.stored += 1
         writer.commit()
         row.levels = dict(levels)
-        self.rows[row.name] = {"complete": True, "digest": mark, "row": asdict(row)}
+        self.rows[row.name] = {"complete": True, "digest": mark, "row": asdict(row), THERE: sorted(there)}
         _save(self.out, self.rows)
 
     def _opened(self) -> StoreWriter:
@@ -200,13 +205,39 @@ class _Joined:
             new = not (self.out / "manifest.json").exists()
             self._writer = self._open.enter_context(StoreWriter(self.out, name=self.out.resolve().name if new else None))
             self._writer.commit()  # what a killed run left is then seen by readers
+            with Store(self.out) as store:
+                self._places = {(store.key(i), level): i for i, level in enumerate(store.levels)}
         return self._writer
 
 
-def _since(out: Path, first: int) -> set[tuple[str, str | None]]:
-    """(key, level) of the structures from position `first` on."""
+def _since(out: Path, first: int, name: str) -> set[tuple[str, str | None]]:
+    """(key, level) of the structures of the set `name` from position `first` on."""
     with Store(out) as store:
-        return {(store.key(i), store[i].level) for i in range(first, len(store))}
+        return {(s.key, s.level) for s in map(store.__getitem__, range(first, len(store))) if set_of(s.provenance.source) == name}
+
+
+def set_of(source: str | None) -> str:
+    """The known set that a structure in a store of several sets comes from."""
+    return (source or "").partition("/")[0]
+
+
+def holders(out: Path) -> Callable[[int, Structure], list[str]]:
+    """The sets that hold a structure of the store `out`, from its position and itself: the one that brought it, then those that had it too."""
+    also: dict[int, list[str]] = {}
+    for name, entry in _load(out).items():
+        for position in entry.get(THERE, ()):
+            also.setdefault(position, []).append(name)
+
+    def named(position: int, structure: Structure) -> list[str]:
+        return list(dict.fromkeys((set_of(structure.provenance.source), *also.get(position, ()))))
+
+    return named
+
+
+def unrecorded(out: Path) -> dict[str, int]:
+    """Sets of which an earlier version did not record which of their structures were there already -> how many these are."""
+    whole = {name: entry for name, entry in _load(out).items() if entry.get("complete") and THERE not in entry}
+    return {name: entry["row"]["duplicates"] for name, entry in whole.items() if entry["row"]["duplicates"]}
 
 
 def _structures(part: Path) -> Iterator[Any]:

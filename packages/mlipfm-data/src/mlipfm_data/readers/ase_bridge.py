@@ -12,6 +12,7 @@ from mlipfm_interfaces.structure import Structure
 from .conventions import LEVEL_KEY, PROVENANCE_KEY, structure_from
 from .extxyz_writer import provenance_values
 from .frames_in import RawFrame, ReadReport, options_from
+from .label_places import placed
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -48,14 +49,11 @@ def to_ase(structure: Structure) -> Atoms:
         results["stress"] = full_3x3_to_voigt_6_stress(s.labels["stress"])
     if "energy" in results:
         results["energy"] = float(results["energy"])
-    others = {f"REF_{k}": v for k, v in s.labels.items() if k not in _RESULTS and k != "stress"} | {
-        f"STD_{k}": v for k, v in s.label_std.items()
-    }
-    for key, value in others.items():
-        place: dict[str, Any] = (
-            atoms.arrays if value.ndim and len(value) == len(s) and not key.endswith(("_index", "_probe")) else atoms.info
-        )
-        place[key] = np.array(value)
+    others = [("REF_", k, v) for k, v in s.labels.items() if k not in _RESULTS and k != "stress"]
+    for prefix, key, value in (*others, *(("STD_", k, v) for k, v in s.label_std.items())):
+        per_atom, written = placed(key, value)
+        place: dict[str, Any] = atoms.arrays if per_atom else atoms.info
+        place[prefix + key] = np.array(written)
     if results:
         atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

@@ -21,6 +21,7 @@ from mlipfm_interfaces.theory import canonical_level
 from mlipfm_interfaces.units import factor
 
 from .frames_in import RawFrame, ReadOptions, ReadReport
+from .label_places import rows_first
 
 #: Keys of each label in files, REF_ first: it is the spelling that cannot be mistaken for a model's prediction.
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -302,10 +303,9 @@ def _probes(frame: RawFrame, seen: _Decisions) -> dict[str, np.ndarray]:
         raw, companion = frame.find(f"REF_{quantity}"), frame.find(f"REF_{kind.companion}")
         if raw is None or companion is None:
             continue
-        rows = as_numbers(raw, quantity).reshape(n, -1, 3)
-        labels[quantity] = rows.transpose(1, 0, 2)
+        labels[quantity] = rows_first(as_numbers(raw, quantity), n)
         other = as_numbers(companion, str(kind.companion))
-        labels[str(kind.companion)] = other.reshape(n, -1, 3).transpose(1, 0, 2) if kind.companion == "hvp_probe" else other.reshape(-1, 2)
+        labels[str(kind.companion)] = rows_first(other, n) if kind.companion == "hvp_probe" else other.reshape(-1, 2)
         seen.take(quantity, f"REF_{quantity}")
         seen.touched.add(f"REF_{kind.companion}")
     return labels
@@ -316,7 +316,8 @@ def _deviations(frame: RawFrame, labels: dict[str, np.ndarray], seen: _Decisions
     for quantity, value in labels.items():
         raw = frame.find(f"STD_{quantity}")
         if raw is not None:
-            out[quantity] = _shaped(raw, f"STD_{quantity}", value.shape, quantity)
+            flat = _shaped(raw, f"STD_{quantity}", value.shape, quantity)
+            out[quantity] = rows_first(flat, len(frame.numbers)) if quantity in _PROBES else flat
             seen.touched.add(f"STD_{quantity}")
     return out
 

@@ -1,14 +1,16 @@
 """Reader of DeePMD systems: a folder with type.raw, type_map.raw and set.*/{coord,box,energy,force,virial,hessian}.npy, units eV and Angstrom.
 
 The virial has the sign of conventions (virial = -V stress). A folder without `nopbc` is periodic. Layout: docs.deepmodeling.com, "system".
+A folder of systems, one or two levels deep, is read system after system in the order of their names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from mlipfm_interfaces.elements import number
@@ -16,6 +18,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Unreada
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
+from .conventions import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from .framed import checked
 from .frames_in import RawFrame, ReadReport, options_from
 from .npy_rows import NpyRows, rows_of
@@ -23,26 +26,40 @@ from .npy_rows import NpyRows, rows_of
 _FILES = {"coord": "_positions", "box": "_box", "energy": "energy", "force": "forces", "virial": "virial", "hessian": "_hessian",
           "real_atom_types": "_types", "atom_ener": "REF_atomic_energies"}  # fmt: skip
 
+#: In a `set.*` of our own exports: a line of JSON for each frame, with what DeePMD has no file for.
+FRAMES_FILE = "mlipfm_frames.jsonl"
+_STATED = (LEVEL_KEY, "charge", "spin", FIELD_KEY, PROVENANCE_KEY)
+_LONGEST_LINE = 1 << 20
+
 
 class DeepmdReader:
-    """Structures from a DeePMD system, which is a folder. Options: `frames_in.ReadOptions`."""
+    """Structures from a DeePMD system, which is a folder, or from a folder of them. Options: `frames_in.ReadOptions`."""
 
     suffixes = (".deepmd",)
 
     def recognises(self, path: Path) -> bool:
-        return (path / "type.raw").is_file() and any(path.glob("set.*/coord.npy"))
+        return any(any(system.glob("set.*/coord.npy")) for system in _systems(path))
 
     def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
         """Structures and refusals, set after set; memory is that of a frame.
 
         Raises:
-            UnreadableFileError: no such system, a file of it is missing, cut or damaged (frames before that have been yielded). RefusedFileError:
+            UnreadableFileError: no system there, a file of it is missing, cut or damaged (frames before that have been yielded). RefusedFileError:
                 an array of Python objects. UnknownElementError: `type_map.raw` names no element.
         """
         path, report = Path(path), report if report is not None else ReadReport()
-        if not (path / "type.raw").is_file():
+        systems = _systems(path)
+        if not systems:
             raise UnreadableFileError("no DeePMD system: there is no type.raw", where=str(path))
-        yield from checked(_frames(path), options_from(options), report, path)
+        frames = (frame for system in systems for frame in _frames(system))
+        yield from checked(frames, options_from(options), report, path)
+
+
+def _systems(path: Path) -> list[Path]:
+    """The folder itself if it is a system, else the systems in it."""
+    if (path / "type.raw").is_file():
+        return [path]
+    return sorted(file.parent for pattern in ("*/type.raw", "*/*/type.raw") for file in path.glob(pattern))
 
 
 def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
@@ -60,13 +77,39 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
                 raise UnreadableFileError("there is no coord.npy", where=str(folder))
             if "_box" not in columns and not (path / "nopbc").is_file():
                 raise UnreadableFileError("there is no box.npy, and no file `nopbc` says that none is needed", where=str(folder))
+            stated = _stated_lines(folder, columns["_positions"].rows, stack)
             for row in rows_of(columns, columns["_positions"].rows):
                 where = f"{path}: frame {index} ({folder.name})"
+                line = stated.readline(_LONGEST_LINE) if stated is not None else "{}"
                 try:
-                    yield _frame(row, types, table, index, where, path)
+                    frame = _frame(row, types, table, index, where, path)
+                    frame.info = {**frame.info, **_stated(line)}
+                    yield frame
                 except (MlipfmError, ValueError) as error:
                     yield InvalidStructureError(getattr(error, "what", str(error)), where=where)
                 index += 1
+
+
+def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> TextIO | None:
+    """The lines of our own exports, open; None in the systems of others. Raises `UnreadableFileError` if they are not as many as the frames."""
+    file = folder / FRAMES_FILE
+    if not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        lines = sum(part.count(b"\n") for part in iter(lambda: stream.read(_LONGEST_LINE), b""))
+    if lines != frames:
+        raise UnreadableFileError(
+            f"{lines} lines for {frames} frames", where=str(file), mend="if another program changed the frames, remove this file"
+        )
+    return stack.enter_context(file.open(encoding="utf-8"))
+
+
+def _stated(line: str) -> dict[str, Any]:
+    """Level, state and provenance of a frame of our own exports. Raises `ValueError` if the line is no JSON."""
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise ValueError(f"{FRAMES_FILE} holds {line[:40]!r}")
+    return {key: values[key] for key in _STATED if key in values}
 
 
 def _frame(row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, index: int, where: str, path: Path) -> RawFrame:

@@ -16,11 +16,11 @@ from typing import Any, TextIO
 import numpy as np
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import UnknownQuantityError
-from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
 
 from .conventions import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from .extxyz_text import quote
+from .label_places import layout_of, placed
 
 
 def export_extxyz(structures: Iterable[Structure], path: Path | str) -> int:
@@ -76,18 +76,15 @@ def provenance_values(structure: Structure) -> dict[str, Any]:
 
 
 def _place(name: str, key: str, value: np.ndarray, n: int, columns: list[tuple[str, np.ndarray]], info: dict[str, str]) -> None:
-    kind = QUANTITIES.get(key)
-    layout = kind.layout if kind else "probe"
-    if layout == "pair":
+    if layout_of(key) == "pair":
         raise UnknownQuantityError(
             f"label {key!r} belongs to pairs, and extended XYZ holds systems and atoms only", mend="drop it before the export"
         )
-    if layout == "system" or key.endswith("_index"):
+    per_atom, value = placed(key, value)
+    if not per_atom:
         info[name] = f'"{_numbers(value)}"'
-    elif layout == "atom":
-        columns.append((name, value))
-    elif len(value):
-        columns.append((name, value.transpose(1, 0, 2).reshape(n, -1)))
+    elif value.size:
+        columns.append((name, value.reshape(n, -1)))
 
 
 def _width(value: np.ndarray, n: int) -> int:

@@ -1,0 +1,1 @@
+"""Stores written in the formats of others, and what these cannot hold."""
