@@ -78,12 +78,21 @@ class DeepPotSe(Backbone):
 
 
 class Descriptor(nn.Module):
-    """Embedding of neighbours, descriptor, and the fitting network up to its last layer."""
+    """Embedding of neighbours, descriptor, and the fitting network up to its last layer.
+
+    Networks see numbers of size one: s(r) less its mean and over its spread, both of 1/r in a uniform gas (3/2 and sqrt(3)/2 over the cutoff), where
+    the paper's code takes those of the data; and D times `mean_neighbors`. Without, bonds that vibrate change the embedding too little to be learned.
+    """
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self, config: DeepPotSeConfig) -> None:
         super().__init__()
         c, widths = config.channels, (1, *config.embedding)
         self.config = config
+        self.register_buffer("mean", torch.tensor(1.5 / config.cutoff))  # kept with the weights, which mean nothing without them
+        self.register_buffer("spread", torch.tensor(0.75**0.5 / config.cutoff))
         self.centre = nn.Linear(c, widths[1], bias=False)
         self.neighbour = nn.Linear(c, widths[1], bias=False)
         self.embedding = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
@@ -97,12 +106,12 @@ class Descriptor(nn.Module):
         weights = self.weights(s, environment[..., :1], index)
         moments = weights.mT @ environment / self.config.mean_neighbors  # [A, M, 4]
         descriptor = moments @ moments[:, : self.axis].mT
-        hidden = s + silu(self.fit(descriptor.flatten(1)) + s)
+        hidden = s + silu(self.fit(self.config.mean_neighbors * descriptor.flatten(1)) + s)
         return hidden + silu(self.inner(hidden)), self.vectors(moments[:, :, 1:].mT)
 
     def weights(self, s: Tensor, inverse: Tensor, index: Tensor) -> Tensor:
         """The matrix G of the paper, [A, K, M]."""
-        g = torch.tanh(self.embedding[0](inverse) + self.centre(s)[:, None] + self.neighbour(s)[index])
+        g = torch.tanh(self.embedding[0]((inverse - self.mean) / self.spread) + self.centre(s)[:, None] + self.neighbour(s)[index])
         for layer in self.embedding[1:]:
             new = torch.tanh(layer(g))
             wider = new.shape[-1] // g.shape[-1]
