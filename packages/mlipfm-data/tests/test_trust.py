@@ -8,18 +8,18 @@ from mlipfm_data.readers.extxyz_writer import export_extxyz
 from mlipfm_data.store_writer import StoreWriter
 from mlipfm_data.trust import planting
 from mlipfm_data.trust.bonds import force_scale, neighbors_of, stiffness
-from mlipfm_data.trust.energies import rounding, two_heaps
+from mlipfm_data.trust.energies import jumps, rounding, two_heaps
 from mlipfm_data.trust.findings import CODES
 from mlipfm_data.trust.geometry import MENDS, boundary, length_fault, naturalness
 from mlipfm_data.trust.inspecting import Inspector, inspect
-from mlipfm_data.trust.internal import inverse_distances, strain_between, work, work_inside
+from mlipfm_data.trust.internal import Work, inverse_distances, strain_between, work, work_inside
 from mlipfm_data.trust.naming import Evidence, readings, stress_readings
 from mlipfm_data.trust.passing import decimals, turning
 from mlipfm_data.trust.placement import orders
 from mlipfm_data.trust.sampling import ATOMS, FRAMES, LevelSample
 from mlipfm_data.trust.scale import atom_energy
 from mlipfm_data.trust.stress import better_order
-from mlipfm_data.trust.work import Agreement, agreement
+from mlipfm_data.trust.work import Agreement, Comparison, Pair, agreement
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import BOHR, GPA, HARTREE, KCAL_MOL
@@ -65,6 +65,36 @@ def methane(n: int = 60, seed: int = 0) -> list[Structure]:
         state = {"total_charge": 0, "spin_multiplicity": 1, "level": "springs", "provenance": Provenance(group="methane")}
         out.append(Structure(NUMBERS, positions @ turn, labels=labels, **state))
     return out
+
+
+def test_a_molecule_with_and_without_a_box_is_judged_like_two():
+    boxed = [s.replace(cell=12 * np.eye(3), pbc=[True] * 3) for s in methane(20, seed=1)]
+    assert [item for item in inspect([*methane(), *boxed]) if item.severity == "fault"] == []
+
+
+def test_forces_that_held_atoms_take_up_are_not_unconverged():
+    frames = methane()
+    held = [s.replace(labels={**s.labels, "forces": s.labels["forces"] * (NUMBERS == 1)[:, None]}) for s in frames[:3]]
+    assert [item.code for item in inspect([*held, *frames[3:]])] == ["constrained-forces"]
+
+
+@pytest.mark.parametrize(("wrong", "offset"), [({7, 20, 33}, None), (set(range(0, 40, 2)), 4.0)])
+def test_a_second_level_has_frames_enough_to_be_compared_with_each_other(wrong, offset):
+    """Jumps of one size all around three frames of forty are outliers; between two halves they are two levels."""
+    near = [(k, k + step) for k in range(39) for step in (1, 2) if k + step < 40]
+    near += [(k, (k + 5 * step) % 40) for k in wrong if len(wrong) < 5 for step in range(1, 5)]
+    done = [Work(0.1 + 0.01 * a, 0.01, np.nan, 0.1, 0.0) for a, _ in near]
+    pairs = [Pair(a, b, w.forces + 4.0 * ((b in wrong) - (a in wrong)), w, 1, 0) for (a, b), w in zip(near, done, strict=True)]
+    seen = jumps(Comparison(pairs), 1.0)
+    assert seen.part > 0.2
+    assert seen.offset == (offset if offset is None else pytest.approx(offset))
+    assert offset is not None or set(seen.outliers) == wrong
+
+
+def test_energies_that_rounding_makes_equal_are_not_called_copies():
+    rounded = [s.replace(labels={**s.labels, "energy": np.round(s.labels["energy"], 1)}) for s in methane(12)]
+    assert len({float(s.labels["energy"]) for s in rounded}) < 8
+    assert [item.code for item in inspect(rounded)] == ["energy-rounded"]
 
 
 def test_right_molecules_are_left_alone():

@@ -29,7 +29,7 @@ def _states(level: str | None, passing: Passing, found: list[Finding]) -> None:
         found.append(
             _marked("labels-not-finite", "fault", "labels are NaN or infinite", "drop these labels or frames", passing.not_finite, level)
         )
-    if passing.unpaired.count and passing.unpaired.count >= passing.impossible.count:
+    if passing.unpaired.count and (passing.zeros or not passing.impossible.count):
         found.append(
             _marked(
                 "multiplicity-counts-unpaired",
@@ -184,13 +184,19 @@ def expected_copies(passing: Passing) -> float:
     for energies in by_composition.values():
         values = np.sort(energies)
         gaps = np.diff(values)
-        if len(values) > 2 and gaps.any():
-            step = max(float(gaps[gaps > 0].min()), coarse) * 1.001
-            near = np.searchsorted(values, values + 10 * step, side="right") - np.searchsorted(values, values + step * 0.5, side="left")
+        step = max(float(gaps[gaps > 0].min()), coarse) if gaps.any() else coarse
+        if coarse and values[-1] - values[0] < 10.01 * step:
+            total += len(values) - len(set(energies))
+        elif coarse or (step > 0 and _on_a_grid(gaps[gaps > 0.5 * step] / step)):
+            near = np.searchsorted(values, values + 10.01 * step, side="right") - np.searchsorted(values, values + step * 0.5, side="left")
             total += float(near.sum()) / 10
-        elif coarse:
-            total += len(values)
     return total
+
+
+def _on_a_grid(steps: np.ndarray) -> bool:
+    """Whether the small gaps are whole multiples of the smallest: energies of few digits, or of single precision."""
+    small = steps[steps < 10.5]
+    return len(small) >= 5 and float(np.mean(np.abs(small - np.round(small)) < 0.05)) > 0.8
 
 
 def _without_symmetry(sample: LevelSample) -> tuple[int, int]:
@@ -210,7 +216,7 @@ def _lopsided(frame: Frame) -> bool:
     pull = np.zeros((len(frame.structure), 3))
     np.add.at(pull, near.i, near.vectors * weight[:, None])
     whole = np.bincount(near.i, weights=weight * near.distance, minlength=len(frame.structure))
-    return bool(np.any(np.linalg.norm(pull, axis=1) > 0.02 * whole + 1e-9))
+    return bool(np.any(np.linalg.norm(pull, axis=1) > 0.004 * whole + 1e-9))
 
 
 def _sums(level: str | None, passing: Passing, found: list[Finding]) -> None:

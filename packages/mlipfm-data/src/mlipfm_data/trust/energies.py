@@ -10,6 +10,9 @@ from .passing import Passing
 from .sampling import LevelSample
 from .work import Comparison, Pair, agreement, nearest_pair
 
+#: Part of the frames from which on they are a level of their own, not single ones that went wrong.
+LEAST = 1 / 8
+
 
 @dataclass(frozen=True)
 class Jumps:
@@ -52,7 +55,9 @@ def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> 
     part = float(bad.mean())
     moved, energies = np.array([_total(pair) for pair in pairs]), np.array([pair.energy for pair in pairs])
     rest_agrees = agreement(moved[~bad], energies[~bad], 1 / (tolerance[~bad] + typical + 1e-9))
-    offset = middle if part > 0.2 and even > 0.7 and rest_agrees.fit > 0.3 else None
+    covered = np.mean([pair.a in off or pair.b in off for pair, is_bad in zip(pairs, bad, strict=True) if is_bad])
+    few = len(off) < LEAST * len(per_frame) and covered > 0.9  # single frames, not a part of them
+    offset = middle if part > 0.2 and even > 0.7 and rest_agrees.fit > 0.3 and not few else None
     return Jumps(off, offset, typical, part, float(np.abs(rest[bad]).max()), rest_agrees.fit)
 
 
@@ -82,6 +87,7 @@ class Referenced:
     Attributes:
         rest: [frames] eV per atom. explained: part of the variance that composition explains. index: [frames] positions in the stream.
         compositions: number of different ones. sizes: ratio of the largest to the smallest number of atoms.
+        growth: slope of ln |E| against ln N. per_atom: as `explained`, if the numbers are energies per atom.
     """
 
     rest: np.ndarray
@@ -90,6 +96,7 @@ class Referenced:
     compositions: int
     sizes: float
     growth: float
+    per_atom: float
 
 
 def referenced(passing: Passing) -> Referenced | None:
@@ -107,19 +114,25 @@ def referenced(passing: Passing) -> Referenced | None:
     matrix = matrix[:, matrix.any(axis=0)]
     used = matrix[number] / atoms[:, None]
     target = energy / atoms
-    weights = np.ones(len(target))
-    fitted = np.zeros(len(target))
-    for _ in range(6):
-        root = np.sqrt(weights)
-        solution = np.linalg.lstsq(used * root[:, None], target * root, rcond=1e-9)[0]
-        fitted = used @ solution
-        miss = np.abs(target - fitted)
-        weights = 1 / np.maximum(miss, np.median(miss) + 1e-9)
+    fitted = _robust(used, target)
     rest = target - fitted
     total = float(np.sum(np.abs(energy - np.median(energy))))
     explained = 1 - float(np.sum(np.abs(rest * atoms))) / max(total, 1e-300)
+    whole = energy * atoms  # if the numbers are energies per atom
+    own = 1 - float(np.sum(np.abs(energy - _robust(used, energy)) * atoms)) / max(float(np.sum(np.abs(whole - np.median(whole)))), 1e-300)
     sizes = float(atoms.max() / atoms.min())
-    return Referenced(rest, explained, np.array([record.index for record in records]), len(keys), sizes, _growth(energy, atoms))
+    return Referenced(rest, explained, np.array([record.index for record in records]), len(keys), sizes, _growth(energy, atoms), own)
+
+
+def _robust(used: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least absolute deviations by reweighted least squares: what the columns explain."""
+    weights, fitted = np.ones(len(target)), target
+    for _ in range(6):
+        root = np.sqrt(weights)
+        fitted = used @ np.linalg.lstsq(used * root[:, None], target * root, rcond=1e-9)[0]
+        miss = np.abs(target - fitted)
+        weights = 1 / np.maximum(miss, np.median(miss) + 1e-9)
+    return fitted
 
 
 def _growth(energy: np.ndarray, atoms: np.ndarray) -> float:
@@ -159,7 +172,7 @@ def two_heaps(rest: np.ndarray) -> Split | None:
     """The widest empty interval of the values, with at least an eighth of them on either side."""
     values = np.sort(rest)
     n = len(values)
-    least = max(4, n // 8)
+    least = max(4, int(LEAST * n))
     if n < 2 * least:
         return None
     gaps = np.diff(values)[least - 1 : n - least]

@@ -50,7 +50,7 @@ def explained_forces(structures: list[Structure]) -> float | None:
 def _fitted(structures: list[Structure]) -> Virials | None:
     usable = [s for s in structures if len(s) > 1 and "forces" in s.labels and np.abs(s.labels["forces"]).max() > 0.02]
     usable = usable[:: max(1, len(usable) // STRUCTURES)]
-    while sum(map(len, usable)) > ATOMS and len(usable) > 10:
+    while sum(map(len, usable)) > ATOMS and len(usable) >= 16:
         usable = usable[::2]
     neighbors = [neighbors_of(s) for s in usable]
     pairs = [(s, near) for s, near in zip(usable, neighbors, strict=True) if near is not None]

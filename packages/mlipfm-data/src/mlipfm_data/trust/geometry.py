@@ -70,6 +70,8 @@ MENDS = (
 )
 #: Structures that are measured; the quality below which something is wrong with lengths, and below which it may be, if a mend helps everywhere.
 MEASURED, NATURAL, ALMOST = 24, 0.7, 0.96
+#: Å: an atom in a larger cell is meant to be alone.
+ALONE = 9.0
 #: Å: condensed matter has atoms this near to each other across the boundary of its cell.
 TOUCHING = 3.5
 
@@ -86,7 +88,7 @@ class LengthVerdict:
 
 def length_fault(structures: list[Structure]) -> LengthVerdict | None:
     """The change of lengths after which atoms have neighbours at the distances of matter, inside the cell and across its boundary."""
-    usable = [s for s in structures if len(s) > 1 or s.pbc.any()]
+    usable = [s for s in structures if len(s) > 1 or (s.pbc.any() and np.linalg.norm(s.cell[s.pbc], axis=1).max() < ALONE)]
     usable = usable[:: max(1, len(usable) // MEASURED)]
     if not usable:
         return None
@@ -164,14 +166,14 @@ def species_fault(structures: list[Structure]) -> SpeciesVerdict | None:
     bad = [k for k, (good, looked) in enumerate(scores) if looked >= 3 and good / looked < 0.62]
     least = 0.9
     if _part(scores) < 0.8 and len(bad) < 0.5 * len(usable):
-        bad, least = [k for k, (good, looked) in enumerate(scores) if looked >= 3], 0.97
+        bad, least = [k for k, (_, looked) in enumerate(scores) if looked >= 3], 0.93
     if len(bad) < max(3, 0.02 * len(usable)):
         return None
     mine = [usable[k] for k in bad][:24]
     given = _part([scores[k] for k in bad])
     best = max(_changes(mine), key=lambda item: item[2], default=None)
     places = tuple(usable[k][0] for k in bad)
-    if best is None or best[2] < max(least, given + (0.3 if least < 0.95 else 0.15)):
+    if best is None or best[2] < max(least, given + (0.3 if least < 0.92 else 0.15)):
         return None
     return SpeciesVerdict(best[0], best[1], given, best[2], places)
 

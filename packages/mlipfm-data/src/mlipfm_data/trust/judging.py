@@ -37,9 +37,12 @@ def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> lis
     reading = None if codes & {"forces-zero"} or placement else _units(level, sample, comparison, found)
     slope = 1.0 if reading is None else _explained_slope(reading, comparison)
     stress = [] if placement is not None else judge_stresses(level, sample, comparison, slope, reading)
-    if not placement and "energies-copied" not in codes:
-        found += judge_energies(level, sample, passing, comparison, slope, reading, trusted_stress=not stress)
-    return found + stress
+    energies = [] if placement else judge_energies(level, sample, passing, comparison, slope, reading, trusted_stress=not stress)
+    if any(item.code == "energies-shuffled" for item in energies):  # of frames that are there twice
+        found = [item for item in found if item.code not in ("energies-copied", "contradictory-duplicates")]
+    elif "energies-copied" in codes:
+        energies = []
+    return found + energies + stress
 
 
 def judge_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:

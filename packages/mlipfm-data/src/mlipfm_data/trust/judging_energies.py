@@ -50,6 +50,16 @@ def judge_energies(
             )
         ]
     few = seen is not None and len(seen.outliers) > 0 and seen.part < 0.4 and seen.agreement > 0.6
+    if (
+        rest is not None
+        and (reading is None or (reading.energy == "eV" and not comparison.energy_forces().tells))
+        and rest.growth < 0.3
+        and rest.compositions >= 4
+        and rest.per_atom > max(0.6, rest.explained + 0.2)
+    ):
+        words = "energies do not grow with the number of atoms: they are per atom"
+        figures = {"growth": rest.growth, "compositions": rest.compositions, "explained": rest.per_atom}
+        return [Finding("energy-per-atom", "fault", words, "multiply by the number of atoms", figures, level)]
     shuffled = [] if few else _shuffled(level, comparison, rest)
     if shuffled:
         return shuffled
@@ -66,7 +76,7 @@ def judge_energies(
                 indices=seen.outliers[:MOST],
             )
         ]
-    return [] if rest is None else _referenced(level, rest, reading, comparison, sample, slope)
+    return [] if rest is None else _referenced(level, rest, sample, slope)
 
 
 def _shuffled(level: str | None, comparison: Comparison, rest: Referenced | None) -> list[Finding]:
@@ -82,21 +92,8 @@ def _shuffled(level: str | None, comparison: Comparison, rest: Referenced | None
     return []
 
 
-def _referenced(
-    level: str | None, rest: Referenced, reading: Reading | None, comparison: Comparison, sample: LevelSample, slope: float
-) -> list[Finding]:
-    """What energies without their composition say: per atom, two heaps, far ones."""
-    if reading is None and rest.growth < 0.3 and rest.compositions >= 4 and len(comparison.pairs) < 6:
-        return [
-            Finding(
-                "energy-per-atom",
-                "fault",
-                "energies do not grow with the number of atoms: they are per atom",
-                "multiply by the number of atoms",
-                {"growth": rest.growth, "compositions": rest.compositions},
-                level,
-            )
-        ]
+def _referenced(level: str | None, rest: Referenced, sample: LevelSample, slope: float) -> list[Finding]:
+    """What energies without their composition say: two heaps, far ones."""
     split = two_heaps(rest.rest)
     if split is not None and split.distance > max(5 * split.spread, 0.05):
         figures: dict[str, float | int | str] = {
@@ -164,7 +161,7 @@ def _far(level: str | None, rest: Referenced, deviation: np.ndarray, wide: float
 def _rounded(level: str | None, passing: Passing) -> list[Finding]:
     energies = np.array([record.energy for record in passing.records[:2000]])
     step = rounding(energies)
-    if step is None or len(energies) < 8 or len(set(energies.tolist())) < 4:
+    if step is None or len(energies) < 8 or len(set(energies.tolist())) < 2:
         return []
     per_atom = step / float(np.median([record.atoms for record in passing.records[:2000]]))
     if per_atom < 1e-3 and (step < 0.009 or per_atom < 1e-4):

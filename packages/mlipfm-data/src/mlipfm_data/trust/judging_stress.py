@@ -69,7 +69,14 @@ def _of_verdict(level: str | None, verdict: StressVerdict) -> list[Finding]:
     for reading in [item for item in verdict.readings[:4] if item.cost < best.cost + 1.5]:
         if best.clean or reading.clean:
             break
-        found += [item for item in _stress_said(level, reading, figures) if item.code not in {other.code for other in found}]
+        for item in _stress_said(level, reading, figures):
+            same = next((k for k, other in enumerate(found) if other.code == item.code), None)
+            if same is None:
+                found.append(item)
+            elif item.mend not in found[same].mend:
+                found[same] = replace(
+                    found[same], words=f"{found[same].words}, or {item.words}", mend=f"{found[same].mend}, or {item.mend}"
+                )
     return found
 
 

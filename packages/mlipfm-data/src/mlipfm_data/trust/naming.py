@@ -108,10 +108,8 @@ def _misfit(evidence: Evidence, energy: str, forces: str, sign: int) -> float:
         total += min(3.0, math.log(evidence.size * unit_f / ORDINARY) ** 2)
     if evidence.stiffness is not None:
         total += _squared(evidence.stiffness * sign, 1 / unit_f, STIFFNESS_ERROR)
-    if evidence.absolute is not None and evidence.absolute != energy:
-        total += (
-            0.5 if {evidence.absolute, energy} <= set(evidence.absolute.split("|")) | {energy} and energy in evidence.absolute else 60.0
-        )
+    if evidence.absolute is not None and energy not in evidence.absolute.split("|"):
+        total += 60.0
     return total
 
 

@@ -51,7 +51,7 @@ class Passing:
     """Running counts of one level. `add` looks at one frame."""
 
     def __init__(self) -> None:
-        self.frames = self.with_energy = self.with_forces = self.with_stress = self.free = 0
+        self.frames = self.with_energy = self.with_forces = self.with_stress = self.zeros = 0
         self.not_finite, self.unpaired, self.impossible = Marked(), Marked(), Marked()
         self.stated = Marked()
         self.zero_forces, self.zero_stress, self.asymmetric = Marked(), Marked(), Marked()
@@ -90,6 +90,7 @@ class Passing:
             return
         self.stated.add(index)
         if multiplicity < 1:
+            self.zeros += 1
             self.unpaired.add(index, structure)
             return
         if charge is None:
@@ -123,14 +124,16 @@ class Passing:
         held = int((sizes == 0).sum())
         if (held >= 1 and held < len(structure) and not structure.pbc.all()) or held >= 2:
             self.held.add(index, structure)
-        if total / len(structure) < 0.02 or structure.external_field is not None or len(self.net) >= REMEMBERED:
+        if structure.external_field is not None or len(self.pushed) >= REMEMBERED:
+            return
+        push = math.hypot(*forces.sum(axis=0).tolist())
+        if held == 0 or push < 0.01 * total:  # else held atoms may take up the sum
+            self.pushed.append((push / math.sqrt(len(structure)), index))
+        if total / len(structure) < 0.02:
             return
         if held == 0:
-            push = math.hypot(*forces.sum(axis=0).tolist())
             self.net.append(push / total)
-            self.pushed.append((push / math.sqrt(len(structure)), index))
         if not structure.pbc.any() and len(structure) > 2:
-            self.free += 1
             self.torque.append(turning(structure.positions, forces))
 
     def _stress(self, index: int, structure: Structure, stress: np.ndarray) -> None:

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from mlipfm_interfaces.elements import symbol
+from mlipfm_interfaces.structure import Structure
 
-from .bonds import BONDED, neighbors_of
+from .bonds import BONDED, NONMETALS, neighbors_of
 from .fit import explained_forces
 from .geometry import with_forces
 from .passing import turning
-from .sampling import FamilyKey, Frame, LevelSample
+from .sampling import FamilyKey, Frame, LevelSample, thinned
 from .work import Comparison, compare
 
 #: Part of |r||F| that may turn a free molecule: grids leave 1e-3; forces of other atoms give 0.05 and more.
 TURNS = 0.03
 #: Correlation of forces with a potential fitted to half of them, below which they have nothing to do with the geometry.
 UNRELATED = 0.15
+#: Å of vacuum around a molecule in a box; atoms of the largest molecule that is looked at.
+VACUUM, LARGE = 4.0, 300
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,23 @@ def orders(numbers: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "one row too near", np.roll(np.arange(n), -1)
 
 
+def is_free(structure: Structure) -> bool:
+    """Whether nothing else is near: no periodicity, or `VACUUM` on every side."""
+    if not structure.pbc.any():
+        return True
+    near = neighbors_of(structure, VACUUM)
+    return near is not None and not near.shift.any() and len(near.i) > 0
+
+
 def free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
-    """Families of molecules in vacuum with forces, of three atoms and more."""
+    """Families of molecules in vacuum, also in a box of it, with forces, of three atoms and more."""
     found = {}
     for key, frames in sample.with_labels("forces"):
         mine = [
             f
             for f in frames
-            if not f.structure.pbc.any()
-            and len(f.structure) > 2
+            if 2 < len(f.structure) <= LARGE
+            and is_free(f.structure)
             and f.structure.external_field is None
             and np.abs(f.structure.labels["forces"]).max() > 0.05
         ]
@@ -210,7 +221,7 @@ def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> Placem
     fixed = [pair for pair in comparison.pairs if pair.work.strained < 1e-4]
     slope = comparison.energy_forces()
     if len(fixed) < 12:
-        return _misordered(sample)
+        return _misordered(sample) or _against_bonds(sample)
     if slope.fit > 0.45:
         return None
     figures: dict[str, float | int | str] = {"fit": slope.fit, "closure": comparison.closure, "pairs": len(fixed)}
@@ -223,14 +234,40 @@ def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> Placem
             )
     if slope.fit > 0.2:
         return None
+    ordered = _misordered(sample)
+    if ordered is not None:
+        return ordered
     short = [pair for pair in fixed if pair.work.step < 0.35]
     open_loops = len(short) > 0.6 * len(fixed) and len(short) >= 16 and comparison.closure < 0.72
     explained = explained_forces([frame.structure for frame in sample.frames()]) if not open_loops else None
     if open_loops or (explained is not None and explained < UNRELATED):
-        return Placement(
-            "forces-misplaced", "forces of near frames contradict each other: they belong to other geometries, or to other atoms", figures
-        )
-    return None
+        words = "forces of near frames contradict each other: they belong to other geometries, or to other atoms"
+        return Placement("forces-misplaced", words, figures)
+    return _against_bonds(sample)
+
+
+def _against_bonds(sample: LevelSample) -> Placement | None:
+    """Do forces on hydrogen follow the length of its only bond, to a nonmetal, each atom against its own mean over the frames of its family?"""
+    stretch, pull = [], []
+    for _, frames in sample.with_labels("forces"):
+        per_atom: dict[int, list[tuple[float, float]]] = {}
+        for frame in thinned(frames, 24) if len(frames) >= 8 else []:
+            for kind, atom, unit, length in _terminal(frame):
+                if kind[0] == 1 and kind[1] in NONMETALS:
+                    per_atom.setdefault(atom, []).append((length, float(frame.structure.labels["forces"][atom] @ unit)))
+        for values in per_atom.values():
+            if len(values) >= 8:
+                table = np.array(values) - np.mean(values, axis=0)
+                stretch.append(table[:, 0])
+                pull.append(table[:, 1])
+    x, y = (np.concatenate(parts) if parts else np.zeros(0) for parts in (stretch, pull))
+    if len(x) < 60 or x.std() < 0.015 or not np.any(y):
+        return None
+    correlation = float(x @ y / np.sqrt((x @ x) * (y @ y)))
+    if abs(correlation) > 0.3:
+        return None
+    words = "forces on hydrogen have nothing to do with its bonds: they belong to other geometries, or to other atoms"
+    return Placement("forces-misplaced", words, {"correlation": correlation, "bonds": len(x)})
 
 
 def _misordered(sample: LevelSample) -> Placement | None:

@@ -24,7 +24,7 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        name: of the case. codes: that must all be found, as faults, among the first `TOP` findings (any of those joined by `|`).
+        name: of the case. codes: that must all be found, as faults, among the first `TOP` codes found (any of those joined by `|`).
         plant: makes the faulty structures. fits: whether a set has what the fault is about.
         says: words that the mends of these findings must hold: the unit, the order.
     """
@@ -36,7 +36,7 @@ class Fault:
     says: tuple[str, ...] = ()
 
 
-#: Findings of a faulty set that are looked at.
+#: Different codes of a faulty set that are looked at.
 TOP = 3
 
 
@@ -51,6 +51,7 @@ class Facts:
     largest_family: int
     molecules: int
     crystals: int
+    dense: int
     skewed: int
     hydrogens: int
     multiplicities: int
@@ -79,6 +80,7 @@ def facts(structures: Structures) -> Facts:
         largest_family=max(families.values(), default=0),
         molecules=len(molecules),
         crystals=len(crystals),
+        dense=sum(abs(np.linalg.det(s.cell)) < 40 * len(s) for s in crystals),
         skewed=sum(not np.allclose(s.cell, s.cell.T, atol=0.3) for s in crystals),
         hydrogens=sum(bool((s.atomic_numbers == 1).any()) and "forces" in s.labels for s in structures),
         multiplicities=sum(s.spin_multiplicity is not None and s.total_charge is not None for s in structures),
@@ -303,7 +305,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("kcal/mol throughout", ("energy-unit", "forces-unit"), _scaled(energy=KCAL_MOL, forces=KCAL_MOL),
           lambda f: f.path and f.hydrogens >= ENOUGH, says=("--energy-unit kcal/mol", "--forces-unit kcal/mol/Angstrom",)),
     Fault("lengths in bohr", ("length-unit",), _longer(1 / BOHR, 1 / BOHR), lambda f: f.frames >= 10 and f.atoms > 1),
-    Fault("cell in bohr", ("cell-in-bohr",), _longer(1.0, 1 / BOHR), lambda f: f.crystals >= 10 and f.crystals > 0.8 * f.frames),
+    Fault("cell in bohr", ("cell-in-bohr",), _longer(1.0, 1 / BOHR), lambda f: f.dense >= 10 and f.dense > 0.8 * f.frames),
     Fault("positions in bohr, cell in Angstrom", ("cell-length-unit|length-unit",), _longer(1 / BOHR, 1.0),
           lambda f: f.crystals >= 10 and f.crystals > 0.8 * f.frames),
     Fault("cell transposed", ("cell-transposed",), _each(lambda s: changed(s, cell=np.ascontiguousarray(s.cell.T))),
@@ -352,6 +354,7 @@ def chosen_sets(fault: Fault, known: dict[str, Facts], count: int) -> list[str]:
 
 def named(fault: Fault, findings: Sequence[Any]) -> bool:
     """Whether every code of the fault is among the first `TOP` findings, as a fault, and their mends name the unit."""
-    first = [item.code for item in findings[:TOP] if item.severity == "fault"]
-    mends = " ".join(item.mend for item in findings[:TOP])
+    faults = [item for item in findings if item.severity == "fault"]
+    first = list(dict.fromkeys(item.code for item in faults))[:TOP]  # several levels may say the same
+    mends = " ".join(item.mend for item in faults if item.code in first)
     return all(any(code in first for code in codes.split("|")) for codes in fault.codes) and all(words in mends for words in fault.says)

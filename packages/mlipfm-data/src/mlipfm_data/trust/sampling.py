@@ -1,10 +1,9 @@
 """What `inspect` keeps of a stream: a bounded sample of every level of theory, in which neighbouring frames stay together.
 
-Frames of one family (group, composition in its order, charge, multiplicity) that follow each other are a block of at most `BLOCK`. Of each level at
-most `FRAMES` frames and `ATOMS` atoms are kept: a random block of the largest family leaves first, and when every family is down to `BLOCK`
-frames, the family whose key hashes highest leaves as a whole. So a store of one trajectory and a shuffled store of a million molecules are
-both sampled evenly,
-and frames of one molecule are kept together. Deterministic: the same stream gives the same sample.
+Frames of one family (group, composition in its order, charge, multiplicity, periodic directions) that follow each other are a block of at most
+`BLOCK`. Of each level at most `FRAMES` frames and `ATOMS` atoms are kept: a random block of the largest family leaves first, and when every family is
+down to `BLOCK` frames, the family whose key hashes highest leaves as a whole. So a store of one trajectory and a shuffled store of a million
+molecules are both sampled evenly, and frames of one molecule are kept together. Deterministic: the same stream gives the same sample.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from mlipfm_interfaces.structure import Structure
 #: Frames that follow each other and are kept or dropped together; frames and atoms kept of each level.
 BLOCK, FRAMES, ATOMS = 12, 288, 40_000
 
-FamilyKey = tuple[str | None, bytes, int | None, int | None]
+FamilyKey = tuple[str | None, bytes, int | None, int | None, bytes]
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,9 @@ class LevelSample:
 
 
 def family_key(structure: Structure) -> FamilyKey:
-    """What frames must share to be compared: group, atoms in their order, charge and multiplicity."""
-    return structure.provenance.group, structure.atomic_numbers.tobytes(), structure.total_charge, structure.spin_multiplicity
+    """What frames must share to be compared: group, atoms in their order, charge, multiplicity and periodic directions."""
+    s = structure
+    return s.provenance.group, s.atomic_numbers.tobytes(), s.total_charge, s.spin_multiplicity, s.pbc.tobytes()
 
 
 def _rank(key: FamilyKey) -> float:
