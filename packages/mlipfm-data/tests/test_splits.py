@@ -169,3 +169,6 @@ def test_command_writes_stores_that_training_takes(tmp_path, capsys):
     code, out = run("--by", "molecule", "--out", str(tmp_path / "parts"))
     assert code == 2
     assert "not empty" in out
+    code, out = run("--by", "random", "--out", str(tmp_path / "random"))  # its default shares hold nothing out
+    assert code == 0, out
+    assert sorted(json.loads((tmp_path / "random" / "split.json").read_text())["parts"]) == ["id", "train", "valid"]

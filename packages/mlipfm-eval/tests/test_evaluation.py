@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mlipfm_data.store import StoreWriter
+from mlipfm_eval.evaluate_command import run
 from mlipfm_eval.evaluation import composition_energies, evaluate_set, evaluation_record, ood_ratio, open_sets
 from mlipfm_eval.opening import Opened
-from mlipfm_interfaces.errors import ForeignModelError, MissingLabelsError, RefusedFileError
+from mlipfm_interfaces.errors import ForeignModelError, MissingLabelsError, MlipfmError, RefusedFileError
 from mlipfm_interfaces.result_records import parse_record, record_bytes
 from mlipfm_interfaces.structure import Provenance, Structure
 
@@ -108,3 +109,11 @@ def test_store_given_twice_is_refused(tmp_path):
 def test_level_that_no_label_has_is_refused(tmp_path):
     with pytest.raises(MissingLabelsError, match="no labels of level 'gfn1-xtb'"):
         open_sets([store(tmp_path / "test", frames(3, 1))], [], "gfn1-xtb")
+
+
+def test_command_that_was_not_answered_at_all_is_no_success(tmp_path):
+    """Effective medium theory knows no water."""
+    path = store(tmp_path / "water", frames(3, 1))
+    with pytest.raises(MlipfmError, match="no structure was answered"):
+        run("emt:", [path], [], tmp_path / "record.json", None)
+    assert not parse_record((tmp_path / "record.json").read_bytes(), "record.json")["passed"]

@@ -10,7 +10,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.optimize import BFGS
 from mlipfm_interfaces.checkpoint import build, save_potential
-from mlipfm_interfaces.errors import InvalidStructureError, LevelError, UnknownElementError
+from mlipfm_interfaces.errors import ImplausibleStructureWarning, InvalidStructureError, LevelError, UnknownElementError
 from mlipfm_md import MlipfmCalculator
 
 
@@ -109,6 +109,19 @@ def test_stress_of_a_molecule_is_not_available(potential):
 def test_untrained_element_is_refused_by_name(potential):
     atoms = Atoms("Po", positions=[[0, 0, 0]], calculator=MlipfmCalculator(potential))
     with pytest.raises(UnknownElementError, match="not trained on Po"):
+        atoms.get_potential_energy()
+
+
+def test_charge_that_the_model_does_not_know_is_told():
+    config = {"elements": ["H", "O"], "levels": ["any"], "conditions": [], "backbone": {"channels": 8, "layers": 1}}
+    atoms = water()
+    atoms.calc = MlipfmCalculator(build("painn", config), charge=1, multiplicity=2)
+    with pytest.warns(ImplausibleStructureWarning) as told:
+        atoms.get_potential_energy()
+    said = ["the model does not know total_charge: 1 changes nothing", "the model does not know spin_multiplicity: 2 changes nothing"]
+    assert [str(w.message).removesuffix(" in its answer") for w in told] == said
+    atoms.calc = MlipfmCalculator(build("painn", config), charge=1, strict=True)
+    with pytest.raises(InvalidStructureError, match="does not know total_charge"):
         atoms.get_potential_energy()
 
 

@@ -179,6 +179,12 @@ def test_training_that_diverges_stops_and_keeps_its_best_model(tiny, tmp_path):
     assert load_model(tmp_path / "run" / "best.safetensors")[1]["extra"]["validation"][0]["value"] == min(errors)
 
 
+def test_training_that_ends_without_a_finite_answer_is_no_success(tiny, tmp_path):
+    changes = ["optimizer.lr=1e6", "steps=6", "evaluate_every=6", "checkpoint_every=6"]
+    with pytest.raises(TrainingError, match=r"step 5: training has diverged: force MAE"):
+        fit(make_recipe(tiny, changes), tmp_path / "run")
+
+
 def test_labels_that_are_missing_are_named_before_step_0(tiny, tmp_path, morse_structures, write_store):
     store = write_store(tmp_path / "energies", morse_structures(6, 0, labels=("energy",)))
     recipe = make_recipe(tiny, [f"data.train=[{store}]"])

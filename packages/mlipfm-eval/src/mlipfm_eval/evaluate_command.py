@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.result_records import write_record
 from rich.console import Console
@@ -33,6 +34,11 @@ def run(address: str, stores: list[Path], ood: list[Path], record: Path | None, 
         if record is not None:
             write_record(record, evaluation_record(model, results, level))
     _print(console, results)
+    silent = [r.set.name for r in results if sum(r.reasons.values()) >= len(r.set.structures)]
+    if silent:
+        raise MlipfmError(
+            "no structure was answered", where=", ".join(silent), mend="the reasons stand above; another model, or other data?"
+        )
 
 
 def _print(console: Console, results: list[Evaluated]) -> None:

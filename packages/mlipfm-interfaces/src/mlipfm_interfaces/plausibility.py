@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,13 +38,26 @@ def implausible(structure: Structure, cutoff: float) -> list[str]:
     return [f"{names[0]} and {names[1]} are {np.linalg.norm(vectors[k]):.3f} Angstrom apart, {relative[k]:.2f} of a single bond"]
 
 
-def warn_if_implausible(structure: Structure, cutoff: float, *, strict: bool = False, stacklevel: int = 2) -> None:
-    """Warn of what `implausible` finds, or refuse it.
+def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
+    """A charge or a multiplicity that a model with these conditions answers as if it were not there, in words; neutral singlets are not told."""
+    stated = {"total_charge": (structure.total_charge, 0), "spin_multiplicity": (structure.spin_multiplicity, 1)}
+    return [
+        f"the model does not know {name}: {value} changes nothing in its answer"
+        for name, (value, usual) in stated.items()
+        if value not in (None, usual) and name not in conditions
+    ]
+
+
+def warn_if_implausible(
+    structure: Structure, cutoff: float, conditions: Sequence[str] | None = None, *, strict: bool = False, stacklevel: int = 2
+) -> None:
+    """Warn of what `implausible` finds, and `unheard` if the `conditions` of the model are given, or refuse it.
 
     Raises:
         InvalidStructureError: with `strict`, instead of the warning. OverlapError, DensityError: always.
     """
-    for text in implausible(structure, cutoff):
+    ignored = [] if conditions is None else unheard(structure, conditions)
+    for text in [*implausible(structure, cutoff), *ignored]:
         if strict:
             raise InvalidStructureError(text, mend="check the geometry, or leave `strict`")
         warnings.warn(text, ImplausibleStructureWarning, stacklevel=stacklevel + 1)

@@ -46,7 +46,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         model: a Potential, or the path or address of a model checkpoint.
         level: level of theory to predict; needed if the model has several.
         charge, multiplicity: used where `atoms.info` states none.
-        strict: refuse structures that look like a mistake (atoms pushed into each other or all alone) instead of warning.
+        strict: refuse structures that look like a mistake (atoms pushed into each other or all alone, a charge that the model does not know)
+            instead of warning.
 
     Results: `energy` and `free_energy` eV, `forces` eV/Å, `stress` eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy (ASE's sign), and `energies`
     (per atom), `dipole`, `charges`, `magmoms` where the model has them.
@@ -128,9 +129,9 @@ class MlipfmCalculator(GetPropertiesMixin):
             wanted.discard("stress")
         structure, before = self.to_structure(atoms), self._answer
         changed = _STATE if before is None else self._changed(before, atoms)
-        if {"numbers", "cell", "pbc"} & set(changed):  # a new system: a simulation pays once
+        if {"numbers", "cell", "pbc", "info", "parameters"} & set(changed):  # a new system: a simulation pays once
             check_elements(self.potential.spec, [structure])
-            warn_if_implausible(structure, self._cutoff, strict=self.strict, stacklevel=4)
+            warn_if_implausible(structure, self._cutoff, self.potential.spec.conditions, strict=self.strict, stacklevel=4)
         try:
             (row,) = evaluate(self.potential, [structure], sorted(wanted), level=self.level)
         except PropertyNotAvailableError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, SimulationError, UnreadableFileError
 from mlipfm_interfaces.metrics import Metric, drift
-from mlipfm_interfaces.plausibility import implausible
+from mlipfm_interfaces.plausibility import implausible, unheard
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -34,8 +34,9 @@ def run_dynamics(model: str, starts: list[Structure], out: Path, ensemble: Ensem
     opened = _open_model(model)
     console = Console()
     if isinstance(opened, Potential):
+        cutoff = max(graph.cutoff for graph in opened.spec.graphs)
         for k, s in enumerate(starts):
-            for words in implausible(s, max(graph.cutoff for graph in opened.spec.graphs)):
+            for words in [*implausible(s, cutoff), *unheard(s, opened.spec.conditions)]:
                 Console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
     columns = (TextColumn("dynamics"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -83,7 +83,7 @@ def check_held_out(train: Census, valid: Census, report: Report) -> None:
     Raises:
         RecipeError: if all of them are; some are a warning.
     """
-    known, split = len(shared(train, valid)), "`mlipfm data split STORE --by molecule --fractions train=0.9,valid=0.1 --out PARTS`"
+    known, split = len(shared(train, valid)), "`mlipfm data split STORE --by random --fractions train=0.9,valid=0.1 --out PARTS`"
     if known == len(valid) > 0:
         what = f"every validation structure is a training structure ({known} of {len(valid)}, same geometry and level): nothing is held out"
         raise RecipeError(what, where="data.valid", mend=f"{split} makes two stores of one, or leave data.valid out")

@@ -132,7 +132,7 @@ class Run:
         """Measure the exported weights on the validation structures, split over the ranks; keep the best model.
 
         Raises:
-            TrainingError: the error has been `DIVERGED` times the best for `DIVERGED_IN_A_ROW` validations.
+            TrainingError: the error has been `DIVERGED` times the best for `DIVERGED_IN_A_ROW` validations, or is not finite after the last step.
         """
         if not self.valid_runs:
             return
@@ -148,11 +148,12 @@ class Run:
             self._export("best.safetensors", step)
         self.events.emit("validation", step, metrics=[m.as_dict() for m in self.metrics])
         self.worse_in_row = self.worse_in_row + 1 if error > DIVERGED * self.best > 0 else 0
-        if self.worse_in_row >= DIVERGED_IN_A_ROW:
+        if self.worse_in_row >= DIVERGED_IN_A_ROW or (step + 1 == self.recipe.steps and error == float("inf")):
+            kept = f"; the best model is kept: {self.folder / 'best.safetensors'}" if self.best < float("inf") else ""
             raise TrainingError(
                 f"training has diverged: {self.metrics[0].name} is {error:.4g} {self.metrics[0].unit}, the best was {self.best:.4g}",
                 where=f"step {step}",
-                mend=f"lower optimizer.lr or optimizer.clip and train in another folder; the best model is kept: {self.folder / 'best.safetensors'}",
+                mend=f"lower optimizer.lr or optimizer.clip and train in another folder{kept}",
             )
 
     def save(self, step: int) -> None:

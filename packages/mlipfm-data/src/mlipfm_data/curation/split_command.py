@@ -34,7 +34,7 @@ def split(
     by: By = typer.Option(..., "--by", help="What the part `ood` holds out."),
     out: Path = typer.Option(..., "--out", "-o", help="New folder: a store for every part, and split.json."),
     fractions: str = typer.Option(
-        "train=0.8,valid=0.1,id=0.05,ood=0.05", help="Shares of the parts. `ood` is of classes no other part has."
+        None, help=f"Shares of the parts. `ood` is of classes no other part has. [default: {SHARES}; of random: {RANDOM_SHARES}]"
     ),
     hold_out: str = typer.Option("", help="Classes to hold out, comma separated: elements, formulas, charges, K; of sizes: the least."),
     seed: int = typer.Option(0, min=0, help="Another seed, another split; the order of the store does not matter."),
