@@ -367,7 +367,7 @@ def start_writer(folder: Path, n: int) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.ci)])
 def test_kill_minus_nine_loses_nothing_and_repeats_nothing(kills: int, tmp_path: Path):
-    folder, dice, n = tmp_path / "s", random.Random(kills), 12 * kills + 20
+    folder, dice, n = tmp_path / "s", random.Random(kills), 60 * kills  # many more than a writer adds before it is killed
     acknowledged = 0
     for _ in range(kills):
         process = start_writer(folder, n)
@@ -382,9 +382,10 @@ def test_kill_minus_nine_loses_nothing_and_repeats_nothing(kills: int, tmp_path:
         process.wait()
         process.stdout.close()
         with Store(folder) as store:
-            assert not store.complete
             assert store.verify() == []
             assert all_same(list(store), [molecule(k) for k in range(len(store))])
+            if store.complete:  # on a busy machine a writer may be through before it is killed
+                break
     process = start_writer(folder, n)
     process.communicate(timeout=120)
     make_store(tmp_path / "never killed", n)
