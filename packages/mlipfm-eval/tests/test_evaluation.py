@@ -83,6 +83,17 @@ def test_failures_are_counted_named_and_penalised(sets):
     assert record["details"]["failures"] == {"test": {"did not converge": 3}}
 
 
+def test_model_that_is_worse_than_knowing_nothing_gains_nothing_by_refusing(sets):
+    reach = sorted(float(np.abs(s.positions).max()) for s in sets[0].structures)[8]
+    result = evaluate_set(Off(50.0, reach), sets[0])
+    assert sum(result.reasons.values()) == 3
+    for key in ("force_mae", "force_rmse"):
+        assert result.figures[key].value == pytest.approx(50_000)
+        assert result.penalised[key] == pytest.approx(50_000)  # zero forces in place of three answers would give 38,000
+    for key, value in evaluate_set(Off(0.3, reach), sets[0]).penalised.items():
+        assert value >= evaluate_set(Off(0.3, reach), sets[0]).figures[key].value
+
+
 def test_duplicated_frames_do_not_shrink_the_intervals_of_a_record(tmp_path):
     class Rough(Off):
         def evaluate(self, structures, outputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class Evaluated:
 
     Attributes:
         figures: key -> Metric over the structures that were answered. elements: symbol -> force MAE.
-        penalised: the same keys for MAE and RMSE, where a structure without an answer has the error of a model that knows nothing.
+        penalised: the same keys for MAE and RMSE, where a structure without an answer has the error of a model that knows nothing, or the mean
+            of the others if that is larger.
         reasons: why structures were not answered -> how many.
     """
 
@@ -93,9 +95,10 @@ def evaluate_set(
 
 
 def penalised(predictions: Predictions) -> dict[str, float]:
-    """MAE and RMSE over all structures; one without an answer counts with zero forces and the energy that its composition alone predicts.
+    """MAE and RMSE over all structures, never below those over the answered ones.
 
-    The composition model is the least-squares fit to this very set, so the penalty is the mildest that is fair.
+    A structure without an answer counts with zero forces and the energy that its composition alone predicts (least squares on this very
+    set), or with the mean error of the answers where that is larger: a model that is worse than knowing nothing gains nothing by refusing.
     """
     answered = np.array(
         [bool(np.isfinite(e) and np.isfinite(f).all()) for e, f in zip(predictions.energies, predictions.forces, strict=True)]
@@ -106,10 +109,16 @@ def penalised(predictions: Predictions) -> dict[str, float]:
     forces = [f if ok else np.zeros_like(f) for f, ok in zip(predictions.forces, answered, strict=True)]
     energy_errors = 1000 * (energies - predictions.reference_energies) / n
     force_errors = 1000 * np.concatenate([(a - b).ravel() for a, b in zip(forces, predictions.reference_forces, strict=True)])
-    named = {"energy": energy_errors, "force": force_errors}
-    return {f"{what}_mae": float(np.abs(e).mean()) for what, e in named.items()} | {
-        f"{what}_rmse": float(np.sqrt((e**2).mean())) for what, e in named.items()
+    named = {"energy": (energy_errors, answered), "force": (force_errors, np.repeat(answered, 3 * n))}
+    return {f"{what}_mae": _floored(np.abs(e), known) for what, (e, known) in named.items()} | {
+        f"{what}_rmse": math.sqrt(_floored(e**2, known)) for what, (e, known) in named.items()
     }
+
+
+def _floored(errors: np.ndarray, answered: np.ndarray) -> float:
+    """Mean of errors, those that were not answered being at least the mean of those that were."""
+    floor = float(errors[answered].mean()) if answered.any() else 0.0
+    return float(np.where(answered, errors, np.maximum(errors, floor)).mean())
 
 
 def composition_energies(structures: Sequence[Structure], energies: np.ndarray) -> np.ndarray:

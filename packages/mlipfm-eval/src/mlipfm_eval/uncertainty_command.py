@@ -11,12 +11,12 @@ from typing import Any
 from mlipfm_data.store import Store
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model
+from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import LevelError, RefusedFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertain import Uncertain, Uncertainty
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -90,7 +90,7 @@ def _answers(fitted: Uncertainty, potential: Potential, path: Path, quiet: bool)
 
 
 def _print(results: dict[str, tuple[str, list[Verdict]]], fitted: Uncertainty) -> None:
-    console = Console()
+    console = open_console()
     for k, key in enumerate(fitted.quantities):
         verdicts = [rows[k] for _, rows in results.values()]
         table = Table(title=f"{key}, {verdicts[0].unit}; calibrated with {_sizes(fitted)['calibrate']} structures")
@@ -138,7 +138,7 @@ def _chain(stores: Sequence[Any], potential: Potential) -> Iterator[Structure]:
 def _bar(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; called with the number of structures done."""
     columns = TextColumn("structures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("structures", total=total)
         yield lambda n: bar.update(task, completed=n)
