@@ -1,6 +1,7 @@
 """`python tools/bench NAME [--quick] [--json FILE] [--threads N]`: measure, print, append one JSON object per figure. `table` renders them."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     everything = names.add_parser("all", parents=[measured], help="one after the other", allow_abbrev=False)
     everything.add_argument("--json-folder", type=Path, metavar="FOLDER", help="append to NAME.json in this folder")
+    same = names.add_parser("duplicates", help="find planted copies among real structures (4 minutes)", allow_abbrev=False)
+    same.add_argument("folder", type=Path, help="searched for files that a reader knows")
+    same.add_argument("--count", type=int, default=100_000, help="structures (default 100000)")
+    same.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    same.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     learning = names.add_parser("3bpa", help="train every backbone on 3BPA, beside mace-torch (hours; resumes)", allow_abbrev=False)
     actions = learning.add_subparsers(dest="action", required=True)
     training = actions.add_parser("run", help="train and test, in the cache folder", allow_abbrev=False)
@@ -60,7 +66,9 @@ def main(arguments: list[str]) -> int:
     if options.name == "3bpa":
         return _learning(options)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when the libraries are loaded
-        os.environ[variable] = str(options.threads)
+        os.environ[variable] = str(getattr(options, "threads", 1))
+    if options.name == "duplicates":
+        return _duplicates(options)
     from bench.figures import append, line
 
     for figure in _measure(options.name, options.threads, options.quick):
@@ -82,6 +90,19 @@ def _measure(name: str, threads: int, quick: bool) -> "Iterator[Figure]":
     else:
         from bench.training import measure
     return measure(threads, quick)
+
+
+def _duplicates(options: argparse.Namespace) -> int:
+    from bench import duplicates
+    from bench.figures import append, line
+
+    found = duplicates.measure(options.folder, options.count, options.workers)
+    print(json.dumps(found, indent=1))
+    for figure in duplicates.figures(found):
+        print(line(figure), flush=True)
+        if options.json:
+            append(options.json, figure)
+    return 0
 
 
 def _learning(options: argparse.Namespace) -> int:

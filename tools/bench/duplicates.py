@@ -1,14 +1,10 @@
-"""How long duplicates take to find, and how many are found: a store of real structures with planted copies.
+"""`duplicates`: how long duplicates take to find, and how many are found, in a store of real structures with planted copies.
 
-python duplicates_at_scale.py FOLDER [--count 100000] [--workers 2]
-
-FOLDER is searched for files that a reader knows. Where they hold fewer structures than asked, frames of them with every atom displaced by about
+A folder is searched for files that a reader knows. Where they hold fewer structures than asked, frames of them with every atom displaced by about
 0.1 Å fill up: other geometries of the same systems, the hard case. 5 % of all are disguised copies, 1 % copies that are strained or have an atom
 displaced and must not be found (see `curation.planting`).
 """
 
-import argparse
-import json
 import resource
 import time
 from collections import Counter
@@ -16,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from mlipfm_data import Store, StoreWriter, read
@@ -25,6 +22,8 @@ from mlipfm_data.curation.planting import KINDS, NEAR_MISSES, disguise, possible
 from mlipfm_data.curation.pool import processes
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
+
+from bench.figures import Figure, figure
 
 PER_FILE, PLANTED, NEARLY = 3000, 0.05, 0.01
 
@@ -52,8 +51,20 @@ def used() -> float:
     return sum(one.ru_utime + one.ru_stime for one in usage)
 
 
-def measure(folder: Path, count: int, workers: int, seed: int = 0) -> dict[str, object]:
-    """Seconds, recall and false positives, as a record of figures."""
+def figures(found: dict[str, Any]) -> Iterator[Figure]:
+    """Time, recall and false positives of what `measure` found."""
+    what = f"{found['structures']:,} structures of {found['atoms'] / found['structures']:.0f} atoms, {found['workers']} processes"
+    for name, unit, value in (
+        ("search", "s", found["seconds"]),
+        ("search, all processes", "s CPU", found["cpu seconds"]),
+        (f"recall of {found['planted']:,} disguised copies", "1", found["recall"]),
+        (f"found of {found['near misses']:,} near misses", "1", found["false positives"] / found["near misses"]),
+    ):
+        yield figure("duplicates", f"{what}: {name}", unit, [value], 1)
+
+
+def measure(folder: Path, count: int, workers: int, seed: int = 0) -> dict[str, Any]:
+    """Seconds, recall and false positives, with counts of each kind of copy."""
     rng = np.random.default_rng(seed)
     copies, misses = int(PLANTED * count), int(NEARLY * count)
     kept = count - copies - misses
@@ -80,6 +91,7 @@ def measure(folder: Path, count: int, workers: int, seed: int = 0) -> dict[str, 
     outcome = Counter(kind if hit else f"{kind} MISSED" for (_, kind), hit in zip(planted[:copies], found, strict=True))
     return {
         "structures": count,
+        "workers": workers,
         "of real files": len(base),
         "atoms": atoms,
         "seconds": round(seconds, 1),
@@ -102,12 +114,3 @@ def _with_its_original(members: Sequence[int], base: Sequence[Structure], origin
     if original in members:
         return True
     return any(match(base[k], base[original], 2 * TOLERANCE) is not None for k in members if k < len(base))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.folder, arguments.count, arguments.workers), indent=1))
