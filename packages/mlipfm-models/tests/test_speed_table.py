@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_models.speed_table import Row, Skipped, speed_rows, table_lines, water_box
@@ -44,3 +45,19 @@ def test_operations_of_a_linear_map_are_two_for_each_weight_and_atom() -> None:
     with FlopCounterMode(display=False) as counter:
         nn.Linear(30, 20, bias=False)(torch.ones(7, 30))
     assert counter.get_total_flops() == 2 * 7 * 30 * 20
+
+
+def test_operations_of_painn_are_those_of_its_equations() -> None:
+    """Figure 2 of arXiv:2102.03150, counted by hand for each atom and pair; the first message has no vector part."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    c, layers, radial = 24, 3, 10
+    options = {"channels": c, "layers": layers, "radial": radial}
+    potential = build("painn", {"elements": ["H", "O"], "levels": ["any"], "backbone": options})
+    batch = collate([water_box(2)], potential.spec.graphs)
+    atoms, pairs = len(batch.atomic_numbers), len(batch.views[potential.spec.graphs[0]].i)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        potential.backbone(torch.ones(atoms, c), batch)
+    message, update = (c * c + c * 3 * c) * layers - c * c, (3 * c * 2 * c + 2 * c * c + c * 3 * c) * layers
+    filters, shift = (radial + 1) * (3 * layers - 1) * c, 3 * 3  # the shift of a periodic image is its three integers times the cell
+    assert counter.get_total_flops() == 2 * (atoms * (message + update) + pairs * (filters + shift))
