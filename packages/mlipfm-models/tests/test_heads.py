@@ -81,7 +81,7 @@ def test_numbering_atoms_differently_changes_the_order_only(with_heads: Any) -> 
 def test_two_copies_have_twice_what_is_extensive_and_the_same_of_what_is_not(with_heads: Any, key: str) -> None:
     potential, kind = with_heads(), QUANTITIES[key]
     for s in (neutral(), ion(1, 3), neutral().replace(total_charge=None, spin_multiplicity=None)):
-        if key == "dipole" and s.total_charge:
+        if (key == "dipole" and s.total_charge) or (key == "quadrupole" and s.total_charge != 0):
             continue  # the centre of mass of both is another origin
         one, two = ask(potential, s, key)[key], ask(potential, two_of(s), key)[key]
         want = np.tile(one, (2,) + (1,) * (one.ndim - 1)) if kind.layout == "atom" else 2 * one if kind.extensive else one
@@ -175,6 +175,37 @@ def test_dipole_of_an_ion_is_taken_about_its_centre_of_mass(with_heads: Any) -> 
     np.testing.assert_allclose(answer["dipole"], want, atol=1e-13)
     far = ask(potential, s.replace(positions=s.positions + 1000.0), "dipole")["dipole"]
     np.testing.assert_allclose(far, want, atol=1e-10)
+
+
+def test_quadrupole_of_charges_is_their_second_moment_about_the_centre_of_mass(with_heads: Any) -> None:
+    """With the atomic dipoles and quadrupoles silenced, it is sum q (r - R)(r - R)."""
+    potential, s = with_heads(), ion()
+    with torch.no_grad():
+        for key in ("dipole", "quadrupole"):
+            for parameter in potential.heads.parts[key].outer.parameters():
+                parameter.zero_()
+    answer = ask(potential, s, "quadrupole", "charges")
+    mass = MASSES[s.atomic_numbers][:, None]
+    away = s.positions - (mass * s.positions).sum(axis=0) / mass.sum()
+    np.testing.assert_allclose(answer["quadrupole"], np.einsum("a,ax,ay->xy", answer["charges"], away, away), atol=1e-13)
+    far = ask(potential, s.replace(positions=s.positions + 1000.0), "quadrupole")["quadrupole"]
+    np.testing.assert_allclose(far, answer["quadrupole"], atol=1e-9)
+
+
+def test_quadrupole_of_two_ions_has_what_their_charges_and_dipoles_give_with_their_places(with_heads: Any) -> None:
+    """The parallel axis theorem: Q(2) = sum over both of Q + mu a + a mu + q a a, where a = ±D/2 leads to each; the dipoles cancel."""
+    potential, s = with_heads(), ion(1, 3)
+    one, two = (ask(potential, x, "quadrupole")["quadrupole"] for x in (s, two_of(s, 60.0)))
+    np.testing.assert_allclose(two, 2 * one + 2 * 1.0 * np.diag([30.0**2, 0, 0]), atol=1e-9)
+    turn = np.diag([-1.0, -1.0, 1.0])  # the second one upside down: the dipoles add up
+    pair = Structure(
+        np.tile(s.atomic_numbers, 2), np.concatenate([s.positions, s.positions @ turn + [0, 60.0, 0]]), total_charge=2, spin_multiplicity=5
+    )
+    mass, first = MASSES[s.atomic_numbers][:, None], ask(potential, s, "dipole")["dipole"]
+    centre = (mass * s.positions).sum(axis=0) / mass.sum()
+    a = (centre @ turn + [0, 60.0, 0] - centre) / 2
+    want = one + turn @ one @ turn + np.outer(a, a) * 2 + sum(np.outer(x, a) + np.outer(a, x) for x in (turn @ first, -first))
+    np.testing.assert_allclose(ask(potential, pair, "quadrupole")["quadrupole"], want, atol=1e-9)
 
 
 def test_born_charges_are_the_slope_of_the_dipole(with_heads: Any) -> None:

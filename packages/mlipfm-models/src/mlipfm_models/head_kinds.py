@@ -72,6 +72,12 @@ _SPECIAL = {
     "charges": HeadKind("partial charges that add up to the total charge", {"charges": "pair"}, Scaled, "total_charge"),
     "spin_charges": HeadKind("spin charges that add up to the unpaired electrons", {"spin_charges": "pair"}, Scaled, "spin_multiplicity"),
     "dipole": HeadKind("charges times positions, and atomic dipoles", {"dipole": "vector", "charges": "pair"}, Scaled, "total_charge"),
+    "quadrupole": HeadKind(
+        "charges and atomic dipoles with their positions, and atomic quadrupoles",
+        {"quadrupole": "tensor", "dipole": "vector", "charges": "pair"},
+        Scaled,
+        "total_charge",
+    ),
     "polarizability": HeadKind("sum of atomic tensors", {"polarizability": "tensor"}),
     "stress": HeadKind("sum of atomic tensors over the volume", {"stress": "tensor"}),
 }
@@ -83,7 +89,6 @@ NO_HEAD = {
     "hessian_rows": "they are derivatives of the forces",
     "hvp": "it is a derivative of the forces",
     "born_charges": "they are derivatives of the dipole: take the head 'dipole'",
-    "quadrupole": "no head for it exists yet",
     "bond_orders": "no head for pairs exists yet",
 }
 

@@ -61,7 +61,7 @@ def columns() -> list[Column]:
         Column("short-range repulsion", {"short_range": "zbl"}),
         *(_head(key) for key in HEADS if key != "stress"),
         Column("head born_charges", {"conditions": ["total_charge"], "heads": {"dipole": {}}}),
-        *(Column(f"head {key}", reason=NO_HEAD[key]) for key in ("quadrupole", "bond_orders")),
+        Column("head bond_orders", reason=NO_HEAD["bond_orders"]),
         *(Column(f"uncertainty {name}", {"forces": "conservative"}) for name in ("LLPR", "shallow ensemble", "conformal")),
     ]
 

@@ -27,12 +27,14 @@ def read_out(key: str, raw: Raw, batch: Batch, options: Options, has_field: bool
         raw: what the heads say. options: of the heads. has_field: whether the model sees the external field.
 
     Raises:
-        PropertyNotAvailableError: the dipole of a periodic system, the stress of one that is not periodic in three directions.
+        PropertyNotAvailableError: the dipole or quadrupole of a periodic system, the stress of one that is not periodic in three directions.
     """
     if key in ("charges", "spin_charges"):
         return equilibrated(key, raw, batch, options)
     if key == "dipole":
         return dipole(raw, batch, options, has_field)
+    if key == "quadrupole":
+        return quadrupole(raw, batch, options, has_field)
     own, size = raw[key].to(torch.float64), options[key]["scale"]
     if key == "stress":
         return size * batch.sum_per_system(own) * (ATOM_VOLUME / batch.volume)[:, None, None]
@@ -81,16 +83,39 @@ def dipole(raw: Raw, batch: Batch, options: Options, has_field: bool) -> Tensor:
     Raises:
         PropertyNotAvailableError: if a system is periodic: which image of an atom counts would be arbitrary.
     """
-    periodic = batch.pbc.any(dim=1).nonzero().flatten().tolist()
-    if periodic:
-        raise PropertyNotAvailableError(
-            "a periodic system has no dipole", where=f"system {periodic[0]}", mend="do not ask the dipole of crystals"
-        )
+    _refuse_periodic("dipole", batch)
     total = batch.sum_per_system(_atomic_dipoles(raw, batch, options))
     if has_field and "polarizability" in raw:
         tensor = options["polarizability"]["scale"] * batch.sum_per_system(raw["polarizability"])
         total = total + (tensor @ batch.external_field[:, :, None]).squeeze(2)
     return total
+
+
+def quadrupole(raw: Raw, batch: Batch, options: Options, has_field: bool) -> Tensor:
+    """[systems, 3, 3] e Å²: sum_i q_i d_i d_i + mu_i d_i + d_i mu_i + theta_i with d_i = r_i - R, not traceless. R is the centre of mass.
+
+    q_i and mu_i are those of the dipole (with what the field induces), theta_i is the tensor of the atom about its nucleus. Of a system without
+    charge and dipole it does not depend on R; otherwise this is the convention.
+
+    Raises:
+        PropertyNotAvailableError: if a system is periodic.
+    """
+    _refuse_periodic("quadrupole", batch)
+    away = batch.positions - centre_of_mass(batch)[batch.system]
+    own = options.get("dipole", {"scale": 1.0})["scale"] * raw["dipole"].to(torch.float64)
+    if has_field and "polarizability" in raw:
+        tensor = options["polarizability"]["scale"] * raw["polarizability"].to(torch.float64)
+        own = own + (tensor @ batch.external_field[batch.system][:, :, None]).squeeze(2)
+    half = (equilibrated("charges", raw, batch, options)[:, None] * away / 2 + own)[:, :, None] * away[:, None, :]
+    return batch.sum_per_system(half + half.mT + options["quadrupole"]["scale"] * raw["quadrupole"].to(torch.float64))
+
+
+def _refuse_periodic(key: str, batch: Batch) -> None:
+    periodic = batch.pbc.any(dim=1).nonzero().flatten().tolist()
+    if periodic:
+        raise PropertyNotAvailableError(
+            f"a periodic system has no {key}", where=f"system {periodic[0]}", mend=f"do not ask the {key} of crystals"
+        )
 
 
 def _atomic_dipoles(raw: Raw, batch: Batch, options: Options) -> Tensor:
