@@ -17,7 +17,7 @@ from mlipfm_train.loop import fit
 from mlipfm_train.objectives.quantities import Quantities
 from mlipfm_train.recipe import make_recipe
 
-HEADS = {"dipole": {}, "charges": {}, "band_gap": {}, "shieldings": {}}
+HEADS = {"dipole": {}, "charges": {}, "band_gap": {}, "shieldings": {}, "quadrupole": {}}
 
 
 def labelled(structures, seed=0):
@@ -29,6 +29,7 @@ def labelled(structures, seed=0):
         labels = {
             "charges": charges - charges.mean(),
             "dipole": ((charges - charges.mean())[:, None] * s.positions).sum(axis=0),
+            "quadrupole": -0.3 * len(s) * np.eye(3),
             "band_gap": np.float64(5.0 + 0.1 * len(s)),
             "shieldings": np.where(s.atomic_numbers == 1, 30.0, 150.0) + rng.normal(size=len(s)),
         }
@@ -118,6 +119,8 @@ def test_a_run_learns_what_the_heads_are_shown(tmp_path, morse_structures, write
     assert figures["band_gap MAE"].value < 0.1
     assert figures["charges MAE"].value < 0.04
     assert figures["dipole MAE"].n_ok == 6
+    assert (figures["quadrupole MAE"].unit, figures["quadrupole MAE"].n_ok) == ("e Angstrom^2", 6)
+    assert figures["quadrupole MAE"].value < 0.1  # a third of the entries is -0.3 for each atom, of at least three atoms
 
 
 def test_a_quantity_that_no_structure_has_is_refused_before_the_first_step(tmp_path, tiny):
