@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
+import torch
 from mlipfm_eval.check import Outcome, broken, check_model, check_record, held_to
-from mlipfm_eval.check_command import verdict
+from mlipfm_eval.check_command import table, verdict
 from mlipfm_eval.check_rules import BEHAVIOURS
 from mlipfm_eval.check_subject import make_subject
 from mlipfm_eval.commands import check_app
 from mlipfm_eval.opening import Opened
 from mlipfm_interfaces.checkpoint import build, save_potential
+from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import ContractError, PropertyNotAvailableError
 from mlipfm_interfaces.foreign import open_foreign
 from mlipfm_interfaces.potential import evaluate
@@ -251,3 +254,57 @@ def test_a_promise_that_no_rule_is_about_is_refused_with_those_that_are(direct):
 def test_unknown_precision_is_refused_with_the_known_ones():
     with pytest.raises(ContractError, match="float64, converged, float32"):
         CliRunner().invoke(check_app, ["emt:", "--precision", "half"], catch_exceptions=False)
+
+
+@pytest.fixture
+def poisoned():
+    """A model with direct forces, one of whose weight tensors is NaN."""
+    model = build("painn", {"elements": ["H", "C", "O"], "levels": ["any"], "forces": "direct", "backbone": {"channels": 8, "layers": 1}})
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    return model
+
+
+def test_first_cause_named_of_a_model_with_nan_weights_is_that_and_how_many(poisoned):
+    bad = next(poisoned.parameters()).numel()
+    with pytest.raises(ContractError, match=f"its answers are not finite: {bad} of its .* weights are not finite") as found:
+        check_model(poisoned)
+    assert "elements" not in str(found.value)
+
+
+def test_answer_that_is_not_finite_breaks_a_rule_and_is_never_within_a_limit():
+    class Hole(Honest):
+        """Two molecules of water in a crystal are too much for it."""
+
+        def changed(self, s, row):
+            return {key: value * np.nan if len(s) == 6 else value for key, value in row.items()}
+
+    (outcome,) = check_model(Hole(), "float64", rules=["extensivity"])
+    assert outcome.status == "broken"
+    assert "is not finite" in outcome.remark
+
+
+def test_rule_of_both_suites_is_listed_once_with_its_figure_and_broken_if_either_is():
+    outcomes = [
+        Outcome("contract", "net-force", "measured"),
+        Outcome("contract", "rotation", "broken", remark="off by 1 eV"),
+        Outcome("contract", "net-torque", "measured"),
+        Outcome("behaviour", "net-force", "broken", 0.5, 0.1, "eV/Å", "required"),
+        Outcome("behaviour", "rotation", "held", 0.01, 0.1),
+    ]
+    brief = table(outcomes, everything=False)
+    cells = {str(column.header): list(column.cells) for column in brief.columns}
+    assert cells["rule"] == ["net-torque", "net-force", "rotation"]
+    assert cells["figure"] == ["-", "0.5", "0.01"]
+    assert ["broken" in verdict for verdict in cells["verdict"]] == [False, True, True]
+    assert cells["remark"] == ["", "required", "contract: off by 1 eV"]
+    whole = table(outcomes)
+    assert list(whole.columns[0].cells) == [o.suite for o in outcomes]
+    assert list(whole.columns[1].cells) == [o.rule for o in outcomes]
+
+
+def test_remarks_of_a_table_in_a_pipe_are_whole(monkeypatch):
+    pipe, remark = io.StringIO(), "a remark of many words " * 20
+    monkeypatch.setattr("sys.stdout", pipe)
+    open_console().print(table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark.strip())]))
+    assert remark.strip() in pipe.getvalue()

@@ -128,3 +128,20 @@ def test_command_that_was_not_answered_at_all_is_no_success(tmp_path):
     with pytest.raises(MlipfmError, match="no structure was answered"):
         run("emt:", [path], [], tmp_path / "record.json", None)
     assert not parse_record((tmp_path / "record.json").read_bytes(), "record.json")["passed"]
+
+
+def test_table_is_not_cut_in_a_pipe_and_says_why_one_trajectory_has_no_intervals(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    alloys = []
+    for group in ("a", "a", "b"):
+        r = np.arange(6)[:, None] * [2.7, 0, 0] + rng.normal(scale=0.05, size=(6, 3))
+        labels = {"energy": 1.0, "forces": rng.normal(size=(6, 3))}
+        alloys.append(Structure([13, 28, 29, 46, 47, 79], r, level="emt", labels=labels, provenance=Provenance(group=group)))
+    run("emt:", [store(tmp_path / "one", alloys[:2])], [store(tmp_path / "a name of a set that is long" / "both", alloys)], None, None)
+    said = capsys.readouterr().out
+    assert "one: no intervals, which need two molecules or trajectories or more" in said
+    assert "both: no intervals" not in said
+    (row,) = (line for line in said.splitlines() if line.startswith("│ both"))
+    assert all(symbol in said for symbol in ("Al", "Ni", "Cu", "Pd", "Ag", "Au"))
+    assert row.count("[") == 6
+    assert "…" not in said

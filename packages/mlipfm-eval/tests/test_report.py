@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +96,12 @@ def test_diagonal_of_a_parity_plot_is_where_both_values_are_equal():
     points = [tuple(map(float, p)) for p in re.findall(r"M(\S+) (\S+)h0", text)]
     on_line = [abs((y - y1) / (y2 - y1) - (x - x1) / (x2 - x1)) < 0.01 for x, y in points]
     assert on_line == [False, True]
+
+
+def test_folder_that_is_itself_a_training_run_has_its_curve_and_its_model(folder, tmp_path, monkeypatch):
+    content = collect(folder / "pretrained")
+    assert [run.name for run in content.runs] == ["pre-trained"]
+    assert list(content.manifests) == ["pre-trained"]
+    assert "<h1>Training report</h1>" in page(content)
+    monkeypatch.chdir(folder / "finetuned")
+    assert [run.name for run in collect(Path()).runs] == ["fine-tuned"]

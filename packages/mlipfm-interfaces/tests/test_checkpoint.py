@@ -297,3 +297,12 @@ def test_no_truncation_of_a_checkpoint_goes_unnoticed(tmp_path: Path):
     path = small(tmp_path / "a")
     report = truncate_everywhere([path], 64, lambda: load_checkpoint(path), equal)
     assert report.detected == -(-path.stat().st_size // 64), report
+
+
+def test_a_run_folder_in_place_of_a_model_is_answered_with_its_best_model(tmp_path):
+    with pytest.raises(UnreadableFileError, match="is a folder, a file is wanted; it holds no checkpoint"):
+        load_checkpoint(tmp_path)
+    for name in ("initial.safetensors", "last.safetensors", "best.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(UnreadableFileError, match=f"give {tmp_path / 'best.safetensors'}$"):
+        load_checkpoint(tmp_path)

@@ -210,6 +210,10 @@ def test_version_lists_the_installed_packages_and_torch_only_when_asked(run):
     assert metadata.version("torch") in everything
 
 
+def test_the_option_version_prints_what_the_command_does(run):
+    assert run("--version") == run("version")
+
+
 def imported(code: str, path: Path | None = None) -> set[str]:
     """Top-level modules in a fresh interpreter after `code`."""
     code += "\nimport sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"

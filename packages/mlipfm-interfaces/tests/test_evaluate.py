@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from mlipfm_interfaces.errors import PropertyNotAvailableError, UnknownElementError
-from mlipfm_interfaces.potential import evaluate
+from mlipfm_interfaces.potential import evaluate, not_finite
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
 
@@ -35,3 +36,12 @@ def test_rows_of_a_structure_that_names_none_are_refused():
 def test_untrained_element_is_refused_by_name():
     with pytest.raises(UnknownElementError, match="structure 0: this model was not trained on Au"):
         evaluate(POTENTIAL, [Structure([79], [[0, 0, 0]])])
+
+
+def test_weights_that_are_not_finite_are_counted():
+    model = torch.nn.Linear(60, 20)
+    assert not_finite(model) == ""
+    with torch.no_grad():
+        model.weight[0, :3] = torch.tensor([float("nan"), float("inf"), 1.0])
+    assert not_finite(model) == "2 of its 1,220 weights are not finite"
+    assert not_finite("another code") == ""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mlipfm_interfaces.checkpoint import build, save_potential
 
 WATER = "3\nProperties=species:S:1:pos:R:3\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
@@ -19,6 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("md")
     model = build("painn", {"elements": ["H", "O"], "levels": ["x"], "backbone": {"channels": 8, "layers": 1}, "scale": 0.05})
     save_potential(path / "model.safetensors", model)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    save_potential(path / "poisoned.safetensors", model)
     whole = (path / "model.safetensors").read_bytes()
     (path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (path / "pickle.safetensors").write_bytes(pickle.dumps({"weights": 1}))
@@ -42,6 +46,7 @@ def md(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     [
         (("cut.safetensors", "water.xyz"), r"damaged-file.*truncated or damaged"),
         (("pickle.safetensors", "water.xyz"), r"refused-file.*is a pickle"),
+        (("poisoned.safetensors", "water.xyz"), r"simulation.*\d+ of its [\d,]+ weights are not finite; its training has diverged"),
         (("model.safetensors", "polonium.xyz"), r"unknown-element.*not trained on Po; it knows H O"),
         (("model.safetensors", "nan.xyz"), r"invalid-structure.*frame 0, atom 0.*not finite"),
         (("model.safetensors", "overlap.xyz"), r"overlapping-atoms.*closer than 0.1"),

@@ -7,9 +7,12 @@ import pytest
 import torch
 from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.errors import PluginError
 from mlipfm_interfaces.neighbors import neighbor_pairs
+from mlipfm_models.commands import table_app
 from mlipfm_models.speed_table import Row, Skipped, speed_rows, table_lines, water_box
 from torch import nn
+from typer.testing import CliRunner
 
 DENSITY = 1 / 29.9  # molecules of water in an Å³ at room temperature
 
@@ -61,3 +64,8 @@ def test_operations_of_painn_are_those_of_its_equations() -> None:
     message, update = (c * c + c * 3 * c) * layers - c * c, (3 * c * 2 * c + 2 * c * c + c * 3 * c) * layers
     filters, shift = (radial + 1) * (3 * layers - 1) * c, 3 * 3  # the shift of a periodic image is its three integers times the cell
     assert counter.get_total_flops() == 2 * (atoms * (message + update) + pairs * (filters + shift))
+
+
+def test_a_potential_that_is_not_installed_is_refused_with_those_that_are() -> None:
+    with pytest.raises(PluginError, match="--only: no potential is named 'foo'; known: .*painn"):
+        CliRunner().invoke(table_app, ["--only", "painn,foo"], catch_exceptions=False)

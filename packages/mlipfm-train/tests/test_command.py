@@ -32,7 +32,7 @@ def test_a_run_from_the_command_line_and_its_continuation(tiny, tmp_path, capsys
     status, out, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
     assert (status, "force MAE" in out, "best.safetensors" in out) == (0, True, True)
     status, again, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
-    assert (status, again.splitlines()) == (0, out.splitlines()[-3:])
+    assert (status, again.splitlines()) == (0, ["all 3 steps are done: nothing to train", *out.splitlines()[-3:]])
     status, _, err = run(capsys, str(path), "steps=4", "--out", str(tmp_path / "run"))
     assert status == 2
     assert "another recipe: steps: 3 -> 4" in err
@@ -64,6 +64,7 @@ def test_the_example_is_a_recipe(tmp_path, capsys):
         (["missing.yaml"], "cannot read the recipe"),
         ([], "give a recipe"),
         (["recipe.yaml", "strategy.name=ddp"], "needs several processes"),
+        (["recipe.yaml", "data.train=w/x"], "data.train: a list is wanted, got the text 'w/x'; write [w/x]"),
         (["recipe.yaml", "weight_rule.name=emo"], "did you mean 'ema'"),
     ],
 )

@@ -109,6 +109,18 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tiny, tmp
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
+def test_a_run_that_is_continued_says_with_which_step(tiny, tmp_path):
+    recipe, said = make_recipe(tiny), []
+    for last in (1, 5):  # before the first state (after step 4), and after it
+        with pytest.raises(Stop):
+            fit(recipe, tmp_path, listeners=[stop_after(last)], say=said.append)
+    fit(recipe, tmp_path, say=said.append)
+    assert [line for line in said if "of 12" in line] == [
+        "starts again with the first of 12 steps: no training state was saved yet",
+        "goes on with step 5 of 12",
+    ]
+
+
 def test_a_finished_run_is_left_alone(tiny, tmp_path):
     first = fit(make_recipe(tiny), tmp_path / "run")
     digest = outcome(tmp_path / "run")

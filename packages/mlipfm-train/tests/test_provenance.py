@@ -30,8 +30,9 @@ def licensed(morse_structures, write_store, tmp_path):
 def train(tiny, tmp_path):
     """`train(name, store, start)`: a run of three steps; its last checkpoint and the manifest."""
 
-    def run(name: str, store: Path, start: Path | None = None, say=None) -> tuple[Path, dict]:
-        document = {**tiny, "data": {**tiny["data"], "train": [str(store)]}, "steps": 3}
+    def run(name: str, store: Path, start: Path | None = None, say=None, valid: Path | None = None) -> tuple[Path, dict]:
+        held_out = [] if valid is None else [str(valid)]
+        document = {**tiny, "data": {**tiny["data"], "train": [str(store)], "valid": held_out}, "steps": 3}
         if start is not None:
             document |= {"init_from": str(start), "potential": {}}
         path = fit(make_recipe(document), tmp_path / name, say=say).last
@@ -62,6 +63,17 @@ def test_the_manifest_names_stores_by_their_hash_and_sources(licensed, train):
     assert manifest["extra"]["data"] == [entry]
 
 
+def test_validation_data_choose_the_best_model_so_their_licences_are_its_own(licensed, train):
+    store, lines = licensed("held-out", "CC-BY-NC-4.0"), []
+    _, manifest = train("run", licensed("large", "MIT"), say=lines.append, valid=store)
+    assert manifest["extra"]["licences"] == ["CC-BY-NC-4.0", "MIT"]
+    assert [entry["name"] for entry in manifest["extra"]["data"]] == ["large"]
+    (entry,) = manifest["extra"]["validation_data"]
+    assert entry["manifest"] == sha256(store / "manifest.json")
+    assert (entry["name"], entry["licences"]) == ("held-out", ["CC-BY-NC-4.0"])
+    assert "licences of the validation data, which choose the best model: CC-BY-NC-4.0" in lines
+
+
 def test_an_unknown_licence_of_an_ancestor_is_handed_down_and_named(licensed, train):
     first, root = train("first", licensed("large", None))
     second, _ = train("second", licensed("small", "MIT"), first)
@@ -84,7 +96,7 @@ def test_a_checkpoint_that_says_nothing_of_licences_is_unknown(licensed, train, 
 
 def test_a_potential_from_memory_is_of_unknown_origin(licensed, train, tiny, tmp_path):
     first, _ = train("first", licensed("large", "MIT"))
-    document = {**tiny, "data": {**tiny["data"], "train": [str(licensed("small", "MIT"))]}, "steps": 3}
+    document = {**tiny, "data": {**tiny["data"], "train": [str(licensed("small", "MIT"))], "valid": []}, "steps": 3}
     result = fit(make_recipe(document), tmp_path / "run", potential=load_model(first)[0])
     manifest = load_model(result.last)[1]
     assert manifest["extra"]["licences"] == ["", "MIT"]

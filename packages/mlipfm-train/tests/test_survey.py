@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlipfm_interfaces.errors import LevelError, RecipeError
+from mlipfm_data.store_writer import StoreWriter
+from mlipfm_interfaces.errors import LevelError, RecipeError, RefusedFileError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_train import survey as surveys
 from mlipfm_train.frames import Frames
+from mlipfm_train.loop import fit
 from mlipfm_train.open_run import open_run
+from mlipfm_train.preflight import BLOCK, INSPECTED, _blocks
 from mlipfm_train.recipe import make_recipe
 from mlipfm_train.survey import survey
 
@@ -91,7 +94,7 @@ def test_validation_structures_that_are_trained_on_are_counted_and_told(tiny, tm
     lines: list[str] = []
     with open_run(make_recipe({**tiny, "data": data}), tmp_path / "run", say=lines.append):
         pass
-    (line,) = [line for line in lines if line.startswith("warning")]
+    (line,) = [line for line in lines if "validation structures are training structures" in line]
     assert "2 of 10 validation structures are training structures (same geometry and level)" in line
     assert "`mlipfm data split" in line
 
@@ -103,3 +106,59 @@ def test_validation_on_nothing_but_training_structures_is_refused(tiny, tmp_path
     with pytest.raises(RecipeError, match=words), open_run(recipe, tmp_path / "run"):
         pass
     assert np.all([not (tmp_path / "run" / name).exists() for name in ("recipe.yaml", "initial.safetensors")])
+
+
+def test_energies_of_two_kinds_under_one_level_are_told_with_the_likely_cause(tiny, tmp_path, morse_structures, write_store):
+    """Total energies of all electrons and of valence electrons differ by about 1 keV for each atom of carbon or oxygen."""
+    mixed = [
+        s.replace(labels={**s.labels, "energy": s.labels["energy"] - (20.0 * float(s.atomic_numbers.sum()) ** 2) * (k % 2)})
+        for k, s in enumerate(morse_structures(24, 0))
+    ]
+    lines: list[str] = []
+    document = {**tiny, "data": {"train": [str(write_store(tmp_path / "mixed", mixed))], "budget": 40}, "steps": 1}
+    fit(make_recipe(document), tmp_path / "run", say=lines.append)
+    (line,) = [line for line in lines if "from the sums of their atoms" in line]
+    assert line.startswith("warning: energies of level morse differ by ")
+    assert "mixed levels of theory under one name, or a wrong unit" in line
+    assert line.endswith(f"`mlipfm data trust {tmp_path / 'mixed'}` looks for the cause")
+
+
+def test_ordinary_energies_are_not_warned_of(tiny, tmp_path):
+    lines: list[str] = []
+    fit(make_recipe({**tiny, "steps": 1}), tmp_path, say=lines.append)
+    assert not any("from the sums of their atoms" in line for line in lines)
+
+
+def _interrupted(path, structures):
+    with StoreWriter(path, name=path.name) as writer:
+        for s in structures:
+            writer.add(s)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("role", ["train", "valid"])
+def test_a_store_whose_writer_was_killed_is_refused(tiny, tmp_path, morse_structures, role):
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tmp_path / "part", morse_structures(3, 7))
+    document = {**tiny, "data": {**tiny["data"], role: [str(tmp_path / "part")]}}
+    with pytest.raises(RefusedFileError, match="part: is not complete: a writer is at work or was killed"):
+        fit(make_recipe(document), tmp_path / "run")
+
+
+def test_faults_of_labels_are_one_line_for_each_store_with_the_command_that_shows_them(tiny, tmp_path, morse_structures, write_store):
+    turned = [s.replace(labels={**s.labels, "forces": -s.labels["forces"]}) for s in morse_structures(24, 0)]
+    store, lines = write_store(tmp_path / "gradients", turned), []
+    document = {**tiny, "data": {"train": [str(store)], "budget": 40}, "steps": 1}
+    fit(make_recipe(document), tmp_path / "run", say=lines.append)
+    (line,) = [line for line in lines if line.startswith("warning: labels of")]
+    assert line.startswith(f"warning: labels of {store}: fault ")
+    assert "fault forces-sign" in line
+    assert line.endswith(f"`mlipfm data trust {store}` says what and how to mend it")
+
+
+def test_places_to_inspect_are_blocks_over_the_whole_store():
+    assert list(_blocks(5)) == [0, 1, 2, 3, 4]
+    places = _blocks(1_000_000)
+    assert len(places) == INSPECTED
+    assert (places[0], places[-1]) == (0, 999_999)
+    assert np.array_equal(places.reshape(-1, BLOCK) - places[::BLOCK, None], np.tile(np.arange(BLOCK), (INSPECTED // BLOCK, 1)))

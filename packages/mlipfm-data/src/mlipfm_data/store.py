@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.flat import FlatStructures, flatten
 from mlipfm_interfaces.structure import Structure
@@ -182,6 +182,15 @@ class Store(Sequence[Structure]):
             except MlipfmError as error:
                 faults.append(error)
         return faults
+
+    def require_complete(self, mend: str = "finish it first: run again what wrote it") -> None:
+        """Refuse a store that has not all that it is to have.
+
+        Raises:
+            RefusedFileError: a writer is at work or was killed.
+        """
+        if not self.complete:
+            raise RefusedFileError("is not complete: a writer is at work or was killed", where=str(self.path), mend=mend)
 
     def close(self) -> None:
         """Give back the open files; reading again takes them again."""

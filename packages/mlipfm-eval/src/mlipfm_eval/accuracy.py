@@ -10,7 +10,7 @@ import numpy as np
 from mlipfm_interfaces import metrics
 from mlipfm_interfaces.errors import DensityError, ForeignModelError, LevelError, MissingLabelsError, OverlapError, UnknownElementError
 from mlipfm_interfaces.metrics import Metric
-from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
 
@@ -68,7 +68,7 @@ def predict(
     for chunk in _chunks(structures):
         for row, s in zip(_rows(model, chunk, level), chunk, strict=True):
             if "failure" in row or not (np.isfinite(row["energy"]).all() and np.isfinite(row["forces"]).all()):
-                failures[len(energies)] = row.get("failure", "the answer is not finite")
+                failures[len(energies)] = row["failure"] if "failure" in row else _no_number(model)
             energies.append(float(row["energy"]))
             forces.append(np.asarray(row["forces"]).reshape(len(s), 3))
         if progress is not None:
@@ -99,6 +99,12 @@ def force_error_ratio(first: Predictions, second: Predictions) -> Metric:
 
 #: What one structure can do to a model: it is a failed case. Anything else is a mistake of the caller and is raised.
 _FAILURES = (OverlapError, DensityError, UnknownElementError, ForeignModelError)
+
+
+def _no_number(model: Potential | Teacher) -> str:
+    """Why an answer is not finite, as far as the weights tell."""
+    weights = not_finite(model)
+    return f"the answer is not finite: {weights}" if weights else "the answer is not finite"
 
 
 def _check_levels(model: Potential, structures: Sequence[Structure]) -> None:

@@ -60,6 +60,7 @@ def check_model(
     from mlipfm_interfaces.testing.probes import float64_copy
     from mlipfm_interfaces.testing.rules import findings
 
+    subject = make_subject(model, precision)  # first: a model that answers nothing breaks every rule, and none of them says why
     outcomes: list[Outcome] = []
     contract = [rule for rule in POTENTIAL_RULES if isinstance(model, Potential) and (rules is None or rule.name in rules)]
     behaviours = [item for item in BEHAVIOURS if rules is None or item.name in rules]
@@ -72,7 +73,6 @@ def check_model(
             remark = found.verdict.remark if found.verdict else str(found.error and found.error.what).removeprefix(f"{rule.name}: ")
             outcomes.append(Outcome("contract", rule.name, status, remark=remark))
             told(len(outcomes), total)
-    subject = make_subject(model, precision)
     for item in behaviours:
         outcomes.append(_outcome(item, subject))
         told(len(outcomes), total)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import typer
+from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import ContractError
 from mlipfm_interfaces.result_records import write_record
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -26,9 +26,9 @@ def run(address: str, record: Path | None, precision: str | None, everything: bo
         raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
     for promise in required:
         rules_of(promise)  # refuses what no rule is about before anything is measured
-    console = Console()
+    console = open_console()
     with opened(address) as model, Progress(
-        TextColumn("rules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+        TextColumn("rules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as bar:  # fmt: skip
         task = bar.add_task("rules", total=None)
         outcomes = check_model(model.model, precision, lambda done, total: bar.update(task, completed=done, total=total))
@@ -69,19 +69,38 @@ def _plain(outcome: Outcome) -> bool:
     return outcome.status == "held" and outcome.value is None
 
 
+def _once(outcomes: list[Outcome]) -> list[Outcome]:
+    """A rule of both suites in one row, that with the figure: broken if either is, and then with the reason."""
+    seen = {o.rule for o in outcomes if o.suite == "behaviour"}
+    inside = {o.rule: o for o in outcomes if o.suite == "contract" and o.rule in seen}
+    rows = [o for o in outcomes if o.suite == "behaviour" or o.rule not in seen]
+    return [_joined(inside[o.rule], o) if o.suite == "behaviour" and o.rule in inside else o for o in rows]
+
+
+def _joined(contract: Outcome, o: Outcome) -> Outcome:
+    if contract.status != "broken":
+        return o
+    own = [o.remark] if o.status == "broken" and o.remark else []
+    return replace(o, status="broken", remark="; ".join([f"contract: {contract.remark}", *own]))
+
+
 def table(outcomes: list[Outcome], everything: bool = True) -> Table:
-    """Rule, figure, limit, verdict, remark; without `everything` only rules with a figure or a trouble, and remarks only where they explain one."""
+    """Rule, figure, limit, verdict, remark; without `everything` each rule once, only those with a figure or a trouble, and remarks only where they
+    explain one. With it a column says which suite saw the rule."""
     if not everything:
+        outcomes = _once(outcomes)
         outcomes = [o if o.status in ("broken", "skipped") else replace(o, remark="") for o in outcomes if not _plain(o)]
     remarks = any(o.remark for o in outcomes)
     shown = Table()
-    columns = [("rule", "left"), ("figure", "right"), ("limit", "right"), ("unit", "left"), ("verdict", "left")]
+    names = [("suite", "left")] * everything + [("rule", "left")]
+    columns = [*names, ("figure", "right"), ("limit", "right"), ("unit", "left"), ("verdict", "left")]
     for name, justify in columns + [("remark", "left")] * remarks:
-        shown.add_column(name, justify=justify, overflow="fold", no_wrap=name in ("rule", "verdict"))  # type: ignore[arg-type]  # the two words are what rich takes
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=name in ("suite", "rule", "verdict"))  # type: ignore[arg-type]  # the two words are what rich takes
     for k, o in enumerate(outcomes):
         if k and o.suite != outcomes[k - 1].suite:
             shown.add_section()
         figure, limit = (("-" if number is None else f"{number:.2g}") for number in (o.value, o.limit))
-        cells = [o.rule, figure, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
+        named = [o.suite, o.rule] if everything else [o.rule]
+        cells = [*named, figure, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
         shown.add_row(*cells, *([o.remark] if remarks else []))
     return shown

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import ContractError, MlipfmError
 from mlipfm_interfaces.metrics import rotation_error
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.structure import Structure
@@ -150,6 +150,8 @@ def _charge_stays(subject: Subject) -> Measured | None:
     both = Structure(np.tile(s.atomic_numbers, 2), positions, total_charge=1, spin_multiplicity=1 + sum(unpaired))
     try:
         together, alone, other = subject.energies([both, ion, neutral])
+    except ContractError:  # it answers, and not with numbers
+        raise
     except MlipfmError:  # a model without charges may refuse them
         return None
     remark = f"{s.formula}+ and {s.formula} {distance:g} Å apart: together {together - alone - other:+.4f} eV"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from mlipfm_interfaces.errors import ContractError, MlipfmError
-from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing import structures as known
@@ -16,6 +16,8 @@ from mlipfm_interfaces.testing.probes import crystal_of, molecule_of
 
 Precision = Literal["float64", "float32", "converged"]
 Answer = dict[str, np.ndarray]
+
+_NOT_FINITE = "its answers are not finite"
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,17 @@ class Subject:
         return LIMITS[self.precision]
 
     def ask(self, structures: Sequence[Structure], outputs: Sequence[str] = ("energy", "forces")) -> list[Answer]:
-        """Answers to all structures in one call."""
-        return ask(self.model, structures, outputs)
+        """Answers to all structures in one call.
+
+        Raises:
+            ContractError: an answer is not finite. Comparisons of such a figure with a limit would say anything.
+        """
+        rows = ask(self.model, structures, outputs)
+        for s, row in zip(structures, rows, strict=True):
+            for key, value in row.items():
+                if not np.isfinite(value).all():
+                    raise ContractError(f"{key} of {s.formula} is not finite")
+        return rows
 
     def energies(self, structures: Sequence[Structure]) -> np.ndarray:
         """[structures] eV."""
@@ -104,13 +115,22 @@ def make_subject(model: Potential | Teacher, precision: Precision | None = None)
     molecules, small, dense, wide = _candidates(model)
     molecule, crystal = _first(model, molecules), _first(model, dense)
     if molecule is None:
-        raise ContractError(f"it answers none of the structures that are tried: {_reason(model, molecules[0])}", mend="check its elements")
+        raise _no_answer(model, [str(_reason(model, s)) for s in molecules])
     promises: tuple[str, ...] = ("conservative", "invariant")
     if isinstance(model, Potential):
         promises = (("conservative",) if model.spec.kind == "conservative" else ()) + (("invariant",) if model.spec.invariant else ())
     return Subject(
         model, precision or _precision(model, molecule), promises, molecule, _first(model, small) or molecule, crystal, _first(model, wide)
     )
+
+
+def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:
+    """Why a model answers nothing: first that its answers are no numbers, which no other structure mends."""
+    if _NOT_FINITE not in reasons:
+        return ContractError(f"it answers none of the structures that are tried: {reasons[0]}", mend="check its elements")
+    weights = not_finite(model)
+    mend = "its training has diverged or the weights were damaged: take another checkpoint" if weights else "look at how it computes"
+    return ContractError(f"{_NOT_FINITE}{': ' * bool(weights)}{weights}", mend=mend)
 
 
 def _precision(model: Potential | Teacher, s: Structure) -> Precision:
@@ -160,6 +180,8 @@ def _reason(model: Potential | Teacher, s: Structure) -> str | None:
         (row,) = ask(model, [s], ("energy", "forces"))
     except MlipfmError as error:
         return str(error)
+    if not all(np.isfinite(value).all() for value in row.values()):
+        return _NOT_FINITE
     return None if np.abs(row["forces"]).max() > 1e-6 else "all forces are zero"
 
 

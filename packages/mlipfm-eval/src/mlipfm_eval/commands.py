@@ -67,10 +67,10 @@ def evaluate(
 
 @report_app.command("report")
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a quickstart")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a quickstart, of training runs, or of one run")],
     out: Annotated[Path | None, typer.Option(help="File to write [default: FOLDER/report.html]")] = None,
 ) -> None:
-    """One HTML file, complete in itself, of a quickstart: learning curves, parity, drift, speed, tables with intervals, model cards.
+    """One HTML file, complete in itself, of a quickstart or of training runs: curves, parity, drift, speed, tables with intervals, model cards.
 
     Example: mlipfm report quickstart
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.result_records import write_record
@@ -20,7 +21,7 @@ COLUMNS = {"energy_mae": "energy MAE", "energy_rmse": "energy RMSE", "force_mae"
 
 def run(address: str, stores: list[Path], ood: list[Path], record: Path | None, level: str | None) -> None:
     """Evaluate, print tables, write the record."""
-    sets, console = open_sets(stores, ood, level), Console()
+    sets, console = open_sets(stores, ood, level), open_console()
     total = sum(len(data.structures) for data in sets)
     with opened(address) as model, Progress(
         TextColumn("structures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
@@ -58,6 +59,9 @@ def _print(console: Console, results: list[Evaluated]) -> None:
     for r in results:
         by_element.add_row(r.set.name, *(figure(r.elements[e]) if e in r.elements else "-" for e in elements))
     console.print(by_element)
+    for r in results:
+        if len(set(r.predictions.groups)) == 1:
+            console.print(f"{r.set.name}: no intervals, which need two molecules or trajectories or more; all structures are of one")
     ratio = ood_ratio(results)
     if ratio is not None:
         console.print(f"{ratio.name}: {figure(ratio)}")

@@ -39,7 +39,7 @@ def write_report(folder: Path, out: Path | None = None, progress: Callable[[str]
 def page(content: Content) -> str:
     """The whole page."""
     sections = [
-        "<h1>Quickstart report</h1>",
+        f"<h1>{'Quickstart' if content.summary else 'Training'} report</h1>",
         f'<p class="soft">{escape(_origin(content))}</p>',
         verdicts(content),
         section("Errors in and out of distribution", "95 % intervals from resampling whole molecules.", sets(content)),
@@ -68,7 +68,7 @@ def _style() -> str:
 def _origin(content: Content) -> str:
     seconds = content.summary.get("seconds", {})
     total = f", {seconds['total']:.0f} s in all" if isinstance(seconds, Mapping) and "total" in seconds else ""
-    return f"{content.folder.name}{total}; models: {', '.join(content.manifests) or 'none'}"
+    return f"{content.folder.resolve().name}{total}; models: {', '.join(content.manifests) or 'none'}"
 
 
 def _accuracy(content: Content) -> str:

@@ -70,14 +70,15 @@ class Content:
 
 
 def collect(folder: Path, progress: Callable[[str], None] = lambda what: None) -> Content:
-    """Read the folder and ask every model that has the level of the test set for its predictions.
+    """Read the folder (of a quickstart, of runs, or of one run) and ask every model that has the level of the test set for its predictions.
 
     Raises:
         UnreadableFileError: if the folder holds no training run.
     """
-    found = [path.parent for path in folder.glob("*/events.jsonl")]
+    found = [path.parent for path in (folder / "events.jsonl", *folder.glob("*/events.jsonl")) if path.is_file()]
     if not found:
-        raise UnreadableFileError("holds no training run", where=str(folder), mend="give the folder of `mlipfm quickstart`")
+        mend = "give the folder of `mlipfm quickstart`, of a run of `mlipfm train`, or of several such runs"
+        raise UnreadableFileError("holds no training run", where=str(folder), mend=mend)
     found.sort(key=lambda path: (_ORDER.index(path.name) if path.name in _ORDER else len(_ORDER), path.name))
     progress("training curves")
     runs = [_run(path) for path in found]
@@ -86,7 +87,7 @@ def collect(folder: Path, progress: Callable[[str], None] = lambda what: None) -
     tried: list[Tried] = []
     manifests: dict[str, Mapping[str, Any]] = {}
     for path in found:
-        title = TITLES.get(path.name, path.name)
+        title = _title(path)
         progress(f"predictions, {title}")
         checkpoint = next((path / name for name in ("best.safetensors", "last.safetensors") if (path / name).exists()), None)
         if checkpoint is None:
@@ -100,6 +101,12 @@ def collect(folder: Path, progress: Callable[[str], None] = lambda what: None) -
     return Content(folder, _summary(folder), runs, tried, manifests, _records(folder, notes), notes)
 
 
+def _title(run: Path) -> str:
+    """What a run is called: by its folder."""
+    name = run.resolve().name
+    return TITLES.get(name, name)
+
+
 def _run(path: Path) -> TrainingRun:
     events = list(_events(path / "events.jsonl"))
     steps = [(e["step"], e["values"].get("loss")) for e in events if e["kind"] == "step"]
@@ -110,7 +117,7 @@ def _run(path: Path) -> TrainingRun:
                 curves.setdefault(f"{metric['name']}, {metric['unit'].replace('meV/A', 'meV/Å')}", {})[e["step"]] = metric["value"]
     kept = {step: value for step, value in steps if isinstance(value, (int, float))}  # a step that was repeated after a kill counts once
     validation = {name: (np.array(list(c)), np.array(list(c.values()))) for name, c in curves.items()}
-    return TrainingRun(TITLES.get(path.name, path.name), np.array(list(kept)), np.array(list(kept.values()), dtype=float), validation)
+    return TrainingRun(_title(path), np.array(list(kept)), np.array(list(kept.values()), dtype=float), validation)
 
 
 def _events(path: Path) -> list[dict[str, Any]]:

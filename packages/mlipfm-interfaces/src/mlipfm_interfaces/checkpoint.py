@@ -78,6 +78,7 @@ def load_checkpoint(path: Path | str, kind: str = MODEL_KIND) -> tuple[Manifest,
         RefusedFileError: a pickle or zip (`torch.save`), a file of another program, or a checkpoint of another kind.
         DamagedFileError: the digest does not match. UnreadableFileError: missing, a folder, truncated. FormatVersionError: newer than this mlipfm.
     """
+    _refuse_folder(Path(path))
     data = read_bytes(path)
     manifest = _manifest(data, str(path))
     _check_kind(manifest, kind, str(path))
@@ -223,6 +224,16 @@ def _with_ties(tensors: Tensors, tied: Any, where: str) -> Tensors:
     if not isinstance(tied, dict) or not all(name in tensors and alias not in tensors for alias, name in tied.items()):
         raise DamagedFileError(f"ties tensors that do not exist: {tied!r}", where=where)
     return tensors | {alias: tensors[name] for alias, name in tied.items()}
+
+
+def _refuse_folder(path: Path) -> None:
+    """A run folder is taken for its model: name the file that is meant."""
+    if not path.is_dir():
+        return
+    first = [path / name for name in ("best.safetensors", "last.safetensors")]
+    models = [file for file in [*first, *sorted(path.glob("*.safetensors"))] if file.is_file()]
+    mend = f"give {models[0]}" if models else "it holds no checkpoint (.safetensors)"
+    raise UnreadableFileError("is a folder, a file is wanted", where=str(path), mend=mend)
 
 
 def _manifest(data: bytes, where: str) -> Manifest:

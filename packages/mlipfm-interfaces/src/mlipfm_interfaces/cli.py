@@ -97,9 +97,17 @@ def _broken(name: str, error: PluginError) -> Any:
 app = typer.Typer(cls=_Commands, help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
+def _version_and_exit(wanted: bool) -> None:
+    """What `--version` does, before a command is looked for."""
+    if wanted:
+        version(everything=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    versions: bool = typer.Option(False, "--version", callback=_version_and_exit, is_eager=True, help="Print what `version` prints."),
 ) -> None:
     """Nothing to do before a command; `main` reads --debug, which may stand anywhere."""
 

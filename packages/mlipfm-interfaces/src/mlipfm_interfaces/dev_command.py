@@ -25,19 +25,19 @@ def contracts(
     contract: str = typer.Option("", "--contract", help="Only this contract: potential, reader, sampler, objective, ..."),
 ) -> None:
     """Show every rule of every contract, and run the violator that was planted for it: exit 1 if one gets through."""
-    from rich.console import Console
     from rich.progress import track
 
+    from .console import open_console
     from .errors import ContractError
     from .testing.contracts import CONTRACTS, PLANTED, Trial, trials
 
     if contract and contract not in CONTRACTS:
         raise ContractError(f"no contract is named {contract!r}", mend=f"known: {', '.join(CONTRACTS)}")
-    console = Console()
+    console = open_console()
     names = [contract] if contract else list(CONTRACTS)
     rows = [Trial(name, rule, PLANTED.get(rule.name), None) for name in names for rule in CONTRACTS[name]]
     if not only_list:
-        rows = list(track(trials(names), "Running violators", total=len(rows), console=Console(stderr=True), transient=True))
+        rows = list(track(trials(names), "Running violators", total=len(rows), console=open_console(stderr=True), transient=True))
     console.print(_table(rows, outcome=not only_list))
     if only_list:
         return

@@ -222,6 +222,14 @@ def split(prediction: Prediction, batch: Batch, outputs: Sequence[str]) -> list[
     return rows
 
 
+def not_finite(model: object) -> str:
+    """`96 of its 1,081 weights are not finite`; "" if all are, or if it is no module of torch."""
+    values = model.state_dict().values() if isinstance(model, nn.Module) else ()
+    weights = [value for value in values if value.is_floating_point()]
+    bad = sum(int((~torch.isfinite(value)).sum()) for value in weights)
+    return f"{bad:,} of its {sum(value.numel() for value in weights):,} weights are not finite" if bad else ""
+
+
 def device_of(potential: nn.Module) -> torch.device:
     """Device of the first parameter or buffer; the CPU if there is none."""
     for tensor in (*potential.parameters(), *potential.buffers()):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import InvalidStructureError, SimulationError, UnreadableFileError
 from mlipfm_interfaces.metrics import Metric, drift
 from mlipfm_interfaces.plausibility import implausible, unheard
@@ -13,7 +14,6 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import KB
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -32,12 +32,12 @@ def run_dynamics(model: str, starts: list[Structure], out: Path, ensemble: Ensem
             "trajectories are exported as extended XYZ", where=str(export), mend="name a file .xyz or .extxyz; ASE converts it"
         )
     opened = _open_model(model)
-    console = Console()
+    console = open_console()
     if isinstance(opened, Potential):
         cutoff = max(graph.cutoff for graph in opened.spec.graphs)
         for k, s in enumerate(starts):
             for words in [*implausible(s, cutoff), *unheard(s, opened.spec.conditions)]:
-                Console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
+                open_console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
     columns = (TextColumn("dynamics"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("steps", total=settings.steps)

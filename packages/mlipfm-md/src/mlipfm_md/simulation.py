@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, SimulationError
-from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.potential import Potential, not_finite
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
@@ -202,10 +202,16 @@ def _start(
     )
     energies, start_forces = forces(positions)
     if not (np.isfinite(energies).all() and np.isfinite(start_forces).all()):
-        raise SimulationError(
-            "energy or forces of the first structures are not finite", mend="check the structures with `mlipfm data import`"
-        )
+        raise _no_number(model)
     return State(positions, velocities, start_forces, energies, masses, forces.first), forces
+
+
+def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
+    """The error of a model whose answers to structures that have passed the border are not finite: it is the model's."""
+    what, weights = "the model's energy or forces of the first structures are not finite", not_finite(model)
+    if weights:
+        return SimulationError(f"{what}: {weights}", mend="its training has diverged or the weights were damaged: take another checkpoint")
+    return SimulationError(what, mend="`mlipfm check` tells if it answers ordinary molecules; look at contacts in the structures")
 
 
 def _copies(structures: Sequence[Structure]) -> list[int]:

@@ -44,7 +44,8 @@ def table(
     Example: mlipfm models table --widths 32,64 --only painn,density
     """
     import torch
-    from mlipfm_interfaces.errors import RecipeError
+    from mlipfm_interfaces import plugins
+    from mlipfm_interfaces.errors import PluginError, RecipeError
 
     from .speed_table import as_dicts, speed_rows, table_lines
 
@@ -52,6 +53,10 @@ def table(
         numbers = [int(width) for width in widths.split(",")]
     except ValueError:
         raise RecipeError(f"widths {widths!r} are not whole numbers", where="--widths", mend="for instance 32,64,128") from None
+    chosen, known = [name.strip() for name in only.split(",") if name.strip()], plugins.names("potentials")
+    for name in chosen:
+        if name not in known:
+            raise PluginError(f"no potential is named {name!r}", where="--only", mend=f"known: {', '.join(known)}")
     torch.set_num_threads(threads)
-    rows = speed_rows(numbers, side, only=[name for name in only.split(",") if name])
+    rows = speed_rows(numbers, side, only=chosen)
     typer.echo(json.dumps(as_dicts(rows), indent=1) if as_json else "\n".join(table_lines(rows)))

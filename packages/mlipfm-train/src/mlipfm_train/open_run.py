@@ -22,7 +22,7 @@ from .events import Event, EventLog
 from .frames import Frames, frame_costs, in_budget
 from .initial import Start, start_fresh, start_from
 from .optimizers import adamw
-from .preflight import Report, check_baseline, check_data, check_held_out, check_potential, time_step
+from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, time_step
 from .provenance import describe, provenance
 from .recipe import Named, Recipe, dump_recipe, load_recipe, recipe_differences
 from .run import Run
@@ -51,7 +51,8 @@ def open_run(
         source: makes the Source from its context, instead of the recipe's plug-in.
         objectives: by name, instead of the recipe's plug-ins.
         potential: to start from, instead of the recipe's; ignored when a run is continued.
-        listeners: called with every event, on rank 0. say: receives the lines of preflight, on rank 0.
+        listeners: called with every event, on rank 0. say: receives the lines of preflight, or where a run is continued, on rank 0. With it the
+            labels of new runs are looked at for faults.
 
     Raises:
         RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
@@ -80,6 +81,8 @@ def open_run(
             start, extra = Start(first), manifest["extra"]
         else:
             start, sources = _start(recipe, train, valid, made, potential, report)
+            if chief and say is not None:
+                check_labels([*train.stores, *valid.stores], report)
             extra = {"recipe": recipe.model_dump(mode="json"), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
@@ -109,6 +112,8 @@ def open_run(
         state = load_newest_state(folder / "state") if resuming else None
         if state is not None:
             run.load_state_dict(state)
+        if resuming and chief and say is not None:
+            say(_continued(run, state is not None))
         try:
             yield run
         except RuntimeError as error:
@@ -117,6 +122,16 @@ def open_run(
                     "another process of this run ended or does not answer", mend="look at its messages; start again to continue"
                 ) from error
             raise
+
+
+def _continued(run: Run, saved: bool) -> str:
+    """Where a run that was there already goes on."""
+    step, steps = run.next_step, run.recipe.steps
+    if step >= steps:
+        return f"all {steps} steps are done: nothing to train"
+    if not saved:
+        return f"starts again with the first of {steps} steps: no training state was saved yet"
+    return f"goes on with step {step + 1} of {steps}"
 
 
 def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[dict[str, Objective], list[Named]]:
@@ -146,6 +161,8 @@ def _start(
 ) -> tuple[Start, dict[str, Any]]:
     """The starting potential, after preflight has seen the data, and the provenance of the model. A run without stores (its Source makes its own)
     needs a potential."""
+    for store in (*train.stores, *valid.stores):
+        store.require_complete()
     counted, held_out = train.census(), valid.census()
     if not len(train):
         if potential is None and recipe.init_from is None:
@@ -163,7 +180,7 @@ def _start(
         start = start_from(recipe, facts) if recipe.init_from is not None else start_fresh(recipe, facts, train)
     check_potential(start, facts, objectives, held_out, report)
     check_baseline(start.potential, facts, valid if len(valid) else train, report)
-    sources = provenance(train, counted, start.origin)
+    sources = provenance(train, counted, start.origin, valid, held_out)
     for line in describe(sources):
         report.say(line)
     return start, sources

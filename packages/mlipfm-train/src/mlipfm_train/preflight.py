@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data.census import Census, shared
+from mlipfm_data.store import Store
+from mlipfm_data.trust.inspecting import inspect
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
     LevelError,
@@ -30,6 +32,10 @@ from .views import StepBatch
 
 #: Structures of which the error of the starting model is measured.
 BASELINE = 50
+#: eV/atom. Sums of atomic energies are off by less than 1 for ordinary matter; nothing binds stronger than 9 (diamond, tungsten).
+ABSURD_RESIDUAL = 3.0
+#: Structures of a store whose labels are looked at for faults, in blocks of neighbouring frames.
+INSPECTED, BLOCK = 6000, 12
 
 
 @dataclass
@@ -72,9 +78,31 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
     report.say(f"labels: {found}", labels=dict(facts.labels))
     for level, count in sorted(facts.levels.items()):
         report.say(f"level {level}: {count} structures, {_references_line(facts, level)}")
+    _warn_of_residuals(recipe, facts, report)
     if facts.sampled < facts.n:
         report.say(f"reference energies and the size of forces are those of {facts.sampled} structures, all else is of all of them")
     report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
+
+
+def check_labels(stores: Sequence[Store], report: Report) -> None:
+    """Likely faults of labels, one line for each store, as an import names them: it does not keep them, so they are looked for again, in large
+    stores among `INSPECTED` structures."""
+    faulty: dict[str, list[str]] = {}
+    for path, store in {str(store.path): store for store in stores}.items():
+        found = [item for item in inspect(store[int(k)] for k in _blocks(len(store))) if item.severity != "note"]
+        if found:
+            faulty[path] = list(dict.fromkeys(f"{item.severity} {item.code}" for item in found))
+            report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data trust {path}` says what and how to mend it")
+    if faulty:
+        report.facts["label_faults"] = faulty
+
+
+def _blocks(n: int) -> np.ndarray:
+    """Places of the structures to inspect: all, or blocks spread evenly, since neighbouring frames are compared."""
+    if n <= INSPECTED:
+        return np.arange(n)
+    starts = np.linspace(0, n - BLOCK, INSPECTED // BLOCK).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(BLOCK))
 
 
 def check_held_out(train: Census, valid: Census, report: Report) -> None:
@@ -161,6 +189,19 @@ def time_step(step: Step, batch: StepBatch, steps: int, report: Report) -> None:
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3.4 h`."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _warn_of_residuals(recipe: Recipe, facts: Survey, report: Report) -> None:
+    """Energies that differ by more than bonds can, once every element has its own: no potential learns them."""
+    residuals = {level: found.residual for level, found in facts.references.items() if (found.residual or 0.0) > ABSURD_RESIDUAL}
+    stores = " ".join(recipe.data.train)
+    for level, residual in sorted(residuals.items()):
+        report.say(
+            f"warning: energies of level {level} differ by {residual:.3g} eV/atom from the sums of their atoms, more than bonds can: mixed levels "
+            f"of theory under one name, or a wrong unit? `mlipfm data trust{' ' * bool(stores)}{stores}` looks for the cause"
+        )
+    if residuals:
+        report.facts["absurd_residuals"] = residuals
 
 
 def _references_line(facts: Survey, level: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from mlipfm_interfaces.console import open_console
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -14,7 +15,7 @@ class ProgressBar:
     """Listener for `fit`; use it in a `with` block. Prints the validations above the bar, and nothing but those where there is no terminal."""
 
     def __init__(self, steps: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or open_console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._error = ""  # of the last validation

@@ -18,29 +18,34 @@ from mlipfm_interfaces.licences import ancestors_of, is_known
 from .frames import Frames
 
 
-def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, valid: Frames, held_out: Census) -> dict[str, Any]:
     """Entries for `extra`.
 
     Args:
         census: of `train`. origin: manifest of the model whose weights are the start; {} if nothing is known of them, None for random weights.
+        valid, held_out: structures that choose the best model, and their census.
 
     Returns:
-        `licences`: of data and ancestors, each once, "" for what states none. `data`: of each store its `name`, the SHA-256 of its `manifest`, the
-        number of `structures`, their `licences` and `sources`. `ancestors`: models that it starts from, nearest first, see `ancestors_of`.
+        `licences`: of data, validation data and ancestors, each once, "" for what states none. `data`: of each training store its `name`, the SHA-256
+        of its `manifest`, the number of `structures`, their `licences` and `sources`. `validation_data`: the same of validation stores. `ancestors`:
+        models that it starts from, nearest first, see `ancestors_of`.
     """
-    set_of = train.set_of
-    data = [_store(store, census, np.flatnonzero(set_of == k)) for k, store in enumerate(train.stores)]
+    data, validation = _stores(train, census), _stores(valid, held_out)
     ancestors = [] if origin is None else _lineage(origin)
     own = [licence for entry in data for licence in entry["licences"]] or [""]  # a Source that makes its data states nothing
     return {
-        "licences": sorted({*own, *(licence for entry in ancestors for licence in entry["licences"])}),
+        "licences": sorted({*own, *(licence for entry in (*validation, *ancestors) for licence in entry["licences"])}),
         "data": data,
+        "validation_data": validation,
         "ancestors": ancestors,
     }
 
 
 def describe(sources: Mapping[str, Any]) -> Iterator[str]:
-    """What preflight says of ancestors and of licences that are not known."""
+    """What preflight says of validation data, of ancestors, and of licences that are not known."""
+    held_out = sorted({licence for entry in sources["validation_data"] for licence in entry["licences"]})
+    if held_out:
+        yield f"licences of the validation data, which choose the best model: {_listed(held_out)}"
     for entry in sources["ancestors"]:
         name = f"the model {entry['digest'][:12]}" if entry["digest"] else "a potential without a checkpoint"
         yield f"starts from {name}, licences of its data: {_listed(entry['licences'])}"
@@ -51,6 +56,11 @@ def describe(sources: Mapping[str, Any]) -> Iterator[str]:
 
 def _listed(licences: Sequence[str]) -> str:
     return ", ".join(licence or "not stated" for licence in licences)
+
+
+def _stores(frames: Frames, census: Census) -> list[dict[str, Any]]:
+    set_of = frames.set_of
+    return [_store(store, census, np.flatnonzero(set_of == k)) for k, store in enumerate(frames.stores)]
 
 
 def _store(store: Store, census: Census, rows: np.ndarray) -> dict[str, Any]:

@@ -287,6 +287,9 @@ def _explain(error: ValidationError, where: str | None) -> RecipeError:
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(path[:-1]))
         return RecipeError(f"unknown key {place!r}", where=where, mend=nearest(path[-1], known))
+    if first["type"] == "list_type" and isinstance(first["input"], str):
+        said = f"a list is wanted, got the text {first['input']!r}"
+        return RecipeError(f"{place}: {said}", where=where, mend=f"write [{first['input']}]")
     message = first["msg"].removeprefix("Value error, ")
     return RecipeError(f"{place + ': ' if place else ''}{message[:1].lower() + message[1:]}", where=where)
 

@@ -26,10 +26,10 @@ def quickstart(
 
         mlipfm quickstart --quick --out /tmp/try
     """
-    from rich.console import Console
+    from mlipfm_interfaces.console import open_console
 
     from .plan import FULL, QUICK
     from .quickstart import quickstart as run
 
     plan = QUICK if quick else FULL
-    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, Console(), registry=hub)
+    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, open_console(), registry=hub)
