@@ -166,7 +166,8 @@ def test_filters_list_what_sources_state_and_tell_what_they_do_not():
     assert ids(open_shell=True) == {"aimnet-nse", "pubchemqc-pm6", "omol25"}
     assert ids(level="6-31G(d)") >= {"ani-1x", "ani-2x", "transition1x", "3bpa"}
     assert {"gnome", "mattersim", "zinc22"}.isdisjoint(ids(open_licence=True))
-    assert "gems" not in ids(readable=True)
+    assert "gems" in ids(readable=True)
+    assert "pubchemqc-pm6" not in ids(readable=True)
     assert "gems" in ids(downloadable=True)
     with pytest.raises(UnknownElementError):
         choose(Wish(elements=("Qq",)), catalogue().values())

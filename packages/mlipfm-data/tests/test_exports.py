@@ -15,12 +15,12 @@ from mlipfm_data.exporting.formats import FORMATS, export, format_of
 from mlipfm_data.exporting.in_place import folder_in_place
 from mlipfm_data.exporting.report import ExportReport
 from mlipfm_data.readers.ase_bridge import from_ase, to_ase
-from mlipfm_data.readers.deepmd_reader import FRAMES_FILE
+from mlipfm_data.readers.deepmd_reader import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
 from mlipfm_data.readers.reading import read, read_all
 from mlipfm_data.store import Store
 from mlipfm_data.store_writer import StoreWriter
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import UnreadableFileError, UnwritableFileError
+from mlipfm_interfaces.errors import FormatVersionError, UnreadableFileError, UnwritableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.structures import copper, rattled, structures, water
@@ -323,7 +323,57 @@ def test_frames_that_another_program_changed_are_not_given_the_levels_of_others(
     assert [s.level for s in read_all(tmp_path / "out.deepmd")] == [None, None]
 
 
+@pytest.mark.parametrize("format", [1, FRAMES_FORMAT])
+def test_frames_beside_deepmd_of_every_format_say_what_they_said(format):
+    """See museum/README.md."""
+    first, second = read_all(Path(__file__).parent / "museum" / f"deepmd-{format}")
+    assert (first.level, first.total_charge, first.spin_multiplicity) == ("gfn2-xtb", 0, 1)
+    assert first.provenance == Provenance("museum", "water", 0, "relaxation", "CC0-1.0")
+    assert first.labels["energy"] == -137.5
+    assert second.external_field is not None
+    assert second.external_field.tolist() == [0, 0, 0.1]
+    assert second.provenance == Provenance("museum", index=1)
+
+
+def test_frames_beside_deepmd_state_their_format_and_newer_ones_are_refused(tmp_path):
+    export([molecule(k) for k in range(2)], tmp_path / "out.deepmd")
+    (file,) = (tmp_path / "out.deepmd").rglob(FRAMES_FILE)
+    header, *frames = file.read_text().splitlines(keepends=True)
+    assert json.loads(header) == {"kind": FRAMES_KIND, "format": FRAMES_FORMAT}
+    assert len(frames) == 2
+    file.write_text("".join([header.replace(str(FRAMES_FORMAT), str(FRAMES_FORMAT + 1)), *frames]))
+    with pytest.raises(
+        FormatVersionError, match=rf"mlipfm-deepmd-frames format {FRAMES_FORMAT + 1}, this mlipfm reads up to {FRAMES_FORMAT}"
+    ):
+        read_all(tmp_path / "out.deepmd")
+    file.write_text("".join(['{"kind": "diary", "format": 1}\n', *frames]))
+    with pytest.raises(UnreadableFileError, match="is of kind 'diary', format 1, not the frames of an export"):
+        read_all(tmp_path / "out.deepmd")
+    file.write_bytes(header.encode() + b"\xff\n" + frames[1].encode())
+    bad, good = read(tmp_path / "out.deepmd")
+    assert isinstance(bad, Refusal)
+    assert isinstance(good, Structure)
+
+
 # Names, and what is there
+
+
+def test_an_incomplete_store_is_exported_only_when_asked_and_the_output_says_so(tmp_path, capsys):
+    writer = StoreWriter(tmp_path / "store", name="set")
+    writer.add(molecule(0))
+    writer.commit()
+    writer._release()  # as a kill does
+    status, _, err = run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz"], capsys)
+    assert status == 2
+    assert "is not complete: a writer is at work or was killed; finish it first" in err
+    assert not (tmp_path / "out.xyz").exists()
+    status, out, _ = run(["data", "export", tmp_path / "store", "-o", tmp_path / "out.xyz", "--incomplete"], capsys)
+    assert status == 0
+    assert "warning: " in out
+    assert "is not complete: these are the structures that it holds so far" in out
+    with StoreWriter(tmp_path / "store") as writer:
+        writer.add(molecule(1))
+    assert run(["data", "export", tmp_path / "store", "-o", tmp_path / "whole.xyz"], capsys)[0] == 0
 
 
 def test_unknown_names_and_formats_are_refused_with_the_list(tmp_path, capsys):

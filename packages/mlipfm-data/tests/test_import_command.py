@@ -12,7 +12,7 @@ import pytest
 from mlipfm_data.importing import import_file
 from mlipfm_data.store import Store
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 
 MLIPFM = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()"]
 
@@ -207,3 +207,35 @@ def test_public_names_exist():
     assert sorted(mlipfm_data.__all__) == mlipfm_data.__all__
     assert all(getattr(mlipfm_data, name) is not None for name in mlipfm_data.__all__)
     assert isinstance(Path(mlipfm_data.__file__), Path)
+
+
+@pytest.mark.parametrize(
+    ("licence", "near"),
+    [
+        ("CC BY 4.0", "did you mean 'CC-BY-4.0'"),
+        ("mit", "did you mean 'MIT'"),
+        ("GPL-3.0", "did you mean 'GPL-3.0-only' or 'GPL-3.0-or-later'"),
+        ("MIT AND cc0-1.0", "did you mean 'CC0-1.0'"),
+        ("NOASSERTION", "leave it out if nobody has said it"),
+        ("ask the authors", "for instance CC-BY-4.0 or MIT"),
+    ],
+)
+def test_a_licence_that_no_registry_would_know_is_refused_at_import_with_the_nearest(tmp_path, capsys, licence, near):
+    (tmp_path / "set.xyz").write_text(GOOD)
+    for words in (["--licence", licence], ["--license", licence], ["--option", f"licence={licence}"]):
+        status, _, err = in_process(["data", "import", str(tmp_path / "set.xyz"), "--out", str(tmp_path / "store"), *words], capsys)
+        assert status == 2
+        assert f"`licence` must be an SPDX identifier that is known here, got {licence!r}" in err
+        assert near in err
+        assert "LicenseRef-NAME" in err
+    with pytest.raises(MlipfmError, match="must be an SPDX identifier"):
+        import_file(tmp_path / "set.xyz", tmp_path / "store", licence=licence)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("licence", ["CC-BY-4.0", "MIT AND (ISC OR Zlib)", "LicenseRef-of-the-institute"])
+def test_licences_that_are_known_are_stored(tmp_path, capsys, licence):
+    (tmp_path / "set.xyz").write_text(GOOD)
+    arguments = ["data", "import", str(tmp_path / "set.xyz"), "--out", str(tmp_path / "store"), "--license", licence]
+    assert in_process(arguments, capsys)[0] == 0
+    assert Store(tmp_path / "store")[0].provenance.licence == licence

@@ -146,10 +146,28 @@ def test_import_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(StoreWriter, "add", add)
     rows = [vars(row) for row in import_sets(sets, tmp_path / "store")]
     assert rows == whole
-    assert [vars(row) for row in import_sets(sets, tmp_path / "store")] == whole
+    again = [dict(row, stored=0, duplicates=row["stored"] + row["duplicates"], before=row["files"] > 0) for row in whole]
+    assert [vars(row) for row in import_sets(sets, tmp_path / "store")] == again
     with Store(tmp_path / "store") as store, Store(tmp_path / "whole") as other:
         assert [store.key(i) for i in range(len(store))] == [other.key(i) for i in range(len(other))]
     assert sorted(path.name for path in tmp_path.iterdir() if "sets" in path.name) == ["sets"]
+
+
+def test_what_an_earlier_run_imported_is_already_there_and_the_rest_is_new(sets, tmp_path, capsys):
+    run(["data", "import-sets", sets, tmp_path / "store", "--only", "ice", "--overlap", "none"], capsys)
+    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none"], capsys)
+    rows = {line.split()[0]: line.split()[1:] for line in out.partition("\n\n")[0].splitlines() if not line.startswith(" ")}
+    assert rows["ice"][:4] == ["4", "0", "3", "1"]  # frames, stored, there, refused
+    assert rows["steam"][:4] == ["2", "1", "0", "1"]
+    assert "6 frames = 1 stored + 3 already there + 2 refused\n  1 sets were imported before, 1 sets with 1 structures are new" in out
+    before = json.loads((tmp_path / "store" / RECORD).read_text())
+    for _ in range(2):
+        _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none"], capsys)
+        assert "6 frames = 0 stored + 4 already there + 2 refused\n  2 sets were imported before, nothing is new" in out
+    assert json.loads((tmp_path / "store" / RECORD).read_text()) == before
+    assert (before["ice"]["row"]["stored"], before["ice"]["row"]["before"]) == (2, False)  # the record keeps what the first run did
+    with Store(tmp_path / "store") as store:
+        assert len(store) == 3
 
 
 def test_changed_set_is_not_added_to_a_store_that_holds_it(sets, tmp_path):

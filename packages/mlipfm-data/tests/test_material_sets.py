@@ -17,7 +17,7 @@ pytestmark = pytest.mark.shared_data
 #: Frames of each set, as PROVENANCE.md counts what was parsed there (where it does, and where it is imported whole).
 FRAMES = {"li3n": 109, "pbte": 50, "prop_polarizability": 200}
 MORE = {
-    "aumgo_4g": 50, "cu_sets": 1163, "fixtures_ocp_lmdb": 500, "gete": 300, "oxide_polymorphs": 295, "si_sets": 110, "ref_phonon_forces": 26,
+    "aumgo_4g": 50, "cu_sets": 1163, "fixtures_ocp_lmdb": 500, "gete": 300, "oxide_polymorphs": 295, "si_sets": 110, "ref_phonon_forces": 40,
     "refdata_crystals_x23_ice": 36,
 }  # fmt: skip
 SLOW = {

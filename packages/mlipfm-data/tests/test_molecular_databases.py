@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from mlipfm_data.readers.frames_in import ReadReport
+from mlipfm_data.readers.gems_reader import GemsReader
 from mlipfm_data.readers.gmtkn55_reader import Gmtkn55Reader
 from mlipfm_data.readers.nabladft_reader import ATOMS, NablaDftReader, unpacked
 from mlipfm_data.readers.qm9_csv_reader import Qm9CsvReader
@@ -263,3 +264,66 @@ class TestGmtkn55Reader(ReaderContract):
 class TestQm9CsvReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
         return ReaderCase(Qm9CsvReader(), lambda path, n: table(path, [row(k) for k in range(n)]) and None, _damaged_table)
+
+
+# GEMS
+
+
+def gems(path: Path, n: int = 4) -> Path:
+    """A database as openQDC reads those of GEMS: `metadata` counts the rows, `data` holds bytes of int32 and float32."""
+    path.unlink(missing_ok=True)
+    connection = sqlite3.connect(path)
+    connection.execute("create table metadata (id integer primary key, n integer)")
+    connection.execute("insert into metadata values (1, ?)", (n,))
+    connection.execute("create table data (id integer primary key, Q real, S real, Z blob, R blob, E real, F blob, D blob)")
+    for k in range(n):
+        arrays = (np.array(Z, "<i4"), place(k).astype("<f4"), np.full((3, 3), 0.5, "<f4"), np.array([[0.0, 0.25, -0.5]], "<f4"))
+        z, r, f, d = (array.tobytes() for array in arrays)
+        charge, unpaired = ((0.0, 0.0), (1.0, 1.0), (None, None), (-1.0, 1.0))[k % 4]
+        connection.execute("insert into data values (?, ?, ?, ?, ?, ?, ?, ?)", (k, charge, unpaired, z, r, -2000.0 - k, f, d))
+    connection.commit()
+    connection.close()
+    return path
+
+
+def test_gems_rows_are_molecules_with_charge_and_multiplicity(tmp_path):
+    found = list(read(gems(tmp_path / "crambin.db"), level="pbe0-mbd/def2-tzvpp"))
+    assert isinstance(find_reader(tmp_path / "crambin.db"), GemsReader)
+    assert [(s.total_charge, s.spin_multiplicity) for s in found] == [(0, 1), (1, 2), (None, None), (-1, 2)]
+    for k, s in enumerate(found):
+        assert s.formula == "H2O"
+        assert not s.pbc.any()
+        assert s.level == "pbe0-mbd/def2-tzvpp"
+        assert np.allclose(s.positions, place(k), atol=1e-6)  # Å in float32
+        assert s.labels["energy"] == -2000.0 - k
+        assert np.array_equal(s.labels["forces"], np.full((3, 3), 0.5))
+        assert np.array_equal(s.labels["dipole"], [0, 0.25, -0.5])
+
+
+def test_gems_rows_that_do_not_fit_are_refused_and_other_databases_are_not_taken(tmp_path):
+    gems(tmp_path / "a.db")
+    change(tmp_path / "a.db", "update data set F = ? where id = 1", b"\0" * 20)
+    change(tmp_path / "a.db", "update data set R = null where id = 2")
+    good, wrong, absent, last = read(tmp_path / "a.db")
+    assert "5 numbers of forces, 9 are needed" in str(wrong.error)
+    assert "the row cannot be read" in str(absent.error)
+    assert isinstance(good, Structure)
+    assert isinstance(last, Structure)
+    with pytest.raises(UnreadableFileError, match="no GEMS database"):
+        list(read(nabladft(tmp_path / "b.db"), "gems"))
+    assert isinstance(find_reader(tmp_path / "b.db"), NablaDftReader)
+    whole = gems(tmp_path / "c.db", 400).read_bytes()
+    (tmp_path / "c.db").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableFileError, match="is damaged"):
+        list(read(tmp_path / "c.db", "gems"))
+
+
+def _damaged_gems(path: Path) -> tuple[int, tuple[int, ...]]:
+    gems(path, 4)
+    change(path, "update data set Z = ? where id = 2", b"123")
+    return 4, (2,)
+
+
+class TestGemsReader(ReaderContract):
+    def reader_case(self) -> ReaderCase:
+        return ReaderCase(GemsReader(), lambda path, n: gems(path, n) and None, _damaged_gems)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from mlipfm_data.rearranging import Wanted, filter_store, merge_stores
 from mlipfm_data.store import Store, StoreWriter
-from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError, RefusedFileError
+from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError, MlipfmError, RefusedFileError
+from mlipfm_interfaces.licences import is_known
 from mlipfm_interfaces.structure import Provenance, Structure
 
 
@@ -112,6 +114,71 @@ def test_a_filter_that_was_killed_goes_on(tmp_path: Path):
         filter_store(path, tmp_path / "half", Wanted())
     with pytest.raises(RefusedFileError, match="does not give"):
         filter_store(path, tmp_path / "other", Wanted(max_atoms=3))
+
+
+def unfinished(path: Path, n: int = 10) -> Path:
+    """A store as a writer leaves it that is killed after a commit."""
+    writer = StoreWriter(path, name="all")
+    for k in range(n):
+        writer.add(molecule(k))
+    writer.commit()
+    writer._release()
+    return path
+
+
+def test_a_filter_takes_an_incomplete_store_only_when_asked(tmp_path: Path):
+    path = unfinished(tmp_path / "all")
+    with pytest.raises(RefusedFileError, match=r"is not complete: .* or take what it holds so far \(--incomplete\)"):
+        filter_store(path, tmp_path / "out", Wanted())
+    assert not (tmp_path / "out").exists()
+    assert filter_store(path, tmp_path / "out", Wanted(), incomplete=True).structures == 10
+
+
+def test_a_filter_that_keeps_nothing_writes_nothing_and_says_what_each_condition_left(tmp_path: Path, capsys):
+    path = store(tmp_path / "all", range(10))  # five of each level, of 2 to 6 atoms
+    assert filter_store(path, tmp_path / "out", Wanted(min_atoms=7)).structures == 0
+    words = ["--level", "pbe", "--max-atoms", "4", "--elements", "Fe", "--label", "dipole"]
+    status, out, err = run(["filter", path, "--out", tmp_path / "out", *words], capsys)
+    assert (status, out) == (1, "")
+    assert err.strip() == (
+        f"{path}: the filter keeps none of 10 structures, nothing is written; left: 5 after dropping 5 (another level), "
+        "then 3 after dropping 2 (number of atoms), then 0 after dropping 3 (other elements), then 0 after dropping 0 (no dipole)"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["all"]
+
+
+def test_a_filter_gives_a_licence_to_what_states_none_or_an_unknown_one(tmp_path: Path, capsys):
+    stated = [None, "CC BY 4.0, see the paper", "ISC", "NOASSERTION AND MIT", "MIT OR (ISC AND Zlib)"]
+    with StoreWriter(tmp_path / "all", name="all") as writer:
+        for k, licence in enumerate(stated):
+            writer.add(molecule(k).replace(provenance=Provenance("series", index=k, licence=licence)))
+        writer.add_overlay(molecule(0).key, "ccsd(t)", {"energy": 5.0}, licence="NOASSERTION")
+    status, out, _ = run(["filter", tmp_path / "all", "--out", tmp_path / "given", "--licence", "CC-BY-4.0"], capsys)
+    assert status == 0
+    assert "  licence CC-BY-4.0: given to 3 structures, 2 keep what they state" in out
+    found = Store(tmp_path / "given")
+    assert [s.provenance.licence for s in found] == ["CC-BY-4.0", "CC-BY-4.0", "ISC", "CC-BY-4.0 AND MIT", "MIT OR (ISC AND Zlib)"]
+    assert all(is_known(licence) for licence in found.statistics.licences)
+    assert found.at_level(0, "ccsd(t)").provenance.licence == "CC-BY-4.0"
+    assert [found.key(k) for k in range(5)] == [molecule(k).key for k in range(5)]
+    assert Store(tmp_path / "all").statistics.licences[""] == 1  # the old store is as it was
+    with pytest.raises(MlipfmError, match="did you mean 'CC-BY-4.0'"):
+        filter_store(tmp_path / "all", tmp_path / "wrong", Wanted(), licence="cc-by-4.0")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_filter_does_not_go_on_with_what_another_licence_was_given(tmp_path: Path):
+    path = store(tmp_path / "all", range(12))
+    unfinished(tmp_path / "out")
+    with pytest.raises(RefusedFileError, match="does not give"):
+        filter_store(path, tmp_path / "out", Wanted(), licence="MIT")
+
+
+def run(words: list[object], capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["data", *map(str, words)])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
 
 
 def test_the_commands(tmp_path: Path):

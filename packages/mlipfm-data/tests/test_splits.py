@@ -172,3 +172,16 @@ def test_command_writes_stores_that_training_takes(tmp_path, capsys):
     code, out = run("--by", "random", "--out", str(tmp_path / "random"))  # its default shares hold nothing out
     assert code == 0, out
     assert sorted(json.loads((tmp_path / "random" / "split.json").read_text())["parts"]) == ["id", "train", "valid"]
+
+
+def test_a_store_that_still_grows_is_not_split(tmp_path, capsys):
+    writer = StoreWriter(tmp_path / "all", name="set")
+    for s in ALL[:5]:
+        writer.add(s)
+    writer.commit()
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "split", str(tmp_path / "all"), "--by", "random", "--out", str(tmp_path / "parts")])
+    writer.close()
+    assert stopped.value.code == 2
+    assert "is not complete" in capsys.readouterr().err
+    assert not (tmp_path / "parts").exists()

@@ -67,7 +67,7 @@ def import_(
     reader_options: list[str] = typer.Option(
         [], "--option", help="Another option of the reader, KEY=VALUE: cell='10 10 20', format=vasp-out."
     ),
-    licence: str = typer.Option(None, help="SPDX identifier of the data."),
+    licence: str = typer.Option(None, "--licence", "--license", help="SPDX identifier of the data, or LicenseRef-NAME for one of its own."),
     sampling: str = typer.Option(None, help="How the geometries were made."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
 ) -> None:
@@ -86,9 +86,12 @@ def import_(
     from mlipfm_interfaces.errors import MlipfmError
 
     from .importing import Importer
+    from .licensing import checked_licence
 
     options = {key: context.params[key] for key in _OPTIONS if context.params[key] is not None}
     options |= _pairs(reader_options)
+    if "licence" in options:
+        checked_licence(options["licence"])
     options["require"] = () if unlabelled else tuple(word.strip() for word in require.split(",") if word.strip())
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None

@@ -20,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from .already_there import Before, Differences
 from .consistency import Slope, energy_against_forces
 from .import_record import ImportRecord
+from .licensing import checked_licence
 from .readers.frames_in import ReadReport
 from .readers.reading import read
 from .store_writer import StoreWriter
@@ -214,7 +215,9 @@ def _digests(structure: Structure) -> dict[str, bytes]:
 
 
 def import_file(path: Path | str, out: Path | str, reader: str | None = None, *, name: str | None = None, **options: Any) -> ImportReport:
-    """Import one file into the store `out`; see `Importer.add`."""
+    """Import one file into the store `out`; see `Importer.add`. Raises `MlipfmError` for a `licence` that is not known."""
+    if options.get("licence") is not None:
+        checked_licence(options["licence"])
     with Importer(out, name=name) as importer:
         return importer.add(path, reader, **options)
 

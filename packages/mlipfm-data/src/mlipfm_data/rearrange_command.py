@@ -30,11 +30,41 @@ def filter_(
     max_force: float = typer.Option(None, help="Largest norm of the force on an atom, eV/Angstrom."),
     label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
     unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),
+    licence: str = typer.Option(
+        None, "--licence", "--license", help="SPDX identifier, for structures whose licence is not stated or not known."
+    ),
+    incomplete: bool = typer.Option(False, "--incomplete", help="Take what a store holds so far whose writer is at work or was killed."),
 ) -> None:
-    """Keep part of a store in a new one. Prints how many were dropped for which reason."""
+    """Keep part of a store in a new one. Prints how many were dropped for which reason; exits 1, writing nothing, if nothing is left.
+
+    Stores are never edited: a licence that was not stated at import is given to a copy.
+
+    Examples:
+
+        mlipfm data filter store --out small --max-atoms 30 --max-force 20 --unique
+
+        mlipfm data filter store --out licensed --licence CC-BY-4.0
+    """
     from .rearranging import Wanted, filter_store
 
     names = tuple(word.strip() for word in elements.split(",") if word.strip())
-    done = filter_store(store, out, Wanted(level, names, min_atoms, max_atoms, max_force, label, unique))
+    wanted = Wanted(level, names, min_atoms, max_atoms, max_force, label, unique)
+    done = filter_store(store, out, wanted, licence=licence, incomplete=incomplete)
+    if not done.structures:
+        typer.echo(_nothing_left(store, wanted.reasons(), done.dropped), err=True)
+        raise typer.Exit(1)
     reasons = ", ".join(f"{count} {reason}" for reason, count in done.dropped.items()) or "none"
     typer.echo(f"{out}: {done.structures} structures kept; dropped: {reasons}")
+    if licence is not None:
+        typer.echo(f"  licence {licence}: given to {done.licensed} structures, {done.structures - done.licensed} keep what they state")
+
+
+def _nothing_left(store: Path, reasons: list[str], dropped: dict[str, int]) -> str:
+    left = sum(dropped.values())
+    if not left:
+        return f"{store}: holds no structures; nothing is written"
+    steps = []
+    for reason in reasons:
+        left -= dropped.get(reason, 0)
+        steps.append(f"{left} after dropping {dropped.get(reason, 0)} ({reason})")
+    return f"{store}: the filter keeps none of {sum(dropped.values())} structures, nothing is written; left: {', then '.join(steps)}"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
 from .handles import verify
+from .licensing import checked_licence, with_licence
 from .manifest import Entry, Manifest
 from .store import Store
 from .store_writer import StoreWriter
@@ -27,10 +29,11 @@ from .summary import Summary
 
 @dataclass(frozen=True)
 class Kept:
-    """What a filter or a merge did. `dropped`: reason -> structures."""
+    """What a filter or a merge did. `dropped`: reason -> structures. `licensed`: structures that were given a licence."""
 
     structures: int
     dropped: dict[str, int]
+    licensed: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,18 @@ class Wanted:
     max_force: float | None = None
     labels: Sequence[str] = ()
     unique: bool = False
+
+    def reasons(self) -> list[str]:
+        """Those that `refusal` can give, in the order in which it asks; "there already" comes last."""
+        asked = {
+            "another level": bool(self.levels),
+            "number of atoms": self.min_atoms is not None or self.max_atoms is not None,
+            "other elements": bool(self.elements),
+            **{f"no {key}": True for key in self.labels},
+            "forces too large": self.max_force is not None,
+            "there already": self.unique,
+        }
+        return [reason for reason, given in asked.items() if given]
 
     def refusal(self, s: Structure) -> str | None:
         """Why a structure is dropped, None if it is kept."""
@@ -77,8 +92,7 @@ def merge_stores(stores: Sequence[Path | str], out: Path | str, name: str, *, ke
     if out.exists():
         raise RefusedFileError("exists already", where=str(out), mend="choose a new folder")
     for store in opened:
-        if not store.complete:
-            raise RefusedFileError("is not complete: a writer is at work or was killed", where=str(store.path), mend="finish it first")
+        store.require_complete()
     seen = {(store.key(i), level) for store in opened for i, level in enumerate(store.levels)}
     doubles = sum(map(len, opened)) - len(seen)
     if doubles and not keep_duplicates:
@@ -126,32 +140,72 @@ def _taken(folder: Path, out: Path, entries: Iterable[Entry], kind: str, first: 
     return new
 
 
-def filter_store(store: Path | str, out: Path | str, wanted: Wanted, name: str | None = None) -> Kept:
+def filter_store(
+    store: Path | str, out: Path | str, wanted: Wanted, name: str | None = None, *, licence: str | None = None, incomplete: bool = False
+) -> Kept:
     """A new store with the structures of another that are wanted, in its precision, with its overlays; kept + dropped = what was there.
 
+    Nothing is written if nothing is kept.
+
+    Args:
+        licence: SPDX expression, given to the structures whose licence is not stated or not known; see `licensing.with_licence`.
+        incomplete: take what a store holds whose writer is at work or was killed.
+
     Raises:
-        RefusedFileError: `out` exists, and not as a killed run of this filter left it. UnknownElementError: `wanted.elements` names none.
+        RefusedFileError: `out` exists, and not as a killed run of this filter left it; or the store is not complete. UnknownElementError:
+            `wanted.elements` names none. MlipfmError: the licence is not known.
     """
-    out, dropped = Path(out), dict[str, int]()
+    out, dropped, seen = Path(out), dict[str, int](), set[tuple[str, str | None]]()
+    if licence is not None:
+        checked_licence(licence)
     if out.exists() and (out / manifests.FILE).exists() and manifests.load(out).complete:
         raise RefusedFileError("exists already", where=str(out), mend="choose a new folder")
-    with Store(store) as source, StoreWriter(out, name=name or source.name, single=source.single) as writer:
-        done, kept, seen = len(writer), 0, set[tuple[str, str | None]]()
-        for s in source:
-            reason = wanted.refusal(s)
-            if reason is None and wanted.unique and (s.key, s.level) in seen:
-                reason = "there already"
-            if reason is not None:
-                dropped[reason] = dropped.get(reason, 0) + 1
-                continue
-            kept += 1
-            seen.add((s.key, s.level))
-            if kept > done:
+    with Store(store) as source:
+        if not incomplete:
+            source.require_complete("finish it first: run again what wrote it; or take what it holds so far (--incomplete)")
+        frames = _kept(source, wanted, dropped, seen)
+        first = next(frames, None)
+        if first is None:
+            return Kept(0, dropped)
+        with StoreWriter(out, name=name or source.name, single=source.single) as writer:
+            kept, licensed = _write(chain([first], frames), writer, licence)
+            keys = {key for key, _ in seen}
+            for laid in source.overlays():
+                if laid.key in keys and (laid.key, laid.level) not in seen:  # those of a structure's own level were joined to it
+                    stated = (laid.licence and licence and with_licence(laid.licence, licence)) or laid.licence
+                    writer.add_overlay(laid.key, laid.level, laid.labels, source=laid.source, licence=stated)
+    return Kept(kept, dropped, licensed)
+
+
+def _kept(source: Store, wanted: Wanted, dropped: dict[str, int], seen: set[tuple[str, str | None]]) -> Iterator[Structure]:
+    """The structures that are wanted; the others are counted in `dropped`, by reason."""
+    for s in source:
+        reason = wanted.refusal(s)
+        if reason is None and wanted.unique and (s.key, s.level) in seen:
+            reason = "there already"
+        if reason is not None:
+            dropped[reason] = dropped.get(reason, 0) + 1
+            continue
+        seen.add((s.key, s.level))
+        yield s
+
+
+def _write(frames: Iterable[Structure], writer: StoreWriter, licence: str | None) -> tuple[int, int]:
+    """Write structures, but those that a killed run wrote, which must be these; returns how many there are and how many were given the licence."""
+    count = licensed = 0
+    fault = RefusedFileError("holds structures that this filter does not give", where=str(writer.path), mend="choose a new folder")
+    writer.commit()
+    with Store(writer.path) as before:
+        for s in frames:
+            given = None if licence is None else with_licence(s.provenance.licence, licence)
+            if given is not None:
+                licensed += 1
+                s = s.replace(provenance=replace(s.provenance, licence=given))
+            if count >= len(before):
                 writer.add(s)
-            elif not writer.has(s):  # what a killed run wrote is not written again, but it must be of this filter
-                raise RefusedFileError("holds structures that this filter does not give", where=str(out), mend="choose a new folder")
-        keys = {key for key, _ in seen}
-        for laid in source.overlays():
-            if laid.key in keys and (laid.key, laid.level) not in seen:  # those of a structure's own level were joined to it
-                writer.add_overlay(laid.key, laid.level, laid.labels, source=laid.source, licence=laid.licence)
-    return Kept(kept, dropped)
+            elif (before.key(count), before[count].level, before[count].provenance) != (writer.key(s), s.level, s.provenance):
+                raise fault
+            count += 1
+        if count < len(before):
+            raise fault
+    return count, licensed

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Structure
 
-from .matching import TOLERANCE
+from .matching import TOLERANCE, check_tolerance
 from .pairs import MOST, RELATIONS, Found, Pair, search
 from .survey import Row, Survey, survey
 
@@ -68,7 +67,7 @@ class DuplicateReport:
             "candidates": self.found.candidates,
             "not_superimposed": self.found.crowded,
             "not_compared": dict(self.unfit),
-            "pairs": [_told(p, self.rows, self.rows) for p in self.duplicates],
+            "pairs": [told(p, self.rows, self.rows) for p in self.duplicates],
         }
 
     def within(self) -> int:
@@ -88,9 +87,9 @@ class DuplicateReport:
         states = sum(p.other_state for p in self.found.pairs)
         if states:
             yield f"one geometry with another charge, multiplicity or field (expected): {states} pairs"
-        yield from _remarks(self.found, self.unfit)
+        yield from remarks(self.found, self.unfit)
         for pair in self.duplicates[:EXAMPLES]:
-            yield f"  {pair.kind}, {pair.relation}: {_named(pair.first, self.rows)} = {_named(pair.second, self.rows)}, rms {pair.rms:.2g} A"
+            yield f"  {pair.kind}, {pair.relation}: {named(pair.first, self.rows)} = {named(pair.second, self.rows)}, rms {pair.rms:.2g} A"
         if len(self.duplicates) > EXAMPLES:
             yield f"  and {len(self.duplicates) - EXAMPLES} more: --json lists them"
 
@@ -109,7 +108,7 @@ def find_duplicates(
     Raises:
         MlipfmError: a tolerance that is not between 0 and 0.1 Å. PluginError: scipy is missing.
     """
-    _check(tolerance)
+    check_tolerance(tolerance)
     seen = survey(structures, executor)
     found = search(structures, seen.rows, None, tolerance, executor)
     return DuplicateReport(len(seen.rows), tolerance, found, seen.rows, seen.unfit, mirrors)
@@ -117,7 +116,7 @@ def find_duplicates(
 
 def near_clusters(structures: Sequence[Structure], *, tolerance: float = TOLERANCE, executor: Executor | None = None) -> list[list[int]]:
     """Positions of structures of nearly one geometry, expected or not: what a split must not separate. Arguments as `find_duplicates`."""
-    _check(tolerance)
+    check_tolerance(tolerance)
     seen = survey(structures, executor)
     found = search(structures, seen.rows, None, tolerance, executor, within=MOST)
     return clusters(len(seen.rows), ((p.first, p.second) for p in found.pairs if p.kind in ("identical", "near")))
@@ -153,26 +152,19 @@ def table(pairs: Sequence[Pair]) -> Iterator[str]:
             yield f"{kind:12s}" + "".join(f"{counts[kind, how]:18d}" for how in RELATIONS)
 
 
-def _remarks(found: Found, unfit: Counter[str]) -> Iterator[str]:
+def remarks(found: Found, unfit: Counter[str]) -> Iterator[str]:
     if found.crowded:
         yield f"not superimposed: {found.crowded} pairs of structures with {MOST} nearer ones each (crowded sets; their clusters are found)"
     for code, count in unfit.most_common():
         yield f"not compared: {count} structures ({code})"
 
 
-def _check(tolerance: float) -> None:
-    if not 0 < tolerance <= 0.1:
-        raise MlipfmError(
-            f"the tolerance must be above 0 and at most 0.1 Angstrom, got {tolerance}", mend="the noise of a copy is below 0.01"
-        )
-
-
-def _named(k: int, rows: Sequence[Row]) -> str:
+def named(k: int, rows: Sequence[Row]) -> str:
     row = rows[k]
     return f"{k} ({'/'.join(text for text in (row.source, row.group) if text) or row.bucket})"
 
 
-def _told(pair: Pair, rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
+def told(pair: Pair, rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
     a, b = rows[pair.first], others[pair.second]
     return {
         "first": pair.first,

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.structure import Structure
 
-from .duplicates import EXAMPLES, _check, _named, _remarks, _told, table
-from .matching import TOLERANCE
+from .duplicates import EXAMPLES, named, remarks, table, told
+from .matching import TOLERANCE, check_tolerance
 from .pairs import Found, Pair, search
+from .pool import View
 from .survey import Row, survey
 
 #: Levels of leakage, strongest first: same geometry, same trajectory or molecule name, same bonded graph, same formula.
@@ -63,7 +64,7 @@ class LeakageReport:
             "groups": sorted({str(self.test[k].group) for k in self.leaking("group")}),
             "not_superimposed": self.found.crowded,
             "not_compared": dict(self.unfit),
-            "pairs": [_told(p, self.train, self.test) for p in self.geometry],
+            "pairs": [told(p, self.train, self.test) for p in self.geometry],
         }
 
     def lines(self) -> Iterator[str]:
@@ -80,9 +81,9 @@ class LeakageReport:
         for level in LEAKS:
             count = len(self.leaking(level))
             yield f"{level:12s} {count:8d} of {n} test structures ({count / max(n, 1):.1%}) {words[level]}"
-        yield from _remarks(self.found, self.unfit)
+        yield from remarks(self.found, self.unfit)
         for pair in self.geometry[:EXAMPLES]:
-            yield f"  {pair.kind}: train {_named(pair.first, self.train)} = test {_named(pair.second, self.test)}, rms {pair.rms:.2g} A"
+            yield f"  {pair.kind}: train {named(pair.first, self.train)} = test {named(pair.second, self.test)}, rms {pair.rms:.2g} A"
         if len(self.geometry) > EXAMPLES:
             yield f"  and {len(self.geometry) - EXAMPLES} more: --json lists them"
 
@@ -96,7 +97,7 @@ def find_leakage(
     executor: Executor | None = None,
 ) -> LeakageReport:
     """Compare two sets; arguments and promises as `duplicates.find_duplicates`. Levels do not matter: a geometry leaks through any of them."""
-    _check(tolerance)
+    check_tolerance(tolerance)
     first, second = survey(train, executor, molecules=True), survey(test, executor, molecules=True)
     sides = np.repeat([0, 1], [len(first.rows), len(second.rows)])
     found = search(_Both(train, test), [*first.rows, *second.rows], sides, tolerance, executor)
@@ -104,7 +105,7 @@ def find_leakage(
     return LeakageReport(first.rows, second.rows, found, tolerance, first.unfit + second.unfit, mirrors)
 
 
-class _Both(Sequence[Structure]):
+class _Both(View):
     """Two sequences end to end."""
 
     def __init__(self, first: Sequence[Structure], second: Sequence[Structure]) -> None:
@@ -113,15 +114,7 @@ class _Both(Sequence[Structure]):
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
-    @overload
-    def __getitem__(self, k: int) -> Structure: ...
-
-    @overload
-    def __getitem__(self, k: slice) -> list[Structure]: ...
-
-    def __getitem__(self, k: int | slice) -> Structure | list[Structure]:
-        if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
+    def at(self, k: int) -> Structure:
         first, second = self._parts
         return first[k] if k < len(first) else second[k - len(first)]
 

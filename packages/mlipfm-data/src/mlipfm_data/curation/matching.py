@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Structure
 
 from .crystals_match import match_crystals
@@ -11,6 +12,14 @@ from .rigid import Match, Undecided
 
 #: Å: noise on each coordinate below which two structures are the same.
 TOLERANCE = 0.01
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raises `MlipfmError` for a tolerance, in Å, that is not above 0 and at most 0.1."""
+    if not 0 < tolerance <= 0.1:
+        raise MlipfmError(
+            f"the tolerance must be above 0 and at most 0.1 Angstrom, got {tolerance}", mend="the noise of a copy is below 0.01"
+        )
 
 
 def match(a: Structure, b: Structure, tolerance: float = TOLERANCE) -> Match | None:
@@ -30,4 +39,4 @@ def match(a: Structure, b: Structure, tolerance: float = TOLERANCE) -> Match | N
     return match_molecules(a.atomic_numbers, a.positions, b.atomic_numbers, b.positions, tolerance)
 
 
-__all__ = ["TOLERANCE", "Match", "Undecided", "match"]
+__all__ = ["TOLERANCE", "Match", "Undecided", "check_tolerance", "match"]

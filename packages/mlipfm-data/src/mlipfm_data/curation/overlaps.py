@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from mlipfm_interfaces.structure import Structure
 
-from .duplicates import _check
 from .fingerprints import bucket
-from .matching import TOLERANCE
+from .matching import TOLERANCE, check_tolerance
 from .pairs import MOST, Found, near_only
 from .pool import Chosen
 from .survey import state_of, survey
@@ -166,7 +165,7 @@ def find_overlaps(
     """
     from ..importing import shown
 
-    _check(tolerance)
+    check_tolerance(tolerance)
     members = [member for k, s in enumerate(shown(iter(structures), "geometries")) for member in _members(k, s, sets_of(k, s))]
     best: dict[tuple[int, str], int] = {}
     for a, b in _equal(members):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar, overload
@@ -18,14 +19,12 @@ Answer = TypeVar("Answer")
 TASK, IN_FLIGHT = 256, 8
 
 
-class Chosen(Sequence[Structure]):
-    """Some structures of a sequence, by their positions, in any order and any number of times."""
+class View(Sequence[Structure], ABC):
+    """Structures of other sequences, each taken when it is asked for."""
 
-    def __init__(self, of: Sequence[Structure], positions: Sequence[int]) -> None:
-        self.of, self.positions = of, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
+    @abstractmethod
+    def at(self, k: int) -> Structure:
+        """Structure `k`."""
 
     @overload
     def __getitem__(self, k: int) -> Structure: ...
@@ -35,7 +34,20 @@ class Chosen(Sequence[Structure]):
 
     def __getitem__(self, k: int | slice) -> Structure | list[Structure]:
         if isinstance(k, slice):
-            return [self[i] for i in range(*k.indices(len(self)))]
+            return [self.at(i) for i in range(*k.indices(len(self)))]
+        return self.at(k)
+
+
+class Chosen(View):
+    """Some structures of a sequence, by their positions, in any order and any number of times."""
+
+    def __init__(self, of: Sequence[Structure], positions: Sequence[int]) -> None:
+        self.of, self.positions = of, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def at(self, k: int) -> Structure:
         return self.of[self.positions[k]]
 
 

@@ -54,6 +54,7 @@ def split(
     shares = _shares(fractions or (RANDOM_SHARES if by is By.random else SHARES))
     wanted = [word.strip() for word in hold_out.split(",") if word.strip()]
     with Store(store) as opened:
+        opened.require_complete("finish it first: run again what wrote it; parts of a growing store would not stay apart")
         make_split(opened, by.value, shares, seed=seed, hold_out=wanted)  # what cannot be is refused before anything long
         with processes(workers if check else 1) as executor:
             together = near_clusters(opened, executor=executor) if check else []

@@ -12,6 +12,7 @@ def export(
     out: Path = typer.Option(..., "--out", "-o", help="File to write (.xyz, .extxyz, .db), or folder of DeePMD systems (.deepmd)."),
     format: str = typer.Option(None, "--format", help="extxyz, ase-db or deepmd [default: by the end of the name]."),
     force: bool = typer.Option(False, "--force", help="Replace what is there."),
+    incomplete: bool = typer.Option(False, "--incomplete", help="Export what a store holds so far whose writer is at work or was killed."),
 ) -> None:
     """Write a store as extended XYZ, ASE database or DeePMD systems: importing it again gives equal structures.
 
@@ -32,5 +33,9 @@ def export(
 
     format_of(out, format)  # before the store is opened
     with Store(store) as opened:
+        if not incomplete:
+            opened.require_complete("finish it first: run again what wrote it; or export what it holds so far (--incomplete)")
         report = write(opened, out, format, replace=force)
-    typer.echo("\n".join(report.lines(out)))
+        typer.echo("\n".join(report.lines(out)))
+        if not opened.complete:
+            typer.echo(f"  warning: {store} is not complete: these are the structures that it holds so far")

@@ -3,7 +3,8 @@
 A system is of one composition in one order of atoms, one level of theory, one charge and multiplicity, and one kind of labels, so that no folder
 mixes what a model without these conditions must not mix. virial = -V stress: positive when the crystal is compressed. All numbers are float64 and
 come back with all their bits; a stress comes back from V stress / V, with a relative error of 2e-16. What DeePMD does not ask for (level, charge,
-multiplicity, field, provenance) is in `set.*/mlipfm_frames.jsonl`, a line for each frame, which other programs leave alone.
+multiplicity, field, provenance) is in `set.*/mlipfm_frames.jsonl`, which other programs leave alone: a line with the number of its format,
+then a line for each frame.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 
 from ..readers.conventions import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
-from ..readers.deepmd_reader import FRAMES_FILE
+from ..readers.deepmd_reader import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
 from ..readers.extxyz_writer import provenance_values
 from .in_place import folder_in_place
 from .report import ExportReport, not_read_again, unheld
@@ -165,6 +166,7 @@ def _write_set(structures: Sequence[Structure], rows: np.ndarray, system: System
     folder.mkdir()
     columns: dict[str, np.ndarray] = {}
     with (folder / FRAMES_FILE).open("w", encoding="utf-8") as stated:
+        stated.write(json.dumps({"kind": FRAMES_KIND, "format": FRAMES_FORMAT}) + "\n")
         for k, row in enumerate(rows.tolist()):
             s = structures[row]
             for name, value in _arrays(s, system).items():

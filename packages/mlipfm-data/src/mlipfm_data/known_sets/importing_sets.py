@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class SetRow:
         refused: code -> number. first: code -> the first error in words. levels: level -> frames that were accepted.
         slope, correlation, pairs: energy differences against forces, of the file with the most neighbouring frames.
         reason: why nothing of it, or what of it, is not imported.
+        before: the whole set was in the store when the run began, so that nothing of it is new.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SetRow:
     correlation: float | None = None
     pairs: int = 0
     reason: str | None = None
+    before: bool = False
 
     @property
     def imported(self) -> bool:
@@ -63,7 +65,7 @@ class SetRow:
 def import_sets(
     folder: Path | str, out: Path | str, *, only: Sequence[str] = (), workers: int = 1, done: Callable[[SetRow], None] | None = None
 ) -> list[SetRow]:
-    """Import the known sets in `folder` into the store `out`, new or old, and return a row for each.
+    """Import the known sets in `folder` into the store `out`, new or old, and return a row for each: what this run found of it, and what is new.
 
     Args:
         only: names of sets; all that are found if empty. workers: processes that read. done: called with each row as it is complete.
@@ -167,11 +169,12 @@ class _Joined:
         return bool(self.rows.get(name, {}).get("complete"))
 
     def row(self, name: str, mark: str) -> SetRow:
-        """The row of a set that is there. Raises `RefusedFileError` if it was another set of that name."""
+        """The row of a set that is there, nothing of it new. Raises `RefusedFileError` if it was another set of that name."""
         if self.rows[name]["digest"] != mark:
             what = f"holds the set {name} from other files, or imported with other settings"
             raise RefusedFileError(what, where=str(self.out), mend="import into a new store")
-        return SetRow(**self.rows[name]["row"])
+        first = SetRow(**self.rows[name]["row"])
+        return replace(first, stored=0, duplicates=first.stored + first.duplicates, before=True)
 
     def add(self, row: SetRow, part: Path, mark: str) -> None:
         """Add the structures of one set. What an interrupted run has added of this set counts as stored."""

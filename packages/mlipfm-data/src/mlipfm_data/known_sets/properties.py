@@ -69,10 +69,14 @@ SETS = (
     ),
     KnownSet(
         "ref_phonon_forces",
-        (KnownFiles("NaCl/vasprun.xml-*|Si-111-222-rd.tar.xz", "vasp-xml", "pbe/vasp-300ev", group="{stem}"),),  # PAW_PBE, ENCUT = 300
+        (
+            KnownFiles("NaCl/vasprun.xml-*|Si-111-222-rd.tar.xz", "vasp-xml", "pbe/vasp-300ev", group="{stem}"),  # PAW_PBE, ENCUT = 300
+            KnownFiles("phonopy_params_NaCl-rd.yaml.xz", "phonopy", None, group="{stem}"),  # no source states the functional of these two
+            KnownFiles("TiO2-anatase/phonopy_disp.yaml", "phonopy", None, require=("forces",), group="{folder}"),
+        ),
         "BSD-3-Clause",
         "Togo, Chaput, Tadano, Tanaka, J. Phys.: Condens. Matter 35, 353001 (2023)",
-        "FORCE_SETS, FORCES_FC2/3 and phono3py_*.yaml: forces of displaced supercells without energies in phonopy's own files, no reader",
+        "FORCES_FC2/3 and phono3py_*.yaml: no reader of pairs of displacements; NaCl-rd/FORCE_SETS: the forces of phonopy_params_NaCl-rd again",
     ),
     KnownSet("ref_water_experiment", (), "BSD-3-Clause in part; none in the other repositories", "Skinner et al., J. Chem. Phys. 138, 074506 (2013)",
              "measured radial distribution functions, spectra and densities: no structures"),

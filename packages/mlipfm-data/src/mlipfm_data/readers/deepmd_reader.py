@@ -10,11 +10,11 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import FormatVersionError, InvalidStructureError, MlipfmError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
@@ -26,8 +26,10 @@ from .npy_rows import NpyRows, rows_of
 _FILES = {"coord": "_positions", "box": "_box", "energy": "energy", "force": "forces", "virial": "virial", "hessian": "_hessian",
           "real_atom_types": "_types", "atom_ener": "REF_atomic_energies"}  # fmt: skip
 
-#: In a `set.*` of our own exports: a line of JSON for each frame, with what DeePMD has no file for.
+#: In a `set.*` of our own exports: a line that names kind and format, then a line of JSON for each frame, with what DeePMD has no file for.
 FRAMES_FILE = "mlipfm_frames.jsonl"
+#: Files of format 1 have no first line that says so. Every format is read for ever; `tests/museum` keeps one of each.
+FRAMES_KIND, FRAMES_FORMAT = "mlipfm-deepmd-frames", 2
 _STATED = (LEVEL_KEY, "charge", "spin", FIELD_KEY, PROVENANCE_KEY)
 _LONGEST_LINE = 1 << 20
 
@@ -80,7 +82,7 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
             stated = _stated_lines(folder, columns["_positions"].rows, stack)
             for row in rows_of(columns, columns["_positions"].rows):
                 where = f"{path}: frame {index} ({folder.name})"
-                line = stated.readline(_LONGEST_LINE) if stated is not None else "{}"
+                line = stated.readline(_LONGEST_LINE) if stated is not None else b"{}"
                 try:
                     frame = _frame(row, types, table, index, where, path)
                     frame.info = {**frame.info, **_stated(line)}
@@ -90,25 +92,50 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
                 index += 1
 
 
-def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> TextIO | None:
-    """The lines of our own exports, open; None in the systems of others. Raises `UnreadableFileError` if they are not as many as the frames."""
+def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> BinaryIO | None:
+    """The lines of our own exports, open at the first frame; None in the systems of others.
+
+    Raises:
+        UnreadableFileError: they are not as many as the frames. FormatVersionError: newer than this mlipfm.
+    """
     file = folder / FRAMES_FILE
     if not file.is_file():
         return None
-    with file.open("rb") as stream:
-        lines = sum(part.count(b"\n") for part in iter(lambda: stream.read(_LONGEST_LINE), b""))
+    stream = stack.enter_context(file.open("rb"))
+    begin = len(first) if _format(first := stream.readline(_LONGEST_LINE), str(file)) > 1 else 0
+    stream.seek(begin)
+    lines = sum(part.count(b"\n") for part in iter(lambda: stream.read(_LONGEST_LINE), b""))
+    stream.seek(begin)
     if lines != frames:
         raise UnreadableFileError(
             f"{lines} lines for {frames} frames", where=str(file), mend="if another program changed the frames, remove this file"
         )
-    return stack.enter_context(file.open(encoding="utf-8"))
+    return stream
 
 
-def _stated(line: str) -> dict[str, Any]:
+def _format(first: bytes, where: str) -> int:
+    """The format that the first line states; 1 if it is that of a frame already."""
+    try:
+        header = json.loads(first)
+    except ValueError:
+        return 1
+    if not isinstance(header, dict) or "kind" not in header:
+        return 1
+    number = header.get("format")
+    if header["kind"] != FRAMES_KIND or not isinstance(number, int):
+        raise UnreadableFileError(f"is of kind {header['kind']!r}, format {number!r}, not the frames of an export", where=where)
+    if number > FRAMES_FORMAT:
+        raise FormatVersionError(
+            f"{FRAMES_KIND} format {number}, this mlipfm reads up to {FRAMES_FORMAT}", where=where, mend="upgrade mlipfm-data"
+        )
+    return number
+
+
+def _stated(line: bytes) -> dict[str, Any]:
     """Level, state and provenance of a frame of our own exports. Raises `ValueError` if the line is no JSON."""
     values = json.loads(line)
     if not isinstance(values, dict):
-        raise ValueError(f"{FRAMES_FILE} holds {line[:40]!r}")
+        raise ValueError(f"{FRAMES_FILE} holds {line[:40].decode()!r}")
     return {key: values[key] for key in _STATED if key in values}
 
 

@@ -1,4 +1,4 @@
-"""Reader of .npz data sets: sGDML (MD17, MD22, CCSD(T) sets), rMD17, NequIP, and PhysNet (also SPF and GEMS). The layout is told by the arrays."""
+"""Reader of .npz data sets: sGDML (MD17, MD22, CCSD(T) sets), rMD17, NequIP, and PhysNet (also SPF). The layout is told by the arrays."""
 
 from __future__ import annotations
 

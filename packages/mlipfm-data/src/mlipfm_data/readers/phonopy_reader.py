@@ -1,0 +1,227 @@
+"""Reader of phonopy's displaced supercells: `phonopy_params.yaml`, or `phonopy_disp.yaml` with the `FORCE_SETS` beside it.
+
+Every displacement is a frame: the supercell with one atom (type 1) or all atoms (type 2) moved, and the forces. phonopy keeps what its calculator
+wrote in that calculator's units: eV and Å for VASP, others as its page "Physical unit conversion" lists them; a file that states others is refused.
+Energies are there for some files only (`supercell_energies`), and are read where the calculator's energies are in eV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mlipfm_interfaces.elements import number
+from mlipfm_interfaces.errors import MlipfmError, UnitError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.units import BOHR, HARTREE
+
+from .framed import checked, opened
+from .frames_in import RawFrame, ReadReport, options_from
+from .plain_yaml import load_yaml
+
+FORCE_SETS = "FORCE_SETS"
+_NAMES = ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml")
+_ENDS = (".yaml", ".yaml.gz", ".yaml.bz2", ".yaml.xz")
+#: Decimals of a displacement in FORCE_SETS are 8 or more.
+_AGREE = 2e-6
+
+
+class Units(NamedTuple):
+    """Of a calculator, as phonopy spells them; `force`: eV/Å in one unit of the file; `electronvolts`: whether its energies are eV."""
+
+    length_name: str
+    force_name: str
+    force: float
+    electronvolts: bool
+
+
+_ELECTRONVOLT, _ATOMIC = Units("angstrom", "eV/angstrom", 1.0, True), Units("au", "hartree/au", HARTREE / BOHR, False)
+_MIXED, _RYDBERG = Units("au", "eV/angstrom", 1.0, False), Units("au", "Ry/au", HARTREE / 2 / BOHR, False)
+UNITS = {
+    "vasp": _ELECTRONVOLT, "aims": _ELECTRONVOLT, "castep": _ELECTRONVOLT, "crystal": _ELECTRONVOLT, "lammps": _ELECTRONVOLT,
+    "pwmat": _ELECTRONVOLT, "elk": _ATOMIC, "dftbp": _ATOMIC, "turbomole": _ATOMIC, "fleur": _ATOMIC, "abinit": _MIXED, "siesta": _MIXED,
+    "abacus": _MIXED, "qe": _RYDBERG, "qlm": _RYDBERG, "wien2k": Units("au", "mRy/au", HARTREE / 2000 / BOHR, False),
+    "cp2k": Units("angstrom", "hartree/au", HARTREE / BOHR, False),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """Displacements [frames, N, 3] in the file's length unit, with forces [frames, N, 3] and energies [frames], where they are there."""
+
+    moves: np.ndarray
+    forces: np.ndarray | None
+    energies: np.ndarray | None = None
+
+
+class PhonopyReader:
+    """Displaced supercells of phonopy. The path is the YAML file, the FORCE_SETS beside one, or the folder of both. Options: `frames_in.ReadOptions`.
+
+    Forces carry no energy in most files: `require=("forces",)`. Memory is that of the file.
+    """
+
+    suffixes = (*_ENDS, FORCE_SETS)
+
+    def recognises(self, path: Path) -> bool:
+        try:
+            file = _yaml_of(path)
+            with opened(file) as stream:
+                return file.name.endswith(_ENDS) and stream.read(4096).lstrip().startswith(b"phonopy:")
+        except (MlipfmError, OSError, EOFError):
+            return False
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals in the order of the displacements.
+
+        Raises:
+            UnreadableFileError: missing, damaged, no phonopy file, without forces, or FORCE_SETS of other displacements. UnitError: units that are
+                not those of the calculator, or a calculator whose units are not known. RefusedFileError: see `plain_yaml.load_yaml`.
+        """
+        path, report = Path(path), report if report is not None else ReadReport()
+        file = _yaml_of(path)
+        content = load_yaml(file)
+        if not isinstance(content, dict) or not isinstance(content.get("phonopy"), dict):
+            raise UnreadableFileError("no file of phonopy: it does not begin with `phonopy:`", where=str(file))
+        try:
+            units = _units(content, file)
+            chosen = options_from({"length_unit": "bohr" if units.length_name == "au" else "Angstrom", **options})
+            yield from checked(_frames(content, units, file, report), chosen, report, file)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UnreadableFileError(f"not as phonopy writes it: {type(error).__name__}: {error}", where=str(file)) from None
+
+
+def _yaml_of(path: Path) -> Path:
+    """The YAML file that a path stands for."""
+    if path.name == FORCE_SETS or path.is_dir():
+        folder = path if path.is_dir() else path.parent
+        found = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+        if found is None:
+            raise UnreadableFileError(f"there is none of {', '.join(_NAMES)}, which say what was displaced", where=str(folder))
+        return found
+    if not path.is_file():
+        raise UnreadableFileError("no such file", where=str(path))
+    return path
+
+
+def _units(content: Mapping[str, Any], file: Path) -> Units:
+    """Those of the calculator, which the file must not contradict."""
+    calculator = content["phonopy"].get("calculator") or "vasp"
+    if calculator not in UNITS:
+        raise UnitError(f"the units of the calculator {calculator!r} are not known", where=str(file), mend=f"known: {', '.join(UNITS)}")
+    units, stated = UNITS[calculator], content.get("physical_unit") or {}
+    for name, wanted in (("length", units.length_name), ("force", units.force_name)):
+        if name in stated and stated[name] != wanted:
+            raise UnitError(f"states {name} in {stated[name]!r}, but phonopy keeps that of {calculator} in {wanted!r}", where=str(file))
+    return units
+
+
+def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadReport) -> Iterator[RawFrame | MlipfmError]:
+    cell = content.get("supercell")
+    if not isinstance(cell, dict):
+        raise UnreadableFileError("there is no supercell", where=str(file), mend="phonopy writes it since version 2")
+    lattice, numbers = (
+        _numbers(cell["lattice"], (3, 3)),
+        np.array([number(str(point["symbol"])) for point in cell["points"]], dtype=np.int64),
+    )
+    places = _numbers([point["coordinates"] for point in cell["points"]], (len(numbers), 3)) @ lattice
+    found = _displaced(content, len(numbers), file)
+    energies = found.energies if units.electronvolts else None
+    if found.energies is not None and energies is None:
+        report.notes["energies not read: not known to be in eV"] += len(found.energies)
+    for k, move in enumerate(found.moves):
+        frame = RawFrame(
+            k,
+            f"{file}: displacement {k + 1}",
+            file.name,
+            numbers,
+            places + move,
+            lattice,
+            np.ones(3, bool),
+            group=file.resolve().parent.name,
+        )
+        frame.arrays = {} if found.forces is None else {"forces": found.forces[k] * units.force}
+        frame.info = {} if energies is None else {"energy": float(energies[k])}
+        yield frame
+
+
+def _displaced(content: Mapping[str, Any], n: int, file: Path) -> Displaced:
+    """What the file says, with the forces of FORCE_SETS if it has none."""
+    found, beside = _dataset(content, n), file.with_name(FORCE_SETS)
+    if found is not None and found.forces is not None:
+        return found
+    if not beside.is_file():
+        what = "there are no displacements" if found is None else "there are displacements without forces"
+        raise UnreadableFileError(
+            f"{what}, and no {FORCE_SETS} is beside it", where=str(file), mend=f"put the {FORCE_SETS} of this run beside it"
+        )
+    sets = _force_sets(beside, n)
+    if found is None:
+        return sets
+    if found.moves.shape != sets.moves.shape or np.abs(found.moves - sets.moves).max() > _AGREE:
+        what = f"has other displacements than {file.name} ({len(sets.moves)} and {len(found.moves)})"
+        raise UnreadableFileError(what, where=str(beside), mend="are both of one run?")
+    return Displaced(found.moves, sets.forces, found.energies)  # those of the YAML have more decimals
+
+
+def _dataset(content: Mapping[str, Any], n: int) -> Displaced | None:
+    """Displacements in one of the three ways that phonopy has written them: by atom, by frame since 2.24, by frame before."""
+    if "dataset" in content:
+        values = content["dataset"]
+        forces = _numbers(values["forces"], (-1, n, 3)) if "forces" in values else None
+        return _whole(_numbers(values["displacements"], (-1, n, 3)), forces, values.get("supercell_energies"))
+    listed = content.get("displacements")
+    if not listed:
+        return None
+    if isinstance(listed[0], dict):
+        moves = _moves([int(one["atom"]) for one in listed], [one["displacement"] for one in listed], n)
+        forces = _numbers([one["forces"] for one in listed], (-1, n, 3)) if all("forces" in one for one in listed) else None
+        energies = [one["supercell_energy"] for one in listed] if all("supercell_energy" in one for one in listed) else None
+        return _whole(moves, forces, energies)
+    moves = _numbers([[atom["displacement"] for atom in one] for one in listed], (-1, n, 3))
+    forces = _numbers([[atom["force"] for atom in one] for one in listed], (-1, n, 3)) if "force" in listed[0][0] else None
+    return _whole(moves, forces, content.get("supercell_energies"))
+
+
+def _whole(moves: np.ndarray, forces: np.ndarray | None, energies: Any) -> Displaced:
+    if forces is not None and len(forces) != len(moves):
+        raise ValueError(f"{len(forces)} sets of forces for {len(moves)} displacements")
+    return Displaced(moves, forces, None if energies is None else _numbers(energies, (len(moves),)))
+
+
+def _force_sets(file: Path, n: int) -> Displaced:
+    """FORCE_SETS: for each displaced atom its number, displacement and all forces; or rows of displacement and force, frame after frame."""
+    try:
+        lines = [words for line in file.read_text(encoding="utf-8").splitlines() if (words := line.split())]
+        if lines and len(lines[0]) == 6:
+            rows = _numbers(lines, (-1, n, 6))
+            return Displaced(rows[..., :3], rows[..., 3:])
+        count, frames = int(lines[0][0]), int(lines[1][0])
+        if count != n:
+            raise ValueError(f"forces of {count} atoms for a supercell of {n}")
+        if len(lines) != 2 + frames * (n + 2):
+            raise ValueError(f"{len(lines)} lines, {frames} displacements of {n} atoms need {2 + frames * (n + 2)}")
+        blocks = [lines[start : start + n + 2] for start in range(2, len(lines), n + 2)]
+        moves = _moves([int(block[0][0]) for block in blocks], [block[1] for block in blocks], n)
+        return Displaced(moves, _numbers([block[2:] for block in blocks], (-1, n, 3)))
+    except (OSError, UnicodeDecodeError, ValueError, IndexError) as error:
+        raise UnreadableFileError(
+            f"not as phonopy writes it: {error}", where=str(file), mend="is it complete, and of this supercell?"
+        ) from None
+
+
+def _moves(atoms: list[int], moved: list[Any], n: int) -> np.ndarray:
+    """[frames, N, 3] from the number of the one atom that moves, counted from 1, and its displacement."""
+    if any(not 1 <= atom <= n for atom in atoms):
+        raise ValueError(f"a displaced atom has a number outside 1 to {n}")
+    moves = np.zeros((len(atoms), n, 3))
+    moves[np.arange(len(atoms)), np.array(atoms, dtype=np.int64) - 1] = _numbers(moved, (len(atoms), 3))
+    return moves
+
+
+def _numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers in a shape; `ValueError` if they do not fit it."""
+    return np.array(values, dtype=np.float64).reshape(shape)
