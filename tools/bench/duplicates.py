@@ -53,7 +53,8 @@ def used() -> float:
 
 def figures(found: dict[str, Any]) -> Iterator[Figure]:
     """Time, recall and false positives of what `measure` found."""
-    what = f"{found['structures']:,} structures of {found['atoms'] / found['structures']:.0f} atoms, {found['workers']} processes"
+    what = f"{found['structures']:,} structures ({found['of real files']:,} of real files) of {found['atoms'] / found['structures']:.0f} atoms, "
+    what += f"{found['workers']} processes"
     for name, unit, value in (
         ("search", "s", found["seconds"]),
         ("search, all processes", "s CPU", found["cpu seconds"]),

@@ -312,7 +312,7 @@ def test_frames_that_another_program_changed_are_not_given_the_levels_of_others(
     (folder,) = (tmp_path / "out.deepmd").glob("*/*/set.000")
     for path in folder.glob("*.npy"):
         np.save(path, np.load(path)[1:])
-    with pytest.raises(UnreadableFileError, match=r"mlipfm_frames\.jsonl: 3 lines for 2 frames; if another program"):
+    with pytest.raises(UnreadableFileError, match=r"mlipfm_frames\.jsonl: 3 lines for 2 frames; export again; only if another program"):
         read_all(tmp_path / "out.deepmd")
     (folder / FRAMES_FILE).write_text('{"charge": 1}\n[]\n')
     first, second = read(tmp_path / "out.deepmd")
@@ -353,6 +353,23 @@ def test_frames_beside_deepmd_state_their_format_and_newer_ones_are_refused(tmp_
     bad, good = read(tmp_path / "out.deepmd")
     assert isinstance(bad, Refusal)
     assert isinstance(good, Structure)
+
+
+def test_lines_beside_deepmd_that_are_of_no_frame_are_refused(tmp_path):
+    """Nested beyond what json follows, where the first line or a frame's should be; and the first line of a second file behind the frames."""
+    export([molecule(k) for k in range(2)], tmp_path / "out.deepmd")
+    (file,) = (tmp_path / "out.deepmd").rglob(FRAMES_FILE)
+    header, first, second = file.read_text().splitlines(keepends=True)
+    deep = "[" * 100_000 + "\n"
+    for lines, refused, message in (
+        ([header, deep, second], 0, "is nested too deep in the line of this frame"),
+        ([deep, second], 0, "is nested too deep in the line of this frame"),
+        ([header, first, header], 1, "has a first line where that of this frame should be"),
+    ):
+        file.write_text("".join(lines))
+        found = list(read(tmp_path / "out.deepmd"))
+        assert [isinstance(item, Refusal) for item in found] == [k == refused for k in range(2)]
+        assert message in str(found[refused].error)
 
 
 # Names, and what is there

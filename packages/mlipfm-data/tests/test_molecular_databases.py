@@ -16,7 +16,7 @@ from ase import Atoms
 from mlipfm_data.readers.frames_in import ReadReport
 from mlipfm_data.readers.gems_reader import GemsReader
 from mlipfm_data.readers.gmtkn55_reader import Gmtkn55Reader
-from mlipfm_data.readers.nabladft_reader import ATOMS, NablaDftReader, unpacked
+from mlipfm_data.readers.nabladft_reader import ATOMS, NablaDftReader, read_only, unpacked
 from mlipfm_data.readers.qm9_csv_reader import Qm9CsvReader
 from mlipfm_data.readers.reading import find_reader, read, read_all
 from mlipfm_data.readers.transition1x_json_reader import Transition1xJsonReader
@@ -101,12 +101,15 @@ def test_hamiltonian_database_in_atomic_units(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("create table dataset_ids (id integer primary key, MOSES_ID int, CONFORMER_ID int)")
     connection.execute("create table data (id integer primary key, Z blob, R blob, E float, F blob, H blob, S blob, C blob)")
+    connection.execute("create table metadata (id integer primary key, N integer)")  # as nablaDFT's HamiltonianDatabase writes it
+    connection.execute("insert into metadata values (0, 3)")
     for k in range(3):
         connection.execute("insert into dataset_ids values (?, 77, ?)", (k, k))
         blobs = [np.array(value, kind).tobytes() for value, kind in ((Z, "<i4"), (place(k) / BOHR, "<f4"), (np.full((3, 3), 0.01), "<f4"))]
         connection.execute("insert into data values (?, ?, ?, ?, ?, ?, ?, ?)", (k, *blobs[:2], -76.4, blobs[2], b"", b"", b""))
     connection.commit()
     connection.close()
+    assert isinstance(find_reader(path), NablaDftReader)
     structures = read_all(path)
     assert np.allclose(structures[2].positions, place(2), atol=1e-6)
     assert float(structures[0].labels["energy"]) == pytest.approx(-76.4 * HARTREE)
@@ -316,6 +319,40 @@ def test_gems_rows_that_do_not_fit_are_refused_and_other_databases_are_not_taken
     (tmp_path / "c.db").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnreadableFileError, match="is damaged"):
         list(read(tmp_path / "c.db", "gems"))
+
+
+def test_a_database_of_as_many_columns_in_another_order_is_not_that_of_gems(tmp_path):
+    gems(tmp_path / "empty.db", 0)
+    change(gems(tmp_path / "charges.db"), "update data set Z = 1.0 where id = 0")
+    change(gems(tmp_path / "text.db"), "update data set E = 'low' where id = 0")
+    change(gems(tmp_path / "forces only.db"), "update data set E = null")
+    change(gems(tmp_path / "matrix.db"), "alter table data rename column D to H")
+    names = ("empty", "charges", "text", "forces only", "matrix")
+    assert [GemsReader().recognises(tmp_path / f"{name}.db") for name in names] == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize("write", [gems, nabladft])
+def test_reading_leaves_nothing_beside_a_database_and_reads_what_waits_beside_it(tmp_path, write):
+    """A write-ahead log: closed, it is one file, and a plain read-only connection would add two."""
+    path = write(tmp_path / "a.db", 2)
+    change(path, "pragma journal_mode = wal")
+    assert len(read_all(path)) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
+    table = "data" if write is gems else "systems"
+    writer = sqlite3.connect(path)
+    writer.execute(f"delete from {table} where id = (select max(id) from {table})")
+    writer.commit()
+    assert (tmp_path / "a.db-wal").stat().st_size
+    assert len(read_all(path)) == 1
+    writer.close()
+
+
+def test_the_schema_of_a_database_is_not_trusted(tmp_path):
+    with read_only(gems(tmp_path / "a.db")) as database:
+        assert database.execute("pragma trusted_schema").fetchone() == (0,)
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(UnreadableFileError, match="no such file"), read_only(tmp_path / "folder.db"):
+        pass
 
 
 def _damaged_gems(path: Path) -> tuple[int, tuple[int, ...]]:

@@ -3,16 +3,18 @@
 `phonopy_2_48` was written by phonopy 2.48.0 (`Phonopy.save`); its forces count up in steps of 1/64.
 """
 
+import gzip
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mlipfm_data.readers import plain_yaml
 from mlipfm_data.readers.frames_in import ReadReport
 from mlipfm_data.readers.phonopy_reader import PhonopyReader
 from mlipfm_data.readers.reading import find_reader, read, read_all
-from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError, UnitError, UnreadableFileError
+from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError, UnitError, UnknownElementError, UnreadableFileError
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
 from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
 from mlipfm_interfaces.units import BOHR, HARTREE
@@ -121,6 +123,50 @@ def test_the_folder_and_its_force_sets_stand_for_the_run(tmp_path: Path):
         read_all(tmp_path / "FORCE_SETS", "phonopy")
 
 
+def test_the_path_says_whose_forces_are_read_and_a_folder_with_two_sorts_is_refused(tmp_path: Path):
+    """Forces of another calculation at the same displacements, in a YAML file that the folder and FORCE_SETS would both stand for."""
+    force_sets_by_atom(tmp_path / "phonopy_disp.yaml", 4)
+    by_atom(tmp_path / "phonopy_params.yaml", 4)
+    assert [s.labels["energy"] for s in read_all(tmp_path)] == [-0.5, -1.5, -2.5, -3.5]
+    text = (tmp_path / "phonopy_params.yaml").read_text()
+    (tmp_path / "phonopy_params.yaml").write_text(text.replace("0.2500000000", "0.7500000000"))
+    of_sets, of_params = read_all(tmp_path / "FORCE_SETS"), read_all(tmp_path / "phonopy_params.yaml")
+    assert of_sets[0].labels["forces"][1, 0] == 0.25
+    assert of_params[0].labels["forces"][1, 0] == 0.75
+    with pytest.raises(UnreadableFileError, match=r"FORCE_SETS: has other forces than phonopy_params\.yaml; name the one file"):
+        read_all(tmp_path)
+    (tmp_path / "phonopy_disp.yaml").unlink()  # the params are asked for the displacements
+    of_sets = read_all(tmp_path / "FORCE_SETS")
+    assert of_sets[0].labels["forces"][1, 0] == 0.25
+    assert "energy" not in of_sets[0].labels  # that of the params goes with their forces
+    (tmp_path / "phonopy_params.yaml").write_text(text.replace("[0.03, 0.0", "[0.04, 0.0"))
+    with pytest.raises(UnreadableFileError, match=r"has other displacements than phonopy_params\.yaml"):
+        read_all(tmp_path / "FORCE_SETS")
+    (tmp_path / "FORCE_SETS").unlink()
+    with pytest.raises(UnreadableFileError, match="FORCE_SETS: no such file"):
+        read_all(tmp_path / "FORCE_SETS", "phonopy")
+
+
+def test_atoms_told_apart_by_a_number_are_of_their_element_and_unknown_ones_are_named(tmp_path: Path):
+    path = tmp_path / "phonopy_params.yaml"
+    by_atom(path, 1)
+    text = path.read_text()
+    path.write_text(text.replace("symbol: Na #", "symbol: Na1 #"))
+    assert read_all(path)[0].formula == "Cl2Na2"
+    for symbol in ("Qq2", "12"):
+        path.write_text(text.replace("symbol: Na # 2", f"symbol: {symbol} # 2"))
+        with pytest.raises(UnknownElementError, match=r"phonopy_params\.yaml: supercell, atom 2: no element is named '(Qq|12)'"):
+            read_all(path)
+
+
+def test_files_of_one_folder_are_of_one_group_only_under_the_names_of_phonopy(tmp_path: Path):
+    names = ("phonopy_params.yaml", "phonopy_disp.yaml", "NaCl.yaml", "MgO.yaml")
+    for name in names:
+        by_atom(tmp_path / name, 1)
+    folder = tmp_path.name
+    assert [read_all(tmp_path / name)[0].provenance.group for name in names] == [folder, folder, f"{folder}/NaCl", f"{folder}/MgO"]
+
+
 def test_frames_without_energy_are_refused_unless_forces_are_what_is_asked(tmp_path: Path):
     force_sets_by_atom(tmp_path / "phonopy_disp.yaml", 2)
     with pytest.raises(MissingLabelsError, match="energy"):
@@ -211,6 +257,21 @@ def test_yaml_that_is_no_plain_data_is_refused_before_it_is_built(tmp_path: Path
         with pytest.raises(kind, match=message):
             list(read(path, "phonopy"))
     assert not (tmp_path / "hacked").exists()
+
+
+def test_small_files_that_stand_for_large_content_are_refused(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.yaml.gz"
+    path.write_bytes(gzip.compress(b"phonopy: {}\n" + b" " * (1 << 26)))
+    with pytest.raises(RefusedFileError, match=f"the file has more than {1 << 26} bytes"):
+        list(read(path, "phonopy"))
+    monkeypatch.setattr(plain_yaml, "MOST_EVENTS", 1000)
+    lists = [b"phonopy: {}\nx: [%s]\n" % (b"[]," * n) for n in (494, 495)]  # twelve events more: eight before and four after
+    path.write_bytes(gzip.compress(lists[1]))
+    with pytest.raises(RefusedFileError, match="the file has more than 1000 numbers, texts, lists"):
+        list(read(path, "phonopy"))
+    path.write_bytes(gzip.compress(lists[0]))
+    with pytest.raises(UnreadableFileError, match="there is no supercell"):
+        list(read(path, "phonopy"))
 
 
 # Real files

@@ -12,7 +12,6 @@ from mlipfm_data.rearranging import Wanted, filter_store, merge_stores
 from mlipfm_data.store import Store, StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError, MlipfmError, RefusedFileError
-from mlipfm_interfaces.licences import is_known
 from mlipfm_interfaces.structure import Provenance, Structure
 
 
@@ -147,24 +146,56 @@ def test_a_filter_that_keeps_nothing_writes_nothing_and_says_what_each_condition
     assert [p.name for p in tmp_path.iterdir()] == ["all"]
 
 
-def test_a_filter_gives_a_licence_to_what_states_none_or_an_unknown_one(tmp_path: Path, capsys):
-    stated = [None, "CC BY 4.0, see the paper", "ISC", "NOASSERTION AND MIT", "MIT OR (ISC AND Zlib)"]
+def test_a_filter_gives_a_licence_to_what_states_none_and_replaces_only_the_text_it_is_told(tmp_path: Path, capsys):
+    stated = [None, "Proprietary, do not share", "ISC", "NOASSERTION AND MIT", "MIT AND (CC-BY-NC-4.0 OR foo)", "CC BY 4.0"]
     with StoreWriter(tmp_path / "all", name="all") as writer:
         for k, licence in enumerate(stated):
             writer.add(molecule(k).replace(provenance=Provenance("series", index=k, licence=licence)))
         writer.add_overlay(molecule(0).key, "ccsd(t)", {"energy": 5.0}, licence="NOASSERTION")
-    status, out, _ = run(["filter", tmp_path / "all", "--out", tmp_path / "given", "--licence", "CC-BY-4.0"], capsys)
+    status, out, _ = run(["filter", tmp_path / "all", "--out", tmp_path / "given", "--licence", "cc-by-4.0"], capsys)
     assert status == 0
-    assert "  licence CC-BY-4.0: given to 3 structures, 2 keep what they state" in out
+    assert "given to 2 structures, 4 keep what they state" in out
+    assert "kept, but no SPDX expression: 'Proprietary, do not share' of 1 structures" in out
     found = Store(tmp_path / "given")
-    assert [s.provenance.licence for s in found] == ["CC-BY-4.0", "CC-BY-4.0", "ISC", "CC-BY-4.0 AND MIT", "MIT OR (ISC AND Zlib)"]
-    assert all(is_known(licence) for licence in found.statistics.licences)
+    assert [s.provenance.licence for s in found] == ["CC-BY-4.0", stated[1], "ISC", "CC-BY-4.0 AND MIT", *stated[4:]]
     assert found.at_level(0, "ccsd(t)").provenance.licence == "CC-BY-4.0"
-    assert [found.key(k) for k in range(5)] == [molecule(k).key for k in range(5)]
+    assert [found.key(k) for k in range(6)] == [molecule(k).key for k in range(6)]
     assert Store(tmp_path / "all").statistics.licences[""] == 1  # the old store is as it was
+    words = ["--licence", "CC-BY-4.0", "--instead-of", "CC BY 4.0"]
+    assert run(["filter", tmp_path / "given", "--out", tmp_path / "spelled", *words], capsys)[0] == 0
+    assert [s.provenance.licence for s in Store(tmp_path / "spelled")] == [
+        "CC-BY-4.0",
+        stated[1],
+        "ISC",
+        "CC-BY-4.0 AND MIT",
+        stated[4],
+        "CC-BY-4.0",
+    ]
     with pytest.raises(MlipfmError, match="did you mean 'CC-BY-4.0'"):
-        filter_store(tmp_path / "all", tmp_path / "wrong", Wanted(), licence="cc-by-4.0")
+        filter_store(tmp_path / "all", tmp_path / "wrong", Wanted(), licence="CC BY 4.0")
     assert not (tmp_path / "wrong").exists()
+
+
+def test_an_unfinished_store_is_not_finished_by_filtering_it_into_itself(tmp_path: Path, capsys):
+    path = unfinished(tmp_path / "all")
+    with pytest.raises(RefusedFileError, match="is the store that is read"):
+        filter_store(path, path, Wanted(), incomplete=True)
+    assert not Store(path).complete
+    status, out, _ = run(["filter", path, "--out", tmp_path / "out", "--incomplete"], capsys)
+    assert status == 0
+    assert "warning: " in out
+    assert "is not complete" in out
+
+
+def test_a_killed_filter_goes_on_with_the_same_labels_only(tmp_path: Path):
+    path = store(tmp_path / "all", range(12))
+    with StoreWriter(tmp_path / "other", name="all") as writer:
+        for s in Store(path):
+            writer.add(s.replace(labels={**s.labels, "energy": s.labels["energy"] + 5.0}))
+    unfinished(tmp_path / "out")
+    with pytest.raises(RefusedFileError, match="does not give"):
+        filter_store(tmp_path / "other", tmp_path / "out", Wanted())
+    assert filter_store(path, tmp_path / "out", Wanted()).structures == 12
 
 
 def test_a_filter_does_not_go_on_with_what_another_licence_was_given(tmp_path: Path):

@@ -308,3 +308,10 @@ def test_remarks_of_a_table_in_a_pipe_are_whole(monkeypatch):
     monkeypatch.setattr("sys.stdout", pipe)
     open_console().print(table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark.strip())]))
     assert remark.strip() in pipe.getvalue()
+
+
+def test_brackets_of_a_remark_are_printed_and_no_markup(monkeypatch):
+    pipe, remark = io.StringIO(), "forces must have shape [atoms, 3], got [/systems]"
+    monkeypatch.setattr("sys.stdout", pipe)
+    open_console().print(table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark)]))
+    assert remark in pipe.getvalue()

@@ -94,6 +94,24 @@ def test_model_that_is_worse_than_knowing_nothing_gains_nothing_by_refusing(sets
         assert value >= evaluate_set(Off(0.3, reach), sets[0]).figures[key].value
 
 
+def test_half_an_answer_is_none(sets):
+    """An energy beside forces that are no numbers does not count, so penalised errors are not below the others."""
+
+    class Broken(Off):
+        def evaluate(self, structures, outputs):
+            rows = super().evaluate(structures, outputs)
+            first = sets[0].structures[0].positions
+            return [
+                {"energy": row["energy"] + 30.0, "forces": np.full_like(s.positions, np.nan)} if np.array_equal(s.positions, first) else row
+                for row, s in zip(rows, structures, strict=True)
+            ]
+
+    result = evaluate_set(Broken(), sets[0])
+    assert result.reasons == {"the answer is not finite": 1}
+    assert (result.figures["energy_mae"].n_ok, result.figures["energy_mae"].n_total) == (11, 12)
+    assert result.penalised["energy_mae"] >= result.figures["energy_mae"].value == pytest.approx(0.0, abs=1e-9)
+
+
 def test_duplicated_frames_do_not_shrink_the_intervals_of_a_record(tmp_path):
     class Rough(Off):
         def evaluate(self, structures, outputs):

@@ -52,3 +52,15 @@ def test_the_fault_names_the_model_that_it_comes_from():
         "licence 'odd' is not known",
     ]
     assert licence_faults({"extra": {"licences": ["MIT"], "ancestors": [{"digest": "a" * 64, "licences": ["MIT"]}]}}) == []
+    manifest = {"extra": {"licences": ["", "MIT"], "data": [{"licences": ["MIT"]}], "validation_data": [{"licences": [""]}]}}
+    assert licence_faults(manifest) == ["some data state no licence, among them the validation data"]
+
+
+@pytest.mark.parametrize(("text", "known"), [
+    ("MIT", True), ("mit", True), ("CC-BY-SA-2.5", True), ("AGPL-3.0-only", True), ("MIT AND (ISC OR Zlib)", True), ("LicenseRef-lab", True),
+    ("GPL-2.0-only WITH Classpath-exception-2.0", True), ("MIT MIT", False), ("(MIT", False), ("MIT AND", False), ("MIT OR AND", False),
+    ("MIT) OR (ISC", False), ("NOASSERTION", False), ("CC BY 4.0", False), ("", False), (None, False), (3, False),
+])  # fmt: skip
+def test_what_is_known_are_expressions_of_identifiers_that_spdx_lists(text, known):
+    """https://spdx.org/licenses; annex D of the SPDX specification."""
+    assert is_known(text) is known

@@ -11,7 +11,7 @@ from mlipfm_train import survey as surveys
 from mlipfm_train.frames import Frames
 from mlipfm_train.loop import fit
 from mlipfm_train.open_run import open_run
-from mlipfm_train.preflight import BLOCK, INSPECTED, _blocks
+from mlipfm_train.preflight import BLOCK, INSPECTED, Report, _blocks, check_labels
 from mlipfm_train.recipe import make_recipe
 from mlipfm_train.survey import survey
 
@@ -154,6 +154,18 @@ def test_faults_of_labels_are_one_line_for_each_store_with_the_command_that_show
     assert line.startswith(f"warning: labels of {store}: fault ")
     assert "fault forces-sign" in line
     assert line.endswith(f"`mlipfm data trust {store}` says what and how to mend it")
+
+
+def test_labels_of_a_level_that_is_not_used_are_not_judged(tmp_path, morse_structures, write_store):
+    bad = [s.replace(labels={**s.labels, "forces": -s.labels["forces"]}) for s in morse_structures(24, 1, level="bad")]
+    path = write_store(tmp_path / "both", [*morse_structures(24, 0, level="good"), *bad])
+    said = {}
+    for level in ("good", "bad"):
+        report = Report()
+        check_labels([Frames([path], [level])], report)
+        said[level] = " ".join(report.lines)
+    assert "forces-sign" not in said["good"]  # of Morse atoms other things are said: their energies are of no chemistry
+    assert "fault forces-sign" in said["bad"]
 
 
 def test_places_to_inspect_are_blocks_over_the_whole_store():

@@ -91,7 +91,7 @@ def import_(
     options = {key: context.params[key] for key in _OPTIONS if context.params[key] is not None}
     options |= _pairs(reader_options)
     if "licence" in options:
-        checked_licence(options["licence"])
+        options["licence"] = checked_licence(options["licence"])
     options["require"] = () if unlabelled else tuple(word.strip() for word in require.split(",") if word.strip())
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None

@@ -34,7 +34,7 @@ def import_sets(
 ) -> None:
     """Import every known data set of a folder into one store. Run it again to resume; sets without a reader are named with the reason.
 
-    Structures of sets that an earlier run imported count as already there; the last line says how many sets are new.
+    Structures of sets that an earlier run completed count as already there; the last line says how many sets are new.
 
     Then prints what the store holds (coverage), likely faults of its labels, and which sets share geometries with each other (leakage).
 
@@ -124,7 +124,9 @@ def _totals(rows: list[SetRow], store: Path) -> Iterator[str]:
     frames, stored, there = (sum(getattr(row, key) for row in rows) for key in ("frames", "stored", "duplicates"))
     levels = {level for row in rows for level in row.levels if level != "none"}
     yield f"{'all':<30}{frames:>8}{stored:>8}{there:>7}{refused:>8}{'':>8}  {len(levels)} levels"
-    imported, before, fresh = (sum(of) for of in zip(*((r.imported, r.before, r.imported and not r.before) for r in rows), strict=True))
+    imported, before, fresh = (
+        sum(of) for of in zip(*((r.imported, r.before and r.imported, not r.before and r.stored > 0) for r in rows), strict=True)
+    )
     yield f"{store}: {imported} of {len(rows)} sets, {frames} frames = {stored} stored + {there} already there + {refused} refused"
     if before:
         new = f"{fresh} sets with {stored} structures are new" if fresh else "nothing is new"

@@ -217,7 +217,7 @@ def _digests(structure: Structure) -> dict[str, bytes]:
 def import_file(path: Path | str, out: Path | str, reader: str | None = None, *, name: str | None = None, **options: Any) -> ImportReport:
     """Import one file into the store `out`; see `Importer.add`. Raises `MlipfmError` for a `licence` that is not known."""
     if options.get("licence") is not None:
-        checked_licence(options["licence"])
+        options["licence"] = checked_licence(options["licence"])
     with Importer(out, name=name) as importer:
         return importer.add(path, reader, **options)
 

@@ -1,4 +1,4 @@
-"""Licences that users state: SPDX expressions whose identifiers a registry will know when it is asked for a promotion."""
+"""Licences that users state: SPDX expressions, which a registry will know when it is asked for a promotion."""
 
 from __future__ import annotations
 
@@ -6,47 +6,50 @@ import difflib
 import re
 
 from mlipfm_interfaces.errors import MlipfmError
-from mlipfm_interfaces.licences import LICENCES, combined, is_known
+from mlipfm_interfaces.licences import UNKNOWN, canonical, combined, parts_of
+
+#: What data sets carry: offered for what is no identifier.
+USUAL = (
+    "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0",
+    "CC-BY-SA-4.0", "CC0-1.0", "GPL-3.0-only", "ISC", "MIT", "ODbL-1.0",
+)  # fmt: skip
 
 
 def checked_licence(text: str) -> str:
-    """The expression itself.
+    """The expression, with its identifiers as SPDX spells them.
 
     Raises:
-        MlipfmError: an identifier is not known, with the nearest that are.
+        MlipfmError: it is no SPDX expression, or an identifier is not in SPDX's list; with the nearest that are.
     """
-    if is_known(text):
-        return text
-    unknown = [part for part in _identifiers(text) if not is_known(part)]
-    near = [name for part in unknown for name in _near(part)]
+    found = canonical(text)
+    if found is not None:
+        return found
+    near = [name for part in re.split(r"\s(?:AND|OR)\s", text) if canonical(part.strip(" ()")) is None for name in _near(part)]
     offer = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise MlipfmError(
-        f"`licence` must be an SPDX identifier that is known here, got {text!r}",
-        mend=f"{offer or 'for instance CC-BY-4.0 or MIT; '}LicenseRef-NAME names a licence that SPDX does not; leave it out if nobody has said it",
+        f"`licence` must be an SPDX expression, got {text!r}",
+        mend=f"{offer or 'for instance CC-BY-4.0 or MIT; '}LicenseRef-NAME names one that SPDX does not list; leave it out if nobody has said it",
     )
 
 
-def with_licence(stated: str | None, licence: str) -> str | None:
-    """The licences of what states `stated` once those of it that are not known are `licence`; None if all are known, which are never replaced.
+def with_licence(stated: str | None, licence: str, instead_of: str | None = None) -> str | None:
+    """The licences of what states `stated` once `licence` is given to it; None if it keeps what it states.
 
-    A licence in words is replaced as a whole, `NOASSERTION AND MIT` in its first part.
+    It is given where nothing is stated, also in a part of an expression (`NOASSERTION AND MIT`). What is stated is only replaced if it is
+    `instead_of`, word for word.
     """
-    if is_known(stated):
-        return None
-    whole = combined([stated])
-    parts = [whole] if "(" in whole else whole.split(" AND ")
-    return combined(part if is_known(part) else licence for part in parts)
-
-
-def _identifiers(text: str) -> list[str]:
-    return [part.strip(" ()") for part in re.split(r"\s(?:AND|OR)\s", text)]
+    if instead_of is not None:
+        return licence if stated == instead_of else None
+    parts = parts_of(stated)
+    return combined(licence if part == UNKNOWN else part for part in parts) if UNKNOWN in parts else None
 
 
 def _near(part: str) -> list[str]:
-    """Known identifiers that may be meant, in any case and spelling of the gaps."""
-    spelled = {name.lower(): name for name in sorted(LICENCES)}
-    word = re.sub(r"[\s_]+", "-", part.strip().lower())
-    if word in spelled:
-        return [spelled[word]]
-    begun = [name for lower, name in spelled.items() if word and lower.startswith(f"{word}-")]
-    return begun[:3] or [spelled[lower] for lower in difflib.get_close_matches(word, spelled, 3, 0.7)]
+    """Identifiers that may be meant: other gaps, a version left out, or a letter or two."""
+    word = re.sub(r"[\s_]+", "-", part.strip(" ()"))
+    same = canonical(word)
+    if same is not None:
+        return [same]
+    spelled = {name.lower(): name for name in USUAL}
+    begun = [name for lower, name in spelled.items() if word and lower.startswith(f"{word.lower()}-")]
+    return begun[:3] or [spelled[name] for name in difflib.get_close_matches(word.lower(), spelled, 2, 0.8)]

@@ -30,9 +30,8 @@ def filter_(
     max_force: float = typer.Option(None, help="Largest norm of the force on an atom, eV/Angstrom."),
     label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
     unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),
-    licence: str = typer.Option(
-        None, "--licence", "--license", help="SPDX identifier, for structures whose licence is not stated or not known."
-    ),
+    licence: str = typer.Option(None, "--licence", "--license", help="SPDX expression, given to the structures that state no licence."),
+    instead_of: str = typer.Option(None, "--instead-of", help="With --licence: give it to those that state this text, and to no others."),
     incomplete: bool = typer.Option(False, "--incomplete", help="Take what a store holds so far whose writer is at work or was killed."),
 ) -> None:
     """Keep part of a store in a new one. Prints how many were dropped for which reason; exits 1, writing nothing, if nothing is left.
@@ -44,12 +43,18 @@ def filter_(
         mlipfm data filter store --out small --max-atoms 30 --max-force 20 --unique
 
         mlipfm data filter store --out licensed --licence CC-BY-4.0
+
+        mlipfm data filter store --out spelled --licence CC-BY-4.0 --instead-of "CC BY 4.0"
     """
+    from mlipfm_interfaces.errors import MlipfmError
+
     from .rearranging import Wanted, filter_store
 
+    if instead_of is not None and licence is None:
+        raise MlipfmError("no licence is given", where="--instead-of", mend="name it: --licence CC-BY-4.0")
     names = tuple(word.strip() for word in elements.split(",") if word.strip())
     wanted = Wanted(level, names, min_atoms, max_atoms, max_force, label, unique)
-    done = filter_store(store, out, wanted, licence=licence, incomplete=incomplete)
+    done = filter_store(store, out, wanted, licence=licence, instead_of=instead_of, incomplete=incomplete)
     if not done.structures:
         typer.echo(_nothing_left(store, wanted.reasons(), done.dropped), err=True)
         raise typer.Exit(1)
@@ -57,6 +62,10 @@ def filter_(
     typer.echo(f"{out}: {done.structures} structures kept; dropped: {reasons}")
     if licence is not None:
         typer.echo(f"  licence {licence}: given to {done.licensed} structures, {done.structures - done.licensed} keep what they state")
+        for text, count in done.unclear.items():
+            typer.echo(f"  kept, but no SPDX expression: {text!r} of {count} structures (--instead-of {text!r} replaces it)")
+    if not done.complete:
+        typer.echo(f"  warning: {store} is not complete: {out} holds what was there so far, and itself counts as complete")
 
 
 def _nothing_left(store: Path, reasons: list[str], dropped: dict[str, int]) -> str:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError
 from mlipfm_interfaces.files import fsync_folder, lock, unwritable
+from mlipfm_interfaces.licences import is_known
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
@@ -29,11 +31,18 @@ from .summary import Summary
 
 @dataclass(frozen=True)
 class Kept:
-    """What a filter or a merge did. `dropped`: reason -> structures. `licensed`: structures that were given a licence."""
+    """What a filter or a merge did.
+
+    Attributes:
+        dropped: reason -> structures. licensed: structures that were given a licence. unclear: licences that are no SPDX expression and were kept ->
+            structures. complete: whether all that was read had been complete.
+    """
 
     structures: int
     dropped: dict[str, int]
     licensed: int = 0
+    unclear: dict[str, int] = field(default_factory=dict)
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,14 +150,22 @@ def _taken(folder: Path, out: Path, entries: Iterable[Entry], kind: str, first: 
 
 
 def filter_store(
-    store: Path | str, out: Path | str, wanted: Wanted, name: str | None = None, *, licence: str | None = None, incomplete: bool = False
+    store: Path | str,
+    out: Path | str,
+    wanted: Wanted,
+    name: str | None = None,
+    *,
+    licence: str | None = None,
+    instead_of: str | None = None,
+    incomplete: bool = False,
 ) -> Kept:
     """A new store with the structures of another that are wanted, in its precision, with its overlays; kept + dropped = what was there.
 
     Nothing is written if nothing is kept.
 
     Args:
-        licence: SPDX expression, given to the structures whose licence is not stated or not known; see `licensing.with_licence`.
+        licence: SPDX expression, given to what states no licence; instead_of: given to what states this text and to nothing else. See
+            `licensing.with_licence`.
         incomplete: take what a store holds whose writer is at work or was killed.
 
     Raises:
@@ -156,8 +173,9 @@ def filter_store(
             `wanted.elements` names none. MlipfmError: the licence is not known.
     """
     out, dropped, seen = Path(out), dict[str, int](), set[tuple[str, str | None]]()
-    if licence is not None:
-        checked_licence(licence)
+    given = None if licence is None else _Given(checked_licence(licence), instead_of)
+    if out.resolve() == Path(store).resolve():
+        raise RefusedFileError("is the store that is read", where=str(out), mend="choose a new folder")
     if out.exists() and (out / manifests.FILE).exists() and manifests.load(out).complete:
         raise RefusedFileError("exists already", where=str(out), mend="choose a new folder")
     with Store(store) as source:
@@ -168,13 +186,27 @@ def filter_store(
         if first is None:
             return Kept(0, dropped)
         with StoreWriter(out, name=name or source.name, single=source.single) as writer:
-            kept, licensed = _write(chain([first], frames), writer, licence)
+            kept, licensed, unclear = _write(chain([first], frames), writer, given)
             keys = {key for key, _ in seen}
-            for laid in source.overlays():
-                if laid.key in keys and (laid.key, laid.level) not in seen:  # those of a structure's own level were joined to it
-                    stated = (laid.licence and licence and with_licence(laid.licence, licence)) or laid.licence
-                    writer.add_overlay(laid.key, laid.level, laid.labels, source=laid.source, licence=stated)
-    return Kept(kept, dropped, licensed)
+            with Store(out) as before:
+                done = sum(1 for _ in before.overlays())  # by a run that was killed
+            # those of a structure's own level were joined to it
+            wanted_ones = (laid for laid in source.overlays() if laid.key in keys and (laid.key, laid.level) not in seen)
+            for laid in islice(wanted_ones, done, None):
+                stated = (laid.licence and given and given.to(laid.licence)) or laid.licence
+                writer.add_overlay(laid.key, laid.level, laid.labels, source=laid.source, licence=stated)
+    return Kept(kept, dropped, licensed, unclear, source.complete)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A licence and what it is given to."""
+
+    licence: str
+    instead_of: str | None
+
+    def to(self, stated: str | None) -> str | None:
+        return with_licence(stated, self.licence, self.instead_of)
 
 
 def _kept(source: Store, wanted: Wanted, dropped: dict[str, int], seen: set[tuple[str, str | None]]) -> Iterator[Structure]:
@@ -190,22 +222,31 @@ def _kept(source: Store, wanted: Wanted, dropped: dict[str, int], seen: set[tupl
         yield s
 
 
-def _write(frames: Iterable[Structure], writer: StoreWriter, licence: str | None) -> tuple[int, int]:
-    """Write structures, but those that a killed run wrote, which must be these; returns how many there are and how many were given the licence."""
-    count = licensed = 0
+def _write(frames: Iterable[Structure], writer: StoreWriter, given: _Given | None) -> tuple[int, int, dict[str, int]]:
+    """Write structures, but those that a killed run wrote, which must be these; see `Kept` for what is returned."""
+    count, licensed, unclear = 0, 0, Counter[str]()
     fault = RefusedFileError("holds structures that this filter does not give", where=str(writer.path), mend="choose a new folder")
     writer.commit()
     with Store(writer.path) as before:
         for s in frames:
-            given = None if licence is None else with_licence(s.provenance.licence, licence)
-            if given is not None:
+            new = None if given is None else given.to(s.provenance.licence)
+            if new is not None:
                 licensed += 1
-                s = s.replace(provenance=replace(s.provenance, licence=given))
+                s = s.replace(provenance=replace(s.provenance, licence=new))
+            elif given is not None and s.provenance.licence and not is_known(s.provenance.licence):
+                unclear[s.provenance.licence] += 1
             if count >= len(before):
                 writer.add(s)
-            elif (before.key(count), before[count].level, before[count].provenance) != (writer.key(s), s.level, s.provenance):
+            elif before.key(count) != writer.key(s) or not _same(before[count], s):
                 raise fault
             count += 1
         if count < len(before):
             raise fault
-    return count, licensed
+    return count, licensed, dict(unclear)
+
+
+def _same(a: Structure, b: Structure) -> bool:
+    """Level, provenance and labels; both are of stores of one precision."""
+    if (a.level, a.provenance, set(a.labels)) != (b.level, b.provenance, set(b.labels)):
+        return False
+    return all(np.array_equal(a.labels[key], b.labels[key], equal_nan=True) for key in a.labels)

@@ -69,6 +69,7 @@ def predict(
         for row, s in zip(_rows(model, chunk, level), chunk, strict=True):
             if "failure" in row or not (np.isfinite(row["energy"]).all() and np.isfinite(row["forces"]).all()):
                 failures[len(energies)] = row["failure"] if "failure" in row else _no_number(model)
+                row = {"energy": np.nan, "forces": np.full((len(s), 3), np.nan)}  # half an answer is none
             energies.append(float(row["energy"]))
             forces.append(np.asarray(row["forces"]).reshape(len(s), 3))
         if progress is not None:

@@ -10,6 +10,7 @@ import typer
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import ContractError
 from mlipfm_interfaces.result_records import write_record
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -80,8 +81,9 @@ def _once(outcomes: list[Outcome]) -> list[Outcome]:
 def _joined(contract: Outcome, o: Outcome) -> Outcome:
     if contract.status != "broken":
         return o
+    inside = [f"contract: {contract.remark}"] if contract.remark else []
     own = [o.remark] if o.status == "broken" and o.remark else []
-    return replace(o, status="broken", remark="; ".join([f"contract: {contract.remark}", *own]))
+    return replace(o, status="broken", remark="; ".join([*inside, *own]))
 
 
 def table(outcomes: list[Outcome], everything: bool = True) -> Table:
@@ -102,5 +104,5 @@ def table(outcomes: list[Outcome], everything: bool = True) -> Table:
         figure, limit = (("-" if number is None else f"{number:.2g}") for number in (o.value, o.limit))
         named = [o.suite, o.rule] if everything else [o.rule]
         cells = [*named, figure, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
-        shown.add_row(*cells, *([o.remark] if remarks else []))
+        shown.add_row(*cells, *([escape(o.remark)] if remarks else []))
     return shown

@@ -9,6 +9,7 @@ from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.result_records import write_record
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -47,7 +48,7 @@ def _print(console: Console, results: list[Evaluated]) -> None:
     shown.add_column("", no_wrap=True)
     for r in results:
         counts = f"{len(r.set.structures)} structures, {len(set(r.predictions.groups))} groups"
-        shown.add_column(f"{r.set.name} ({r.set.split.upper()})\n{counts}", justify="right")
+        shown.add_column(f"{escape(r.set.name)} ({r.set.split.upper()})\n{counts}", justify="right")
     for key, name in COLUMNS.items():
         unit = results[0].figures[key].unit
         shown.add_row(name + (f", {unit}" if unit != "1" else ""), *(figure(r.figures[key]) for r in results))
@@ -57,20 +58,25 @@ def _print(console: Console, results: list[Evaluated]) -> None:
     for name in ("set", *elements):
         by_element.add_column(name, justify="left" if name == "set" else "right")
     for r in results:
-        by_element.add_row(r.set.name, *(figure(r.elements[e]) if e in r.elements else "-" for e in elements))
+        by_element.add_row(escape(r.set.name), *(figure(r.elements[e]) if e in r.elements else "-" for e in elements))
     console.print(by_element)
     for r in results:
         if len(set(r.predictions.groups)) == 1:
-            console.print(f"{r.set.name}: no intervals, which need two molecules or trajectories or more; all structures are of one")
+            console.print(
+                f"{escape(r.set.name)}: no intervals, which need two molecules or trajectories or more; all structures are of one"
+            )
     ratio = ood_ratio(results)
     if ratio is not None:
         console.print(f"{ratio.name}: {figure(ratio)}")
     for r in results:
         for reason, n in r.reasons.items():
-            console.print(f"{r.set.name}: {n} of {len(r.set.structures)} structures without an answer: {reason}", style="yellow")
+            console.print(
+                f"{escape(r.set.name)}: {n} of {len(r.set.structures)} structures without an answer: {escape(reason)}", style="yellow"
+            )
         if r.reasons:
             console.print(
-                f"{r.set.name}, failures penalised: " + ", ".join(f"{COLUMNS[key]} {value:.4g}" for key, value in r.penalised.items())
+                f"{escape(r.set.name)}, failures penalised: "
+                + ", ".join(f"{COLUMNS[key]} {value:.4g}" for key, value in r.penalised.items())
             )
 
 

@@ -84,9 +84,19 @@ def _what(licence: str) -> str:
 
 
 def _whose(licence: str, extra: Mapping[str, Any]) -> str:
-    """The farthest of the models it starts from that has this licence."""
+    """The farthest of the models it starts from that has this licence, or else the validation data if they have it."""
     digests = [entry["digest"] for entry in ancestors_of(extra) if licence in entry["licences"]]
-    return f", among them those of {_name(digests[-1])} that it starts from" if digests else ""
+    if digests:
+        return f", among them those of {_name(digests[-1])} that it starts from"
+    return (
+        ", among them the validation data" if _has(extra.get("validation_data"), licence) and not _has(extra.get("data"), licence) else ""
+    )
+
+
+def _has(entries: Any, licence: str) -> bool:
+    """Whether an entry of `data` or `validation_data` of a manifest has the licence."""
+    listed = entries if isinstance(entries, list) else []
+    return any(isinstance(entry, Mapping) and licence in stated_licences(entry) for entry in listed)
 
 
 def _name(digest: str) -> str:

@@ -82,7 +82,7 @@ def open_run(
         else:
             start, sources = _start(recipe, train, valid, made, potential, report)
             if chief and say is not None:
-                check_labels([*train.stores, *valid.stores], report)
+                check_labels([train, valid], report)
             extra = {"recipe": recipe.model_dump(mode="json"), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)

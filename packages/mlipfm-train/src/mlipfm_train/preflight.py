@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data.census import Census, shared
-from mlipfm_data.store import Store
 from mlipfm_data.trust.inspecting import inspect
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
@@ -24,6 +23,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.structure import Structure
 
+from .frames import Frames
 from .initial import Start
 from .recipe import Recipe
 from .step import Step
@@ -84,14 +84,15 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
     report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
 
 
-def check_labels(stores: Sequence[Store], report: Report) -> None:
-    """Likely faults of labels, one line for each store, as an import names them: it does not keep them, so they are looked for again, in large
-    stores among `INSPECTED` structures."""
+def check_labels(sets: Sequence[Frames], report: Report) -> None:
+    """Likely faults of the labels that are used, one line for each store, as an import names them: it does not keep them, so they are looked for
+    again, in large stores among `INSPECTED` structures."""
     faulty: dict[str, list[str]] = {}
-    for path, store in {str(store.path): store for store in stores}.items():
-        found = [item for item in inspect(store[int(k)] for k in _blocks(len(store))) if item.severity != "note"]
+    for frames, path, rows in [(f, str(s.path), np.flatnonzero(f.set_of == k)) for f in sets for k, s in enumerate(f.stores)]:
+        chosen = (frames[int(rows[k])] for k in _blocks(len(rows)))
+        found = [item for item in inspect(chosen) if item.severity != "note"]
         if found:
-            faulty[path] = list(dict.fromkeys(f"{item.severity} {item.code}" for item in found))
+            faulty[path] = list(dict.fromkeys([*faulty.get(path, []), *(f"{item.severity} {item.code}" for item in found)]))
             report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data trust {path}` says what and how to mend it")
     if faulty:
         report.facts["label_faults"] = faulty

@@ -108,7 +108,9 @@ def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> Bin
     stream.seek(begin)
     if lines != frames:
         raise UnreadableFileError(
-            f"{lines} lines for {frames} frames", where=str(file), mend="if another program changed the frames, remove this file"
+            f"{lines} lines for {frames} frames",
+            where=str(file),
+            mend="export again; only if another program changed the frames, remove this file",
         )
     return stream
 
@@ -117,7 +119,7 @@ def _format(first: bytes, where: str) -> int:
     """The format that the first line states; 1 if it is that of a frame already."""
     try:
         header = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return 1
     if not isinstance(header, dict) or "kind" not in header:
         return 1
@@ -132,10 +134,15 @@ def _format(first: bytes, where: str) -> int:
 
 
 def _stated(line: bytes) -> dict[str, Any]:
-    """Level, state and provenance of a frame of our own exports. Raises `ValueError` if the line is no JSON."""
-    values = json.loads(line)
+    """Level, state and provenance of a frame of our own exports. Raises `ValueError` if the line is no JSON of a frame."""
+    try:
+        values = json.loads(line)
+    except RecursionError:
+        raise ValueError(f"{FRAMES_FILE} is nested too deep in the line of this frame") from None
     if not isinstance(values, dict):
         raise ValueError(f"{FRAMES_FILE} holds {line[:40].decode()!r}")
+    if "kind" in values:
+        raise ValueError(f"{FRAMES_FILE} has a first line where that of this frame should be: are two files joined?")
     return {key: values[key] for key in _STATED if key in values}
 
 

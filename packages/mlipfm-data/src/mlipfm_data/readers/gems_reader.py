@@ -7,7 +7,6 @@ proteinfragments.py of github.com/valence-labs/openQDC. Its authors' comment nam
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from .file_kinds import refuse_pickle
 from .framed import checked
 from .frames_in import RawFrame, ReadReport, options_from
+from .nabladft_reader import read_only
 
 _COLUMNS = 8
 
@@ -32,7 +32,7 @@ class GemsReader:
 
     def recognises(self, path: Path) -> bool:
         try:
-            with _database(path) as database:
+            with read_only(path) as database:
                 return _is_gems(database)
         except (MlipfmError, sqlite3.Error):
             return False
@@ -46,32 +46,25 @@ class GemsReader:
         path, report = Path(path), report if report is not None else ReadReport()
         refuse_pickle(path)
         chosen = options_from({"spin_meaning": "unpaired", **options})
-        with _database(path) as database:
+        with read_only(path) as database:
             try:
                 if not _is_gems(database):
-                    what = f"no GEMS database: no table `metadata` beside a table `data` of {_COLUMNS} columns"
+                    what = f"no GEMS database: no table `metadata` beside a table `data` of {_COLUMNS} columns with Z, R and E"
                     raise UnreadableFileError(what, where=str(path))
                 yield from checked(_rows(database, path), chosen, report, path)
             except sqlite3.Error as error:
                 raise UnreadableFileError(f"the database is damaged: {error}", where=str(path), mend="is the file complete?") from None
 
 
-@contextlib.contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise UnreadableFileError("no such file", where=str(path))
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
 def _is_gems(database: sqlite3.Connection) -> bool:
     tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
     if not tables >= {"data", "metadata"}:
         return False
-    return len(list(database.execute("pragma table_info(data)"))) == _COLUMNS
+    columns = [row[1] for row in database.execute("pragma table_info(data)")]
+    if len(columns) != _COLUMNS or "H" in columns:  # a Hamiltonian: nablaDFT's, which has as many columns and the same tables
+        return False
+    first = database.execute("select * from data order by id limit 1").fetchone()
+    return first is None or (isinstance(first[3], bytes) and isinstance(first[4], bytes) and isinstance(first[5], int | float | None))
 
 
 def _rows(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:

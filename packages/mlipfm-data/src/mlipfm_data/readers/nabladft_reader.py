@@ -41,7 +41,7 @@ class NablaDftReader:
 
     def recognises(self, path: Path) -> bool:
         try:
-            with _database(path) as database:
+            with read_only(path) as database:
                 return _kind(database, path) is not None
         except MlipfmError:
             return False
@@ -54,7 +54,7 @@ class NablaDftReader:
         """
         path, report = Path(path), report if report is not None else ReadReport()
         refuse_pickle(path)
-        with _database(path) as database:
+        with read_only(path) as database:
             kind = _kind(database, path)
             if kind is None:
                 raise UnreadableFileError(
@@ -68,11 +68,23 @@ class NablaDftReader:
 
 
 @contextlib.contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
+def read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database, opened so that nothing is written beside it, unless rows wait there in a `-wal` or `-journal`; its schema is not trusted.
+
+    Raises:
+        UnreadableFileError: missing, or it cannot be opened.
+    """
     if not path.is_file():
         raise UnreadableFileError("no such file", where=str(path))
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    file = path.resolve()
+    beside = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
+    whole = not any(other.is_file() and other.stat().st_size for other in beside)
     try:
+        connection = sqlite3.connect(f"{file.as_uri()}?mode=ro{'&immutable=1' if whole else ''}", uri=True)
+    except sqlite3.Error as error:
+        raise UnreadableFileError(f"cannot be opened: {error}", where=str(path)) from None
+    try:
+        connection.execute("pragma trusted_schema = off")
         yield connection
     finally:
         connection.close()

@@ -19,14 +19,16 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import BOHR, HARTREE
 
-from .framed import checked, opened
+from .framed import checked, opened, placed
 from .frames_in import RawFrame, ReadReport, options_from
 from .plain_yaml import load_yaml
 
 FORCE_SETS = "FORCE_SETS"
 _NAMES = ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml")
+#: In the order in which they are asked what was displaced for a FORCE_SETS.
+_BESIDE_SETS = ("phonopy_disp.yaml", "phonopy_params.yaml", "phonopy.yaml")
 _ENDS = (".yaml", ".yaml.gz", ".yaml.bz2", ".yaml.xz")
-#: Decimals of a displacement in FORCE_SETS are 8 or more.
+#: Decimals of displacements and forces in FORCE_SETS are 8 or more.
 _AGREE = 2e-6
 
 
@@ -61,7 +63,8 @@ class Displaced:
 class PhonopyReader:
     """Displaced supercells of phonopy. The path is the YAML file, the FORCE_SETS beside one, or the folder of both. Options: `frames_in.ReadOptions`.
 
-    Forces carry no energy in most files: `require=("forces",)`. Memory is that of the file.
+    Forces are those of the file that the path names: of a YAML file its own, if it has any. A folder in which the two differ is refused.
+    They carry no energy in most files: `require=("forces",)`. Memory is about 40 times the unpacked YAML file.
     """
 
     suffixes = (*_ENDS, FORCE_SETS)
@@ -78,8 +81,9 @@ class PhonopyReader:
         """Structures and refusals in the order of the displacements.
 
         Raises:
-            UnreadableFileError: missing, damaged, no phonopy file, without forces, or FORCE_SETS of other displacements. UnitError: units that are
-                not those of the calculator, or a calculator whose units are not known. RefusedFileError: see `plain_yaml.load_yaml`.
+            UnreadableFileError: missing, damaged, no phonopy file, without forces, FORCE_SETS of other displacements, or in a folder of other
+                forces. UnitError: units that are not those of the calculator, or a calculator whose units are not known. UnknownElementError.
+                RefusedFileError: see `plain_yaml.load_yaml`.
         """
         path, report = Path(path), report if report is not None else ReadReport()
         file = _yaml_of(path)
@@ -89,22 +93,23 @@ class PhonopyReader:
         try:
             units = _units(content, file)
             chosen = options_from({"length_unit": "bohr" if units.length_name == "au" else "Angstrom", **options})
-            yield from checked(_frames(content, units, file, report), chosen, report, file)
+            yield from checked(_frames(content, units, file, report, path), chosen, report, file)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnreadableFileError(f"not as phonopy writes it: {type(error).__name__}: {error}", where=str(file)) from None
 
 
 def _yaml_of(path: Path) -> Path:
     """The YAML file that a path stands for."""
-    if path.name == FORCE_SETS or path.is_dir():
-        folder = path if path.is_dir() else path.parent
-        found = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
-        if found is None:
-            raise UnreadableFileError(f"there is none of {', '.join(_NAMES)}, which say what was displaced", where=str(folder))
-        return found
-    if not path.is_file():
-        raise UnreadableFileError("no such file", where=str(path))
-    return path
+    if not path.is_dir():
+        if not path.is_file():
+            raise UnreadableFileError("no such file", where=str(path))
+        if path.name != FORCE_SETS:
+            return path
+    folder, names = (path, _NAMES) if path.is_dir() else (path.parent, _BESIDE_SETS)
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise UnreadableFileError(f"there is none of {', '.join(_NAMES)}, which say what was displaced", where=str(folder))
+    return found
 
 
 def _units(content: Mapping[str, Any], file: Path) -> Units:
@@ -119,16 +124,16 @@ def _units(content: Mapping[str, Any], file: Path) -> Units:
     return units
 
 
-def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadReport) -> Iterator[RawFrame | MlipfmError]:
+def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadReport, path: Path) -> Iterator[RawFrame | MlipfmError]:
     cell = content.get("supercell")
     if not isinstance(cell, dict):
         raise UnreadableFileError("there is no supercell", where=str(file), mend="phonopy writes it since version 2")
     lattice, numbers = (
         _numbers(cell["lattice"], (3, 3)),
-        np.array([number(str(point["symbol"])) for point in cell["points"]], dtype=np.int64),
+        np.array([_element(point["symbol"], f"{file}: supercell, atom {k}") for k, point in enumerate(cell["points"], 1)], dtype=np.int64),
     )
     places = _numbers([point["coordinates"] for point in cell["points"]], (len(numbers), 3)) @ lattice
-    found = _displaced(content, len(numbers), file)
+    found = _displaced(content, len(numbers), file, path)
     energies = found.energies if units.electronvolts else None
     if found.energies is not None and energies is None:
         report.notes["energies not read: not known to be in eV"] += len(found.energies)
@@ -141,17 +146,32 @@ def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadRe
             places + move,
             lattice,
             np.ones(3, bool),
-            group=file.resolve().parent.name,
+            group=_group(file),
         )
         frame.arrays = {} if found.forces is None else {"forces": found.forces[k] * units.force}
         frame.info = {} if energies is None else {"energy": float(energies[k])}
         yield frame
 
 
-def _displaced(content: Mapping[str, Any], n: int, file: Path) -> Displaced:
-    """What the file says, with the forces of FORCE_SETS if it has none."""
+def _element(symbol: Any, where: str) -> int:
+    """Atomic number; phonopy tells atoms of an element apart by a number behind the symbol (`Fe1`)."""
+    try:
+        return number(str(symbol).rstrip("0123456789") or str(symbol))
+    except MlipfmError as error:
+        raise placed(error, where) from None
+
+
+def _group(file: Path) -> str:
+    """The folder, which is one run; with the name of the file if that is not one of phonopy's own."""
+    stem = next((file.name.removesuffix(end) for end in _ENDS if file.name.endswith(end)), file.name)
+    folder = file.resolve().parent.name
+    return folder if f"{stem}.yaml" in _NAMES else f"{folder}/{stem}"
+
+
+def _displaced(content: Mapping[str, Any], n: int, file: Path, path: Path) -> Displaced:
+    """What the file says, with the forces of FORCE_SETS if it has none or the path is that of FORCE_SETS."""
     found, beside = _dataset(content, n), file.with_name(FORCE_SETS)
-    if found is not None and found.forces is not None:
+    if found is not None and found.forces is not None and (path == file or not beside.is_file()):
         return found
     if not beside.is_file():
         what = "there are no displacements" if found is None else "there are displacements without forces"
@@ -161,10 +181,19 @@ def _displaced(content: Mapping[str, Any], n: int, file: Path) -> Displaced:
     sets = _force_sets(beside, n)
     if found is None:
         return sets
-    if found.moves.shape != sets.moves.shape or np.abs(found.moves - sets.moves).max() > _AGREE:
+    if not _agree(found.moves, sets.moves):
         what = f"has other displacements than {file.name} ({len(sets.moves)} and {len(found.moves)})"
         raise UnreadableFileError(what, where=str(beside), mend="are both of one run?")
-    return Displaced(found.moves, sets.forces, found.energies)  # those of the YAML have more decimals
+    if found.forces is None or _agree(found.forces, sets.forces):
+        forces = sets.forces if found.forces is None or path == beside else found.forces
+        return Displaced(found.moves, forces, found.energies)  # the displacements of the YAML have more decimals
+    if path == beside:
+        return Displaced(found.moves, sets.forces)  # the energies are those of other forces
+    raise UnreadableFileError(f"has other forces than {file.name}", where=str(beside), mend="name the one file that is meant")
+
+
+def _agree(a: np.ndarray, b: np.ndarray | None) -> bool:
+    return b is not None and a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=_AGREE, equal_nan=True))
 
 
 def _dataset(content: Mapping[str, Any], n: int) -> Displaced | None:
