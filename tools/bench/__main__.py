@@ -96,6 +96,9 @@ def _duplicates(options: argparse.Namespace) -> int:
     from bench import duplicates
     from bench.figures import append, line
 
+    if next(duplicates.real(options.folder), None) is None:
+        print(f"bench: {options.folder}: holds no file that a reader knows; give a folder of unpacked data sets", file=sys.stderr)
+        return 2
     found = duplicates.measure(options.folder, options.count, options.workers)
     print(json.dumps(found, indent=1))
     for figure in duplicates.figures(found):
