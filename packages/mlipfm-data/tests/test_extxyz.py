@@ -232,7 +232,8 @@ def full_structure(rng: np.random.Generator, n: int) -> Structure:
         "energy": rng.normal(), "forces": rng.normal(size=(n, 3)), "stress": rng.normal(size=(3, 3)), "dipole": rng.normal(size=3),
         "charges": rng.normal(size=n), "magnetic_moments": rng.normal(size=n), "born_charges": rng.normal(size=(n, 3, 3)),
         "polarizability": rng.normal(size=(3, 3)), "hessian_rows": rng.normal(size=(2, n, 3)), "hessian_rows_index": [[0, 0], [n - 1, 2]],
-        "hvp": rng.normal(size=(1, n, 3)), "hvp_probe": rng.normal(size=(1, n, 3)),
+        "hvp": rng.normal(size=(1, n, 3)), "hvp_probe": rng.normal(size=(1, n, 3)), "weight": rng.random(),
+        "forces_weight": rng.random(n), "fixed": rng.integers(2, size=n),
     }  # fmt: skip
     return Structure(
         rng.choice([1, 6, 8], n), positions, 50 * np.eye(3) + rng.normal(size=(3, 3)), True, 1, None, [0, 0, 0.1], "wb97m-d3bj/def2-tzvppd", labels,

@@ -103,6 +103,20 @@ def test_a_store_gives_back_what_was_added(tmp_path: Path):
     assert not list((tmp_path / "s").glob("*.part"))
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_weights_of_atoms_and_constraints_are_kept(single: bool, tmp_path: Path):
+    first = molecule(0)
+    marked = first.replace(labels={**first.labels, "weight": 0.0, "forces_weight": [1.0, 0.0, 0.5], "fixed": [0, 1, 0]})
+    with StoreWriter(tmp_path / "s", single=single) as writer:
+        for structure in (first, marked):
+            writer.add(structure)
+    with Store(tmp_path / "s") as store:
+        assert set(store[0].labels) == {"energy", "forces"}
+        assert store[1].labels["forces_weight"].tolist() == [1.0, 0.0, 0.5]
+        assert store[1].labels["fixed"].tolist() == [0.0, 1.0, 0.0]
+        assert float(store[1].labels["weight"]) == 0.0
+
+
 def test_statistics_are_those_of_the_content(tmp_path: Path):
     content = make_store(tmp_path / "s")
     with StoreWriter(tmp_path / "s") as writer:

@@ -83,6 +83,9 @@ REFUSED = [
     ({"labels": {"hvp": ROWS, "hvp_probe": ROWS[:, :2]}}, ShapeError, r"'hvp_probe' must have shape \[2, 3, 3\]"),
     ({"labels": {"hvp": ROWS, "hvp_probe": ROWS * np.nan}}, InvalidStructureError, "'hvp_probe' contains NaN"),
     ({"labels": {"hvp_probe": ROWS}}, UnknownQuantityError, "no quantity is named 'hvp_probe'"),
+    ({"labels": {"weight": -1.0}}, InvalidStructureError, "'weight' is negative: -1.0; weights are 0"),
+    ({"labels": {"forces_weight": [1, -0.5, 0]}}, InvalidStructureError, "'forces_weight' is negative: -0.5"),
+    ({"labels": {"fixed": [1, 0, 0.5]}}, InvalidStructureError, "'fixed' must be 0 or 1 for each atom"),
     ({"label_std": {"energy": 0.1}}, ShapeError, "standard deviation of 'energy' needs a label"),
     ({"labels": {"energy": 1.0}, "label_std": {"energy": -0.1}}, InvalidStructureError, "standard deviation of 'energy' is negative"),
 ]

@@ -100,6 +100,12 @@ def test_heads_start_with_mean_and_deviation_of_their_labels(morse_structures):
     assert found["homo"] == {"scale": 9.0}
 
 
+@pytest.mark.parametrize("key", ["weight", "forces_weight", "fixed"])
+def test_weights_and_constraints_are_nothing_to_learn(key):
+    with pytest.raises(RecipeError, match=f"no model predicts '{key}'"):
+        Quantities({key: 1.0})
+
+
 @pytest.mark.ci
 def test_a_run_learns_what_the_heads_are_shown(tmp_path, morse_structures, write_store, tiny):
     stores = [str(write_store(tmp_path / name, labelled(morse_structures(n, seed), seed))) for name, n, seed in (("a", 24, 0), ("b", 6, 1))]

@@ -26,6 +26,7 @@ class Quantity:
         extensive: grows with the number of atoms.
         meaning: definition with its sign.
         companion: key of the array that says which direction each probe entry belongs to.
+        target: whether a model can predict it; False for what says how labels count (weights) or how atoms may move.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Quantity:
     extensive: bool
     meaning: str
     companion: str | None = None
+    target: bool = True
 
 
 _TABLE = [
@@ -65,7 +67,17 @@ _TABLE = [
     Quantity("bond_orders", (), "1", "pair", False, "bond order of each pair"),
     Quantity("shieldings", (), "ppm", "atom", False, "isotropic magnetic shielding of each nucleus"),
     Quantity("noise", (3,), "Angstrom", "atom", False, "displacement that was added to each atom: what denoising predicts"),
-    Quantity("weight", (), "1", "system", False, "weight of a structure in training; structures without it count 1"),
+    Quantity("weight", (), "1", "system", False, "weight of a structure in training; structures without it count 1", target=False),
+    Quantity(
+        "forces_weight",
+        (),
+        "1",
+        "atom",
+        False,
+        "weight of the force on each atom in losses and errors; 0 leaves it out, structures without it count 1",
+        target=False,
+    ),
+    Quantity("fixed", (), "1", "atom", False, "1 for atoms that a constraint of the file holds in place, 0 for free ones", target=False),
 ]
 
 #: Every quantity by its key.

@@ -271,6 +271,10 @@ class Structure:
                 raise ShapeError(f"label {key!r} must have shape {list(wanted)} ({kind.unit}), got {list(value.shape)}")
         if not np.isfinite(value).all():
             raise InvalidStructureError(f"label {key!r} contains NaN or infinity", mend="drop the label or the frame")
+        if key in ("weight", "forces_weight") and (value < 0).any():
+            raise InvalidStructureError(f"label {key!r} is negative: {float(value.min())}", mend="weights are 0 (leave out) or more")
+        if key == "fixed" and not np.isin(value, (0.0, 1.0)).all():
+            raise InvalidStructureError("label 'fixed' must be 0 or 1 for each atom", mend="1 marks atoms that are held in place")
 
 
 def _check_companion(key: str, companion: Array, value: Array) -> None:

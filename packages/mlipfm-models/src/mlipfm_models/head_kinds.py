@@ -90,6 +90,7 @@ NO_HEAD = {
     "hvp": "it is a derivative of the forces",
     "born_charges": "they are derivatives of the dipole: take the head 'dipole'",
     "bond_orders": "no head for pairs exists yet",
+    **{key: "it says how labels count or how atoms may move" for key, q in QUANTITIES.items() if not q.target},
 }
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from mlipfm_interfaces.elements import COVALENT_RADII, symbol
 from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 
@@ -117,7 +118,8 @@ def gaps(found: Coverage) -> list[Gap]:
     charged = sum(n for (q, _), n in found.states.items() if q)
     open_shell = sum(n for (_, m), n in found.states.items() if m is not None and m > 1)
     unusual = sum(n for (q, m), n in found.states.items() if q or (m or 1) > 1)
-    rich = {key: n for key, n in found.labels.items() if key not in ("energy", "forces", "stress", "weight", "noise")}
+    common = ("energy", "forces", "stress", "noise")
+    rich = {key: n for key, n in found.labels.items() if key not in common and (key not in QUANTITIES or QUANTITIES[key].target)}
     shown = ", ".join(symbol(z) for z in sorted(beyond, key=lambda z: -beyond[z])[:12])
     scaled = round(found.several * found.structures / max(found.sampled, 1))
     words = "by words of the provenance only"

@@ -87,6 +87,8 @@ def _check(weights: Mapping[str, float], scales: Mapping[str, float], loss: str,
     for key in weights:
         if quantity(key).layout not in ("system", "atom"):
             raise RecipeError(f"{key!r} belongs to {quantity(key).layout}s, not to systems or atoms", where=where)
+        if not quantity(key).target:
+            raise RecipeError(f"no model predicts {key!r}: {quantity(key).meaning}", where=where)
         if key in ELSEWHERE:
             raise RecipeError(f"{key!r} is a term of the objective 'energy-force'", where=where, mend=f"take it there: {key}_weight")
     for key, scale in scales.items():
