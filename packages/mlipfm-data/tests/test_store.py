@@ -107,7 +107,7 @@ def test_a_store_gives_back_what_was_added(tmp_path: Path):
 def test_weights_of_atoms_and_constraints_are_kept(single: bool, tmp_path: Path):
     first = molecule(0)
     marked = first.replace(labels={**first.labels, "weight": 0.0, "forces_weight": [1.0, 0.0, 0.5], "fixed": [0, 1, 0]})
-    with StoreWriter(tmp_path / "s", single=single) as writer:
+    with StoreWriter(tmp_path / "s", name="series", single=single) as writer:
         for structure in (first, marked):
             writer.add(structure)
     with Store(tmp_path / "s") as store:
