@@ -194,6 +194,7 @@ def test_what_was_not_used_is_listed():
         "level: not stated",
         "total_charge: not stated",
         "spin_multiplicity: not stated",
+        "units and signs: energy eV, length Angstrom (assumed)",
         "found and not used: config_type",
     ]
 

@@ -45,7 +45,7 @@ def import_(
     name: str = typer.Option(None, help="Name of a new data set [default: the folder's name]."),
     reader: str = typer.Option(None, help="Reader [default: by the file's name]."),
     unlabelled: bool = typer.Option(False, "--unlabelled", help="Accept frames without labels."),
-    require: str = typer.Option("energy", help="Labels without which a frame is refused, comma separated."),
+    require: str = typer.Option(None, help="Labels without which a frame is refused, comma separated. [default: energy]"),
     energy_key: str = typer.Option(None, help="Key of the energy; likewise below. [default: found by its usual names]"),
     forces_key: str = typer.Option(None),
     stress_key: str = typer.Option(None),
@@ -55,15 +55,17 @@ def import_(
     charge_key: str = typer.Option(None, help="Key of the total charge."),
     spin_key: str = typer.Option(None, help="Key of the spin multiplicity."),
     group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
-    energy_unit: str = typer.Option("eV"),
-    length_unit: str = typer.Option("Angstrom"),
-    forces_unit: str = typer.Option("eV/Angstrom"),
-    stress_unit: str = typer.Option("eV/Angstrom^3"),
-    dipole_unit: str = typer.Option("e Angstrom"),
-    forces_sign: int = typer.Option(1, help="-1 if the forces are gradients."),
-    stress_sign: int = typer.Option(1, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
-    stress_order: str = typer.Option("xx,yy,zz,yz,xz,xy", help="Order of six stress components."),
-    spin_meaning: str = typer.Option("multiplicity", help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
+    energy_unit: str = typer.Option(
+        None, help="Unit of the energies; likewise below. [default: as the file or its layout says, else eV, Angstrom, eV/Angstrom, ...]"
+    ),
+    length_unit: str = typer.Option(None),
+    forces_unit: str = typer.Option(None),
+    stress_unit: str = typer.Option(None),
+    dipole_unit: str = typer.Option(None),
+    forces_sign: int = typer.Option(None, help="-1 if the forces are gradients."),
+    stress_sign: int = typer.Option(None, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
+    stress_order: str = typer.Option(None, help="Order of six stress components, e.g. xx,yy,zz,xy,yz,xz."),
+    spin_meaning: str = typer.Option(None, help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
     reader_options: list[str] = typer.Option(
         [], "--option", help="Another option of the reader, KEY=VALUE: cell='10 10 20', format=vasp-out."
     ),
@@ -83,7 +85,7 @@ def import_(
 
         mlipfm data import ani.h5 --out store --reader hdf5 --option group=ani
     """
-    from mlipfm_interfaces.errors import MlipfmError
+    from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
 
     from .importing import Importer
     from .licensing import checked_licence
@@ -92,7 +94,10 @@ def import_(
     options |= _pairs(reader_options)
     if "licence" in options:
         options["licence"] = checked_licence(options["licence"])
-    options["require"] = () if unlabelled else tuple(word.strip() for word in require.split(",") if word.strip())
+    if unlabelled and require is not None:
+        raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", mend="give one of them")
+    if unlabelled or require is not None:
+        options["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None
     with Importer(out, name=name, inspected=True) as importer:

@@ -11,6 +11,8 @@ from typing import Any
 from mlipfm_interfaces.errors import RefusedFileError
 from mlipfm_interfaces.files import atomic_write
 
+from .readers.frames_in import ASSUMED, ReadReport
+
 #: In the store's folder.
 FILE = "imports.json"
 _PART = 1 << 20
@@ -28,6 +30,7 @@ class ImportRecord:
     def __init__(self, store: Path) -> None:
         self.path = store / FILE
         self.known: dict[str, dict[str, Any]] = {}
+        self._assumed: dict[str, Any] = {}  # recorded for the file that is checked, and not stated now
         if self.path.exists():
             self.known = json.loads(self.path.read_bytes())
 
@@ -37,13 +40,29 @@ class ImportRecord:
         Raises:
             RefusedFileError: naming the options that differ.
         """
+        self._assumed = {}
         entry = self.known.get(fingerprint(file)) if file.exists() else None
         if entry is None:
             return
         before, now = entry["options"], _plain(options)
-        differ = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        differ = {key for key in {*before, *now} if before.get(key) != now.get(key)}
+        self._assumed = {key: before[key] for key in sorted(differ) if key not in now and before[key] == ASSUMED.get(key)}
+        self._refuse(file, {key: (before.get(key), now.get(key)) for key in sorted(differ - set(self._assumed))})
+
+    def check_applied(self, file: Path, report: ReadReport) -> None:
+        """Refuse, at the first frame, a file that an earlier version imported with conventions that are not those which apply to it.
+
+        Earlier versions recorded `energy_unit` eV and so on although nobody had stated it.
+
+        Raises:
+            RefusedFileError: naming the conventions that differ.
+        """
+        applied = {key: next(iter(report.applied(key)), value) for key, value in self._assumed.items()}
+        self._refuse(file, {key: (value, applied[key]) for key, value in self._assumed.items() if applied[key] != value})
+
+    def _refuse(self, file: Path, differ: Mapping[str, tuple[Any, Any]]) -> None:
         if differ:
-            said = ", ".join(f"{key} {before.get(key)!r}, now {now.get(key)!r}" for key in differ)
+            said = ", ".join(f"{key} {before!r}, now {now!r}" for key, (before, now) in differ.items())
             raise RefusedFileError(
                 f"this file is in the store already, imported with {said}",
                 where=str(file),

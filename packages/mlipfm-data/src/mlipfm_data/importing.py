@@ -136,6 +136,8 @@ class Importer:
         for item in shown(self._until_the_end(frames, result), Path(path).name):
             result.frames += 1
             if isinstance(item, Structure):
+                if self._record is not None and not near:
+                    self._record.check_applied(result.path, result.decisions)
                 if len(near) < CHECKED_FRAMES:
                     near.append(item)
                 if inspector is not None:

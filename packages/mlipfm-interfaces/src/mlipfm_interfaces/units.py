@@ -29,7 +29,16 @@ ACCELERATION = ELEMENTARY_CHARGE / AMU * 1e-10
 KINETIC = 1.0 / ACCELERATION
 
 _FACTORS: dict[str, dict[str, float]] = {
-    "energy": {"eV": 1.0, "meV": 1e-3, "Hartree": HARTREE, "kcal/mol": KCAL_MOL, "kJ/mol": KJ_MOL, "Ry": HARTREE / 2, "cm^-1": INVERSE_CM},
+    "energy": {
+        "eV": 1.0,
+        "meV": 1e-3,
+        "Hartree": HARTREE,
+        "kcal/mol": KCAL_MOL,
+        "kJ/mol": KJ_MOL,
+        "Ry": HARTREE / 2,
+        "mRy": HARTREE / 2000,
+        "cm^-1": INVERSE_CM,
+    },
     "length": {"Angstrom": 1.0, "bohr": BOHR, "nm": 10.0, "pm": 0.01},
     "forces": {
         "eV/Angstrom": 1.0,
@@ -37,10 +46,23 @@ _FACTORS: dict[str, dict[str, float]] = {
         "Hartree/bohr": HARTREE / BOHR,
         "Hartree/Angstrom": HARTREE,
         "kcal/mol/Angstrom": KCAL_MOL,
+        "kJ/mol/Angstrom": KJ_MOL,
         "kJ/mol/nm": KJ_MOL / 10,
+        "Ry/bohr": HARTREE / 2 / BOHR,
+        "mRy/bohr": HARTREE / 2000 / BOHR,
+        "eV/bohr": 1 / BOHR,
+        "eV/nm": 0.1,
     },
-    "stress": {"eV/Angstrom^3": 1.0, "GPa": GPA, "kbar": GPA / 10, "bar": BAR, "Hartree/bohr^3": HARTREE / BOHR**3},
-    "dipole": {"e Angstrom": 1.0, "Debye": DEBYE, "e bohr": BOHR},
+    "stress": {
+        "eV/Angstrom^3": 1.0,
+        "GPa": GPA,
+        "kbar": GPA / 10,
+        "bar": BAR,
+        "Pa": BAR * 1e-5,
+        "Hartree/bohr^3": HARTREE / BOHR**3,
+        "Ry/bohr^3": HARTREE / 2 / BOHR**3,
+    },
+    "dipole": {"e Angstrom": 1.0, "Debye": DEBYE, "e bohr": BOHR, "e nm": 10.0},
     "time": {"fs": 1.0, "ps": 1000.0, "ns": 1e6},
 }
 

@@ -52,9 +52,7 @@ class AseDbReader:
         path, report = Path(path), report if report is not None else ReadReport()
         with closing(_connected(path)) as database:
             stated = _stated_units(_metadata(database, path), options)
-            for name, unit in stated.items():
-                report.notes[f"{name} {unit} as the metadata say"] += 1
-            yield from checked(_frames(database, path), options_from({**stated, **options}), report, path)
+            yield from checked(_frames(database, path), options_from(options, file=stated), report, path)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

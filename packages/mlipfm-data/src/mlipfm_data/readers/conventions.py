@@ -18,9 +18,8 @@ from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.state_keys import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.theory import canonical_level
-from mlipfm_interfaces.units import factor
 
-from .frames_in import RawFrame, ReadOptions, ReadReport
+from .frames_in import RawFrame, ReadOptions, ReadReport, option_words
 from .label_places import rows_first
 
 #: Keys of each label in files, REF_ first: it is the spelling that cannot be mistaken for a model's prediction.
@@ -64,15 +63,15 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) ->
     """
     from mlipfm_interfaces.neighbors import neighbor_pairs  # it brings torch, which takes a second that `--help` need not wait
 
-    frame = _told(frame, options)
-    seen = _Decisions(frame)
+    seen = _Decisions(frame, options)
+    seen.frame = frame = _told(frame, options)
     try:
         structure = _structure(frame, options, seen)
         neighbor_pairs(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
     except MlipfmError as error:
         where = f"{frame.where}, {error.where}" if error.where else frame.where
         unpaired = "; if the file counts unpaired electrons, set --spin-meaning unpaired (in Python `spin_meaning`)"
-        hint = unpaired if isinstance(error, MultiplicityError) and options.spin_meaning == "multiplicity" else ""
+        hint = unpaired if isinstance(error, MultiplicityError) and options.convention("spin_meaning") == "multiplicity" else ""
         raise type(error)(error.what, where=where, mend=(error.mend or "") + hint or None) from None
     seen.count(report)
     return structure
@@ -89,10 +88,12 @@ def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:
 
 
 class _Decisions:
-    """Which key was used for what in one frame."""
+    """Which key was used for what in one frame, and which conventions were applied."""
 
-    def __init__(self, frame: RawFrame) -> None:
-        self.frame = frame
+    def __init__(self, frame: RawFrame, options: ReadOptions) -> None:
+        self.frame, self.options = frame, options
+        self.conventions: set[str] = set()
+        self.effective = {f"ignore {key}" for key in options.ignore if frame.find(key) is not None}
         self.used: dict[str, str] = {}
         self.notes: list[str] = []
         self.touched: set[str] = set()
@@ -101,8 +102,23 @@ class _Decisions:
         self.used[quantity] = key
         self.touched.add(key)
 
+    def convention(self, name: str) -> Any:
+        """A unit, sign, order or meaning, which is then in the report."""
+        self.conventions.add(name)
+        return self.options.convention(name)
+
+    def unit(self, dimension: str) -> float:
+        """Internal units in one unit of the file, which is then in the report."""
+        self.conventions.add(f"{dimension}_unit")
+        return self.options.unit(dimension)
+
     def count(self, report: ReadReport) -> None:
         report.accepted += 1
+        origins = self.options.origins
+        for name in sorted(self.conventions):
+            report.conventions[name, self.options.convention(name), origins.get(name, "assumed")] += 1
+        report.effective |= self.conventions | self.effective
+        report.stated |= self.options.stated_by_user
         for quantity, key in self.used.items():
             report.used[quantity][key] += 1
         report.notes.update(self.notes)
@@ -110,7 +126,7 @@ class _Decisions:
 
 
 def _structure(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Structure:
-    length = factor(options.length_unit, "length")
+    length = seen.unit("length")
     labels = _labels(frame, options, seen)
     missing = [key for key in options.require if key not in labels]
     if missing:
@@ -166,20 +182,21 @@ def _labels(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> dict[str
         shape = kind.shape if kind.layout == "system" else (n, *kind.shape)
         value = _choose(frame, options, seen, quantity, partial(_shaped, shape=shape, quantity=quantity))
         if value is not None:
-            labels[quantity] = value * _unit(options, quantity)
+            labels[quantity] = value * _unit(options, quantity, seen)
     stress = _stress(frame, options, seen)
     if stress is not None:
         labels["stress"] = stress
     return labels | _probes(frame, seen)
 
 
-def _unit(options: ReadOptions, quantity: str) -> float:
+def _unit(options: ReadOptions, quantity: str, seen: _Decisions) -> float:
     if quantity == "forces":
-        return options.forces_sign * factor(options.forces_unit, "forces")
+        return float(seen.convention("forces_sign")) * seen.unit("forces")
     if quantity in ("energy", "atomic_energies"):
-        return factor(options.energy_unit, "energy")
+        return seen.unit("energy")
     if quantity == "dipole":
-        return factor(options.dipole_unit, "dipole")
+        return seen.unit("dipole")
+    seen.effective.add(f"factors {quantity}")
     return options.factors.get(quantity, 1.0)
 
 
@@ -200,7 +217,7 @@ def _choose(
         if raw is None:
             raise MissingLabelsError(
                 f"no key {explicit!r} for {quantity}; keys found: {_found(frame)}",
-                mend=f"change {_option(_EXPLICIT.get(quantity, 'keys'))}",
+                mend=f"change {option_words(_EXPLICIT.get(quantity, 'keys'))}",
             )
         seen.take(quantity, explicit)
         return convert(raw, explicit)
@@ -245,24 +262,19 @@ def _candidates(frame: RawFrame, quantity: str) -> dict[str, Any]:
 def _conflict(quantity: str, one: str, a: np.ndarray, two: str, b: np.ndarray) -> InvalidStructureError:
     k = int(np.argmax(np.abs(a - b)))
     option = _EXPLICIT.get(quantity)
-    mend = f"say which with {_option(option)} {one!r} or {two!r}" if option else "remove one of them"
+    mend = f"say which with {option_words(option)} {one!r} or {two!r}" if option else "remove one of them"
     return InvalidStructureError(
         f"{one!r} and {two!r} both claim to be the {quantity} and differ: {a.flat[k]:.8g} and {b.flat[k]:.8g}", mend=mend
     )
 
 
-def _option(name: str) -> str:
-    """An option as the command line and Python spell it."""
-    return f"--{name.replace('_', '-')} (in Python `{name}`)"
-
-
 def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarray | None:
     def from_stress(raw: Any, key: str) -> np.ndarray:
-        return _matrix(as_numbers(raw, key), key, options.stress_order) * options.stress_sign * factor(options.stress_unit, "stress")
+        return _matrix(as_numbers(raw, key), key, seen) * seen.convention("stress_sign") * seen.unit("stress")
 
     def from_virial(raw: Any, key: str) -> np.ndarray:
-        virial = _matrix(as_numbers(raw, key), key, options.stress_order) * factor(options.energy_unit, "energy")
-        return -virial / (abs(np.linalg.det(frame.cell)) * factor(options.length_unit, "length") ** 3)
+        virial = _matrix(as_numbers(raw, key), key, seen) * seen.unit("energy")
+        return -virial / (abs(np.linalg.det(frame.cell)) * seen.unit("length") ** 3)
 
     if not np.all(frame.pbc) or abs(np.linalg.det(frame.cell)) < 1e-12:
         ignored = [key for quantity in ("stress", "virial") for key in _candidates(frame, quantity)]
@@ -281,14 +293,14 @@ def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarr
     return stress if stress is not None else virial
 
 
-def _matrix(value: np.ndarray, key: str, order: str) -> np.ndarray:
-    """[3, 3] from six components in `order`, nine, or [3, 3]."""
+def _matrix(value: np.ndarray, key: str, seen: _Decisions) -> np.ndarray:
+    """[3, 3] from six components in the order in force, nine, or [3, 3]."""
     if value.size == 9:
         return value.reshape(3, 3)
     if value.size != 6:
         raise ShapeError(f"{key!r} has {value.size} components, stress and virial have 6 or 9")
     out = np.zeros((3, 3))
-    for name, component in zip(order.split(","), value.reshape(-1), strict=True):
+    for name, component in zip(seen.convention("stress_order").split(","), value.reshape(-1), strict=True):
         i, j = _VOIGT_PLACES[name]
         out[i, j] = out[j, i] = component
     return out
@@ -331,11 +343,11 @@ def _state(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> tuple[int
             if value is None:
                 if explicit:
                     raise MissingLabelsError(
-                        f"no key {key!r} for {standard}; keys found: {_found(frame)}", mend=f"change {_option(f'{standard}_key')}"
+                        f"no key {key!r} for {standard}; keys found: {_found(frame)}", mend=f"change {option_words(f'{standard}_key')}"
                     )
                 continue
             value = _single(value, key)
-            if standard == "spin" and options.spin_meaning == "unpaired":
+            if standard == "spin" and seen.convention("spin_meaning") == "unpaired":
                 value = value + 1
             stated[key if not explicit else names[0]] = value
             seen.take("total_charge" if standard == "charge" else "spin_multiplicity", key)
@@ -373,7 +385,8 @@ def _level(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> str | Non
         seen.take("level", LEVEL_KEY)
         return stated
     if wanted:
-        seen.used["level"] = f"option ({wanted})"
+        who = options.origins.get("level", "stated by you")
+        seen.used["level"] = f"option ({wanted})" if who == "stated by you" else f"{wanted} ({who})"
     return wanted
 
 
@@ -388,7 +401,7 @@ def _provenance(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Prov
         raw = frame.find(options.group_key)
         if raw is None:
             raise MissingLabelsError(
-                f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", mend=f"change {_option('group_key')}"
+                f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", mend=f"change {option_words('group_key')}"
             )
         group = str(raw)
         seen.take("group", options.group_key)

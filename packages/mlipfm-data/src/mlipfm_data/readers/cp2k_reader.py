@@ -23,7 +23,7 @@ from .frames_in import RawFrame, ReadReport, options_from
 
 _ENERGY = re.compile(r"\bE\s*=\s*([-+0-9.eEdD]+)")
 _STEP = re.compile(r"\bi\s*=\s*(\d+)")
-_UNITS = {"energy_unit": "Hartree", "forces_unit": "Hartree/bohr"}
+_UNITS = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "Hartree", "forces_unit": "Hartree/bohr"}
 
 
 class Cp2kReader:
@@ -43,7 +43,7 @@ class Cp2kReader:
             UnreadableFileError: missing, cut off, or neither a `.cell` file nor `cell` is there.
         """
         path, report = Path(path), report if report is not None else ReadReport()
-        chosen = options_from({**_UNITS, **options})
+        chosen = options_from(options, layout=_UNITS, name="CP2K")
         refuse_pickle(path)
         yield from checked(_frames(path, cell), chosen, report, path)
 

@@ -20,7 +20,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .conventions import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from .framed import checked
-from .frames_in import RawFrame, ReadReport, options_from
+from .frames_in import EV_ANGSTROM, RawFrame, ReadReport, options_from
 from .npy_rows import NpyRows, rows_of
 
 _FILES = {"coord": "_positions", "box": "_box", "energy": "energy", "force": "forces", "virial": "virial", "hessian": "_hessian",
@@ -54,7 +54,7 @@ class DeepmdReader:
         if not systems:
             raise UnreadableFileError("no DeePMD system: there is no type.raw", where=str(path))
         frames = (frame for system in systems for frame in _frames(system))
-        yield from checked(frames, options_from(options), report, path)
+        yield from checked(frames, options_from(options, layout=EV_ANGSTROM, name="DeePMD"), report, path)
 
 
 def _systems(path: Path) -> list[Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,28 @@ from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.units import factor
 
 VOIGT_ASE = "xx,yy,zz,yz,xz,xy"
+
+#: Conventions of a file: what is assumed where neither the user, the file nor its layout states them, which is what is used inside.
+ASSUMED: dict[str, Any] = {
+    "energy_unit": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom", "stress_unit": "eV/Angstrom^3", "dipole_unit": "e Angstrom",
+    "forces_sign": 1, "stress_sign": 1, "stress_order": VOIGT_ASE, "spin_meaning": "multiplicity",
+}  # fmt: skip
+
+#: Quantities whose unit is an option; others have `factors`.
+HAS_UNIT_OPTION = {
+    "energy": "energy_unit",
+    "atomic_energies": "energy_unit",
+    "forces": "forces_unit",
+    "stress": "stress_unit",
+    "dipole": "dipole_unit",
+}
+
+#: Options that `mlipfm data import` has under their own names; others are given with `--option`.
+_NAMED = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
+          "licence", "sampling")  # fmt: skip
+
+#: For layouts that keep these units and forces that are -dE/dr.
+EV_ANGSTROM = {"energy_unit": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom", "forces_sign": 1}
 
 
 @dataclass
@@ -59,7 +82,9 @@ class RawFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to interpret a file. Keys left out are found by the spellings of `conventions`.
+    """How to interpret a file. None: not stated. Keys left out are found by the spellings of `conventions`.
+
+    Units, signs, orders and `spin_meaning` that are not stated are those of the file or its layout, else `ASSUMED`; `options_from` merges them.
 
     Attributes:
         level: level of theory of all labels, if the file does not say it.
@@ -75,6 +100,7 @@ class ReadOptions:
         require: labels without which a frame is refused.
         group: of all frames, if no key says it.
         source, sampling, licence: provenance of all frames.
+        origins: name of an option -> who states it, in words, as `options_from` fills it in.
     """
 
     level: str | None = None
@@ -89,15 +115,15 @@ class ReadOptions:
     group_key: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
-    energy_unit: str = "eV"
-    length_unit: str = "Angstrom"
-    forces_unit: str = "eV/Angstrom"
-    stress_unit: str = "eV/Angstrom^3"
-    dipole_unit: str = "e Angstrom"
-    forces_sign: int = 1
-    stress_sign: int = 1
-    stress_order: str = VOIGT_ASE
-    spin_meaning: Literal["multiplicity", "unpaired"] = "multiplicity"
+    energy_unit: str | None = None
+    length_unit: str | None = None
+    forces_unit: str | None = None
+    stress_unit: str | None = None
+    dipole_unit: str | None = None
+    forces_sign: Literal[1, -1] | None = None
+    stress_sign: Literal[1, -1] | None = None
+    stress_order: str | None = None
+    spin_meaning: Literal["multiplicity", "unpaired"] | None = None
     total_charge: int | None = None
     spin_multiplicity: int | None = None
     periodic: Literal[False] | None = None
@@ -107,40 +133,87 @@ class ReadOptions:
     source: str | None = None
     sampling: str | None = None
     licence: str | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for dimension in ("energy", "length", "forces", "stress", "dipole"):
-            factor(getattr(self, f"{dimension}_unit"), dimension)
+            self.unit(dimension)
         for name in ("forces_sign", "stress_sign"):
-            if getattr(self, name) not in (1, -1):
+            if self.convention(name) not in (1, -1):
                 raise UnitError(f"`{name}` must be 1 or -1, got {getattr(self, name)!r}")
-        components = ["".join(sorted(name)) for name in self.stress_order.split(",")]
+        components = ["".join(sorted(name)) for name in self.convention("stress_order").split(",")]
         if sorted(components) != sorted(VOIGT_ASE.split(",")):
             raise UnitError(f"`stress_order` {self.stress_order!r} does not name six components", mend=f"for instance {VOIGT_ASE!r}")
-        for name in (*self.keys, *self.factors):
+        for name in (*self.keys, *self.factors, *self.require):
             quantity(name)
-        if self.spin_meaning not in ("multiplicity", "unpaired"):
+        for name in self.factors:
+            if name in HAS_UNIT_OPTION:
+                raise UnitError(f"`factors` holds {name!r}, which has a unit option", mend=f"use {option_words(HAS_UNIT_OPTION[name])}")
+        if self.convention("spin_meaning") not in ("multiplicity", "unpaired"):
             raise InvalidStructureError(f"`spin_meaning` must be 'multiplicity' or 'unpaired', got {self.spin_meaning!r}")
         if self.periodic not in (None, False):
             raise InvalidStructureError(
                 f"`periodic` can only be False or left out, got {self.periodic!r}", mend="the file must state its cell"
             )
 
+    @cached_property
+    def stated_by_user(self) -> frozenset[str]:
+        """Options of the user that can be without effect: conventions, `factors` and `ignore`, the last two with what they are for."""
+        mine = {name for name, who in self.origins.items() if who.startswith("stated by you")}
+        parts = {f"{name} {key}" for name in mine & {"factors", "ignore"} for key in getattr(self, name)}
+        return frozenset(mine & ASSUMED.keys() | parts)
 
-def options_from(values: Mapping[str, Any]) -> ReadOptions:
-    """`ReadOptions` from keyword arguments.
+    def convention(self, name: str) -> Any:
+        """Unit, sign, order or meaning in force: what is stated, else what is assumed."""
+        value = getattr(self, name)
+        return ASSUMED[name] if value is None else value
+
+    def unit(self, dimension: str) -> float:
+        """Internal units in one unit of the file. Raises `UnitError` for a unit that is not known."""
+        return factor(self.convention(f"{dimension}_unit"), dimension)
+
+
+def options_from(
+    user: Mapping[str, Any], *, file: Mapping[str, Any] | None = None, layout: Mapping[str, Any] | None = None, name: str = "format"
+) -> ReadOptions:
+    """`ReadOptions` from what the user, the file and its layout state: the first of them that states an option is followed. None states nothing.
+
+    Args:
+        name: of the layout, for the report.
 
     Raises:
         UnknownQuantityError: for an option that does not exist, with the nearest that does. UnitError: for an unknown unit.
     """
-    known = [item.name for item in fields(ReadOptions)]
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise UnknownQuantityError(
-                f"readers have no option {name!r}", mend=f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
-            )
-    return ReadOptions(**values)
+    known = option_names()
+    for option in user:
+        if option not in known:
+            raise unknown_option(option, known)
+    said = {"stated by you": _stated(user), "stated in the file": _stated(file or {}), f"layout {name}": _stated(layout or {})}
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for who, values in said.items():
+        for option, value in values.items():
+            if option not in merged:
+                merged[option], origins[option] = value, who
+            elif merged[option] != value and "says" not in origins[option]:
+                origins[option] += f"; {'the file' if who.endswith('file') else f'the {who}'} says {value}"
+    return ReadOptions(**merged, origins=origins)
+
+
+def option_names() -> list[str]:
+    """Options that every reader takes."""
+    return [item.name for item in fields(ReadOptions) if item.name != "origins"]
+
+
+def unknown_option(name: str, known: Sequence[str]) -> UnknownQuantityError:
+    """The error for an option that no reader, or not this one, has."""
+    near = difflib.get_close_matches(name, known, 1)
+    mend = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
+    return UnknownQuantityError(f"readers have no option {name!r}", mend=mend)
+
+
+def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass
@@ -150,6 +223,8 @@ class ReadReport:
     Attributes:
         frames: frames seen. accepted: frames that became Structures.
         used: quantity -> Counter of the keys it was read from.
+        conventions: (option, value, who states it) -> frames in which it was applied.
+        stated: options that the user stated, `factors` and `ignore` with what they are for; effective: those of them that any frame needed.
         unused: Counter of keys that were found and not used. notes: Counter of remarks.
         refused: Counter of error codes.
     """
@@ -157,6 +232,9 @@ class ReadReport:
     frames: int = 0
     accepted: int = 0
     used: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    conventions: Counter[tuple[str, Any, str]] = field(default_factory=Counter)
+    stated: set[str] = field(default_factory=set)
+    effective: set[str] = field(default_factory=set)
     unused: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -165,13 +243,42 @@ class ReadReport:
         self.refused[error.code] += 1
 
     def lines(self) -> list[str]:
-        """One line per quantity (`energy <- REF_energy in 500 of 500 frames`), then what was left unread."""
+        """One line per quantity (`energy <- REF_energy in 500 of 500 frames`); units and signs, and who states them; what was left unread."""
         out = []
         for name, keys in self.used.items():
             said = ", ".join(f"{key} in {count}" for key, count in keys.most_common())
             out.append(f"{name} <- {said} of {self.accepted} accepted frames")
         out += [f"{name}: not stated" for name in ("level", "total_charge", "spin_multiplicity") if name not in self.used]
+        out += self._convention_lines()
         out += [f"{note} ({count} frames)" for note, count in self.notes.most_common()]
         if self.unused:
             out.append("found and not used: " + ", ".join(sorted(self.unused)))
         return out
+
+    def applied(self, option: str) -> dict[Any, str]:
+        """Values of a convention that were applied, and who stated each."""
+        return {value: who for name, value, who in self.conventions if name == option}
+
+    def without_effect(self) -> list[str]:
+        """Options that the user stated and no accepted frame needed."""
+        return sorted(self.stated - self.effective) if self.accepted else []
+
+    def _convention_lines(self) -> list[str]:
+        """`units and signs: energy Hartree, forces sign -1 (layout SPICE)`, a line for each who states some; then those without effect."""
+        by_origin: dict[str, list[str]] = defaultdict(list)
+        for (name, value, who), count in self.conventions.items():
+            times = f" in {count} frames" if len(self.applied(name)) > 1 else ""
+            by_origin[who].append(f"{name.removesuffix('_unit').replace('_', ' ')} {value}{times}")
+        lines = [f"units and signs: {', '.join(words)} ({who})" for who, words in by_origin.items()]
+        return lines + [f"warning: {option_words(name)} had no effect: nothing that was read needs it" for name in self.without_effect()]
+
+
+def option_words(name: str) -> str:
+    """An option as the command line and Python spell it."""
+    if name.partition(" ")[0] not in (*ASSUMED, *_NAMED):
+        return (
+            f"--option {name.partition(' ')[0]}=... for {name.partition(' ')[2]!r}"
+            if " " in name
+            else f"--option {name}=... (in Python `{name}`)"
+        )
+    return f"--{name.replace('_', '-')} (in Python `{name}`)"

@@ -19,10 +19,11 @@ from mlipfm_interfaces.structure import Structure
 
 from .file_kinds import refuse_pickle
 from .framed import checked
-from .frames_in import RawFrame, ReadReport, options_from
+from .frames_in import EV_ANGSTROM, RawFrame, ReadReport, options_from
 from .nabladft_reader import read_only
 
 _COLUMNS = 8
+_CONVENTIONS = EV_ANGSTROM | {"dipole_unit": "e Angstrom", "spin_meaning": "unpaired"}
 
 
 class GemsReader:
@@ -45,7 +46,7 @@ class GemsReader:
         """
         path, report = Path(path), report if report is not None else ReadReport()
         refuse_pickle(path)
-        chosen = options_from({"spin_meaning": "unpaired", **options})
+        chosen = options_from(options, layout=_CONVENTIONS, name="GEMS")
         with read_only(path) as database:
             try:
                 if not _is_gems(database):

@@ -14,6 +14,7 @@ from mlipfm_interfaces.units import KJ_MOL
 
 from . import mapped_smiles
 from .conventions import LEVEL_KEY
+from .frames_in import EV_ANGSTROM
 from .hdf5_files import text, whole
 from .levels import Labels
 
@@ -58,7 +59,10 @@ class Layout:
     prepare: Callable[[Molecule], None] = lambda molecule: None
 
 
-_HARTREE_ANGSTROM = {"energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
+_HARTREE_ANGSTROM = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
+
+
+_EV_DIPOLE = EV_ANGSTROM | {"dipole_unit": "e Angstrom"}
 
 
 def _level_of_lot(molecule: Molecule) -> None:
@@ -93,23 +97,22 @@ def _spice_unit(name: str) -> str:
 
 
 def _qm9(molecule: Molecule) -> None:
-    """The electronic energy is U0 without the zero-point energy; orbital energies are labels. All are converted by their attribute `u`."""
-    scale = {"kilojoule_per_mole": KJ_MOL}
+    """The electronic energy is U0 without the zero-point energy; orbital energies are labels. Their units are attributes `u`."""
     values = {}
     for name in ("internal_energy_at_0K", "zero_point_vibrational_energy", "energy_of_homo", "energy_of_lumo", "lumo-homo_gap"):
         dataset = molecule.data.get(name)
         if dataset is not None:
             unit = text(dataset.attrs["u"])
-            if unit not in scale:
-                raise UnitError(f"{name!r} is in {unit!r}", mend=f"known here: {', '.join(scale)}")
-            values[name] = whole(dataset) * scale[unit]
+            if unit != "kilojoule_per_mole":
+                raise UnitError(f"{name!r} is in {unit!r}", mend="known here: kilojoule_per_mole")
+            values[name] = whole(dataset)
     if "zero_point_vibrational_energy" in values:
         molecule.data["U0 - ZPE"] = values["internal_energy_at_0K"] - values["zero_point_vibrational_energy"]
     for key, name in {"REF_homo": "energy_of_homo", "REF_lumo": "energy_of_lumo", "REF_band_gap": "lumo-homo_gap"}.items():
         if name in values:
             molecule.data[key] = values[name]
     if "dipole_moment_per_system" in molecule.data:
-        molecule.data["dipole"] = whole(molecule.data["dipole_moment_per_system"]) * 10.0
+        molecule.data["dipole"] = whole(molecule.data["dipole_moment_per_system"])
     if text(molecule.data["positions"].attrs.get("u", "")) != "nanometer":
         raise UnitError("positions are not in nanometer", where=molecule.group.name)
 
@@ -148,20 +151,22 @@ LAYOUTS = (
            prepare=_spice),
     # Schreiner et al., Sci. Data 9, 779 (2022): data/FORMULA/REACTION, eV and Angstrom.
     Layout("Transition1x", frozenset({"positions", "atomic_numbers", "wB97x_6-31G(d).energy"}), "positions", "atomic_numbers",
-           (Labels(_WB97X, {"energy": "wB97x_6-31G(d).energy", "forces": "wB97x_6-31G(d).forces"}),)),
+           (Labels(_WB97X, {"energy": "wB97x_6-31G(d).energy", "forces": "wB97x_6-31G(d).forces"}),), EV_ANGSTROM),
     # Hoja et al., Sci. Data 8, 43 (2021), table 2: MOLECULE/CONFORMATION, eV, Angstrom, e Angstrom; PBE0+MBD with FHI-aims, tight.
     Layout("QM7-X", frozenset({"atXYZ", "atNUM", "ePBE0+MBD"}), "atXYZ", "atNUM",
            (Labels("pbe0-mbd/fhi-aims-tight", {"energy": "ePBE0+MBD", "forces": "totFOR", "dipole": "vDIP", "charges": "hCHG", "homo": "eH",
-                                               "lumo": "eL", "band_gap": "HLgap"}),), group=-2),
+                                               "lumo": "eL", "band_gap": "HLgap"}),), _EV_DIPOLE, group=-2),
     # github.com/isayevlab/aimnetcentral, training data: groups by number of atoms; eV, Angstrom, e Angstrom (dipole against charges: measured).
     Layout("AIMNet2", frozenset({"coord", "numbers", "energy", "mult"}), "coord", "numbers",
            (Labels(None, {"energy": "energy", "forces": "forces", "dipole": "dipole", "charges": "charges", "spin_charges": "spin_charges"}),),
-           group=None, states=("charge", "mult")),
+           _EV_DIPOLE, group=None, states=("charge", "mult")),
     # QM9 as github.com/choderalab/modelforge curates it; Ramakrishnan et al., Sci. Data 1, 140022 (2014): B3LYP/6-31G(2df,p); units in attributes.
     Layout("modelforge QM9", frozenset({"positions", "atomic_numbers", "internal_energy_at_0K"}), "positions", "atomic_numbers",
            (Labels("b3lyp/6-31g(2df,p)", {"energy": "U0 - ZPE", "dipole": "dipole", "charges": "partial_charges", "homo": "REF_homo",
-                                          "lumo": "REF_lumo", "band_gap": "REF_band_gap"}),), {"length_unit": "nm"}, prepare=_qm9),
+                                          "lumo": "REF_lumo", "band_gap": "REF_band_gap"}),),
+           {"length_unit": "nm", "energy_unit": "kJ/mol", "dipole_unit": "e nm", "factors": dict.fromkeys(("homo", "lumo", "band_gap"), KJ_MOL)},
+           prepare=_qm9),
     # github.com/instadeepai/mlip: one group per structure, energy and charge as attributes; eV, Angstrom.
     Layout("mlip", frozenset({"positions", "elements", "@energy", "@charge"}), "positions", "elements",
-           (Labels(None, {"energy": "energy", "forces": "forces", "charges": "atomic_charges"}),), prepare=_attributes, group=None),
+           (Labels(None, {"energy": "energy", "forces": "forces", "charges": "atomic_charges"}),), EV_ANGSTROM, prepare=_attributes, group=None),
 )  # fmt: skip

@@ -61,7 +61,7 @@ def _frames(file: Any, path: Path, options: dict[str, Any], high_energy: bool, r
             yield error
             index += 1
             continue
-        maker = makers.setdefault(layout.name, LevelFrames(layout.levels, layout.options, options, report))
+        maker = makers.setdefault(layout.name, LevelFrames(layout.levels, layout.options, options, report, layout.name))
         for part in (data, *_high_energy(data, high_energy, report)):
             maker.index = index
             yield from _molecule(Molecule(group, part, single=part[layout.positions].ndim == 2), layout, maker, path)

@@ -47,7 +47,7 @@ class JsonReader:
 
 
 def _frames(stream: JsonStream, path: Path, options: Mapping[str, Any]) -> Iterator[MlipfmError | tuple[RawFrame, ReadOptions]]:
-    known = {layout.name: options_from({**layout.options, **options}) for layout in LAYOUTS}
+    known = {layout.name: options_from(options, layout=layout.options, name=layout.name) for layout in LAYOUTS}
     index = 0
     for names, value in entries(stream):
         where = f"{path}: entry {'/'.join(names)}"

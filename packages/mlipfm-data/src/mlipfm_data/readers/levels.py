@@ -33,17 +33,20 @@ class LevelFrames:
 
     Args:
         levels: of the layout. defaults: its options (units, signs). user: options of the user, which win. With several levels, `level` chooses one.
+        name: of the layout.
 
     Raises:
         LevelError: `level` is none of several levels.
     """
 
-    def __init__(self, levels: Sequence[Labels], defaults: Mapping[str, Any], user: Mapping[str, Any], report: ReadReport) -> None:
-        self.defaults, self.user, self.report = dict(defaults), {k: v for k, v in user.items() if v is not None}, report
+    def __init__(
+        self, levels: Sequence[Labels], defaults: Mapping[str, Any], user: Mapping[str, Any], report: ReadReport, name: str
+    ) -> None:
+        self.name, self.defaults, self.user, self.report = name, dict(defaults), {k: v for k, v in user.items() if v is not None}, report
         self.levels, self.several = _chosen(levels, self.user)
         self.index = 0
         self._known: dict[Any, ReadOptions] = {}
-        options_from(self.defaults | self.user)  # an impossible option is told before the first frame
+        options_from(self.user, layout=self.defaults)  # an impossible option is told before the first frame
 
     def keys(self) -> set[str]:
         """Every key that any frame may need."""
@@ -51,7 +54,7 @@ class LevelFrames:
         return named | set(self.user.get("keys", {}).values()) | {key for labels in self.levels for key in labels.keys.values()}
 
     def frames(self, geometry: RawFrame, options: Mapping[str, Any] | None = None) -> Iterator[tuple[RawFrame, ReadOptions] | MlipfmError]:
-        """The frames of one geometry; `options` hold for it alone. A geometry of a layout with several levels that has none is an error."""
+        """The frames of one geometry; `options`: what the file states of it. With several levels, a geometry that has none is an error."""
         made = False
         for labels in self.levels:
             present = self._present(geometry, labels)
@@ -90,12 +93,12 @@ class LevelFrames:
         return frozenset(finite)
 
     def _options(self, labels: Labels, present: frozenset[str], own: Mapping[str, Any]) -> ReadOptions:
-        key = (labels.level, present, tuple(sorted(own.items())))
+        key = (labels.level, present, str(sorted(own.items())))
         if key not in self._known:
             keys = {quantity: name for quantity, name in labels.keys.items() if quantity in present}
-            merged: dict[str, Any] = {"level": labels.level, **self.defaults, **labels.options, **own, **self.user}
-            merged["keys"] = keys | dict(self.user.get("keys", {}))
-            self._known[key] = options_from(merged)
+            layout = {"level": labels.level, **self.defaults, **labels.options, "keys": keys}
+            user = self.user | ({"keys": keys | dict(self.user["keys"])} if "keys" in self.user else {})
+            self._known[key] = options_from(user, file=own, layout=layout, name=self.name)
         return self._known[key]
 
 

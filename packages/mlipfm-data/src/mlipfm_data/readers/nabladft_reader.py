@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
@@ -30,7 +30,7 @@ LEVEL = "wb97x-d/def2-svp"
 ATOMS = {1: -0.5024932583661139, 6: -37.79809934247253, 7: -54.522414832380626, 8: -74.97667809850873, 9: -99.61446950401614,
          15: -341.13941895023964, 16: -397.9719278356063, 17: -459.98864965660516, 35: -2573.8571719614743, 53: -297.7564286148722}  # fmt: skip
 
-_ENERGY = {"level": LEVEL, "energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
+_ENERGY = {"level": LEVEL, "forces_sign": 1, "length_unit": "Angstrom", "energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
 _HAMILTONIAN = _ENERGY | {"forces_unit": "Hartree/bohr", "length_unit": "bohr"}
 
 
@@ -63,7 +63,10 @@ class NablaDftReader:
             defaults, frames = (
                 (_ENERGY, _rows(database, path, total, report)) if kind == "energy" else (_HAMILTONIAN, _hamiltonians(database, path))
             )
-            chosen = options_from(defaults | {key: value for key, value in options.items() if value is not None})
+            chosen = options_from(options, layout=defaults, name="nablaDFT")
+            if kind == "energy" and total and chosen.energy_unit != "Hartree":
+                what = f"`energy_unit` {chosen.energy_unit!r}: the energies of the atoms, which are added, are in Hartree"
+                raise UnitError(what, where=str(path), mend="leave `energy_unit` out, or set total=False (--option total=False)")
             yield from checked(_until_damage(frames, path), chosen, report, path)
 
 
@@ -140,7 +143,7 @@ def _total(energy: float, numbers: np.ndarray, atoms: Mapping[int, float], repor
     """The total energy in Hartree: molecules are bound by less than a hundredth of the energies of their atoms, so the two cannot be confused."""
     lacking = sorted({int(z) for z in numbers} - set(atoms))
     if lacking:
-        raise InvalidStructureError(f"no atomic energy for the elements {lacking}", mend="set total=False")
+        raise InvalidStructureError(f"no atomic energy for the elements {lacking}", mend="set total=False (--option total=False)")
     shift = sum(atoms[int(z)] for z in numbers)
     if energy < 0.5 * shift:
         return energy

@@ -16,7 +16,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .file_kinds import refuse_pickle
 from .framed import checked
-from .frames_in import RawFrame, ReadOptions, ReadReport, options_from
+from .frames_in import EV_ANGSTROM, RawFrame, ReadOptions, ReadReport, options_from
 from .levels import Labels, LevelFrames
 from .npy_rows import NpyRows, rows_of
 
@@ -34,19 +34,20 @@ class Layout:
     charge: str | None = None
 
 
-_KCAL = {"energy_unit": "kcal/mol", "forces_unit": "kcal/mol/Angstrom"}
+_KCAL = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "kcal/mol", "forces_unit": "kcal/mol/Angstrom"}
 
 LAYOUTS = (
     # Christensen, von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020): kcal/mol and Angstrom.
     Layout("rMD17", frozenset({"nuclear_charges", "coords", "energies"}), "coords", "nuclear_charges",
            {"energy": "energies", "forces": "forces"}, _KCAL),
     # Unke, Meuwly, J. Chem. Theory Comput. 15, 3678 (2019): padded to the largest molecule, N atoms each; eV, eV/Angstrom, e Angstrom.
-    Layout("PhysNet", frozenset({"N", "Z", "R", "E"}), "R", "Z", {"energy": "E", "forces": "F", "dipole": "D"}, charge="Q"),
+    Layout("PhysNet", frozenset({"N", "Z", "R", "E"}), "R", "Z", {"energy": "E", "forces": "F", "dipole": "D"},
+           EV_ANGSTROM | {"dipole_unit": "e Angstrom"}, charge="Q"),
     # sgdml.org, data sets: kcal/mol and Angstrom unless `e_unit` and `r_unit` say otherwise.
     Layout("sGDML", frozenset({"R", "z", "E"}), "R", "z", {"energy": "E", "forces": "F"}, _KCAL),
     # github.com/mir-group/nequip, npz data sets: eV and Angstrom; cell and pbc for all frames or for each.
-    Layout("NequIP", frozenset({"pos", "atomic_numbers"}), "pos", "atomic_numbers", {"energy": "energy", "forces": "forces"}),
-    Layout("NequIP", frozenset({"R", "z", "energy"}), "R", "z", {"energy": "energy", "forces": "forces"}),
+    Layout("NequIP", frozenset({"pos", "atomic_numbers"}), "pos", "atomic_numbers", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
+    Layout("NequIP", frozenset({"R", "z", "energy"}), "R", "z", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
 )  # fmt: skip
 
 #: Arrays that say something of all frames when they have as many dimensions, of each frame when they have one more.
@@ -103,7 +104,8 @@ def _frames(
         raise UnreadableFileError(
             f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", where=str(path), mend=f"known: {known}"
         )
-    maker = LevelFrames((Labels(None, layout.keys),), dict(layout.options) | _stated_units(arrays), options, report)
+    maker = LevelFrames((Labels(None, layout.keys),), layout.options, options, report, layout.name)
+    stated = _stated_units(arrays)
     columns = {"_positions": arrays.open(layout.positions)}
     constants: dict[str, np.ndarray] = {}
     if len(columns["_positions"].shape) != 3:
@@ -117,7 +119,7 @@ def _frames(
         else:
             columns[key] = column
     for k, row in enumerate(rows_of(columns, columns["_positions"].rows)):
-        yield from maker.frames(_frame(constants | row, layout, f"{path}: frame {k}", path.name))
+        yield from maker.frames(_frame(constants | row, layout, f"{path}: frame {k}", path.name), stated)
 
 
 def _wanted(layout: Layout, maker: LevelFrames, arrays: _Arrays) -> Iterator[tuple[str, str, int | None]]:

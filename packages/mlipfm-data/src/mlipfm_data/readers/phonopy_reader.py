@@ -17,7 +17,6 @@ from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import MlipfmError, UnitError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.units import BOHR, HARTREE
 
 from .framed import checked, opened, placed
 from .frames_in import RawFrame, ReadReport, options_from
@@ -33,21 +32,21 @@ _AGREE = 2e-6
 
 
 class Units(NamedTuple):
-    """Of a calculator, as phonopy spells them; `force`: eV/Å in one unit of the file; `electronvolts`: whether its energies are eV."""
+    """Of a calculator, as phonopy spells them; `force`: the same unit as `forces_unit` spells it; `electronvolts`: whether its energies are eV."""
 
     length_name: str
     force_name: str
-    force: float
+    force: str
     electronvolts: bool
 
 
-_ELECTRONVOLT, _ATOMIC = Units("angstrom", "eV/angstrom", 1.0, True), Units("au", "hartree/au", HARTREE / BOHR, False)
-_MIXED, _RYDBERG = Units("au", "eV/angstrom", 1.0, False), Units("au", "Ry/au", HARTREE / 2 / BOHR, False)
+_ELECTRONVOLT, _ATOMIC = Units("angstrom", "eV/angstrom", "eV/Angstrom", True), Units("au", "hartree/au", "Hartree/bohr", False)
+_MIXED, _RYDBERG = Units("au", "eV/angstrom", "eV/Angstrom", False), Units("au", "Ry/au", "Ry/bohr", False)
 UNITS = {
     "vasp": _ELECTRONVOLT, "aims": _ELECTRONVOLT, "castep": _ELECTRONVOLT, "crystal": _ELECTRONVOLT, "lammps": _ELECTRONVOLT,
     "pwmat": _ELECTRONVOLT, "elk": _ATOMIC, "dftbp": _ATOMIC, "turbomole": _ATOMIC, "fleur": _ATOMIC, "abinit": _MIXED, "siesta": _MIXED,
-    "abacus": _MIXED, "qe": _RYDBERG, "qlm": _RYDBERG, "wien2k": Units("au", "mRy/au", HARTREE / 2000 / BOHR, False),
-    "cp2k": Units("angstrom", "hartree/au", HARTREE / BOHR, False),
+    "abacus": _MIXED, "qe": _RYDBERG, "qlm": _RYDBERG, "wien2k": Units("au", "mRy/au", "mRy/bohr", False),
+    "cp2k": Units("angstrom", "hartree/au", "Hartree/bohr", False),
 }  # fmt: skip
 
 
@@ -92,7 +91,9 @@ class PhonopyReader:
             raise UnreadableFileError("no file of phonopy: it does not begin with `phonopy:`", where=str(file))
         try:
             units = _units(content, file)
-            chosen = options_from({"length_unit": "bohr" if units.length_name == "au" else "Angstrom", **options})
+            length = "bohr" if units.length_name == "au" else "Angstrom"
+            layout = {"length_unit": length, "energy_unit": "eV", "forces_unit": units.force, "forces_sign": 1}
+            chosen = options_from(options, layout=layout, name="phonopy")
             yield from checked(_frames(content, units, file, report, path), chosen, report, file)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnreadableFileError(f"not as phonopy writes it: {type(error).__name__}: {error}", where=str(file)) from None
@@ -148,7 +149,7 @@ def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadRe
             np.ones(3, bool),
             group=_group(file),
         )
-        frame.arrays = {} if found.forces is None else {"forces": found.forces[k] * units.force}
+        frame.arrays = {} if found.forces is None else {"forces": found.forces[k]}
         frame.info = {} if energies is None else {"energy": float(energies[k])}
         yield frame
 

@@ -16,7 +16,7 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .framed import checked
-from .frames_in import RawFrame, ReadReport, options_from
+from .frames_in import EV_ANGSTROM, RawFrame, ReadReport, options_from
 from .npy_rows import NpyRows, rows_of
 
 _FILES = {"position": "_positions", "lattice": "_cell", "energies": "energy", "forces": "forces", "virials": "virial"}
@@ -42,7 +42,7 @@ class PwdataReader:
             raise UnreadableFileError(
                 "no PWdata: there is no position.npy with image_type.npy, nor train and valid with them", where=str(path)
             )
-        yield from checked(_frames(path), options_from(options), report, path)
+        yield from checked(_frames(path), options_from(options, layout=EV_ANGSTROM, name="PWdata"), report, path)
 
 
 def _parts(path: Path) -> list[Path]:

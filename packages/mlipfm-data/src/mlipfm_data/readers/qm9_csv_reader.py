@@ -27,6 +27,12 @@ from .frames_in import RawFrame, ReadReport, options_from
 LEVEL = "b3lyp/6-31g(2df,p)"
 _NEEDS = frozenset({"Index", "Elements", "XYZ_Ang", "InternalEnergy_0K_au", "ZPVE_au"})
 _ORBITALS = {"REF_homo": "HOMO_au", "REF_lumo": "LUMO_au", "REF_band_gap": "HOMO_LUMO_gap_au"}
+_CONVENTIONS = {
+    "level": LEVEL,
+    "energy_unit": "Hartree",
+    "length_unit": "Angstrom",
+    "factors": dict.fromkeys(("homo", "lumo", "band_gap"), HARTREE),
+}
 
 
 class Qm9CsvReader:
@@ -51,7 +57,7 @@ class Qm9CsvReader:
         """
         path, report = Path(path), report if report is not None else ReadReport()
         refuse_pickle(path)
-        yield from checked(_frames(path), options_from({"level": LEVEL} | options), report, path)
+        yield from checked(_frames(path), options_from(options, layout=_CONVENTIONS, name="QM9"), report, path)
 
 
 def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
@@ -82,8 +88,8 @@ def _frame(row: dict[str, str], index: int, where: str, source: str) -> RawFrame
     positions = _floats(row["XYZ_Ang"])
     if positions.size != 3 * len(numbers):
         raise InvalidStructureError(f"{positions.size} coordinates for {len(numbers)} elements")
-    info: dict[str, Any] = {key: float(row[name]) * HARTREE for key, name in _ORBITALS.items() if row.get(name)}
-    info["energy"] = (float(row["InternalEnergy_0K_au"]) - float(row["ZPVE_au"])) * HARTREE
+    info: dict[str, Any] = {key: float(row[name]) for key, name in _ORBITALS.items() if row.get(name)}
+    info["energy"] = float(row["InternalEnergy_0K_au"]) - float(row["ZPVE_au"])
     arrays = {"charges": _floats(row["Mulliken_pop"])} if row.get("Mulliken_pop") else {}
     return RawFrame(
         index,

@@ -21,7 +21,8 @@ def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterato
     Args:
         path: the file, or the folder of a format that is one (DeePMD, PWdata).
         reader: name of a reader (`extxyz`, `ase`, ...); found by the file's name and, where several readers fit, by its content if left out.
-        options: `frames_in.ReadOptions`, those of the reader, and `report=ReadReport()` to see every decision.
+        options: `frames_in.ReadOptions`, those of the reader, and `report=ReadReport()` to see every decision. None
+            states nothing, so that what the file, its layout or the reader knows holds.
 
     Raises:
         UnreadableFileError: if the file as a whole cannot be read. RefusedFileError: a pickle. PluginError: unknown reader.
@@ -30,7 +31,8 @@ def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterato
     refuse_pickle(path)
     if not path.exists():
         raise UnreadableFileError("no such file", where=str(path))
-    return find_reader(path, reader).read(path, **options)
+    stated = {name: value for name, value in options.items() if value is not None}
+    return find_reader(path, reader).read(path, **stated)
 
 
 def read_all(path: Path | str, reader: str | None = None, **options: Any) -> list[Structure]:

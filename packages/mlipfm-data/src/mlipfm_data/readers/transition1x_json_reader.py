@@ -16,7 +16,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .file_kinds import refuse_pickle
 from .framed import checked, opened
-from .frames_in import RawFrame, ReadOptions, ReadReport, options_from
+from .frames_in import EV_ANGSTROM, RawFrame, ReadOptions, ReadReport, options_from
 from .json_stream import JsonStream
 from .levels import Labels, LevelFrames
 
@@ -58,7 +58,7 @@ def _entries(path: Path) -> Iterator[Any]:
 
 
 def _frames(path: Path, options: dict[str, Any], report: ReadReport) -> Iterator[tuple[RawFrame, ReadOptions] | MlipfmError]:
-    maker = LevelFrames(LEVELS, {}, options, report)
+    maker = LevelFrames(LEVELS, EV_ANGSTROM, options, report, "Transition1x")
     for k, entry in enumerate(_entries(path)):
         where = f"{path}: entry {k}"
         blank = RawFrame(0, where, path.name, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)), np.zeros(3, bool))

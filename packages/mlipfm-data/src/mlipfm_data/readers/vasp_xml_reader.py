@@ -23,10 +23,10 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .framed import BROKEN, checked, opened
-from .frames_in import RawFrame, ReadReport, options_from
+from .frames_in import EV_ANGSTROM, RawFrame, ReadReport, options_from
 
 _MEMBER = re.compile(r"vasprun[^/]*\.xml[^/]*$")
-_STRESS = {"stress_unit": "kbar", "stress_sign": -1}
+_CONVENTIONS = EV_ANGSTROM | {"stress_unit": "kbar", "stress_sign": -1}
 _CHUNK = 1 << 13  # all that one piece holds is parsed at once
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
@@ -43,7 +43,7 @@ class VaspXmlReader:
             UnreadableFileError: missing, cut off (steps before have been yielded), or no vasprun.xml. RefusedFileError: it declares entities.
         """
         path, report = Path(path), report if report is not None else ReadReport()
-        chosen = options_from({**_STRESS, **options})
+        chosen = options_from(options, layout=_CONVENTIONS, name="vasprun.xml")
         yield from checked(_all_frames(path), chosen, report, path)
 
 
