@@ -33,9 +33,19 @@ def test_a_run_from_the_command_line_and_its_continuation(tiny, tmp_path, capsys
     assert (status, "force MAE" in out, "best.safetensors" in out) == (0, True, True)
     status, again, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
     assert (status, again.splitlines()) == (0, ["all 3 steps are done: nothing to train", *out.splitlines()[-3:]])
-    status, _, err = run(capsys, str(path), "steps=4", "--out", str(tmp_path / "run"))
-    assert status == 2
-    assert "another recipe: steps: 3 -> 4" in err
+    status, out, _ = run(capsys, str(path), "steps=4", "--out", str(tmp_path / "run"))
+    assert (status, "extended from 3 to 4 steps" in out, "goes on with step 4 of 4" in out) == (0, True, True)
+    status, _, err = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
+    assert (status, "cannot be shortened: steps: 4 -> 3" in err) == (2, True)
+
+
+def test_a_time_limit_ends_the_command_with_success_and_the_same_command_goes_on(tiny, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    status, out, _ = run(capsys, str(path), "--time-limit", "0.001s", "--out", str(tmp_path / "run"))
+    assert (status, "the same command goes on with step 2" in out) == (0, True)
+    status, out, _ = run(capsys, str(path), "--out", str(tmp_path / "run"))
+    assert (status, "goes on with step 2 of 12" in out) == (0, True)
 
 
 def test_a_report_stops_before_step_0(tiny, tmp_path, capsys):

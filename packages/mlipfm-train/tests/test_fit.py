@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import mlipfm_train.loop
@@ -98,6 +99,16 @@ def test_the_manifest_of_a_model_holds_the_whole_recipe_and_the_licences(tiny, t
     assert manifest["extra"]["step"] == 12
 
 
+def test_frames_of_one_molecule_give_no_interval(tiny, tmp_path, morse_structures, write_store):
+    """Two frames of one trajectory are not two molecules: an interval over them would be too narrow."""
+    water = [s.replace(provenance=replace(s.provenance, group=None)) for s in morse_structures(12, 1)[::3]]
+    valid = write_store(tmp_path / "valid", water)
+    result = fit(make_recipe(tiny, ["steps=2", f"data.valid=[{valid}]"]), tmp_path / "run")
+    stored = load_model(result.last)[1]["extra"]["validation"]
+    assert [figure["ci95"] for figure in stored] == [None, None]
+    assert "[" not in str(result.metrics[0])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tiny, tmp_path, dtype):
     recipe = make_recipe(tiny, [f"dtype={dtype}"])
@@ -144,7 +155,7 @@ def test_a_damaged_newest_state_is_passed_over_loudly(tiny, tmp_path, caplog):
 
 def test_a_folder_belongs_to_one_recipe_and_one_process(tiny, tmp_path):
     fit(make_recipe(tiny), tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"another recipe: optimizer.lr: 0.005 -> 0.001; use another folder"):
+    with pytest.raises(RecipeError, match=r"another recipe: optimizer.lr: 0.005 -> 0.001; use that recipe"):
         fit(make_recipe(tiny, ["optimizer.lr=1e-3"]), tmp_path / "run")
     with lock(tmp_path / "run" / "lock"), pytest.raises(LockedError, match="is in use by"):
         fit(make_recipe(tiny), tmp_path / "run")
@@ -192,7 +203,7 @@ def test_training_that_diverges_stops_and_keeps_its_best_model(tiny, tmp_path):
 
 
 def test_training_that_ends_without_a_finite_answer_is_no_success(tiny, tmp_path):
-    changes = ["optimizer.lr=1e6", "steps=6", "evaluate_every=6", "checkpoint_every=6"]
+    changes = ["optimizer.lr=100", "optimizer.weight_decay=0", "steps=6", "evaluate_every=6", "checkpoint_every=6"]
     with pytest.raises(TrainingError, match=r"step 5: training has diverged: force MAE"):
         fit(make_recipe(tiny, changes), tmp_path / "run")
 

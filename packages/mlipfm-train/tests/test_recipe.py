@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlipfm_interfaces.errors import FormatVersionError, MlipfmError, RecipeError, UnreadableFileError
-from mlipfm_train.construct import make
-from mlipfm_train.recipe import Named, dump_recipe, load_recipe, make_recipe, recipe_differences
+from mlipfm_train.construct import make, plugin_of
+from mlipfm_train.recipe import Named, Recipe, dump_recipe, load_recipe, make_recipe, recipe_differences
 from mlipfm_train.strict_yaml import parse_yaml
+from pydantic import BaseModel
 
 MINIMAL = {"potential": {"name": "painn"}}
 
@@ -123,5 +128,83 @@ def test_options_of_plugins_are_checked_and_filled():
     assert resolved.options["huber_delta"] == 0.01
     with pytest.raises(RecipeError, match="'energy-force' has no option 'force_weight'; did you mean 'forces_weight'"):
         make("objectives", Named(name="energy-force", force_weight=3.0))
-    with pytest.raises(RecipeError, match="forces_loss 'mea' is unknown"):
+    with pytest.raises(RecipeError, match="forces_loss: input should be 'mae', .*, got 'mea'"):
         make("objectives", Named(name="energy-force", forces_loss="mea"))
+
+
+#: Numbers of a recipe, each with the values that are taken besides the usual ones.
+MAY_BE_ZERO = {
+    "seed", "data.cost.atom", "data.cost.edge", "data.cost.batch", "data.cost.error", "optimizer.betas.0", "optimizer.betas.1",
+    "optimizer.weight_decay", "schedule.warmup", "schedule.final", "max_skipped",
+}  # fmt: skip
+
+
+def numbers(model: Any = Recipe, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of all numbers of a recipe, plug-in options aside."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from numbers(inner, f"{prefix}{name}.")
+        elif name == "betas":
+            yield from (f"{prefix}{name}.{k}" for k in range(2))
+        elif name != "format" and {int, float} & {inner, *get_args(inner)}:
+            yield prefix + name
+
+
+def test_no_number_of_a_recipe_may_be_nan_infinite_negative_or_absurd():
+    found = list(numbers())
+    assert {"steps", "time_limit", "patience", "data.budget", "optimizer.clip", "optimizer.betas.1", "schedule.decay"} <= set(found)
+    for key in found:
+        for value in (".nan", ".inf", "-.inf", "-1", "1.0e+300", "0"):
+            document = MINIMAL | {"optimizer": {"betas": [0.9, 0.999]}, "schedule": {"name": "wsd"}, "data": {"valid": ["x"]}}
+            if key == "time_limit" and value == "1.0e+300":
+                continue  # longer than anything: no limit at all
+            if value == "0" and key in MAY_BE_ZERO:
+                make_recipe(document, [f"{key}={value}"])
+                continue
+            if key == "optimizer.clip" and value == "1.0e+300":
+                continue  # no clipping at all
+            with pytest.raises(RecipeError, match=rf"^{re.escape(key)}: "):
+                make_recipe(document, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "needed"),
+    [
+        ("objectives", "energy-force", {}),
+        ("objectives", "quantities", {"weights": {"dipole": 1.0}}),
+        ("weight_rules", "ema", {}),
+        ("strategies", "single", {}),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300, "much", [1.0], True])
+def test_no_number_of_a_plugin_may_be_nan_infinite_negative_or_absurd(group, name, needed, value):
+    given = {"clip": 1.0} if group == "strategies" else {}
+    for option, default in plugin_of(group, Named(name=name, **needed), reserved=tuple(given))[1].options.items():
+        if isinstance(default, float):
+            with pytest.raises(RecipeError, match=option.removesuffix("_weight")) as caught:
+                make(group, Named(name=name, **(needed | {option: value})), **given)
+            assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("decay", [1, 1.5, -5])
+def test_an_average_decays_by_less_than_one(decay):
+    with pytest.raises(RecipeError, match=r"decay must be in \[0, 1\), got"):
+        make("weight_rules", Named(name="ema", decay=decay))
+
+
+def test_weights_and_scales_of_quantities_are_numbers():
+    for options in ({"weights": {"dipole": math.nan}}, {"weights": {"dipole": 1.0}, "scales": {"dipole": math.inf}}):
+        with pytest.raises(RecipeError, match="input should be a finite number"):
+            make("objectives", Named(name="quantities", **options))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("90min", 5400), ("1d12h", 129600), ("1.5 h", 5400), (30, 30)])
+def test_a_length_of_time_has_a_unit_or_is_seconds(text, seconds):
+    assert make_recipe(MINIMAL, [f"time_limit={text}"]).time_limit == seconds
+
+
+@pytest.mark.parametrize("text", ["2 hours", "h", "1h2", "-1h", "0s"])
+def test_what_is_no_length_of_time_is_refused(text):
+    with pytest.raises(RecipeError, match="time_limit: "):
+        make_recipe(MINIMAL, [f"time_limit={text}"])

@@ -34,7 +34,7 @@ class Predictions:
 
     @property
     def groups(self) -> list[str]:
-        return [s.provenance.group or s.formula for s in self.structures]
+        return [metrics.group_of(s) for s in self.structures]
 
     @property
     def reference_energies(self) -> np.ndarray:

@@ -58,7 +58,7 @@ def nve_drift(
                 slopes[k] = metrics.drift(run.times, per_atom[:, column], resamples=2).value
                 widths[k] = 1000 * _spread(run.times, per_atom[:, column])
         times = max(times, run.times, key=len)
-    groups = [s.provenance.group or s.formula for s in starts]
+    groups = [metrics.group_of(s) for s in starts]
     return Conservation(
         drift=metrics.mean(slopes, groups, name="energy drift", unit="meV/atom/ps"),
         absolute=metrics.mean(np.abs(slopes), groups, name="|energy drift|", unit="meV/atom/ps"),

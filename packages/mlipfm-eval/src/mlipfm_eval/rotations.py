@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mlipfm_interfaces.metrics import Metric, mean, rotation_error
+from mlipfm_interfaces.metrics import Metric, group_of, mean, rotation_error
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
@@ -30,7 +30,7 @@ def rotation_metrics(
         upright.append(here["forces"])
         back.append(np.stack([row["forces"] @ q for q, row in zip(turns, rows, strict=True)]))
         spread.append(1000 * float(np.std([float(row["energy"]) for row in rows])) / len(s))
-    groups = [s.provenance.group or k for k, s in enumerate(structures)]
+    groups = [group_of(s) for s in structures]
     return {
         "rotation_error": rotation_error(back, upright, groups),
         "energy_spread": mean(spread, groups, name="energy spread over orientations", unit="meV/atom"),

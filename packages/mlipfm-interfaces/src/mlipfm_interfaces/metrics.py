@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .elements import symbol
 from .errors import MissingLabelsError, ShapeError
+from .structure import Structure
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -64,6 +65,11 @@ class Metric:
 
 
 # Intervals
+
+
+def group_of(structure: Structure) -> str:
+    """What an interval resamples as a whole: the molecule or trajectory that the data name, else all structures of this formula."""
+    return structure.provenance.group or structure.formula
 
 
 def measure(

@@ -43,8 +43,16 @@ class EventLog:
         """Append one event; one of this kind and step that is in the log already is dropped."""
         if self._descriptor is None:
             return
+        self._write(kind, step, values, new=step > self._last.get(kind, -1))
+
+    def note(self, kind: str, step: int, **values: Any) -> None:
+        """Append one event of a kind that no replay repeats, whatever is in the log already."""
+        if self._descriptor is not None:
+            self._write(kind, step, values, new=True)
+
+    def _write(self, kind: str, step: int, values: dict[str, Any], new: bool) -> None:
         event: Event = {"kind": kind, "step": step, "time": round(time.time(), 3), "values": values}
-        if step > self._last.get(kind, -1):
+        if new and self._descriptor is not None:
             self._last[kind] = step
             os.write(self._descriptor, _line(event))
         for listener in self.listeners:

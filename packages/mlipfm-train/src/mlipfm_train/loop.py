@@ -21,7 +21,7 @@ def fit(recipe: Recipe, out: Path | str, **seams: Any) -> FitResult:
         MlipfmError: preflight refuses what cannot work; see `preflight` and `open_run`.
     """
     with open_run(recipe, Path(out), **seams) as run:
-        for step in range(run.next_step, recipe.steps):
+        for step in run.steps_left():
             run.begin(step)
             batch = run.collate(run.source.next_batch(run.current_potential()), step)
             terms = run.strategy.step(batch, learning_rate(recipe, step))
@@ -29,6 +29,8 @@ def fit(recipe: Recipe, out: Path | str, **seams: Any) -> FitResult:
             run.record(step, terms, batch)
             if run.due(step, recipe.evaluate_every):
                 run.validate(step)
-            if run.due(step, recipe.checkpoint_every):
+            if run.ends(step) or run.due(step, recipe.checkpoint_every):
                 run.save(step)
+            if run.ended:
+                break
         return run.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,18 +14,20 @@ from mlipfm_data.costs import CostModel
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_interfaces.files import atomic_write, lock
+from mlipfm_interfaces.metrics import group_of
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.seeds import stream
 
 from .construct import make, plugin_of
-from .events import Event, EventLog
+from .continuing import extension_lines, refuse_changes
+from .events import Event, EventLog, read_events
 from .frames import Frames, frame_costs, in_budget
 from .initial import Start, start_fresh, start_from
 from .optimizers import adamw
 from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, time_step
 from .provenance import describe, provenance
-from .recipe import Named, Recipe, dump_recipe, load_recipe, recipe_differences
+from .recipe import Named, Recipe, dump_recipe
 from .run import Run
 from .sources import SourceContext
 from .step import Step
@@ -56,8 +59,10 @@ def open_run(
 
     Raises:
         RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
+        RefusedFileError: the folder holds a run on stores of another content.
         LockedError: another process trains in this folder.
     """
+    began = time.monotonic()
     with ExitStack() as stack:
         strategy, placed = make("strategies", recipe.strategy, clip=recipe.optimizer.clip)
         stack.callback(strategy.close)
@@ -72,18 +77,17 @@ def open_run(
         feed = plugin_of("sources", recipe.data.source, given=1)[1] if source is None else recipe.data.source
         changes = {"objectives": chosen, "weight_rule": rule, "strategy": placed, "data": recipe.data.model_copy(update={"source": feed})}
         recipe = recipe.model_copy(update=changes)
-        if resuming:
-            _check_same(recipe, folder)
         train, valid = Frames(recipe.data.train, recipe.data.levels), Frames(recipe.data.valid, recipe.data.levels)
-        report = Report()
+        report, before = Report(), recipe
         if resuming:
             first, manifest = load_model(folder / "initial.safetensors")
-            start, extra = Start(first), manifest["extra"]
+            before = refuse_changes(recipe, folder, manifest["extra"], train, valid)
+            start, extra = Start(first), manifest["extra"] | {"recipe": _in_manifest(recipe)}
         else:
             start, sources = _start(recipe, train, valid, made, potential, report)
             if chief and say is not None:
                 check_labels([train, valid], report)
-            extra = {"recipe": recipe.model_dump(mode="json"), **sources}
+            extra = {"recipe": _in_manifest(recipe), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
         context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost)
@@ -103,8 +107,9 @@ def open_run(
             train=train,
             valid=valid,
             valid_runs=in_budget(frame_costs(valid, context.cutoff, model=cost), recipe.data.budget - cost.per_batch) if len(valid) else [],
-            valid_groups=[s.provenance.group or k for k, s in enumerate(valid)],
+            valid_groups=[group_of(s) for s in valid],
             extra=extra,
+            began=began,
         )
         if not resuming:
             _begin(run, start, report, say if chief else None)
@@ -112,8 +117,8 @@ def open_run(
         state = load_newest_state(folder / "state") if resuming else None
         if state is not None:
             run.load_state_dict(state)
-        if resuming and chief and say is not None:
-            say(_continued(run, state is not None))
+        if resuming:
+            _continue(run, before, state is not None, say if chief else None)
         try:
             yield run
         except RuntimeError as error:
@@ -124,14 +129,36 @@ def open_run(
             raise
 
 
+def _continue(run: Run, before: Recipe, saved: bool, say: Callable[[str], None] | None) -> None:
+    """Say where a run that was there already goes on; a longer one is written down in the folder and in the manifests to come."""
+    longer = extension_lines(before, run.recipe, run.next_step)
+    if run.strategy.rank == 0:
+        if longer:
+            run.events.note("extension", run.next_step, steps=[before.steps, run.recipe.steps])
+        if before != run.recipe:
+            atomic_write(run.folder / "recipe.yaml", dump_recipe(run.recipe).encode())
+        log = run.folder / "events.jsonl"
+        past = [{"at": e["step"], "steps": e["values"]["steps"]} for e in read_events(log) if e["kind"] == "extension"]
+        run.extra |= {"extensions": past} if past else {}
+    for line in [*longer, _continued(run, saved)] if say is not None else []:
+        say(line)  # type: ignore[misc]  # not None, see above
+
+
 def _continued(run: Run, saved: bool) -> str:
-    """Where a run that was there already goes on."""
+    """Where the run goes on."""
     step, steps = run.next_step, run.recipe.steps
     if step >= steps:
         return f"all {steps} steps are done: nothing to train"
+    if run.out_of_patience:
+        return f"{run.why_ended('early stop')}: nothing to train"
     if not saved:
         return f"starts again with the first of {steps} steps: no training state was saved yet"
     return f"goes on with step {step + 1} of {steps}"
+
+
+def _in_manifest(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as models state it. How long one command may take is no property of a model."""
+    return recipe.model_dump(mode="json", exclude={"time_limit"})
 
 
 def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[dict[str, Objective], list[Named]]:
@@ -144,16 +171,6 @@ def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[
         made[named.name if named.name not in made else f"{named.name}-{len(made) + 1}"] = objective
         resolved.append(filled)
     return made, resolved
-
-
-def _check_same(recipe: Recipe, folder: Path) -> None:
-    """A run folder belongs to one recipe."""
-    differences = recipe_differences(load_recipe(folder / "recipe.yaml"), recipe)
-    if differences:
-        shown = "; ".join(differences[:5]) + (f" and {len(differences) - 5} more" if len(differences) > 5 else "")
-        raise RecipeError(
-            f"this folder holds a run of another recipe: {shown}", where=str(folder), mend="use another folder, or that recipe"
-        )
 
 
 def _start(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .strict_yaml import parse_yaml
 
@@ -30,8 +31,20 @@ _DEFAULT_PLUGINS = {"objectives": [{"name": "energy-force"}], "weight_rule": {"n
 MAX_BYTES = 1_000_000
 
 
+#: Steps are counted with nine digits in the names of training states; a seed is a 63-bit integer.
+MAX_STEPS, MAX_SEED = 999_999_999, 2**63 - 1
+#: Costs and budgets beyond this are slips: no batch has a billion atoms.
+MAX_COST = 1e9
+
+_PER_UNIT = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+#: In [0, 1).
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Named(BaseModel):
@@ -67,10 +80,10 @@ class Cost(_Document):
         error: median relative error of the fit; null for a cost that was chosen.
     """
 
-    atom: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    edge: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    batch: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    error: float | None = None
+    atom: float = Field(default=1.0, ge=0, le=MAX_COST)
+    edge: float = Field(default=0.1, ge=0, le=MAX_COST)
+    batch: float = Field(default=0.0, ge=0, le=MAX_COST)
+    error: float | None = Field(default=None, ge=0, le=MAX_COST)
 
     @model_validator(mode="after")
     def _something_costs(self) -> Cost:
@@ -92,7 +105,7 @@ class Data(_Document):
 
     train: list[str] = Field(default_factory=list)
     valid: list[str] = Field(default_factory=list)
-    budget: float = Field(default=500.0, gt=0)
+    budget: float = Field(default=500.0, gt=0, le=MAX_COST)
     cost: Cost = Cost()
     levels: list[str] = Field(default_factory=list)
     source: Named = Named(name="store")
@@ -106,11 +119,17 @@ class Optimizer(_Document):
     """
 
     name: Literal["adamw"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    lr: float = Field(default=1e-3, gt=0, le=100)  # a step of AdamW changes a weight by about lr; weights are of order 1
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0, le=100)
     clip: float | None = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _decays(self) -> Optimizer:
+        if self.lr * self.weight_decay >= 1:
+            raise ValueError(f"lr {self.lr:g} x weight_decay {self.weight_decay:g} >= 1: every step would turn all weights around")
+        return self
 
 
 class Schedule(_Document):
@@ -149,6 +168,16 @@ class Tracking(_Document):
     experiment: str = "mlipfm"
 
 
+def _seconds(value: Any) -> Any:
+    """`90min`, `1d12h` -> seconds; numbers are seconds."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", value)
+    if not parts or re.sub(r"\s", "", value) != "".join(number + unit for number, unit in parts):
+        raise ValueError(f"{value!r} is no length of time; write 45s, 90min, 2h or 1d12h")
+    return sum(float(number) * _PER_UNIT[unit] for number, unit in parts)
+
+
 class Recipe(_Document):
     """A training run. See the fields of its parts.
 
@@ -156,12 +185,14 @@ class Recipe(_Document):
         init_from: model checkpoint to start from; null starts from random weights.
         level_starts: new level of theory -> level of the checkpoint whose weights it starts from.
         steps: optimisation steps. evaluate_every, checkpoint_every: in steps.
+        patience: stop early after so many validations in a row that were not better than the best; null: never.
+        time_limit: of one `fit` or command (`45s`, `90min`, `2h`, `1d12h`, or seconds): save, stop, and go on with the same command; null: none.
         max_skipped: steps in a row that may be skipped because loss or gradient is not finite, before training stops.
         dtype: what the potential computes in.
     """
 
     format: Literal[1] = 1
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     potential: PotentialChoice = PotentialChoice()
     init_from: str | None = None
     level_starts: dict[str, str] = Field(default_factory=dict)
@@ -170,10 +201,12 @@ class Recipe(_Document):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Field(default_factory=lambda: Schedule.model_validate({}))
     weight_rule: Named = Named(name="ema")
-    steps: int = Field(default=10_000, gt=0)
-    evaluate_every: int = Field(default=500, gt=0)
-    checkpoint_every: int = Field(default=500, gt=0)
-    max_skipped: int = Field(default=20, ge=0)
+    steps: int = Field(default=10_000, gt=0, le=MAX_STEPS)
+    evaluate_every: int = Field(default=500, gt=0, le=MAX_STEPS)
+    checkpoint_every: int = Field(default=500, gt=0, le=MAX_STEPS)
+    patience: int | None = Field(default=None, gt=0, le=MAX_STEPS)
+    time_limit: Annotated[float | None, BeforeValidator(_seconds)] = Field(default=None, gt=0)
+    max_skipped: int = Field(default=20, ge=0, le=MAX_STEPS)
     strategy: Named = Named(name="single")
     dtype: Literal["float32", "float64"] = "float32"
     tracking: Tracking = Tracking()
@@ -184,6 +217,8 @@ class Recipe(_Document):
             raise ValueError("give either potential.name (random weights) or init_from (a checkpoint), one of the two")
         if self.level_starts and self.init_from is None:
             raise ValueError("level_starts needs init_from")
+        if self.patience is not None and not self.data.valid:
+            raise ValueError("patience needs validation structures: name a store in data.valid")
         return self
 
 

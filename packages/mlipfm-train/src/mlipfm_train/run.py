@@ -38,7 +38,8 @@ class FitResult:
 
     Attributes:
         last: model checkpoint after the last step. best: the one with the lowest validation error, None without validation data.
-        metrics: of the last validation. skipped: steps whose loss or gradient was not finite.
+        metrics: of the last validation. steps: done so far. skipped: steps whose loss or gradient was not finite.
+        ended: why training is over, or why this command stopped; a sentence.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class FitResult:
     metrics: list[Metric]
     steps: int
     skipped: int
+    ended: str = ""
 
 
 @dataclass
@@ -56,7 +58,8 @@ class Run:
     Attributes:
         exported: a whole copy of the potential, for validation, export and Sources that simulate; `step.potential` may be sharded.
         train: training structures. valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
-        extra: what goes into the manifest of model checkpoints.
+        extra: what goes into the manifest of model checkpoints. began: when the command started, on the monotonic clock, s.
+        stale: validations in a row that were not better than the best. ended: why the loop stops after this step, "" while it goes on.
     """
 
     recipe: Recipe
@@ -70,13 +73,16 @@ class Run:
     train: Sequence[Structure]
     valid: Sequence[Structure]
     valid_runs: list[slice]
-    valid_groups: list[str | int]
+    valid_groups: list[str]
     extra: dict[str, Any]
+    began: float = field(default_factory=time.monotonic)
+    ended: str = ""
     next_step: int = 0
     best: float | None = None
     skipped: int = 0
     skipped_in_row: int = 0
     worse_in_row: int = 0
+    stale: int = 0
     metrics: list[Metric] = field(default_factory=list)
     _clock: float = field(default_factory=time.perf_counter)
 
@@ -128,6 +134,38 @@ class Run:
         """Whether something that happens every `every` steps happens after this one; always after the last."""
         return (step + 1) % every == 0 or step + 1 == self.recipe.steps
 
+    def steps_left(self) -> range:
+        """Steps that are still to be done; none once validation has shown no progress for `patience` times."""
+        return range(self.next_step, self.next_step if self.out_of_patience else self.recipe.steps)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether early stopping ends the run."""
+        return self.recipe.patience is not None and self.stale >= self.recipe.patience
+
+    def ends(self, step: int) -> bool:
+        """Whether this step is the last of the run or of the command: all steps done, early stopping, or the time limit. All ranks agree."""
+        limit = self.recipe.time_limit
+        if step + 1 == self.recipe.steps:
+            self.ended = "all steps"
+        elif self.out_of_patience:
+            self.ended = "early stop"
+        elif limit is not None and self.strategy.collect(time.monotonic() - self.began >= limit)[0]:
+            self.ended = "time limit"
+        return bool(self.ended)
+
+    def why_ended(self, kind: str) -> str:
+        """`kind` (see `ends`) as a sentence, with the way to go on."""
+        step, steps = self.next_step, self.recipe.steps
+        if kind == "early stop":
+            times = f"{self.stale} validations in a row were not better than the best"
+            return f"stopped early after step {step} of {steps}: {times} (patience {self.recipe.patience}); a larger patience goes on"
+        if kind == "time limit":
+            return (
+                f"the time limit is reached after step {step} of {steps}: the state is saved, the same command goes on with step {step + 1}"
+            )
+        return f"all {steps} steps are done"
+
     def validate(self, step: int) -> None:
         """Measure the exported weights on the validation structures, split over the ranks; keep the best model.
 
@@ -143,7 +181,10 @@ class Run:
         if not self.metrics:
             return
         error = score(self.metrics)
-        if self.best is None or error < self.best:
+        better = self.best is None or error < self.best
+        if (step + 1) % self.recipe.evaluate_every == 0:  # the one after the last step does not count: a longer run has not got it
+            self.stale = 0 if better else self.stale + 1
+        if self.best is None or better:
             self.best = error
             self._export("best.safetensors", step)
         self.events.emit("validation", step, metrics=[m.as_dict() for m in self.metrics])
@@ -177,6 +218,7 @@ class Run:
             "best": None if self.best == float("inf") else self.best,
             "skipped": [self.skipped, self.skipped_in_row],
             "worse_in_row": self.worse_in_row,
+            "stale": self.stale,
             "metrics": [m.as_dict() for m in self.metrics],
         }
 
@@ -184,7 +226,7 @@ class Run:
         """Continue from a state. With another number of ranks every rank gets the Source state of rank 0."""
         self.next_step, self.best = state["next_step"], state["best"]
         self.skipped, self.skipped_in_row = state["skipped"]
-        self.worse_in_row = state.get("worse_in_row", 0)
+        self.worse_in_row, self.stale = state.get("worse_in_row", 0), state.get("stale", 0)
         self.metrics = [_metric(m) for m in state["metrics"]]
         self.strategy.load_state_dict(state["strategy"])
         self.weight_rule.load_state_dict(self._moved(state["weight_rule"], self.strategy.scatter))
@@ -192,10 +234,26 @@ class Run:
         self.source.load_state_dict(state["sources"][self.strategy.rank if same else 0])
 
     def result(self) -> FitResult:
-        """What there is now. The run is over."""
+        """What there is now. The run is over.
+
+        Raises:
+            TrainingError: every step that was done has been skipped.
+        """
+        if self.next_step and self.skipped >= self.next_step:
+            raise TrainingError(
+                f"every one of {self.next_step} steps was skipped, loss or gradient was not finite: nothing was learnt",
+                where=str(self.folder),
+                mend="lower optimizer.lr and the weights of the objectives, and look at the labels: `mlipfm data trust STORE`",
+            )
         best = self.folder / "best.safetensors"
         return FitResult(
-            self.folder, self.folder / "last.safetensors", best if best.exists() else None, self.metrics, self.recipe.steps, self.skipped
+            self.folder,
+            self.folder / "last.safetensors",
+            best if best.exists() else None,
+            self.metrics,
+            self.next_step,
+            self.skipped,
+            self.why_ended(self.ended) if self.ended else "",
         )
 
     def _weights(self) -> dict[str, Tensor]:

@@ -37,6 +37,8 @@ weight_rule: {name: ema, decay: 0.999}
 steps: 5000
 evaluate_every: 500
 checkpoint_every: 500
+# patience: 5            # stop early after 5 validations in a row without a better one
+# time_limit: 2h         # of one command: save, stop and go on with the same command; also --time-limit 2h
 strategy: {name: single}   # ddp or fsdp2 under torchrun
 dtype: float32
 tracking: {mlflow: null}   # for instance sqlite:///mlflow.db
@@ -58,9 +60,9 @@ def write_fitted(recipe_path: Path, overrides: list[str], out: Path) -> None:
     typer.echo(f"recipe: {out}")
 
 
-def run(recipe_path: Path, overrides: list[str], out: Path, report: bool) -> FitResult | None:
-    """Read the recipe and train, or only report."""
-    recipe = load_recipe(recipe_path, overrides)
+def run(recipe_path: Path, overrides: list[str], out: Path, report: bool, time_limit: str | None = None) -> FitResult | None:
+    """Read the recipe and train, or only report. `time_limit` replaces that of the recipe."""
+    recipe = load_recipe(recipe_path, overrides + ([f"time_limit={time_limit}"] if time_limit is not None else []))
     chief = int(os.environ.get("RANK", "0")) == 0
     if report:
         from tempfile import TemporaryDirectory
@@ -78,5 +80,7 @@ def run(recipe_path: Path, overrides: list[str], out: Path, report: bool) -> Fit
     if chief:
         for metric in result.metrics:
             typer.echo(str(metric))
+        if result.steps < recipe.steps and result.ended:
+            typer.echo(result.ended)
         typer.echo(f"model: {result.best or result.last}" + (f" ({result.skipped} steps skipped)" if result.skipped else ""))
     return result

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mlipfm_interfaces.errors import RecipeError
 from torch import Tensor
 
 
@@ -13,9 +14,14 @@ class Ema:
     """Exponential moving average of all parameters, a <- d a + (1 - d) p with d = min(decay, (1 + n) / (10 + n)) after n updates.
 
     The warm-up of d lets the average forget the random start. Works on whole and on sharded parameters alike: it is elementwise.
+
+    Raises:
+        RecipeError: if `decay` is not in [0, 1): at 1 the average would never see a new weight, beyond it runs away from them.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise RecipeError(f"decay must be in [0, 1), got {decay:g}", where="weight_rule 'ema'", mend="for instance 0.999")
         self.decay = decay
         self.updates = 0
         self._average: dict[str, Tensor] = {}

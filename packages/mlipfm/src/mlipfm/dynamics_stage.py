@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mlipfm_interfaces.checkpoint import load_model
-from mlipfm_interfaces.metrics import Metric, mean
+from mlipfm_interfaces.metrics import Metric, group_of, mean
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import KB
 
@@ -65,7 +65,7 @@ def nvt_temperature(model: Potential, starts: Sequence[Structure], settings: Set
         else np.full(len(r.n_atoms), np.nan)
         for r in runs
     ]
-    return mean(np.concatenate(means), [s.provenance.group or s.formula for s in starts], name="temperature", unit="K")
+    return mean(np.concatenate(means), [group_of(s) for s in starts], name="temperature", unit="K")
 
 
 def speeds(models: Mapping[str, str], test: Path, plan: Plan, path: Path) -> dict[str, list[float]]:
@@ -103,7 +103,7 @@ def starts_of(test: Path) -> list[Structure]:
     lowest: dict[str, Structure] = {}
     with Store(test) as store:
         for s in store:
-            group = s.provenance.group or s.formula
+            group = group_of(s)
             if group not in lowest or s.labels["energy"] < lowest[group].labels["energy"]:
                 lowest[group] = s
     return [s.replace(labels={}, label_std={}, level=None) for s in lowest.values()]  # each model is asked at the level it has

@@ -7,6 +7,7 @@ the gradient of its energies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,10 +94,12 @@ def structure_weights(batch: Batch) -> Tensor | None:
 
 
 def _check(weights: Mapping[str, Any], losses: Mapping[str, str], delta: float) -> None:
-    if min(weights.values()) < 0 or max(weights.values()) == 0:
-        raise RecipeError(f"weights {dict(weights)} teach nothing", where="energy-force", mend="weights are >= 0 and one of them > 0")
+    if not all(0 <= weight < math.inf for weight in weights.values()) or max(weights.values()) == 0:
+        raise RecipeError(
+            f"weights {dict(weights)} teach nothing", where="energy-force", mend="weights are finite, >= 0 and one of them > 0"
+        )
     for key, loss in losses.items():
         if loss not in LOSSES:
             raise RecipeError(f"{key}_loss {loss!r} is unknown", where="energy-force", mend=f"known: {', '.join(LOSSES)}")
-    if delta <= 0:
+    if not 0 < delta < math.inf:
         raise RecipeError(f"huber_delta must be positive, got {delta}", where="energy-force")
