@@ -11,15 +11,16 @@ from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.elements import COVALENT_RADII
 from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.units import BOHR, COULOMB
-from torch import Tensor, nn
+from torch import Tensor
 
 from .backbones.radial import envelope
+from .constants import ExactConstants
 
 #: Universal screening function: sum of c exp(-d r / a), a = 0.8854 Bohr / (Z_i^0.23 + Z_j^0.23).
 SCREENING = ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
 
 
-class Repulsion(nn.Module):
+class Repulsion(ExactConstants):
     """Half of each pair's repulsion for either atom: envelope(r / (R_i + R_j))² Z_i Z_j e²/(4 pi eps0 r) phi(r / a), R the covalent radii.
 
     The envelope is squared: bonds often have just this length, and there five derivatives are zero.
@@ -30,7 +31,7 @@ class Repulsion(nn.Module):
     def __init__(self, graph: GraphSpec) -> None:
         super().__init__()
         self.graph = graph
-        self.register_buffer("radii", torch.tensor(COVALENT_RADII, dtype=torch.float64), persistent=False)
+        self.constant("radii", torch.tensor(COVALENT_RADII, dtype=torch.float64))
 
     def forward(self, batch: Batch) -> Tensor:
         """[atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""

@@ -8,8 +8,10 @@ from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
 
+from ..constants import ExactConstants
 
-class Backbone(nn.Module, ABC):
+
+class Backbone(ExactConstants, ABC):
     """Base of all backbones.
 
     Attributes:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
@@ -107,13 +107,7 @@ class Density(Backbone):
         self.graph = GraphSpec(config.cutoff, layout="dense")
         self.interaction_range = config.layers * config.cutoff
         self.layers = nn.ModuleList(DensityBlock(config) for _ in range(config.layers))
-        self.register_buffer("table", harmonics_table(config.degree), persistent=False)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Every change of dtype starts from the exact table: `double()` after `float()` would keep the rounding, and turn with the system by 1e-9."""
-        super()._apply(fn, recurse)
-        self.table = harmonics_table(self.config.degree).to(self.table)
-        return self
+        self.constant("table", harmonics_table(config.degree))
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)

@@ -28,6 +28,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from ..configuration import Positive
+from ..constants import ExactConstants
 from .backbone import Backbone
 from .coupling import quadrupole_paths, quadrupole_table
 from .harmonics import degrees, harmonics_table
@@ -78,7 +79,7 @@ def geometry(d: Tensor, config: MaceConfig, table: Tensor) -> tuple[Tensor, Tens
     return basis, table @ torch.cat(powers)
 
 
-class Invariants(nn.Module):
+class Invariants(ExactConstants):
     """All invariants of up to `correlation` densities of one channel, in the order of `coupling`; no parameters."""
 
     same: Tensor
@@ -95,7 +96,7 @@ class Invariants(nn.Module):
         first, second, table = quadrupole_table(degree)
         pick = torch.eye(len(ell), dtype=torch.float64)  # picking rows by a matrix product: its derivatives need no scatter
         for name, value in {"same": same, "first": pick[first], "second": pick[second], "quadrupoles": table / math.sqrt(5.0)}.items():
-            self.register_buffer(name, value, persistent=False)
+            self.constant(name, value)
 
     def forward(self, density: Tensor) -> Tensor:
         """[count, A C] of a density [M, A C]."""
@@ -154,7 +155,7 @@ class Mace(Backbone):
         self.interaction_range = config.layers * config.cutoff
         self.layers = nn.ModuleList(MaceBlock(config) for _ in range(config.layers))
         component = (2 * degrees(config.degree) + 1).double().sqrt()  # entries of all degrees of the same size
-        self.register_buffer("table", (harmonics_table(config.degree) * component).T.contiguous(), persistent=False)
+        self.constant("table", (harmonics_table(config.degree) * component).T.contiguous())
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)
