@@ -123,7 +123,9 @@ def test_first_energies_and_forces_are_of_the_order_of_the_scale_at_every_width(
 
 def test_without_the_network_energies_are_exactly_the_references(two_levels: Any) -> None:
     for dtype in ("float64", "float32"):
-        potential = silent(two_levels(dtype=dtype, references={"gfn2-xtb": {"H": -13.605693, "C": -1030.123456789, "O": -2041.8396}}))
+        potential = silent(
+            two_levels(dtype=dtype, short_range="none", references={"gfn2-xtb": {"H": -13.605693, "C": -1030.123456789, "O": -2041.8396}})
+        )
         hydrogen = Structure([1], np.zeros((1, 3)))
         values = [float(a["energy"]) for a in evaluate(potential, [hydrogen, water(), methane()], ("energy",), level="gfn2-xtb")]
         assert values == [-13.605693, -2041.8396 - 13.605693 - 13.605693, pytest.approx(-1030.123456789 - 4 * 13.605693, abs=1e-12)]
@@ -170,7 +172,7 @@ def test_direct_model_has_no_stress(small: Any) -> None:
 
 def test_scale_multiplies_energies_and_forces_alike(small: Any) -> None:
     for forces in ("conservative", "direct"):
-        one, three = (evaluate(small(forces=forces, scale=scale), [rattled(water(), 0.1)])[0] for scale in (1.0, 3.0))
+        one, three = (evaluate(small(forces=forces, scale=scale, short_range="none"), [rattled(water(), 0.1)])[0] for scale in (1.0, 3.0))
         for key in ("energy", "forces"):
             np.testing.assert_allclose(three[key], 3 * one[key], rtol=1e-12)
 

@@ -39,7 +39,7 @@ def test_two_silicon_atoms_an_angstrom_apart_repel_with_the_value_of_the_formula
 def test_it_ends_at_the_sum_of_covalent_radii(layout: str) -> None:
     spec = GraphSpec(5.0, layout)  # type: ignore[arg-type]
     reach = 2 * float(COVALENT_RADII[6])
-    inside, outside = (Repulsion(spec)(collate([dimer(6, r)], (spec,), torch.float64)) for r in (0.98 * reach, 1.001 * reach))
+    inside, outside = (Repulsion()(collate([dimer(6, r)], (spec,), torch.float64), spec) for r in (0.98 * reach, 1.001 * reach))
     assert float(outside.abs().sum()) == 0.0
     assert 0.0 < float(inside.sum()) < 0.05
 

@@ -114,23 +114,33 @@ class Batch:
             changes["external_field"] = self.external_field.detach().requires_grad_()
         return replace(self, **changes)  # type: ignore[arg-type]  # all values are Tensors of the right field
 
-    def displacements(self, spec: GraphSpec) -> Tensor:
+    def displacements(self, spec: GraphSpec, slots: tuple[Tensor, ...] | None = None) -> Tensor:
         """Vectors r_j - r_i of the view of `spec`, in `dtype`: [pairs, 3], or [atoms, K, 3] for the dense layout.
 
-        Computed in float64, deformed by the symmetric part of `strain`, cast once. Padding is (2 cutoff, 0, 0): beyond every envelope, never zero.
+        `slots`, indices into the view as `nonzero(as_tuple=True)` gives them, picks some: [slots, 3]. Computed in float64, deformed by the
+        symmetric part of `strain`, cast once. Padding is (2 cutoff, 0, 0): beyond every envelope, never zero.
         """
         view = self.views[spec]
-        center = view.i if isinstance(view, PairView) else torch.arange(len(self.positions), device=self.positions.device)[:, None]
-        neighbor = view.j if isinstance(view, PairView) else view.index
+        neighbor, shift, mask = view.j if isinstance(view, PairView) else view.index, view.shift, view.mask
+        if isinstance(view, PairView):
+            center = view.i
+        elif slots is None:
+            center = torch.arange(len(self.positions), device=self.positions.device)[:, None]
+        else:
+            center = slots[0]
+        if slots is not None:
+            center = center[slots] if isinstance(view, PairView) else center
+            neighbor, shift, mask = neighbor[slots], shift[slots], mask[slots]
         system = self.system[center]
-        shift = torch.einsum("...a,...ab->...b", view.shift.to(torch.float64), self.cell[system])
-        vectors = self.positions[neighbor] - self.positions[center] + shift
+        vectors = (
+            self.positions[neighbor] - self.positions[center] + torch.einsum("...a,...ab->...b", shift.to(torch.float64), self.cell[system])
+        )
         if self.strain.requires_grad:
             symmetric = (self.strain + self.strain.mT) / 2
             vectors = vectors + torch.einsum("...a,...ab->...b", vectors, symmetric[system])
         far = torch.zeros(3, dtype=torch.float64, device=vectors.device)
         far[0] = 2 * spec.cutoff
-        return torch.where(view.mask[..., None], vectors, far).to(self.dtype)
+        return torch.where(mask[..., None], vectors, far).to(self.dtype)
 
     def sum_per_system(self, per_atom: Tensor) -> Tensor:
         """[atoms, ...] -> [systems, ...], summed in float64."""

@@ -52,7 +52,7 @@ class AssembledPotential(Potential):
         embedded = [name for name in config.conditions if name in CONDITIONS]
         self.conditioning = built(lambda: Conditioning(c, len(elements), len(config.levels), embedded), dtype)
         self.backbone = backbone
-        self.short_range = Repulsion(backbone.graph) if config.short_range == "zbl" else None
+        self.short_range = Repulsion() if config.short_range == "zbl" else None
         stacked = len(config.levels) if config.level_readout == "stacked" else None
         self.heads = built(lambda: Heads(c, direct, parts_of(config.heads), stacked), dtype)
         self.spec = PotentialSpec(
@@ -131,7 +131,7 @@ class AssembledPotential(Potential):
         """[atoms] float64, eV: share of each atom in the energy, without its reference."""
         atomic = raw["energy"].to(torch.float64) * self.scale
         if self.short_range is not None:
-            atomic = atomic + self.short_range(batch)
+            atomic = atomic + self.short_range(batch, self.backbone.graph)
         if "external_field" in self.spec.conditions:
             atomic = atomic + field_energy(raw, batch, self.config["heads"])
         return atomic

@@ -34,7 +34,8 @@ class AssemblyConfig:
         forces: `conservative` (minus the gradient of the energy) or `direct` (a head of their own).
         heads: quantity -> options of its head, see `head_kinds`: `{"dipole": {}, "charges": {}, "band_gap": {"shift": 2.0, "scale": 0.5}}`.
         level_readout: of the energy, `shared` by all levels (they differ by their embedding), or `stacked`: one for each level, in one parameter.
-        short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`short_range.py`); conservative models only.
+        short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`short_range.py`), `none` leaves it out.
+            Default: `zbl`, and `none` where forces are direct: they do not follow an energy.
         dtype: in which the network computes.
         scale: eV; one factor for energies and forces, best the root-mean-square force component of the training data in eV/Å.
         references: level -> element symbol -> eV. Levels that are left out have zero references.
@@ -48,7 +49,7 @@ class AssemblyConfig:
     forces: Literal["conservative", "direct"] = "conservative"
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     level_readout: Literal["shared", "stacked"] = "shared"
-    short_range: Literal["none", "zbl"] = "none"
+    short_range: Literal["none", "zbl"] | None = None
     dtype: Literal["float32", "float64"] = "float32"
     scale: Positive = 1.0
     references: dict[str, dict[str, FiniteFloat]] = field(default_factory=dict)
@@ -93,6 +94,8 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
         raise RecipeError("a potential needs at least one element", where=f"{where}.elements")
     if not config.levels or len(set(config.levels)) < len(config.levels):
         raise RecipeError(f"levels must be named once each, got {list(config.levels)}", where=f"{where}.levels")
+    if config.short_range is None:
+        config = replace(config, short_range="none" if config.forces == "direct" else "zbl")
     if config.short_range != "none" and config.forces == "direct":
         raise RecipeError(
             "a repulsion is an energy, and forces of their own do not follow it",

@@ -28,24 +28,24 @@ class Repulsion(ExactConstants):
 
     radii: Tensor
 
-    def __init__(self, graph: GraphSpec) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.graph = graph
         self.constant("radii", torch.tensor(COVALENT_RADII, dtype=torch.float64))
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, graph: GraphSpec) -> Tensor:
         """[atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""
-        view, vectors = batch.views[self.graph], batch.displacements(self.graph)
-        listed = isinstance(view, PairView)
-        centre = view.i if isinstance(view, PairView) else torch.arange(len(batch.positions), device=vectors.device)[:, None]
-        neighbour = view.j if isinstance(view, PairView) else view.index
-        z = batch.atomic_numbers
-        r = torch.linalg.vector_norm(vectors, dim=-1).to(torch.float64)
-        reach = (self.radii[z[centre]] + self.radii[z[neighbour]]).clamp_max(self.graph.cutoff)
-        pairs = 0.5 * screened(r, z[centre], z[neighbour]) * envelope(r / reach) ** 2
-        if not listed:
-            return pairs.sum(dim=1)
-        return torch.zeros(len(z), dtype=torch.float64, device=r.device).index_add(0, centre, pairs)
+        view, z = batch.views[graph], batch.atomic_numbers
+        radii = self.radii.to(torch.float64)[z]
+        with torch.no_grad():  # few pairs are this near: derivatives of all the others would cost more than those of a fast backbone
+            all_r = torch.linalg.vector_norm(batch.displacements(graph), dim=-1)
+            centre = view.i if isinstance(view, PairView) else torch.arange(len(z), device=z.device)[:, None].expand(all_r.shape)
+            neighbour = view.j if isinstance(view, PairView) else view.index
+            near = (all_r < (radii[centre] + radii[neighbour]).clamp_max(graph.cutoff)).nonzero(as_tuple=True)
+            i, j = centre[near], neighbour[near]
+        r = torch.linalg.vector_norm(batch.displacements(graph, near).to(torch.float64), dim=-1)
+        reach = (radii[i] + radii[j]).clamp_max(graph.cutoff)
+        pairs = 0.5 * screened(r, z[i], z[j]) * envelope(r / reach) ** 2
+        return torch.zeros(len(z), dtype=torch.float64, device=r.device).index_add(0, i, pairs)
 
 
 def screened(r: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:

@@ -81,6 +81,8 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
         config["references"] = _merged(config["references"], _references(facts))
     if "backbone" in changes and isinstance(config.get("backbone"), dict):
         changes["backbone"] = {**config["backbone"], **changes["backbone"]}
+    if changes.get("forces", config.get("forces")) != config.get("forces"):
+        config.pop("short_range", None)  # a repulsion goes with conservative forces: the default of the new kind, unless the recipe says
     config = {**config, "dtype": recipe.dtype, **changes}
     if "references" in config and "levels" in config:  # levels that the recipe drops take their references with them
         config["references"] = {level: values for level, values in config["references"].items() if level in config["levels"]}

@@ -281,7 +281,9 @@ def _conditions(potential: Potential) -> None:
             require(abs(two - one) > 1e-12 * max(1.0, abs(one)), f"states {name}, but the energy does not depend on it")
         else:
             # Rows of one matrix product may be rounded differently.
-            require(abs(two - one) <= 1e-13 * max(1.0, abs(one)), f"does not state {name}, but the energy depends on it ({two - one:.3g} eV)")
+            require(
+                abs(two - one) <= 1e-13 * max(1.0, abs(one)), f"does not state {name}, but the energy depends on it ({two - one:.3g} eV)"
+            )
 
 
 # Numbers
