@@ -212,3 +212,7 @@ class LabelingError(MlipfmError):
 
 class ImplausibleStructureWarning(UserWarning):
     """A structure that can exist, but looks like a mistake: see `plausibility.implausible`."""
+
+
+class UndeterminedEnergyWarning(UserWarning):
+    """The energy of a composition contains a part that the training data of its level leave open: see `undetermined`."""

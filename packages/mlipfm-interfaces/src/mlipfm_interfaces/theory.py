@@ -80,7 +80,7 @@ class AtomicReferences:
 
 
 def fit_references(structures: Sequence[Structure]) -> dict[str, AtomicReferences]:
-    """Least-squares atomic references of every level in `structures`: min ||X e - E||, X the composition counts.
+    """Atomic references of every level in `structures`: the fit of `reference_fit.report_references`, without its report.
 
     Rank-deficient compositions give the solution of smallest norm; `rank` tells.
 
@@ -88,26 +88,10 @@ def fit_references(structures: Sequence[Structure]) -> dict[str, AtomicReference
         MissingLabelsError: if a level has no structure with an energy label.
         LevelError: if a structure with an energy states no level.
     """
-    groups: dict[str, list[Structure]] = {}
+    from .reference_fit import report_references
+
+    reports = report_references(structures) if any("energy" in s.labels for s in structures) else {}
     for s in structures:
-        if s.level is None and "energy" not in s.labels:
-            continue
-        if s.level is None:
-            raise LevelError(
-                f"structure {s.provenance.index} of {s.provenance.source} states no level of theory", mend="set `level` on import"
-            )
-        groups.setdefault(s.level, []).append(s)
-    return {level: _fit(level, group) for level, group in sorted(groups.items())}
-
-
-def _fit(level: str, group: Sequence[Structure]) -> AtomicReferences:
-    labelled = [s for s in group if "energy" in s.labels]
-    if not labelled:
-        raise MissingLabelsError(f"no structure of level {level!r} has an energy label")
-    elements = sorted({int(z) for s in labelled for z in s.atomic_numbers})
-    counts = np.stack([[np.count_nonzero(s.atomic_numbers == z) for z in elements] for s in labelled]).astype(float)
-    energies = np.array([float(s.labels["energy"]) for s in labelled])
-    solution, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=1e-10)
-    residual = (counts @ solution - energies) / counts.sum(axis=1)
-    values = {z: float(e) for z, e in zip(elements, solution, strict=True)}
-    return AtomicReferences(level, values, int(rank), len(elements), float(np.sqrt(np.mean(residual**2))))
+        if s.level is not None and s.level not in reports:
+            raise MissingLabelsError(f"no structure of level {s.level!r} has an energy label")
+    return {level: report.references for level, report in reports.items()}

@@ -43,11 +43,14 @@ def weights(
 
 def references(
     store: Path = typer.Argument(..., help="Folder of a store."),
-    given: str = typer.Option("", help="Energies of atoms that are not fitted: H=-13.6,O=-2041.3 (eV)."),
-    isolated: bool = typer.Option(True, help="Take lone atoms in the store as they are."),
+    given: str = typer.Option("", "--given", "--e0", help="Energies of atoms that are not fitted: H=-13.6,O=-2041.3 (eV)."),
+    isolated: bool = typer.Option(True, help="Take lone atoms in the store, in large periodic boxes too, as they are."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Atomic reference energies of every level by least squares: rank, residual, elements that cannot be separated."""
+    """Atomic reference energies of every level, as training finds them: where they come from, rank, residual, what is left open.
+
+    Given energies and lone atoms are kept; the rest is fitted by least squares, weighted by the label `weight`.
+    """
     import json
 
     from ..store import Store

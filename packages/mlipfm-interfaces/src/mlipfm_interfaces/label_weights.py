@@ -1,0 +1,18 @@
+"""How much the labels of a structure count: the labels `weight` (of the structure) and `forces_weight` (of the force on each atom)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .structure import Structure
+
+
+def structure_weight(structure: Structure) -> float:
+    """The label `weight`; 1 where there is none."""
+    return float(structure.labels.get("weight", 1.0))
+
+
+def force_weights(structure: Structure) -> NDArray[np.float64]:
+    """[atoms] the label `forces_weight`; 1 where there is none."""
+    return np.asarray(structure.labels.get("forces_weight", np.ones(len(structure))), dtype=np.float64)
