@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from . import plugins
+from .bounded_build import check_plain, within
 from .errors import ContractError, DamagedFileError, FormatVersionError, RefusedFileError, ShapeError, UnreadableFileError
 from .files import atomic_write, canonical_json, read_bytes
 from .potential import Potential
 
 MODEL_KIND = "mlipfm-model"
 FORMAT = 1
-MAX_HEADER = 32 * 2**20  # bytes of JSON; the largest model we know needs less than 1 MiB
+MAX_HEADER = 16 * 2**20  # bytes of JSON; the largest model we know needs less than 1 MiB
 _KEY = "mlipfm"
 _RESERVED = ("digest", "format", "tied")
 
@@ -124,8 +125,8 @@ def load_potential(uri: Path | str) -> Potential:
         uri: a path, or an address such as `mlipfm:NAME@ALIAS` whose scheme an installed resolver knows.
 
     Raises:
-        what `load_checkpoint` raises; PluginError: the package that builds this model is not installed; UnreadableFileError: the weights do not
-        fit what the package builds.
+        what `load_checkpoint` raises; RefusedFileError: a configuration that asks for more than the file holds; PluginError: the package that
+        builds this model is not installed; UnreadableFileError: the weights do not fit what the package builds.
     """
     return load_model(uri)[0]
 
@@ -141,8 +142,9 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
         raise RefusedFileError(f"the manifest has no entry {error}", where=where, mend="write models with save_potential") from None
     if not (isinstance(name, str) and isinstance(config, dict) and isinstance(spec, dict)):
         raise RefusedFileError("`plugin`, `config` or `spec` of the manifest is of the wrong type", where=where)
+    check_plain({"plugin": name, **config}, where)
     try:
-        with torch.random.fork_rng(devices=[]):  # loading a model leaves the stream of random numbers as it was
+        with torch.random.fork_rng(devices=[]), within(tensors, where):  # loading a model leaves the stream of random numbers as it was
             potential = build(name, config)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UnreadableFileError(
@@ -222,7 +224,7 @@ def _without_ties(tensors: Mapping[str, Tensor]) -> tuple[Tensors, dict[str, str
 
 def _with_ties(tensors: Tensors, tied: Any, where: str) -> Tensors:
     if not isinstance(tied, dict) or not all(name in tensors and alias not in tensors for alias, name in tied.items()):
-        raise DamagedFileError(f"ties tensors that do not exist: {tied!r}", where=where)
+        raise DamagedFileError(f"ties tensors that do not exist: {str(tied)[:200]}", where=where)
     return tensors | {alias: tensors[name] for alias, name in tied.items()}
 
 
@@ -276,12 +278,24 @@ def _refuse_other_files(data: bytes, where: str) -> None:
 
 def _json_object(text: bytes, what: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"the {what} is damaged: {error}", where=where, mend="copy it again") from error
     if not isinstance(value, dict):
         raise DamagedFileError(f"the {what} is damaged: no JSON object", where=where, mend="copy it again")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key twice is two meanings."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _check_kind(manifest: Manifest, kind: str, where: str) -> None:
@@ -307,7 +321,8 @@ def _check_fit(potential: Potential, tensors: Tensors, name: str, where: str) ->
 
 
 def _check_spec(built: Manifest, saved: Manifest, name: str, where: str) -> None:
-    changed = [f"{key} was {saved[key]}, now {built[key]}" for key in sorted(built.keys() & saved.keys()) if built[key] != saved[key]]
+    both = sorted(built.keys() & saved.keys())
+    changed = [f"{key} was {str(saved[key])[:200]}, now {str(built[key])[:200]}" for key in both if built[key] != saved[key]]
     if changed:
         mend = "install the version of its package that wrote it, see `versions` in the manifest"
         raise UnreadableFileError(f"{name!r} builds another model from this configuration: {'; '.join(changed)}", where=where, mend=mend)

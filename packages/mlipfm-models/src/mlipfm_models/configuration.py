@@ -5,18 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.quantities import QUANTITIES
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from .conditioning import CONDITIONS
 from .head_kinds import HEADS, NO_HEAD
 from .head_kinds import Positive as Positive
 
 C = TypeVar("C")
+
+#: Numbers of a backbone have upper bounds far above what anybody trains, so that a slip (or a file that means harm) is named and not tried.
+Width = Annotated[int, Field(gt=0, le=16384)]
+Layers = Annotated[int, Field(gt=0, le=256)]
+Radial = Annotated[int, Field(gt=0, le=1024)]
+Cutoff = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]  # Å: a sphere of a million atoms
 
 #: What a model may be conditioned on. The field is no part of the features: it acts on the dipole (`readouts.field_energy`).
 KNOWN_CONDITIONS = (*CONDITIONS, "external_field")
@@ -53,7 +59,7 @@ class AssemblyConfig:
     dtype: Literal["float32", "float64"] = "float32"
     scale: Positive = 1.0
     references: dict[str, dict[str, FiniteFloat]] = field(default_factory=dict)
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def atomic_numbers(self) -> tuple[int, ...]:
@@ -79,7 +85,12 @@ def parse(schema: type[C], values: Mapping[str, Any], where: str) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{first['msg']}, got {first['input']!r}", where=place) from None
+        raise RecipeError(f"{first['msg']}, got {_short(first['input'])}", where=place) from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
@@ -93,7 +104,7 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
     if not config.atomic_numbers:
         raise RecipeError("a potential needs at least one element", where=f"{where}.elements")
     if not config.levels or len(set(config.levels)) < len(config.levels):
-        raise RecipeError(f"levels must be named once each, got {list(config.levels)}", where=f"{where}.levels")
+        raise RecipeError(f"levels must be named once each, got {_short(list(config.levels))}", where=f"{where}.levels")
     if config.short_range is None:
         config = replace(config, short_range="none" if config.forces == "direct" else "zbl")
     if config.short_range != "none" and config.forces == "direct":
@@ -102,6 +113,8 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
             where=f"{where}.short_range",
             mend="use conservative forces",
         )
+    if len(set(config.conditions)) < len(config.conditions):
+        raise RecipeError(f"conditions must be named once each, got {_short(list(config.conditions))}", where=f"{where}.conditions")
     _members(config.conditions, KNOWN_CONDITIONS, f"{where}.conditions")
     _members(config.references, config.levels, f"{where}.references")
     for level in config.references.values():

@@ -15,8 +15,8 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.quantities import QUANTITIES, Quantity
 from pydantic import Field, FiniteFloat
 
-#: A finite number above zero.
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: A finite number above zero, of the size of numbers in eV, Å and e.
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, silu
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Positive, Radial, Width
 from .backbone import Backbone
 from .element_linear import ElementLinear, grouped
 from .radial import envelope
@@ -41,12 +40,12 @@ class BehlerParrinelloConfig:
         mean_neighbors: for scaling; take the mean of the training data.
     """
 
-    channels: PositiveInt = 64
-    cutoff: Positive = 5.0
+    channels: Width = 64
+    cutoff: Cutoff = 5.0
     cutoff_function: Literal["polynomial", "cosine"] = "polynomial"
-    shells: PositiveInt = 16
+    shells: Radial = 16
     first_shell: Positive = 0.8
-    zetas: tuple[PositiveInt, ...] = (1, 4, 16)
+    zetas: tuple[Radial, ...] = (1, 4, 16)
     widths: tuple[Positive, ...] = (0.01, 0.1)
     mean_neighbors: Positive = 12.0
 

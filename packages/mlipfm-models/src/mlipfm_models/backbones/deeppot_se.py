@@ -14,11 +14,10 @@ import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Positive, Width
 from .backbone import Backbone
 
 
@@ -34,10 +33,10 @@ class DeepPotSeConfig:
         mean_neighbors: constant that sums over neighbours are divided by; take the mean of the training data.
     """
 
-    channels: PositiveInt = 128
-    embedding: tuple[PositiveInt, ...] = (32, 64, 64)
-    axis: PositiveInt = 16
-    cutoff: Positive = 5.0
+    channels: Width = 128
+    embedding: tuple[Width, ...] = (32, 64, 64)
+    axis: Width = 16
+    cutoff: Cutoff = 5.0
     switch: Positive = 0.5
     mean_neighbors: Positive = 12.0
 

@@ -21,11 +21,10 @@ import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from .backbone import Backbone
 from .harmonics import harmonics_table
 from .radial import envelope
@@ -45,10 +44,10 @@ class DensityConfig:
         mean_neighbors: densities are divided by its square root; take the mean of the training data.
     """
 
-    channels: PositiveInt = 64
-    layers: PositiveInt = 1
-    cutoff: Positive = 5.0
-    radial: PositiveInt = 8
+    channels: Width = 64
+    layers: Layers = 1
+    cutoff: Cutoff = 5.0
+    radial: Radial = 8
     degree: Literal[1, 2, 3] = 3
     mean_neighbors: Positive = 12.0
 

@@ -23,16 +23,17 @@ What differs from the paper, each so that energies are twice continuously differ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Layers, Radial, Width
 from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
 from .backbone import Backbone
 from .radial import bessel, envelope
@@ -52,13 +53,13 @@ class EscaipConfig:
         expansion: width of the hidden layer of the feed-forward networks, in channels.
     """
 
-    channels: PositiveInt = 64
-    layers: PositiveInt = 2
-    cutoff: Positive = 5.0
-    radial: PositiveInt = 16
-    degree: NonNegativeInt = 3
-    heads: PositiveInt = 4
-    expansion: PositiveInt = 2
+    channels: Width = 64
+    layers: Layers = 2
+    cutoff: Cutoff = 5.0
+    radial: Radial = 16
+    degree: Annotated[int, Field(ge=0, le=16)] = 3
+    heads: Width = 4
+    expansion: Width = 2
 
     def __post_init__(self) -> None:
         if self.channels % (self.heads * (self.degree + 1)):

@@ -24,10 +24,9 @@ import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..constants import ExactConstants
 from .backbone import Backbone
 from .coupling import quadrupole_paths, quadrupole_table
@@ -53,10 +52,10 @@ class MaceConfig:
         mean_neighbors: densities are divided by its square root; take the mean of the training data.
     """
 
-    channels: PositiveInt = 64
-    layers: PositiveInt = 2
-    cutoff: Positive = 5.0
-    radial: PositiveInt = 8
+    channels: Width = 64
+    layers: Layers = 2
+    cutoff: Cutoff = 5.0
+    radial: Radial = 8
     degree: Literal[1, 2, 3] = 3
     correlation: Literal[1, 2, 3] = 3
     mean_neighbors: Positive = 12.0

@@ -17,11 +17,10 @@ import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from .backbone import Backbone
 from .radial import bessel, envelope
 
@@ -39,10 +38,10 @@ class PainnConfig:
         norm_epsilon: of sqrt(|v|² + epsilon); see decisions/0002.
     """
 
-    channels: PositiveInt = 64
-    layers: PositiveInt = 3
-    cutoff: Positive = 5.0
-    radial: PositiveInt = 16
+    channels: Width = 64
+    layers: Layers = 3
+    cutoff: Cutoff = 5.0
+    radial: Radial = 16
     mean_neighbors: Positive = 12.0
     norm_epsilon: Positive = 1e-2
 

@@ -20,11 +20,10 @@ import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView
 from mlipfm_interfaces.potential import ParameterRole
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from ..configuration import Positive
+from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
 from .backbone import Backbone
 from .radial import bessel, envelope
@@ -45,13 +44,13 @@ class PetConfig:
         mean_neighbors: sums over neighbours are divided by its square root; take the mean of the training data.
     """
 
-    channels: PositiveInt = 64
-    layers: PositiveInt = 2
-    attention_layers: PositiveInt = 2
-    cutoff: Positive = 5.0
-    radial: PositiveInt = 8
-    heads: PositiveInt = 4
-    expansion: PositiveInt = 2
+    channels: Width = 64
+    layers: Layers = 2
+    attention_layers: Layers = 2
+    cutoff: Cutoff = 5.0
+    radial: Radial = 8
+    heads: Width = 4
+    expansion: Width = 2
     mean_neighbors: Positive = 12.0
 
     def __post_init__(self) -> None:
