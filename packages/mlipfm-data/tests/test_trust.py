@@ -8,7 +8,7 @@ from mlipfm_data.readers.extxyz_writer import export_extxyz
 from mlipfm_data.store_writer import StoreWriter
 from mlipfm_data.trust import planting
 from mlipfm_data.trust.bonds import force_scale, neighbors_of, stiffness
-from mlipfm_data.trust.energies import jumps, rounding, two_heaps
+from mlipfm_data.trust.energies import jumps, rounding, single_precision_step, two_heaps
 from mlipfm_data.trust.findings import CODES
 from mlipfm_data.trust.geometry import MENDS, boundary, length_fault, naturalness
 from mlipfm_data.trust.inspecting import Inspector, inspect
@@ -95,6 +95,63 @@ def test_energies_that_rounding_makes_equal_are_not_called_copies():
     rounded = [s.replace(labels={**s.labels, "energy": np.round(s.labels["energy"], 1)}) for s in methane(12)]
     assert len({float(s.labels["energy"]) for s in rounded}) < 8
     assert [item.code for item in inspect(rounded)] == ["energy-rounded"]
+
+
+def zeroed(structure: Structure, atoms: list[int]) -> Structure:
+    """A copy with forces of zero on some atoms, as codes write held ones."""
+    forces = np.array(structure.labels["forces"])
+    forces[atoms] = 0.0
+    return structure.replace(labels={**structure.labels, "forces": forces})
+
+
+def test_forces_of_held_atoms_written_as_zero_are_named_and_nothing_else_is_blamed():
+    """Held atoms are displaced from frame to frame: the work of their forces is missing in every pair."""
+    (finding,) = inspect([zeroed(s, [1, 2]) for s in methane(40)])
+    assert finding.code == "constrained-forces"
+    assert "forces of 2 atoms are exactly zero in all frames" in finding.words
+    assert "--mask-zero-forces" in finding.mend
+
+
+def test_forces_of_weight_zero_are_left_out_without_a_word():
+    weight = np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+    masked = [s.replace(labels={**s.labels, "forces_weight": weight}) for s in (zeroed(s, [1, 2]) for s in methane(40))]
+    assert inspect(masked) == []
+
+
+def test_frames_of_weight_zero_raise_no_alarm():
+    bad = [s.replace(labels={**s.labels, "energy": s.labels["energy"] + 1000.0, "forces": -s.labels["forces"], "weight": 0.0})
+           for s in methane(40, seed=3)]  # fmt: skip
+    found = inspect([*methane(), *bad])
+    assert [(item.severity, item.code) for item in found] == [("note", "not-sampled")]
+    assert "40 frames have the weight 0" in found[0].words
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_few_frames_are_too_few_to_test(count):
+    turned = [s.replace(labels=s.labels | {"forces": -s.labels["forces"]}) for s in methane(count)]
+    for frames in (methane(count), turned):
+        (note,) = inspect(frames)
+        assert (note.severity, note.code) == ("note", "not-sampled")
+        assert "too few to test" in note.words
+
+
+@pytest.mark.parametrize("unit", [1.0, HARTREE])
+def test_energies_of_single_precision_are_named(unit):
+    """Their last bit is used in half of the numbers; also where they were converted to eV afterwards."""
+    shift = -360089.0
+    single = [
+        s.replace(labels={**s.labels, "energy": float(np.float32((float(s.labels["energy"]) + shift) / unit)) * unit}) for s in methane()
+    ]
+    (finding,) = inspect(single)
+    assert (finding.severity, finding.code) == ("fault", "energy-rounded")
+    assert "single precision" in finding.words
+    assert finding.figures["step_eV"] == pytest.approx(2.0**-5 if unit == 1.0 else 2.0**-10 * HARTREE)
+
+
+def test_energies_of_few_decimals_have_no_single_precision():
+    assert single_precision_step(np.array([-10.5, -371.25, -1024.125])) is None
+    assert single_precision_step(np.array([-1101.9, -1101.8, -1101.5])) is None
+    assert single_precision_step(np.float32([-1101.9, -1101.8, -1101.5])) == 2.0**-13
 
 
 def test_right_molecules_are_left_alone():

@@ -13,6 +13,8 @@ from mlipfm_interfaces.elements import COVALENT_RADII, symbol
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Structure
 
+from .held import unknown_forces
+
 #: Å within which neighbours are looked at; distance over the sum of covalent radii up to which two atoms are bonded.
 REACH, BONDED = 5.0, 1.3
 #: Elements that form molecules: their atoms have a valence.
@@ -78,7 +80,7 @@ def stiffness(structures: list[Structure], neighbors: list[Neighbors | None]) ->
             continue
         z, forces = structure.atomic_numbers, structure.labels["forces"]
         bonded = near.relative < BONDED
-        terminal = bonded & (np.bincount(near.i[bonded], minlength=len(z))[near.i] == 1)
+        terminal = bonded & (np.bincount(near.i[bonded], minlength=len(z))[near.i] == 1) & ~unknown_forces(structure)[near.i]
         pull = np.sum(forces[near.i] * near.vectors, axis=1) / near.distance
         for kind in {(int(a), int(b)) for a, b in zip(z[near.i[terminal]], z[near.j[terminal]], strict=True)}:
             mine = terminal & (z[near.i] == kind[0]) & (z[near.j] == kind[1])

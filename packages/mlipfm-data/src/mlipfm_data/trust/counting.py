@@ -7,6 +7,7 @@ import numpy as np
 from .bonds import neighbors_of
 from .energies import rounding
 from .findings import MOST, Finding, Severity
+from .held import unmasked_zeros
 from .passing import Marked, Passing
 from .sampling import Frame, LevelSample, thinned
 
@@ -15,6 +16,7 @@ def judge_counts(level: str | None, sample: LevelSample, passing: Passing) -> li
     """All findings that need no comparison between frames."""
     found: list[Finding] = []
     _states(level, passing, found)
+    _held(level, sample, passing, found)
     _labels(level, sample, passing, found)
     _sums(level, passing, found)
     return found
@@ -205,33 +207,38 @@ def _without_symmetry(sample: LevelSample) -> tuple[int, int]:
         f for _, frames in sample.with_labels("forces") for f in frames if len(f.structure) > 1 and not np.any(f.structure.labels["forces"])
     ]
     zeros = thinned(zeros, 40)
-    return sum(_lopsided(frame) for frame in zeros), len(zeros)
+    return sum(bool(_lopsided(frame).any()) for frame in zeros), len(zeros)
 
 
-def _lopsided(frame: Frame) -> bool:
+def _lopsided(frame: Frame) -> np.ndarray:
+    """[N] whether an atom sees different things on opposite sides, so that no symmetry makes its force zero."""
     near = neighbors_of(frame.structure, 4.0)
     if near is None or not len(near.i):
-        return False
+        return np.zeros(len(frame.structure), dtype=bool)
     weight = np.exp(-near.relative) / near.distance * frame.structure.atomic_numbers[near.j]
     pull = np.zeros((len(frame.structure), 3))
     np.add.at(pull, near.i, near.vectors * weight[:, None])
     whole = np.bincount(near.i, weights=weight * near.distance, minlength=len(frame.structure))
-    return bool(np.any(np.linalg.norm(pull, axis=1) > 0.004 * whole + 1e-9))
+    return np.asarray(np.linalg.norm(pull, axis=1) > 0.004 * whole + 1e-9)
+
+
+def _held(level: str | None, sample: LevelSample, passing: Passing, found: list[Finding]) -> None:
+    """Atoms with forces of exactly zero beside others, where no symmetry makes them so."""
+    frames = [f for _, family in sample.with_labels("forces") for f in family if unmasked_zeros(f.structure).any()]
+    frames = thinned(frames, 40)
+    zeros = [unmasked_zeros(f.structure) for f in frames]
+    sure = [bool((zero & _lopsided(f)).any()) for f, zero in zip(frames, zeros, strict=True)]
+    if not sum(sure) > 0.5 * len(sure):
+        return
+    counts = sorted({int(zero.sum()) for zero in zeros})
+    atoms = f"{counts[0]} atom{'s' * (counts[0] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} atoms"
+    where = "in all frames" if passing.held.count == passing.with_forces else f"in {passing.held.count} of {passing.with_forces} frames"
+    words = f"forces of {atoms} are exactly zero {where}: held (constrained) atoms, whose forces are no labels"
+    mend = "leave them out of the loss: import with --mask-zero-forces"
+    found.append(_marked("constrained-forces", "doubt", words, mend, passing.held, level))
 
 
 def _sums(level: str | None, passing: Passing, found: list[Finding]) -> None:
-    if passing.held.count:
-        found.append(
-            _marked(
-                "constrained-forces",
-                "note",
-                "some atoms have forces of exactly zero: held atoms, whose forces are no labels",
-                "mask them in training",
-                passing.held,
-                level,
-                of=passing.with_forces,
-            )
-        )
     if len(passing.net) >= 3:
         net = float(np.median(passing.net))
         if net > 0.05:

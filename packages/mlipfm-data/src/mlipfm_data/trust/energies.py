@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .naming import ENERGY
 from .passing import Passing
 from .sampling import LevelSample
 from .work import Comparison, Pair, agreement, nearest_pair
@@ -199,3 +200,39 @@ def rounding(values: np.ndarray) -> float | None:
             if np.abs(scaled - np.round(scaled)).max() < 1e-4 * max(1.0, 1e-4 / step):
                 return step
     return None
+
+
+def single_precision_step(values: np.ndarray) -> float | None:
+    """eV: distance of neighbouring single-precision numbers at the largest of these energies, if all are such numbers in a unit of `naming.ENERGY`.
+
+    None if they have more digits, or so few (-10.5, -371.25) that they would be such numbers anyway.
+    """
+    values = np.asarray(values, dtype=np.float64).ravel()
+    values = values[np.isfinite(values) & (values != 0)]
+    for size, _ in ENERGY.values():
+        plain = values / size
+        single = plain.astype(np.float32).astype(np.float64)
+        if not len(values) or np.any(np.abs(plain - single) > 4e-16 * np.abs(single)):
+            continue
+        step = np.spacing(np.abs(single).astype(np.float32)).astype(np.float64)
+        if np.mean(np.rint(single / step) % 2) > 0.2:  # the last bit is used, as it is in half of all such numbers
+            return float(step.max()) * size
+    return None
+
+
+@dataclass(frozen=True)
+class LostDigits:
+    """Energies that are whole multiples of `step` eV, because of single precision or because so many decimals were written."""
+
+    step: float
+    single: bool
+
+
+def lost_digits(passing: Passing) -> LostDigits | None:
+    """From the first recorded frames of a level; None if the energies have their digits."""
+    energies = np.array([record.energy for record in passing.records[:2000]])
+    step = single_precision_step(energies)
+    if step is not None and len(energies) > 1:
+        return LostDigits(step, True)
+    step = rounding(energies)
+    return None if step is None or len(energies) < 8 or len(set(energies.tolist())) < 2 else LostDigits(step, False)

@@ -14,6 +14,7 @@ from mlipfm_interfaces.elements import COVALENT_RADII
 from mlipfm_interfaces.structure import Structure
 
 from .bonds import NONMETALS, REACH, Neighbors, neighbors_of
+from .held import known_forces, unknown_forces
 
 GAUSSIANS, EMBEDDING = 10, 4
 _CENTRES = np.linspace(0.7, 2.2, GAUSSIANS)
@@ -61,7 +62,7 @@ def _fitted(structures: list[Structure]) -> Virials | None:
     size = np.array([np.sqrt(np.mean(s.labels["forces"] ** 2)) for s, _ in pairs])
     scale = np.maximum(size, np.median(size))
     halves = [_solved(rows, [s for s, _ in pairs], scale, parity) for parity in (0, 1)]
-    wanted = np.concatenate([s.labels["forces"].ravel() / f for (s, _), f in zip(pairs, scale, strict=True)])
+    wanted = np.concatenate([known_forces(s).ravel() / f for (s, _), f in zip(pairs, scale, strict=True)])
     found = np.concatenate([row.forces @ halves[k % 2] / f for k, (row, f) in enumerate(zip(rows, scale, strict=True))])
     volume = np.array([abs(np.linalg.det(s.cell)) for s, _ in pairs])
     atoms = np.array([len(s) for s, _ in pairs])[:, None, None]
@@ -78,7 +79,7 @@ def _solved(rows: list[_Rows], structures: list[Structure], scale: np.ndarray, p
     for k in mine:
         a = rows[k].forces / scale[k]
         normal += a.T @ a
-        right += a.T @ (structures[k].labels["forces"].ravel() / scale[k])
+        right += a.T @ (known_forces(structures[k]).ravel() / scale[k])
     return np.asarray(np.linalg.solve(normal, right))
 
 
@@ -122,6 +123,7 @@ class _Rows:
         for k in range(GAUSSIANS):
             self._add(near, first + k, steps[:, k], steps[:, k] / 2)
         self._embed(near, types.embedding + types.kind[z] * EMBEDDING, radius, cut, slope)
+        self.forces[np.repeat(unknown_forces(structure), 3)] = 0.0
 
     def _add(self, near: Neighbors, column: np.ndarray, pull: np.ndarray, share: np.ndarray) -> None:
         """Forces pull along the bond on atom i; share of each directed pair in the virial r dE/dr."""

@@ -27,11 +27,15 @@ class Inspector:
         self._samples: dict[str | None, LevelSample] = {}
         self._passing: dict[str | None, Passing] = {}
         self._left_out: set[str | None] = set()
+        self._unused = 0  # frames of weight 0
 
     def add(self, structure: Structure) -> None:
         """Look at one structure."""
         index, level = self.seen, structure.level
         self.seen += 1
+        if float(structure.labels.get("weight", 1.0)) == 0.0:
+            self._unused += 1
+            return
         if level not in self._samples:
             if len(self._samples) >= LEVELS:
                 self._left_out.add(level)
@@ -50,6 +54,9 @@ class Inspector:
         if self._left_out:
             words = f"the stream has more than {LEVELS} levels of theory; {len(self._left_out)} were not looked at"
             found.append(Finding("not-sampled", "doubt", words, "give every level one name"))
+        if self._unused:
+            words = f"{self._unused} frames have the weight 0: they are not used, and were not looked at"
+            found.append(Finding("not-sampled", "note", words, "give them another weight to have them judged"))
         return ordered(found)
 
 

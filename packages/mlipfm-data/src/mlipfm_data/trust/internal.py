@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from mlipfm_interfaces.structure import Structure
 
+from .held import AT_REST, unknown_forces
+
 #: Above this size the inverse distances of a molecule (quadratic in number, cubic in cost) give way to aligned Cartesian displacements.
 MOST_ATOMS = 60
 
@@ -57,18 +59,21 @@ def work_inside(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarra
     return Work(float((a[1] + b[1]) @ dq) / 2, abs(float((b[1] - a[1]) @ dq)) / 2, np.nan, step, 0.0)
 
 
-def aligned(a: Structure, b: Structure) -> tuple[np.ndarray, np.ndarray, float]:
-    """Displacement [N, 3] of `b` from `a` without motion as a whole, the forces of `b` turned with it, and the largest strain of the cell."""
+def aligned(a: Structure, b: Structure, turn: bool = True) -> tuple[np.ndarray, np.ndarray, float]:
+    """Displacement [N, 3] of `b` from `a`, the forces of `b` turned with it, and the largest strain of the cell. Motion as a whole is taken out
+    if `turn` is true; where atoms are held, nothing moves as a whole."""
+    if not a.pbc.any() and not turn:
+        return b.positions - a.positions, b.labels["forces"], 0.0
     if not a.pbc.any():
         x, y = a.positions - a.positions.mean(axis=0), b.positions - b.positions.mean(axis=0)
         u, _, vt = np.linalg.svd(y.T @ x)
-        turn = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
-        return y @ turn - x, b.labels["forces"] @ turn, 0.0
+        rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+        return y @ rotation - x, b.labels["forces"] @ rotation, 0.0
     full = _whole_cell(a), _whole_cell(b)
     fractional = np.linalg.solve(full[1].T, b.positions.T).T - np.linalg.solve(full[0].T, a.positions.T).T
     fractional -= np.round(fractional) * a.pbc
     step = fractional @ ((full[0] + full[1]) / 2)
-    if a.pbc.all():
+    if a.pbc.all() and turn:
         step = step - step.mean(axis=0)
     return step, b.labels["forces"], float(np.abs(strain_between(a, b)).max())
 
@@ -95,10 +100,16 @@ def strain_between(a: Structure, b: Structure) -> np.ndarray:
     return small - small @ small / 2
 
 
-def work(a: Structure, b: Structure) -> Work:
-    """Between two frames of the same atoms, periodic or not, by Cartesian displacements (fractional ones where there is a cell)."""
-    step, turned, strained = aligned(a, b)
-    first = a.labels["forces"]
+def work(a: Structure, b: Structure) -> Work | None:
+    """Between two frames of the same atoms, periodic or not, by Cartesian displacements (fractional ones where there is a cell).
+
+    None if an atom moves whose force is not known in one of them (`held.unknown_forces`): so is its work.
+    """
+    unknown = unknown_forces(a) | unknown_forces(b)
+    step, turned, strained = aligned(a, b, turn=not unknown.any())
+    if np.abs(step[unknown]).max(initial=0.0) > AT_REST:
+        return None
+    first, turned = (np.where(unknown[:, None], 0.0, forces) for forces in (a.labels["forces"], turned))
     strain = np.nan
     if "stress" in a.labels and "stress" in b.labels:
         tension = a.labels["stress"] * abs(np.linalg.det(a.cell)) + b.labels["stress"] * abs(np.linalg.det(b.cell))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from mlipfm_interfaces.structure import Structure
 
 from .bonds import force_scale, neighbors_of, stiffness
 from .counting import judge_counts
+from .energies import lost_digits
 from .findings import MOST, Finding
 from .geometry import length_fault, species_fault
 from .judging_energies import judge_energies
@@ -18,12 +21,35 @@ from .sampling import LevelSample, thinned
 from .scale import absolute_unit, atom_energy
 from .work import Comparison, compare
 
-#: Structures whose bonds are measured.
-MEASURED = 60
+#: Structures whose bonds are measured; steps of the energies below which work between two frames is not compared with them.
+MEASURED, STEPS = 60, 10
+#: Frames of a level below which only what each frame shows on its own is said.
+FEW = 6
+_ALONE = {"labels-not-finite", "multiplicity-counts-unpaired", "impossible-state", "contradictory-duplicates", "isolated-atom"}
+_LIKELY = {
+    "length-unit",
+    "cell-in-bohr",
+    "cell-length-unit",
+    "cell-transposed",
+    "forces-zero",
+    "stress-zero",
+    "stress-asymmetric",
+    "constrained-forces",
+}
 
 
 def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
-    """All findings about one level of theory."""
+    """All findings about one level of theory. Of fewer than `FEW` frames what needs statistics is left out, and what is only likely is a doubt."""
+    found = _judge_level(level, sample, passing)
+    if passing.frames >= FEW:
+        return found
+    words = f"{passing.frames} frame{'s are' if passing.frames > 1 else ' is'} too few to test units, signs and orders of labels"
+    facts = [item for item in found if item.code in _ALONE]
+    likely = [replace(item, severity="doubt") for item in found if item.code in _LIKELY]
+    return [*facts, *likely, Finding("not-sampled", "note", words, f"test a set of {FEW} frames and more of one system", level=level)]
+
+
+def _judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
     found = judge_counts(level, sample, passing)
     geometry, sample = judge_geometry(level, sample)
     found += geometry
@@ -31,6 +57,9 @@ def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> lis
         return found  # forces and energies of a wrong geometry say nothing
     codes = {item.code for item in found if item.severity == "fault"}
     comparison = compare(sample)
+    lost = lost_digits(passing)
+    if lost is not None:
+        comparison = comparison.above(STEPS * lost.step)
     placement = None if "forces-zero" in codes else _placement(sample, comparison)
     if placement is not None:
         found.append(_placed(level, placement))
@@ -42,6 +71,8 @@ def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> lis
         found = [item for item in found if item.code not in ("energies-copied", "contradictory-duplicates")]
     elif "energies-copied" in codes:
         energies = []
+    if any(item.code == "energy-rounded" for item in energies):
+        found = [item for item in found if item.code != "energies-copied"]
     return found + energies + stress
 
 

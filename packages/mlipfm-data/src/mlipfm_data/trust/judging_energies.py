@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .energies import Referenced, confirmed, jumps, referenced, rounding, two_heaps
+from .energies import Referenced, confirmed, jumps, lost_digits, referenced, two_heaps
 from .findings import MOST, Finding
 from .naming import Reading
 from .passing import Passing
@@ -159,20 +159,16 @@ def _far(level: str | None, rest: Referenced, deviation: np.ndarray, wide: float
 
 
 def _rounded(level: str | None, passing: Passing) -> list[Finding]:
-    energies = np.array([record.energy for record in passing.records[:2000]])
-    step = rounding(energies)
-    if step is None or len(energies) < 8 or len(set(energies.tolist())) < 2:
+    lost = lost_digits(passing)
+    if lost is None:
         return []
-    per_atom = step / float(np.median([record.atoms for record in passing.records[:2000]]))
-    if per_atom < 1e-3 and (step < 0.009 or per_atom < 1e-4):
+    step, per_atom = lost.step, lost.step / float(np.median([record.atoms for record in passing.records[:2000]]))
+    coarse = per_atom >= 1e-3 or (step >= 0.009 and per_atom >= 1e-4)
+    if not coarse and not (lost.single and step >= 2e-3):
         return []
-    return [
-        Finding(
-            "energy-rounded",
-            "fault",
-            f"energies are whole multiples of {step:g} eV",
-            "read them from the calculation with all digits",
-            {"step_eV": step, "step_eV_per_atom": per_atom},
-            level,
-        )
-    ]
+    words = f"energies have single precision, steps of {step:.2g} eV" if lost.single else f"energies are whole multiples of {step:g} eV"
+    mend = "read them from the calculation with all digits" + (
+        ", or subtract the energies of atoms before they are stored" if lost.single else ""
+    )
+    figures: dict[str, float | int | str] = {"step_eV": step, "step_eV_per_atom": per_atom}
+    return [Finding("energy-rounded", "fault" if coarse else "doubt", words, mend, figures, level)]

@@ -12,11 +12,14 @@ import numpy as np
 from mlipfm_interfaces.structure import Structure
 
 from .findings import MOST
+from .held import unknown_forces, unmasked_zeros
 
 #: Keys and label digests remembered of each level, and light records of energies. Beyond that, frames are not looked for copies any more.
 REMEMBERED = 200_000
 #: Frames whose decimals are counted.
 ROUNDED = 2_000
+#: eV/Å: smaller components are zero by symmetry, and do not tell how many decimals were written.
+TELLING = 1e-4
 #: eV and eV/Å: labels of one geometry that differ by more than this contradict each other.
 SAME_ENERGY, SAME_FORCE = 1e-3, 1e-2
 
@@ -119,10 +122,12 @@ class Passing:
         if total == 0.0:
             self.zero_forces.add(index, structure)
             return
-        if self.with_forces < ROUNDED:
-            self.decimals[decimals(forces.ravel()[:30])] += 1
-        held = int((sizes == 0).sum())
-        if (held >= 1 and held < len(structure) and not structure.pbc.all()) or held >= 2:
+        plain = forces[np.abs(forces) > TELLING][:30]
+        if self.with_forces < ROUNDED and len(plain) >= 3:
+            self.decimals[decimals(plain)] += 1
+        unknown = unknown_forces(structure)
+        held = int(unknown.sum())
+        if unmasked_zeros(structure).any():
             self.held.add(index, structure)
         if structure.external_field is not None or len(self.pushed) >= REMEMBERED:
             return
@@ -131,8 +136,9 @@ class Passing:
             self.pushed.append((push / math.sqrt(len(structure)), index))
         if total / len(structure) < 0.02:
             return
-        if held == 0:
-            self.net.append(push / total)
+        if held:
+            return
+        self.net.append(push / total)
         if not structure.pbc.any() and len(structure) > 2:
             self.torque.append(turning(structure.positions, forces))
 

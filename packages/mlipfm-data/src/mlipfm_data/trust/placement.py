@@ -12,6 +12,7 @@ from mlipfm_interfaces.structure import Structure
 from .bonds import BONDED, NONMETALS, neighbors_of
 from .fit import explained_forces
 from .geometry import with_forces
+from .held import unknown_forces
 from .passing import turning
 from .sampling import FamilyKey, Frame, LevelSample, thinned
 from .work import Comparison, compare
@@ -72,6 +73,7 @@ def free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
             f
             for f in frames
             if 2 < len(f.structure) <= LARGE
+            and not unknown_forces(f.structure).any()
             and is_free(f.structure)
             and f.structure.external_field is None
             and np.abs(f.structure.labels["forces"]).max() > 0.05
@@ -252,8 +254,9 @@ def _against_bonds(sample: LevelSample) -> Placement | None:
     for _, frames in sample.with_labels("forces"):
         per_atom: dict[int, list[tuple[float, float]]] = {}
         for frame in thinned(frames, 24) if len(frames) >= 8 else []:
+            unknown = unknown_forces(frame.structure)
             for kind, atom, unit, length in _terminal(frame):
-                if kind[0] == 1 and kind[1] in NONMETALS:
+                if kind[0] == 1 and kind[1] in NONMETALS and not unknown[atom]:
                     per_atom.setdefault(atom, []).append((length, float(frame.structure.labels["forces"][atom] @ unit)))
         for values in per_atom.values():
             if len(values) >= 8:

@@ -11,6 +11,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .bonds import neighbors_of
 from .fit import fitted_virials
+from .held import unknown_forces
 from .naming import StressReading, stress_readings
 from .sampling import Frame, LevelSample
 from .work import Comparison
@@ -103,7 +104,7 @@ def free_virials(structures: list[Structure]) -> tuple[np.ndarray, np.ndarray] |
     """(volume times label, minus sum of r F) [structures, 3, 3] of molecules with vacuum around them in their box."""
     given, own = [], []
     for s in structures:
-        if "forces" not in s.labels or len(s) < 2 or len(s) > 100 or not s.pbc.all():
+        if "forces" not in s.labels or len(s) < 2 or len(s) > 100 or not s.pbc.all() or unknown_forces(s).any():
             continue
         near = neighbors_of(s, VACUUM)
         if near is None or near.shift.any():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .held import unknown_forces
 from .internal import MOST_ATOMS, Work, distance_profile, inverse_distances, work, work_inside
 from .sampling import Frame, LevelSample
 
@@ -56,10 +57,12 @@ class Comparison:
 
     Attributes:
         pairs: with energies and forces. loops: (i, j, k) sums of work around three frames and of its absolute values, eV.
+        untestable: pairs left out because atoms move whose forces are not known.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     loops: list[tuple[float, float]] = field(default_factory=list)
+    untestable: int = 0
 
     def energy_forces(self, per_atom: bool = False) -> Agreement:
         """dE against the work of forces (and stress where the cell changes), eV; `per_atom` multiplies dE by the number of atoms first."""
@@ -74,6 +77,10 @@ class Comparison:
         x = np.array([pair.work.strain for pair in kept])
         y = np.array([pair.energy - slope * pair.work.forces for pair in kept])
         return agreement(x, y, self.weights(kept))
+
+    def above(self, least: float) -> Comparison:
+        """Only the pairs between which forces do work of at least `least` eV."""
+        return Comparison([pair for pair in self.pairs if abs(pair.work.forces) >= least], self.loops, self.untestable)
 
     def among(self, indices: set[int]) -> Comparison:
         """Only the pairs of these frames."""
@@ -147,19 +154,21 @@ def _compare_family(frames: list[Frame], result: Comparison, family: int) -> Non
     first = frames[0].structure if frames else None
     if first is None or len(frames) < 2:
         return
-    inside = not first.pbc.any() and len(first) <= MOST_ATOMS
+    inside = not first.pbc.any() and len(first) <= MOST_ATOMS and not any(unknown_forces(frame.structure).any() for frame in frames)
     profiles = np.array([distance_profile(frame.structure) for frame in frames])
     near = _nearest(profiles, periodic=bool(first.pbc.any()))
     internals = [inverse_distances(frame.structure) for frame in frames] if inside else []
 
-    def between(i: int, j: int) -> Work:
+    def between(i: int, j: int) -> Work | None:
         a, b = frames[i].structure, frames[j].structure
         return work_inside(internals[i], internals[j], float("nan")) if inside else work(a, b)
 
     known: dict[tuple[int, int], Work] = {}
     for i, j in near:
         found = between(i, j)
-        if inside or found.step < FAR:
+        if found is None:
+            result.untestable += 1
+        elif inside or found.step < FAR:
             known[i, j] = found
             a, b = frames[i].structure, frames[j].structure
             energy = float(b.labels["energy"]) - float(a.labels["energy"])
@@ -168,7 +177,7 @@ def _compare_family(frames: list[Frame], result: Comparison, family: int) -> Non
 
 
 def nearest_pair(frame: Frame, others: list[Frame]) -> Pair | None:
-    """A frame with the nearest of the others, of the same atoms; None if there is none."""
+    """A frame with the nearest of the others, of the same atoms; None if there is none, or if its work is not known."""
     if not others:
         return None
     s = frame.structure
@@ -177,8 +186,10 @@ def nearest_pair(frame: Frame, others: list[Frame]) -> Pair | None:
     if s.pbc.any():
         steps = [step - np.round(step) for step in steps]
     other = others[int(np.argmin([float(step @ step) for step in steps]))]
-    inside = not s.pbc.any() and len(s) <= MOST_ATOMS
+    inside = not s.pbc.any() and len(s) <= MOST_ATOMS and not (unknown_forces(s) | unknown_forces(other.structure)).any()
     found = work_inside(inverse_distances(other.structure), inverse_distances(s), float("nan")) if inside else work(other.structure, s)
+    if found is None:
+        return None
     return Pair(other.index, frame.index, float(s.labels["energy"]) - float(other.structure.labels["energy"]), found, len(s), -1)
 
 
@@ -200,7 +211,7 @@ def _nearest(profiles: np.ndarray, periodic: bool) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def _loops(known: dict[tuple[int, int], Work], between: Callable[[int, int], Work], result: Comparison, inside: bool) -> None:
+def _loops(known: dict[tuple[int, int], Work], between: Callable[[int, int], Work | None], result: Comparison, inside: bool) -> None:
     """Triangles of near frames: two pairs that share a frame, closed by the third side."""
     by_frame: dict[int, list[int]] = {}
     for i, j in known:
@@ -213,6 +224,8 @@ def _loops(known: dict[tuple[int, int], Work], between: Callable[[int, int], Wor
         sides = [_signed(known, i, middle), _signed(known, middle, j)]
         key = (min(i, j), max(i, j))
         third = known.get(key) or between(*key)
+        if third is None:
+            continue
         sides.append(third.forces if (j, i) == key else -third.forces)
         if inside or third.step < 2 * FAR:
             result.loops.append((float(sum(sides)), float(sum(abs(side) for side in sides))))
