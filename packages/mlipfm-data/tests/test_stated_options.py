@@ -9,6 +9,7 @@ from mlipfm_data.readers.frames_in import ReadReport, options_from
 from mlipfm_data.readers.reading import read_all
 from mlipfm_data.store import Store
 from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import InvalidStructureError, UnitError, UnknownQuantityError
 from mlipfm_interfaces.units import BOHR, HARTREE, KCAL_MOL
 
 WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
@@ -140,3 +141,208 @@ def test_require_and_unlabelled_contradict_each_other(tmp_path, capsys):
     status, _, err = run(["data", "import", tmp_path / "a.npz", "--out", tmp_path / "s", "--require", "force"], capsys)
     assert status == 2
     assert "did you mean 'forces'" in err
+
+
+def xyz(path, comment="energy=-1", cell='Lattice="9 0 0 0 9 0 0 0 9"'):
+    path.write_text(f"1\n{cell} Properties=species:S:1:pos:R:3 {comment}\nCu 0 0 0\n")
+    return path
+
+
+@pytest.mark.parametrize("text", ["false", "False", "no", "0"])
+def test_periodic_false_can_be_given_on_the_command_line(tmp_path, capsys, text):
+    status, _, err = run(["data", "import", xyz(tmp_path / "a.xyz"), "--out", tmp_path / "s", "--option", f"periodic={text}"], capsys)
+    assert (status, err) == (0, "")
+    assert not Store(tmp_path / "s")[0].pbc.any()
+
+
+def test_every_option_of_a_reader_is_reachable_with_its_type(tmp_path, capsys):
+    path = xyz(tmp_path / "a.xyz", 'e=-1 h=0.5 l=0.7 dipole="1 2 3"')
+    words = [
+        "total_charge=1",
+        "spin_multiplicity=1",
+        "keys=energy=e,homo=h",
+        "factors=homo=27.2",
+        "ignore=dipole,l",
+        "group=g",
+        "source=s",
+        "energy_unit=meV",
+    ]
+    arguments = ["data", "import", path, "--out", tmp_path / "s", *(part for word in words for part in ("--option", word))]
+    status, _, err = run(arguments, capsys)
+    assert (status, err) == (0, "")
+    options = {"total_charge": 1, "spin_multiplicity": 1, "keys": {"energy": "e", "homo": "h"}, "factors": {"homo": 27.2}}
+    more = {"ignore": ("dipole", "l"), "group": "g", "source": "s", "energy_unit": "meV"}
+    one, same = Store(tmp_path / "s")[0], read_all(path, **options, **more)[0]
+    assert {key: value.tolist() for key, value in one.labels.items()} == {key: value.tolist() for key, value in same.labels.items()}
+    assert (one.total_charge, one.spin_multiplicity, one.provenance) == (1, 1, same.provenance)
+    assert one.labels["homo"] == pytest.approx(13.6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--option", "periodc=false"], "readers have no option 'periodc'; did you mean 'periodic'?"),
+        (["--option", "format=cif"], "readers have no option 'format'"),
+        (["--option", "total=false"], "readers have no option 'total'"),
+        (["--option", "report=x"], "readers have no option 'report'"),
+        (["--option", "periodic=True"], "`periodic` must be False, got 'True'"),
+        (["--option", "forces_sign=2"], "`forces_sign` must be 1 or -1, got '2'"),
+        (["--option", "total_charge=+1.5"], "`total_charge` must be a whole number, got '+1.5'"),
+        (["--option", "keys=homo"], "`keys` must be NAME=VALUE pairs joined by commas"),
+        (["--option", "factors=energy=27.2"], "has a unit option; use --energy-unit"),
+        (["--option", "energy_unit=eV", "--energy-unit", "Hartree"], "`energy_unit` is stated twice"),
+        (["--option", "group=a", "--option", "group=b"], "`group` is stated twice"),
+        (["--option", "licence=MIT", "--licence", "MIT"], "`licence` is stated twice"),
+        (["--option", "periodic"], "--option needs KEY=VALUE"),
+    ],
+)
+def test_options_that_no_reader_has_or_of_another_type_are_refused_with_the_nearest(tmp_path, capsys, words, message):
+    for command in (
+        ["data", "import", "--out", tmp_path / "s"],
+        ["data", "trust"],
+        ["data", "label", "--method", "gfn2-xtb", "--out", tmp_path / "s"],
+    ):
+        if command[1] != "import" and any(word.startswith("--") and word != "--option" for word in words):
+            continue
+        status, _, err = run([*command, xyz(tmp_path / "a.xyz"), *words], capsys)
+        assert status == 2
+        assert message in err, command
+        assert err.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_python_refuses_texts_where_a_reader_wants_true_or_false_and_options_it_does_not_have(tmp_path):
+    path = xyz(tmp_path / "a.xyz")
+    with pytest.raises(UnknownQuantityError, match="`high_energy` must be True or False, got 'False'"):
+        read_all(path, "hdf5", high_energy="False")
+    with pytest.raises(UnknownQuantityError, match="no option 'high_enrgy'; did you mean 'high_energy'"):
+        read_all(path, "hdf5", high_enrgy=True)
+    with pytest.raises(InvalidStructureError, match="must be a whole number"):
+        read_all(path, total_charge="1")
+    with pytest.raises(InvalidStructureError, match="sequence of names"):
+        read_all(path, ignore="dipole")
+
+
+def test_factors_and_ignored_keys_that_no_frame_has_are_named(tmp_path, capsys):
+    words = ["--option", "ignore=dipol", "--option", "factors=homo=27.2"]
+    _, out, _ = run(["data", "import", xyz(tmp_path / "a.xyz", 'energy=-1 dipole="1 2 3"'), "--out", tmp_path / "s", *words], capsys)
+    assert "warning: --option ignore=... for 'dipol' had no effect" in out
+    assert "warning: --option factors=... for 'homo' had no effect" in out
+
+
+def test_units_of_formats_that_ase_converts_cannot_be_stated(tmp_path):
+    """ASE's reader of OUTCAR and others gives eV and Angstrom: a unit of the file would be applied twice."""
+    from ase import Atoms
+    from ase.io import write
+
+    write(tmp_path / "POSCAR", Atoms("Cu", cell=[3, 3, 3], pbc=True))
+    for options in ({"length_unit": "bohr"}, {"stress_unit": "kbar"}, {"stress_sign": -1}):
+        with pytest.raises(UnitError, match="ASE has converted the values of 'vasp'"):
+            read_all(tmp_path / "POSCAR", **options)
+    assert len(read_all(tmp_path / "POSCAR", length_unit="Angstrom")) == 1
+
+
+def test_units_in_the_metadata_of_an_ase_database_hold_for_both_of_its_readers_and_unknown_ones_are_refused(tmp_path):
+    from ase import Atoms
+    from ase.db import connect
+
+    for unit, wanted in (("Hartree", HARTREE), ("kcal/mol", KCAL_MOL), ("furlong", None)):
+        path = tmp_path / f"{unit[:3]}.db"
+        with connect(path) as database:
+            database.metadata = {"_property_unit_dict": {"energy": unit, "forces": "Ha/Bohr"}, "_distance_unit": "Ang"}
+            database.write(Atoms("He"), data={"energy": np.array([-2.0])})
+        for reader in ("ase-db", "ase"):
+            if wanted is None:
+                with pytest.raises(UnitError, match="the metadata state the unit 'furlong'; state one with --energy-unit"):
+                    read_all(path, reader)
+                assert read_all(path, reader, energy_unit="eV")[0].labels["energy"] == -2.0
+            else:
+                assert read_all(path, reader)[0].labels["energy"] == pytest.approx(-2.0 * wanted)
+
+
+def test_energies_of_atoms_in_hartree_are_not_added_to_energies_in_a_unit_of_the_user(shared_data):
+    path = shared_data("nabladft_sample") / "test_database.db"
+    with pytest.raises(UnitError, match="the energies of the atoms, which are added, are in Hartree"):
+        read_all(path, "nabladft", energy_unit="eV")
+    assert read_all(path, "nabladft", energy_unit="eV", total=False)
+
+
+def test_labels_are_computed_for_the_geometry_in_the_unit_that_the_user_states(tmp_path, capsys):
+    pytest.importorskip("tblite")
+    path = tmp_path / "h2.xyz"
+    path.write_text(f"2\n\nH 0 0 0\nH 0 0 {0.74 / BOHR}\n")
+    arguments = [
+        "data",
+        "label",
+        path,
+        "--method",
+        "gfn2-xtb",
+        "--out",
+        tmp_path / "s",
+        "--workers",
+        "1",
+        "--charge",
+        "0",
+        "--option",
+        "length_unit=bohr",
+    ]
+    assert run(arguments, capsys)[0] == 0
+    assert Store(tmp_path / "s")[0].positions[1, 2] == pytest.approx(0.74)
+
+
+def emt_copper(n: int = 30):
+    """Rattled copper cells and EMT's energies, forces and stresses."""
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    frames = []
+    for k in range(n):
+        atoms = bulk("Cu", cubic=True).repeat((2, 1, 1))
+        atoms.rattle(0.04, seed=k // 3)
+        atoms.rattle(0.005, seed=1000 + k)
+        atoms.calc = EMT()
+        frames.append((atoms, atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)))
+    return frames
+
+
+def deepmd_system(path, sign: int):
+    frames = emt_copper()
+    (path / "set.000").mkdir(parents=True)
+    (path / "type.raw").write_text("0 " * len(frames[0][0]))
+    (path / "type_map.raw").write_text("Cu\n")
+    for name, values in {"coord": [a.positions for a, *_ in frames], "box": [a.cell.array for a, *_ in frames],
+                         "energy": [e for _, e, *_ in frames], "force": [sign * f for *_, f, _ in frames]}.items():  # fmt: skip
+        np.save(path / "set.000" / f"{name}.npy", np.array(values).reshape(len(frames), -1))
+    return path
+
+
+@pytest.mark.ci
+def test_labels_that_contradict_the_layout_stop_the_import_before_anything_is_stored(tmp_path, capsys):
+    """DeePMD keeps forces; gradients in their place contradict the layout, which the physics of the labels shows."""
+    right, wrong, out = deepmd_system(tmp_path / "right", 1), deepmd_system(tmp_path / "wrong", -1), tmp_path / "s"
+    status, _, err = run(["data", "import", wrong, "--out", out, "--level", "emt"], capsys)
+    assert status == 2
+    assert "its layout DeePMD says forces sign 1, and so read the labels contradict it: fault forces-sign" in err
+    assert "--forces-sign (in Python `forces_sign`), or import it as it says with --accept-faults" in err
+    assert not out.exists()
+    assert run(["data", "import", right, "--out", out, "--level", "emt"], capsys)[0] == 0
+    assert run(["data", "import", wrong, "--out", out, "--level", "emt2"], capsys)[0] == 2
+    with Store(out) as store:
+        assert {s.level for s in store} == {"emt"}  # what was there is as it was
+        forces = [s.labels["forces"] for s in store]
+    for more in (["--accept-faults"], ["--forces-sign", "-1"]):
+        status, said, _ = run(["data", "import", wrong, "--out", tmp_path / more[0], "--level", "emt", *more], capsys)
+        assert status == 0
+        assert ("fault forces-sign" in said) == (more == ["--accept-faults"])
+    with Store(tmp_path / "--forces-sign") as store:
+        np.testing.assert_array_equal([s.labels["forces"] for s in store], forces)
+
+
+@pytest.mark.ci
+def test_labels_that_contradict_the_layout_only_behind_the_first_frames_stop_the_import_too(tmp_path, capsys, monkeypatch):
+    import mlipfm_data.importing
+
+    monkeypatch.setattr(mlipfm_data.importing, "WAITING_FRAMES", 4)
+    status, _, err = run(["data", "import", deepmd_system(tmp_path / "w", -1), "--out", tmp_path / "s", "--level", "emt"], capsys)
+    assert status == 2
+    assert "30 frames of it were stored before this was seen" in err

@@ -67,11 +67,16 @@ def import_(
     stress_order: str = typer.Option(None, help="Order of six stress components, e.g. xx,yy,zz,xy,yz,xz."),
     spin_meaning: str = typer.Option(None, help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
     reader_options: list[str] = typer.Option(
-        [], "--option", help="Another option of the reader, KEY=VALUE: cell='10 10 20', format=vasp-out."
+        [],
+        "--option",
+        help="Another option of the reader, KEY=VALUE: cell='10 10 20', format=vasp-out, periodic=false, keys=homo=E_homo,lumo=E_lumo.",
     ),
     licence: str = typer.Option(None, "--licence", "--license", help="SPDX identifier of the data, or LicenseRef-NAME for one of its own."),
     sampling: str = typer.Option(None, help="How the geometries were made."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
+    accept_faults: bool = typer.Option(
+        False, "--accept-faults", help="Import a file although its labels contradict the units or signs that it or its layout states."
+    ),
 ) -> None:
     """Import files into a store. Prints which key was read as what; exits 2 if frames were refused, which are listed in OUT.refused.jsonl.
 
@@ -89,26 +94,29 @@ def import_(
 
     from .importing import Importer
     from .licensing import checked_licence
+    from .readers.option_text import options_for
 
-    options = {key: context.params[key] for key in _OPTIONS if context.params[key] is not None}
-    options |= _pairs(reader_options)
-    if "licence" in options:
-        options["licence"] = checked_licence(options["licence"])
+    named = {key: context.params[key] for key in _OPTIONS}
+    if licence is not None:
+        named["licence"] = checked_licence(licence)
     if unlabelled and require is not None:
         raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", mend="give one of them")
     if unlabelled or require is not None:
-        options["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
+        named["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None
-    with Importer(out, name=name, inspected=True) as importer:
+    with Importer(out, name=name, inspected=True, accept_faults=accept_faults) as importer:
         for path in files:
             try:
+                options = options_for(path, reader, reader_options, named)
+                if "licence" in options:
+                    options["licence"] = checked_licence(options["licence"])
                 reports.append(importer.add(path, reader, **options))
             except MlipfmError as error:
                 if len(files) == 1:
                     raise
                 failed = failed or error
-                typer.echo(f"{path}: nothing imported: {error}")
+                typer.echo(f"{path}: not imported: {error}")
                 continue
             typer.echo("\n".join(reports[-1].lines()))
     _finish(reports, out, importer.quarantine, skip_refused)
@@ -119,15 +127,6 @@ def import_(
 _OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
             "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "forces_sign", "stress_sign", "stress_order", "spin_meaning",
             "licence", "sampling")  # fmt: skip
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    from mlipfm_interfaces.errors import UnknownQuantityError
-
-    for text in texts:
-        if "=" not in text:
-            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", mend="for instance --option format=vasp-out")
-    return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 
 def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refused: bool) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .already_there import Before, Differences
 from .consistency import Slope, energy_against_forces
 from .import_record import ImportRecord
+from .layout_faults import contradiction
 from .licensing import checked_licence
 from .readers.frames_in import ReadReport
 from .readers.reading import read
@@ -29,6 +30,9 @@ from .trust.inspecting import Inspector
 
 #: Frames of a file whose energies are compared with their forces while they pass.
 CHECKED_FRAMES = 200
+
+#: Frames, or atoms of frames, whose labels are judged before the first of them is stored.
+WAITING_FRAMES, WAITING_ATOMS = 288, 40_000
 
 
 @dataclass
@@ -90,15 +94,24 @@ class Importer:
 
     Args:
         out: folder of the store, new or old. name: of a new data set (default: the folder's name). single: see `StoreWriter`.
-        inspected: look for faults of the labels (`trust.inspecting`), reported with each file.
+        inspected: look for faults of the labels (`trust.inspecting`), reported with each file; a file whose labels contradict the units or signs
+            that it or its layout states is refused. accept_faults: it is not.
         recorded: remember in the store with which options each file was imported, and refuse the same file with others.
 
     Refused frames are listed in `<out>.refused.jsonl` (file, frame, code, words), rewritten by each import.
     """
 
     def __init__(
-        self, out: Path | str, *, name: str | None = None, single: bool = False, recorded: bool = True, inspected: bool = False
+        self,
+        out: Path | str,
+        *,
+        name: str | None = None,
+        single: bool = False,
+        recorded: bool = True,
+        inspected: bool = False,
+        accept_faults: bool = False,
     ) -> None:
+        self.accept_faults = accept_faults
         self.out, self.name, self.single, self.inspected = Path(out), name, single, inspected
         self._record = ImportRecord(self.out) if recorded else None
         self.quarantine = self.out.with_name(self.out.name + ".refused.jsonl")
@@ -123,7 +136,8 @@ class Importer:
 
         Raises:
             UnreadableFileError, RefusedFileError, PluginError: nothing could be read at all, or this file is in the store with other options.
-            MlipfmError: impossible options.
+            UnitError: labels contradict what the file or its layout states (`inspected`). It is looked for before the first frame is stored, and
+                once more at the end. MlipfmError: impossible options.
         """
         result = ImportReport(Path(path))
         if self._record is not None:
@@ -133,6 +147,8 @@ class Importer:
         near: list[Structure] = []
         inspector = Inspector() if self.inspected else None
         frames = read(path, reader, **settings)
+        waiting: list[tuple[int, Structure | Refusal]] = []  # until the labels are known to be as the file or its layout states
+        wait = inspector is not None and not self.accept_faults
         for item in shown(self._until_the_end(frames, result), Path(path).name):
             result.frames += 1
             if isinstance(item, Structure):
@@ -143,11 +159,16 @@ class Importer:
                 if inspector is not None:
                     inspector.add(item)
                 result.unlevelled += bool(item.labels) and item.level is None
-                item = self._store(item, result) or item
-            if isinstance(item, Refusal):
-                self._refuse(item, result)
+            waiting.append((result.frames - 1, item))
+            if not wait or len(waiting) >= WAITING_FRAMES or _atoms(waiting) >= WAITING_ATOMS:
+                if wait and inspector is not None:
+                    self._check(inspector, result)
+                wait = False
+                self._take(waiting, result)
+        if inspector is not None:
+            self._check(inspector, result)
+        self._take(waiting, result)
         result.slope = energy_against_forces(near) if len(near) > 1 else None
-        result.findings = inspector.findings() if inspector is not None else []
         if self._record is not None and result.duplicates:
             self._record.add(result.path, self._options)
         return result
@@ -161,14 +182,29 @@ class Importer:
             result.unreadable = error
             yield Refusal(result.frames, error)
 
-    def _store(self, structure: Structure, result: ImportReport) -> Refusal | None:
+    def _check(self, inspector: Inspector, result: ImportReport) -> None:
+        """Judge the labels seen so far. Raises `UnitError` if they contradict what the file or its layout states."""
+        result.findings = inspector.findings()
+        error = None if self.accept_faults else contradiction(result.findings, result.decisions, result.path)
+        if error is not None:
+            there = f"; {result.stored} frames of it were stored before this was seen" if result.stored else ""
+            raise UnitError(error.what + there, where=error.where, mend=error.mend)
+
+    def _take(self, waiting: list[tuple[int, Structure | Refusal]], result: ImportReport) -> None:
+        """Store or refuse what waits, in order, and empty the list."""
+        for index, item in waiting:
+            refusal = self._store(item, index, result) if isinstance(item, Structure) else item
+            if refusal is not None:
+                self._refuse(refusal, result)
+        waiting.clear()
+
+    def _store(self, structure: Structure, index: int, result: ImportReport) -> Refusal | None:
         """Store a structure unless it is there; contradictory labels of one geometry and level become a refusal."""
         writer = self._opened_writer()
         labels = _digests(structure)
         known = self._labels.setdefault((writer.key(structure), structure.level), labels)
         if any(known.get(key, digest) != digest for key, digest in labels.items()):
             what = "same geometry, state and level as an earlier frame, but other labels"
-            index = result.frames - 1
             where = f"{result.path}: frame {index}"
             return Refusal(
                 index, InvalidStructureError(what, where=where, mend="different levels of theory? import them separately with their level")
@@ -209,6 +245,10 @@ class Importer:
             self._list = self._open.enter_context(self.quarantine.open("w", encoding="utf-8"))
         line = {"file": str(result.path), "frame": refusal.index, "code": refusal.error.code, "error": str(refusal.error)}
         self._list.write(json.dumps(line) + "\n")
+
+
+def _atoms(waiting: list[tuple[int, Structure | Refusal]]) -> int:
+    return sum(len(item) for _, item in waiting if isinstance(item, Structure))
 
 
 def _digests(structure: Structure) -> dict[str, bytes]:

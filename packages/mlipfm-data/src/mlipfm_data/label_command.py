@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlipfm_interfaces.protocols import Labeler, Refusal
     from mlipfm_interfaces.structure import Structure
 
@@ -18,6 +20,8 @@ def label(
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
     workers: int = typer.Option(2, min=1, help="Processes."),
     charge: int = typer.Option(None, help="Total charge of structures that state none."),
+    reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
+    reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
 ) -> None:
     """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json."""
@@ -26,7 +30,7 @@ def label(
     from .labeling import RECORD, label_all
 
     labeler = _labeler(method)
-    structures, refusals = _structures(source, charge)
+    structures, refusals = _structures(_frames(source, reader, reader_options), source, charge)
     typer.echo("\n".join(_reading_lines(source, len(structures), refusals)))
     if not structures:
         raise refusals[0].error if refusals else LabelingError("there are no structures", where=str(source))
@@ -60,16 +64,33 @@ def _labeler(method: str) -> Labeler:
     return labeler
 
 
-def _structures(source: Path, charge: int | None) -> tuple[list[Structure], list[Refusal]]:
+def _frames(source: Path, reader: str | None, texts: list[str]) -> Iterator[Structure | Refusal]:
+    """Of a store, or of a file (or folder) that a reader knows.
+
+    Raises:
+        UnknownQuantityError: options of a reader for a store.
+    """
+    from mlipfm_interfaces.errors import UnknownQuantityError
+
+    from .readers.option_text import options_for
+    from .readers.reading import read
+    from .store import Store
+
+    if not (source / "manifest.json").exists():
+        return read(source, reader, **options_for(source, reader, texts, {"require": ()}))
+    if reader or texts:
+        raise UnknownQuantityError("--reader and --option are for files", where=str(source), mend="this is a store: leave them out")
+    return iter(Store(source))
+
+
+def _structures(frames: Iterator[Structure | Refusal], source: Path, charge: int | None) -> tuple[list[Structure], list[Refusal]]:
     """What is to be labelled, without labels, and the frames that could not be read."""
     from mlipfm_interfaces.structure import Structure
 
     from .importing import shown
-    from .readers.reading import read
-    from .store import Store
 
     structures, refusals = [], []
-    for item in shown(iter(Store(source)) if source.is_dir() else read(source, require=()), source.name):
+    for item in shown(frames, source.name):
         if isinstance(item, Structure):
             stated = charge if item.total_charge is None else item.total_charge
             structures.append(item.replace(total_charge=stated, level=None, labels={}, label_std={}))

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .ase_rows import row_frame
 from .conventions import SPELLINGS
 from .framed import checked
-from .frames_in import RawFrame, ReadReport, options_from
+from .frames_in import RawFrame, ReadReport, option_words, options_from
 
 _MAGIC = b"SQLite format 3\x00"
 #: Columns of the table `systems` that are arrays, with their types.
@@ -55,6 +55,12 @@ class AseDbReader:
             yield from checked(_frames(database, path), options_from(options, file=stated), report, path)
 
 
+def metadata_units(path: Path, options: Mapping[str, Any]) -> dict[str, str]:
+    """Unit options that the metadata of a database state. Raises `UnreadableFileError` as `AseDbReader.read`."""
+    with closing(_connected(path)) as database:
+        return _stated_units(_metadata(database, path), options)
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     try:
         with path.open("rb") as stream:
@@ -80,7 +86,11 @@ def _metadata(database: sqlite3.Connection, path: Path) -> Mapping[str, Any]:
 
 
 def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """Unit options from SchNetPack's metadata, of the keys that will be read."""
+    """Unit options from SchNetPack's metadata, of the keys that will be read.
+
+    Raises:
+        UnitError: a unit that is not known, unless the user states it.
+    """
     units = metadata.get("_property_unit_dict")
     if not isinstance(units, Mapping):
         return {}
@@ -88,7 +98,13 @@ def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> di
     for quantity in ("energy", "forces", "stress", "dipole"):
         keys = (options.get(f"{quantity}_key"), *SPELLINGS[quantity])
         stated[f"{quantity}_unit"] = next((units[key] for key in keys if key in units), None)
-    return {name: _UNITS[unit] for name, unit in stated.items() if unit in _UNITS}
+    given = {name: str(unit) for name, unit in stated.items() if unit is not None and options.get(name) is None}
+    for name, unit in given.items():
+        if unit not in _UNITS:
+            raise UnitError(
+                f"the metadata state the unit {unit!r}", mend=f"state one with {option_words(name)}; known: {', '.join(_UNITS)}"
+            )
+    return {name: _UNITS[unit] for name, unit in given.items()}
 
 
 def _frames(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import MlipfmError, UnitError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .ase_bridge import raw_frame, require_ase
+from .ase_db_reader import metadata_units
 from .conventions import structure_from
 from .file_kinds import refuse_pickle
-from .frames_in import ReadReport, options_from
+from .frames_in import ASSUMED, ReadOptions, ReadReport, option_words, options_from
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -30,6 +31,9 @@ FORMATS = {
 }  # fmt: skip
 #: What the readers of this package stream themselves; ASE reads them when `reader` is `ase`.
 _OWN_READERS = (".xyz", ".extxyz", ".db", ".json", ".xml")
+#: Formats of which ASE passes on numbers as they are; those of all others it has converted to its units.
+_AS_THEY_ARE = ("traj", "db", "json", "extxyz", "xyz")
+_CONVERTED = {name: value for name, value in ASSUMED.items() if name != "spin_meaning"}
 _BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
 
 
@@ -48,9 +52,10 @@ class AseReader:
         """
         require_ase()
         path = Path(path)
-        chosen, report = options_from(options), report if report is not None else ReadReport()
         refuse_pickle(path)
-        frames = _atoms(path, _format(path, format))
+        name = _format(path, format)
+        report, chosen = report if report is not None else ReadReport(), _options(path, name, options)
+        frames = _atoms(path, name)
         index = 0
         while (atoms := _next(frames, path, index, report)) is not None:
             report.frames += 1
@@ -63,6 +68,20 @@ class AseReader:
             index += 1
         if index == 0:
             raise UnreadableFileError("the file holds no frame", where=str(path))
+
+
+def _options(path: Path, name: str, options: dict[str, Any]) -> ReadOptions:
+    """Options for a format of ASE. Raises `UnitError` for units and signs of a format whose values ASE has converted already."""
+    if name in _AS_THEY_ARE:
+        return options_from(options, file=metadata_units(path, options) if name == "db" else {})
+    for option in _CONVERTED.keys() & options.keys():
+        if options[option] not in (None, _CONVERTED[option]):
+            raise UnitError(
+                f"{option_words(option)} {options[option]!r}: ASE has converted the values of {name!r} to {_CONVERTED[option]}",
+                where=str(path),
+                mend="leave it out",
+            )
+    return options_from(options, layout=_CONVERTED, name=f"{name} as ASE reads it")
 
 
 def _format(path: Path, wanted: str | None) -> str:

@@ -144,6 +144,13 @@ class ReadOptions:
         components = ["".join(sorted(name)) for name in self.convention("stress_order").split(",")]
         if sorted(components) != sorted(VOIGT_ASE.split(",")):
             raise UnitError(f"`stress_order` {self.stress_order!r} does not name six components", mend=f"for instance {VOIGT_ASE!r}")
+        for name in ("total_charge", "spin_multiplicity"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+                raise InvalidStructureError(f"`{name}` must be a whole number, got {value!r}")
+        for name in ("ignore", "require"):
+            if isinstance(getattr(self, name), str):
+                raise InvalidStructureError(f"`{name}` must be a sequence of names, got the text {getattr(self, name)!r}")
         for name in (*self.keys, *self.factors, *self.require):
             quantity(name)
         for name in self.factors:

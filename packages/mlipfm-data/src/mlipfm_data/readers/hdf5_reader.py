@@ -94,7 +94,7 @@ def _groups(file: Any, report: ReadReport) -> Iterator[Any]:
 def _high_energy(data: dict[str, Any], wanted: bool, report: ReadReport) -> list[dict[str, Any]]:
     count = data["coordinatesHE"].shape[0] if "coordinatesHE" in data and "energiesHE" in data else 0
     if count and not wanted:
-        report.notes["high-energy conformers (coordinatesHE) not read: set high_energy=True"] += count
+        report.notes["high-energy conformers (coordinatesHE) not read: set high_energy=True (--option high_energy=true)"] += count
     return [data | {"coordinates": data["coordinatesHE"], "energies": data["energiesHE"]}] if count and wanted else []
 
 

@@ -13,6 +13,7 @@ from mlipfm_interfaces.protocols import Reader, Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .file_kinds import refuse_pickle
+from .option_text import check_options
 
 
 def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterator[Structure | Refusal]:
@@ -26,13 +27,13 @@ def read(path: Path | str, reader: str | None = None, **options: Any) -> Iterato
 
     Raises:
         UnreadableFileError: if the file as a whole cannot be read. RefusedFileError: a pickle. PluginError: unknown reader.
+        UnknownQuantityError: an option that this reader does not have.
     """
     path = Path(path)
-    refuse_pickle(path)
-    if not path.exists():
-        raise UnreadableFileError("no such file", where=str(path))
+    found = reader_of(path, reader)
     stated = {name: value for name, value in options.items() if value is not None}
-    return find_reader(path, reader).read(path, **stated)
+    check_options(found, stated)
+    return found.read(path, **stated)
 
 
 def read_all(path: Path | str, reader: str | None = None, **options: Any) -> list[Structure]:
@@ -47,6 +48,14 @@ def read_all(path: Path | str, reader: str | None = None, **options: Any) -> lis
             raise item.error
         structures.append(item)
     return structures
+
+
+def reader_of(path: Path, name: str | None = None) -> Reader:
+    """The reader of a file that is there and is no pickle; raises as `read` and `find_reader`."""
+    refuse_pickle(path)
+    if not path.exists():
+        raise UnreadableFileError("no such file", where=str(path))
+    return find_reader(path, name)
 
 
 def find_reader(path: Path, name: str | None = None) -> Reader:

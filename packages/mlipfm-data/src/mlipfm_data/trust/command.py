@@ -23,8 +23,7 @@ def trust(
     """Name likely faults of labels from physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are faults."""
     import json
 
-    settings = {name: value for name, value in (("level", level),) if value is not None} | _pairs(options)
-    found = {str(source): findings_of(source, reader, settings) for source in sources}
+    found = {str(source): findings_of(source, reader, _settings(source, reader, level, options)) for source in sources}
     if as_json:
         typer.echo(json.dumps({name: [item.as_dict() for item in items] for name, items in found.items()}, indent=1))
     else:
@@ -63,17 +62,18 @@ def store_lines(store: Path) -> list[str]:
     return [f"faults: {_summary(items)}", *(f"  {item}" for item in items)]
 
 
-def _pairs(texts: list[str]) -> dict[str, object]:
+def _settings(source: Path, reader: str | None, level: str | None, texts: list[str]) -> dict[str, object]:
+    """Options for the reader of a file. Raises `UnknownQuantityError` for a store with options: they would do nothing."""
     from mlipfm_interfaces.errors import UnknownQuantityError
 
-    for text in texts:
-        if "=" not in text:
-            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", mend="for instance --option forces_sign=-1")
-    pairs = dict(text.split("=", 1) for text in texts)
-    return {
-        key: int(value) if key in ("forces_sign", "stress_sign", "total_charge", "spin_multiplicity") else value
-        for key, value in pairs.items()
-    }
+    from ..readers.option_text import options_for
+
+    if (source / "manifest.json").exists():
+        given = [name for name, value in (("--level", level), ("--reader", reader), ("--option", texts)) if value]
+        if given:
+            raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", mend="leave it out")
+        return {}
+    return options_for(source, reader, texts, {"level": level})
 
 
 def _summary(items: list[Finding]) -> str:

@@ -1,0 +1,150 @@
+"""Options of readers as the command line writes them: KEY=VALUE, each value read by the type that the reader declares for it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mlipfm_interfaces.errors import UnknownQuantityError
+from mlipfm_interfaces.protocols import Reader
+
+from .frames_in import ReadOptions, option_names, unknown_option
+
+_TRUE, _FALSE = ("true", "yes", "on", "1", "t"), ("false", "no", "off", "0", "f")
+
+
+@lru_cache(256)
+def own_options(reader: type) -> dict[str, Any]:
+    """Options that a reader takes beside `ReadOptions`, with their types: keyword arguments of its `read` other than `report`."""
+    parameters = inspect.signature(reader.read).parameters.values()  # type: ignore[attr-defined]  # a Reader has it
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "report"]
+    try:
+        hints = get_type_hints(reader.read)  # type: ignore[attr-defined]
+    except NameError:  # a plug-in whose annotations cannot be evaluated
+        hints = {}
+    return {name: hints.get(name, str) for name in names}
+
+
+@lru_cache(1)
+def _common() -> dict[str, Any]:
+    hints = get_type_hints(ReadOptions)
+    return {name: hints[name] for name in option_names()}
+
+
+def check_options(reader: Reader, options: Mapping[str, Any]) -> None:
+    """Refuse options that this reader does not have, and texts where it wants true or false.
+
+    Raises:
+        UnknownQuantityError: with the nearest option that there is.
+    """
+    own = own_options(type(reader))
+    for name, value in options.items():
+        if name not in own and name not in _common() and name != "report":
+            raise unknown_option(name, [*own, *_common()])
+        if name in own and bool in _members(own[name]) and not isinstance(value, bool):
+            raise UnknownQuantityError(f"`{name}` must be True or False, got {value!r}")
+
+
+def parsed_options(texts: Sequence[str], reader: Reader, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Options from `KEY=VALUE` texts.
+
+    Args:
+        named: options that the command line states under their own names, which must not be stated a second time.
+
+    Raises:
+        UnknownQuantityError: no `=`, an option that this reader does not have, one that is stated twice, or a value that is not of its type.
+    """
+    types_of = _common() | own_options(type(reader))
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", mend="for instance --option forces_sign=-1")
+        if name not in types_of:
+            raise unknown_option(name, list(types_of))
+        if named.get(name) is not None or name in found:
+            raise UnknownQuantityError(f"`{name}` is stated twice", mend="state it once")
+        found[name] = _parsed(name, value.strip(), types_of[name])
+    return found
+
+
+def _parsed(name: str, text: str, hint: Any) -> Any:
+    for member in _members(hint):
+        try:
+            return _as(text, member)
+        except (ValueError, TypeError):
+            continue
+    raise UnknownQuantityError(f"`{name}` must be {_words(hint)}, got {text!r}", mend=f"for instance --option {name}={_example(hint)}")
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union without None; a single type as it is."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(member for member in get_args(hint) if member is not type(None))
+    return (hint,)
+
+
+def _as(text: str, kind: Any) -> Any:
+    """The value that a text stands for. Raises `ValueError` if it is none of this type."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        for value in get_args(kind):
+            if (value is False and text.lower() in _FALSE) or str(value) == text.removeprefix("+"):
+                return value
+        raise ValueError(text)
+    if kind is bool:
+        if text.lower() not in (*_TRUE, *_FALSE):
+            raise ValueError(text)
+        return text.lower() in _TRUE
+    if origin is tuple:
+        return tuple(word.strip() for word in text.split(",") if word.strip())
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(text, get_args(kind)[1])
+    return kind(text)
+
+
+def _mapping(text: str, kind: Any) -> dict[str, Any]:
+    """`homo=E_homo,lumo=E_lumo`, or the same as JSON."""
+    if text.startswith("{"):
+        pairs = list(json.loads(text).items())
+    else:
+        pairs = [word.split("=", 1) for word in text.split(",") if word.strip()]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(text)
+    return {str(key).strip(): kind(value) for key, value in pairs}
+
+
+def _words(hint: Any) -> str:
+    (first, *_) = _members(hint)
+    if get_origin(first) is Literal:
+        return " or ".join(repr(value) for value in get_args(first))
+    if get_origin(first) is not None:
+        return "names joined by commas" if get_origin(first) is tuple else "NAME=VALUE pairs joined by commas"
+    return {bool: "true or false", int: "a whole number", float: "a number"}.get(first, "text")
+
+
+def _example(hint: Any) -> str:
+    (first, *_) = _members(hint)
+    if get_origin(first) is Literal:
+        return str(get_args(first)[-1]).lower() if isinstance(get_args(first)[-1], bool) else str(get_args(first)[-1])
+    if get_origin(first) is not None:
+        return "a,b" if get_origin(first) is tuple else "homo=E_homo"
+    return {bool: "false", int: "1", float: "0.5"}.get(first, "TEXT")
+
+
+def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the command line for one file: those under their own names that are stated, and `KEY=VALUE` texts for the file's reader.
+
+    Raises:
+        UnknownQuantityError: as `parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
+    """
+    from .reading import reader_of
+
+    stated = {name: value for name, value in named.items() if value is not None}
+    return stated | (parsed_options(texts, reader_of(path, reader), stated) if texts else {})

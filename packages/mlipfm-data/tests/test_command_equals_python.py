@@ -1,0 +1,145 @@
+"""Every reader by command and by Python: `mlipfm data import` stores exactly what `read` gives with the same options, on every real file.
+
+Compared bit for bit: elements, positions, cells, periodicity, charge, multiplicity, field, level, labels, deviations and provenance.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlipfm_data.commands import app
+from mlipfm_data.known_sets import KNOWN
+from mlipfm_data.known_sets.finding import jobs
+from mlipfm_data.readers.reading import find_reader, read
+from mlipfm_data.store import Store
+from mlipfm_interfaces import plugins
+from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.structure import Structure
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.shared_data
+
+#: One small file of every reader for which there is a real one: reader -> (set, pattern).
+SMALL = {
+    "extxyz": ("fixtures_misc", "small_materials_test.extxyz"), "ase": ("oc20_trajectories", "random1000117.traj"),
+    "ase-db": ("fixtures_misc", "orb_10_mptraj_systems.db"), "json": ("fixtures_misc", "omat/test_calc_compounds_mp.json"),
+    "vasp-xml": ("fixtures_misc", "dpdata_vasprun.h2o.md.xml"), "cp2k": ("fixtures_misc", "dpdata_cp2k_aimd/*-pos-1.xyz"),
+    "hdf5": ("fixtures_misc", "spice2-1000_429_md_0-1.hdf5"), "npz": ("3bpa", "test_300K_nequip.npz"),
+    "deepmd": ("dpmd_hessian_molecules", "H*"), "nabladft": ("nabladft_sample", "test_optim_database.db"), "gmtkn55": ("gmtkn55_dev", "PX13"),
+    "refdata": ("refdata_crystals_x23_ice", "**/*.din"), "sdf": ("prop_molecules", "*.sdf"), "phonopy": ("ref_phonon_forces", "**/*.yaml*"),
+}  # fmt: skip
+
+
+def words_of(options):
+    """Options of `read` as words of the command line; those that `import` has under their own name by it."""
+    import typer
+
+    named = {p.name for p in typer.main.get_command(app).commands["import"].params}
+    for key, value in options.items():
+        if key == "require":
+            yield from ("--require", ",".join(value)) if value else ("--unlabelled",)
+        elif key in named:
+            yield from (f"--{key.replace('_', '-')}", str(value))
+        else:
+            text = json.dumps(value) if isinstance(value, dict) else ",".join(value) if isinstance(value, tuple) else str(value)
+            yield from ("--option", f"{key}={text}")
+
+
+def content(s):
+    """Everything that a structure holds, exactly."""
+
+    def exactly(array):
+        return None if array is None else (str(array.dtype), array.shape, np.ascontiguousarray(array).tobytes())
+
+    arrays = {name: exactly(getattr(s, name)) for name in ("atomic_numbers", "positions", "cell", "pbc", "external_field")}
+    labels = {key: exactly(value) for key, value in s.labels.items()}, {key: exactly(value) for key, value in s.label_std.items()}
+    return arrays, labels, s.total_charge, s.spin_multiplicity, s.level, s.provenance
+
+
+def by_python(path, reader, options):
+    """(frames, structures that are no copies of earlier ones), or the error of the file as a whole."""
+    found, frames = {}, 0
+    try:
+        for item in read(path, reader, **{"require": ("energy",), **options}):
+            frames += 1
+            if isinstance(item, Structure):
+                found.setdefault((item.key, item.level), item)
+    except MlipfmError as error:
+        if not frames:
+            return error
+    return frames, list(found.values())
+
+
+def compared(path, reader, options, out):
+    """(frames, stored, how they differ or None) of one file by command and by Python."""
+    expected = by_python(path, reader, options)
+    words = ["import", str(path), "--out", str(out), "--skip-refused", *words_of(options), *(("--reader", reader) if reader else ())]
+    result = CliRunner().invoke(app, words)
+    if isinstance(expected, MlipfmError):
+        same = type(result.exception) is type(expected) and str(result.exception) == str(expected)
+        return 0, 0, None if same else f"Python: {expected}; command: {result.exception or result.output}"
+    frames, structures = expected
+    if not structures:
+        return frames, 0, None if not out.exists() and result.exit_code == 0 else f"Python: nothing; command: {result.output}"
+    if result.exit_code:
+        return frames, 0, f"Python: {len(structures)} structures; command: {result.exception!r}"
+    with Store(out) as store:
+        if len(store) != len(structures):
+            return frames, len(store), f"{len(structures)} by Python, {len(store)} by command"
+        differ = [k for k, one in enumerate(structures) if content(one) != content(store[k])]
+    return frames, len(structures), f"structures {differ[:5]} differ" if differ else None
+
+
+def name_of(path, reader):
+    if reader:
+        return reader
+    found = find_reader(path)
+    return next(name for name in plugins.names("readers") if isinstance(found, plugins.load("readers", name)))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("reader", SMALL)
+def test_command_and_python_read_the_same_from_a_small_file(shared_data, tmp_path, reader):
+    name, pattern = SMALL[reader]
+    folder = shared_data(name)
+    found = [job for job in jobs(KNOWN[name], folder) if job[0] in set(folder.glob(pattern))]
+    path, used, options = min(found, key=lambda job: job[0].stat().st_size)
+    assert name_of(path, used) == reader
+    frames, stored, differ = compared(path, used, options, tmp_path / "s")
+    assert differ is None
+    assert 0 < stored <= frames
+
+
+@pytest.mark.full
+def test_command_and_python_read_the_same_from_every_real_file(shared_data, tmp_path, capsys):
+    table, differences = defaultdict(Counter), []
+    for name in sorted(KNOWN):
+        folder = shared_data(name)
+        for k, (path, reader, options) in enumerate(jobs(KNOWN[name], folder)):
+            frames, stored, differ = compared(path, reader, options, tmp_path / name / str(k))
+            table[name, name_of(path, reader)].update(files=1, frames=frames, stored=stored, equal=differ is None)
+            differences += [f"{path}: {differ}"] if differ else []
+    with capsys.disabled():
+        print(f"\n{'set':<30}{'reader':<18}{'files':>7}{'frames':>8}{'stored':>8}{'equal files':>12}")
+        for (name, reader), row in sorted(table.items()):
+            print(f"{name:<30}{reader:<18}{row['files']:>7}{row['frames']:>8}{row['stored']:>8}{row['equal']:>12}")
+    assert not differences
+    assert len({reader for _, reader in table}) >= 16
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("reader", ["hdf5", "npz", "vasp-xml", "json"])
+def test_command_in_a_process_of_its_own_stores_what_python_reads(shared_data, tmp_path, reader):
+    name, pattern = SMALL[reader]
+    path = next(iter(sorted(shared_data(name).glob(pattern))))
+    words = ["data", "import", os.fspath(path), "--out", os.fspath(tmp_path / "s"), "--unlabelled", "--skip-refused"]
+    mlipfm = Path(sys.executable).with_name("mlipfm")
+    assert subprocess.run([mlipfm, *words], capture_output=True, timeout=300, check=False).returncode == 0
+    _, structures = by_python(path, None, {"require": ()})
+    with Store(tmp_path / "s") as store:
+        assert [content(s) for s in structures] == [content(s) for s in store]
