@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces import plugins
+from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.errors import DamagedFileError, MissingLabelsError, PropertyNotAvailableError, RefusedFileError, ShapeError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
-from mlipfm_interfaces.testing.structures import rattled, water
+from mlipfm_interfaces.testing.structures import methane, rattled, water
 from mlipfm_models.uncertainty.ensembles import draw_heads, predict_members
 from mlipfm_models.uncertainty.features import observe
 from mlipfm_models.uncertainty.llpr import Llpr, factorise, gram_matrix, raw_sigma
@@ -145,3 +146,43 @@ def test_the_potential_is_left_as_it_was(small):
     observe(potential, NEW, forces=True)
     assert potential.training
     assert all(p.grad is None for p in potential.parameters())
+
+
+def test_sigma_is_that_of_linear_regression_on_the_mean_of_the_last_layer(small):
+    """arXiv:2403.02251, equation 14, written out: f is the mean over the atoms, and G the sum of f f^T over the training structures."""
+    potential = small()
+    train = [rattled(s, 0.1, seed=k) for k in range(12) for s in (water(), methane())]
+    with torch.no_grad():
+        features = []
+        for s in train:
+            layer = potential(collate([s], potential.spec.graphs, torch.float64), ("energy",)).features["last_layer"].value.numpy()
+            features.append(layer.mean(axis=0))
+    f = np.array(features)
+    gram, n = gram_matrix(potential, train)
+    assert n == len(train)
+    np.testing.assert_allclose(gram.numpy(), f.T @ f, rtol=1e-10)
+    factor, s = factorise(gram, 1e-3)
+    inverse = np.linalg.inv(f.T @ f + 1e-3 * np.eye(f.shape[1]))
+    expected = np.sqrt(np.einsum("na,ab,nb->n", f, inverse, f))
+    np.testing.assert_allclose(raw_sigma(factor, torch.from_numpy(f)).numpy(), expected, rtol=1e-8)
+    seen = observe(potential, train[:3], forces=True)
+    np.testing.assert_allclose(seen.energy_features.numpy(), f[:3], rtol=1e-10)
+
+    def sums(positions):
+        batch = collate([train[0].replace(positions=positions)], potential.spec.graphs, torch.float64)
+        return potential(batch, ("energy",)).features["last_layer"].value.sum(0)
+
+    step = np.zeros((3, 3))
+    step[1, 2] = 1e-4
+    slope = (sums(train[0].positions + step) - sums(train[0].positions - step)) / 2e-4
+    assert seen.force_features is not None
+    np.testing.assert_allclose(seen.force_features[1, 2].numpy(), -slope.detach().numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize("members", [2, 5, 50])
+def test_members_have_the_variance_of_the_posterior_however_few_they_are(members):
+    """Centring takes a degree of freedom, which is given back: the mean square of every entry is (L L^T)^-1, here 1/4, and the mean is zero."""
+    llpr = Llpr("a" * 64, 2 * torch.eye(4, dtype=torch.float64), 0.0, {"energy": 1.0}, {"energy": 0.0}, {})
+    drawn = torch.stack([draw_heads(llpr, members, seed) for seed in range(500)])
+    assert float(drawn.mean(dim=1).abs().max()) < 1e-12
+    assert float(drawn.square().mean()) == pytest.approx(0.25, rel=0.08)

@@ -17,7 +17,9 @@ from mlipfm_interfaces.plugins import load
 SCRIPT = Path(__file__).parent / "strategy_cases.py"
 CASES = (
     "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
+    "clipped", "overflow on one rank",
 )  # fmt: skip
+CLIP = 0.2  # as in the script
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 Results = list[dict[str, torch.Tensor]]
 
@@ -66,7 +68,7 @@ def check_equal(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], cas
     terms = [key for key in want if key.startswith(f"{case}/term/")]
     assert {key for key in got if key.startswith(f"{case}/")} == {key for key in want if key.startswith(f"{case}/")}
     for key in terms:
-        assert float(got[key]) == pytest.approx(float(want[key]), rel=tolerance, abs=1e-12), key
+        assert float(got[key]) == pytest.approx(float(want[key]), rel=tolerance, abs=1e-12, nan_ok=True), key
 
 
 @pytest.mark.ci
@@ -87,6 +89,19 @@ def test_extra_objectives_change_the_steps(run):
         terms = [key for key in single if key.startswith(f"{case}/term/0/extra/")]
         assert terms
         assert all(abs(float(single[key])) > 1e-6 for key in terms)
+
+
+@pytest.mark.ci
+def test_a_clipped_step_is_as_long_as_the_clip_says_and_an_overflow_of_one_rank_stops_all(run):
+    """Steps of gradient descent of rate 0.01; the norm is that of all parameters, not of a shard."""
+    for strategy in ("single", "ddp", "fsdp2"):
+        for rank in run(strategy, "float64"):
+            norms = [float(rank[f"clipped/term/{n}/gradient_norm"]) for n in range(3)]
+            assert min(norms) > 1.5 * CLIP
+            names = [key.replace("/before/", "/after/") for key in rank if key.startswith("clipped/before/")]
+            moved = torch.cat([(rank[key] - rank[key.replace("/after/", "/before/")]).flatten() for key in names]).norm()
+            assert 0.8 * 3 * 0.01 * CLIP < float(moved) <= 3 * 0.01 * CLIP * (1 + 1e-9)
+            assert [float(rank[f"overflow on one rank/term/{n}/skipped"]) for n in range(3)] == [0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.ci)])
