@@ -142,8 +142,8 @@ def test_contradictions_are_kept_and_marked():
     assert find("spice2").differing() == []
     text = "\n".join(one_set(find("spf")))
     assert "levels (sources differ):" in text
-    assert "rpbe-d3(bj)/def2-tzvp" in text
-    assert "revpbe-d3(bj)/def2-tzvp" in text
+    assert "rpbe-d3bj/def2-tzvp" in text
+    assert "revpbe-d3bj/def2-tzvp" in text
 
 
 def test_the_table_fits_the_terminal():

@@ -20,6 +20,7 @@ from .elements import symbol
 from .errors import LevelError, PropertyNotAvailableError, UnknownElementError
 from .quantities import quantity
 from .structure import Structure
+from .theory import canonical_level
 
 Kind = Literal["conservative", "direct"]
 
@@ -147,12 +148,15 @@ class Potential(nn.Module, ABC):
             LevelError: for an unknown level, or none stated where there are several; the message lists them.
         """
         known = self.spec.levels
+        canonical = [canonical_level(name) for name in known]  # older files have other spellings: wb97m-d3(bj)
         indices = []
         for k, level in enumerate(batch.levels):
             if level is None and len(known) == 1:
                 indices.append(0)
             elif level in known:
                 indices.append(known.index(level))
+            elif level is not None and canonical_level(level) in canonical:
+                indices.append(canonical.index(canonical_level(level)))
             else:
                 said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
                 raise LevelError(f"system {said}", where=f"system {k}", mend=f"choose one of: {', '.join(known)}")

@@ -10,48 +10,87 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import LevelError, MissingLabelsError
 from .structure import Structure
 
+#: Corrections that are named after the functional, in their one spelling. `-d` and `-v` are part of a functional's name (`wb97x-d`, `wb97m-v`).
+DISPERSIONS = ("d2", "d3", "d3bj", "d3zero", "d3m", "d3mbj", "d3op", "d4", "vv10", "rvv10", "mbd", "mbd-nl", "ts", "xdm", "nl")
+
+#: Parts that follow method and basis in an id, by the field of `LevelOfTheory`.
+_PARTS = {"pseudopotential": "pp", "k_mesh": "k", "spin_treatment": "spin", "code": "code"}
+
 
 class LevelOfTheory(BaseModel):
-    """How labels were computed. Only what is known is set; `id` joins method, dispersion and basis.
+    """How labels were computed. Only what is known is set, and everything that is set is in the `id`: what differs is another level.
 
     Attributes:
         method: functional or method (`PBE`, `wB97M`, `CCSD(T)`, `GFN2-xTB`).
         basis: basis set (`def2-TZVPPD`) or plane-wave cutoff (`520eV`).
         dispersion: correction (`D3BJ`, `VV10`), if separate from the method.
-        pseudopotential: family and version; hubbard_u: +U values by element; k_mesh; spin_treatment; code with version.
+        pseudopotential: family and version; hubbard_u: element and +U in eV, zeros mean none; k_mesh; spin_treatment; code with version.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: str
     basis: str | None = None
     dispersion: str | None = None
     pseudopotential: str | None = None
-    hubbard_u: tuple[tuple[str, float], ...] = ()
+    hubbard_u: tuple[tuple[str, Annotated[float, Field(ge=-100, le=100)]], ...] = ()
     k_mesh: str | None = None
     spin_treatment: str | None = None
     code: str | None = None
 
     @property
     def id(self) -> str:
-        """Canonical id: lower case, `method[+u][-dispersion][/basis]`."""
-        name = self.method + ("+u" if self.hubbard_u else "") + (f"-{self.dispersion}" if self.dispersion else "")
-        return canonical_level(name + (f"/{self.basis}" if self.basis else ""))
+        """Canonical id: lower case, `method[+u(fe=5.3)][-dispersion][/basis][:pp=...][:k=...][:spin=...][:code=...]`."""
+        values = "+".join(f"{element}={u:g}" for element, u in sorted(self.hubbard_u, key=lambda item: item[0].lower()) if u)
+        name = self.method + (f"+u({values})" if values else "") + (f"-{self.dispersion}" if self.dispersion else "")
+        parts = [f":{short}={value}" for field, short in _PARTS.items() if (value := getattr(self, field))]
+        return canonical_level(name + (f"/{self.basis}" if self.basis else "") + "".join(parts))
+
+
+def parse_level(text: str) -> LevelOfTheory:
+    """The parts of an id or of what a user writes: `wB97M-D3(BJ)/def2-TZVPPD` has method, dispersion and basis. `parse_level(x.id).id == x.id`.
+
+    Raises:
+        LevelError: for an empty name, or a +U that is no number within 100 eV.
+    """
+    shorts = {short: field for field, short in _PARTS.items()}
+    head, *pairs = re.split(rf":({'|'.join(shorts)})=", canonical_level(text))
+    parts: dict[str, Any] = {shorts[short]: value for short, value in zip(pairs[::2], pairs[1::2], strict=True)}
+    method, _, basis = head.partition("/")
+    dispersion = next((d for d in sorted(DISPERSIONS, key=len, reverse=True) if method.endswith(f"-{d}")), None)
+    method = method.removesuffix(f"-{dispersion}") if dispersion else method
+    plus_u = re.fullmatch(r"(.+)\+u\(([^()]+)\)", method)
+    if plus_u is not None:
+        method, values = plus_u[1], [item.partition("=") for item in plus_u[2].split("+")]
+        try:
+            parts["hubbard_u"] = tuple((element, float(u)) for element, _, u in values)
+            return LevelOfTheory(method=method, basis=basis or None, dispersion=dispersion, **parts)
+        except ValueError:  # pydantic's ValidationError is one
+            raise LevelError(
+                f"{plus_u[2]!r} is no list of +U values", where=text, mend="for instance 'pbe+u(co=3.32+fe=5.3)/520ev'"
+            ) from None
+    return LevelOfTheory(method=method, basis=basis or None, dispersion=dispersion, **parts)
 
 
 def canonical_level(text: str) -> str:
-    """`GFN2-xTB` -> `gfn2-xtb`: lower case, `ω` as `w`, spaces as `-`. Raises `LevelError` for an empty name."""
+    """`GFN2-xTB` -> `gfn2-xtb`, `wB97M-D3(BJ)` -> `wb97m-d3bj`: lower case, `ω` as `w`, spaces as `-`, one spelling of dispersion corrections.
+
+    Raises:
+        LevelError: for an empty name.
+    """
     name = re.sub(r"\s+", "-", text.strip().lower().replace("ω", "w").replace("omega", "w"))
     if not name:
         raise LevelError("a level of theory needs a name", mend="for instance 'pbe/520ev' or 'gfn2-xtb'")
-    return name
+    name = re.sub(r"-d3(m?)[-_]?\(?bj\)?(?=[/:]|$)", r"-d3\1bj", name)
+    return re.sub(r"-d3[-_]?(?:\(0\)|\(zero\)|zero|0)(?=[/:]|$)", "-d3zero", name)
 
 
 @dataclass(frozen=True)
