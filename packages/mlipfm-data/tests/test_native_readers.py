@@ -255,7 +255,7 @@ def test_units_that_schnetpack_states_are_taken_and_told(tmp_path):
     assert float(s.labels["energy"]) == pytest.approx(-HARTREE)
     assert s.labels["forces"][0, 0] == pytest.approx(HARTREE / BOHR)
     assert np.allclose(s.positions, WATER)
-    assert any("energy_unit Hartree as the metadata say" in line for line in report.lines())
+    assert any("energy Hartree" in line and "(stated in the file)" in line for line in report.lines())
     (told,) = read(path, reader="ase-db", energy_unit="eV")
     assert float(told.labels["energy"]) == -1.0
 

@@ -66,6 +66,14 @@ def import_(
     stress_sign: int = typer.Option(None, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
     stress_order: str = typer.Option(None, help="Order of six stress components, e.g. xx,yy,zz,xy,yz,xz."),
     spin_meaning: str = typer.Option(None, help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
+    mask_zero_forces: bool = typer.Option(
+        None,
+        "--mask-zero-forces",
+        help="Leave forces that are exactly zero out of loss and errors, where others of the frame are not zero.",
+    ),
+    accept_unconverged: bool = typer.Option(
+        None, "--accept-unconverged", help="Take labels although the file says that their calculation did not converge."
+    ),
     reader_options: list[str] = typer.Option(
         [],
         "--option",
@@ -126,7 +134,7 @@ def import_(
 
 _OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
             "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "forces_sign", "stress_sign", "stress_order", "spin_meaning",
-            "licence", "sampling")  # fmt: skip
+            "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
 
 
 def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refused: bool) -> None:

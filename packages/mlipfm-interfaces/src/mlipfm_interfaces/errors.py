@@ -210,6 +210,12 @@ class LabelingError(MlipfmError):
     code = "labeling"
 
 
+class UnconvergedError(MlipfmError):
+    """Labels of a calculation that did not converge, or that a model predicted where a calculation was expected."""
+
+    code = "unconverged"
+
+
 class ImplausibleStructureWarning(UserWarning):
     """A structure that can exist, but looks like a mistake: see `plausibility.implausible`."""
 

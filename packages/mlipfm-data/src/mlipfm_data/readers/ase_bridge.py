@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mlipfm_interfaces.errors import PluginError
+from mlipfm_interfaces.errors import InvalidStructureError, PluginError
 from mlipfm_interfaces.structure import Structure
 
 from .conventions import LEVEL_KEY, PROVENANCE_KEY, structure_from
 from .extxyz_writer import provenance_values
 from .frames_in import RawFrame, ReadReport, options_from
-from .label_places import placed
+from .label_places import placed, split_by_atoms
+from .marks import fixed_by
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -72,12 +73,31 @@ def raw_frame(atoms: Atoms, index: int, where: str, source: str) -> RawFrame:
     """What Atoms carry, uninterpreted. `data` and `key_value_pairs` of ASE databases count as info and arrays."""
     info: dict[str, Any] = {}
     arrays = {key: value for key, value in atoms.arrays.items() if key not in _GEOMETRY}
-    for key, value in _flat(atoms.info).items():
-        shape = np.shape(value) if isinstance(value, list | tuple | np.ndarray) else ()
-        per_atom = len(shape) > 0 and shape[0] == len(atoms) and (len(shape) > 1 or len(atoms) > 1)
-        (arrays if per_atom and key not in arrays else info)[key] = value
+    system, per_atom = split_by_atoms(_flat(atoms.info), len(atoms))
+    for key, value in per_atom.items():
+        (info if key in arrays else arrays)[key] = value
+    info |= system
+    _check_occupancy(info, arrays)
+    held, unread = fixed_by([constraint.todict() for constraint in atoms.constraints], len(atoms))
+    arrays |= held
     results = {} if atoms.calc is None else {key: value for key, value in getattr(atoms.calc, "results", {}).items() if value is not None}
-    return RawFrame(index, where, source, atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, info, arrays, results)
+    return RawFrame(
+        index, where, source, atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, info, arrays, results, unread=unread
+    )
+
+
+def _check_occupancy(info: dict[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Take the occupancies out of `info`, where ASE keeps those of a CIF: {site: {element: occupancy}}; PDB files have a column.
+
+    Raises:
+        InvalidStructureError: a site is partly occupied.
+    """
+    sites = info.pop("occupancy", None)
+    found = [float(x) for site in sites.values() for x in site.values()] if isinstance(sites, Mapping) else []
+    shared = isinstance(sites, Mapping) and any(len(site) > 1 for site in sites.values())
+    column = np.asarray(arrays.get("occupancy", []), dtype=np.float64)
+    if shared or any(abs(x - 1) > 1e-6 for x in found) or ((column > 0) & (column < 1)).any():
+        raise InvalidStructureError("a site is partly occupied", mend="disordered structures are not read: write an ordered one")
 
 
 def _flat(info: Mapping[str, Any]) -> dict[str, Any]:

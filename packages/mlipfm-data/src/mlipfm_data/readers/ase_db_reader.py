@@ -23,7 +23,7 @@ _MAGIC = b"SQLite format 3\x00"
 #: Columns of the table `systems` that are arrays, with their types.
 _BLOBS = {
     "numbers": "<i4", "positions": "<f8", "cell": "<f8", "forces": "<f8", "stress": "<f8", "dipole": "<f8", "magmoms": "<f8", "charges": "<f8",
-    "initial_magmoms": "<f8", "initial_charges": "<f8", "tags": "<i4",
+    "initial_magmoms": "<f8", "initial_charges": "<f8", "tags": "<i4", "masses": "<f8", "momenta": "<f8",
 }  # fmt: skip
 _PLAIN = ("energy", "free_energy")
 #: Units as SchNetPack spells them.
@@ -109,7 +109,7 @@ def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> di
 
 def _frames(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:
     known = [row[1] for row in database.execute("pragma table_info(systems)")]
-    wanted = [name for name in ("id", "pbc", "key_value_pairs", "data", *_PLAIN, *_BLOBS) if name in known]
+    wanted = [name for name in ("id", "pbc", "key_value_pairs", "data", "constraints", *_PLAIN, *_BLOBS) if name in known]
     rows = database.execute(f"select {', '.join(wanted)} from systems order by id")
     index = 0
     while True:
@@ -139,7 +139,9 @@ def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
     if "forces" in out:
         out["forces"] = out["forces"].reshape(-1, 3)
     out["pbc"] = [bool(int(row["pbc"]) >> axis & 1) for axis in range(3)]
-    for key in ("key_value_pairs", "data"):
+    if "momenta" in out:
+        out["momenta"] = out["momenta"].reshape(-1, 3)
+    for key in ("key_value_pairs", "data", "constraints"):
         out[key] = _object(row.get(key))
     return out
 

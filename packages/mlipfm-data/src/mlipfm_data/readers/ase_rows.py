@@ -9,6 +9,8 @@ import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
 
 from .frames_in import RawFrame
+from .label_places import split_by_atoms
+from .marks import fixed_by
 
 #: Calculator results that rows keep under their own names.
 RESULTS = ("energy", "free_energy", "forces", "stress", "dipole", "charges", "magmoms")
@@ -34,30 +36,16 @@ def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> Ra
     info: dict[str, Any] = {}
     arrays = {key: _value(row[key]) for key in _PER_ATOM if row.get(key) is not None}
     for inner in ("key_value_pairs", "data"):
-        for key, value in _inner(row.get(inner)).items():
-            value = _value(value)
-            shape: tuple[int, ...] = np.shape(value) if _regular(value) else ()
-            per_atom = len(shape) > 0 and shape[0] == len(numbers) and (len(shape) > 1 or len(numbers) > 1)
-            (arrays if per_atom else info)[str(key)] = value
-    return RawFrame(index, where, source, numbers, positions, cell, pbc, info, arrays, results)
+        system, atoms = split_by_atoms({key: _value(value) for key, value in _inner(row.get(inner)).items()}, len(numbers))
+        info |= system
+        arrays |= atoms
+    held, unread = fixed_by(_value(row.get("constraints")), len(numbers))
+    return RawFrame(index, where, source, numbers, positions, cell, pbc, info, arrays | held, results, unread=unread)
 
 
 def _inner(value: Any) -> Mapping[str, Any]:
     value = _value(value)
     return value if isinstance(value, Mapping) else {}
-
-
-def _regular(value: Any) -> bool:
-    """Whether `value` is a list or array of one shape."""
-    if isinstance(value, np.ndarray):
-        return True
-    if not isinstance(value, list | tuple):
-        return False
-    try:
-        np.shape(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _value(value: Any) -> Any:

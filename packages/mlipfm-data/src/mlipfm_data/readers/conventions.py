@@ -7,7 +7,9 @@ meaning with different values are never resolved by a guess: the frame is refuse
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,13 +21,15 @@ from mlipfm_interfaces.state_keys import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.theory import canonical_level
 
-from .frames_in import RawFrame, ReadOptions, ReadReport, option_words
-from .label_places import rows_first
+from . import marks
+from .frame_checks import check_frame
+from .frames_in import CALCULATOR, RawFrame, ReadOptions, ReadReport, option_words
+from .label_places import as_numbers, rows_first
 
-#: Keys of each label in files, REF_ first: it is the spelling that cannot be mistaken for a model's prediction.
+#: Keys of each label in files, in any letter case; REF_ first: it is the spelling that cannot be mistaken for a model's prediction.
 SPELLINGS: dict[str, tuple[str, ...]] = {
-    "energy": ("REF_energy", "energy", "Energy", "ref_energy", "dft_energy", "DFT_energy", "total_energy", "y_energy"),
-    "forces": ("REF_forces", "forces", "Forces", "force", "ref_forces", "dft_forces", "dft_force", "DFT_forces", "y_forces", "y_force"),
+    "energy": ("REF_energy", "energy", "dft_energy", "total_energy", "y_energy"),
+    "forces": ("REF_forces", "forces", "force", "dft_forces", "dft_force", "y_forces", "y_force"),
     "stress": ("REF_stress", "stress", "dft_stress", "y_stress"),
     "virial": ("REF_virials", "REF_virial", "virial", "virials", "dft_virial"),
     "dipole": ("REF_dipole", "dipole", "dipole_moment"),
@@ -43,7 +47,7 @@ LEVEL_KEY, PROVENANCE_KEY, FIELD_KEY = "level_of_theory", "mlipfm_provenance", "
 #: Not read as a multiplicity unless the user says so: codes write 2S+1, S or 2S under it.
 AMBIGUOUS_SPIN = "total_spin"
 
-_DIRECT = [key for key, kind in QUANTITIES.items() if kind.layout in ("system", "atom") and key != "stress"]
+_DIRECT = [key for key, kind in QUANTITIES.items() if kind.layout in ("system", "atom") and kind.target and key != "stress"]
 _PROBES = [key for key, kind in QUANTITIES.items() if kind.layout == "probe"]
 
 #: Å within which overlaps and crowds are looked for. vesin is fast at 2-5 Å and 400 times slower at 0.5 Å in a large cell.
@@ -63,8 +67,8 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) ->
     """
     from mlipfm_interfaces.neighbors import neighbor_pairs  # it brings torch, which takes a second that `--help` need not wait
 
-    seen = _Decisions(frame, options)
-    seen.frame = frame = _told(frame, options)
+    seen = Decisions(frame, options)
+    frame = seen.frame
     try:
         structure = _structure(frame, options, seen)
         neighbor_pairs(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
@@ -83,24 +87,33 @@ def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:
         places: dict[str, Any] = {
             name: {k: v for k, v in getattr(frame, name).items() if k not in options.ignore} for name in ("info", "arrays", "results")
         }
+        places["results"] = {k: v for k, v in places["results"].items() if k + CALCULATOR not in options.ignore}
+        places["unread"] = tuple(name for name in frame.unread if name not in options.ignore)
         frame = replace(frame, **places)
     return frame if options.periodic is None else replace(frame, cell=np.zeros((3, 3)), pbc=np.zeros(3, dtype=bool))
 
 
-class _Decisions:
+class Decisions:
     """Which key was used for what in one frame, and which conventions were applied."""
 
     def __init__(self, frame: RawFrame, options: ReadOptions) -> None:
-        self.frame, self.options = frame, options
+        self.frame, self.options = _told(frame, options), options
         self.conventions: set[str] = set()
-        self.effective = {f"ignore {key}" for key in options.ignore if frame.find(key) is not None}
+        self.effective = {f"ignore {key}" for key in options.ignore if frame.find(key) is not None or key in frame.unread}
         self.used: dict[str, str] = {}
         self.notes: list[str] = []
         self.touched: set[str] = set()
+        self._info, self._arrays = _by_lower_case(self.frame.info), _by_lower_case(self.frame.arrays)
 
     def take(self, quantity: str, key: str) -> None:
         self.used[quantity] = key
-        self.touched.add(key)
+        self.touched.update((key, self.frame.named(key)))
+
+    def spelt(self, names: Iterable[str], per_atom: bool = False, one_place: bool = False) -> Iterator[tuple[str, Any]]:
+        """(key, value) of what the frame has under `names` in any letter case; of the atoms before those of the system if `per_atom`."""
+        places = (self._arrays, self._info) if per_atom else (self._info, self._arrays)
+        for name in dict.fromkeys(name.lower() for name in names):
+            yield from next((place[name] for place in places[: 1 if one_place else 2] if name in place), ())
 
     def convention(self, name: str) -> Any:
         """A unit, sign, order or meaning, which is then in the report."""
@@ -125,7 +138,16 @@ class _Decisions:
         report.unused.update(key for key in self.frame.found() if key not in self.touched)
 
 
-def _structure(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Structure:
+def _by_lower_case(place: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
+    out: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for key, value in place.items():
+        if value is not None:
+            out[str(key).lower()].append((key, value))
+    return out
+
+
+def _structure(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Structure:
+    check_frame(frame, options, seen)
     length = seen.unit("length")
     labels = _labels(frame, options, seen)
     missing = [key for key in options.require if key not in labels]
@@ -157,24 +179,7 @@ def _found(frame: RawFrame) -> str:
     return ", ".join(frame.found()) or "none"
 
 
-def as_numbers(value: Any, key: str) -> np.ndarray:
-    """Float64 array of a value given as text (`1.0 2.0`, `_JSON [[1, 2]]`, `[1, 2]`), list or array.
-
-    Raises:
-        ShapeError: if it is not numeric.
-    """
-    try:
-        if isinstance(value, str):
-            text = value.removeprefix("_JSON").strip()
-            if text.startswith("["):
-                return np.asarray(json.loads(text), dtype=np.float64)
-            return np.asarray([float(word) for word in text.split()], dtype=np.float64)
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ShapeError(f"the value of {key!r} is not numeric: {str(value)[:60]!r}") from None
-
-
-def _labels(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> dict[str, np.ndarray]:
+def _labels(frame: RawFrame, options: ReadOptions, seen: Decisions) -> dict[str, np.ndarray]:
     n = len(frame.numbers)
     labels: dict[str, np.ndarray] = {}
     for quantity in _DIRECT:
@@ -186,10 +191,11 @@ def _labels(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> dict[str
     stress = _stress(frame, options, seen)
     if stress is not None:
         labels["stress"] = stress
+    marks.set_marks(seen, labels, bool(options.mask_zero_forces))
     return labels | _probes(frame, seen)
 
 
-def _unit(options: ReadOptions, quantity: str, seen: _Decisions) -> float:
+def _unit(options: ReadOptions, quantity: str, seen: Decisions) -> float:
     if quantity == "forces":
         return float(seen.convention("forces_sign")) * seen.unit("forces")
     if quantity in ("energy", "atomic_energies"):
@@ -208,7 +214,7 @@ def _shaped(raw: Any, key: str, shape: tuple[int, ...], quantity: str) -> np.nda
 
 
 def _choose(
-    frame: RawFrame, options: ReadOptions, seen: _Decisions, quantity: str, convert: Callable[[Any, str], np.ndarray]
+    frame: RawFrame, options: ReadOptions, seen: Decisions, quantity: str, convert: Callable[[Any, str], np.ndarray]
 ) -> np.ndarray | None:
     """The value of one label: of the key the user named, or of the spellings present, which must agree."""
     explicit = getattr(options, _EXPLICIT.get(quantity, ""), None) or options.keys.get(quantity)
@@ -221,7 +227,7 @@ def _choose(
             )
         seen.take(quantity, explicit)
         return convert(raw, explicit)
-    found = _candidates(frame, quantity)
+    found = _candidates(seen, quantity)
     values: dict[str, np.ndarray] = {}
     for key, raw in found.items():
         try:
@@ -242,33 +248,32 @@ def _choose(
     return values[first]
 
 
-def _candidates(frame: RawFrame, quantity: str) -> dict[str, Any]:
+def _candidates(seen: Decisions, quantity: str) -> dict[str, Any]:
     per_atom = quantity in QUANTITIES and QUANTITIES[quantity].layout == "atom"
-    first, second = (frame.arrays, frame.info) if per_atom else (frame.info, frame.arrays)
-    found = {}
-    for key in SPELLINGS.get(quantity, (f"REF_{quantity}",)):
-        value = first.get(key)
-        value = second.get(key) if value is None else value
-        if value is not None:
-            found[key] = value
+    results = seen.frame.results
+    found = dict(seen.spelt(SPELLINGS.get(quantity, (f"REF_{quantity}",)), per_atom))
     for key, meaning in RESULTS.items():
-        if meaning == quantity and frame.results.get(key) is not None:
-            found[f"{key} (calculator)"] = frame.results[key]
-    if quantity == "energy" and not found and frame.results.get("free_energy") is not None:
-        found["free_energy (calculator)"] = frame.results["free_energy"]
+        if meaning == quantity and results.get(key) is not None:
+            found[key + CALCULATOR] = results[key]
+    if quantity == "energy" and not found and results.get("free_energy") is not None:
+        found["free_energy" + CALCULATOR] = results["free_energy"]
     return found
 
 
 def _conflict(quantity: str, one: str, a: np.ndarray, two: str, b: np.ndarray) -> InvalidStructureError:
     k = int(np.argmax(np.abs(a - b)))
     option = _EXPLICIT.get(quantity)
-    mend = f"say which with {option_words(option)} {one!r} or {two!r}" if option else "remove one of them"
+    mend = (
+        f"say which with {option_words(option)} {one!r} or {two!r}"
+        if option
+        else f"leave one out: --option ignore={shlex.quote(one)} or {shlex.quote(two)} (in Python `ignore`)"
+    )
     return InvalidStructureError(
         f"{one!r} and {two!r} both claim to be the {quantity} and differ: {a.flat[k]:.8g} and {b.flat[k]:.8g}", mend=mend
     )
 
 
-def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarray | None:
+def _stress(frame: RawFrame, options: ReadOptions, seen: Decisions) -> np.ndarray | None:
     def from_stress(raw: Any, key: str) -> np.ndarray:
         return _matrix(as_numbers(raw, key), key, seen) * seen.convention("stress_sign") * seen.unit("stress")
 
@@ -277,7 +282,7 @@ def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarr
         return -virial / (abs(np.linalg.det(frame.cell)) * seen.unit("length") ** 3)
 
     if not np.all(frame.pbc) or abs(np.linalg.det(frame.cell)) < 1e-12:
-        ignored = [key for quantity in ("stress", "virial") for key in _candidates(frame, quantity)]
+        ignored = [key for quantity in ("stress", "virial") for key in _candidates(seen, quantity)]
         ignored += [key for key in (options.stress_key, options.virial_key) if key and frame.find(key) is not None and key not in ignored]
         seen.touched.update(ignored)
         seen.notes += [f"{key!r} not used: stress needs three periodic directions" for key in ignored]
@@ -286,14 +291,25 @@ def _stress(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> np.ndarr
     stress = None if only_virial else _choose(frame, options, seen, "stress", from_stress)
     virial = None if only_stress else _choose(frame, options, seen, "virial", from_virial)
     if stress is not None and virial is not None and not np.allclose(stress, virial, rtol=1e-3, atol=1e-5):
-        raise _conflict("stress", seen.used["stress"], stress, f"{seen.used['virial']} (as stress)", virial)
+        raise _stress_against_virial(seen.used["stress"], stress, seen.used["virial"], virial)
     if stress is None and virial is not None:
         seen.used["stress"] = f"{seen.used['virial']} (virial, stress = -virial/V)"
     seen.used.pop("virial", None)
     return stress if stress is not None else virial
 
 
-def _matrix(value: np.ndarray, key: str, seen: _Decisions) -> np.ndarray:
+def _stress_against_virial(one: str, stress: np.ndarray, two: str, virial: np.ndarray) -> InvalidStructureError:
+    """Of `stress` and a `virial` converted to a stress, both in eV/Å³, that differ."""
+    k = int(np.argmax(np.abs(stress - virial)))
+    opposite = np.allclose(stress, -virial, rtol=1e-3, atol=1e-5)
+    hint = "; they differ by their sign only: is one of them positive under compression?" if opposite else ""
+    return InvalidStructureError(
+        f"{one!r} and {two!r} both claim to be the stress and differ (stress = -virial/V): {stress.flat[k]:.8g} and {virial.flat[k]:.8g}{hint}",
+        mend=f"say which with --stress-key {shlex.quote(one)} or --virial-key {shlex.quote(two)} (in Python `stress_key`, `virial_key`)",
+    )
+
+
+def _matrix(value: np.ndarray, key: str, seen: Decisions) -> np.ndarray:
     """[3, 3] from six components in the order in force, nine, or [3, 3]."""
     if value.size == 9:
         return value.reshape(3, 3)
@@ -306,7 +322,7 @@ def _matrix(value: np.ndarray, key: str, seen: _Decisions) -> np.ndarray:
     return out
 
 
-def _probes(frame: RawFrame, seen: _Decisions) -> dict[str, np.ndarray]:
+def _probes(frame: RawFrame, seen: Decisions) -> dict[str, np.ndarray]:
     """Probe quantities of our own exports: [N, 3 rows] per-atom columns and their companions."""
     labels: dict[str, np.ndarray] = {}
     n = len(frame.numbers)
@@ -323,7 +339,7 @@ def _probes(frame: RawFrame, seen: _Decisions) -> dict[str, np.ndarray]:
     return labels
 
 
-def _deviations(frame: RawFrame, labels: dict[str, np.ndarray], seen: _Decisions) -> dict[str, np.ndarray]:
+def _deviations(frame: RawFrame, labels: dict[str, np.ndarray], seen: Decisions) -> dict[str, np.ndarray]:
     out = {}
     for quantity, value in labels.items():
         raw = frame.find(f"STD_{quantity}")
@@ -334,29 +350,32 @@ def _deviations(frame: RawFrame, labels: dict[str, np.ndarray], seen: _Decisions
     return out
 
 
-def _state(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> tuple[int | None, int | None]:
+def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int | None, int | None]:
     """Charge and multiplicity: of the keys the user named, else of all usual names (`state_keys`), which must agree."""
     stated: dict[str, Any] = {}
     for standard, names, explicit in (("charge", CHARGE_KEYS, options.charge_key), ("spin", MULTIPLICITY_KEYS, options.spin_key)):
-        for key in (explicit,) if explicit else names:
-            value = frame.find(key) if explicit else frame.info.get(key)
-            if value is None:
-                if explicit:
-                    raise MissingLabelsError(
-                        f"no key {key!r} for {standard}; keys found: {_found(frame)}", mend=f"change {option_words(f'{standard}_key')}"
-                    )
-                continue
-            value = _single(value, key)
+        if explicit and frame.find(explicit) is None:
+            raise MissingLabelsError(
+                f"no key {explicit!r} for {standard}; keys found: {_found(frame)}", mend=f"change {option_words(f'{standard}_key')}"
+            )
+        for key, raw in ((explicit, frame.find(explicit)),) if explicit else seen.spelt(names, one_place=True):
+            value = _single(raw, key)
             if standard == "spin" and seen.convention("spin_meaning") == "unpaired":
                 value = value + 1
-            stated[key if not explicit else names[0]] = value
+            name = names[0] if explicit else key.lower()
+            if stated.setdefault(name, value) != value:
+                raise InvalidStructureError(
+                    f"{key!r} is given twice, as {stated[name]:g} and {value:g}", mend=f"say which with {option_words(f'{standard}_key')}"
+                )
             seen.take("total_charge" if standard == "charge" else "spin_multiplicity", key)
     if AMBIGUOUS_SPIN in frame.info and options.spin_key != AMBIGUOUS_SPIN:
         seen.notes.append(f"{AMBIGUOUS_SPIN!r} not used: it means 2S+1, 2S or S in different codes; set --spin-key and --spin-meaning")
-    return _agreed(charge_and_multiplicity(stated), options, seen)
+    charge, multiplicity = _agreed(charge_and_multiplicity(stated), options, seen)
+    marks.unstated_state(seen, charge, multiplicity)
+    return charge, multiplicity
 
 
-def _agreed(stated: tuple[int | None, int | None], options: ReadOptions, seen: _Decisions) -> tuple[int | None, int | None]:
+def _agreed(stated: tuple[int | None, int | None], options: ReadOptions, seen: Decisions) -> tuple[int | None, int | None]:
     """What the frame states, or else what the user says of all frames; both must agree."""
     for name, value in zip(("total_charge", "spin_multiplicity"), stated, strict=True):
         said = getattr(options, name)
@@ -375,7 +394,7 @@ def _single(value: Any, key: str) -> float:
     return float(numbers.reshape(-1)[0])
 
 
-def _level(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> str | None:
+def _level(frame: RawFrame, options: ReadOptions, seen: Decisions) -> str | None:
     in_file = frame.find(LEVEL_KEY)
     wanted = canonical_level(options.level) if options.level else None
     if in_file is not None:
@@ -390,7 +409,7 @@ def _level(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> str | Non
     return wanted
 
 
-def _provenance(frame: RawFrame, options: ReadOptions, seen: _Decisions) -> Provenance:
+def _provenance(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Provenance:
     own = frame.find(PROVENANCE_KEY)
     values: dict[str, Any] = {"source": frame.source, "index": frame.index, "group": frame.group}
     if own is not None:

@@ -8,6 +8,7 @@ newline that is shorter than its neighbours, and the frame is refused; a cut exa
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,16 +20,19 @@ from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
-from .conventions import as_numbers, structure_from
+from .conventions import structure_from
 from .extxyz_text import Column, column_values, parse_comment, parse_properties
 from .file_kinds import refuse_pickle
 from .frames_in import RawFrame, ReadReport, options_from
+from .label_places import as_numbers
 
 #: Longest line that is read, in bytes: a file without newlines must not fill the memory.
 LONGEST_LINE = 1 << 24
 
 _PLAIN = [Column("species", "S", 0, 1), Column("pos", "R", 1, 3)]
-_GEOMETRY = ("species", "pos", "Z", "numbers")
+_GEOMETRY = ("species", "pos", "z", "numbers")
+#: Programs write these keys in any letter case (GPUMD in lower case).
+_PROPERTIES, _LATTICE = (re.compile(rf"\b{key}\s*=", re.IGNORECASE) for key in ("Properties", "Lattice"))
 
 
 class ExtxyzReader:
@@ -153,45 +157,91 @@ def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], 
 
 
 def _frame(comment: str, atoms: list[str], index: int, where: str, source: str) -> RawFrame:
-    extended = "Properties=" in comment.replace(" ", "")
-    try:
-        info = parse_comment(comment)
-    except UnreadableFileError:
-        if extended or "Lattice=" in comment:
-            raise
-        info = {}  # the comment of a plain XYZ file is free text
-    columns = parse_properties(info.pop("Properties")) if extended else _PLAIN
-    words = _words(atoms, columns, exact=extended)
+    extended = _PROPERTIES.search(comment) is not None
+    info = _info(comment, extended)
+    columns = parse_properties(_special(info, "Properties")) if extended else _PLAIN
+    words, unread = _words(atoms, columns, exact=extended)
+    if not extended and words.shape[1] > 4:
+        columns = [*_PLAIN, _unnamed(words)]
     arrays = {column.name: column_values(words, column) for column in columns}
-    numbers = _numbers(arrays)
-    if "pos" not in arrays or arrays["pos"].shape != (len(numbers), 3):
+    lower = {name.lower(): name for name in arrays}
+    numbers = _numbers({key: arrays[lower[key]] for key in ("species", "z", "numbers") if key in lower})
+    if "pos" not in lower or arrays[lower["pos"]].shape != (len(numbers), 3):
         raise UnreadableFileError("`Properties` has no pos:R:3 column")
-    lattice, periodic = info.pop("Lattice", None), info.pop("pbc", None)
+    lattice, periodic = _special(info, "Lattice"), _special(info, "pbc")
     cell = np.zeros((3, 3)) if lattice is None else as_numbers(lattice, "Lattice")
     if cell.size != 9:
         raise UnreadableFileError(f"`Lattice` has {cell.size} numbers, nine are needed")
-    others = {name: value for name, value in arrays.items() if name not in _GEOMETRY}
+    others = {name: value for name, value in arrays.items() if name.lower() not in _GEOMETRY}
     pbc = np.full(3, lattice is not None) if periodic is None else _logical(periodic)
-    return RawFrame(index, where, source, numbers, arrays["pos"], cell.reshape(3, 3), pbc, info, others)
+    positions = arrays[lower["pos"]]
+    assumed = lattice is not None and periodic is None
+    return RawFrame(
+        index, where, source, numbers, positions, cell.reshape(3, 3), pbc, info, others, unread=unread, periodic_assumed=assumed
+    )
 
 
-def _words(atoms: list[str], columns: list[Column], exact: bool) -> np.ndarray:
+def _info(comment: str, extended: bool) -> dict[str, str]:
+    """Keys and values of the comment line. In plain XYZ it is free text: words that are no `key=value` are kept as `comment`."""
+    try:
+        info = parse_comment(comment)
+    except UnreadableFileError:
+        if extended or _LATTICE.search(comment):
+            raise
+        return {"comment": comment.strip()}
+    if extended:
+        return info
+    pairs = {key: value for key, value in info.items() if value != "T" or re.search(rf"{re.escape(key)}\s*=", comment)}
+    return pairs if len(pairs) == len(info) else {**pairs, "comment": comment.strip()}
+
+
+def _special(info: dict[str, str], name: str) -> Any:
+    """Take `name` out of `info`, in whatever letter case it is written. Raises `UnreadableFileError` for two that differ."""
+    keys = [key for key in info if key.lower() == name.lower()]
+    values = {info.pop(key) for key in keys}
+    if len(values) > 1:
+        raise UnreadableFileError(f"the comment line has {' and '.join(map(repr, keys))}, which differ", mend="keep one of them")
+    return values.pop() if values else None
+
+
+def _unnamed(words: np.ndarray) -> Column:
+    """The columns behind the fourth of a plain XYZ file: numbers if all are, else text."""
+    width = words.shape[1]
+    name = f"columns_5-{width}" if width > 5 else "column_5"
+    try:
+        words[:, 4:].astype(np.float64)
+    except ValueError:
+        return Column(name, "S", 4, width - 4)
+    return Column(name, "R", 4, width - 4)
+
+
+def _words(atoms: list[str], columns: list[Column], exact: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Words of all atoms, [N, columns], and what is left over: if not `exact`, further columns are kept where every atom has them."""
     width = columns[-1].first + columns[-1].width
     rows = [line.split() for line in atoms]
     for k, row in enumerate(rows):
         if len(row) < width or (exact and len(row) != width):
             raise UnreadableFileError(f"{len(row)} columns, {width} are needed: {atoms[k][:50]!r}", where=f"atom {k}")
-    return np.array([row[:width] for row in rows], dtype=str).reshape(len(rows), width)
+    widths = {len(row) for row in rows}
+    ragged = len(widths) > 1
+    if not exact and len(widths) == 1:
+        width = widths.pop()
+    unread = (f"columns behind {width} of some atoms",) if ragged else ()
+    return np.array([row[:width] for row in rows], dtype=str).reshape(len(rows), width), unread
 
 
 def _numbers(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Atomic numbers from `species` (symbols, or numbers as some programs write them), `Z` or `numbers`."""
-    for key in ("Z", "numbers"):
-        if key in arrays and "species" not in arrays:
-            return arrays[key].astype(np.int64)
-    if "species" not in arrays:
+    """Atomic numbers from `species` (symbols, or numbers as some programs write them), `Z` or `numbers`. What is there twice must agree."""
+    found = [arrays[key].astype(np.int64) for key in ("z", "numbers") if key in arrays]
+    found = [_from_names(arrays["species"]), *found] if "species" in arrays else found
+    if not found:
         raise UnreadableFileError("`Properties` has no species column")
-    names = arrays["species"]
+    if any(not np.array_equal(found[0], other) for other in found[1:]):
+        raise UnreadableFileError("`Properties` names elements twice, by `species` and by numbers, and they differ")
+    return found[0]
+
+
+def _from_names(names: np.ndarray) -> np.ndarray:
     known = {name: int(name) if name.isdecimal() else _symbol(name, names) for name in dict.fromkeys(names.tolist())}
     return np.array([known[name] for name in names.tolist()], dtype=np.int64)
 

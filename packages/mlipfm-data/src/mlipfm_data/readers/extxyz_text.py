@@ -65,14 +65,17 @@ def parse_properties(text: str) -> list[Column]:
         UnreadableFileError: if the text is not triples of name, kind and width.
     """
     words = text.split(":")
-    columns, first = [], 0
+    columns: list[Column] = []
+    first = 0
     for k in range(0, len(words), 3):
         triple = words[k : k + 3]
-        if len(triple) < 3 or triple[1] not in _KINDS or not triple[2].isdecimal() or int(triple[2]) < 1:
+        if len(triple) < 3 or triple[1].upper() not in _KINDS or not triple[2].isdecimal() or int(triple[2]) < 1:
             raise UnreadableFileError(
                 f"`Properties` is malformed at {':'.join(triple)!r}", mend="triples of name:kind:width, kind one of S, R, I, L"
             )
-        columns.append(Column(triple[0], triple[1], first, int(triple[2])))
+        if any(column.name.lower() == triple[0].lower() for column in columns):
+            raise UnreadableFileError(f"`Properties` names {triple[0]!r} twice", mend="keep one of them")
+        columns.append(Column(triple[0], triple[1].upper(), first, int(triple[2])))
         first += int(triple[2])
     return columns
 
@@ -89,7 +92,7 @@ def column_values(words: np.ndarray, column: Column) -> np.ndarray:
     if column.kind == "S":
         return block
     if column.kind == "L":
-        return np.isin(block, ("T", "True", "true", "1"))
+        return _logical(block, column.name)
     try:
         return block.astype(_KINDS[column.kind])
     except (ValueError, OverflowError):
@@ -97,6 +100,15 @@ def column_values(words: np.ndarray, column: Column) -> np.ndarray:
             (k, str(w)) for k, row in enumerate(block.reshape(len(block), -1)) for w in row if not _is_number(str(w), column.kind)
         )
         raise UnreadableFileError(f"{word!r} in column {column.name!r} is not a number", where=f"atom {atom}") from None
+
+
+def _logical(block: np.ndarray, name: str) -> np.ndarray:
+    upper = np.char.upper(block)
+    true, false = (np.isin(upper, (word, f"{word[:1]}", f".{word}.", number)) for word, number in (("TRUE", "1"), ("FALSE", "0")))
+    if not (true | false).all():
+        word = block[~(true | false)].reshape(-1)[0]
+        raise UnreadableFileError(f"{word!r} in column {name!r} is neither true nor false")
+    return np.asarray(true)
 
 
 def _is_number(word: str, kind: str) -> bool:

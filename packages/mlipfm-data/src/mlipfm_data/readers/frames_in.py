@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -33,10 +34,15 @@ HAS_UNIT_OPTION = {
 
 #: Options that `mlipfm data import` has under their own names; others are given with `--option`.
 _NAMED = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
-          "licence", "sampling")  # fmt: skip
+          "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
 
 #: For layouts that keep these units and forces that are -dE/dr.
 EV_ANGSTROM = {"energy_unit": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom", "forces_sign": 1}
+
+#: How `RawFrame.found` marks the results of a stored calculator; `find` takes the mark, too.
+CALCULATOR = " (calculator)"
+#: Columns of text that no header names: `column_5`, `columns_5-7`, counted from 1.
+_COLUMNS = re.compile(r"columns?_(\d+)(?:-(\d+))?")
 
 
 @dataclass
@@ -49,6 +55,9 @@ class RawFrame:
         info: per-system values by key, as text or as numbers. arrays: per-atom values by key.
         group: what must not be split, where the format says it: a molecule, a trajectory.
         results: values of a stored calculator (ASE moves plain `energy`, `forces`, `stress` there since 3.23).
+        unread: names of what the file holds for this frame beside all these, and the reader did not load.
+        periodic_assumed: whether `pbc` follows only from a cell being there.
+        unconverged: words for why the labels are no converged calculation, None if nothing says so.
     """
 
     index: int
@@ -62,12 +71,47 @@ class RawFrame:
     arrays: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     group: str | None = None
+    unread: tuple[str, ...] = ()
+    periodic_assumed: bool = False
+    unconverged: str | None = None
 
     def find(self, key: str) -> Any:
-        """Value stored under `key` (per system, per atom, calculator: the first that has it), or None. `key:1` is its second column."""
+        """Value stored under `key` (per system, per atom, calculator: the first that has it), or None. Names are those of `found`.
+
+        `key:1` is the second column of `key`; `columns_6-8` are the columns 6 to 8 of a text file in which `columns_5-9` have no name.
+        """
         for place in (self.info, self.arrays, self.results):
             if place.get(key) is not None:
                 return place[key]
+        if key.endswith(CALCULATOR):
+            return self.results.get(key.removesuffix(CALCULATOR))
+        return self._part(key)
+
+    def named(self, key: str) -> str:
+        """The name under which `found` lists what `find(key)` gives."""
+        if key in self.info or key in self.arrays:
+            return key
+        if key in self.results:
+            return key + CALCULATOR
+        whole = self._columns(key)
+        return key if key.endswith(CALCULATOR) else whole[0] if whole else key.rpartition(":")[0] or key
+
+    def _columns(self, key: str) -> tuple[str, int, int] | None:
+        """The array of unnamed columns that contains those of `key`, and first and last of them in it."""
+        wanted = _COLUMNS.fullmatch(key)
+        for name in self.arrays if wanted else ():
+            there = _COLUMNS.fullmatch(name)
+            if wanted and there:
+                (a, b), (c, d) = ((int(found[1]), int(found[2] or found[1])) for found in (wanted, there))
+                if c <= a <= b <= d:
+                    return name, a - c, b - c + 1
+        return None
+
+    def _part(self, key: str) -> Any:
+        columns = self._columns(key)
+        if columns is not None:
+            block = np.asarray(self.arrays[columns[0]])[:, columns[1] : columns[2]]
+            return block[:, 0] if block.shape[1] == 1 else block
         name, _, column = key.rpartition(":")
         whole = self.find(name) if name and column.isdecimal() else None
         if whole is None:
@@ -77,7 +121,7 @@ class RawFrame:
 
     def found(self) -> list[str]:
         """All keys that carry values, for messages; a calculator's are marked."""
-        return [*self.info, *self.arrays, *(f"{key} (calculator)" for key in self.results)]
+        return [*self.info, *self.arrays, *(key + CALCULATOR for key in self.results), *self.unread]
 
 
 @dataclass(frozen=True)
@@ -97,6 +141,8 @@ class ReadOptions:
         total_charge, spin_multiplicity: of all frames of a file that does not state them; a frame that states another value is refused.
         periodic: False drops the cell and the periodicity that a file states for molecules in vacuum.
         ignore: keys that are not read, whatever they are called.
+        mask_zero_forces: give the weight 0 to forces that are exactly zero, in frames where others are not.
+        accept_unconverged: take labels although the file says that their calculation did not converge, or that a model predicted them.
         require: labels without which a frame is refused.
         group: of all frames, if no key says it.
         source, sampling, licence: provenance of all frames.
@@ -128,6 +174,8 @@ class ReadOptions:
     spin_multiplicity: int | None = None
     periodic: Literal[False] | None = None
     ignore: tuple[str, ...] = ()
+    mask_zero_forces: bool | None = None
+    accept_unconverged: bool | None = None
     require: tuple[str, ...] = ()
     group: str | None = None
     source: str | None = None
@@ -168,7 +216,7 @@ class ReadOptions:
         """Options of the user that can be without effect: conventions, `factors` and `ignore`, the last two with what they are for."""
         mine = {name for name, who in self.origins.items() if who.startswith("stated by you")}
         parts = {f"{name} {key}" for name in mine & {"factors", "ignore"} for key in getattr(self, name)}
-        return frozenset(mine & ASSUMED.keys() | parts)
+        return frozenset(mine & {*ASSUMED, "mask_zero_forces", "accept_unconverged"} | parts)
 
     def convention(self, name: str) -> Any:
         """Unit, sign, order or meaning in force: what is stated, else what is assumed."""

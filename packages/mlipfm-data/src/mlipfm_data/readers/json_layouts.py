@@ -7,7 +7,7 @@ compression, order of VASP), and against forces along trajectories.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitErr
 
 from .ase_rows import row_frame
 from .conventions import LEVEL_KEY
-from .frames_in import RawFrame
+from .frames_in import EV_ANGSTROM, VOIGT_ASE, RawFrame
+from .label_places import regular, whole_entry
 
 #: What VASP prints: kbar, positive under compression, xy before yz and xz.
 VASP_STRESS = {"stress_unit": "kbar", "stress_sign": -1, "stress_order": "xx,yy,zz,xy,yz,xz"}
@@ -48,14 +49,19 @@ def _frame(
     entry: Entry,
     geometry: _Geometry,
     results: Mapping[str, Any],
+    taken: Collection[str],
     info: Mapping[str, Any] | None = None,
     group: str | None = None,
     k: int = 0,
+    value: Mapping[str, Any] | None = None,
 ) -> RawFrame:
-    results = {key: value for key, value in results.items() if value is not None}
+    """The frame of an entry: what its layout understands, and everything else of `value` (default: the whole entry) that is not `taken`."""
+    results = {key: x for key, x in results.items() if x is not None}
+    rest = {key: x for key, x in (entry.value if value is None else value).items() if key not in taken}
+    more, arrays, unread = whole_entry(rest, len(geometry.numbers))
     return RawFrame(
-        entry.index + k, entry.where, entry.source, geometry.numbers, geometry.positions, geometry.cell, geometry.pbc, info or {},
-        geometry.arrays, results, group,
+        entry.index + k, entry.where, entry.source, geometry.numbers, geometry.positions, geometry.cell, geometry.pbc, {**more, **(info or {})},
+        {**arrays, **geometry.arrays}, results, group, unread,
     )  # fmt: skip
 
 
@@ -79,12 +85,19 @@ def _pymatgen(value: Mapping[str, Any]) -> _Geometry:
         positions = np.array([site["xyz"] for site in sites], dtype=np.float64)
     else:
         positions = np.array([site["abc"] for site in sites], dtype=np.float64) @ cell
-    arrays = {}
-    for key, name in (("magmom", "magmoms"), ("forces", "forces")):
-        column = [(site.get("properties") or {}).get(key) for site in sites]
-        if all(item is not None for item in column):
-            arrays[name] = np.array(column, dtype=np.float64)
-    return _Geometry(numbers, positions.reshape(len(numbers), 3), cell, pbc, arrays)
+    return _Geometry(numbers, positions.reshape(len(numbers), 3), cell, pbc, _site_properties(value, sites))
+
+
+def _site_properties(value: Mapping[str, Any], sites: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Columns of what every site has, as `magmoms`, `forces`, ...; those that some sites lack are named with that remark."""
+    listed = [site.get("properties") or {} for site in sites]
+    columns: dict[str, Any] = {}
+    for key in dict.fromkeys(key for own in listed for key, x in own.items() if x is not None):
+        column = [own.get(key) for own in listed]
+        whole = all(item is not None for item in column)
+        name = {"magmom": "magmoms"}.get(key, key) if whole else f"{key} of some sites"
+        columns[name] = np.array(column, dtype=np.float64) if whole and regular(column) else np.array([str(item) for item in column])
+    return columns
 
 
 def _element(site: Mapping[str, Any]) -> int:
@@ -108,7 +121,22 @@ def _mptrj(entry: Entry) -> list[RawFrame | MlipfmError]:
     results = {"energy": v["uncorrected_total_energy"], "forces": v.get("force", v.get("forces")), "stress": v.get("stress"),
                "magmoms": v.get("magmom", v.get("magmoms"))}  # fmt: skip
     info = {} if v.get("bandgap") is None else {"REF_band_gap": v["bandgap"]}
-    return [_frame(entry, _pymatgen(v["structure"]), results, info, group=str(v.get("mp_id") or entry.names[0]))]
+    taken = {"structure", "uncorrected_total_energy", "force", "forces", "stress", "magmom", "magmoms", "bandgap", "mp_id"}
+    return [_frame(entry, _pymatgen(v["structure"]), results, taken, info, group=str(v.get("mp_id") or entry.names[0]))]
+
+
+def _matpes(entry: Entry) -> list[RawFrame | MlipfmError]:
+    """MatPES (Kaplan et al., arXiv:2503.04070): energy of the cell, forces, stress in kbar with VASP's sign and the order of pymatgen's `voigt`."""
+    v = entry.value
+    info = {} if v.get("bandgap") is None else {"REF_band_gap": v["bandgap"]}
+    results = {key: v.get(key) for key in ("energy", "forces", "stress")}
+    taken = {"structure", "energy", "forces", "stress", "bandgap", "matpes_id", *_DESCRIPTIONS}
+    return [_frame(entry, _pymatgen(v["structure"]), results, taken, info, group=str(v.get("mp_id") or v["matpes_id"]))]
+
+
+#: What pymatgen writes about a structure beside it, and which follows from the structure.
+_DESCRIPTIONS = ("nsites", "elements", "nelements", "composition", "composition_reduced", "formula_pretty", "formula_anonymous", "chemsys", "volume",
+                 "density", "density_atomic", "symmetry", "@module", "@class", "@version")  # fmt: skip
 
 
 def _snap(entry: Entry) -> list[RawFrame | MlipfmError]:
@@ -116,38 +144,48 @@ def _snap(entry: Entry) -> list[RawFrame | MlipfmError]:
     v, out = entry.value, entry.value["outputs"]
     results = {"energy": out.get("energy"), "forces": out.get("forces"), "stress": out.get("stress", out.get("virial_stress"))}
     words = [v.get("element"), v.get("group"), re.sub(r"^Snapshot \d+ of \d+ of ", "", str(v.get("description") or ""))]
-    return [_frame(entry, _pymatgen(v["structure"]), results, group=" ".join(str(word) for word in words if word) or None)]
+    rest = {
+        f"outputs_{key}": x for key, x in out.items() if key not in ("energy", "forces", "stress" if "stress" in out else "virial_stress")
+    }
+    taken = {"structure", "outputs", "element", "group", "description", *_DESCRIPTIONS}
+    group = " ".join(str(word) for word in words if word) or None
+    return [_frame(entry, _pymatgen(v["structure"]), results, taken, group=group, value={**v, **rest})]
 
 
 def _computed_entry(entry: Entry) -> list[RawFrame | MlipfmError]:
-    """ComputedStructureEntry (Alexandria, Materials Project): `energy` is that of the cell without corrections. A stress in `data` has no stated
-    unit and is offered as the key `data_stress`."""
+    """ComputedStructureEntry (Alexandria, Materials Project): `energy` is that of the cell without corrections. What `data` holds has keys as
+    `data_stress`; a stress has no stated unit and is read only if a key is named."""
     v = entry.value
-    geometry = _pymatgen(v["structure"])
     data = v.get("data") if isinstance(v.get("data"), Mapping) else {}
-    info = {} if not data or data.get("stress") is None else {"data_stress": data["stress"]}
     group = v.get("entry_id") or (data or {}).get("mat_id")
-    return [_frame(entry, geometry, {"energy": v["energy"]}, info, group=None if group is None else str(group))]
+    taken = {"structure", "energy", "entry_id", "stress", *_DESCRIPTIONS}
+    group = None if group is None else str(group)
+    return [_frame(entry, _pymatgen(v["structure"]), {"energy": v["energy"]}, taken, _stress_of_no_unit(v), group)]
+
+
+def _stress_of_no_unit(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A stress beside a structure of pymatgen has no stated unit: kbar with VASP's sign in some files, GPa in others."""
+    return {"entry_stress": value["stress"]} if value.get("stress") is not None else {}
 
 
 def _with_properties(entry: Entry) -> list[RawFrame | MlipfmError]:
-    """A structure with numbers beside it: a table of properties. Those that are labels are found by the usual spellings."""
+    """A structure with values beside it: a table of properties. Those that are labels are found by the usual spellings."""
     v = entry.value
-    info = {str(k): x for k, x in v.items() if isinstance(x, int | float) and not isinstance(x, bool)}
-    results = {k: v[k] for k in ("forces", "stress") if isinstance(v.get(k), list)}
     group = next((str(v[k]) for k in ("material_id", "mp_id", "id") if v.get(k) is not None), None)
-    return [_frame(entry, _pymatgen(v["structure"]), results, info, group)]
+    return [_frame(entry, _pymatgen(v["structure"]), {}, {"structure", "stress", *_DESCRIPTIONS}, _stress_of_no_unit(v), group)]
 
 
 def _bare(entry: Entry) -> list[RawFrame | MlipfmError]:
     v = entry.value
     stated = {"charge": v.get("charge"), "spin": v.get("spin_multiplicity")} if v.get("lattice") is None else {}
-    return [_frame(entry, _pymatgen(v), {}, {k: x for k, x in stated.items() if x is not None})]
+    taken = {"sites", "lattice", "charge", "spin_multiplicity", "properties", *_DESCRIPTIONS}
+    value = {**v, **(v.get("properties") or {})}
+    return [_frame(entry, _pymatgen(v), {}, taken, {k: x for k, x in stated.items() if x is not None}, value=value)]
 
 
 def _jarvis(entry: Entry) -> list[RawFrame | MlipfmError]:
-    """ALIGNN's `id_prop.json`: `total_energy` is per atom. Its `stresses` are not read: on the public Cu set they contradict the energies of
-    strained cells and the same frames of mlearn."""
+    """ALIGNN's `id_prop.json`: `total_energy` is per atom. Its `stresses` are read only if their key is named: on the public Cu set they
+    contradict the energies of strained cells and the same frames of mlearn."""
     v, atoms = entry.value, entry.value["atoms"]
     numbers = np.array([number(str(name).strip()) for name in atoms["elements"]], dtype=np.int64)
     cell = np.array(atoms["lattice_mat"], dtype=np.float64)
@@ -155,7 +193,12 @@ def _jarvis(entry: Entry) -> list[RawFrame | MlipfmError]:
     geometry = _Geometry(numbers, coordinates if atoms.get("cartesian") else coordinates @ cell, cell, np.ones(3, dtype=bool))
     energy = v.get("total_energy")
     results = {"energy": None if energy is None else float(energy) * len(numbers), "forces": v.get("forces")}
-    return [_frame(entry, geometry, results, group=None if v.get("jid") is None else str(v["jid"]))]
+    rest = {f"atoms_{key}": x for key, x in atoms.items() if key not in _JARVIS_ATOMS}
+    group = None if v.get("jid") is None else str(v["jid"])
+    return [_frame(entry, geometry, results, {"atoms", "total_energy", "forces", "jid"}, group=group, value={**v, **rest})]
+
+
+_JARVIS_ATOMS = ("elements", "lattice_mat", "coords", "cartesian", "abc", "angles")
 
 
 def _ase(entry: Entry) -> list[RawFrame | MlipfmError]:
@@ -183,7 +226,8 @@ def _fitsnap(entry: Entry) -> list[RawFrame | MlipfmError]:
         geometry = _Geometry(numbers, np.array(data["Positions"], dtype=np.float64).reshape(len(numbers), 3), cell, np.ones(3, dtype=bool))
         stress = data.get("Stress")
         results = {"energy": data.get("Energy"), "forces": data.get("Forces"), "stress": stress if np.any(stress) else None}
-        frames.append(_frame(entry, geometry, results, k=k))
+        taken = {"AtomTypes", "Lattice", "Positions", "Stress", "Energy", "Forces", "NumAtoms"}
+        frames.append(_frame(entry, geometry, results, taken, k=k, value=data))
     return frames
 
 
@@ -200,13 +244,15 @@ def _dimers(entry: Entry) -> list[RawFrame | MlipfmError]:
         geometry = _Geometry(numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool))
         magmoms = v.get("magmoms")
         results = {"energy": v["energies"][k], "forces": forces, "magmoms": None if magmoms is None else magmoms[k]}
-        frames.append(_frame(entry, geometry, results, level, "/".join(entry.names), k))
+        taken = {"distances", "energies", "forces", "magmoms"}
+        frames.append(_frame(entry, geometry, results, taken, level, "/".join(entry.names), k))
     return frames
 
 
 #: In the order in which they are tried.
 LAYOUTS = (
     Layout("mptrj", _in_structure("uncorrected_total_energy"), _mptrj, VASP_STRESS),
+    Layout("matpes", _in_structure("matpes_id", "energy"), _matpes, EV_ANGSTROM | VASP_STRESS | {"stress_order": VOIGT_ASE}),
     Layout("snap", lambda v: _is_pymatgen(v.get("structure")) and isinstance(v.get("outputs"), Mapping), _snap, VASP_STRESS),
     Layout("computed-entry", _in_structure("energy", "composition"), _computed_entry),
     Layout("properties", _in_structure(), _with_properties),
