@@ -3,7 +3,7 @@ from __future__ import annotations
 import ase.data
 import numpy as np
 import pytest
-from mlipfm_interfaces.elements import COVALENT_RADII, MASSES, N_ELEMENTS, number, symbol
+from mlipfm_interfaces.elements import COVALENT_RADII, ISOTOPES, MASSES, N_ELEMENTS, number, symbol
 from mlipfm_interfaces.errors import UnknownElementError
 
 
@@ -30,3 +30,9 @@ def test_what_is_no_element_is_refused():
         number("cu")
     with pytest.raises(UnknownElementError, match="use symbols such as H"):
         number("Water")
+
+
+def test_an_isotope_of_hydrogen_is_no_element_and_the_message_says_what_to_write():
+    with pytest.raises(UnknownElementError, match="isotope of hydrogen has its energies: write H"):
+        number("D")
+    assert ISOTOPES["D"][1] / MASSES[1] == pytest.approx(2, rel=2e-3)

@@ -269,6 +269,9 @@ COVALENT_RADII = np.array(
 )
 COVALENT_RADII.setflags(write=False)
 
+#: Symbols of hydrogen's isotopes -> (atomic number, mass of the atom in amu; AME2020, doi:10.1088/1674-1137/abddaf).
+ISOTOPES = {"D": (1, 2.014101777844), "T": (1, 3.01604928132)}
+
 _NUMBERS = {name: z for z, name in enumerate(_SYMBOLS, start=1)}
 
 
@@ -283,5 +286,7 @@ def number(name: str) -> int:
     """Atomic number of a symbol: `C` -> 6. Raises `UnknownElementError` for names that are no element."""
     if name not in _NUMBERS:
         hint = f"did you mean {name.capitalize()!r}?" if name.capitalize() in _NUMBERS else "use symbols such as H, C, Fe"
+        if name.capitalize() in ISOTOPES:
+            hint = "an isotope of hydrogen has its energies: write H (`mlipfm md run` reads D and T, with their masses)"
         raise UnknownElementError(f"no element is named {name!r}", mend=hint)
     return _NUMBERS[name]

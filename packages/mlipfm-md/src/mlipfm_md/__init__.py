@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from .ensembles import NVE, Langevin
     from .langevin_sampler import LangevinSampler
     from .simulation import Run, Settings, simulate
+    from .starts import Start
 
-__all__ = ["NVE", "Langevin", "LangevinSampler", "MlipfmCalculator", "Run", "Settings", "simulate"]
+__all__ = ["NVE", "Langevin", "LangevinSampler", "MlipfmCalculator", "Run", "Settings", "Start", "simulate"]
 
 _HOME = {"MlipfmCalculator": "calculator", "NVE": "ensembles", "Langevin": "ensembles", "LangevinSampler": "langevin_sampler",
-         "Run": "simulation", "Settings": "simulation", "simulate": "simulation"}  # fmt: skip
+         "Run": "simulation", "Settings": "simulation", "simulate": "simulation", "Start": "starts"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,13 +2,18 @@
 
 Both work on arrays of many systems end to end. Random numbers come from streams keyed by (seed, replica, step), never from a generator's history,
 so a restarted run draws the same noise.
+
+Degrees of freedom. Each axis of each atom that may move counts one. Where the dynamics keep the momentum of the centre of mass (constant energy, an
+axis along which no atom is fixed, more than one atom), its motion is no heat: that axis counts one less, and its kinetic energy is left out of the
+temperature. Langevin dynamics heat the centre of mass like everything else, so nothing is taken off. Rotation is heat and counts always; a linear
+molecule needs no other rule, because its atoms are points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import numpy as np
 from mlipfm_interfaces.errors import SimulationError
@@ -17,6 +22,9 @@ from mlipfm_interfaces.units import ACCELERATION, KB
 
 Array = np.ndarray
 Forces = Callable[[Array], tuple[Array, Array]]
+
+#: K; hotter atoms are an explosion or a wrong unit.
+MAX_TEMPERATURE = 20_000.0
 
 
 @dataclass
@@ -27,6 +35,8 @@ class State:
         positions: [atoms, 3] Å, never wrapped. velocities: [atoms, 3] Å/fs. forces: [atoms, 3] eV/Å, at `positions`.
         energies: [systems] eV, potential. masses: [atoms] amu. first: [systems + 1] index of the first atom of each system.
         step: number of steps taken.
+        movable: [atoms, 3] bool, axes along which an atom may move; all by default.
+        centre: [systems, 3] bool, axes along which the motion of the centre of mass is no heat; none by default.
     """
 
     positions: Array
@@ -36,18 +46,35 @@ class State:
     masses: Array
     first: Array
     step: int = 0
+    movable: Array = field(default_factory=lambda: np.zeros(0))
+    centre: Array = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.movable):
+            self.movable = np.ones((len(self.masses), 3), dtype=bool)
+        if not len(self.centre):
+            self.centre = np.zeros((len(self.first) - 1, 3), dtype=bool)
 
     def kinetic(self) -> Array:
-        """Kinetic energy of each system, eV."""
+        """Kinetic energy of each system, eV, with that of the centre of mass."""
         return kinetic_energy(self.velocities, self.masses, self.first)
 
+    def degrees_of_freedom(self) -> Array:
+        """[systems], see the head of this module."""
+        return np.add.reduceat(self.movable.sum(axis=1), self.first[:-1]) - self.centre.sum(axis=1)
+
     def temperature(self) -> Array:
-        """2 E_kin / (3 N k_B) of each system, K."""
-        return 2 * self.kinetic() / (3 * np.diff(self.first) * KB)
+        """2 E / (n k_B) of each system, K: n degrees of freedom, E the kinetic energy without that of a centre of mass that does not count."""
+        momentum = np.add.reduceat(self.masses[:, None] * self.velocities, self.first[:-1])
+        total = np.add.reduceat(self.masses, self.first[:-1])
+        drift = 0.5 / ACCELERATION * (self.centre * momentum**2).sum(axis=1) / total
+        return 2 * (self.kinetic() - drift) / (self.degrees_of_freedom() * KB)
 
 
 class Ensemble(Protocol):
-    """One step of dynamics, in place."""
+    """One step of dynamics, in place. `keeps_momentum`: whether the centre of mass of free atoms keeps its momentum."""
+
+    keeps_momentum: ClassVar[bool]
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None: ...
 
@@ -55,6 +82,8 @@ class Ensemble(Protocol):
 @dataclass(frozen=True)
 class NVE:
     """Velocity Verlet: symplectic, time reversible, energy error of second order in dt (Swope et al. 1982, J. Chem. Phys. 76, 637)."""
+
+    keeps_momentum: ClassVar[bool] = True
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
         _kick(state, dt / 2)
@@ -69,17 +98,20 @@ class Langevin:
     """Langevin dynamics with the BAOAB splitting (Leimkuhler and Matthews 2013, doi:10.1063/1.4802990).
 
     Attributes:
-        temperature: K. friction: 1/fs; 0.01 relaxes velocities in 100 fs.
+        temperature: K, at most 20,000. friction: 1/fs, at most 10; 0.01 relaxes velocities in 100 fs.
     """
 
+    keeps_momentum: ClassVar[bool] = False
     temperature: float
     friction: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise SimulationError(f"temperature must be 0 K or more, got {self.temperature}")
-        if not self.friction > 0:
-            raise SimulationError(f"friction must be positive (1/fs), got {self.friction}", mend="for no friction use NVE")
+        check_temperature(self.temperature)
+        if not 0 < self.friction <= 10:
+            raise SimulationError(
+                f"friction must be positive and at most 10 (1/fs), got {self.friction}",
+                mend="0.001 to 0.1 is usual (1/ps is 0.001 here); for no friction use NVE",
+            )
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
         keep = np.exp(-self.friction * dt)
@@ -87,7 +119,7 @@ class Langevin:
         _kick(state, dt / 2)
         state.positions += dt / 2 * state.velocities
         state.velocities *= keep
-        state.velocities += width * noise(state, seed)
+        state.velocities += state.movable * width * noise(state, seed)
         state.positions += dt / 2 * state.velocities
         state.energies, state.forces = forces(state.positions)
         _kick(state, dt / 2)
@@ -107,13 +139,33 @@ def noise(state: State, seed: int) -> Array:
     return np.concatenate(parts)
 
 
-def maxwell_boltzmann(masses: Array, temperature: float, rng: np.random.Generator) -> Array:
-    """Velocities [N, 3] Å/fs of one system at `temperature` K, without motion of the centre of mass."""
+def maxwell_boltzmann(
+    masses: Array, temperature: float, rng: np.random.Generator, movable: Array | None = None, centre: Array | None = None
+) -> Array:
+    """Velocities [N, 3] Å/fs of one system at `temperature` K: normal, so that the mean kinetic energy is k_B T / 2 per degree of freedom.
+
+    Args:
+        movable: [N, 3] bool, axes that get a velocity; all by default.
+        centre: [3] bool, axes along which the motion of the centre of mass is taken out; by default all, if there is more than one atom.
+    """
     velocities = rng.standard_normal((len(masses), 3)) * np.sqrt(KB * temperature * ACCELERATION / masses)[:, None]
-    if len(masses) > 1:
-        velocities -= (masses[:, None] * velocities).sum(axis=0) / masses.sum()
+    if movable is not None:
+        velocities = np.where(movable, velocities, 0.0)
+    taken_out = np.full(3, len(masses) > 1) if centre is None else centre
+    velocities -= taken_out * ((masses[:, None] * velocities).sum(axis=0) / masses.sum())
     return velocities
 
 
+def centre_of_mass_axes(movable: Array, ensemble: Ensemble) -> Array:
+    """[3] bool: axes along which the dynamics keep the momentum of the centre of mass of a system with `movable` [N, 3]."""
+    return np.asarray(movable.all(axis=0) & (len(movable) > 1) & ensemble.keeps_momentum)
+
+
+def check_temperature(kelvin: float) -> None:
+    """Raises `SimulationError` for a temperature that no simulation of atoms has."""
+    if not 0 <= kelvin <= MAX_TEMPERATURE:
+        raise SimulationError(f"the temperature must be 0 to {MAX_TEMPERATURE:,.0f} K, got {kelvin:g}", mend="give kelvin")
+
+
 def _kick(state: State, dt: float) -> None:
-    state.velocities += dt * ACCELERATION * state.forces / state.masses[:, None]
+    state.velocities += state.movable * (dt * ACCELERATION * state.forces / state.masses[:, None])

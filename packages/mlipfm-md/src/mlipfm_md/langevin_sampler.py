@@ -12,6 +12,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
 from .simulation import Settings, simulate_frames
+from .starts import unlabelled
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class LangevinSampler:
     equilibrate: int = 100
 
     def sample(self, structure: Structure, n: int, rng: np.random.Generator) -> list[Structure]:
-        """`n` unlabelled structures of the group of `structure`.
+        """`n` unlabelled structures of the group of `structure`; atoms that its label `fixed` holds stay where they are.
 
         Raises:
             SamplingError: if the trajectory explodes before `n` structures are there.
@@ -42,7 +43,7 @@ class LangevinSampler:
             seed=int(rng.integers(2**62)),
             every=self.stride,
         )
-        plain = structure.replace(labels={}, label_std={})
+        plain = unlabelled(structure)
         run, frames = simulate_frames(self.model, plain, Langevin(self.temperature, self.friction), settings)
         chosen = [positions for step, positions in frames if step > self.equilibrate][:n]
         if run.status != "ok" or len(chosen) < n:

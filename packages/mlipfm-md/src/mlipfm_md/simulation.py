@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, SimulationError
 from mlipfm_interfaces.potential import Potential, not_finite
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
-from .ensembles import Ensemble, State, maxwell_boltzmann
+from .ensembles import MAX_TEMPERATURE, Ensemble, State, centre_of_mass_axes, check_temperature, maxwell_boltzmann
 from .forces import PotentialForces, TeacherForces
+from .starts import Start, as_starts
 from .trajectory import Trajectory
 
 Array = np.ndarray
+
+#: Ten microseconds at 1 fs: more is a slip of the pen.
+MAX_STEPS = 10**10
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Run:
     """What a simulation recorded. F frames, S systems.
 
     Attributes:
-        steps: [F] step numbers. times: [F] fs. potential, kinetic: [F, S] eV.
+        steps: [F] step numbers. times: [F] fs. potential, kinetic: [F, S] eV. temperature: [F, S] K, by the degrees of freedom of `state`.
         status: `ok`, or `unstable` when energies or forces were not finite, atoms met, or the temperature passed the limit.
         reason: why it is unstable. state: the last good state.
         n_atoms: [S].
@@ -45,6 +48,7 @@ class Run:
     steps: list[int] = field(default_factory=list)
     potential: list[Array] = field(default_factory=list)
     kinetic: list[Array] = field(default_factory=list)
+    temperature: list[Array] = field(default_factory=list)
     status: Literal["ok", "unstable"] = "ok"
     reason: str | None = None
 
@@ -61,11 +65,12 @@ class Run:
         self.steps.append(state.step)
         self.potential.append(state.energies.copy())
         self.kinetic.append(state.kinetic())
+        self.temperature.append(state.temperature())
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to integrate. `dt` in fs (0.5 with hydrogen, at most 10), `temperature` of the first velocities in K, the rest as in `simulate`."""
+    """How to integrate. `dt` in fs (0.5 with hydrogen, at most 10), `temperature` of velocities that are drawn in K, the rest as in `simulate`."""
 
     dt: float = 0.5
     steps: int = 1000
@@ -74,44 +79,52 @@ class Settings:
     every: int = 10
     restart_every: int = 500
     skin: float = 0.5
-    max_temperature: float = 20_000.0
+    max_temperature: float = MAX_TEMPERATURE
 
     def __post_init__(self) -> None:
         if not 0 < self.dt <= 10:
             raise SimulationError(
                 f"the time step must be above 0 and at most 10 fs, got {self.dt}", mend="0.5 fs with hydrogen, 1 to 2 fs without"
             )
-        if self.steps < 0 or self.every < 1 or self.restart_every < 1:
-            raise SimulationError("`steps` must be 0 or more; `every` and `restart_every` at least 1")
-        if not self.temperature >= 0 or not self.skin >= 0:
-            raise SimulationError(f"temperature and skin must not be negative, got {self.temperature} K and {self.skin} Angstrom")
+        if not 0 <= self.steps <= MAX_STEPS or self.every < 1 or self.restart_every < 1:
+            raise SimulationError(f"`steps` must be 0 to {MAX_STEPS:,}; `every` and `restart_every` at least 1")
+        check_temperature(self.temperature)
+        if not 0 <= self.skin <= 10:
+            raise SimulationError(f"the skin of the neighbour list must be 0 to 10 Angstrom, got {self.skin}")
+        if not self.max_temperature > 0:
+            raise SimulationError(f"`max_temperature` must be positive, got {self.max_temperature}")
         if self.seed < 0:
             raise SimulationError(f"the seed must not be negative, got {self.seed}")
 
 
 def simulate(
     model: Potential | Teacher | Labeler,
-    structures: Sequence[Structure],
+    structures: Sequence[Structure | Start],
     ensemble: Ensemble,
     settings: Settings,
     *,
     out: Path | None = None,
     on_record: Callable[[State], None] | None = None,
+    on_step: Callable[[State], None] | None = None,
 ) -> Run:
     """Run `settings.steps` steps of all `structures` at once (they do not interact).
+
+    Atoms that a structure's label `fixed`, or a `Start`, holds stay where they are; velocities and masses of a `Start` are used, others drawn at
+    `settings.temperature` and taken from the elements.
 
     Args:
         model: a Potential, or anything that evaluates or labels structures.
         out: folder for trajectory and restart; without it only energies are kept, in memory.
-        on_record: called with the state at every recorded frame after the first.
+        on_record: called with the state at every recorded frame after the first. on_step: the same after every step.
 
     Raises:
         SimulationError: for impossible settings, or if `out` holds a run with other settings, structures or model.
         UnknownElementError, OverlapError: for structures the model cannot start from.
     """
-    trajectory = None if out is None else Trajectory(out, _fingerprint(model, structures, ensemble, settings), structures)
+    starts = as_starts(structures)
+    trajectory = None if out is None else Trajectory(out, _fingerprint(model, starts, ensemble, settings), starts)
     try:
-        return _simulate(model, structures, ensemble, settings, trajectory, on_record)
+        return _simulate(model, starts, ensemble, settings, trajectory, on_record, on_step)
     finally:
         if trajectory is not None:
             trajectory.close()
@@ -119,19 +132,18 @@ def simulate(
 
 def _simulate(
     model: Potential | Teacher | Labeler,
-    structures: Sequence[Structure],
+    starts: list[Start],
     ensemble: Ensemble,
     settings: Settings,
     trajectory: Trajectory | None,
     on_record: Callable[[State], None] | None,
+    on_step: Callable[[State], None] | None,
 ) -> Run:
-    state, force_field = _start(model, structures, settings, trajectory)
+    state, force_field = _start(model, starts, ensemble, settings, trajectory)
     run = Run(np.diff(state.first), state, settings.dt)
     if trajectory is not None:
-        for step, potential, kinetic in trajectory.energies():
-            run.steps.append(step)
-            run.potential.append(potential)
-            run.kinetic.append(kinetic)
+        for step, potential, velocities in trajectory.recorded():
+            run.record(replace(state, step=step, energies=potential, velocities=velocities))
     if not run.steps:
         run.record(state)
         if trajectory is not None:
@@ -142,7 +154,11 @@ def _simulate(
         if run.reason is not None:
             state.positions, state.velocities, state.forces, state.energies, state.step = before
             run.status = "unstable"
+            if trajectory is not None:
+                trajectory.save_last_good(state, settings.dt)
             break
+        if on_step is not None:
+            on_step(state)
         if state.step % settings.every == 0:
             run.record(state)
             if trajectory is not None:
@@ -155,7 +171,7 @@ def _simulate(
 
 
 def simulate_frames(
-    model: Potential | Teacher | Labeler, structure: Structure, ensemble: Ensemble, settings: Settings
+    model: Potential | Teacher | Labeler, structure: Structure | Start, ensemble: Ensemble, settings: Settings
 ) -> tuple[Run, list[tuple[int, Array]]]:
     """`simulate` of one structure, in memory, with the recorded (step, positions [N, 3])."""
     frames: list[tuple[int, Array]] = []
@@ -182,28 +198,42 @@ def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings) 
 
 
 def _start(
-    model: Potential | Teacher | Labeler, structures: Sequence[Structure], settings: Settings, trajectory: Trajectory | None
+    model: Potential | Teacher | Labeler, starts: list[Start], ensemble: Ensemble, settings: Settings, trajectory: Trajectory | None
 ) -> tuple[State, PotentialForces | TeacherForces]:
     saved = trajectory.load_restart() if trajectory is not None else None
-    reference = None if saved is None else saved[1]
+    structures = [start.structure.replace(labels={}, label_std={}) for start in starts]
     if isinstance(model, Potential):
+        reference = None if saved is None else saved[1]
         forces: PotentialForces | TeacherForces = PotentialForces(model, structures, skin=settings.skin, reference=reference)
     else:
         forces = TeacherForces(model, structures)
+    movable = np.concatenate([start.movable for start in starts])
+    centre = np.stack([centre_of_mass_axes(start.movable, ensemble) for start in starts])
     if saved is not None:
-        return saved[0], forces
-    masses = np.concatenate([MASSES[s.atomic_numbers] for s in structures])
+        return replace(saved[0], movable=movable, centre=centre), forces
+    masses = np.concatenate([start.amu for start in starts])
     positions = np.concatenate([s.positions for s in structures])
     velocities = np.concatenate(
-        [
-            maxwell_boltzmann(MASSES[s.atomic_numbers], settings.temperature, stream(settings.seed, "velocities", s.key, copy))
-            for s, copy in zip(structures, _copies(structures), strict=True)
-        ]
+        [_first_velocities(start, copy, ensemble, settings) for start, copy in zip(starts, _copies(structures), strict=True)]
     )
     energies, start_forces = forces(positions)
     if not (np.isfinite(energies).all() and np.isfinite(start_forces).all()):
         raise _no_number(model)
-    return State(positions, velocities, start_forces, energies, masses, forces.first), forces
+    state = State(positions, velocities, start_forces, energies, masses, forces.first, movable=movable, centre=centre)
+    hottest = float(state.temperature().max())
+    if hottest > settings.max_temperature:
+        raise SimulationError(
+            f"the velocities of the start are those of {hottest:,.0f} K, above {settings.max_temperature:,.0f} K",
+            mend="are they in another unit? --velocity-unit names it, --new-velocities draws others",
+        )
+    return state, forces
+
+
+def _first_velocities(start: Start, copy: int, ensemble: Ensemble, settings: Settings) -> Array:
+    if start.velocities is not None:
+        return start.velocities
+    rng = stream(settings.seed, "velocities", start.structure.key, copy)
+    return maxwell_boltzmann(start.amu, settings.temperature, rng, start.movable, centre_of_mass_axes(start.movable, ensemble))
 
 
 def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
@@ -224,7 +254,7 @@ def _copies(structures: Sequence[Structure]) -> list[int]:
     return copies
 
 
-def _fingerprint(model: Any, structures: Sequence[Structure], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
+def _fingerprint(model: Any, starts: list[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """What must be equal for a run to be continued; more steps may be asked."""
     from mlipfm_interfaces.checkpoint import tensor_digest
 
@@ -233,9 +263,11 @@ def _fingerprint(model: Any, structures: Sequence[Structure], ensemble: Ensemble
     else:  # a foreign model has an address, a labeller its level
         identity = [type(model).__qualname__, getattr(model, "uri", None), getattr(model, "level", None)]
     chosen = {key: value for key, value in asdict(settings).items() if key != "steps"}
+    motion = [start.motion() for start in starts]
     return {
         "model": identity,
-        "structures": [[s.key, s.level] for s in structures],
+        "structures": [[start.structure.key, start.structure.level] for start in starts],
+        "motion": motion if any(motion) else None,
         "ensemble": [type(ensemble).__name__, vars(ensemble)],
         "settings": chosen,
     }

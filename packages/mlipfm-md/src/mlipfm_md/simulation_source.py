@@ -20,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
 from .simulation import Settings, simulate_frames
+from .starts import unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class SimulationSource:
         self.batches, self.replaced = int(state["batches"]), int(state["replaced"])
 
     def _visited(self, potential: Potential, start: Structure, seed: int) -> Structure:
-        plain = start.replace(labels={}, label_std={})
+        plain = unlabelled(start)
         training = potential.training
         try:
             run, _ = simulate_frames(potential, plain, self.ensemble, replace(self.settings, seed=seed))

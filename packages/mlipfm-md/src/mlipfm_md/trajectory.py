@@ -9,31 +9,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from mlipfm_interfaces.checkpoint import load_checkpoint, save_checkpoint
-from mlipfm_interfaces.elements import MASSES
+from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import DamagedFileError, SimulationError
 from mlipfm_interfaces.files import atomic_write, canonical_json
 from mlipfm_interfaces.frames import Dynamics, FrameLog
 from mlipfm_interfaces.structure import Structure
 
-from .ensembles import State, kinetic_energy
+from .ensembles import State
+from .starts import Start, fixed_axes
 
 Array = np.ndarray
 
 RESTART_KIND = "mlipfm-md-restart"
+LAST_GOOD = "last_good.xyz"
+#: Key of the fingerprint -> in words, where the key says too little.
+_NAMES = {"motion": "choice of fixed atoms, masses or first velocities"}
 _ARRAYS = ("positions", "velocities", "forces", "energies", "masses", "first")
 
 
 class Trajectory:
     """The folder of one run. `fingerprint` says of what; another run's folder is refused."""
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any], structures: Sequence[Structure]) -> None:
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], starts: Sequence[Start]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.structures = folder, list(structures)
+        self.folder, self.starts = folder, list(starts)
         self.restart = folder / "restart.safetensors"
         self.log = FrameLog(folder / "trajectory.frames")
         self._claim(json.loads(json.dumps(fingerprint)))
@@ -60,7 +64,7 @@ class Trajectory:
         for key, value in fingerprint.items():
             if found.get(key) != value:
                 raise SimulationError(
-                    f"this folder holds a run with another {key}{_difference(found.get(key), value)}",
+                    f"this folder holds a run with another {_NAMES.get(key, key)}{_difference(found.get(key), value)}",
                     where=str(self.folder),
                     mend="choose another `out`",
                 )
@@ -71,10 +75,22 @@ class Trajectory:
 
     def append(self, state: State, dt: float) -> None:
         """One frame of every system, with velocities, energy and forces."""
-        for s, a, b, energy in zip(self.structures, state.first[:-1], state.first[1:], state.energies, strict=True):
-            labels = {"energy": energy, "forces": state.forces[a:b]}
-            frame = s.replace(positions=state.positions[a:b], labels=labels, label_std={})
-            self.log.append(frame, Dynamics(state.velocities[a:b], state.masses[a:b], state.step * dt, state.step))
+        for frame, dynamics in self._frames(state, dt):
+            self.log.append(frame, dynamics)
+
+    def save_last_good(self, state: State, dt: float) -> None:
+        """The state before an explosion, as `last_good.xyz`: another run can start from it."""
+        with (self.folder / LAST_GOOD).open("w") as stream:
+            for (frame, dynamics), start in zip(self._frames(state, dt), self.starts, strict=True):
+                _write_frame(stream, frame, dynamics, start.axes_fixed)
+
+    def _frames(self, state: State, dt: float) -> Iterator[tuple[Structure, Dynamics]]:
+        for start, a, b, energy in zip(self.starts, state.first[:-1], state.first[1:], state.energies, strict=True):
+            labels: dict[str, Any] = {"energy": energy, "forces": state.forces[a:b]}
+            if start.axes_fixed.any():
+                labels["fixed"] = start.axes_fixed.all(axis=1).astype(float)
+            frame = start.structure.replace(positions=state.positions[a:b], labels=labels, label_std={})
+            yield frame, Dynamics(state.velocities[a:b], state.masses[a:b], state.step * dt, state.step)
 
     def save_restart(self, state: State, reference: Array) -> None:
         """Everything a bitwise continuation needs: state, where the neighbour list was built, number of frames in the log."""
@@ -100,16 +116,17 @@ class Trajectory:
         arrays = {name: tensors[name].numpy().copy() for name in _ARRAYS}
         return State(**arrays, step=manifest["step"]), tensors["reference"].numpy().copy()
 
-    def energies(self) -> Iterator[tuple[int, Array, Array]]:
-        """(step, potential energies, kinetic energies) of each recorded frame, [systems] eV."""
-        n = len(self.structures)
-        potential, kinetic = np.zeros(n), np.zeros(n)
+    def recorded(self) -> Iterator[tuple[int, Array, Array]]:
+        """(step, potential energies [systems] eV, velocities [atoms, 3] Å/fs) of each recorded frame."""
+        n = len(self.starts)
+        potential, velocities = [], []
         for k, (frame, dynamics) in enumerate(self.log):
             assert dynamics is not None
-            potential[k % n] = float(frame.labels["energy"])
-            kinetic[k % n] = kinetic_energy(dynamics.velocities, dynamics.masses, np.array([0, len(frame)]))[0]
+            potential.append(float(frame.labels["energy"]))
+            velocities.append(dynamics.velocities)
             if k % n == n - 1:
-                yield dynamics.step, potential.copy(), kinetic.copy()
+                yield dynamics.step, np.array(potential), np.concatenate(velocities)
+                potential, velocities = [], []
 
 
 def _difference(found: Any, asked: Any) -> str:
@@ -121,24 +138,42 @@ def _difference(found: Any, asked: Any) -> str:
 
 
 def export_extxyz(folder: Path, path: Path) -> int:
-    """Write a trajectory as extended XYZ (velocities in ASE's units, energy, forces); number of frames written."""
-    from ase import Atoms
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.io import write
-    from ase.units import fs
+    """Write a trajectory as extended XYZ, exactly; number of frames written. What is written can be started from again.
 
+    Columns are ASE's: `momenta` in its units, `masses` in amu, `forces` eV/Å, and `move_mask` where atoms are fixed.
+    """
+    motion = json.loads((folder / "run.json").read_bytes()).get("motion") or [None]
     count, unfinished = 0, path.with_name(path.name + ".part")
     with unfinished.open("w") as stream:
         for s, dynamics in FrameLog(folder / "trajectory.frames"):
-            atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, masses=MASSES[s.atomic_numbers])
-            if dynamics is not None:
-                atoms.set_velocities(dynamics.velocities / fs)
-                atoms.info |= {"step": dynamics.step, "time_fs": dynamics.time}
-            for key in ("total_charge", "spin_multiplicity"):
-                if getattr(s, key) is not None:
-                    atoms.info[key] = getattr(s, key)
-            atoms.calc = SinglePointCalculator(atoms, energy=float(s.labels["energy"]), forces=s.labels["forces"])
-            write(stream, atoms, format="extxyz")
+            assert dynamics is not None
+            _write_frame(stream, s, dynamics, fixed_axes(motion[count % len(motion)], len(s)))
             count += 1
     unfinished.replace(path)
     return count
+
+
+def _write_frame(stream: TextIO, s: Structure, dynamics: Dynamics, fixed: Array) -> None:
+    """One frame with all digits; ASE's writer keeps eight decimals."""
+    from ase.units import fs
+
+    momenta = dynamics.velocities * dynamics.masses[:, None] / fs
+    columns = [("pos", "R", s.positions), ("momenta", "R", momenta), ("masses", "R", dynamics.masses), ("forces", "R", s.labels["forces"])]
+    if fixed.any():
+        columns.append(("move_mask", "L", ~fixed if (fixed.any(axis=1) != fixed.all(axis=1)).any() else ~fixed[:, 0]))
+    flat = [(name, kind, np.asarray(values).reshape(len(s), -1)) for name, kind, values in columns]
+    properties = "species:S:1:" + ":".join(f"{name}:{kind}:{values.shape[1]}" for name, kind, values in flat)
+    info = {"total_charge": s.total_charge, "spin_multiplicity": s.spin_multiplicity, "energy": float(s.labels["energy"])}
+    info |= {"step": dynamics.step, "time_fs": dynamics.time}
+    head = [f'Lattice="{_words(s.cell.reshape(-1))}"'] if s.cell.any() else []
+    head += [f"Properties={properties}", f'pbc="{_words(s.pbc)}"']
+    if s.external_field is not None:
+        head.append(f'external_field="{_words(s.external_field)}"')
+    head += [f"{key}={value!r}" for key, value in info.items() if value is not None]
+    stream.write(f"{len(s)}\n{' '.join(head)}\n")
+    for k, z in enumerate(s.atomic_numbers.tolist()):
+        stream.write(f"{symbol(z):2s} {' '.join(_words(values[k]) for _, _, values in flat)}\n")
+
+
+def _words(values: Array) -> str:
+    return " ".join("FT"[value] if isinstance(value, bool) else repr(value) for value in values.tolist())

@@ -1,0 +1,314 @@
+"""Starting structures from files: what a frame says about motion (constraints, velocities, masses) is used, named, or refused by name.
+
+Units in files: `momenta` are ASE's (amu Å over ASE's unit of time); columns `velo`, `vel`, `velocities` (QUIP, GPUMD) are in Å/fs unless
+another unit is chosen; VASP and GROMACS files state theirs, and ASE converts them.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.elements import ISOTOPES, MASSES, symbol
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, SimulationError, UnreadableFileError
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
+from mlipfm_interfaces.structure import Provenance, Structure
+
+from .start_text import Beside, readable_poscar, readable_xyz
+from .starts import Start
+
+Array = np.ndarray
+
+#: Å/fs in one unit of velocity. ASE's unit of time is Å sqrt(amu/eV) = 10.18 fs.
+VELOCITY_UNITS = {"A/fs": 1.0, "A/ps": 1e-3, "nm/ps": 1e-2, "ase": 0.09822694788464063}
+
+_VELOCITIES = ("velo", "vel", "velocities", "velocity")
+_FIXED, _MOVES = r"(^|_)(fix|froz|freez|constrain)", r"(^|_)(mov|mobile|selective)"
+#: Arrays that say nothing about motion, or are used elsewhere.
+_KNOWN = {"numbers", "positions", "momenta", "masses"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says about a file. Those that are None or False leave it to the file.
+
+    Attributes:
+        level: of theory. charge, multiplicity: of frames that state none. frame: only this one (-1 is the last).
+        new_velocities: draw velocities where the file has some. free_all: let atoms move that the file fixes.
+        velocity_unit: of columns of velocities, a key of `VELOCITY_UNITS`.
+    """
+
+    level: str | None = None
+    charge: int | None = None
+    multiplicity: int | None = None
+    frame: int | None = None
+    new_velocities: bool = False
+    free_all: bool = False
+    velocity_unit: str | None = None
+
+
+@dataclass
+class Said:
+    """How one frame was read: `taken` from the file (or drawn instead), and `unused` columns, in words."""
+
+    taken: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+
+def read_starts(path: Path, wanted: Wanted | None = None) -> list[tuple[Start, Said]]:
+    """The frames of a file that ASE reads, each a system of its own, and what was taken from each.
+
+    Raises:
+        UnreadableFileError: missing, empty or not readable. InvalidStructureError: for a frame that cannot exist, naming it.
+        SimulationError: for a constraint, a mass or velocities that cannot be honoured.
+    """
+    wanted = wanted or Wanted()
+    if wanted.velocity_unit not in (None, *VELOCITY_UNITS):
+        raise SimulationError(f"no unit of velocity is named {wanted.velocity_unit!r}", mend=f"one of {', '.join(VELOCITY_UNITS)}")
+    frames = list(enumerate(_atoms(path)))
+    if not frames:
+        raise UnreadableFileError("the file holds no structure", where=str(path))
+    if wanted.frame is not None:
+        if not -len(frames) <= wanted.frame < len(frames):
+            raise SimulationError(f"there is no frame {wanted.frame}: the file has {len(frames)}", where=str(path), mend="-1 is the last")
+        frames = [frames[wanted.frame]]
+    starts = [_start(atoms, beside, f"{path}, frame {k}", wanted, Provenance(source=path.name, index=k)) for k, (atoms, beside) in frames]
+    if wanted.velocity_unit is not None and not any("(column" in words for _, said in starts for words in said.taken):
+        raise SimulationError(
+            "no column of velocities was used", where="--velocity-unit", mend=f"leave it out; it is for {', '.join(_VELOCITIES)}"
+        )
+    return starts
+
+
+def _atoms(path: Path) -> list[tuple[Any, Beside]]:
+    """ASE's Atoms of each frame, with what it does not read."""
+    import ase.io
+
+    if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
+        raise UnreadableFileError("pickle files are never read", where=str(path), mend="convert it to extxyz where it comes from")
+    if not path.is_file():
+        raise UnreadableFileError("there is no such file", where=str(path), mend="check the path")
+    try:
+        source, kind, beside = _source(path)
+        frames: list[Any] = list(ase.io.iread(source, ":", format=kind, do_not_split_by_at_sign=True))
+    except MlipfmError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        isotope = str(error).strip("'\"") in ISOTOPES
+        mend = "write H and a column of masses; D and T are read in XYZ and POSCAR files" if isotope else "check the format"
+        raise UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), mend=mend) from error
+    if len(beside) != len(frames):
+        beside = [Beside() for _ in frames]
+    return list(zip(frames, beside, strict=True))
+
+
+def _source(path: Path) -> tuple[Any, str | None, list[Beside]]:
+    """What ASE is given: text that it can read, or the file."""
+    if path.suffix in (".xyz", ".extxyz"):
+        text, beside = readable_xyz(path.read_text(errors="replace"))
+        return io.StringIO(text), "extxyz", beside
+    if path.suffix in (".vasp", ".poscar") or path.name.startswith(("POSCAR", "CONTCAR")) or path.name.endswith(("POSCAR", "CONTCAR")):
+        text, beside = readable_poscar(path.read_text(errors="replace"), str(path))
+        if beside:
+            return io.StringIO(text), "vasp", beside
+    return str(path), None, []
+
+
+def _start(atoms: Any, beside: Beside, where: str, wanted: Wanted, origin: Provenance) -> tuple[Start, Said]:
+    said = Said(unused=list(beside.unread))
+    used: set[str] = set()
+    try:
+        masses = _masses(atoms, beside, said, used)
+        fixed = _fixed(atoms, wanted, said, used)
+        velocities = _velocities(atoms, beside, masses, fixed, wanted, said, used)
+        start = Start(_structure(atoms, wanted, origin), velocities, masses, fixed)
+    except (InvalidStructureError, SimulationError) as error:
+        error.where = where + (f", {error.where}" if error.where else "")
+        raise
+    if atoms.info.keys() & {"time", "time_fs", "step"}:
+        said.unused.append("the time of the frame (the run begins at 0)")
+    said.unused += sorted(key for key in atoms.arrays if key not in _KNOWN | used and not key.startswith(("REF_", "STD_")))
+    return start, said
+
+
+def _structure(atoms: Any, wanted: Wanted, origin: Provenance) -> Structure:
+    charge, multiplicity = charge_and_multiplicity(atoms.info)
+    external = atoms.info.get("external_field")
+    return Structure(
+        atoms.numbers,
+        atoms.positions,
+        np.asarray(atoms.cell),
+        atoms.pbc,
+        wanted.charge if charge is None else charge,
+        wanted.multiplicity if multiplicity is None else multiplicity,
+        external_field=None if external is None else np.asarray(external, dtype=np.float64).reshape(-1),
+        level=wanted.level,
+        provenance=origin,
+    )
+
+
+def _masses(atoms: Any, beside: Beside, said: Said, used: set[str]) -> Array:
+    """[N] amu: of the file, of isotopes, of the elements; said where they differ from those of the elements."""
+    from ase.data import atomic_masses
+
+    standard = MASSES[atoms.numbers]
+    masses = np.array(standard)
+    column = next((key for key in ("masses", "mass") if key in atoms.arrays), None)
+    if column is not None:
+        used.add(column)
+        masses = np.asarray(atoms.arrays[column], dtype=np.float64)
+        table = np.isclose(masses, atomic_masses[atoms.numbers], rtol=1e-7, atol=0)  # ASE's standard weights are no statement
+        masses = np.where(table, standard, masses)
+    elif beside.isotopes:
+        for k, name in beside.isotopes.items():
+            masses[k] = ISOTOPES[name][1]
+    changed = masses != standard
+    if changed.any():
+        kinds = sorted({(symbol(int(z)), f"{m:.6g}") for z, m in zip(atoms.numbers[changed], masses[changed], strict=True)})
+        said.taken.append("masses of the file: " + ", ".join(f"{name} {mass}" for name, mass in kinds[:6]) + (" ..." if kinds[6:] else ""))
+    return masses
+
+
+def _fixed(atoms: Any, wanted: Wanted, said: Said, used: set[str]) -> Array:
+    """[N, 3] bool, from ASE's constraints and from columns.
+
+    Raises:
+        SimulationError: a constraint that these dynamics cannot keep, by name.
+    """
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    names = []
+    for constraint in [] if wanted.free_all else atoms.constraints:
+        fixed |= _constrained(constraint, atoms)
+        names.append(type(constraint).__name__)
+    for key, values in atoms.arrays.items():
+        plain = key.removeprefix("REF_").lower()
+        sense = bool(re.search(_FIXED, plain)) if re.search(f"{_FIXED}|{_MOVES}", plain) else None
+        if sense is None:
+            continue
+        used.add(key)
+        if not wanted.free_all:
+            fixed |= _truth(values, key, len(atoms)) == sense
+            names.append(key)
+    if fixed.any():
+        said.taken.append(f"fixed: {_places(fixed)} ({', '.join(dict.fromkeys(names))})")
+    elif wanted.free_all and atoms.constraints:
+        said.taken.append("the constraints of the file are ignored: every atom may move")
+    return fixed
+
+
+def _constrained(constraint: Any, atoms: Any) -> Array:
+    """[N, 3] bool of one constraint of ASE."""
+    name = type(constraint).__name__
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    if name == "FixAtoms":
+        fixed[constraint.index] = True
+        return fixed
+    if name == "FixCartesian":
+        fixed[constraint.index] = constraint.mask
+        return fixed
+    free = {
+        "FixScaled": lambda: np.asarray(atoms.cell)[~constraint.mask],
+        "FixedLine": lambda: np.asarray(constraint.dir).reshape(1, 3),
+        "FixedPlane": lambda: np.eye(3) - np.outer(constraint.dir, constraint.dir),
+    }.get(name)
+    if free is None:
+        raise SimulationError(
+            f"the constraint {name} cannot be kept in these dynamics",
+            mend="remove it from the file, or let every atom move with --ignore-constraints",
+        )
+    axes = _spanned_axes(free())
+    if axes is None:
+        raise SimulationError(
+            f"the constraint {name} holds atoms along a direction that is no axis x, y or z",
+            mend="turn the cell so that it is, or let every atom move with --ignore-constraints",
+        )
+    fixed[constraint.index] = ~axes
+    return fixed
+
+
+def _spanned_axes(directions: Array) -> Array | None:
+    """[3] bool: the Cartesian axes that `directions` [n, 3] span; None if they span anything else."""
+    scale = np.abs(directions).max(initial=0)
+    axes: Array = (np.abs(directions) > 1e-6 * scale).any(axis=0)
+    rank = np.linalg.matrix_rank(directions, tol=1e-6 * scale) if len(directions) else 0
+    return axes if axes.sum() == rank else None
+
+
+def _truth(values: Any, key: str, n: int) -> Array:
+    """[n, 3] bool of a column of T and F, 1 and 0."""
+    words = np.char.lower(np.asarray(values).astype(str))
+    true, false = np.isin(words, ["t", "true", "1", "1.0"]), np.isin(words, ["f", "false", "0", "0.0"])
+    if not (true | false).all() or true.size not in (n, 3 * n):
+        raise SimulationError(
+            f"the column {key!r} seems to say which atoms are fixed, but holds more than T and F in one or three columns",
+            mend="write a column move_mask (T: the atom moves), or use --ignore-constraints",
+        )
+    return np.broadcast_to(true.reshape(n, -1), (n, 3))
+
+
+def _velocities(atoms: Any, beside: Beside, masses: Array, fixed: Array, wanted: Wanted, said: Said, used: set[str]) -> Array | None:
+    """[N, 3] Å/fs, None to draw them.
+
+    Raises:
+        SimulationError: two columns with different velocities.
+    """
+    found: dict[str, Array] = {}
+    if "momenta" in atoms.arrays:
+        found["momenta"] = _from_momenta(atoms, beside, masses)
+    for key in _VELOCITIES:
+        if key in atoms.arrays:
+            used.add(key)
+            found[key] = np.asarray(atoms.arrays[key], dtype=np.float64) * VELOCITY_UNITS[wanted.velocity_unit or "A/fs"]
+    if not found:
+        return None
+    first = next(iter(found))
+    for key, values in found.items():
+        if values.shape != (len(atoms), 3):
+            raise SimulationError(f"the column {key!r} must hold three numbers for each atom")
+        if not np.allclose(values, found[first], rtol=1e-3, atol=1e-6):
+            raise SimulationError(
+                f"the columns {first!r} and {key!r} state different velocities", mend="remove one, or name the unit with --velocity-unit"
+            )
+    velocities = found[first]
+    if wanted.new_velocities or not velocities.any():
+        why = "as --new-velocities asks" if wanted.new_velocities else "those of the file are all zero"
+        said.taken.append(f"velocities drawn: {why}")
+        return None
+    source = "momenta" if first == "momenta" else f"column {first}, read in {wanted.velocity_unit or 'A/fs'}"
+    said.taken.append(f"velocities of the file ({source})" + (", zero on fixed axes" if velocities[fixed].any() else ""))
+    return np.where(fixed, 0.0, velocities)
+
+
+def _from_momenta(atoms: Any, beside: Beside, masses: Array) -> Array:
+    """Velocities in Å/fs from ASE's momenta, which belong to ASE's masses unless the text stated momenta of isotopes or masses beside them."""
+    stated = "mass" in atoms.arrays or (beside.isotopes and not beside.velocities)
+    divisor = masses if stated else atoms.get_masses()
+    return np.asarray(atoms.get_momenta() / divisor[:, None] * VELOCITY_UNITS["ase"])
+
+
+def _places(fixed: Array) -> str:
+    """`atoms 0-3; atom 5 along z`."""
+    words = []
+    for pattern in sorted({tuple(row) for row in fixed.tolist() if any(row)}, reverse=True):
+        atoms = np.flatnonzero((fixed == pattern).all(axis=1)).tolist()
+        along = "" if all(pattern) else " along " + ", ".join(axis for axis, held in zip("xyz", pattern, strict=True) if held)
+        words.append(f"atom{'s' if len(atoms) > 1 else ''} {ranges(atoms)}{along}")
+    return "; ".join(words)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0-3, 7` of [0, 1, 2, 3, 7]; long lists are cut."""
+    runs: list[list[int]] = []
+    for k in numbers:
+        if runs and k == runs[-1][1] + 1:
+            runs[-1][1] = k
+        else:
+            runs.append([k, k])
+    words = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
+    return ", ".join(words[:12]) + (f", ... ({len(words) - 12} more)" if len(words) > 12 else "")
