@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,15 @@ def page(content: Content) -> str:
         section("Model cards", "", cards(content)),
         section("Notes", "", "".join(f"<p>{escape(note)}</p>" for note in content.notes)),
     ]
+    return document("Quickstart report" if content.summary else "Training report", sections)
+
+
+def document(title: str, sections: Sequence[str]) -> str:
+    """A whole page of sections, with the style sheet in it and without permission for anything else."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,"><title>Quickstart report</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
     )
     return f'<!doctype html><html lang="en"><head>{head}<style>{_style()}</style></head><body>{"".join(sections)}</body></html>\n'
 

@@ -42,13 +42,13 @@ class Axis:
     names: tuple[str, ...] = ()
 
 
-def chart(series: Sequence[Series], x: Axis, y: Axis, *, kind: str, title: str, equal: bool = False) -> str:
+def chart(series: Sequence[Series], x: Axis, y: Axis, *, kind: str, title: str, equal: bool = False, notes: Sequence[str] = ()) -> str:
     """An SVG of series.
 
     Args:
         kind: `line`, `points` (small and faint, for many) or `marks` (large, named, with intervals).
         title: what it shows, for readers that cannot see it.
-        equal: both axes have one range, and the diagonal is drawn.
+        equal: both axes have one range, and the diagonal is drawn. notes: lines of text in the upper left corner.
     """
     scale_x, scale_y = (
         _Scale.of([s.x for s in series], x.log, _LEFT, WIDTH - _RIGHT),
@@ -64,6 +64,7 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, *, kind: str, title: str, 
         parts.append(_line(_LEFT, HEIGHT - _BOTTOM, WIDTH - _RIGHT, _TOP, "diagonal"))
     draw = {"line": _polyline, "points": _points, "marks": _marks}[kind]
     parts += [draw(s, scale_x, scale_y) for s in series]
+    parts += [_text(_LEFT + 10, _TOP + 18 * (k + 1), note, "start") for k, note in enumerate(notes)]
     inside = "".join(parts)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">{inside}</svg>'
 

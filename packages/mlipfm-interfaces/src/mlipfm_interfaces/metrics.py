@@ -350,6 +350,28 @@ def autocorrelation_time(series: ArrayLike) -> float:
     return float(max(0.5, taus[window[0]] if len(window) else taus.max(initial=0.5)))
 
 
+#: Fewest blocks of time from which an interval is made.
+FEWEST_BLOCKS = 5
+
+
+def time_blocks(errors: ArrayLike) -> Indices | None:
+    """Blocks of frames in a row, to be drawn as a whole by `bootstrap`: [frames] number of the block of each frame of one trajectory.
+
+    Blocks are at least two correlation times long, 4 tau frames of `autocorrelation_time` (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461, 1989).
+    None if that gives fewer than five blocks: frames of a trajectory that is this short say too little about the rest of it.
+
+    Args:
+        errors: [frames] an error of each frame, in the order of time; NaN where there is none.
+    """
+    x = np.asarray(errors, dtype=np.float64)
+    known = x[np.isfinite(x)]
+    if len(known) < 2 * FEWEST_BLOCKS:
+        return None
+    length = max(2, int(np.ceil(4 * autocorrelation_time(known))))
+    count = len(known) // length
+    return np.arange(len(x)) * count // len(x) if count >= FEWEST_BLOCKS else None
+
+
 # Calibration of predicted standard deviations; `errors` are prediction minus reference
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from mlipfm_data.census import Census
 from mlipfm_data.store import Store
 from mlipfm_interfaces.files import sha256
+from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known
+from mlipfm_interfaces.seeds import stream
 
 from .frames import Frames
 
@@ -27,7 +29,8 @@ def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, 
 
     Returns:
         `licences`: of data, validation data and ancestors, each once, "" for what states none. `data`: of each training store its `name`, the SHA-256
-        of its `manifest`, the number of `structures`, their `licences` and `sources`. `validation_data`: the same of validation stores. `ancestors`:
+        of its `manifest`, the number of `structures`, their `licences` and `sources`, and the `frames`, hashes of up to 20,000 of the geometries (a random
+        part of more; `mlipfm_interfaces.frame_hashes`), by which an evaluation knows them again. `validation_data`: the same of validation stores. `ancestors`:
         models that it starts from, nearest first, see `ancestors_of`.
     """
     data, validation = _stores(train, census), _stores(valid, held_out)
@@ -60,11 +63,12 @@ def _listed(licences: Sequence[str]) -> str:
 
 def _stores(frames: Frames, census: Census) -> list[dict[str, Any]]:
     set_of = frames.set_of
-    return [_store(store, census, np.flatnonzero(set_of == k)) for k, store in enumerate(frames.stores)]
+    return [_store(store, frames, census, np.flatnonzero(set_of == k)) for k, store in enumerate(frames.stores)]
 
 
-def _store(store: Store, census: Census, rows: np.ndarray) -> dict[str, Any]:
-    """What structures of a store were used: `rows` of the census."""
+def _store(store: Store, frames: Frames, census: Census, rows: np.ndarray) -> dict[str, Any]:
+    """What structures of a store were used: `rows` of `frames` and of the census."""
+    listed = rows if len(rows) <= LISTED else np.sort(stream(0, "frame hashes").choice(rows, LISTED, replace=False))
     kinds = [census.kinds[k] for k in np.unique(census.kind[rows]).tolist()]
     return {
         "name": store.name,
@@ -72,6 +76,7 @@ def _store(store: Store, census: Census, rows: np.ndarray) -> dict[str, Any]:
         "structures": len(rows),
         "licences": sorted({kind.licence or "" for kind in kinds}),
         "sources": sorted({source for kind in kinds for source in kind.sources}),
+        "frames": encode(frame_hashes(frames[int(k)] for k in listed)),
     }
 
 

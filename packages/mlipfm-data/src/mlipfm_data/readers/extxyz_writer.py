@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,9 +24,14 @@ from .conventions import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from .extxyz_text import quote
 from .label_places import layout_of, placed
 
+Predicted = Mapping[str, np.ndarray]
 
-def export_extxyz(structures: Iterable[Structure], path: Path | str) -> int:
+
+def export_extxyz(structures: Iterable[Structure], path: Path | str, predicted: Iterable[Predicted] | None = None) -> int:
     """Write structures to `path` and return how many. The file appears only when it is complete.
+
+    Args:
+        predicted: for each structure, values by quantity key in internal units, written beside its labels as `pred_<key>`.
 
     Raises:
         UnknownQuantityError: for a label of pairs, which the format cannot hold.
@@ -33,8 +40,8 @@ def export_extxyz(structures: Iterable[Structure], path: Path | str) -> int:
     part, count = path.with_name(path.name + ".part"), 0
     try:
         with part.open("w", encoding="utf-8", newline="\n") as stream:
-            for structure in structures:
-                write_frame(structure, stream)
+            for structure, values in zip(structures, predicted if predicted is not None else repeat({}), strict=predicted is not None):
+                write_frame(structure, stream, values)
                 count += 1
             stream.flush()
             os.fsync(stream.fileno())
@@ -44,14 +51,14 @@ def export_extxyz(structures: Iterable[Structure], path: Path | str) -> int:
     return count
 
 
-def write_frame(structure: Structure, stream: TextIO) -> None:
+def write_frame(structure: Structure, stream: TextIO, predicted: Predicted = MappingProxyType({})) -> None:
     """One frame. Raises `UnknownQuantityError` as `export_extxyz` does."""
     s, n = structure, len(structure)
     columns: list[tuple[str, np.ndarray]] = [("pos", s.positions)]
     info: dict[str, str] = {}
     if s.cell.any() or s.pbc.any():
         info["Lattice"] = f'"{_numbers(s.cell)}"'
-    for prefix, values in (("REF_", s.labels), ("STD_", s.label_std)):
+    for prefix, values in (("REF_", s.labels), ("STD_", s.label_std), ("pred_", predicted)):
         for key, value in values.items():
             _place(prefix + key, key, value, n, columns, info)
     info |= {
