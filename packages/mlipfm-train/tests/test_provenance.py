@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlipfm_data.store import Store
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.files import sha256
+from mlipfm_interfaces.frame_hashes import encode, frame_hashes
 from mlipfm_interfaces.model_card import model_card
 from mlipfm_interfaces.registry_promote import licence_faults
 from mlipfm_train.loop import fit
@@ -60,6 +62,8 @@ def test_the_manifest_names_stores_by_their_hash_and_sources(licensed, train):
     store = licensed("large", "CC-BY-4.0")
     _, manifest = train("run", store)
     entry = {"name": "large", "manifest": sha256(store / "manifest.json"), "structures": 6, "licences": ["CC-BY-4.0"], "sources": ["large"]}
+    with Store(store) as opened:
+        entry["frames"] = encode(frame_hashes(opened))
     assert manifest["extra"]["data"] == [entry]
 
 

@@ -127,7 +127,9 @@ def _print_remarks(console: Console, r: Evaluated) -> None:
     if r.masked_atoms:
         console.print(f"{name}: forces of {r.masked_atoms} atoms are left out (forces_weight 0)")
     if any("stress" in s.labels for s in r.set.structures) and "stress" not in r.predictions.cases:
-        console.print(f"{name}: labels of stress are not compared: the model has no stress, or the structures are not periodic in three directions")
+        console.print(
+            f"{name}: labels of stress are not compared: the model has no stress, or the structures are not periodic in three directions"
+        )
     for reason, n in r.reasons.items():
         console.print(f"{name}: {n} of {len(r.set.structures)} structures without an answer: {escape(reason)}", style="yellow")
     if r.reasons:

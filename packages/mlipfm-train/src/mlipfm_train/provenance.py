@@ -29,9 +29,9 @@ def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, 
 
     Returns:
         `licences`: of data, validation data and ancestors, each once, "" for what states none. `data`: of each training store its `name`, the SHA-256
-        of its `manifest`, the number of `structures`, their `licences` and `sources`, and the `frames`, hashes of up to 20,000 of the geometries (a random
-        part of more; `mlipfm_interfaces.frame_hashes`), by which an evaluation knows them again. `validation_data`: the same of validation stores. `ancestors`:
-        models that it starts from, nearest first, see `ancestors_of`.
+        of its `manifest`, the number of `structures`, their `licences` and `sources`, and the `frames`: hashes of up to 20,000 of the
+        geometries (a random part of more, see `mlipfm_interfaces.frame_hashes`), by which an evaluation knows them again.
+        `validation_data`: the same of validation stores. `ancestors`: models that it starts from, nearest first, see `ancestors_of`.
     """
     data, validation = _stores(train, census), _stores(valid, held_out)
     ancestors = [] if origin is None else _lineage(origin)
