@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlipfm_data.curation.classes import temperature_class
 from mlipfm_data.curation.splits import OOD, WAYS, make_split
+from mlipfm_data.curation.trajectories import beside_training, time_split
 from mlipfm_data.store import Store
 from mlipfm_data.store_writer import StoreWriter
 from mlipfm_interfaces.cli import main
@@ -185,3 +186,89 @@ def test_a_store_that_still_grows_is_not_split(tmp_path, capsys):
     assert stopped.value.code == 2
     assert "is not complete" in capsys.readouterr().err
     assert not (tmp_path / "parts").exists()
+
+
+def trajectory(n: int, group: str | None = "a", step: float = 0.05, seed: int = 0, box: float | None = None) -> list[Structure]:
+    """A molecule (or its periodic image) that vibrates: neighbouring frames differ by about `step` of the amplitude."""
+    rng = np.random.default_rng(seed)
+    phase, rest = (
+        rng.uniform(0, 6, size=(5, 3)),
+        np.array([[0.0, 0, 0], [0.63, 0.63, 0.63], [-0.63, -0.63, 0.63], [-0.63, 0.63, -0.63], [0.63, -0.63, -0.63]]),
+    )
+    cell = {} if box is None else {"cell": np.eye(3) * box, "pbc": True}
+    return [
+        Structure(
+            [6, 1, 1, 1, 1],
+            rest + 0.1 * np.sin(step * k * (1 + phase) + phase),
+            provenance=Provenance(source="md", group=group, index=k),
+            **cell,
+        )
+        for k in range(n)
+    ]
+
+
+def test_blocks_of_time_are_contiguous_in_every_trajectory_and_apart_by_the_gap():
+    both = [*trajectory(100, "a", seed=1), *trajectory(50, "b", seed=2)]
+    order = np.random.default_rng(3).permutation(len(both))
+    split, dropped = time_split([both[k] for k in order], {"train": 0.8, "valid": 0.2}, gap=5)
+    for group, first in (("a", 0), ("b", 100)):
+        placed = {
+            name: sorted(int(order[k]) - first for k in part if both[order[k]].provenance.group == group)
+            for name, part in split.parts.items()
+        }
+        n = 100 if group == "a" else 50
+        edge = round(0.8 * (n - 5))
+        assert placed == {"train": list(range(edge)), "valid": list(range(edge + 5, n))}
+    assert len(dropped) == 10
+
+
+def test_a_geometry_that_comes_again_stays_where_it_came_first():
+    once = trajectory(40, "a")
+    again = [s.replace(provenance=replace(s.provenance, group="b", index=k)) for k, s in enumerate(once[::-1])]
+    split, _ = time_split([*once, *again], {"train": 0.5, "valid": 0.5})
+    keys = [{([*once, *again])[k].key for k in part} for part in split.parts.values()]
+    assert not keys[0] & keys[1]
+
+
+def test_what_is_no_trajectory_is_not_cut():
+    with pytest.raises(MlipfmError, match="no trajectory can be cut into 2 blocks"):
+        time_split(
+            [s.replace(provenance=replace(s.provenance, group=str(k))) for k, s in enumerate(trajectory(9))], {"train": 0.8, "valid": 0.2}
+        )
+    with pytest.raises(InvalidStructureError, match="states no index"):
+        time_split([trajectory(1)[0].replace(provenance=Provenance(source="x"))], {"train": 0.8, "valid": 0.2})
+
+
+@pytest.mark.parametrize("box", [None, 8.0])
+def test_frames_beside_training_frames_are_found_and_independent_ones_are_not(box):
+    slow, fast = trajectory(200, step=0.05, box=box), trajectory(200, step=7.3, box=box)
+    for frames, by, matters in ((slow, "random", True), (slow, "time", False), (fast, "random", False)):
+        shares = {"train": 0.8, "valid": 0.2}
+        parts = time_split(frames, shares)[0].parts if by == "time" else make_split(frames, "random", shares).parts
+        beside = beside_training([frames[k] for k in parts["train"]], [frames[k] for k in parts["valid"]])
+        assert (beside.looked_at >= 30, beside.matters) == (True, matters)
+
+
+def test_the_command_cuts_time_and_warns_of_a_random_split_of_a_trajectory(tmp_path, capsys):
+    with StoreWriter(tmp_path / "all", name="all") as writer:
+        for s in trajectory(60):
+            writer.add(s)
+
+    def run(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["data", "split", str(tmp_path / "all"), "--workers", "1", *words])
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out + captured.err
+
+    status, text = run("--by", "random", "--no-check", "--out", str(tmp_path / "random"))
+    assert status == 0
+    assert "warning: 6 of 6 structures of 'valid' lie beside training structures of the same trajectory" in text
+    assert "--by time" in text
+    status, text = run("--by", "time", "--gap", "3", "--out", str(tmp_path / "time"))
+    assert (status, "warning" in text, "6 frames in gaps are in no part" in text) == (0, False, True)
+    assert [len(Store(tmp_path / "time" / name)) for name in ("train", "valid", "test")] == [43, 6, 5]
+    assert json.loads((tmp_path / "time" / "split.json").read_text())["dropped"] == [43, 44, 45, 52, 53, 54]
+    for words in (["--by", "time", "--seed", "3"], ["--by", "random", "--gap", "3"], ["--by", "time", "--hold-out", "x"]):
+        status, text = run(*words, "--out", str(tmp_path / "never"))
+        assert status == 2
+    assert not (tmp_path / "never").exists()

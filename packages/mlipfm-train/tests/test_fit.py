@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_model, load_potential
+from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import (
     LockedError,
     MissingLabelsError,
@@ -216,6 +217,40 @@ def test_labels_that_are_missing_are_named_before_step_0(tiny, tmp_path, morse_s
     ):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_labels_that_nothing_is_trained_on_are_named(tiny, tmp_path):
+    lines: list[str] = []
+    fit(make_recipe(tiny, ["steps=1", "objectives.0.forces_weight=0"]), tmp_path / "energies", say=lines.append)
+    assert (
+        "labels that no objective uses, the model will not learn them: forces (24 of 24 structures); `forces_weight` of energy-force is 0"
+        in lines
+    )
+    lines.clear()
+    fit(make_recipe(tiny, ["steps=1"]), tmp_path / "all", say=lines.append)
+    assert not any("no objective uses" in line for line in lines)
+
+
+@pytest.mark.parametrize(("by", "warned"), [("random", True), ("time", False)])
+def test_validation_between_training_frames_of_a_trajectory_is_told(tiny, tmp_path, morse_structures, write_store, by, warned):
+    """Water that vibrates slowly: neighbouring frames are alike."""
+    start = morse_structures(1, 0)[0]
+    frames = [
+        start.replace(
+            positions=start.positions + 0.1 * np.sin(0.2 * k + np.arange(9).reshape(3, 3)),
+            provenance=replace(start.provenance, group="md", index=k),
+        )
+        for k in range(60)
+    ]
+    write_store(tmp_path / "all", frames)
+    words = ["--by", by, "--fractions", "train=0.8,valid=0.2", "--no-check", "--out", str(tmp_path / "parts")]
+    with pytest.raises(SystemExit) as end:
+        main(["data", "split", str(tmp_path / "all"), *words])
+    assert not end.value.code
+    lines: list[str] = []
+    data = [f"data.train=[{tmp_path / 'parts/train'}]", f"data.valid=[{tmp_path / 'parts/valid'}]"]
+    fit(make_recipe(tiny, ["steps=1", *data]), tmp_path / "run", say=lines.append)
+    assert any("validation structures lie beside training structures of the same trajectory" in line for line in lines) == warned
 
 
 def test_what_the_potential_cannot_do_is_refused_before_step_0(tiny, tmp_path):

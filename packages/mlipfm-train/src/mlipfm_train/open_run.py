@@ -25,7 +25,7 @@ from .events import Event, EventLog, read_events
 from .frames import Frames, frame_costs, in_budget
 from .initial import Start, start_fresh, start_from
 from .optimizers import adamw
-from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, time_step
+from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, check_time, time_step
 from .provenance import describe, provenance
 from .recipe import Named, Recipe, dump_recipe
 from .run import Run
@@ -191,6 +191,7 @@ def _start(
         facts = survey(train, counted, recipe.seed)
         check_data(recipe, facts, objectives, report)
         check_held_out(counted, held_out, report)
+        check_time(train, valid, report)
     if potential is not None:
         start = Start(potential, origin={})
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data.census import Census, shared
+from mlipfm_data.curation.trajectories import beside_line, beside_training
 from mlipfm_data.trust.inspecting import inspect
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
@@ -21,6 +23,7 @@ from mlipfm_interfaces.errors import (
 )
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Objective
+from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
 
 from .frames import Frames
@@ -36,6 +39,8 @@ BASELINE = 50
 ABSURD_RESIDUAL = 3.0
 #: Structures of a store whose labels are looked at for faults, in blocks of neighbouring frames.
 INSPECTED, BLOCK = 6000, 12
+#: Training structures among which neighbours in time of validation structures are looked for.
+NEIGHBOURS = 20_000
 
 
 @dataclass
@@ -76,12 +81,24 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
     names = " ".join(symbol(z) for z in facts.elements)
     report.say(f"{facts.n} structures, {facts.atoms / facts.n:.1f} atoms on average, elements {names}", structures=facts.n)
     report.say(f"labels: {found}", labels=dict(facts.labels))
+    _say_unused(facts, objectives, report)
     for level, count in sorted(facts.levels.items()):
         report.say(f"level {level}: {count} structures, {_references_line(facts, level)}")
     _warn_of_residuals(recipe, facts, report)
     if facts.sampled < facts.n:
         report.say(f"reference energies and the size of forces are those of {facts.sampled} structures, all else is of all of them")
     report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
+
+
+def _say_unused(facts: Survey, objectives: Mapping[str, Objective], report: Report) -> None:
+    """Labels that are there and that nothing is trained on."""
+    used = {key for objective in objectives.values() for key in (*objective.outputs, *objective.requires)}
+    idle = [key for key in sorted(facts.labels) if facts.labels[key] and key not in used and key in QUANTITIES and QUANTITIES[key].target]
+    if idle:
+        shown = ", ".join(f"{key} ({facts.labels[key]} of {facts.n} structures)" for key in idle)
+        own = [f"`{key}_weight` of energy-force is 0" for key in ("energy", "forces", "stress") if key in idle]
+        ways = "; ".join([*own, *(["the objective `quantities` trains on others"] if len(idle) > len(own) else [])])
+        report.say(f"labels that no objective uses, the model will not learn them: {shown}; {ways}", unused_labels=idle)
 
 
 def check_labels(sets: Sequence[Frames], report: Report) -> None:
@@ -119,6 +136,16 @@ def check_held_out(train: Census, valid: Census, report: Report) -> None:
     if known:
         told = f"warning: {known} of {len(valid)} validation structures are training structures (same geometry and level)"
         report.say(f"{told}: errors look smaller than they are; {split} makes two stores that share none", validation_in_training=known)
+
+
+def check_time(train: Frames, valid: Frames, report: Report) -> None:
+    """Validation structures do not lie between training structures of the same trajectory. Of large sets the first `NEIGHBOURS` are looked at."""
+    if not len(train) or not len(valid):
+        return
+    share = min(1.0, NEIGHBOURS / len(train))
+    beside = beside_training(train[: int(share * len(train))], valid[: math.ceil(share * len(valid))])
+    if beside.matters:
+        report.say(beside_line(beside, "validation structures"), validation_beside_training=beside.count)
 
 
 def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Objective], valid: Census, report: Report) -> None:

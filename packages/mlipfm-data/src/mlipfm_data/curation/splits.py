@@ -66,7 +66,7 @@ def make_split(
     """
     _check(by, fractions, hold_out)
     structures = list(structures)
-    unit = [_geometry(s) for s in structures]
+    unit = [geometry_of(s) for s in structures]
     named = clusters(len(unit), chain(_equal(unit), ((some[0], k) for some in together for k in some[1:])))
     for some in named:  # by a name that does not depend on the order
         name = min(unit[k] for k in some)
@@ -193,7 +193,7 @@ def _known(labels: Sequence[Class | frozenset[int] | None]) -> str:
     return f"there are {len(_flat(labels))} classes"
 
 
-def _geometry(s: Structure) -> str:
+def geometry_of(s: Structure) -> str:
     """Hash of atoms and rounded positions: what no two parts may share, whatever the level or state."""
     return s.replace(labels={}, label_std={}, level=None, total_charge=None, spin_multiplicity=None, external_field=None).key
 
