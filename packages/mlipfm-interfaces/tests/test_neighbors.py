@@ -13,6 +13,7 @@ from mlipfm_interfaces.errors import CapacityExceeded, DensityError, InvalidStru
 from mlipfm_interfaces.lattice import reduced
 from mlipfm_interfaces.neighbors import MAX_DENSITY, MIN_DISTANCE, dense_view, neighbor_pairs, pair_view
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.structures import random_rotation
 from vesin import NeighborList
 
 
@@ -315,3 +316,21 @@ def test_the_list_costs_little_more_than_the_bare_search():
             call()
             times[name].append(time.perf_counter() - start)
     assert min(times["ours"]) < 5 * min(times["bare"])
+
+
+@pytest.mark.parametrize("spacing", [1.2, 1.9, 2.3, 2.9])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_atoms_of_a_sparse_periodic_chain_meet_across_the_boundary(spacing, axis):
+    """Planes of one atom, `spacing` apart, in a cell many cutoffs long: the gap at the boundary is a gap like every other."""
+    n, cutoff = 12, 3.0
+    cell = np.diag([40.0, 40.0, 40.0])
+    cell[axis, axis] = n * spacing
+    positions = np.zeros((n, 3))
+    positions[:, axis] = spacing * (np.arange(n) + 0.5)
+    for turn in (np.eye(3), random_rotation(2)):
+        i, j, shift = neighbor_pairs(Structure([18] * n, positions @ turn.T, cell=cell @ turn.T, pbc=[True] * 3), cutoff)
+        reach = int(cutoff / spacing)
+        assert np.bincount(i).tolist() == [2 * reach] * n
+        across = shift[:, axis] != 0
+        assert across.sum() == reach * (reach + 1)
+        assert (np.abs(i - j)[across] >= n - reach).all()
