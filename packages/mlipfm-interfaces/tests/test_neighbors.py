@@ -334,3 +334,14 @@ def test_atoms_of_a_sparse_periodic_chain_meet_across_the_boundary(spacing, axis
         across = shift[:, axis] != 0
         assert across.sum() == reach * (reach + 1)
         assert (np.abs(i - j)[across] >= n - reach).all()
+
+
+@pytest.mark.parametrize(("atoms", "refused"), [(3, False), (4, True)])
+def test_three_others_within_half_an_angstrom_are_a_crowd_and_two_are_not(atoms, refused):
+    corners = 0.3 * np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / np.sqrt(2)
+    s = structure(np.concatenate([corners[:atoms], [[5.0, 0, 0]]]))
+    if not refused:
+        assert len(neighbor_pairs(s, 2.0)[0]) == atoms * (atoms - 1)
+        return
+    with pytest.raises(DensityError, match="3 atoms are within 0.5 Angstrom of this one"):
+        neighbor_pairs(s, 2.0)
