@@ -15,7 +15,7 @@ from mlipfm_interfaces.structure import Structure
 from . import tblite_adapter
 
 #: `tblite:GFN2` wherever a model of another package may stand; in this process, since tblite needs no environment of its own.
-FOREIGN = ForeignPackage(requirements=("tblite>=0.5,<1",), adapter=Path(tblite_adapter.__file__), in_process=True)
+FOREIGN = ForeignPackage(requirements=("tblite>=0.5,<1",), adapter=Path(tblite_adapter.__file__), in_process=True, electronic=True)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +12,14 @@ from mlipfm_interfaces.errors import ContractError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.result_records import Record, make_record
+from mlipfm_interfaces.structure import Structure
 
-from .check_rules import BEHAVIOURS, Behaviour
+from .check_behaviour import BEHAVIOURS, Behaviour, within
 from .check_subject import Precision, Subject, make_subject
 from .opening import Opened
+
+for _module in ("check_rules", "check_derivatives", "check_conduct", "check_core"):  # each enters its rules, in the order of the table
+    import_module(f".{_module}", __package__)
 
 Status = Literal["held", "measured", "skipped", "broken"]
 
@@ -24,7 +29,7 @@ class Outcome:
     """How one rule ended.
 
     Attributes:
-        suite: `contract` (the rules of potentials, on a float64 copy) or `behaviour` (from outside, in the model's own arithmetic).
+        suite: `contract` (the rules of potentials, on a float64 copy) or `behaviour` (from outside, on structures that the model knows).
         value, limit: the figure and what it may be; None for rules without one.
         status: `broken` fails the check; `measured`: the model does not promise this; `skipped`: it cannot apply.
     """
@@ -47,20 +52,29 @@ def check_model(
     told: Told = lambda done, total: None,
     *,
     rules: Collection[str] | None = None,
+    data: Sequence[Structure] = (),
+    elements: Sequence[int] = (),
+    quick: bool = False,
 ) -> list[Outcome]:
     """Every rule that applies: the contract of potentials if it is one, and the behaviour of anything.
 
     Args:
-        precision: see `make_subject`. told: called with rules done and all. rules: names of those to run; None: all.
+        precision, data, elements: see `make_subject`. told: called with rules done and all. rules: names of those to run; None: all.
+        quick: shorter dynamics and smaller systems, for models that need seconds for one structure.
 
     Raises:
-        ContractError: if the model answers nothing that is tried.
+        ContractError: if the model answers nothing that is tried, or no rule has one of these names.
     """
     from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
     from mlipfm_interfaces.testing.probes import float64_copy
     from mlipfm_interfaces.testing.rules import findings
 
-    subject = make_subject(model, precision)  # first: a model that answers nothing breaks every rule, and none of them says why
+    unknown = sorted(set(rules or ()) - {item.name for item in POTENTIAL_RULES} - {item.name for item in BEHAVIOURS})
+    if unknown:
+        raise ContractError(f"no rule has the name {unknown[0]!r}", mend=f"choose of: {', '.join(item.name for item in BEHAVIOURS)}")
+    subject = make_subject(
+        model, precision, data=data, elements=elements, quick=quick
+    )  # first: a model that answers nothing breaks every rule, and none of them says why
     outcomes: list[Outcome] = []
     contract = [rule for rule in POTENTIAL_RULES if isinstance(model, Potential) and (rules is None or rule.name in rules)]
     behaviours = [item for item in BEHAVIOURS if rules is None or item.name in rules]
@@ -127,13 +141,13 @@ def check_record(model: Opened, outcomes: list[Outcome], required: Collection[st
 def _outcome(item: Behaviour, subject: Subject) -> Outcome:
     """Run one rule; whatever a model raises is a broken rule with the reason."""
     try:
-        found = item.check(subject)
+        found = item.check(subject.exact if item.exact else subject)
     except Exception as error:  # a model may fail in any way; what it raised is the finding
         what = error.what if isinstance(error, ContractError) else f"{type(error).__name__}: {error}"
         return Outcome("behaviour", item.name, "broken", remark=what)
     if found is None:
-        return Outcome("behaviour", item.name, "skipped", remark="the model refuses what is asked: a crystal, a stress, or a charge")
-    status: Status = "held" if found.value <= found.limit else "broken"
+        return Outcome("behaviour", item.name, "skipped", remark="it cannot apply: see the README for what the rule needs")
+    status: Status = "held" if found.holds else "broken"
     if item.needs is not None and item.needs not in subject.promises:
         status = "measured"
     return Outcome("behaviour", item.name, status, found.value, found.limit, found.unit, found.remark)
@@ -143,7 +157,7 @@ def _judged(o: Outcome) -> Outcome:
     if o.value is None or o.limit is None:
         return o
     remark = f"{o.remark}; " * bool(o.remark) + "not promised by the model, but required"
-    return replace(o, status="held" if o.value <= o.limit else "broken", remark=remark)
+    return replace(o, status="held" if within(o.value, o.limit) else "broken", remark=remark)
 
 
 def _finite(value: float | None) -> float | None:

@@ -8,21 +8,35 @@ from pathlib import Path
 
 import typer
 from mlipfm_interfaces.console import open_console
-from mlipfm_interfaces.errors import ContractError
+from mlipfm_interfaces.elements import number
+from mlipfm_interfaces.errors import ContractError, MissingLabelsError
 from mlipfm_interfaces.result_records import write_record
+from mlipfm_interfaces.structure import Structure
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .check import Outcome, broken, check_model, check_record, held_to, rules_of, unjudged
+from .check_behaviour import within
 from .check_subject import LIMITS
 from .opening import opened
 
 _STYLE = {"held": "green", "measured": "cyan", "skipped": "dim", "broken": "bold red"}
 
 
-def run(address: str, record: Path | None, precision: str | None, everything: bool = False, required: Sequence[str] = ()) -> None:
+def run(
+    address: str,
+    record: Path | None,
+    precision: str | None,
+    everything: bool = False,
+    required: Sequence[str] = (),
+    *,
+    data: Path | None = None,
+    elements: str | None = None,
+    quick: bool = False,
+) -> None:
     """Check, print the table, write the record, and exit with 1 if a rule is broken, naming it. required: promises that it must keep."""
+    own, numbers = structures_in(data), elements_of(elements)
     if precision is not None and precision not in LIMITS:
         raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
     for promise in required:
@@ -32,7 +46,14 @@ def run(address: str, record: Path | None, precision: str | None, everything: bo
         TextColumn("rules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as bar:  # fmt: skip
         task = bar.add_task("rules", total=None)
-        outcomes = check_model(model.model, precision, lambda done, total: bar.update(task, completed=done, total=total))
+        outcomes = check_model(
+            model.model,
+            precision,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            data=own,
+            elements=numbers,
+            quick=quick,
+        )
         outcomes = held_to(outcomes, *required)
         if record is not None:
             write_record(record, check_record(model, outcomes, required))
@@ -70,20 +91,62 @@ def _plain(outcome: Outcome) -> bool:
     return outcome.status == "held" and outcome.value is None
 
 
+def structures_in(path: Path | None) -> list[Structure]:
+    """A few structures of a store or a file, those first that bring elements the others lack; none without a path.
+
+    Raises:
+        what the store and the readers raise; MissingLabelsError: there are no structures.
+    """
+    if path is None:
+        return []
+    from mlipfm_data.readers.reading import read
+    from mlipfm_data.store import Store
+    from mlipfm_interfaces.examples import chosen
+
+    if (path / "manifest.json").exists():
+        with Store(path) as store:
+            found = chosen(store)
+    else:
+        found = chosen([s for s in read(path) if isinstance(s, Structure)])
+    if not found:
+        raise MissingLabelsError("there are no structures in it", where=str(path))
+    return found
+
+
+def elements_of(names: str | None) -> list[int]:
+    """Atomic numbers of `H,C,O` or `H C O`.
+
+    Raises:
+        UnknownElementError: for a name that no element has.
+    """
+    return sorted({number(name) for name in (names or "").replace(",", " ").split()})
+
+
+def figure(value: float | None, limit: float | None) -> tuple[str, str]:
+    """Both as text, with as many digits as keep them in their order: what is above its limit is shown above it, what is not is not."""
+    if value is None or limit is None:
+        return "-" if value is None else f"{value:.2g}", "-" if limit is None else f"{limit:.2g}"
+    for digits in range(2, 18):
+        shown = f"{value:.{digits}g}", f"{limit:.{digits}g}"
+        if (float(shown[0]) <= float(shown[1])) == within(value, limit):
+            break
+    return shown
+
+
 def _once(outcomes: list[Outcome]) -> list[Outcome]:
-    """A rule of both suites in one row, that with the figure: broken if either is, and then with the reason."""
-    seen = {o.rule for o in outcomes if o.suite == "behaviour"}
+    """A rule of both suites in one row, that with the figure, unless the contract alone is broken: then in two, each with its own verdict."""
+    seen = {o.rule: o for o in outcomes if o.suite == "behaviour"}
     inside = {o.rule: o for o in outcomes if o.suite == "contract" and o.rule in seen}
-    rows = [o for o in outcomes if o.suite == "behaviour" or o.rule not in seen]
-    return [_joined(inside[o.rule], o) if o.suite == "behaviour" and o.rule in inside else o for o in rows]
-
-
-def _joined(contract: Outcome, o: Outcome) -> Outcome:
-    if contract.status != "broken":
-        return o
-    inside = [f"contract: {contract.remark}"] if contract.remark else []
-    own = [o.remark] if o.status == "broken" and o.remark else []
-    return replace(o, status="broken", remark="; ".join([*inside, *own]))
+    rows = []
+    for o in outcomes:
+        if o.suite == "contract" and o.rule in seen:
+            if o.status == "broken" and seen[o.rule].status != "broken":
+                rows.append(replace(o, remark=f"contract: {o.remark}"))
+        elif o.suite == "behaviour" and o.status == "broken" and o.rule in inside and inside[o.rule].status == "broken":
+            rows.append(replace(o, remark="; ".join(filter(None, [f"contract: {inside[o.rule].remark}", o.remark]))))
+        else:
+            rows.append(o)
+    return rows
 
 
 def table(outcomes: list[Outcome], everything: bool = True) -> Table:
@@ -101,8 +164,8 @@ def table(outcomes: list[Outcome], everything: bool = True) -> Table:
     for k, o in enumerate(outcomes):
         if k and o.suite != outcomes[k - 1].suite:
             shown.add_section()
-        figure, limit = (("-" if number is None else f"{number:.2g}") for number in (o.value, o.limit))
+        value, limit = figure(o.value, o.limit)
         named = [o.suite, o.rule] if everything else [o.rule]
-        cells = [*named, figure, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
+        cells = [*named, value, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
         shown.add_row(*cells, *([escape(o.remark)] if remarks else []))
     return shown

@@ -1,9 +1,10 @@
-"""What the black-box rules of `mlipfm check` ask of a model: structures it can answer, and tolerances that suit its arithmetic."""
+"""What the rules of behaviour ask a model: structures that it knows, in its own arithmetic or in an exact copy, and limits that follow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -11,8 +12,9 @@ from mlipfm_interfaces.errors import ContractError, MlipfmError
 from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.testing import structures as known
-from mlipfm_interfaces.testing.probes import crystal_of, molecule_of
+from mlipfm_interfaces.testing.probes import float64_copy, moved
+
+from . import check_structures as made
 
 Precision = Literal["float64", "float32", "converged"]
 Answer = dict[str, np.ndarray]
@@ -22,19 +24,18 @@ _NOT_FINITE = "its answers are not finite"
 
 @dataclass(frozen=True)
 class Limits:
-    """Steps and limits for one kind of arithmetic. Energies in eV per atom, forces in eV/Å, for forces up to 1 eV/Å: see `relative`.
+    """Limits for one kind of arithmetic.
 
     Attributes:
-        steps: Å (or strain), of fourth-order central differences: a smaller one measures rounding or the convergence of the code, a larger one
-            truncation. The step that fits best counts: forces that are no gradient are wrong with every step.
-        symmetry: of energies and forces under exact symmetries. gradient: of forces. stress: eV/Å³.
-        jacobian: asymmetry of the force Jacobian, relative. smooth: of finely interpolated energies and forces on a path. drift: meV/atom/ps.
+        energy: eV per atom, forces: relative to the largest component (1 eV/Å at least): what two equal questions may differ by.
+        steps: Å, and strain, of fourth-order differences; the one that agrees best with the next is taken.
+        jacobian: asymmetry of the force Jacobian, relative. smooth: eV and eV/Å, error of interpolating a path of points 0.008 Å apart.
+        drift: meV/atom/ps.
     """
 
+    energy: float
+    forces: float
     steps: tuple[float, ...]
-    symmetry: float
-    gradient: float
-    stress: float
     jacobian: float
     smooth: float
     drift: float
@@ -42,9 +43,9 @@ class Limits:
 
 #: `converged`: float64, but the energy is the end of an iteration (quantum chemistry), so that its last digits depend on the path.
 LIMITS: dict[Precision, Limits] = {
-    "float64": Limits(steps=(1e-4, 1e-3), symmetry=1e-8, gradient=1e-6, stress=1e-7, jacobian=1e-5, smooth=2e-5, drift=5.0),
-    "converged": Limits(steps=(2e-3, 1e-2), symmetry=2e-5, gradient=5e-4, stress=1e-5, jacobian=1e-3, smooth=2e-5, drift=5.0),
-    "float32": Limits(steps=(3e-3, 1e-2), symmetry=2e-4, gradient=5e-3, stress=2e-5, jacobian=1e-2, smooth=1e-4, drift=10.0),
+    "float64": Limits(1e-7, 1e-6, (1e-4, 3e-4, 1e-3, 3e-3), jacobian=1e-4, smooth=2e-5, drift=5.0),
+    "converged": Limits(5e-6, 2e-5, (3e-3, 1e-2, 2e-2), jacobian=1e-3, smooth=2e-5, drift=5.0),
+    "float32": Limits(2e-5, 2e-4, (1e-3, 3e-3, 1e-2, 2e-2), jacobian=1e-2, smooth=1e-4, drift=5.0),
 }
 
 
@@ -54,21 +55,54 @@ class Subject:
 
     Attributes:
         promises: of `conservative`, `invariant`: what it claims to be; rules about the rest only measure.
-        molecule: distorted. small: the smallest, for Jacobians and dynamics. crystal: dense and distorted; None if it knows none.
+        elements: atomic numbers that it answers, as far as they were tried. stated: those that it states or that were asked for.
+        own: structures of its own data, as they are; () if none are known.
+        molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it knows none.
         wide: a crystal whose cell can be repeated without change: the crystal itself, or a molecule in a wide box for codes that sample one k-point.
+        samples: what derivatives are tried on: together they have every element that it answers.
+        electronic: whether it solves for electrons, at one k-point (`ForeignPackage.electronic`).
+        quick: fewer and smaller structures, for models that need seconds for one.
     """
 
     model: Potential | Teacher
     precision: Precision
     promises: tuple[str, ...]
+    elements: tuple[int, ...]
+    stated: tuple[int, ...]
+    own: tuple[Structure, ...]
     molecule: Structure
     small: Structure
     crystal: Structure | None
     wide: Structure | None
+    samples: tuple[Structure, ...]
+    electronic: bool = False
+    quick: bool = False
 
     @property
     def limits(self) -> Limits:
         return LIMITS[self.precision]
+
+    @property
+    def all(self) -> list[Structure]:
+        return [s for s in (self.molecule, self.crystal) if s is not None]
+
+    @property
+    def reach(self) -> float:
+        """Å beyond which atoms should not feel each other; 12 Å where the model does not say."""
+        spec = self.model.spec if isinstance(self.model, Potential) else None
+        return 12.0 if spec is None or spec.interaction_range is None else spec.interaction_range
+
+    @property
+    def cutoff(self) -> float:
+        """Å, of its neighbour lists; 8 Å where the model does not say."""
+        return max(graph.cutoff for graph in self.model.spec.graphs) if isinstance(self.model, Potential) else 8.0
+
+    @cached_property
+    def exact(self) -> Subject:
+        """The same with a float64 copy of a potential, so that a rule tells a broken rule from rounding; itself for anything else."""
+        if not isinstance(self.model, Potential) or self.model.spec.dtype == "float64" or self.precision != "float32":
+            return self
+        return replace(self, model=float64_copy(self.model), precision="float64")
 
     def ask(self, structures: Sequence[Structure], outputs: Sequence[str] = ("energy", "forces")) -> list[Answer]:
         """Answers to all structures in one call.
@@ -80,54 +114,118 @@ class Subject:
         for s, row in zip(structures, rows, strict=True):
             for key, value in row.items():
                 if not np.isfinite(value).all():
-                    raise ContractError(f"{key} of {s.formula} is not finite")
+                    raise ContractError(f"{key} of {s.formula} ({len(s)} atoms) is not finite")
         return rows
 
     def energies(self, structures: Sequence[Structure]) -> np.ndarray:
         """[structures] eV."""
         return np.array([float(row["energy"]) for row in self.ask(structures, ("energy",))])
 
-    @property
-    def all(self) -> list[Structure]:
-        return [s for s in (self.molecule, self.crystal) if s is not None]
+    def answers(self, s: Structure) -> bool:
+        """Whether the model takes such a structure: some refuse slabs, charges or lone atoms, and that is no fault."""
+        try:
+            ask(self.model, [s], ("energy", "forces"))
+        except MlipfmError as error:
+            return "NaN" in error.what  # an answer, and a wrong one
+        return True
 
 
 def ask(model: Potential | Teacher, structures: Sequence[Structure], outputs: Sequence[str]) -> list[Answer]:
-    """Answers in chunks of 64 structures; a potential of several levels is asked at the last."""
+    """Answers in chunks of about 2,000 atoms; a potential of several levels is asked at the last, unless its own structure states one it knows."""
     rows: list[Answer] = []
-    for start in range(0, len(structures), 64):
-        part = list(structures[start : start + 64])
-        rows += (
-            evaluate(model, part, outputs, level=model.spec.levels[-1]) if isinstance(model, Potential) else model.evaluate(part, outputs)
-        )
+    for part in _chunks(structures):
+        rows += evaluate(model, part, outputs, level=_level(model, part)) if isinstance(model, Potential) else model.evaluate(part, outputs)
     return rows
 
 
-def make_subject(model: Potential | Teacher, precision: Precision | None = None) -> Subject:
+def _level(model: Potential, structures: Sequence[Structure]) -> str | None:
+    known = model.spec.levels
+    return None if all(s.level in known for s in structures) else known[-1]
+
+
+def _chunks(structures: Sequence[Structure]) -> list[list[Structure]]:
+    parts: list[list[Structure]] = [[]]
+    for s in structures:
+        if parts[-1] and (len(parts[-1]) >= 64 or sum(map(len, parts[-1])) + len(s) > 2000):
+            parts.append([])
+        parts[-1].append(s)
+    return [part for part in parts if part]
+
+
+def make_subject(
+    model: Potential | Teacher,
+    precision: Precision | None = None,
+    *,
+    data: Sequence[Structure] = (),
+    elements: Sequence[int] = (),
+    quick: bool = False,
+) -> Subject:
     """Find out what a model answers.
 
     Args:
-        precision: of its arithmetic; None finds out: the spec of a potential, else `float32` if all forces are float32 numbers, else `converged`.
+        precision: of its arithmetic; None finds out: the spec of a potential, else `float32` if all forces are float32 numbers, else by the noise
+            of its energy along a short path.
+        data: structures to test it on; () takes those in its checkpoint, and what is made of its elements where it has none.
+        elements: atomic numbers; () takes those of the potential, or finds out which it answers.
 
     Raises:
-        ContractError: if it answers none of the molecules and crystals that are tried.
+        ContractError: if it answers none of the structures that are tried.
     """
-    molecules, small, dense, wide = _candidates(model)
-    molecule, crystal = _first(model, molecules), _first(model, dense)
+    own = tuple(s for s in (data or getattr(model, "examples", ())) if _reason(model, s) is None)
+    if data and not own:
+        raise _no_answer(model, [str(_reason(model, s)) for s in data[:1]])
+    stated = tuple(elements) or _stated(model)
+    electronic = bool(getattr(model, "electronic", False))
+    known = stated or _answered(model, own, made.ORGANIC if electronic else made.COMMON)
+    group = made.candidates(own, known, model if isinstance(model, Potential) else None)
+    molecule, crystal = _first(model, group.molecules), _first(model, group.crystals)
     if molecule is None:
-        raise _no_answer(model, [str(_reason(model, s)) for s in molecules])
+        raise _no_answer(model, [str(_reason(model, s)) for s in group.molecules])
     promises: tuple[str, ...] = ("conservative", "invariant")
     if isinstance(model, Potential):
         promises = (("conservative",) if model.spec.kind == "conservative" else ()) + (("invariant",) if model.spec.invariant else ())
-    return Subject(
-        model, precision or _precision(model, molecule), promises, molecule, _first(model, small) or molecule, crystal, _first(model, wide)
-    )
+    wide = _first(model, group.wide) if electronic or crystal is None else crystal
+    small = _first(model, group.small) or molecule
+    first = [s for s in (molecule, crystal) if s is not None] + [made.distorted(s) for s in own[:6]]
+    samples = (molecule,) if electronic else _covering(model, first, known)
+    precision = precision or ("converged" if electronic else _precision(model, molecule))
+    return Subject(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick)
+
+
+def _stated(model: Potential | Teacher) -> tuple[int, ...]:
+    return tuple(model.spec.elements if isinstance(model, Potential) else getattr(model, "elements", ()))
+
+
+def _answered(model: Potential | Teacher, own: Sequence[Structure], tried: Sequence[int]) -> tuple[int, ...]:
+    """Elements of its own data, or those of `tried` that it answers."""
+    if own:
+        return tuple(sorted({int(z) for s in own for z in s.atomic_numbers}))
+    return tuple(z for z in tried if _answers(model, made.lone_atom(z)))
+
+
+def _covering(model: Potential | Teacher, first: Sequence[Structure], elements: Sequence[int]) -> tuple[Structure, ...]:
+    """`first` without repetition of elements, and small clusters of the elements that none of them has."""
+    seen: set[int] = set()
+    picked = []
+    for k, s in enumerate(first):
+        here = set(s.atomic_numbers.tolist())
+        if k < 2 or here - seen:
+            picked.append(s)
+            seen |= here
+    missing = [z for z in elements if z not in seen]
+    clusters = [made.cluster_of(missing[k : k + 4]) for k in range(0, len(missing), 4)]
+    return (*picked, *(s for s in clusters if _answers(model, s)))
 
 
 def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:
     """Why a model answers nothing: first that its answers are no numbers, which no other structure mends."""
+    if not reasons:
+        return ContractError("it answers none of the common elements", mend="name its elements with --elements, or structures with --data")
     if _NOT_FINITE not in reasons:
-        return ContractError(f"it answers none of the structures that are tried: {reasons[0]}", mend="check its elements")
+        return ContractError(
+            f"it answers none of the structures that are tried: {reasons[0]}",
+            mend="name its elements with --elements, or structures with --data",
+        )
     weights = not_finite(model)
     mend = "its training has diverged or the weights were damaged: take another checkpoint" if weights else "look at how it computes"
     return ContractError(f"{_NOT_FINITE}{': ' * bool(weights)}{weights}", mend=mend)
@@ -137,41 +235,38 @@ def _precision(model: Potential | Teacher, s: Structure) -> Precision:
     if isinstance(model, Potential):
         return model.spec.dtype
     forces = ask(model, [s], ("energy", "forces"))[0]["forces"]
-    return "float32" if np.array_equal(forces, forces.astype(np.float32)) else "converged"
+    if np.array_equal(forces, forces.astype(np.float32)):
+        return "float32"
+    return "float64" if energy_noise(model, s) < 1e-9 else "converged"
 
 
-def _candidates(model: Potential | Teacher) -> tuple[list[Structure], ...]:
-    """Molecules, small molecules, dense and wide crystals, the likeliest first."""
-    water, copper = _neutral(known.water()), known.copper()
-    cluster = Structure(copper.atomic_numbers, copper.positions, total_charge=0)
-    molecules = [known.rattled(_neutral(known.ethanol()), 0.05), known.rattled(water, 0.05), known.rattled(cluster, 0.1)]
-    small = [known.rattled(water, 0.02), known.rattled(cluster, 0.05)]
-    dense = [known.rattled(s, 0.05) for s in (_boxed(water, 5.5), copper, known.silicon(), known.rock_salt(), known.argon())]
-    wide = [known.rattled(s, 0.05) for s in (_boxed(water, 12.0), copper, known.silicon(), known.rock_salt(), known.argon())]
-    if isinstance(model, Potential):
-        molecules.append(molecule_of(model))
-        small.append(molecule_of(model, 3))
-        dense.append(crystal_of(model))
-        wide.append(crystal_of(model))
-    return tuple([_charged(s) for s in group] for group in (molecules, small, dense, wide))
+def energy_noise(model: Potential | Teacher, s: Structure) -> float:
+    """eV, standard deviation of the noise of the energy: from sixth differences on a path of steps of 1e-4 Å, where a smooth function has none."""
+    direction = ask(model, [s], ("energy", "forces"))[0]["forces"]
+    direction = direction / np.abs(direction).max()
+    path = [moved(s, s.positions + 1e-4 * k * direction) for k in range(-9, 10)]
+    energies = np.array([float(row["energy"]) for row in ask(model, path, ("energy",))])
+    sixth = np.convolve(energies - energies.mean(), [1, -6, 15, -20, 15, -6, 1], "valid")
+    return float(np.sqrt(np.mean(sixth**2) / 924))  # 924: sum of the squared weights
 
 
-def _neutral(s: Structure) -> Structure:
-    return s.replace(total_charge=0)
-
-
-def _charged(s: Structure) -> Structure:
-    return s.replace(total_charge=0, spin_multiplicity=1 + int(s.atomic_numbers.sum()) % 2)
-
-
-def _boxed(s: Structure, length: float) -> Structure:
-    """A crystal of one molecule in a slightly skewed cell."""
-    cell = length * (np.diag([1.0, 1.05, 1.1]) + 0.04 * np.eye(3, k=1))
-    return s.replace(cell=cell, pbc=(True, True, True))
+def _answers(model: Potential | Teacher, s: Structure) -> bool:
+    try:
+        ask(model, [s], ("energy", "forces"))
+    except Exception:  # a model may fail in any way at an element that it does not know
+        return False
+    return True
 
 
 def _first(model: Potential | Teacher, candidates: Sequence[Structure]) -> Structure | None:
-    return next((s for s in candidates if _reason(model, s) is None), None)
+    """The first that it answers with forces of a size that matter has; else the first that it answers."""
+    answered = []
+    for s in candidates:
+        if _reason(model, s) is None:
+            if np.abs(ask(model, [s], ("energy", "forces"))[0]["forces"]).max() < made.SANE_FORCE:
+                return s
+            answered.append(s)
+    return answered[0] if answered else None
 
 
 def _reason(model: Potential | Teacher, s: Structure) -> str | None:

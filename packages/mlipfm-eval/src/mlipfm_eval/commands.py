@@ -29,6 +29,14 @@ def check(
             help="Hold it also to what it does not promise: conservative (before dynamics), invariant, local-charge; may be repeated"
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Store or file whose structures it is tested on [default: those in the checkpoint, or made of its elements]"),
+    ] = None,
+    elements: Annotated[
+        str | None, typer.Option(help="Elements to test it on, such as Si or Li,P,S [default: what the model states or answers]")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter dynamics and smaller systems, for slow models")] = False,
 ) -> None:
     """Check that a model is what a potential must be: symmetries, derivatives, smoothness, no hidden state, energy conservation.
 
@@ -40,11 +48,13 @@ def check(
 
         mlipfm check tblite:GFN2
 
+        mlipfm check sevennet:7net-0 --elements Si,O --quick
+
         mlipfm check run/direct.safetensors --require conservative
     """
     from .check_command import run
 
-    run(model, record, precision, everything, require or [])
+    run(model, record, precision, everything, require or [], data=data, elements=elements, quick=quick)
 
 
 _READ = "How a FILE is read, KEY=VALUE as in `mlipfm data import`: energy_key=E, energy_unit=kcal/mol, reader=ase; may be repeated"

@@ -24,6 +24,7 @@ from torch import Tensor
 from . import plugins
 from .bounded_build import check_plain, within
 from .errors import ContractError, DamagedFileError, FormatVersionError, RefusedFileError, ShapeError, UnreadableFileError
+from .examples import examples_of
 from .files import atomic_write, canonical_json, read_bytes
 from .potential import Potential
 
@@ -153,6 +154,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     _check_fit(potential, tensors, name, where)
     _check_spec(_spec_json(potential), spec, name, where)
     potential.load_state_dict(tensors)
+    potential.examples = examples_of(manifest.get("extra"), where)
     return potential.eval(), manifest
 
 

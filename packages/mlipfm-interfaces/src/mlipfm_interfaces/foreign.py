@@ -40,11 +40,14 @@ class ForeignPackage:
             cell, pbc, charge, multiplicity, outputs) -> {key: array}`, in the units, signs and shapes of `quantities`. charge and multiplicity
             may be None: not stated. It may also have `versions` ({package: version}).
         in_process: call the adapter here, without a process (for packages that ours depends on anyway).
+        electronic: it solves for electrons, at one k-point: the energy per atom of a small cell is not that of its supercell, and open shells may
+            have several answers or none.
     """
 
     requirements: tuple[str, ...]
     adapter: Path
     in_process: bool = False
+    electronic: bool = False
 
 
 class _Adapter(Protocol):
@@ -87,14 +90,16 @@ class ForeignModel:
 
     Attributes:
         outputs: quantity keys it can give.
-        versions: of the packages that answer.
+        versions: of the packages that answer. electronic: see `ForeignPackage`.
     """
 
+    electronic: bool
     outputs: tuple[str, ...]
     versions: dict[str, str]
 
     def __init__(self, uri: str, package: ForeignPackage, argument: str, call_timeout: float = 600.0, start_timeout: float = 600.0) -> None:
         self.uri, self._package, self._argument = uri, package, argument
+        self.electronic = package.electronic
         self._call_timeout, self._start_timeout = call_timeout, start_timeout
         self._model: _Adapter | _Worker | None = None
         self._connect()

@@ -106,11 +106,13 @@ class Potential(nn.Module, ABC):
         spec: what it can do.
         plugin: entry-point name in the group `mlipfm.potentials` that builds it again from `config`.
         config: JSON-ready options for the builder.
+        examples: a few structures of its data, where its checkpoint holds some.
     """
 
     spec: PotentialSpec
     plugin: str
     config: dict[str, Any]
+    examples: tuple[Structure, ...] = ()
 
     @abstractmethod
     def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:

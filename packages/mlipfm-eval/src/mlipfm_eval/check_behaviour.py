@@ -1,0 +1,96 @@
+"""What a rule of behaviour is, its figure and its limit, and how two answers are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.testing.rules import deviation
+
+from .check_subject import Answer, Subject, relative
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure: a rule holds if `value <= limit`. remark: what else is worth knowing."""
+
+    value: float
+    limit: float
+    unit: str
+    remark: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """The one comparison by which a rule is held or broken; what is not a number never holds."""
+        return within(self.value, self.limit)
+
+    @property
+    def ratio(self) -> float:
+        """Figure over limit; infinite where it is no number."""
+        if np.isnan(self.value):
+            return float("inf")
+        return self.value / self.limit if self.limit > 0 else (0.0 if self.value <= self.limit else float("inf"))
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A rule with its name and statement.
+
+    Attributes:
+        check: returns None where it cannot apply.
+        needs: the promise without which it only measures.
+        exact: whether a float64 copy of a potential is asked, so that the rule is told from rounding; else the model in its own arithmetic.
+    """
+
+    name: str
+    statement: str
+    check: Callable[[Subject], Measured | None]
+    needs: str | None
+    exact: bool = True
+
+
+BEHAVIOURS: list[Behaviour] = []
+Check = Callable[[Subject], Measured | None]
+
+
+def behaviour(name: str, statement: str, needs: str | None = None, *, exact: bool = True) -> Callable[[Check], Check]:
+    """Decorator: enter a check."""
+
+    def enter(check: Check) -> Check:
+        BEHAVIOURS.append(Behaviour(name, statement, check, needs, exact))
+        return check
+
+    return enter
+
+
+def within(value: float | None, limit: float | None) -> bool:
+    """Whether a figure keeps its limit; NaN does not."""
+    return value is not None and limit is not None and bool(value <= limit)
+
+
+def worst(*found: Measured) -> Measured:
+    """The figure that is largest in units of its limit."""
+    return max(found, key=lambda m: m.ratio)
+
+
+def energy_gap(subject: Subject, got: np.ndarray | float, want: np.ndarray | float, n: int, remark: str = "") -> Measured:
+    """Difference of two energies of `n` atoms that should be equal, eV/atom. The last digits of large totals are allowed for."""
+    return Measured(deviation(got, want) / n, subject.limits.energy + rounding(subject) * abs(float(want)) / n, "eV/atom", remark)
+
+
+def rounding(subject: Subject) -> float:
+    """Relative rounding of a total energy: a few last digits. Potentials add up theirs in float64, whatever they compute in."""
+    return 4e-7 if subject.precision == "float32" and not isinstance(subject.model, Potential) else 1e-14
+
+
+def forces_gap(subject: Subject, got: np.ndarray, want: np.ndarray, remark: str = "") -> Measured:
+    """Difference of forces that should be equal, relative to the largest component, or to 1 eV/Å where they are smaller."""
+    return Measured(deviation(got, want) / relative(want), subject.limits.forces, "of the largest force or 1 eV/Å", remark)
+
+
+def answer_gap(subject: Subject, got: Answer, want: Answer, remark: str = "") -> Measured:
+    """The worse of the two differences, of answers that should be equal."""
+    gaps = energy_gap(subject, got["energy"], want["energy"], len(want["forces"])), forces_gap(subject, got["forces"], want["forces"])
+    return replace(worst(*gaps), remark=remark)
