@@ -17,6 +17,7 @@ from mlipfm_interfaces.structure import Structure
 from .ase_bridge import raw_frame, require_ase
 from .ase_db_reader import metadata_units
 from .conventions import structure_from
+from .convergence import flags
 from .file_kinds import refuse_pickle
 from .frames_in import ASSUMED, ReadOptions, ReadReport, option_words, options_from
 
@@ -35,6 +36,9 @@ _OWN_READERS = (".xyz", ".extxyz", ".db", ".json", ".xml")
 _AS_THEY_ARE = ("traj", "db", "json", "extxyz", "xyz")
 _CONVERTED = {name: value for name, value in ASSUMED.items() if name != "spin_meaning"}
 _BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
+
+
+_UNCLEAR = "a calculation of this file did not converge ({}), and which frame it belongs to cannot be told"
 
 
 class AseReader:
@@ -56,12 +60,18 @@ class AseReader:
         name = _format(path, format)
         report, chosen = report if report is not None else ReadReport(), _options(path, name, options)
         frames = _atoms(path, name)
+        said = flags(path, name) if path.is_file() else []
         index = 0
+        if any(said):  # then each has to be told apart
+            frames = iter(whole := list(frames))
+            said = said if len(said) == len(whole) else [_UNCLEAR.format(next(filter(None, said)))] * len(whole)
         while (atoms := _next(frames, path, index, report)) is not None:
             report.frames += 1
             where = f"{path}: frame {index}"
             try:
-                yield structure_from(raw_frame(atoms, index, where, path.name), chosen, report)
+                frame = raw_frame(atoms, index, where, path.name)
+                frame.unconverged = said[index] if index < len(said) else None
+                yield structure_from(frame, chosen, report)
             except MlipfmError as error:
                 report.refuse(error)
                 yield Refusal(index, error)

@@ -5,6 +5,7 @@ Positions are Å, forces Hartree/bohr, the energy of the comment line is Hartree
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -17,6 +18,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Unreada
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
+from .convergence import cp2k_steps
 from .file_kinds import refuse_pickle
 from .framed import checked
 from .frames_in import RawFrame, ReadReport, options_from
@@ -54,6 +56,10 @@ def _frames(path: Path, cell: str | None) -> Iterator[RawFrame | MlipfmError]:
     forces_path = path.with_name(path.name.replace("-pos-", "-frc-"))
     forces = _blocks(forces_path) if forces_path != path and forces_path.is_file() else None
     cells = _cells(path, cell)
+    failed, log = cp2k_steps(path)
+    project = path.name.split("-pos-")[0]
+    known = {path.name, forces_path.name, path.name.replace("-pos-1.xyz", "-1.cell"), log}
+    beside = tuple(sorted(file.name for file in path.parent.glob(f"{glob.escape(project)}-*") if file.name not in known))
     for index, (comment, names, positions) in enumerate(_blocks(path)):
         where = f"{path}: frame {index}"
         lattice = next(cells, None)
@@ -71,8 +77,10 @@ def _frames(path: Path, cell: str | None) -> Iterator[RawFrame | MlipfmError]:
             yield InvalidStructureError("the .cell file has fewer steps", where=where)
             continue
         numbers = _numbers(names, where)
+        words = f"{log} says of step {_step(comment)}: SCF run NOT converged" if int(_step(comment) or index) in failed else None
         yield numbers if isinstance(numbers, MlipfmError) else RawFrame(
-            index, where, path.name, numbers, positions, lattice, np.full(3, bool(lattice.any())), results=results, group=path.name
+            index, where, path.name, numbers, positions, lattice, np.full(3, bool(lattice.any())), results=results, group=path.name,
+            unread=beside, unconverged=words,
         )  # fmt: skip
 
 

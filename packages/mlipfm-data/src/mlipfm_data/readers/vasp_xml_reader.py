@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from io import TextIOWrapper
 from pathlib import Path, PurePosixPath
@@ -22,11 +22,14 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Refused
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
+from . import convergence
 from .framed import BROKEN, checked, opened
 from .frames_in import EV_ANGSTROM, RawFrame, ReadReport, options_from
 
 _MEMBER = re.compile(r"vasprun[^/]*\.xml[^/]*$")
 _CONVENTIONS = EV_ANGSTROM | {"stress_unit": "kbar", "stress_sign": -1}
+#: Attribute by which a step counts its electronic steps, of which only the last two are kept.
+_STEPS = "electronic-steps"
 _CHUNK = 1 << 13  # all that one piece holds is parsed at once
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
@@ -94,24 +97,34 @@ def _archive(path: Path, stack: ExitStack) -> tuple[set[str], Callable[[str], Bi
 
 def _steps(stream: BinaryIO, where: str) -> Iterator[RawFrame | MlipfmError]:
     numbers: np.ndarray | None = None
+    settings: dict[str, str] = {}
+    moving: dict[str, np.ndarray] = {}
     index = 0
     for element in _elements(stream, where):
         try:
             if element.tag == "atominfo":
                 numbers = _numbers(element)
+            elif element.tag in ("incar", "parameters"):  # the second holds the values in force
+                settings |= convergence.settings_of(element)
+            elif element.tag == "structure":
+                rows = [str(row.text).split() for row in element.findall("varray[@name='selective']/v")]
+                moving = {"selective_dynamics": np.array(rows)} if rows else {}
             elif element.tag == "calculation":
                 if numbers is None:
                     raise UnreadableFileError("no atoms are named before the first step", where=where)
                 place = f"{where}: frame {index}"
                 index += 1
-                yield _frame(element, numbers, place)
+                frame = _frame(element, numbers, place)
+                frame.arrays = moving
+                frame.unconverged = _unconverged(element, settings)
+                yield frame
         except (AttributeError, TypeError, ValueError) as error:
             yield InvalidStructureError(f"the step is damaged: {error}", where=f"{where}: frame {index - 1}")
         element.clear()
 
 
 def _elements(stream: BinaryIO, where: str) -> Iterator[ElementTree.Element]:
-    """The two elements that are wanted, complete, one after the other; everything else is dropped as it passes."""
+    """The elements that are wanted, complete, one after the other; everything else is dropped as it passes."""
     head = stream.read(_CHUNK)
     if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
         raise RefusedFileError("it declares entities of its own", where=where, mend="a vasprun.xml needs none")
@@ -128,12 +141,15 @@ def _elements(stream: BinaryIO, where: str) -> Iterator[ElementTree.Element]:
                     open_tags.append(element)
                     continue
                 open_tags.pop()
-                if element.tag in ("atominfo", "calculation"):
+                if element.tag in ("atominfo", "calculation", "incar", "parameters") or (
+                    element.tag == "structure" and len(open_tags) == 1 and element.get("name") == "initialpos"
+                ):
                     yield element
                 if element.tag == "scstep":
-                    for earlier in open_tags[-1].findall("scstep")[:-1]:
+                    open_tags[-1].set(_STEPS, str(int(open_tags[-1].get(_STEPS, "0")) + 1))
+                    for earlier in open_tags[-1].findall("scstep")[:-2]:
                         open_tags[-1].remove(earlier)
-                elif len(open_tags) == 1 or element.tag in ("eigenvalues", "dos", "separator"):
+                elif len(open_tags) == 1 or element.tag in ("eigenvalues", "dos"):
                     open_tags[-1].remove(element)
             chunk = stream.read(_CHUNK)
         parser.close()
@@ -161,14 +177,19 @@ def _energies(step: ElementTree.Element) -> dict[str, float]:
     from the last electronic step, where it is right."""
 
     def of(place: str, name: str) -> float | None:
-        text = step.findtext(f"{place}/i[@name='{name}']")
-        return None if text is None else float(text)
+        found = step.findall(f"{place}/i[@name='{name}']")
+        return float(str(found[-1].text)) if found else None
 
     free = of("energy", "e_fr_energy")
     zero, last = of("scstep/energy", "e_0_energy"), of("scstep/energy", "e_fr_energy")
     if free is None:
         return {}
     return {"free_energy": free} | ({} if zero is None or last is None else {"energy": free + zero - last})
+
+
+def _unconverged(step: ElementTree.Element, settings: Mapping[str, str]) -> str | None:
+    texts = [found.text for found in step.findall("scstep/energy/i[@name='e_fr_energy']")]
+    return convergence.of_vasp_step([float(str(text)) for text in texts], int(step.get(_STEPS, "0")), settings)
 
 
 def _rows(element: ElementTree.Element | None) -> np.ndarray:
