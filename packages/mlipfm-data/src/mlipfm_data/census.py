@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
     Attributes:
         level: None if not stated. periodic: along all three axes. licence: SPDX expression, None if not stated.
-        labels: their keys. sources: of the structure, then of the overlays that state one.
+        labels: their keys. sources: of the structure, then of the overlays that state one. periodic_axes: 0 to 3.
     """
 
     level: str | None
@@ -40,6 +40,7 @@ class Kind(NamedTuple):
     licence: str | None
     labels: frozenset[str]
     sources: tuple[str, ...]
+    periodic_axes: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ def _kinds(shard: Shard, laid: Laid) -> tuple[list[Kind], Integers]:
 def _kind(layout: Layout, above: Sequence[Layout]) -> Kind:
     labels = frozenset(block.slot[6:] for part in (layout, *above) for block in part.blocks if block.slot.startswith("label:"))
     sources = dict.fromkeys(part.provenance["source"] for part in (layout, *above) if part.provenance["source"])
-    return Kind(layout.level, bool(layout.pbc.all()), laid_licence(layout.provenance["licence"], above), labels, tuple(sources))
+    licence, axes = laid_licence(layout.provenance["licence"], above), int(np.sum(layout.pbc))
+    return Kind(layout.level, axes == 3, licence, labels, tuple(sources), axes)
 
 
 def laid_licence(licence: str | None, above: Sequence[Layout]) -> str | None:

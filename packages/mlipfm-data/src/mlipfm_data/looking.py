@@ -1,4 +1,4 @@
-"""A store in a screenful of text: levels, elements, sizes, and how large the forces are."""
+"""A store in a screenful of text: levels, elements, sizes, labels, periodicity, constraints, weights, and how large the forces are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.quantities import QUANTITIES
+from mlipfm_interfaces.structure import Array, Structure
 
 from .store import Store
 
@@ -34,8 +35,53 @@ def describe(store: Store) -> Iterator[str]:
     if sizes:
         yield f"atoms per structure: {sizes[0]} to {sizes[-1]}"
     yield "licences: " + ", ".join(f"{name or 'not stated'} {count}" for name, count in sorted(numbers.licences.items()))
+    yield from _contents(store)
     chosen = np.unique(np.linspace(0, len(store) - 1, min(SAMPLED, len(store))).astype(int)) if len(store) else np.zeros(0, int)
-    yield from force_histogram([store[int(k)] for k in chosen])
+    sampled = [store[int(k)] for k in chosen]
+    yield from _precision(sampled)
+    yield from force_histogram(sampled)
+
+
+def _contents(store: Store) -> Iterator[str]:
+    """Labels, periodicity, weights and constraints of the whole store; only structures that have the last two are decoded."""
+    census = store.census()
+    labels = census.count(lambda kind: (key for key in kind.labels if key not in QUANTITIES or QUANTITIES[key].target))
+    yield "labels: " + (", ".join(f"{key} {count}" for key, count in labels.most_common()) or "none")
+    axes = census.count(
+        lambda kind: ("periodic" if kind.periodic_axes == 3 else "partly periodic" if kind.periodic_axes else "not periodic",)
+    )
+    yield "periodicity: " + ", ".join(f"{count} {name}" for name, count in axes.most_common())
+
+    def having(key: str) -> Iterator[Array]:
+        yield from (store[int(k)].labels[key] for k in np.flatnonzero(census.of_kind(lambda kind: key in kind.labels)))
+
+    weights = np.array([float(value) for value in having("weight")])
+    if len(weights):
+        yield f"weights: {(weights == 0).sum()} structures of weight 0, {((weights != 0) & (weights != 1)).sum()} of others than 0 and 1"
+    for key, words, count in (
+        ("fixed", "fixed atoms", lambda value: int((value == 1).sum())),
+        ("forces_weight", "forces left out (forces_weight 0)", lambda value: int((value == 0).sum())),
+        ("forces_weight", "forces of other weights than 0 and 1", lambda value: int(((value != 0) & (value != 1)).sum())),
+    ):
+        found = [n for n in map(count, having(key)) if n]
+        if found:
+            yield f"{words}: {sum(found)} atoms in {len(found)} structures"
+
+
+def _precision(structures: Sequence[Structure]) -> Iterator[str]:
+    """How coarse the energies are, if they have single precision or few decimals."""
+    from .trust.energies import rounding, single_precision_step
+
+    energies = np.array([float(s.labels["energy"]) for s in structures if "energy" in s.labels])
+    if not len(energies):
+        return
+    single, step = single_precision_step(energies), rounding(energies)
+    if single is not None:
+        yield f"precision of energies: single, steps of {single:.2g} eV ({len(energies)} sampled)"
+    elif step is not None:
+        yield f"precision of energies: whole multiples of {step:g} eV ({len(energies)} sampled)"
+    else:
+        yield f"precision of energies: finer than 0.0001 eV ({len(energies)} sampled)"
 
 
 def _figure(value: float, count: int) -> str:

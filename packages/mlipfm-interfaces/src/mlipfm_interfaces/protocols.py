@@ -41,6 +41,8 @@ class Reader(Protocol):
     def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
         """Structures in the file's order; a frame that cannot be used yields a `Refusal` and reading goes on.
 
+        Option `report`: its `unused`, a Counter, gets the name of every field that was found and is not used.
+
         Raises:
             UnreadableFileError: if the file as a whole cannot be read (missing, truncated, another format), naming the place.
         """

@@ -97,6 +97,8 @@ def _labels(row: Mapping[str, Any], atoms: int) -> dict[str, Any]:
         try:
             value = float(text)
         except (TypeError, ValueError):
+            if key and text and key not in ("cif", "material_id"):
+                info[key] = text
             continue
         if key == _PER_ATOM:
             info["energy"] = value * atoms

@@ -24,7 +24,7 @@ from .frames_in import EV_ANGSTROM, RawFrame, ReadReport, options_from
 from .npy_rows import NpyRows, rows_of
 
 _FILES = {"coord": "_positions", "box": "_box", "energy": "energy", "force": "forces", "virial": "virial", "hessian": "_hessian",
-          "real_atom_types": "_types", "atom_ener": "REF_atomic_energies"}  # fmt: skip
+          "real_atom_types": "_types", "atom_ener": "REF_atomic_energies", "atom_pref": "forces_weight"}  # fmt: skip
 
 #: In a `set.*` of our own exports: a line that names kind and format, then a line of JSON for each frame, with what DeePMD has no file for.
 FRAMES_FILE = "mlipfm_frames.jsonl"
@@ -79,12 +79,15 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
                 raise UnreadableFileError("there is no coord.npy", where=str(folder))
             if "_box" not in columns and not (path / "nopbc").is_file():
                 raise UnreadableFileError("there is no box.npy, and no file `nopbc` says that none is needed", where=str(folder))
+            known = {f"{name}.npy" for name in _FILES} | {FRAMES_FILE}
+            unread = tuple(sorted(file.name for file in folder.iterdir() if file.name not in known))
             stated = _stated_lines(folder, columns["_positions"].rows, stack)
             for row in rows_of(columns, columns["_positions"].rows):
                 where = f"{path}: frame {index} ({folder.name})"
                 line = stated.readline(_LONGEST_LINE) if stated is not None else b"{}"
                 try:
                     frame = _frame(row, types, table, index, where, path)
+                    frame.unread = unread
                     frame.info = {**frame.info, **_stated(line)}
                     yield frame
                 except (MlipfmError, ValueError) as error:
@@ -160,7 +163,7 @@ def _frame(row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, ind
     frame = RawFrame(index, where, path.name, table[types[real]], positions[real], cell, np.full(3, periodic), group=path.name)
     hessian = row.pop("_hessian", None)
     frame.info, frame.arrays = {key: row[key] for key in ("energy", "virial") if key in row}, {}
-    for key in ("forces", "REF_atomic_energies"):
+    for key in ("forces", "REF_atomic_energies", "forces_weight"):
         if key in row:
             frame.arrays[key] = row[key].reshape(len(positions), -1)[real]
     if hessian is not None and real.all():

@@ -65,7 +65,7 @@ def check_frame(frame: RawFrame, options: ReadOptions, seen: Decisions) -> None:
         )
     if unconverged:
         seen.effective.add("accept_unconverged")
-        seen.notes.append(f"warning: taken as asked: {unconverged}")
+        seen.notes.append("warning: not converged, and taken as asked")
 
 
 def _is_cell(value: Any) -> bool:

@@ -44,6 +44,11 @@ def datasets(group: Any) -> dict[str, Any]:
     return {name: item for name, item in _members(group) if _is_dataset(item)}
 
 
+def subgroups(group: Any) -> list[str]:
+    """Names of the groups directly in a group."""
+    return [name for name, item in _members(group) if not _is_dataset(item)]
+
+
 def walk(group: Any, depth: int = 0) -> Iterator[Any]:
     """Groups that hold data sets, in the file's order, without those inside them."""
     if datasets(group):

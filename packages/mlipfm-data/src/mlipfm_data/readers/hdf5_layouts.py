@@ -45,7 +45,7 @@ class Layout:
         levels: see `levels.Labels`. options: units and signs as `frames_in.ReadOptions`.
         group: which part of a group's path must never be split: -1 the group itself (a molecule), -2 the one above, None: it is no molecule.
         states: data sets that are read as they are called (charge, mult).
-        prepare: reads what is particular to the layout.
+        prepare: reads what is particular to the layout. reads: the data sets and attributes that it takes, beside `needs`.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Layout:
     group: int | None = -1
     states: tuple[str, ...] = ()
     prepare: Callable[[Molecule], None] = lambda molecule: None
+    reads: frozenset[str] = frozenset()
 
 
 _HARTREE_ANGSTROM = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
@@ -121,6 +122,7 @@ def _attributes(molecule: Molecule) -> None:
     molecule.info |= {"energy": float(molecule.group.attrs["energy"]), "charge": float(molecule.group.attrs["charge"])}
 
 
+_QM9 = frozenset({"zero_point_vibrational_energy", "energy_of_homo", "energy_of_lumo", "lumo-homo_gap", "dipole_moment_per_system"})
 _WB97X = "wb97x/6-31g(d)"
 
 LAYOUTS = (
@@ -129,7 +131,8 @@ LAYOUTS = (
            (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM),
     # Smith et al., J. Chem. Phys. 148, 241733 (2018). `forces` are gradients: along the S66x8 curves dE = +F dx (measured). Level in `lot`.
     Layout("COMP6", frozenset({"coordinates", "energies", "species", "cm5", "hirshfeld"}), "coordinates", "species",
-           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM | {"forces_sign": -1}, prepare=_level_of_lot),
+           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM | {"forces_sign": -1}, prepare=_level_of_lot,
+           reads=frozenset({"lot"})),
     # Smith et al., Sci. Data 7, 134 (2020), table 2: Hartree, Hartree/Angstrom, e Angstrom; one group per formula; NaN where not computed.
     Layout("ANI-1x", frozenset({"coordinates", "atomic_numbers", "wb97x_dz.energy"}), "coordinates", "atomic_numbers", (
         Labels(_WB97X, {"energy": "wb97x_dz.energy", "forces": "wb97x_dz.forces", "dipole": "wb97x_dz.dipole",
@@ -146,9 +149,9 @@ LAYOUTS = (
            (Labels("wb97m-d3bj/def2-tzvppd", {"energy": "dft_total_energy", "forces": "dft_total_gradient", "dipole": "scf_dipole",
                                               "charges": "mbis_charges"}),),
            {"energy_unit": "Hartree", "forces_unit": "Hartree/bohr", "forces_sign": -1, "length_unit": "bohr", "dipole_unit": "e bohr"},
-           prepare=_spice),
+           prepare=_spice, reads=frozenset({"smiles", "atomic_numbers"})),
     Layout("SPICE inputs", frozenset({"conformations", "smiles"}), "conformations", "smiles", (Labels(None, {}),), {"length_unit": "nm"},
-           prepare=_spice),
+           prepare=_spice, reads=frozenset({"smiles", "atomic_numbers"})),
     # Schreiner et al., Sci. Data 9, 779 (2022): data/FORMULA/REACTION, eV and Angstrom.
     Layout("Transition1x", frozenset({"positions", "atomic_numbers", "wB97x_6-31G(d).energy"}), "positions", "atomic_numbers",
            (Labels(_WB97X, {"energy": "wB97x_6-31G(d).energy", "forces": "wB97x_6-31G(d).forces"}),), EV_ANGSTROM),
@@ -165,7 +168,7 @@ LAYOUTS = (
            (Labels("b3lyp/6-31g(2df,p)", {"energy": "U0 - ZPE", "dipole": "dipole", "charges": "partial_charges", "homo": "REF_homo",
                                           "lumo": "REF_lumo", "band_gap": "REF_band_gap"}),),
            {"length_unit": "nm", "energy_unit": "kJ/mol", "dipole_unit": "e nm", "factors": dict.fromkeys(("homo", "lumo", "band_gap"), KJ_MOL)},
-           prepare=_qm9),
+           prepare=_qm9, reads=_QM9),
     # github.com/instadeepai/mlip: one group per structure, energy and charge as attributes; eV, Angstrom.
     Layout("mlip", frozenset({"positions", "elements", "@energy", "@charge"}), "positions", "elements",
            (Labels(None, {"energy": "energy", "forces": "forces", "charges": "atomic_charges"}),), EV_ANGSTROM, prepare=_attributes, group=None),

@@ -18,7 +18,7 @@ from mlipfm_interfaces.structure import Structure
 from .file_kinds import refuse_pickle
 from .framed import checked, placed
 from .frames_in import RawFrame, ReadOptions, ReadReport, options_from
-from .hdf5_files import datasets, opened, rows, rows_at_once, text, walk, whole
+from .hdf5_files import datasets, opened, rows, rows_at_once, subgroups, text, walk, whole
 from .hdf5_layouts import LAYOUTS, Layout, Molecule
 from .levels import LevelFrames
 
@@ -115,15 +115,25 @@ def _molecule(molecule: Molecule, layout: Layout, maker: LevelFrames, path: Path
         return
     parts = molecule.group.name.strip("/").split("/")
     group = parts[max(layout.group, -len(parts))] if layout.group is not None else None
+    unread = _unread(molecule, layout, columns)
     for k, values in enumerate(_rows(columns, count, molecule.single)):
         numbers = values.pop("_numbers") if "_numbers" in values else molecule.numbers
         frame = RawFrame(0, f"{where}[{k}]", path.name, numbers, values.pop("_positions"), np.zeros((3, 3)), np.zeros(3, bool), group=group)
+        frame.unread = unread
         info: dict[str, Any] = dict(molecule.info)
         arrays: dict[str, Any] = {}
         for key, value in values.items():
             (arrays if value.ndim and len(value) == len(numbers) and key not in layout.states else info)[key] = value
         frame.info, frame.arrays = info, arrays
         yield from maker.frames(frame, molecule.options)
+
+
+def _unread(molecule: Molecule, layout: Layout, columns: dict[str, Any]) -> tuple[str, ...]:
+    """Names of data sets, attributes (`@name`) and groups beside what is read; the labels of other levels are no part of this frame."""
+    known = {layout.positions, layout.numbers, *columns, *layout.needs, *layout.reads, *layout.states, "coordinatesHE", "energiesHE"}
+    known |= {key for labels in layout.levels for key in labels.keys.values()}
+    names = [*molecule.data, *(f"@{name}" for name in molecule.group.attrs), *(f"{name}/" for name in subgroups(molecule.group))]
+    return tuple(sorted(name for name in names if name not in known))
 
 
 def _empty(path: Path, where: str) -> RawFrame:

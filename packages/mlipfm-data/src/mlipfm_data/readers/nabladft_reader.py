@@ -23,6 +23,7 @@ from . import mapped_smiles
 from .file_kinds import refuse_pickle
 from .framed import checked
 from .frames_in import RawFrame, ReadReport, options_from
+from .label_places import whole_entry
 
 LEVEL = "wb97x-d/def2-svp"
 
@@ -123,8 +124,12 @@ def _rows(database: sqlite3.Connection, path: Path, total: bool, report: ReadRep
             frame = RawFrame(index, where, path.name, z, np.frombuffer(positions, "<f8").reshape(-1, 3), np.frombuffer(cell, "<f8").reshape(3, 3),
                              np.array([bool(pbc & 1), bool(pbc & 2), bool(pbc & 4)]), group=f"moses-{info['moses_id']}")  # fmt: skip
             values = unpacked(data)
-            frame.arrays = {"forces": values["forces"]} if "forces" in values else {}
-            frame.info = {"energy": values["energy"], "charge": mapped_smiles.total_charge(info["smiles"])}
+            rest = {**info, **values}
+            system, arrays, frame.unread = whole_entry(
+                {k: v for k, v in rest.items() if k not in ("energy", "forces", "moses_id", "smiles")}, len(z)
+            )
+            frame.arrays = {**arrays, **({"forces": values["forces"]} if "forces" in values else {})}
+            frame.info = system | {"energy": values["energy"], "charge": mapped_smiles.total_charge(info["smiles"])}
             if total:
                 frame.info["energy"] = _total(float(np.asarray(values["energy"]).reshape(-1)[0]), z, atoms, report)
             yield frame
@@ -180,6 +185,8 @@ def _value(value: Any, blob: bytes) -> Any:
 
 def _hamiltonians(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:
     """Hamiltonians and overlaps (H, S, C) are no quantities of the table and are not read."""
+    columns = [row[1] for row in database.execute("pragma table_info(data)")]
+    unread = tuple(name for name in columns if name not in ("id", "Z", "R", "E", "F"))
     named = bool(database.execute("select 1 from sqlite_master where name = 'dataset_ids'").fetchone())
     for index, (row, z, positions, energy, forces) in enumerate(database.execute("select id, Z, R, E, F from data order by id")):
         where = f"{path}: frame {index} (row {row})"
@@ -189,7 +196,17 @@ def _hamiltonians(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame
             arrays = {"forces": np.frombuffer(forces, "<f4").reshape(-1, 3)} if forces else {}
             group = f"moses-{molecule[0]}" if molecule else None
             yield RawFrame(
-                index, where, path.name, numbers, xyz, np.zeros((3, 3)), np.zeros(3, bool), {"energy": energy}, arrays, group=group
+                index,
+                where,
+                path.name,
+                numbers,
+                xyz,
+                np.zeros((3, 3)),
+                np.zeros(3, bool),
+                {"energy": energy},
+                arrays,
+                group=group,
+                unread=unread,
             )
         except (ValueError, TypeError) as error:
             yield InvalidStructureError(f"the row cannot be read: {error}", where=where)

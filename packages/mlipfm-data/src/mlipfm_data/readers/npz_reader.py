@@ -52,6 +52,8 @@ LAYOUTS = (
 
 #: Arrays that say something of all frames when they have as many dimensions, of each frame when they have one more.
 _CONSTANT = {"cell": 2, "pbc": 1}
+#: Other names of the cell.
+_CELLS = ("cells", "lattice", "lattices", "box", "boxes", "unit_cell", "lattice_vectors")
 
 
 class NpzReader:
@@ -112,14 +114,19 @@ def _frames(
         raise UnreadableFileError(
             f"{layout.positions!r} has shape {list(columns['_positions'].shape)}, [frames, atoms, 3] was expected", where=str(path)
         )
+    taken = {layout.positions, "e_unit", "r_unit"}
     for key, name, rank in _wanted(layout, maker, arrays):
         column = arrays.open(name)
+        taken.add(name)
         if rank is not None and len(column.shape) == rank:
             constants[key] = column.whole()
         else:
             columns[key] = column
+    unread = tuple(sorted(arrays.names - taken))
     for k, row in enumerate(rows_of(columns, columns["_positions"].rows)):
-        yield from maker.frames(_frame(constants | row, layout, f"{path}: frame {k}", path.name), stated)
+        frame = _frame(constants | row, layout, f"{path}: frame {k}", path.name)
+        frame.unread = unread
+        yield from maker.frames(frame, stated)
 
 
 def _wanted(layout: Layout, maker: LevelFrames, arrays: _Arrays) -> Iterator[tuple[str, str, int | None]]:
@@ -128,6 +135,8 @@ def _wanted(layout: Layout, maker: LevelFrames, arrays: _Arrays) -> Iterator[tup
     special = {"_atoms": "N" if "N" in layout.needs else None, "charge": layout.charge}
     yield from ((key, name, None) for key, name in special.items() if name in arrays.names)
     yield from ((key, key, rank) for key, rank in _CONSTANT.items() if key in arrays.names)
+    if "cell" not in arrays.names:
+        yield from (("cell", name, _CONSTANT["cell"]) for name in [name for name in _CELLS if name in arrays.names][:1])
     yield from ((key, key, None) for key in sorted(maker.keys()) if key in arrays.names)
 
 
@@ -137,7 +146,11 @@ def _frame(values: dict[str, np.ndarray], layout: Layout, where: str, source: st
     cell, pbc = values.pop("cell", None), values.pop("pbc", None)
     frame = RawFrame(0, where, source, numbers[:atoms], positions[:atoms], np.zeros((3, 3)), np.zeros(3, dtype=bool))
     if cell is not None:
+        cell = np.diag(cell) if cell.size == 3 else cell
+        if cell.size != 9:
+            raise UnreadableFileError(f"the cell has {cell.size} numbers, three or nine are needed", where=where)
         frame.cell, frame.pbc = cell.reshape(3, 3), np.full(3, bool(cell.any()))
+        frame.periodic_assumed = pbc is None
     if pbc is not None:
         frame.pbc = np.broadcast_to(pbc, 3)
     forces = layout.keys["forces"]

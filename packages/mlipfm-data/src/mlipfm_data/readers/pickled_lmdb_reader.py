@@ -17,6 +17,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .framed import checked, placed
 from .frames_in import RawFrame, ReadReport, options_from
+from .label_places import whole_entry
 from .lmdb_containers import entries
 from .plain_pickle import plain
 
@@ -79,19 +80,17 @@ def _catalyst(record: Mapping[str, Any], index: int, where: str, source: str) ->
     cell = record.get("cell")
     cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64).reshape(3, 3)
     pbc = record.get("pbc")
+    assumed = pbc is None
     pbc = np.full(3, bool(cell.any())) if pbc is None else np.asarray(pbc, dtype=bool).reshape(3)
     results = {
         name: record[key] for key, name in (("y", "energy"), ("force", "forces"), ("stress", "stress")) if record.get(key) is not None
     }
-    values = {
-        str(k): v for k, v in record.items() if k not in (*_GEOMETRY, "y", "force", "stress") and isinstance(v, np.ndarray | int | float)
-    }
-    arrays = {k: v for k, v in values.items() if isinstance(v, np.ndarray) and v.ndim and len(v) == len(numbers) > 1}
-    info = {k: v for k, v in values.items() if k not in arrays}
+    rest = {str(k): v for k, v in record.items() if k not in (*_GEOMETRY, "y", "force", "stress")}
+    info, arrays, unread = whole_entry(rest, len(numbers))
     group = record.get("sid")
     return RawFrame(
         index, where, source, _whole(numbers), positions, cell, pbc, info, arrays, results,
-        group=None if group is None or np.size(group) != 1 else str(np.asarray(group).reshape(-1)[0]),
+        group=None if group is None or np.size(group) != 1 else str(np.asarray(group).reshape(-1)[0]), unread=unread, periodic_assumed=assumed,
     )  # fmt: skip
 
 
@@ -105,7 +104,7 @@ def _unimol(record: Mapping[str, Any], index: int, where: str, source: str) -> I
     numbers = np.array([number(str(name)) for name in record["atoms"]], dtype=np.int64)
     given = record["coordinates"]
     conformers = [given] if isinstance(given, np.ndarray) and given.ndim == 2 else list(given)
-    info = {k: v for k, v in record.items() if k not in _UNIMOL and isinstance(v, int | float | np.ndarray)}
+    info, arrays, unread = whole_entry({str(k): v for k, v in record.items() if k not in _UNIMOL}, len(numbers))
     group = record.get("smi")
     for k, coordinates in enumerate(conformers):
         place = f"{where}, conformer {k}"
@@ -114,6 +113,6 @@ def _unimol(record: Mapping[str, Any], index: int, where: str, source: str) -> I
             yield InvalidStructureError(f"{len(numbers)} atoms, coordinates of shape {list(positions.shape)}", where=place)
             continue
         yield RawFrame(
-            index + k, place, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info,
-            group=group if isinstance(group, str) else None,
+            index + k, place, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, arrays,
+            group=group if isinstance(group, str) else None, unread=unread,
         )  # fmt: skip

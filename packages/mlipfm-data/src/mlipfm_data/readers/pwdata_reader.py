@@ -68,8 +68,13 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
             constant = types.whole().reshape(-1) if types.rows == 1 else None
             if constant is None:
                 columns["_types"] = types
+            known = {*(f"{name}.npy" for name in _FILES), "image_type.npy", "atom_type.npy"}
+            unread = tuple(sorted(file.name for file in part.glob("*.npy") if file.name not in known))
             for row in rows_of(columns, columns["_positions"].rows):
-                yield _frame(row, constant, index, f"{path}: frame {index} ({part.name})", path.name)
+                frame = _frame(row, constant, index, f"{path}: frame {index} ({part.name})", path.name)
+                if isinstance(frame, RawFrame):
+                    frame.unread = unread
+                yield frame
                 index += 1
 
 

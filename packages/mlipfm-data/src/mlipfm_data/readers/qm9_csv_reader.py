@@ -102,6 +102,7 @@ def _frame(row: dict[str, str], index: int, where: str, source: str) -> RawFrame
         info,
         arrays,
         group=f"gdb9-{row['Index']}",
+        unread=tuple(name for name, value in row.items() if name not in {*_NEEDS, *_ORBITALS.values(), "Mulliken_pop"} and value),
     )
 
 

@@ -162,7 +162,8 @@ def _frame(molecule: Mol | None, index: int, where: str, source: str, values: Ma
         try:
             info[str(key)] = float(value)
         except (TypeError, ValueError):
-            continue
+            if value:
+                info[str(key)] = str(value)
     numbers = np.array([atom.GetAtomicNum() for atom in atoms], dtype=np.int64)
     positions = np.asarray(molecule.GetConformer().GetPositions(), dtype=np.float64)
     return RawFrame(index, where, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, group=group)

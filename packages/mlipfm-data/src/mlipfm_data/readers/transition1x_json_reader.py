@@ -83,5 +83,14 @@ def _geometry(entry: Mapping[str, Any], blank: RawFrame) -> RawFrame:
     if entry.get("success") is False:
         info["ccsd.energy"] = None
     return RawFrame(
-        0, blank.where, blank.source, np.array(entry["atomic_numbers"]), positions, blank.cell, blank.pbc, info, group=str(entry["rxn"])
+        0,
+        blank.where,
+        blank.source,
+        np.array(entry["atomic_numbers"]),
+        positions,
+        blank.cell,
+        blank.pbc,
+        info,
+        group=str(entry["rxn"]),
+        unread=tuple(str(key) for key, value in entry.items() if value is not None and key not in (*_NEEDS, "rxn", "success", "error")),
     )

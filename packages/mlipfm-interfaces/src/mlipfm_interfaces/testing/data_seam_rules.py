@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import tempfile
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,13 @@ from .rules import Rule, Verdict, refused, require, rule, same
 # Reader
 
 
+@dataclass
+class UnreadNames:
+    """The least that a report is: names of fields that a reader found and did not use, with the number of frames."""
+
+    unused: Counter[str] = field(default_factory=Counter)
+
+
 @dataclass(frozen=True)
 class ReaderCase:
     """A reader and two ways to write files for it.
@@ -30,11 +39,16 @@ class ReaderCase:
     Attributes:
         write: writes a file of n good frames.
         write_damaged: writes a file in which some frames cannot be used; returns the number of frames and the indices of the bad ones.
+        write_unknown: writes a file of good frames with one field that the reader does not know, and returns the name of the field; None for
+            formats that have no place for one.
+        report: makes what the reader takes as its option `report`, on which `unused` counts the names of fields that were found and not used.
     """
 
     reader: Reader
     write: Callable[[Path, int], None]
     write_damaged: Callable[[Path], tuple[int, tuple[int, ...]]]
+    write_unknown: Callable[[Path], str] | None = None
+    report: Callable[[], Any] = UnreadNames
 
 
 READER_RULES: list[Rule[ReaderCase]] = []
@@ -105,6 +119,18 @@ def _reader_missing(case: ReaderCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"missing{case.reader.suffixes[0]}"
         refused("a missing file", lambda: list(case.reader.read(path)), UnreadableFileError, path.name)
+
+
+@rule(READER_RULES, "reader-names-unread", "A field that the reader does not know is named in the report: nothing is dropped in silence.")
+def _reader_names_unread(case: ReaderCase) -> None:
+    if case.write_unknown is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"unknown{case.reader.suffixes[0]}"
+        name, report = case.write_unknown(path), case.report()
+        frames = [frame for frame in case.reader.read(path, report=report) if isinstance(frame, Structure)]
+    require(len(frames) > 0, f"the file with the unknown field {name!r} was not read")
+    require(name in report.unused, f"the field {name!r} was neither read nor named; named were {sorted(report.unused)}")
 
 
 # Sampler

@@ -34,7 +34,14 @@ class LinesReader:
             raise UnreadableFileError("does not exist", where=str(path))
         with path.open() as lines:
             for k, line in enumerate(lines):
-                yield self.frame(line, path, k)
+                frame = self.frame(line, path, k)
+                if "report" in options and isinstance(frame, Structure):
+                    options["report"].unused.update(self.unread(line))
+                yield frame
+
+    def unread(self, line: str) -> set[str]:
+        """Names of what a line holds and `frame` does not read."""
+        return set(json.loads(line)) - {"numbers", "positions", "energy"}
 
     def frame(self, line: str, path: Path, index: int) -> Structure | Refusal:
         try:
@@ -60,6 +67,14 @@ def write_damaged_lines(path: Path) -> tuple[int, tuple[int, ...]]:
     lines[1], lines[3] = "{", lines[3].replace("0.703", "NaN")
     path.write_text("\n".join(lines) + "\n")
     return 5, (1, 3)
+
+
+def write_unknown_lines(path: Path) -> str:
+    """Two good frames with a field that `LinesReader` does not know; its name."""
+    write_lines(path, 2)
+    frames = [json.loads(line) | {"entropy": 0.5} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(frame) + "\n" for frame in frames))
+    return "entropy"
 
 
 class Rattler:
@@ -241,7 +256,7 @@ def cases() -> dict[str, Any]:
     data = waters(5)
     stretched = water().replace(positions=2 * water().positions)
     return {
-        "reader": ReaderCase(LinesReader(), write_lines, write_damaged_lines),
+        "reader": ReaderCase(LinesReader(), write_lines, write_damaged_lines, write_unknown_lines),
         "sampler": SamplerCase(Rattler(), data[0]),
         "labeler": LabelerCase(ClosedFormLabeler(), data[:2]),
         "teacher": TeacherCase(PotentialTeacher(LennardJones()), [*data[:2], stretched]),
