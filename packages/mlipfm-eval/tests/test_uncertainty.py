@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlipfm_data.store import Store
 from mlipfm_data.store_writer import StoreWriter
 from mlipfm_eval.uncertainty import judge, wilson
 from mlipfm_interfaces.calibration import conformal_quantile
-from mlipfm_interfaces.checkpoint import build, save_potential
+from mlipfm_interfaces.checkpoint import build, load_potential, save_potential
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import MissingLabelsError
+from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
@@ -117,7 +119,37 @@ def test_the_commands_fit_and_judge(files, capsys):
         "20 structures cannot guarantee a coverage of 99%": ["judge", model, sure, str(files / "test"), "--coverage", "0.99"],
         "is a store that the model was trained on": ["fit", model, "--train", trained, "--calibrate", trained, "--out", sure],
     }  # fmt: skip
+    with Store(files / "train") as seen, StoreWriter(files / "copies", name="copies") as writer:  # in another order, with one that is new
+        for s in [*list(seen)[::-1], Store(files / "test")[0]]:
+            writer.add(s)
+    copies = str(files / "copies")
+    refused["12 of 13 structures are of a store that the model was trained on"] = [
+        "fit",
+        model,
+        "--train",
+        trained,
+        "--calibrate",
+        copies,
+        "--out",
+        sure,
+    ]
     for words, line in refused.items():
         status, _, error = run(capsys, *line)
         assert status == 2
         assert words in error
+
+
+def test_the_training_stores_are_known_from_the_manifest_of_the_model(files, tmp_path, capsys):
+    """`--train` names another store than the one that the model was trained on."""
+    found = sha256(files / "train" / "manifest.json")
+    recipe = {"data": {"train": [str(files / "train")]}}
+    save_potential(
+        tmp_path / "told.safetensors", load_potential(files / "model.safetensors"), {"data": [{"manifest": found}], "recipe": recipe}
+    )
+    model, sure = str(tmp_path / "told.safetensors"), str(tmp_path / "sure.safetensors")
+    line = ["fit", model, "--train", str(files / "hot"), "--calibrate", str(files / "train"), "--out", sure]
+    status, _, error = run(capsys, *line)
+    assert (status, "is a store that the model was trained on" in error) == (2, True)
+    assert run(capsys, "fit", model, "--train", str(files / "hot"), "--calibrate", str(files / "calibrate"), "--out", sure)[0] == 0
+    status, _, error = run(capsys, "judge", model, sure, str(files / "train"))
+    assert (status, "is a store that the model was trained on" in error) == (2, True)

@@ -12,7 +12,7 @@ from mlipfm_data.store import Store
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.console import open_console
-from mlipfm_interfaces.errors import LevelError, RefusedFileError
+from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
@@ -20,6 +20,7 @@ from mlipfm_interfaces.uncertain import Uncertain, Uncertainty
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .seen_data import refuse_seen, trained_paths, trained_stores
 from .uncertainty import Verdict, judge
 
 METHOD = "llpr"
@@ -36,9 +37,8 @@ def run_fit(address: str, train: Sequence[Path], calibrate: Sequence[Path], out:
     """Fit, write the file, say what was found."""
     potential, manifest = load_model(address)
     digests = {"train": _digests(train), "calibrate": _digests(calibrate)}
-    _refuse_common(
-        digests["calibrate"], digests["train"], calibrate, "was trained on", "calibrate with structures that the model has not seen"
-    )
+    mend = "calibrate with structures that the model has not seen"
+    refuse_seen(calibrate, trained_stores(manifest) | set(digests["train"]), [*train, *trained_paths(manifest)], "was trained on", mend)
     with ExitStack() as stack:
         sets = [[stack.enter_context(Store(path)) for path in paths] for paths in (train, calibrate)]
         advance = stack.enter_context(_bar(sum(len(store) for stores in sets for store in stores), as_json))
@@ -67,10 +67,9 @@ def run_judge(address: str, file: Path, stores: Sequence[Path], ood: Sequence[Pa
     potential, manifest = load_model(address)
     fitted = plugins.load("uncertainties", METHOD).load(file, str(manifest["digest"]))
     used = fitted.details.get("stores", {})
-    for part, words in (("train", "was trained on"), ("calibrate", "was calibrated on")):
-        _refuse_common(
-            _digests([*stores, *ood]), used.get(part, []), [*stores, *ood], words, "judge with structures that nothing was fitted to"
-        )
+    mend = "judge with structures that nothing was fitted to"
+    refuse_seen([*stores, *ood], trained_stores(manifest) | set(used.get("train", [])), trained_paths(manifest), "was trained on", mend)
+    refuse_seen([*stores, *ood], set(used.get("calibrate", [])), [], "was calibrated on", mend)
     results: dict[str, tuple[str, list[Verdict]]] = {}
     for path, split in [*((p, "id") for p in stores), *((p, "ood") for p in ood)]:
         name = path.name if path.name not in results else str(path)
@@ -114,12 +113,6 @@ def _sizes(fitted: Uncertainty) -> dict[str, int]:
 
 def _digests(paths: Sequence[Path]) -> list[str]:
     return [sha256(path / "manifest.json") for path in paths]
-
-
-def _refuse_common(found: Sequence[str], used: Sequence[str], paths: Sequence[Path], words: str, mend: str) -> None:
-    for digest, path in zip(found, paths, strict=True):
-        if digest in used:
-            raise RefusedFileError(f"is a store that the model {words}", where=str(path), mend=mend)
 
 
 def _chain(stores: Sequence[Any], potential: Potential) -> Iterator[Structure]:
