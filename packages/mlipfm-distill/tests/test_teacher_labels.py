@@ -96,6 +96,14 @@ def test_an_interrupted_labelling_goes_on_and_gives_the_same_labels(
     assert label_geometries(molecules, teacher, tmp_path / "labels", rows=2).labelled == 0
 
 
+def test_labels_of_another_input_are_not_mixed_in(teacher: Path, molecules: list[Structure], tmp_path: Path) -> None:
+    label_geometries(molecules[:4], teacher, tmp_path / "labels", rows=2)
+    with pytest.raises(LabelingError, match="2 of 4 structures there are not among those to be labelled: they are of another input"):
+        label_geometries(molecules[2:], teacher, tmp_path / "labels", rows=2)
+    assert Store(tmp_path / "labels").complete
+    assert label_geometries(molecules, teacher, tmp_path / "labels", rows=2).labelled == len(molecules) - 4  # more structures of one input
+
+
 def test_every_row_is_chosen_when_there_are_fewer_and_every_row_equally_often(molecules: list[Structure]) -> None:
     water = molecules[0]
     assert chosen_rows(water, 99, 0).tolist() == [[a, x] for a in range(3) for x in range(3)]

@@ -99,7 +99,7 @@ def label_geometries(
         advance: called with the number of structures done; without it a bar is shown on a terminal.
 
     Raises:
-        LabelingError: `out` holds something else, or labels of another teacher, seed or number of rows. LevelError: of the teacher.
+        LabelingError: `out` holds something else, labels of another teacher, seed or number of rows, or of other structures. LevelError: of the teacher.
         PropertyNotAvailableError: the teacher's forces are not a gradient. UnknownElementError, OverlapError, ...: see `evaluate`.
     """
     out = Path(out)
@@ -111,6 +111,13 @@ def label_geometries(
     _claim(out, {"teacher": asked_of.digest, "level": level, "rows": rows, "seed": seed})
     asked = [_asked(s, level, asked_of, k) for k, s in enumerate(structures)]
     with StoreWriter(out, name=out.name) as writer:
+        strangers = len(writer.present - {(writer.key(s), s.level) for s in asked})
+        if strangers:
+            raise LabelingError(
+                f"{strangers} of {len(writer.present)} structures there are not among those to be labelled: they are of another input",
+                where=str(out),
+                mend="choose another folder, or give all structures again",
+            )
         todo = [s for s in asked if not writer.has(s)]
         for group in batches_of(todo, BATCH_ATOMS):
             for s, found in zip(group, evaluate(asked_of.model, group), strict=True):
