@@ -99,7 +99,7 @@ def label_geometries(
         advance: called with the number of structures done; without it a bar is shown on a terminal.
 
     Raises:
-        LabelingError: `out` holds something else, labels of another teacher, seed or number of rows, or of other structures. LevelError: of the teacher.
+        LabelingError: `out` holds something else, or labels of another teacher, seed, number of rows or input. LevelError: of the teacher.
         PropertyNotAvailableError: the teacher's forces are not a gradient. UnknownElementError, OverlapError, ...: see `evaluate`.
     """
     out = Path(out)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -28,6 +28,9 @@ _LineError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 _HELP = "From atomistic data to a foundation model and the fast potentials distilled from it."
 
 _BROKEN = "(broken, see below)"
+
+#: Of a decimal number in an option, in any unit that a command takes.
+LARGEST = 1e12
 
 
 class _Commands(TyperGroup):
@@ -80,7 +83,33 @@ def _mount(name: str, app: Any) -> Any:
     own_name = only and (only.name or getattr(only.callback, "__name__", "").replace("_", "-"))
     command = typer.main.get_command(app) if own_name == name and not app.registered_callback else typer.main.get_group(app)
     command.name = name
+    _bound_numbers(command)
     return command
+
+
+def _bound_numbers(command: Any) -> None:
+    """Every number of the options of a command and its subcommands is finite and no larger than `LARGEST`, whatever bounds it has of its own:
+    a range alone takes nan."""
+    for part in getattr(command, "commands", {}).values():
+        _bound_numbers(part)
+    for parameter in command.params:
+        parameter.process_value = _bounded(parameter)
+
+
+def _bounded(parameter: Any) -> Callable[[Any, Any], Any]:
+    """`process_value` of a parameter, which then refuses numbers that nobody can compute with."""
+    process = parameter.process_value
+
+    def checked(context: Any, value: Any) -> Any:
+        found = process(context, value)
+        for number in found if isinstance(found, list | tuple) else [found]:
+            if isinstance(number, float) and not abs(number) <= LARGEST:
+                raise typer.BadParameter(f"{number} is no finite number of at most {LARGEST:g}", context, parameter)
+            if isinstance(number, int) and abs(number) >= 2**63:
+                raise typer.BadParameter(f"{number} is beyond 64 bits", context, parameter)
+        return found
+
+    return checked
 
 
 def _broken(name: str, error: PluginError) -> Any:

@@ -257,11 +257,15 @@ def _copies(structures: Sequence[Structure]) -> list[int]:
 def _fingerprint(model: Any, starts: list[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """What must be equal for a run to be continued; more steps may be asked."""
     from mlipfm_interfaces.checkpoint import tensor_digest
+    from mlipfm_interfaces.files import sha256
 
     if isinstance(model, Potential):
         identity: list[Any] = [model.plugin, model.config, tensor_digest(model.state_dict())]
     else:  # a foreign model has an address, a labeller its level
-        identity = [type(model).__qualname__, getattr(model, "uri", None), getattr(model, "level", None)]
+        uri = getattr(model, "uri", None)
+        identity = [type(model).__qualname__, uri, getattr(model, "level", None)]
+        file = Path(str(uri).partition(":")[2])
+        identity += [sha256(file)] if uri is not None and file.is_file() else []  # `mace:PATH`: another file of that name is another model
     chosen = {key: value for key, value in asdict(settings).items() if key != "steps"}
     motion = [start.motion() for start in starts]
     return {
