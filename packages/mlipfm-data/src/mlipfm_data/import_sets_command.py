@@ -26,7 +26,7 @@ def import_sets(
     folder: Path = typer.Argument(..., help="Folder of unpacked sets, or of their .tar.xz archives."),
     store: Path = typer.Argument(..., help="Folder of the store, new or old."),
     only: list[str] = typer.Option([], "--only", help="Name of a set; may be given several times. [default: all that are known]"),
-    jobs: int = typer.Option(1, "--jobs", min=1, help="Processes that read and compare."),
+    jobs: int = typer.Option(1, "--jobs", min=1, max=4096, help="Processes that read and compare."),
     overlap: Compared = typer.Option(
         Compared.near, help="Compare the sets with each other: near geometries too, exact coordinates only, or not at all."
     ),

@@ -18,8 +18,8 @@ def label(
         Path | None,
         typer.Option(help="New store: the geometries with the teacher's energies and forces. Without it, rows are laid over STORE"),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of the Hessian of each structure")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the choice of rows")] = 0,
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of the Hessian of each structure")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows")] = 0,
     level: Annotated[str | None, typer.Option(help="Level the teacher is asked at, with --out, if it knows several")] = None,
 ) -> None:
     """Label structures by a teacher, with rows of its Hessian. Run it again to resume.
@@ -49,7 +49,7 @@ def recipe(
     teacher: Annotated[str, typer.Option(help="Model checkpoint or address")],
     valid: Annotated[list[Path] | None, typer.Option(help="Held-out stores")] = None,
     student: Annotated[str, typer.Option(help="Potential plug-in")] = "density",
-    steps: Annotated[int, typer.Option(min=1)] = 2000,
+    steps: Annotated[int, typer.Option(min=1, max=999_999_999)] = 2000,
     out: Annotated[Path | None, typer.Option(help="File to write; without it the recipe is printed")] = None,
 ) -> None:
     """Write the recipe of a student, to be changed at will and run by `mlipfm train`.

@@ -35,7 +35,7 @@ def judge(
     file: Annotated[Path, typer.Argument(help="What `mlipfm uncertainty fit` wrote for this model")],
     stores: Annotated[list[Path], typer.Argument(help="Labelled stores like those of the calibration")],
     ood: Annotated[list[Path] | None, typer.Option(help="Store with other structures; may be repeated")] = None,
-    coverage: Annotated[float, typer.Option(help="What the intervals shall cover")] = 0.9,
+    coverage: Annotated[float, typer.Option(min=0.01, max=0.9999, help="What the intervals shall cover")] = 0.9,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """How many structures the intervals cover, how wide they are beside the ideal, and what the standard deviations are worth.

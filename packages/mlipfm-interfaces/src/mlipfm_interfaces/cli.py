@@ -11,6 +11,7 @@ line, shows the traceback as well.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -97,14 +98,16 @@ def _bound_numbers(command: Any) -> None:
 
 
 def _bounded(parameter: Any) -> Callable[[Any, Any], Any]:
-    """`process_value` of a parameter, which then refuses numbers that nobody can compute with."""
+    """`process_value` of a parameter, which then refuses numbers that nobody can compute with. `max=inf` states that infinity has a meaning."""
     process = parameter.process_value
+    own = getattr(parameter, "max", None) or getattr(getattr(parameter, "type", None), "max", None)
+    largest = math.inf if own == math.inf else LARGEST
 
     def checked(context: Any, value: Any) -> Any:
         found = process(context, value)
         for number in found if isinstance(found, list | tuple) else [found]:
-            if isinstance(number, float) and not abs(number) <= LARGEST:
-                raise typer.BadParameter(f"{number} is no finite number of at most {LARGEST:g}", context, parameter)
+            if isinstance(number, float) and not abs(number) <= largest:
+                raise typer.BadParameter(f"{number} is no number of at most {largest:g}", context, parameter)
             if isinstance(number, int) and abs(number) >= 2**63:
                 raise typer.BadParameter(f"{number} is beyond 64 bits", context, parameter)
         return found

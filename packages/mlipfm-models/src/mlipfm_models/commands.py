@@ -34,9 +34,11 @@ def matrix(as_json: Annotated[bool, _JSON] = False) -> None:
 @table_app.command("table")
 def table(
     widths: Annotated[str, typer.Option(help="Channels of the models, comma separated")] = "32,64,128",
-    side: Annotated[int, typer.Option(min=2, help="Molecules of water along an edge of the box: 3 x side x side x side atoms")] = 4,
+    side: Annotated[
+        int, typer.Option(min=2, max=100, help="Molecules of water along an edge of the box: 3 x side x side x side atoms")
+    ] = 4,
     only: Annotated[str, typer.Option(help="Potential plug-ins, comma separated [default: all]")] = "",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=4096, help="Threads of torch")] = 1,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Parameters, operations and CPU time per atom of every installed backbone at three widths, on a box of water.

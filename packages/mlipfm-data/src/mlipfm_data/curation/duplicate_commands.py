@@ -19,9 +19,11 @@ class Leak(enum.StrEnum):
 
 def duplicates(
     store: Path = typer.Argument(..., help="Folder of a store."),
-    tolerance: float = typer.Option(0.01, help="Noise on each coordinate, Angstrom, below which two structures are the same."),
+    tolerance: float = typer.Option(
+        0.01, min=0, max=5, help="Noise on each coordinate, Angstrom, below which two structures are the same."
+    ),
     mirrors: bool = typer.Option(False, "--mirrors", help="Mirror images are duplicates too."),
-    workers: int = typer.Option(2, min=1, help="Processes."),
+    workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, with every pair."),
 ) -> None:
     """Structures that are the same up to motion, order, cell, supercell and noise; neighbours within a trajectory are counted apart."""
@@ -37,10 +39,12 @@ def duplicates(
 def leakage(
     train: Path = typer.Argument(..., help="Folder of the training store."),
     test: Path = typer.Argument(..., help="Folder of the test store."),
-    tolerance: float = typer.Option(0.01, help="Noise on each coordinate, Angstrom, below which two structures are the same."),
+    tolerance: float = typer.Option(
+        0.01, min=0, max=5, help="Noise on each coordinate, Angstrom, below which two structures are the same."
+    ),
     mirrors: bool = typer.Option(False, "--mirrors", help="Mirror images leak too."),
     fail_on: Leak = typer.Option(Leak.geometry, help="Exit with 1 if test structures share this, or more, with the training set."),
-    workers: int = typer.Option(2, min=1, help="Processes."),
+    workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, with every pair."),
 ) -> None:
     """What a test set shares with a training set. Exits 1 if anything leaks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import typer
@@ -9,10 +10,12 @@ import typer
 
 def weights(
     store: Path = typer.Argument(..., help="Folder of a store; the weights are added to it as the label `weight`."),
-    kt: float = typer.Option(0.2, help="Width of the Boltzmann weights, eV per atom^gamma; `inf` for none."),
-    gamma: float = typer.Option(1.0, help="Power of the number of atoms that an energy is divided by."),
-    floor: float = typer.Option(0.05, help="Least weight: 0 forgets, 1 weighs nothing."),
-    force_cap: float = typer.Option(50.0, help="eV/Angstrom: structures with a larger force get weight 0; `inf` for no cap."),
+    kt: float = typer.Option(0.2, min=1e-6, max=math.inf, help="Width of the Boltzmann weights, eV per atom^gamma; `inf` for none."),
+    gamma: float = typer.Option(1.0, min=0, max=10, help="Power of the number of atoms that an energy is divided by."),
+    floor: float = typer.Option(0.05, min=0, max=1, help="Least weight: 0 forgets, 1 weighs nothing."),
+    force_cap: float = typer.Option(
+        50.0, min=1e-6, max=math.inf, help="eV/Angstrom: structures with a larger force get weight 0; `inf` for no cap."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print what the weights would be."),
 ) -> None:
     """Weigh structures by energy and forces, for training. A second call replaces the weights of the first."""

@@ -110,7 +110,7 @@ _CLASS: dict[str, Callable[[Structure], Class | None]] = {
 def _check(by: str, fractions: Mapping[str, float], hold_out: Sequence[str]) -> None:
     if by not in WAYS:
         raise MlipfmError(f"there is no split by {by!r}", mend=f"known: {', '.join(WAYS)}")
-    if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+    if not fractions or not all(share > 0 for share in fractions.values()) or not abs(sum(fractions.values()) - 1) <= 1e-6:
         raise MlipfmError(f"fractions {dict(fractions)} are not positive numbers that add up to 1", mend="train=0.8,valid=0.1,ood=0.1")
     if set(fractions) == {OOD}:
         raise MlipfmError("nothing is left to train on", mend="train=0.9,ood=0.1")

@@ -56,7 +56,7 @@ def time_split(structures: Sequence[Structure], fractions: Mapping[str, float], 
     Raises:
         InvalidStructureError: a structure without an index. MlipfmError: fractions that cannot be, or no trajectory that can be cut.
     """
-    if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6 or OOD in fractions:
+    if not all(share > 0 for share in fractions.values()) or not abs(sum(fractions.values()) - 1) <= 1e-6 or OOD in fractions:
         raise MlipfmError(
             f"fractions {dict(fractions)} are not positive numbers that add up to 1, without {OOD!r}", mend="train=0.8,valid=0.2"
         )
