@@ -23,7 +23,7 @@ STEPS = 3
 CLIP = 0.2
 CASES = (
     "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
-    "clipped", "overflow on one rank",
+    "clipped", "overflow on one rank", "masks",
 )  # fmt: skip
 
 
@@ -140,6 +140,11 @@ def structures(case: str) -> list[Structure]:
         if case == "stress":
             options = {"cell": np.diag([4.0, 4.2, 4.4]), "pbc": [True] * 3}
             labels["stress"] = rng.normal(size=(3, 3)) * 0.1
+        if case == "masks":  # crystals with stress on the first rank, molecules on both; atoms and structures of other weights
+            if k < 2:
+                options = {"cell": np.diag([4.0, 4.2, 4.4]), "pbc": [True] * 3}
+                labels["stress"] = rng.normal(size=(3, 3)) * 0.1
+            labels |= {"forces_weight": [0.0, 1.0, 0.5, 2.0][:n]} if k % 2 else {"weight": 0.3 * k}
         if case == "hessian row":
             labels |= {"hessian_rows": rng.normal(size=(1, n, 3)), "hessian_rows_index": np.array([[k % n, k % 3]])}
         if case == "hvp" or (case == "labels on one rank" and k < 3):
@@ -153,7 +158,7 @@ def structures(case: str) -> list[Structure]:
 
 def objectives(case: str, dtype: torch.dtype) -> dict:
     torch.manual_seed(11)
-    supervised = EnergyForce(stress_weight=5.0 if case == "stress" else 0.0, energy_loss="mse", forces_loss="mse")
+    supervised = EnergyForce(stress_weight=5.0 if case in ("stress", "masks") else 0.0, energy_loss="mse", forces_loss="mse")
     extra = {
         "hessian row": lambda: ProbeObjective("hessian_rows"),
         "hvp": lambda: ProbeObjective("hvp"),

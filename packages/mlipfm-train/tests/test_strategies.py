@@ -17,7 +17,7 @@ from mlipfm_interfaces.plugins import load
 SCRIPT = Path(__file__).parent / "strategy_cases.py"
 CASES = (
     "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
-    "clipped", "overflow on one rank",
+    "clipped", "overflow on one rank", "masks",
 )  # fmt: skip
 CLIP = 0.2  # as in the script
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}

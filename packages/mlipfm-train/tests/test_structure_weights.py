@@ -65,5 +65,5 @@ def test_forces_of_every_atom_have_the_weight_of_their_structure():
     batch = batch_of([0.0, 0.0], [0.0, None])
     forces = torch.ones(3, 3, dtype=torch.float64)
     total, count = terms(batch, torch.zeros(2, dtype=torch.float64), forces, forces_weight=1.0)["forces"]
-    assert float(count) == 9
+    assert float(count) == 3
     assert float(total) == 3 * 0.9**2  # the dimer counts nothing, the lone atom, whose weight is not stated, counts 1

@@ -18,6 +18,7 @@ import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.flat import FlatStructures, flatten
+from mlipfm_interfaces.label_weights import structure_weight
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
@@ -130,6 +131,13 @@ class Store(Sequence[Structure]):
     def levels(self) -> list[str | None]:
         """Level of theory of every structure, without decoding anything."""
         return [shard.level(i) for shard in self._shards for i in range(len(shard))]
+
+    def weightless(self) -> set[int]:
+        """Places of structures whose label `weight` is 0. Structures are decoded only if some label of the store, or of an overlay, is a weight."""
+        shards = [*self._shards, *self._overlays]
+        if not any(block.slot == "label:weight" for shard in shards for layout in shard.columns.layouts.all for block in layout.blocks):
+            return set()
+        return {k for k, s in enumerate(self) if structure_weight(s) == 0}
 
     @property
     def single(self) -> bool:

@@ -15,6 +15,7 @@ from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 #: Atoms evaluated in one batch.
 BATCH_ATOMS = 512
@@ -159,6 +160,8 @@ def predict(
     """
     if isinstance(model, Potential) and level is None:
         _check_levels(model, structures)
+    if isinstance(model, Potential):
+        warn_if_undetermined(model, [s for s in structures if "energy" in s.labels], level)  # of all compositions at once
     if not any(key in s.labels for s in structures for key in QUANTITIES):
         have = sorted({key for s in structures for key in s.labels})
         raise MissingLabelsError(

@@ -63,6 +63,8 @@ class Batch:
         views: GraphSpec -> neighbours. kspace: GraphSpec -> reciprocal vectors, where asked.
         strain: [systems, 3, 3] float64, zero: the leaf of the stress; its symmetric part deforms displacements and cells.
         dtype: of displacements and features.
+        mask_undefined: whether what a system does not have (stress without three periodic directions, dipole of a periodic system) is zero there.
+            Else asking for it is refused. Training sets it, and leaves those systems out of the losses on it (`defined`).
     """
 
     positions: Tensor
@@ -83,6 +85,7 @@ class Batch:
     kspace: Mapping[GraphSpec, KSpaceView]
     strain: Tensor
     dtype: torch.dtype
+    mask_undefined: bool = False
 
     @property
     def n_systems(self) -> int:
@@ -90,20 +93,30 @@ class Batch:
 
     @property
     def volume(self) -> Tensor:
-        """[systems] float64, Å³, of the undeformed cells.
+        """[systems] float64, Å³, of the undeformed cells; with `mask_undefined` infinite where a system is not periodic in three directions.
 
         Raises:
             PropertyNotAvailableError: if a system is not periodic in three dimensions.
         """
-        flat = (~self.pbc.all(dim=1)).nonzero().flatten().tolist()
-        if flat:
+        periodic = self.pbc.all(dim=1)
+        flat = (~periodic).nonzero().flatten().tolist()
+        if flat and not self.mask_undefined:
             raise PropertyNotAvailableError(
                 "volume and stress need three periodic directions",
                 where=f"system {flat[0]}",
                 mend="do not ask the stress of molecules and slabs",
             )
         volume: Tensor = torch.linalg.det(self.cell).abs()
-        return volume
+        return torch.where(periodic, volume, torch.inf)
+
+    def defined(self, key: str) -> Tensor:
+        """[systems] bool: whether each system has the quantity `key` at all: stress with three periodic directions, dipole and quadrupole (and Born
+        charges, which are derivatives of the dipole here) without any."""
+        if key == "stress":
+            return self.pbc.all(dim=1)
+        if key in ("dipole", "quadrupole", "born_charges"):
+            return ~self.pbc.any(dim=1)
+        return torch.ones_like(self.pbc[:, 0])
 
     def with_leaves(self, *, strain: bool = False, field: bool = False) -> Batch:
         """A copy whose positions (and, if asked, strain and external field) are leaves that take gradients."""

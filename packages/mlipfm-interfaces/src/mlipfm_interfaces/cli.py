@@ -14,8 +14,9 @@ import difflib
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: see the module's text for the exit status."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     debug = _take_debug(line)
+    warnings.showwarning = _show_warning
     try:
         status = app(args=line, prog_name="mlipfm", standalone_mode=False)
         # typer turns an interrupt inside a command into status 130
@@ -209,6 +211,16 @@ def _report(error: Exception) -> int:
     return _say(
         f"error[defect]: {type(error).__name__}: {error}; this is a defect of mlipfm: run it with --debug and report what it prints", 1
     )
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """Our own warnings as one line without the place in the source, all others as Python writes them."""
+    if category.__module__ == "mlipfm_interfaces.errors":
+        _say(f"warning: {message}", 0)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 
 
 def _interrupted() -> int:

@@ -137,10 +137,21 @@ def student_t_quantile(p: float, degrees: int) -> float:
 
 
 def mae(
-    predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike], groups: Groups | None = None, *, name: str, unit: str, seed: int = 0
+    predicted: Sequence[ArrayLike],
+    reference: Sequence[ArrayLike],
+    groups: Groups | None = None,
+    *,
+    name: str,
+    unit: str,
+    weights: Sequence[ArrayLike] | None = None,
+    seed: int = 0,
 ) -> Metric:
-    """Mean absolute error over all components of all cases."""
-    sums, counts, ok = _sums(predicted, reference, np.abs)
+    """Mean absolute error over all components of all cases.
+
+    Args:
+        weights: of each case, one number or one for each row of its arrays: the mean is weighted, and what has weight 0 may be anything.
+    """
+    sums, counts, ok = _sums(*_without_weightless(predicted, reference, weights), np.abs, weights)
     return measure(name, unit, lambda k: float(sums[k].sum() / counts[k].sum()), ok, groups, seed=seed)
 
 
@@ -451,9 +462,30 @@ def _pairs(predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> tu
     return pairs, np.array([np.isfinite(a).all() for a, _ in pairs], dtype=bool)
 
 
+def _without_weightless(
+    predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike], weights: Sequence[ArrayLike] | None
+) -> tuple[Sequence[ArrayLike], Sequence[ArrayLike]]:
+    """Both with zeros where the weight is zero."""
+    if weights is None:
+        return predicted, reference
+    both = [[np.where(_spread(w, np.shape(a)) > 0, a, 0.0) for a, w in zip(part, weights, strict=True)] for part in (predicted, reference)]
+    return both[0], both[1]
+
+
+def _spread(weight: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """A number, or one for each row, as an array of `shape`."""
+    array = np.asarray(weight, dtype=np.float64)
+    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)
+
+
 def _sums(
-    predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike], power: Callable[[Floats], Any]
+    predicted: Sequence[ArrayLike],
+    reference: Sequence[ArrayLike],
+    power: Callable[[Floats], Any],
+    weights: Sequence[ArrayLike] | None = None,
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Of each case: the weighted sum of errors, the sum of weights (the number of components without any), and whether it is finite."""
     pairs, ok = _pairs(predicted, reference)
-    sums = np.array([np.sum(power(a - b)) if good else 0.0 for (a, b), good in zip(pairs, ok, strict=True)])
-    return sums, np.array([float(a.size) for a, _ in pairs]), ok
+    sizes = [_spread(1.0 if weights is None else weights[k], a.shape) for k, (a, _) in enumerate(pairs)]
+    sums = np.array([np.sum(w * power(a - b)) if good else 0.0 for (a, b), w, good in zip(pairs, sizes, ok, strict=True)])
+    return sums, np.array([float(w.sum()) for w in sizes]), ok

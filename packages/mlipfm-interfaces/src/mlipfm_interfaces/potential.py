@@ -21,6 +21,7 @@ from .errors import LevelError, PropertyNotAvailableError, UnknownElementError
 from .quantities import quantity
 from .structure import Structure
 from .theory import canonical_level
+from .undetermined import warn_if_undetermined
 
 Kind = Literal["conservative", "direct"]
 
@@ -192,6 +193,9 @@ def evaluate(
     Returns:
         One dict per structure: float64 arrays by quantity key, with the shapes of `quantities` (forces [N, 3]).
 
+    Warns:
+        UndeterminedEnergyWarning: once for each composition whose energy the training data leave open (see `undetermined`).
+
     Raises:
         UnknownElementError, LevelError, OverlapError, DensityError.
         PropertyNotAvailableError: an output the model does not have, or rows and probes of a structure whose labels do not say which.
@@ -199,6 +203,8 @@ def evaluate(
     check_elements(potential.spec, structures)
     potential.check_outputs(outputs)
     _check_probes(structures, outputs)
+    if "energy" in outputs:
+        warn_if_undetermined(potential, structures, level)
     asked = [Structure.trusted(**{**_fields(s), "level": level or _level_for(potential, s)}) for s in structures]
     batch = collate(asked, potential.spec.graphs, potential.spec.torch_dtype, device_of(potential))
     training = potential.training

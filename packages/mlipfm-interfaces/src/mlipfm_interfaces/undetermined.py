@@ -6,8 +6,8 @@ a prediction, that of Al4 contains a part that was never determined. Forces, and
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .elements import number, symbol
+from .errors import UndeterminedEnergyWarning
 
 if TYPE_CHECKING:
     from .potential import Potential
@@ -91,46 +92,55 @@ def independent_combinations(directions: Floats, elements: Sequence[int]) -> tup
 
 def undetermined_of(potential: Potential, level: str | None) -> Undetermined | None:
     """What the training data left open at a level of a potential, as its configuration states it; None if nothing."""
-    stated = potential.config.get("undetermined") or {}
-    if level is None and len(potential.spec.levels) == 1:
-        level = potential.spec.levels[0]
+    stated, levels = potential.config.get("undetermined") or {}, potential.spec.levels
+    if level not in levels and len(levels) == 1:
+        level = levels[0]
     return Undetermined.from_json(stated[level]) if level in stated else None
 
 
-_SAID: weakref.WeakKeyDictionary[Potential, set[tuple[str, str]]] = weakref.WeakKeyDictionary()
+def undetermined_energies(potential: Potential, asked: Iterable[tuple[str | None, NDArray[Any]]]) -> list[str]:
+    """Sentences on compositions whose energies the training data leave open, each composition once in the life of a potential and its copies.
+
+    Args:
+        asked: level and atomic numbers of each structure.
+    """
+    if not potential.config.get("undetermined"):
+        return []
+    said: set[tuple[str, str]] = vars(potential).setdefault("_undetermined_said", set())
+    doubtful: dict[str, dict[str, float]] = {}
+    for level, numbers in asked:
+        found, name = undetermined_of(potential, level), formula_of(numbers)
+        if found is None or (str(level), name) in said:
+            continue
+        said.add((str(level), name))
+        part = found.open_part(numbers)
+        if part > 0:
+            doubtful.setdefault(str(level), {})[name] = part
+    return [_sentence(names, undetermined_of(potential, level), level) for level, names in doubtful.items()]
 
 
 def warn_if_undetermined(potential: Potential, structures: Sequence[Structure], level: str | None = None, *, stacklevel: int = 2) -> None:
-    """Warn, once for each composition and potential, of energies that its training data do not determine.
+    """Warn of what `undetermined_energies` finds.
 
     Args:
         level: that is asked, whatever the structures state.
     """
-    if not potential.config.get("undetermined"):
-        return
-    import warnings
-
-    from .errors import UndeterminedEnergyWarning
-
-    said = _SAID.setdefault(potential, set())
-    for asked in dict.fromkeys(level or s.level for s in structures):
-        found = undetermined_of(potential, asked)
-        if found is None:
-            continue
-        new: dict[str, float] = {}
-        for s in structures:
-            if (level or s.level) == asked and s.formula not in new and (str(asked), s.formula) not in said:
-                new[s.formula] = found.open_part(s.atomic_numbers)
-        said.update((str(asked), formula) for formula in new)
-        doubtful = {formula: part for formula, part in new.items() if part > 0}
-        if doubtful:
-            warnings.warn(_sentence(doubtful, found, asked), UndeterminedEnergyWarning, stacklevel=stacklevel + 1)
+    for text in undetermined_energies(potential, ((level or s.level, s.atomic_numbers) for s in structures)):
+        warnings.warn(text, UndeterminedEnergyWarning, stacklevel=stacklevel + 1)
 
 
-def _sentence(doubtful: Mapping[str, float], found: Undetermined, level: str | None) -> str:
+def formula_of(atomic_numbers: NDArray[Any]) -> str:
+    """`AlCu3`, as `Structure.formula` has it."""
+    numbers, counts = np.unique(atomic_numbers, return_counts=True)
+    parts = sorted((symbol(z), n) for z, n in zip(numbers.tolist(), counts.tolist(), strict=True))
+    return "".join(name + (str(n) if n > 1 else "") for name, n in parts)
+
+
+def _sentence(doubtful: Mapping[str, float], found: Undetermined | None, level: str) -> str:
+    assert found is not None  # a level with doubtful compositions
     shown = [f"{name}{_doubt(part, found.size)}" for name, part in list(doubtful.items())[:NAMED]]
     more = f" and {len(doubtful) - NAMED} other compositions" if len(doubtful) > NAMED else ""
-    at = f" at level {level!r}" if level else ""
+    at = f" at level {level!r}" if level != "None" else ""
     return (
         f"the energy of {', '.join(shown)}{more} is not determined by the training data{at}: {'; '.join(found.words())}. Forces, and energy "
         "differences at fixed composition, are not affected; lone atoms or other compositions in the training data determine it"
@@ -138,7 +148,7 @@ def _sentence(doubtful: Mapping[str, float], found: Undetermined, level: str | N
 
 
 def _doubt(part: float, size: float | None) -> str:
-    return "" if size is None else f" (may be off by about {part * size:.2g} eV/atom)"
+    return "" if size is None else f" (by {part * size:.2g} eV/atom, if the open part is as large as the determined one)"
 
 
 def _connected(basis: Floats) -> list[set[int]]:

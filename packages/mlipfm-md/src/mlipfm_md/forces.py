@@ -11,6 +11,7 @@ from mlipfm_interfaces.batch import Batch, GraphSpec, collate
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 Array = np.ndarray
 
@@ -24,6 +25,7 @@ class PotentialForces:
 
     def __init__(self, potential: Potential, structures: Sequence[Structure], *, skin: float = 0.5, reference: Array | None = None) -> None:
         check_elements(potential.spec, structures)
+        warn_if_undetermined(potential, structures)
         self.potential = potential.eval()
         self.structures = list(structures)
         self.skin = skin

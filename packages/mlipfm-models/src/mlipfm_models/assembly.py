@@ -138,9 +138,9 @@ class AssembledPotential(Potential):
 
 
 def resolved(config: AssemblyConfig) -> dict[str, Any]:
-    """The configuration with all defaults, ready for JSON: elements as symbols in the order of their numbers."""
+    """The configuration with all defaults, ready for JSON: elements as symbols in the order of their numbers, `undetermined` only if something is."""
     values = asdict(replace(config, elements=tuple(symbol(z) for z in config.atomic_numbers)))
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value or key != "undetermined"}
 
 
 def _derived(made: Mapping[str, Tensor], batch: Batch, outputs: Sequence[str], create_graph: bool) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.quantities import QUANTITIES
+from mlipfm_interfaces.undetermined import Undetermined
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from .conditioning import CONDITIONS
@@ -46,6 +47,7 @@ class AssemblyConfig:
         scale: eV; one factor for energies and forces, best the root-mean-square force component of the training data in eV/Å.
         references: level -> element symbol -> eV. Levels that are left out have zero references.
         seed: of the initial weights.
+        undetermined: level -> what its training data leave open of the references, as `mlipfm_interfaces.undetermined.Undetermined.as_json` gives it.
     """
 
     elements: tuple[str | int, ...]
@@ -60,6 +62,7 @@ class AssemblyConfig:
     scale: Positive = 1.0
     references: dict[str, dict[str, FiniteFloat]] = field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    undetermined: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def atomic_numbers(self) -> tuple[int, ...]:
@@ -117,9 +120,15 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
         raise RecipeError(f"conditions must be named once each, got {_short(list(config.conditions))}", where=f"{where}.conditions")
     _members(config.conditions, KNOWN_CONDITIONS, f"{where}.conditions")
     _members(config.references, config.levels, f"{where}.references")
+    _members(config.undetermined, config.levels, f"{where}.undetermined")
     for level in config.references.values():
         for name in level:
             number(name)
+    for name, left in config.undetermined.items():
+        try:
+            Undetermined.from_json(left)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise RecipeError(f"{left!r} names no combinations of elements", where=f"{where}.undetermined.{name}") from None
     return replace(config, heads=_heads(config.heads, f"{where}.heads"))
 
 

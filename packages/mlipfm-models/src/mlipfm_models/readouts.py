@@ -88,7 +88,7 @@ def dipole(raw: Raw, batch: Batch, options: Options, has_field: bool) -> Tensor:
     if has_field and "polarizability" in raw:
         tensor = options["polarizability"]["scale"] * batch.sum_per_system(raw["polarizability"])
         total = total + (tensor @ batch.external_field[:, :, None]).squeeze(2)
-    return total
+    return torch.where(batch.defined("dipole")[:, None], total, 0.0)
 
 
 def quadrupole(raw: Raw, batch: Batch, options: Options, has_field: bool) -> Tensor:
@@ -107,12 +107,13 @@ def quadrupole(raw: Raw, batch: Batch, options: Options, has_field: bool) -> Ten
         tensor = options["polarizability"]["scale"] * raw["polarizability"].to(torch.float64)
         own = own + (tensor @ batch.external_field[batch.system][:, :, None]).squeeze(2)
     half = (equilibrated("charges", raw, batch, options)[:, None] * away / 2 + own)[:, :, None] * away[:, None, :]
-    return batch.sum_per_system(half + half.mT + options["quadrupole"]["scale"] * raw["quadrupole"].to(torch.float64))
+    total = batch.sum_per_system(half + half.mT + options["quadrupole"]["scale"] * raw["quadrupole"].to(torch.float64))
+    return torch.where(batch.defined("quadrupole")[:, None, None], total, 0.0)
 
 
 def _refuse_periodic(key: str, batch: Batch) -> None:
-    periodic = batch.pbc.any(dim=1).nonzero().flatten().tolist()
-    if periodic:
+    periodic = (~batch.defined(key)).nonzero().flatten().tolist()
+    if periodic and not batch.mask_undefined:
         raise PropertyNotAvailableError(
             f"a periodic system has no {key}", where=f"system {periodic[0]}", mend=f"do not ask the {key} of crystals"
         )

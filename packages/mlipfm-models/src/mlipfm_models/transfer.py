@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mlipfm_interfaces.elements import symbol
@@ -76,6 +76,7 @@ def transfer_weights(source: Potential, target: Potential, level_starts: Mapping
     for level in set(new.spec.levels) & set(old.spec.levels):
         if level not in new.config["references"] and level in old.config["references"]:
             new.set_references(level, old.config["references"][level])
+            new.config |= _open_at(level, old.config, new.config)
     return TransferReport(tuple(sorted(copied)), tuple(sorted(dropped)), tuple(sorted(fresh)))
 
 
@@ -84,6 +85,12 @@ class _Rows:
     copied: list[str]
     dropped: list[str]
     fresh: list[str]
+
+
+def _open_at(level: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What the source's data left open of the references that are taken over."""
+    left = old.get("undetermined", {})
+    return {"undetermined": {**new.get("undetermined", {}), level: left[level]}} if level in left else {}
 
 
 def _elements(old: AssembledPotential, new: AssembledPotential, ours: Tensor, theirs: Tensor) -> _Rows:

@@ -21,10 +21,14 @@ PLAIN = CostModel()
 
 
 class Frames(Sequence[Structure]):
-    """Structures of several stores in the order given, those of `levels` only if any are named.
+    """Structures of several stores in the order given, those of `levels` only if any are named. Structures whose label `weight` is 0 are left out,
+    so that they enter nothing: neither losses nor references, scales, neighbours, validation.
+
+    Attributes:
+        weightless: how many have weight 0.
 
     Raises:
-        LevelError: for a level that no structure has. MissingLabelsError: if there are stores but no structures.
+        LevelError: for a level that no structure has. MissingLabelsError: if there are stores but no structures, or none with a weight.
     """
 
     def __init__(self, paths: Sequence[str | Path], levels: Sequence[str] = ()) -> None:
@@ -36,9 +40,14 @@ class Frames(Sequence[Structure]):
                 raise LevelError(
                     f"no structure has level {level!r}", where=", ".join(map(str, paths)), mend=f"there are: {', '.join(known) or 'none'}"
                 )
-        self._place = [(k, i) for k, i, level in found if not levels or level in levels]
-        if paths and not self._place:
+        wanted = [(k, i) for k, i, level in found if not levels or level in levels]
+        if paths and not wanted:
             raise MissingLabelsError("there are no structures", where=", ".join(map(str, paths)), mend="fill the store first")
+        idle = [store.weightless() for store in self.stores]
+        self._place = [(k, i) for k, i in wanted if i not in idle[k]]
+        self.weightless = len(wanted) - len(self._place)
+        if paths and not self._place:
+            raise MissingLabelsError("all structures have weight 0", where=", ".join(map(str, paths)), mend="correct the label `weight`")
 
     def __len__(self) -> int:
         return len(self._place)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import number, symbol
+from mlipfm_interfaces.label_weights import structure_weight
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
@@ -31,23 +32,25 @@ def with_scales(
 
 
 def _found(key: str, seen: Sequence[Structure], elements: Sequence[str | int]) -> dict[str, Any]:
-    labelled = [s for s in seen if key in s.labels]
+    labelled = [s for s in seen if key in s.labels and structure_weight(s) > 0]
     if not labelled or key not in QUANTITIES:
         return {}
     kind = QUANTITIES[key]
     shift: Any = None
+    weights = np.array([structure_weight(s) for s in labelled])
     if kind.layout == "atom":
         values = np.concatenate([s.labels[key] for s in labelled])
+        weights = np.repeat(weights, [len(s) for s in labelled])
         if kind.shape == () and key not in _CONSTRAINED:
             numbers = np.concatenate([s.atomic_numbers for s in labelled])
-            means = {int(z): float(values[numbers == z].mean()) for z in np.unique(numbers)}
+            means = {int(z): float(np.average(values[numbers == z], weights=weights[numbers == z])) for z in np.unique(numbers)}
             known = [number(e) if isinstance(e, str) else e for e in elements]
             shift = {symbol(z): means.get(z, float(np.mean(list(means.values())))) for z in known}
             values = values - [means[int(z)] for z in numbers]
     else:
         values = np.stack([s.labels[key] for s in labelled])
         if kind.shape == ():
-            shift = float(values.mean())
+            shift = float(np.average(values, weights=weights))
             values = values - shift
-    size = float(np.sqrt(np.mean(np.square(values))))
+    size = float(np.sqrt(np.average(np.square(values).reshape(len(values), -1).mean(axis=1), weights=weights)))
     return ({"scale": size} if size > 0 else {}) | ({} if shift is None else {"shift": shift})

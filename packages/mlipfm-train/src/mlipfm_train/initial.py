@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlipfm_interfaces.checkpoint import build, load_model
-from mlipfm_interfaces.elements import number, symbol
+from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.reference_fit import ReferenceReport
 from mlipfm_interfaces.structure import Structure
 
 from .head_scales import with_scales
 from .recipe import Recipe
+from .starting_references import of_reports, open_of_reports, priors_of, provisional, shifted, stated_references
 from .survey import Survey, mean_neighbors
 
 
@@ -25,6 +27,7 @@ class Start:
     Attributes:
         copied, dropped, fresh: parameters; all are fresh without a checkpoint.
         origin: manifest of the checkpoint; {} for a potential of which nothing is known, None for random weights.
+        references: of the levels of the data, how the energies of atoms were found.
     """
 
     potential: Potential
@@ -32,40 +35,50 @@ class Start:
     dropped: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     origin: Mapping[str, Any] | None = None
+    references: Mapping[str, ReferenceReport] = field(default_factory=dict)
 
 
 def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> Start:
     """Random weights. What the recipe leaves open comes from the data: elements, levels, references, energy scale and mean number of neighbours.
 
     A potential plug-in that is trained from scratch accepts the keys `elements`, `levels`, `references`, `scale`, `dtype` and `seed`; its heads, if
-    it has any, the options `scale` and `shift` (see `head_scales`).
+    it has any, the options `scale` and `shift` (see `head_scales`). If its configuration states `references`, it accepts `undetermined` as well,
+    what the data leave open of them.
     """
     name = recipe.potential.name
     assert name is not None  # a recipe has a name or init_from
     from_data: dict[str, Any] = {
         "elements": [symbol(z) for z in facts.elements],
         "levels": sorted(facts.levels),
-        "references": _references(facts),
         "dtype": recipe.dtype,
         "seed": recipe.seed,
     }
     if facts.rms_force > 0:
         from_data["scale"] = facts.rms_force
     config = from_data | recipe.potential.options
+    config["references"] = _stated_levels(recipe) | of_reports(facts.reports)
     if isinstance(config.get("heads"), dict):
         config["heads"] = with_scales(config["heads"], frames, config["elements"], recipe.seed)
     potential = build(name, config)
+    left = open_of_reports(facts.reports)
+    if left and "references" in potential.config:
+        config["undetermined"] = left
+        potential = build(name, config)
     if "mean_neighbors" in potential.config.get("backbone", {}) and "mean_neighbors" not in recipe.potential.options.get("backbone", {}):
         counted = mean_neighbors(frames, potential.spec.graphs[0].cutoff, recipe.seed)
         potential = build(name, config | {"backbone": {**config.get("backbone", {}), "mean_neighbors": counted}})
     _refuse_untrained(potential, facts.elements, facts)
-    return Start(potential, fresh=tuple(key for key, _ in potential.named_parameters()))
+    return Start(potential, fresh=tuple(key for key, _ in potential.named_parameters()), references=facts.reports)
 
 
-def start_from(recipe: Recipe, facts: Survey) -> Start:
+def start_from(recipe: Recipe, facts: Survey, structures: Sequence[Structure]) -> Start:
     """Weights of `recipe.init_from`, in a potential of its configuration with the recipe's changes and the data's new elements and levels.
 
-    Energy scale and the references of known levels stay, so that energies are what they were; new levels bring references of their own.
+    Energy scale and the references of known levels stay, so that energies are what they were. References of a new level are those of the level it
+    starts from with the smallest shift that fits the data; new elements are fitted with the known ones held (see `starting_references`).
+
+    Args:
+        structures: a sample of the training data, to which references are fitted.
 
     Raises:
         RecipeError: if the potential cannot take weights over and its configuration is not the same.
@@ -77,21 +90,32 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
         config["levels"] = [*config["levels"], *(level for level in sorted(facts.levels) if level not in config["levels"])]
     if "elements" in config:
         config["elements"] = [symbol(z) for z in sorted({*old.spec.elements, *facts.elements})]
-    if "references" in config:
-        config["references"] = _merged(config["references"], _references(facts))
     if "backbone" in changes and isinstance(config.get("backbone"), dict):
         changes["backbone"] = {**config["backbone"], **changes["backbone"]}
-    if changes.get("forces", config.get("forces")) != config.get("forces"):
-        config.pop("short_range", None)  # a repulsion goes with conservative forces: the default of the new kind, unless the recipe says
-    config = {**config, "dtype": recipe.dtype, **changes}
-    if "references" in config and "levels" in config:  # levels that the recipe drops take their references with them
-        config["references"] = {level: values for level, values in config["references"].items() if level in config["levels"]}
+    stated = stated_references(recipe)
+    config = {**config, "dtype": recipe.dtype, **{key: value for key, value in changes.items() if key != "references"}}
+    reports: dict[str, ReferenceReport] = {}
+    if "references" in config and facts.n:
+        known, left = config["references"], config.pop("undetermined", {})
+        known = known | {level: {**known.get(level, {}), **values} for level, values in _stated_levels(recipe).items()}
+        priors = {level: prior for level, prior in priors_of(old, recipe, facts).items() if level in config.get("levels", [level])}
+        start = _taken_over(old, recipe, facts, {**config, "references": known | provisional(priors, facts)})
+        reports = shifted(start.potential, priors, stated, facts, structures)
+        config["references"] = known | of_reports(reports)
+        config["undetermined"] = {level: value for level, value in left.items() if level not in reports} | open_of_reports(reports)
+    for key in {"references", "undetermined"} & set(config):  # levels that the recipe drops take their references with them
+        config[key] = {level: values for level, values in config[key].items() if level in config.get("levels", [level])}
+    return replace(_taken_over(old, recipe, facts, config), origin=manifest, references=reports)
+
+
+def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[str, Any]) -> Start:
+    """A potential of this configuration with the weights of `old`."""
     new = build(old.plugin, config)
     _refuse_untrained(new, {*old.spec.elements, *facts.elements}, facts)
     take = getattr(new, "load_from", None)
     if take is not None:
         report = take(old, recipe.level_starts)
-        return Start(new, tuple(report["copied"]), tuple(report["dropped"]), tuple(report["fresh"]), manifest)
+        return Start(new, tuple(report["copied"]), tuple(report["dropped"]), tuple(report["fresh"]))
     if new.config != old.config:
         raise RecipeError(
             f"a {old.plugin!r} potential cannot take over weights into another configuration",
@@ -99,7 +123,7 @@ def start_from(recipe: Recipe, facts: Survey) -> Start:
             mend="change nothing of it",
         )
     new.load_state_dict(old.state_dict())
-    return Start(new, copied=tuple(key for key, _ in new.named_parameters()), origin=manifest)
+    return Start(new, copied=tuple(key for key, _ in new.named_parameters()))
 
 
 def _refuse_untrained(potential: Potential, trained: Collection[int], facts: Survey) -> None:
@@ -113,11 +137,6 @@ def _refuse_untrained(potential: Potential, trained: Collection[int], facts: Sur
         )
 
 
-def _references(facts: Survey) -> dict[str, dict[str, float]]:
-    return {level: {symbol(z): e for z, e in found.energies.items()} for level, found in facts.references.items()}
-
-
-def _merged(old: Mapping[str, Mapping[str, float]], new: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """References of both; where a level is in both, the old ones win and new elements are added."""
-    merged = {level: {**new.get(level, {}), **old.get(level, {})} for level in {**old, **new}}
-    return {level: dict(sorted(values.items(), key=lambda item: number(item[0]))) for level, values in sorted(merged.items())}
+def _stated_levels(recipe: Recipe) -> dict[str, dict[str, float]]:
+    """References that the recipe gives level by level."""
+    return {level: dict(values) for level, values in stated_references(recipe).items() if isinstance(values, Mapping)}

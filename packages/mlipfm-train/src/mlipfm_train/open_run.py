@@ -31,8 +31,9 @@ from .provenance import describe, provenance
 from .recipe import Named, Recipe, dump_recipe
 from .run import Run
 from .sources import SourceContext
+from .starting_references import ASKED, stated_references
 from .step import Step
-from .survey import Survey, survey
+from .survey import Survey, sample, survey
 from .training_state import load_newest_state
 
 Listener = Callable[[Event], None]
@@ -189,20 +190,32 @@ def _start(
             )
         facts = Survey.empty()
     else:
-        facts = survey(train, counted, recipe.seed)
+        facts = survey(train, counted, recipe.seed, stated_references(recipe))
+        _weightless(train, valid, report)
         check_data(recipe, facts, objectives, report)
         check_held_out(counted, held_out, report)
         check_time(train, valid, report)
     if potential is not None:
         start = Start(potential, origin={})
     else:
-        start = start_from(recipe, facts) if recipe.init_from is not None else start_fresh(recipe, facts, train)
+        fresh = recipe.init_from is None
+        start = (
+            start_fresh(recipe, facts, train)
+            if fresh
+            else start_from(recipe, facts, [train[k] for k in sample(counted, recipe.seed, ASKED)])
+        )
     check_potential(start, facts, objectives, held_out, report)
     check_baseline(start.potential, facts, valid if len(valid) else train, report)
     sources = provenance(train, counted, start.origin, valid, held_out)
     for line in describe(sources):
         report.say(line)
     return start, {**sources, "examples": examples_json(chosen(valid if len(valid) else train))}
+
+
+def _weightless(train: Frames, valid: Frames, report: Report) -> None:
+    for frames, which in ((train, "training"), (valid, "validation")):
+        if frames.weightless:
+            report.say(f"{frames.weightless} {which} structures have weight 0: they are left out of everything")
 
 
 def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,12 @@ from mlipfm_interfaces.errors import (
     RecipeError,
     UnknownElementError,
 )
+from mlipfm_interfaces.label_weights import force_weights
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.undetermined import undetermined_energies
 
 from .frames import Frames
 from .initial import Start
@@ -37,6 +39,8 @@ from .views import StepBatch
 BASELINE = 50
 #: eV/atom. Sums of atomic energies are off by less than 1 for ordinary matter; nothing binds stronger than 9 (diamond, tungsten).
 ABSURD_RESIDUAL = 3.0
+#: What a structure is that does not have the quantity, see `Batch.defined`.
+NOT_DEFINED = {"stress": "not periodic in three directions"}
 #: Structures of a store whose labels are looked at for faults, in blocks of neighbouring frames.
 INSPECTED, BLOCK = 6000, 12
 #: Training structures among which neighbours in time of validation structures are looked for.
@@ -60,24 +64,22 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
 
     Raises:
         MissingLabelsError: if no structure has a label that an objective requires; the labels that were found are named.
-        RecipeError: stress from structures that are not periodic in three directions.
     """
     found = ", ".join(f"{key} ({count})" for key, count in sorted(facts.labels.items())) or "none"
     where = ", ".join(recipe.data.train) or "the training data"
     for name, objective in objectives.items():
-        if "stress" in objective.outputs and facts.periodic < facts.n:
-            lacking = facts.n - facts.periodic
-            raise RecipeError(
-                f"{name!r} asks for stress, but {lacking} of {facts.n} structures are not periodic in three directions", where=where
-            )
         for key in objective.requires:
+            if key in facts.undefined and facts.undefined[key] == facts.labels[key]:
+                what = f"all {facts.labels[key]} structures with a label {key!r}, which {name!r} needs, are {NOT_DEFINED[key]}"
+                raise MissingLabelsError(what, where=where, mend="add structures that have it, or switch this term off")
             if not facts.labels[key]:
                 mend = f"labels found: {found}; map the keys of the file on import, or switch this term off"
                 raise MissingLabelsError(f"none of {facts.n} structures has the label {key!r} that {name!r} needs", where=where, mend=mend)
-            if facts.labels[key] < facts.n:
-                report.say(
-                    f"{facts.n - facts.labels[key]} of {facts.n} structures have no {key!r}: they do not enter that term of {name!r}"
-                )
+            lacking, without = facts.n - facts.labels[key], facts.undefined[key]
+            if lacking:
+                report.say(f"{lacking} of {facts.n} structures have no {key!r}: they do not enter that term of {name!r}")
+            if without:
+                report.say(f"{without} structures with {key!r} are {NOT_DEFINED[key]}: they do not enter that term of {name!r}")
     names = " ".join(symbol(z) for z in facts.elements)
     report.say(f"{facts.n} structures, {facts.atoms / facts.n:.1f} atoms on average, elements {names}", structures=facts.n)
     report.say(f"labels: {found}", labels=dict(facts.labels))
@@ -161,9 +163,6 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
                 raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", mend=f"it predicts {', '.join(spec.outputs)}")
     _check_domain(potential, facts.elements, sorted(facts.levels), "the training data")
     _check_domain(potential, valid.elements, sorted({str(kind.level) for kind in valid.kinds}), "the validation data")
-    flat = int(np.count_nonzero(valid.of_kind(lambda kind: not kind.periodic)))
-    if flat and any("stress" in o.outputs for o in objectives.values()):
-        raise RecipeError(f"stress is asked, but {flat} validation structures are not periodic in three directions")
     states = (("total_charge", facts.charged, "are charged"), ("spin_multiplicity", facts.open_shell, "are open-shell"))
     for condition, count, words in states:
         if count and condition not in spec.conditions:
@@ -172,6 +171,11 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
             )
     if not spec.invariant and all(getattr(objective, "augment", "none") == "none" for objective in objectives.values()):
         report.say("this potential does not know rotations, and no objective shows them: set `augment: rotations` in the objective")
+    for level, found in start.references.items():
+        for text in found.remarks():
+            report.say(f"references of level {level}: {text}")
+    for text in undetermined_energies(potential, _compositions(valid)):
+        report.say(f"warning: validation data: {text}")
     numbers = sum(p.numel() for p in potential.parameters() if p.requires_grad)
     auxiliary = sum(p.numel() for o in objectives.values() if o.module is not None for p in o.module.parameters())
     more = f" and {auxiliary:,} auxiliary ones that are not exported" if auxiliary else ""
@@ -180,6 +184,12 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
         report.say(
             f"start: {len(start.copied)} parameters copied, {len(start.fresh)} fresh {list(start.fresh)}, {len(start.dropped)} dropped"
         )
+
+
+def _compositions(census: Census) -> Iterator[tuple[str | None, np.ndarray]]:
+    """Level and atomic numbers of every structure."""
+    parts = np.split(census.atomic_numbers, np.cumsum(census.n_atoms)[:-1]) if len(census) else []
+    return ((census.kinds[kind].level, numbers) for kind, numbers in zip(census.kind.tolist(), parts, strict=True))
 
 
 def check_baseline(potential: Potential, facts: Survey, frames: Sequence[Structure], report: Report) -> None:
@@ -192,7 +202,7 @@ def check_baseline(potential: Potential, facts: Survey, frames: Sequence[Structu
     predicted = evaluate(potential, sample, keys)
     pairs = [(key, p[key], s) for p, s in zip(predicted, sample, strict=True) for key in keys if key in s.labels]
     energy = [abs(float(p) - float(s.labels["energy"])) / len(s) for key, p, s in pairs if key == "energy"]
-    force = [np.abs(p - s.labels["forces"]).ravel() for key, p, s in pairs if key == "forces"]
+    force = [np.abs(p - s.labels["forces"])[force_weights(s) > 0].ravel() for key, p, s in pairs if key == "forces"]
     if energy:
         report.say(f"before training: energy MAE {1000 * np.mean(energy):.1f} meV/atom", baseline_energy_mae=float(np.mean(energy)))
     if force:
@@ -221,7 +231,7 @@ def duration(seconds: float) -> str:
 
 def _warn_of_residuals(recipe: Recipe, facts: Survey, report: Report) -> None:
     """Energies that differ by more than bonds can, once every element has its own: no potential learns them."""
-    residuals = {level: found.residual for level, found in facts.references.items() if (found.residual or 0.0) > ABSURD_RESIDUAL}
+    residuals = {level: found.scatter for level, found in facts.reports.items() if (found.scatter or 0.0) > ABSURD_RESIDUAL}
     stores = " ".join(recipe.data.train)
     for level, residual in sorted(residuals.items()):
         report.say(
@@ -237,7 +247,9 @@ def _references_line(facts: Survey, level: str) -> str:
     if found is None:
         return "no energies, so no reference energies"
     rank = "" if found.rank == found.n_elements else " (only combinations of them are determined)"
-    return f"references of rank {found.rank} for {found.n_elements} elements{rank}, residual {1000 * (found.residual or 0.0):.1f} meV/atom"
+    given = facts.reports[level].given
+    kept = f", not fitted: {', '.join(f'{symbol(z)} ({why})' for z, why in given.items())}" if given else ""
+    return f"references of rank {found.rank} for {found.n_elements} elements{rank}, residual {1000 * (found.residual or 0.0):.1f} meV/atom{kept}"
 
 
 def _check_domain(potential: Potential, elements: Sequence[int], levels: Sequence[str], what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from mlipfm_interfaces.batch import Batch
@@ -42,7 +43,7 @@ class Step(nn.Module):
 
         Every parameter takes part with weight zero: distributed engines need a gradient of each parameter on each rank in each step.
         """
-        batch = step_batch.batch.with_leaves(strain="stress" in self.outputs)
+        batch = replace(step_batch.batch.with_leaves(strain="stress" in self.outputs), mask_undefined=True)
         prediction = self.potential(batch, self._asked(batch), create_graph=torch.is_grad_enabled())
         terms: StepTerms = {}
         for name, objective in self.objectives.items():

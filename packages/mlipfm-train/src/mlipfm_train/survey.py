@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from mlipfm_data.census import Census
 from mlipfm_interfaces.errors import LevelError
+from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.neighbors import neighbor_pairs
+from mlipfm_interfaces.reference_fit import Given, LevelSums, ReferenceReport, fit_levels, sums_of_levels
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.theory import AtomicReferences, fit_references
+from mlipfm_interfaces.theory import AtomicReferences
 
 #: Of larger sets a random sample of this size is decoded, for reference energies and the size of forces.
 SAMPLE = 50_000
@@ -26,10 +28,12 @@ class Survey:
 
     Attributes:
         levels, labels, licences: structures by level, by label key, by licence ("" where none is stated).
+        undefined: structures by label key that have the label and cannot have the quantity (stress without three periodic directions).
         elements: atomic numbers, ascending. atoms: number of them.
         charge_stated, charged, multiplicity_stated, open_shell, periodic: structures; periodic in all three directions.
-        rms_force: eV/Å, root mean square of the components. mean_force: eV/Å, mean absolute component: the error of predicting zero.
-        references: by level, where structures have energies.
+        rms_force: eV/Å, root mean square of the components. mean_force: eV/Å, mean absolute component: the error of predicting zero. Both are
+            weighted by `weight` and `forces_weight`, as losses are.
+        sums: energies by level and composition. reports: the fit of atomic references to them, by level.
     """
 
     n: int
@@ -46,7 +50,14 @@ class Survey:
     periodic: int
     rms_force: float
     mean_force: float
-    references: Mapping[str, AtomicReferences] = field(default_factory=dict)
+    undefined: Counter[str] = field(default_factory=Counter)
+    sums: Mapping[str, LevelSums] = field(default_factory=dict)
+    reports: Mapping[str, ReferenceReport] = field(default_factory=dict)
+
+    @property
+    def references(self) -> dict[str, AtomicReferences]:
+        """By level, where structures have energies."""
+        return {level: report.references for level, report in self.reports.items()}
 
     @classmethod
     def empty(cls) -> Survey:
@@ -54,20 +65,20 @@ class Survey:
         return cls(0, 0, Counter(), Counter(), Counter(), (), 0, 0, 0, 0, 0, 0, 0.0, 0.0)
 
 
-def survey(frames: Sequence[Structure], census: Census, seed: int) -> Survey:
+def survey(frames: Sequence[Structure], census: Census, seed: int, given: Given | None = None) -> Survey:
     """Count labels, levels, elements and states, and fit atomic reference energies per level.
 
     Args:
-        census: of `frames`.
+        census: of `frames`. given: atomic energies that are not fitted, see `reference_fit.report_references`.
 
     Raises:
         LevelError: if a structure states no level of theory.
     """
     _refuse_no_level(frames, census)
-    seen = [frames[k] for k in _picks(census, seed)]
-    forces = [s.labels["forces"] for s in seen if "forces" in s.labels]
-    components = np.concatenate([f.ravel() for f in forces]) if forces else np.zeros(0)
-    energetic = [s for s in seen if "energy" in s.labels]
+    seen = [frames[k] for k in sample(census, seed, SAMPLE)]
+    rms, mean = _size_of_forces(seen)
+    sums = sums_of_levels(seen)
+    fitted = {level: value for level, value in (given or {}).items() if level in sums or not isinstance(value, Mapping)}
     return Survey(
         n=len(census),
         sampled=len(seen),
@@ -81,10 +92,24 @@ def survey(frames: Sequence[Structure], census: Census, seed: int) -> Survey:
         multiplicity_stated=int(np.count_nonzero(census.spin_multiplicity)),
         open_shell=int(np.count_nonzero(census.spin_multiplicity > 1)),
         periodic=int(np.count_nonzero(census.of_kind(lambda kind: kind.periodic))),
-        rms_force=float(np.sqrt(np.mean(components**2))) if len(components) else 0.0,
-        mean_force=float(np.mean(np.abs(components))) if len(components) else 0.0,
-        references=fit_references(energetic) if energetic else {},
+        rms_force=rms,
+        mean_force=mean,
+        undefined=census.count(lambda kind: {"stress"} & kind.labels if not kind.periodic else ()),
+        sums=sums,
+        reports=fit_levels(sums, given=fitted),
     )
+
+
+def _size_of_forces(seen: Sequence[Structure]) -> tuple[float, float]:
+    """Root mean square and mean absolute component, weighted; zero without forces."""
+    labelled = [s for s in seen if "forces" in s.labels]
+    if not labelled:
+        return 0.0, 0.0
+    forces = np.concatenate([s.labels["forces"] for s in labelled])
+    weights = np.concatenate([structure_weight(s) * force_weights(s) for s in labelled])
+    forces, total = forces[weights > 0], 3 * max(float(weights.sum()), 1e-300)
+    weights = weights[weights > 0, None]
+    return float(np.sqrt((weights * forces**2).sum() / total)), float((weights * np.abs(forces)).sum() / total)
 
 
 def _refuse_no_level(frames: Sequence[Structure], census: Census) -> None:
@@ -95,14 +120,14 @@ def _refuse_no_level(frames: Sequence[Structure], census: Census) -> None:
         raise LevelError("states no level of theory", where=place, mend="set `level` when the data are imported")
 
 
-def _picks(census: Census, seed: int) -> list[int]:
-    """Places of the structures to decode: all, or a random sample in which no element of a level is missing."""
+def sample(census: Census, seed: int, size: int) -> list[int]:
+    """Places of the structures to decode: all, or a random sample of this size and more, in which no element of a level is missing."""
     n = len(census)
-    if n <= SAMPLE:
+    if n <= size:
         return list(range(n))
     rng = stream(seed, "survey")
     chosen = np.zeros(n, dtype=bool)
-    chosen[rng.choice(n, SAMPLE, replace=False)] = True
+    chosen[rng.choice(n, size, replace=False)] = True
     groups: dict[object, int] = {}
     group_of = np.array([groups.setdefault((kind.level, kind.labels), len(groups)) for kind in census.kinds])[census.kind]
     for z in census.elements:
@@ -115,8 +140,8 @@ def _picks(census: Census, seed: int) -> list[int]:
     return [int(k) for k in np.flatnonzero(chosen)]
 
 
-def mean_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, sample: int = 200) -> float:
+def mean_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, structures: int = 200) -> float:
     """Mean number of neighbours of an atom within `cutoff` Å, over a sample of structures; at least 1."""
-    picks = stream(seed, "neighbors").choice(len(frames), min(sample, len(frames)), replace=False)
+    picks = stream(seed, "neighbors").choice(len(frames), min(structures, len(frames)), replace=False)
     seen = [frames[int(k)] for k in picks]
     return max(1.0, sum(len(neighbor_pairs(s, cutoff)[0]) for s in seen) / sum(len(s) for s in seen))

@@ -1,8 +1,11 @@
 """Energies per atom, forces and stress against labels: the objective of supervised training.
 
-Errors are in eV per atom, eV/Å and eV/Å³; each term is weight x sum of losses over labelled entries, and its count is their number. Nothing is
-normalised by scales of its own: a conservative model whose energies and forces are scaled differently would be asked for forces that are not
-the gradient of its energies.
+Errors are in eV per atom, eV/Å and eV/Å³; each term is weight x sum of losses over labelled entries, and its count is their number. The labels
+`weight` of a structure and `forces_weight` of an atom multiply its losses; entries of weight 0 are not counted, nor is the stress of molecules and
+slabs.
+
+Nothing is normalised by scales of its own: a conservative model whose energies and forces are scaled differently would be asked for forces that are
+not the gradient of its energies.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
 from ..augmentation import Augmentation, augmented, check_augmentation
+from .entries import counted, weighted
 from .losses import LOSSES, Loss, losses_of
 
 
@@ -71,26 +75,13 @@ class EnergyForce:
     def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         if key not in batch.labels:
             return predicted.sum() * 0.0, torch.zeros((), dtype=torch.float64, device=predicted.device)
-        mask = batch.label_mask[key]
+        mask = counted(key, batch)
         error = predicted - batch.labels[key]
         if key == "energy":
             error = error / batch.n_atoms
-        elif key == "forces":
-            mask = mask[batch.system]
         loss = losses_of(error[mask].reshape(int(mask.sum()), -1), self.losses[key], self.delta)
         count = torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
-        weight = structure_weights(batch)
-        if weight is not None:
-            weight = (weight[batch.system] if key == "forces" else weight)[mask]
-            loss = loss * weight.reshape(-1, *[1] * (loss.dim() - 1))
-        return self.weights[key] * loss.sum(), count
-
-
-def structure_weights(batch: Batch) -> Tensor | None:
-    """[systems] the label `weight`, 1 where a structure has none; None if no structure has one. Its mean over a set is 1, so that counts stay."""
-    if "weight" not in batch.labels:
-        return None
-    return torch.where(batch.label_mask["weight"], batch.labels["weight"], 1.0)
+        return self.weights[key] * weighted(loss, key, batch, mask).sum(), count
 
 
 def _check(weights: Mapping[str, Any], losses: Mapping[str, str], delta: float) -> None:

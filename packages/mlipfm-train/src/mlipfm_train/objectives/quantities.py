@@ -20,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
 from ..augmentation import Augmentation, augmented, check_augmentation
+from .entries import counted, weighted
 from .losses import LOSSES, Loss, losses_of
 
 ELSEWHERE = ("energy", "forces", "stress")
@@ -71,13 +72,13 @@ class Quantities:
     def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         if key not in batch.labels:
             return predicted.sum() * 0.0, torch.zeros((), dtype=torch.float64, device=predicted.device)
-        kind, mask = quantity(key), batch.label_mask[key]
+        kind, mask = quantity(key), counted(key, batch)
         error = (predicted - batch.labels[key]).flatten(1) if kind.shape else (predicted - batch.labels[key])[:, None]
         if kind.extensive:
             error = error / batch.n_atoms[:, None]
-        mask = mask[batch.system] if kind.layout == "atom" else mask
         loss = losses_of(error[mask] / self.scales.get(key, 1.0), self.loss, self.delta)
-        return self.weights[key] * loss.sum(), torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
+        count = torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
+        return self.weights[key] * weighted(loss, key, batch, mask).sum(), count
 
 
 def _check(weights: Mapping[str, float], scales: Mapping[str, float], loss: str, delta: float) -> None:
