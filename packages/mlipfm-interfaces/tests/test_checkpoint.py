@@ -306,3 +306,10 @@ def test_a_run_folder_in_place_of_a_model_is_answered_with_its_best_model(tmp_pa
         (tmp_path / name).touch()
     with pytest.raises(UnreadableFileError, match=f"give {tmp_path / 'best.safetensors'}$"):
         load_checkpoint(tmp_path)
+
+
+def test_the_same_bytes_in_another_dtype_or_shape_are_another_model():
+    values = torch.arange(12, dtype=torch.int32)
+    kinds = [values, values.view(torch.float32), values.reshape(3, 4), values.reshape(4, 3), values.view(torch.uint8)]
+    assert len({tensor_digest({"weight": value}) for value in kinds}) == len(kinds)
+    assert tensor_digest({"a": values, "b": values + 1}) != tensor_digest({"a": values + 1, "b": values})

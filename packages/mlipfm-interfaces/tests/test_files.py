@@ -1,4 +1,5 @@
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,30 @@ with lock(sys.argv[1]):
 def test_a_lock_holds_against_another_thread_of_the_same_process(tmp_path: Path):
     with lock(tmp_path / "l"), pytest.raises(LockedError, match=f"process {os.getpid()}"), lock(tmp_path / "l"):
         pass
+
+
+def test_bytes_are_on_the_device_before_the_rename_and_the_name_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The order of calls that a power cut cannot break: write, flush the file, rename, flush the folder."""
+    calls = []
+
+    def noted(name):
+        real = getattr(os, name)
+
+        def call(*arguments):
+            calls.append("fsync of a folder" if name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode) else name)
+            return real(*arguments)
+
+        return call
+
+    for name in ("write", "fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name))
+    atomic_write(tmp_path / "a", b"new")
+    assert calls == ["write", "fsync", "replace", "fsync of a folder"]
+
+
+def test_a_device_that_takes_three_bytes_at_a_time_gets_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data[:3])))
+    atomic_write(tmp_path / "a", b"twenty-one bytes here")
+    monkeypatch.undo()
+    assert (tmp_path / "a").read_bytes() == b"twenty-one bytes here"
