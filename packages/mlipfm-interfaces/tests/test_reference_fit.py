@@ -144,6 +144,13 @@ def test_the_lowest_of_several_lone_atoms_is_taken_and_said():
     assert report_references([made("O"), made("O")])["pbe"].notes == []
 
 
+def test_lone_ions_do_not_pull_the_energy_of_their_element():
+    proton = made("H", 0.0, total_charge=1)
+    found = report_references([made("H H"), made("O H H"), proton, proton])["pbe"]
+    assert found.references.energies == pytest.approx({1: -13.6, 8: -2042.5}, abs=1e-9)
+    assert report_references([made("O"), proton])["pbe"].references.energies == pytest.approx({1: 0.0, 8: -2042.5})
+
+
 def test_given_energies_hold_for_all_levels_or_for_one():
     structures = [made("Al Cu"), made("Al Cu", level="b")]
     assert report_references(structures, given={"Al": -500.0})["b"].references.energies == pytest.approx({13: -500.0, 29: -999.8})

@@ -87,6 +87,21 @@ def test_stress_of_crystals_beside_molecules_is_that_of_the_crystals_alone():
     assert float(alone) == pytest.approx(expected, rel=1e-9)
 
 
+def test_dipoles_of_molecules_beside_crystals_are_those_of_the_molecules_alone():
+    config = {"elements": ["H"], "levels": ["x"], "dtype": "float64", "conditions": ["total_charge"], "heads": {"dipole": {}}}
+    potential = build("painn", config | {"backbone": {"channels": 8, "layers": 1, "cutoff": 3.0}})
+    step = Step(potential, {"quantities": Quantities({"dipole": 1.0, "born_charges": 1.0})})
+    molecules = [pair(k, dipole=[0.1 * k, 0, 0], born_charges=np.zeros((2, 3, 3))).replace(total_charge=0) for k in range(2)]
+    crystal = pair(3, crystal=True, born_charges=np.ones((2, 3, 3))).replace(total_charge=0)
+    found = []
+    for structures in (molecules, [molecules[0], crystal, molecules[1]]):
+        batch = collate_step(step.objectives, structures, potential.spec.graphs, torch.float64, torch.device("cpu"), 0, 0)
+        found.append({key: (float(value.detach()), float(count)) for key, (value, count) in step(batch).items()})
+    for key, alone in found[0].items():
+        assert found[1][key] == pytest.approx(alone, rel=1e-12)
+    assert found[1]["quantities/dipole"][1] == 6
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Store of eight crystals with stress and eight molecules, and one of two each."""

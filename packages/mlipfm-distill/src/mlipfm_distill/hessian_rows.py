@@ -14,6 +14,7 @@ from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
+from mlipfm_train.objectives.entries import structure_weights
 from torch import Tensor, nn
 
 
@@ -45,15 +46,19 @@ class HessianRows:
         return [Structure.trusted(**(values | {"labels": {**structure.labels, **picked}}))]
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
-        """`hessian_rows`: (sum over atoms of the rows' distances, averaged over each structure's rows; number of those atoms)."""
+        """`hessian_rows`: (sum over atoms of the rows' distances, averaged over each structure's rows; number of those atoms).
+
+        The label `weight` of a structure multiplies its distances."""
         if "hessian_rows" not in batch.labels:
             zero = batch.positions.new_zeros(())
             return {"hessian_rows": (zero, zero)}
-        label, mask = batch.labels["hessian_rows"], batch.label_mask["hessian_rows"]
+        label, mask, weights = batch.labels["hessian_rows"], batch.label_mask["hessian_rows"], structure_weights(batch)
+        mask = mask if weights is None else mask & (weights > 0)
         distance = (prediction["hessian_rows"] - label).to(torch.float64).square().sum(-1).add(1e-24).sqrt()  # [rows, atoms]
         largest = torch.zeros(mask.shape, dtype=label.dtype, device=label.device)
         largest = largest.scatter_reduce(1, batch.system.expand(len(label), -1), label.abs().amax(-1), "amax")
         share = mask * torch.where(largest > self.outlier, largest.new_tensor(1e-8), largest.new_tensor(1.0)) / mask.sum(0).clamp_min(1)
+        share = share if weights is None else share * weights
         atoms = batch.n_atoms[mask.any(0)].sum().to(torch.float64)
         return {"hessian_rows": (self.weight * (distance * share[:, batch.system]).sum(), atoms)}
 

@@ -130,16 +130,18 @@ class LevelSums:
     Attributes:
         rows: composition -> structures, sum of weights, of weighted energies and of their squares (eV); without lone atoms.
         lone: atomic number -> the same of its lone atoms. lone_energies: atomic number -> their labels, eV.
+        ions: atomic number -> the same of its lone ions, which are fitted only if nothing else has the element: an ionisation energy is no reference.
     """
 
     rows: dict[Composition, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * 4))
     lone: dict[int, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * 4))
     lone_energies: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    ions: dict[int, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * 4))
 
     @property
     def elements(self) -> list[int]:
         """Atomic numbers, ascending."""
-        return sorted({z for row in self.rows for z, _ in row} | set(self.lone))
+        return sorted({z for row in self.rows for z, _ in row} | set(self.lone) | set(self.ions))
 
     def add(self, s: Structure, energy: float | None = None) -> None:
         """Count a structure with its label, or with `energy` instead."""
@@ -148,17 +150,18 @@ class LevelSums:
             return
         energy = float(s.labels["energy"]) if energy is None else energy
         numbers, counts = np.unique(s.atomic_numbers, return_counts=True)
-        lone = is_lone_atom(s)
-        sums = self.lone[int(numbers[0])] if lone else self.rows[tuple(zip(numbers.tolist(), counts.tolist(), strict=True))]
+        lone, ion = is_lone_atom(s), bool(s.total_charge) and is_lone_atom(s, charged=True)
+        kind = self.lone if lone else self.ions
+        sums = kind[int(numbers[0])] if lone or ion else self.rows[tuple(zip(numbers.tolist(), counts.tolist(), strict=True))]
         for k, value in enumerate((1.0, weight, weight * energy, weight * energy * energy)):
             sums[k] += value
         if lone:
             self.lone_energies[int(numbers[0])].append(float(s.labels["energy"]))
 
 
-def is_lone_atom(s: Structure) -> bool:
-    """Whether a structure is one neutral atom without a neighbour within `LONE` Å, images of a periodic cell included."""
-    if len(s) != 1 or s.total_charge not in (None, 0) or (s.external_field is not None and s.external_field.any()):
+def is_lone_atom(s: Structure, charged: bool = False) -> bool:
+    """Whether a structure is one neutral (or `charged`) atom without a neighbour within `LONE` Å, images of a periodic cell included."""
+    if len(s) != 1 or bool(s.total_charge) != charged or (s.external_field is not None and s.external_field.any()):
         return False
     if not s.pbc.any():
         return True
@@ -266,8 +269,8 @@ def fit_level(
     energies = dict(zip(elements, (base + moved).tolist(), strict=True))
     return ReferenceReport(
         AtomicReferences(level, energies, len(data) - _open_in(unseen, elements, data), len(data), residual),
-        int(sum(values[0] for values in (*sums.rows.values(), *sums.lone.values()))),
-        len({*sums.rows, *(((z, 1),) for z in sums.lone)}),
+        int(sum(values[0] for values in (*sums.rows.values(), *sums.lone.values(), *sums.ions.values()))),
+        len({*sums.rows, *(((z, 1),) for z in (*sums.lone, *sums.ions))}),
         {z: "isolated atom" if z in lone else "given" for z in sorted(exact)},
         [some for some in _together(combinations) if len(some) > 1],
         _worst([row for row, _ in rows], count, off / atoms),
@@ -281,7 +284,10 @@ def fit_level(
 
 def _rows(sums: LevelSums, leave_out: Collection[int]) -> list[tuple[Composition, list[float]]]:
     """Compositions with their sums; lone atoms stand apart from crystals of one atom a cell."""
-    return [*sums.rows.items(), *((((z, 1),), values) for z, values in sums.lone.items() if z not in leave_out)]
+    known = {z for row in sums.rows for z, _ in row} | set(sums.lone)
+    single = [(z, values) for z, values in sums.lone.items() if z not in leave_out]
+    single += [(z, values) for z, values in sums.ions.items() if z not in known]
+    return [*sums.rows.items(), *((((z, 1),), values) for z, values in single)]
 
 
 def _open_in(directions: Floats, elements: Sequence[int], data: Collection[int]) -> int:

@@ -7,7 +7,8 @@ a prediction, that of Al4 contains a part that was never determined. Forces, and
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,14 @@ def warn_if_undetermined(potential: Potential, structures: Sequence[Structure], 
     """
     for text in undetermined_energies(potential, ((level or s.level, s.atomic_numbers) for s in structures)):
         warnings.warn(text, UndeterminedEnergyWarning, stacklevel=stacklevel + 1)
+
+
+@contextmanager
+def without_warning() -> Iterator[None]:
+    """For checks of properties that hold whatever the energies of atoms are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndeterminedEnergyWarning)
+        yield
 
 
 def formula_of(atomic_numbers: NDArray[Any]) -> str:

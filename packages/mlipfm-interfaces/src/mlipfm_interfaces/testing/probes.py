@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlipfm_interfaces.elements import COVALENT_RADII
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.undetermined import without_warning
 
 from .structures import random_structure
 
@@ -59,8 +60,9 @@ def ask(potential: Potential, structures: Sequence[Structure], outputs: Sequence
     """`evaluate` at the potential's last level, in chunks."""
     level = potential.spec.levels[-1]
     answers: list[Answer] = []
-    for start in range(0, len(structures), _CHUNK):
-        answers += evaluate(potential, structures[start : start + _CHUNK], outputs, level=level)
+    with without_warning():
+        for start in range(0, len(structures), _CHUNK):
+            answers += evaluate(potential, structures[start : start + _CHUNK], outputs, level=level)
     return answers
 
 

@@ -24,12 +24,17 @@ def weighted(loss: Tensor, key: str, batch: Batch, mask: Tensor) -> Tensor:
 
 def entry_weights(key: str, batch: Batch) -> Tensor | None:
     """[systems] or, for an atom quantity, [atoms]: the label `weight`, for forces times `forces_weight`; 1 where there is none, None if nowhere."""
-    weights = _stated("weight", batch)
+    weights = structure_weights(batch)
     if quantity(key).layout != "atom":
         return weights
     weights = None if weights is None else weights[batch.system]
     own = _stated("forces_weight", batch) if key == "forces" else None
     return weights if own is None else own if weights is None else weights * own
+
+
+def structure_weights(batch: Batch) -> Tensor | None:
+    """[systems] the label `weight`, 1 where a structure has none; None if no structure has one."""
+    return _stated("weight", batch)
 
 
 def _stated(key: str, batch: Batch) -> Tensor | None:
