@@ -272,3 +272,20 @@ def test_the_command_cuts_time_and_warns_of_a_random_split_of_a_trajectory(tmp_p
         status, text = run(*words, "--out", str(tmp_path / "never"))
         assert status == 2
     assert not (tmp_path / "never").exists()
+
+
+def test_a_geometry_in_several_states_is_in_one_part():
+    """The cation of a geometry tells a model what the neutral molecule is like."""
+    both = [s.replace(total_charge=q, spin_multiplicity=None) for s in ALL for q in (0, 2)]
+    for part in make_split(both, "random", {"train": 0.5, "valid": 0.5}).parts.values():
+        chosen = set(part)
+        assert all(k ^ 1 in chosen for k in chosen)
+
+
+def test_a_geometry_of_a_held_out_class_is_held_out_in_every_class():
+    """Of every tenth geometry there is also an ion of charge 5, which is held out: its neutral twin must not be trained on."""
+    twins = [s.replace(total_charge=5, spin_multiplicity=None) for s in ALL[::10]]
+    split = make_split([*ALL, *twins], "charge", {"train": 0.8, "valid": 0.1, "ood": 0.1}, hold_out=["5"])
+    assert set(range(0, len(ALL), 10)) <= set(split.parts[OOD])
+    assert set(range(len(ALL), len(ALL) + len(twins))) <= set(split.parts[OOD])
+    assert len(split.parts[OOD]) == 2 * len(twins)

@@ -16,7 +16,7 @@ from mlipfm_interfaces.checkpoint import build, load_checkpoint, load_potential,
 from mlipfm_interfaces.errors import LabelingError, LevelError, PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.testing.closed_forms import ClosedFormConfig, DirectPairs
+from mlipfm_interfaces.testing.closed_forms import ClosedFormConfig, DirectPairs, Morse
 from typer.testing import CliRunner
 
 
@@ -153,3 +153,15 @@ def test_the_command_labels_and_writes_a_recipe(teacher: Path, molecules: list[S
     done = CliRunner().invoke(app, ["recipe", str(out), "--teacher", str(teacher), "--steps", "40", "--out", str(recipe)])
     assert done.exit_code == 0, done.output
     assert "name: density" in recipe.read_text()
+
+
+def test_labels_are_of_the_level_the_teacher_was_asked_at_whatever_the_structures_had(molecules: list[Structure], tmp_path: Path) -> None:
+    """Level k of the closed form lies 0.1 k eV for each atom above the first."""
+    path = tmp_path / "teacher.safetensors"
+    save_potential(path, Morse(ClosedFormConfig(elements=(1, 6, 8), levels=("one", "two"))))
+    labelled = [s.replace(level="one" if k % 2 else "pbe", labels={"energy": -1.0}) for k, s in enumerate(molecules)]
+    first, second = (label_geometries(labelled, path, tmp_path / level, rows=1, level=level) for level in ("one", "two"))
+    assert (first.level, second.level) == ("one", "two")
+    for low, high in zip(Store(tmp_path / "one"), Store(tmp_path / "two"), strict=True):
+        assert (low.level, high.level) == ("one", "two")
+        assert float(high.labels["energy"] - low.labels["energy"]) == pytest.approx(0.1 * len(low))
