@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlipfm_data.consistency import energy_against_forces
 from mlipfm_data.readers.deepmd_reader import DeepmdReader
+from mlipfm_data.readers.frames_in import ReadReport
 from mlipfm_data.readers.npz_reader import NpzReader
 from mlipfm_data.readers.pwdata_reader import PwdataReader
 from mlipfm_data.readers.reading import find_reader, read, read_all
@@ -279,16 +280,33 @@ def _again(write, path: Path, n: int) -> None:
     write(path, n)
 
 
+def _unknown_npz(path: Path) -> str:
+    sgdml(path, 2, velocities=np.ones((2, 3, 3)))
+    return "velocities"
+
+
+def _unknown_deepmd(path: Path) -> str:
+    _again(_one_set, path, 2)
+    np.save(path / "set.000" / "fparam.npy", np.full((2, 1), 300.0))
+    return "fparam.npy"
+
+
+def _unknown_pwdata(path: Path) -> str:
+    _again(pwdata, path, 2)
+    np.save(path / "train" / "ei.npy", np.zeros((1, 3)))
+    return "ei.npy"
+
+
 class TestNpzReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(NpzReader(), lambda path, n: sgdml(path, n) and None, _damaged_npz)
+        return ReaderCase(NpzReader(), lambda path, n: sgdml(path, n) and None, _damaged_npz, _unknown_npz, ReadReport)
 
 
 class TestDeepmdReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(DeepmdReader(), lambda path, n: _again(_one_set, path, n), _damaged_deepmd)
+        return ReaderCase(DeepmdReader(), lambda path, n: _again(_one_set, path, n), _damaged_deepmd, _unknown_deepmd, ReadReport)
 
 
 class TestPwdataReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(PwdataReader(), lambda path, n: _again(pwdata, path, n), _damaged_pwdata)
+        return ReaderCase(PwdataReader(), lambda path, n: _again(pwdata, path, n), _damaged_pwdata, _unknown_pwdata, ReadReport)

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from mlipfm_data.readers.extxyz_reader import LONGEST_LINE, ExtxyzReader
 from mlipfm_data.readers.extxyz_text import parse_comment, parse_properties, quote
 from mlipfm_data.readers.extxyz_writer import export_extxyz
+from mlipfm_data.readers.frames_in import ReadReport
 from mlipfm_data.readers.reading import read, read_all
 from mlipfm_interfaces.errors import UnreadableFileError
 from mlipfm_interfaces.protocols import Reader, Refusal
 from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_interfaces.testing.contract_suites import ReaderContract
+from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
 
 GOOD = """3
 Properties=species:S:1:pos:R:3:forces:R:3 energy=-14.25 pbc="F F F"
@@ -262,3 +265,23 @@ def test_a_failed_export_leaves_the_old_file(tmp_path):
         export_extxyz(broken(), path)
     assert path.read_text() == GOOD
     assert list(tmp_path.iterdir()) == [path]
+
+
+def good_frames(path: Path, n: int) -> None:
+    path.write_text("".join(GOOD.replace("0.11926200", f"0.119{k:05d}") for k in range(n)))
+
+
+def damaged_frames(path: Path) -> tuple[int, tuple[int, ...]]:
+    path.write_text(GOOD + GOOD.replace("0.76323900", "here") + GOOD.replace("O ", "Qq ") + GOOD)
+    return 4, (1, 2)
+
+
+def unknown_column(path: Path) -> str:
+    path.write_text(GOOD.replace("forces:R:3", "velocities:R:3"))
+    return "velocities"
+
+
+@pytest.mark.ci  # memory is traced
+class TestExtxyz(ReaderContract):
+    def reader_case(self) -> ReaderCase:
+        return ReaderCase(ExtxyzReader(), good_frames, damaged_frames, unknown_column, ReadReport)

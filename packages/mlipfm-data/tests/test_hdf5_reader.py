@@ -322,6 +322,13 @@ def _write_damaged(path: Path) -> tuple[int, tuple[int, ...]]:
     return 9, (2, 5, 6, 8)
 
 
+def _write_unknown(path: Path) -> str:
+    written(path, "ani2x", 2)
+    with h5py.File(path, "a") as file:
+        file["003/hirshfeld"] = np.zeros((2, 3))
+    return "hirshfeld"
+
+
 class TestHdf5Reader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Hdf5Reader(), _write, _write_damaged)
+        return ReaderCase(Hdf5Reader(), _write, _write_damaged, _write_unknown, ReadReport)

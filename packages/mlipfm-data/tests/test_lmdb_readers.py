@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_data.readers.aselmdb_reader import AseLmdbReader
+from mlipfm_data.readers.frames_in import ReadReport
 from mlipfm_data.readers.lmdb_containers import check_size, entries
 from mlipfm_data.readers.pickled_lmdb_reader import PickledLmdbReader
 from mlipfm_data.readers.plain_pickle import plain
@@ -110,15 +111,25 @@ def damaged_catalyst(path: Path) -> tuple[int, tuple[int, ...]]:
     return 6, (0, 2, 3, 4)
 
 
+def unknown_row(path: Path) -> str:
+    write_lmdb(path, {"1": row(0, data={"hirshfeld": [0.5, -0.25, -0.25]})})
+    return "hirshfeld"
+
+
+def unknown_catalyst(path: Path) -> str:
+    write_lmdb(path, {"0": catalyst(0, entropy=0.5)})
+    return "entropy"
+
+
 class TestAseLmdb(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(AseLmdbReader(), write_rows, damaged_rows)
+        return ReaderCase(AseLmdbReader(), write_rows, damaged_rows, unknown_row, ReadReport)
 
 
 @pytest.mark.ci  # its files are slow to write
 class TestPickledLmdb(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(PickledLmdbReader(), write_catalyst, damaged_catalyst)
+        return ReaderCase(PickledLmdbReader(), write_catalyst, damaged_catalyst, unknown_catalyst, ReadReport)
 
 
 def test_row_of_aselmdb_carries_labels_charge_and_spin(tmp_path):

@@ -249,14 +249,30 @@ def _damaged_table(path: Path) -> tuple[int, tuple[int, ...]]:
     return 4, (1, 2)
 
 
+def _unknown_nabladft(path: Path) -> str:
+    nabladft(path, 2)
+    change(path, """update systems set key_value_pairs = replace(key_value_pairs, '{', '{"entropy": 0.5, ')""")
+    return "entropy"
+
+
+def _unknown_json(path: Path) -> str:
+    path.write_text(json.dumps([entry(k, entropy=0.5) for k in range(2)]))
+    return "entropy"
+
+
+def _unknown_table(path: Path) -> str:
+    table(path, [f"{row(0)},1.5"], "Index,Elements,XYZ_Ang,Mulliken_pop,HOMO_au,ZPVE_au,InternalEnergy_0K_au,Dipole_debye")
+    return "Dipole_debye"
+
+
 class TestNablaDftReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(NablaDftReader(), lambda path, n: nabladft(path, n) and None, _damaged_nabladft)
+        return ReaderCase(NablaDftReader(), lambda path, n: nabladft(path, n) and None, _damaged_nabladft, _unknown_nabladft, ReadReport)
 
 
 class TestTransition1xJsonReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Transition1xJsonReader(), _write_json, _damaged_json)
+        return ReaderCase(Transition1xJsonReader(), _write_json, _damaged_json, _unknown_json, ReadReport)
 
 
 class TestGmtkn55Reader(ReaderContract):
@@ -266,7 +282,9 @@ class TestGmtkn55Reader(ReaderContract):
 
 class TestQm9CsvReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Qm9CsvReader(), lambda path, n: table(path, [row(k) for k in range(n)]) and None, _damaged_table)
+        return ReaderCase(
+            Qm9CsvReader(), lambda path, n: table(path, [row(k) for k in range(n)]) and None, _damaged_table, _unknown_table, ReadReport
+        )
 
 
 # GEMS

@@ -79,9 +79,14 @@ def damaged_json(path: Path) -> tuple[int, tuple[int, ...]]:
     return 7, (1, 2, 4, 5)
 
 
+def unknown_json(path: Path) -> str:
+    path.write_text(json.dumps([snap(0) | {"entropy": 0.5}]))
+    return "entropy"
+
+
 class TestJson(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(JsonReader(), write_json, damaged_json)
+        return ReaderCase(JsonReader(), write_json, damaged_json, unknown_json, ReadReport)
 
 
 def test_stress_of_snap_files_is_kbar_and_in_the_order_of_vasp(tmp_path):
@@ -237,10 +242,15 @@ def damaged_db(path: Path) -> tuple[int, tuple[int, ...]]:
     return 5, (1, 3)
 
 
+def unknown_db(path: Path) -> str:
+    write_db(path, 1)
+    return "q"
+
+
 @pytest.mark.ci  # its files are slow to write
 class TestAseDb(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(AseDbReader(), write_db, damaged_db)
+        return ReaderCase(AseDbReader(), write_db, damaged_db, unknown_db, ReadReport)
 
 
 def test_units_that_schnetpack_states_are_taken_and_told(tmp_path):
@@ -285,7 +295,11 @@ class TestVaspXml(ReaderContract):
             path.write_text(vasprun(4, bad=(1, 2)))
             return 4, (1, 2)
 
-        return ReaderCase(VaspXmlReader(), lambda path, n: path.write_text(vasprun(n)) and None, damaged)
+        def unknown(path: Path) -> str:
+            path.write_text(vasprun(1).replace("</calculation>", "<varray name='born_charges'><v>1 0 0</v></varray></calculation>"))
+            return "born_charges"
+
+        return ReaderCase(VaspXmlReader(), lambda path, n: path.write_text(vasprun(n)) and None, damaged, unknown, ReadReport)
 
 
 def test_energy_of_vasp_comes_from_the_last_electronic_step(tmp_path):
@@ -345,10 +359,17 @@ def damaged_cp2k(path: Path) -> tuple[int, tuple[int, ...]]:
     return 4, (2,)
 
 
+def unknown_cp2k(path: Path) -> str:
+    write_cp2k(path, 1)
+    name = path.name.replace("-pos-", "-vel-")
+    path.with_name(name).write_text("")
+    return name
+
+
 @pytest.mark.ci  # three files a case
 class TestCp2k(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Cp2kReader(), write_cp2k, damaged_cp2k)
+        return ReaderCase(Cp2kReader(), write_cp2k, damaged_cp2k, unknown_cp2k, ReadReport)
 
 
 def test_cp2k_forces_are_in_hartree_per_bohr_and_the_cell_is_asked_for(tmp_path):
@@ -379,7 +400,11 @@ class TestSdf(ReaderContract):
             path.write_text(sdf(0) + sdf(1).replace("  3  2  0", "  9  2  0") + sdf(2).replace("3D", "2D").replace("0.1", "0.0") + sdf(3))
             return 4, (1,)
 
-        return ReaderCase(SdfReader(), lambda path, n: path.write_text("".join(map(sdf, range(n)))) and None, damaged)
+        def unknown(path: Path) -> str:
+            path.write_text(sdf(0))
+            return "gap"
+
+        return ReaderCase(SdfReader(), lambda path, n: path.write_text("".join(map(sdf, range(n)))) and None, damaged, unknown, ReadReport)
 
 
 def test_charges_of_an_sdf_are_added_and_fields_are_read(tmp_path):
@@ -402,9 +427,14 @@ class TestCxsmiles(ReaderContract):
             path.write_text("smiles,gap\n" + smiles_row(0) + "CCO,1.0\n" + '"X?X |(0,0,0)|",1.0\n' + smiles_row(3))
             return 4, (1, 2)
 
-        return ReaderCase(
-            CxsmilesReader(), lambda path, n: path.write_text("smiles,gap\n" + "".join(map(smiles_row, range(n)))) and None, damaged
-        )
+        def unknown(path: Path) -> str:
+            path.write_text("smiles,gap\n" + smiles_row(0))
+            return "gap"
+
+        def good(path: Path, n: int) -> None:
+            path.write_text("smiles,gap\n" + "".join(map(smiles_row, range(n))))
+
+        return ReaderCase(CxsmilesReader(), good, damaged, unknown, ReadReport)
 
 
 def test_csv_tables_find_their_reader_by_their_columns(tmp_path):
@@ -456,9 +486,14 @@ class TestCifCsv(ReaderContract):
             path.write_text("material_id,cif\n" + cif_row(0) + "".join(bad[:2]) + "m3,\n" + cif_row(4))
             return 5, (1, 2, 3)
 
-        return ReaderCase(
-            CifCsvReader(), lambda path, n: path.write_text("material_id,cif\n" + "".join(map(cif_row, range(n)))) and None, damaged
-        )
+        def unknown(path: Path) -> str:
+            path.write_text("material_id,cif,author\n" + cif_row(0).strip() + ",nobody\n")
+            return "author"
+
+        def good(path: Path, n: int) -> None:
+            path.write_text("material_id,cif\n" + "".join(map(cif_row, range(n))))
+
+        return ReaderCase(CifCsvReader(), good, damaged, unknown, ReadReport)
 
 
 def test_cell_of_a_cif_has_its_lengths_and_angles():

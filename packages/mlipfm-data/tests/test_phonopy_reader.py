@@ -315,6 +315,12 @@ def damaged(path: Path) -> tuple[int, tuple[int, ...]]:
     return 4, tuple(k for k, row in enumerate(listed[1:5]) if ".nan" in row)
 
 
+def unknown(path: Path) -> str:
+    dataset(path, 1)
+    path.write_text(path.read_text() + "nac:\n  unit_conversion: 14.4\n")
+    return "nac"
+
+
 class TestPhonopyReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(PhonopyReader(), dataset, damaged)
+        return ReaderCase(PhonopyReader(), dataset, damaged, unknown, ReadReport)

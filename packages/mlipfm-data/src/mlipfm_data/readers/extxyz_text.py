@@ -107,7 +107,7 @@ def _logical(block: np.ndarray, name: str) -> np.ndarray:
     true, false = (np.isin(upper, (word, f"{word[:1]}", f".{word}.", number)) for word, number in (("TRUE", "1"), ("FALSE", "0")))
     if not (true | false).all():
         word = block[~(true | false)].reshape(-1)[0]
-        raise UnreadableFileError(f"{word!r} in column {name!r} is neither true nor false")
+        raise UnreadableFileError(f"{str(word)!r} in column {name!r} is neither true nor false")
     return np.asarray(true)
 
 

@@ -67,7 +67,7 @@ def _frame(folder: Path, index: int, where: str, root: Path) -> RawFrame:
         raise frame
     frame.index, frame.where, frame.source = index, where, root.name
     frame.group = "/".join(folder.relative_to(root).parts[:-1]) or root.name
-    frame.info = {"charge": _number(folder / ".CHRG"), "multiplicity": _number(folder / ".UHF") + 1}
+    frame.info = {**frame.info, "charge": _number(folder / ".CHRG"), "multiplicity": _number(folder / ".UHF") + 1}
     return frame
 
 

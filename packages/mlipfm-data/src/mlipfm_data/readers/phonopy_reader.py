@@ -26,6 +26,9 @@ FORCE_SETS = "FORCE_SETS"
 _NAMES = ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml")
 #: In the order in which they are asked what was displaced for a FORCE_SETS.
 _BESIDE_SETS = ("phonopy_disp.yaml", "phonopy_params.yaml", "phonopy.yaml")
+#: What a file holds for the displacements themselves, and what follows from the supercell.
+_READ = ("phonopy", "physical_unit", "supercell", "dataset", "displacements", "supercell_energies", "space_group", "primitive_matrix",
+         "supercell_matrix", "primitive_cell", "unit_cell", "displacement_pair_info")  # fmt: skip
 _ENDS = (".yaml", ".yaml.gz", ".yaml.bz2", ".yaml.xz")
 #: Decimals of displacements and forces in FORCE_SETS are 8 or more.
 _AGREE = 2e-6
@@ -138,6 +141,7 @@ def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadRe
     energies = found.energies if units.electronvolts else None
     if found.energies is not None and energies is None:
         report.notes["energies not read: not known to be in eV"] += len(found.energies)
+    unread = tuple(str(key) for key, value in content.items() if key not in _READ and value is not None)
     for k, move in enumerate(found.moves):
         frame = RawFrame(
             k,
@@ -150,6 +154,7 @@ def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadRe
             group=_group(file),
         )
         frame.arrays = {} if found.forces is None else {"forces": found.forces[k]}
+        frame.unread = unread
         frame.info = {} if energies is None else {"energy": float(energies[k])}
         yield frame
 

@@ -151,8 +151,9 @@ def geometry(path: Path, index: int, where: str, source: str, group: str | None)
     except (IndexError, ValueError) as error:
         raise UnreadableFileError(f"{path.name} is no geometry: {error}", where=where) from None
     stated = lines[1].split()
-    info: dict[str, Any] = {}
+    info: dict[str, Any] = {"comment": lines[1].strip()} if stated else {}
     if len(stated) == 2 and all(word.lstrip("+-").isdecimal() for word in stated):
         info = {"charge": int(stated[0]), "spin": int(stated[1])}
     numbers = np.array([number(row[0].rstrip("0123456789").capitalize()) for row in words], dtype=np.int64)
-    return RawFrame(index, where, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, group=group)
+    unread = ("columns behind the fourth",) if any(len(row) > 4 for row in words) else ()
+    return RawFrame(index, where, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, group=group, unread=unread)

@@ -169,7 +169,10 @@ def _frame(step: ElementTree.Element, numbers: np.ndarray, where: str) -> RawFra
     found = {"forces": "varray[@name='forces']", "stress": "varray[@name='stress']"}
     results: dict[str, Any] = {key: _rows(element) for key, path in found.items() if (element := step.find(path)) is not None}
     results |= _energies(step)
-    return RawFrame(0, where, "", numbers, positions.reshape(-1, 3), cell, np.ones(3, dtype=bool), results=results)
+    names = {str(child.get("name", child.tag)) for child in step} - {"structure", "energy", "scstep", "time", "forces", "stress"}
+    return RawFrame(
+        0, where, "", numbers, positions.reshape(-1, 3), cell, np.ones(3, dtype=bool), results=results, unread=tuple(sorted(names))
+    )
 
 
 def _energies(step: ElementTree.Element) -> dict[str, float]:
