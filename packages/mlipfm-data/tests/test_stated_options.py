@@ -5,9 +5,11 @@ import os
 
 import numpy as np
 import pytest
+from mlipfm_data.layout_faults import with_advice_for
 from mlipfm_data.readers.frames_in import ReadReport, options_from
 from mlipfm_data.readers.reading import read_all
 from mlipfm_data.store import Store
+from mlipfm_data.trust.findings import Finding
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UnitError, UnknownQuantityError
 from mlipfm_interfaces.units import BOHR, HARTREE, KCAL_MOL
@@ -346,3 +348,43 @@ def test_labels_that_contradict_the_layout_only_behind_the_first_frames_stop_the
     status, _, err = run(["data", "import", deepmd_system(tmp_path / "w", -1), "--out", tmp_path / "s", "--level", "emt"], capsys)
     assert status == 2
     assert "30 frames of it were stored before this was seen" in err
+
+
+@pytest.mark.parametrize(
+    ("applied", "mend", "advised"),
+    [
+        (("forces_sign", -1), "import with --forces-sign -1", "--forces-sign 1"),
+        (
+            ("energy_unit", "kcal/mol"),
+            "import with --energy-unit Hartree",
+            "the right --energy-unit: kcal/mol, which was applied, is not it",
+        ),
+        (("forces_unit", "Hartree/Angstrom"), "import with --forces-unit eV/bohr", "--forces-unit Hartree/bohr"),
+        (("stress_unit", "GPa"), "import with --stress-unit GPa", "the right --stress-unit"),
+        (("stress_order", "xx,yy,zz,xy,yz,xz"), "import with --stress-order xx,yy,zz,xz,yz,xy", "--stress-order xx,yy,zz,xy,xz,yz"),
+        (("energy_unit", "eV"), "import with --energy-unit Hartree", "--energy-unit Hartree"),
+    ],
+)
+def test_advice_of_a_finding_is_the_option_that_is_right_for_the_file(applied, mend, advised):
+    """Labels read with one convention that look like another: the file has the product of both."""
+    report = ReadReport()
+    report.conventions[(*applied, "layout X")] += 1
+    (found,) = with_advice_for([Finding("forces-sign", "fault", "words", mend)], report)
+    assert advised in found.mend
+
+
+def test_spice_layout_with_energies_in_electronvolt_is_refused(tmp_path, capsys):
+    """The layout says Hartree: energies are 27 times too large then, which forces and atoms contradict."""
+    h5py = pytest.importorskip("h5py")
+    frames = emt_copper()
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        group = file.create_group("cu")
+        group["atomic_numbers"] = frames[0][0].numbers
+        values = {"conformations": [a.positions / BOHR for a, *_ in frames], "dft_total_energy": [e for _, e, *_ in frames],
+                  "dft_total_gradient": [-f * BOHR / HARTREE for *_, f, _ in frames]}  # fmt: skip
+        for name, rows in values.items():
+            group[name] = np.array(rows)
+    status, _, err = run(["data", "import", tmp_path / "a.hdf5", "--out", tmp_path / "s"], capsys)
+    assert status == 2
+    assert "its layout SPICE says" in err
+    assert not (tmp_path / "s").exists()

@@ -20,7 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from .already_there import Before, Differences
 from .consistency import Slope, energy_against_forces
 from .import_record import ImportRecord
-from .layout_faults import contradiction
+from .layout_faults import contradiction, with_advice_for
 from .licensing import checked_licence
 from .readers.frames_in import ReadReport
 from .readers.reading import read
@@ -184,7 +184,7 @@ class Importer:
 
     def _check(self, inspector: Inspector, result: ImportReport) -> None:
         """Judge the labels seen so far. Raises `UnitError` if they contradict what the file or its layout states."""
-        result.findings = inspector.findings()
+        result.findings = with_advice_for(inspector.findings(), result.decisions)
         error = None if self.accept_faults else contradiction(result.findings, result.decisions, result.path)
         if error is not None:
             there = f"; {result.stored} frames of it were stored before this was seen" if result.stored else ""

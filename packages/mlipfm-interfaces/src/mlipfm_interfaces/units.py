@@ -76,6 +76,11 @@ def to_internal(value: float, unit: str, dimension: str) -> float:
     return value * factor(unit, dimension)
 
 
+def known_units(dimension: str) -> tuple[str, ...]:
+    """Names of the units of a dimension."""
+    return tuple(_FACTORS[dimension])
+
+
 def factor(unit: str, dimension: str) -> float:
     """Number of internal units in one `unit` of `dimension`. Raises `UnitError` as `to_internal` does."""
     try:

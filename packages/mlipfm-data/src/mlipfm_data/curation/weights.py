@@ -31,13 +31,15 @@ class Weights:
 
     Attributes:
         values: [structures], mean 1 over those that count. capped: how many are beyond the force cap. unlabelled: how many have no energy.
-        floored: how many are at the floor.
+        floored: how many are at the floor. replaced: how many had another weight, by the data or an earlier call; revived: of these, 0.
     """
 
     values: Floats
     capped: int
     unlabelled: int
     floored: int
+    replaced: int = 0
+    revived: int = 0
 
     @property
     def effective(self) -> float:
@@ -53,6 +55,9 @@ class Weights:
             yield f"{self.capped} beyond the force cap: weight 0"
         if self.unlabelled:
             yield f"{self.unlabelled} without an energy: weighted as the lowest of their composition"
+        if self.replaced:
+            zeros = f"; {self.revived} of them had weight 0, which kept them out of training, and count now" if self.revived else ""
+            yield f"warning: {self.replaced} had a weight, by the data or an earlier call, which is replaced{zeros}"
 
 
 def boltzmann(excess: Floats, atoms: NDArray[np.int64], kT: float, *, gamma: float = 1.0, floor: float = 0.05) -> Floats:
@@ -91,7 +96,12 @@ def weigh(
     values = np.where(capped, 0.0, values)
     if not values.any():
         raise MlipfmError("no structure has a weight: all are beyond the force cap", mend="raise --force-cap")
-    return Weights(values / values[~capped].mean(), int(capped.sum()), int(np.isnan(energies).sum()), floored)
+    values = values / values[~capped].mean()
+    before = np.array([float(s.labels["weight"]) if "weight" in s.labels else np.nan for s in structures])
+    replaced = ~np.isnan(before) & ~np.isclose(before, values)
+    return Weights(
+        values, int(capped.sum()), int(np.isnan(energies).sum()), floored, int(replaced.sum()), int((replaced & (before == 0)).sum())
+    )
 
 
 def excess_energies(energies: Floats, classes: Sequence[object]) -> Floats:

@@ -45,13 +45,15 @@ class FileReading:
     accepted: int = 0
 
 
-def inspect_file(path: Path | str, inspector: Inspector, reader: str | None = None, **options: Any) -> list[Finding]:
+def inspect_file(
+    path: Path | str, inspector: Inspector, reader: str | None = None, *, decisions: ReadReport | None = None, **options: Any
+) -> list[Finding]:
     """Add the structures of a file to an inspector; findings about what the reader refused and about other columns are returned.
 
     Raises:
         MlipfmError: as `readers.reading.read`, if nothing can be read.
     """
-    reading = FileReading()
+    reading = FileReading() if decisions is None else FileReading(decisions)
     frames = read(path, reader, **{"report": reading.decisions} | options)
     for item in frames:
         if isinstance(item, Structure):

@@ -40,6 +40,8 @@ def findings_of(source: Path, reader: str | None = None, options: dict[str, obje
         MlipfmError: if it cannot be read.
     """
     from ..importing import shown
+    from ..layout_faults import with_advice_for
+    from ..readers.frames_in import ReadReport
     from .columns import inspect_file
     from .findings import ordered
     from .inspecting import Inspector
@@ -52,8 +54,9 @@ def findings_of(source: Path, reader: str | None = None, options: dict[str, obje
             for structure in shown(iter(store), source.name):
                 inspector.add(structure)
         return inspector.findings()
-    beside = inspect_file(source, inspector, reader, **(options or {}))
-    return ordered([*beside, *inspector.findings()])
+    decisions = ReadReport()
+    beside = inspect_file(source, inspector, reader, decisions=decisions, **(options or {}))
+    return ordered([*beside, *with_advice_for(inspector.findings(), decisions)])
 
 
 def store_lines(store: Path) -> list[str]:
