@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from mlipfm_data.layout_faults import with_advice_for
 from mlipfm_data.readers.frames_in import ReadReport, options_from
-from mlipfm_data.readers.reading import read_all
+from mlipfm_data.readers.reading import read, read_all
 from mlipfm_data.store import Store
 from mlipfm_data.trust.findings import Finding
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UnitError, UnknownQuantityError
+from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import BOHR, HARTREE, KCAL_MOL
 
 WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
@@ -263,10 +264,10 @@ def test_units_in_the_metadata_of_an_ase_database_hold_for_both_of_its_readers_a
 
 
 def test_energies_of_atoms_in_hartree_are_not_added_to_energies_in_a_unit_of_the_user(shared_data):
-    path = shared_data("nabladft_sample") / "test_database.db"
+    path = shared_data("nabladft_sample") / "test_optim_database.db"
     with pytest.raises(UnitError, match="the energies of the atoms, which are added, are in Hartree"):
-        read_all(path, "nabladft", energy_unit="eV")
-    assert read_all(path, "nabladft", energy_unit="eV", total=False)
+        next(read(path, "nabladft", energy_unit="eV"))
+    assert isinstance(next(read(path, "nabladft", energy_unit="eV", total=False)), Structure)
 
 
 def test_labels_are_computed_for_the_geometry_in_the_unit_that_the_user_states(tmp_path, capsys):
@@ -354,11 +355,8 @@ def test_labels_that_contradict_the_layout_only_behind_the_first_frames_stop_the
     ("applied", "mend", "advised"),
     [
         (("forces_sign", -1), "import with --forces-sign -1", "--forces-sign 1"),
-        (
-            ("energy_unit", "kcal/mol"),
-            "import with --energy-unit Hartree",
-            "the right --energy-unit: kcal/mol, which was applied, is not it",
-        ),
+        (("energy_unit", "Hartree"), "import with --energy-unit kcal/mol", "--energy-unit eV"),
+        (("energy_unit", "Hartree"), "import with --energy-unit Hartree", "the right --energy-unit: Hartree, which was applied, is not it"),
         (("forces_unit", "Hartree/Angstrom"), "import with --forces-unit eV/bohr", "--forces-unit Hartree/bohr"),
         (("stress_unit", "GPa"), "import with --stress-unit GPa", "the right --stress-unit"),
         (("stress_order", "xx,yy,zz,xy,yz,xz"), "import with --stress-order xx,yy,zz,xz,yz,xy", "--stress-order xx,yy,zz,xy,xz,yz"),
@@ -373,18 +371,14 @@ def test_advice_of_a_finding_is_the_option_that_is_right_for_the_file(applied, m
     assert advised in found.mend
 
 
-def test_spice_layout_with_energies_in_electronvolt_is_refused(tmp_path, capsys):
-    """The layout says Hartree: energies are 27 times too large then, which forces and atoms contradict."""
-    h5py = pytest.importorskip("h5py")
-    frames = emt_copper()
-    with h5py.File(tmp_path / "a.hdf5", "w") as file:
-        group = file.create_group("cu")
-        group["atomic_numbers"] = frames[0][0].numbers
-        values = {"conformations": [a.positions / BOHR for a, *_ in frames], "dft_total_energy": [e for _, e, *_ in frames],
-                  "dft_total_gradient": [-f * BOHR / HARTREE for *_, f, _ in frames]}  # fmt: skip
-        for name, rows in values.items():
-            group[name] = np.array(rows)
-    status, _, err = run(["data", "import", tmp_path / "a.hdf5", "--out", tmp_path / "s"], capsys)
+@pytest.mark.ci
+def test_energies_in_another_unit_than_the_layout_says_stop_the_import_and_the_unit_is_named(tmp_path, capsys):
+    """DeePMD keeps eV; here energies are in Hartree, beside forces in eV/Angstrom."""
+    path = deepmd_system(tmp_path / "w", 1)
+    np.save(path / "set.000" / "energy.npy", np.load(path / "set.000" / "energy.npy") / HARTREE)
+    status, _, err = run(["data", "import", path, "--out", tmp_path / "s", "--level", "emt"], capsys)
     assert status == 2
-    assert "its layout SPICE says" in err
+    assert "its layout DeePMD says energy unit eV, and so read the labels contradict it" in err
+    assert "--energy-unit Hartree" in err
     assert not (tmp_path / "s").exists()
+    assert run(["data", "import", path, "--out", tmp_path / "s", "--level", "emt", "--energy-unit", "Hartree"], capsys)[0] == 0

@@ -23,6 +23,10 @@ CONVENTION_OF = {
 }  # fmt: skip
 
 
+#: Logarithm of the ratio of two units below which a slope does not tell them apart.
+_SAME_UNIT = 0.2
+
+
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
     """The error for the first fault of a convention that the file or its layout states; None if there is none.
 
@@ -75,4 +79,6 @@ def _composed(dimension: str, kind: str, applied: str | int, wanted: str) -> str
     if wanted not in known_units(dimension):
         return None
     size = factor(str(applied), dimension) * factor(wanted, dimension)
-    return next((name for name in known_units(dimension) if math.isclose(factor(name, dimension), size, rel_tol=0.01)), None)
+    distance = {name: abs(math.log(factor(name, dimension) / size)) for name in known_units(dimension)}
+    nearest = min(distance, key=distance.__getitem__)
+    return nearest if distance[nearest] < _SAME_UNIT else None
