@@ -60,6 +60,7 @@ class ReferenceReport:
         together: sets of elements of which only combinations are determined.
         worst: (formula, structures, mean residual in eV per atom) of the compositions that fit worst.
         scatter: eV per atom, what is left over if no energy is kept and lone atoms are left out: without their binding energies.
+        bound: eV per atom, weighted mean of what is left over: about zero in a fit, the mean binding energy beside lone atoms.
         undetermined: what is left open, None if nothing is. shift: atomic number -> eV by which the fit moved a prior energy.
         origin: where the prior energies come from, "" without any. notes: what else is worth saying.
     """
@@ -71,6 +72,7 @@ class ReferenceReport:
     together: Sequence[Sequence[int]]
     worst: Sequence[tuple[str, int, float]]
     scatter: float | None = None
+    bound: float = 0.0
     undetermined: Undetermined | None = None
     shift: Mapping[int, float] = field(default_factory=dict)
     origin: str = ""
@@ -275,6 +277,7 @@ def fit_level(
         [some for some in _together(combinations) if len(some) > 1],
         _worst([row for row, _ in rows], count, off / atoms),
         fit_level(level, LevelSums(rows=sums.rows)).references.residual if exact and sums.rows else residual,
+        float((weight * off).sum() / (weight * atoms).sum()) if len(x) else 0.0,
         Undetermined(combinations, size) if combinations else None,
         {z: float(e) for z, e in zip(elements, moved, strict=True) if z in known},
         prior.origin if prior else "",

@@ -103,6 +103,14 @@ class AssembledPotential(Potential):
         self.references.state(level, energies)
         self.config["references"] = self.config["references"] | {level: dict(energies)}
 
+    @torch.no_grad()
+    def shift_atomic_energies(self, shift: Mapping[str, float]) -> None:
+        """Add a constant, level -> eV, to the energy of every atom: where a network that starts near zero should start. A readout that all levels
+        share takes their mean."""
+        bias = self.heads.energy.outer.bias
+        values = torch.tensor([shift.get(level, 0.0) for level in self.spec.levels], dtype=torch.float64) / self.scale
+        bias.copy_(bias + (values if self.config["level_readout"] == "stacked" else values.mean()))
+
     def _needs_leaves(self, outputs: Sequence[str]) -> bool:
         derived = ("born_charges", *SECOND_DERIVATIVES, *(() if self.spec.kind == "direct" else ("forces", "stress")))
         return any(key in outputs for key in derived)

@@ -68,6 +68,10 @@ def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> S
         counted = mean_neighbors(frames, potential.spec.graphs[0].cutoff, recipe.seed)
         potential = build(name, config | {"backbone": {**config.get("backbone", {}), "mean_neighbors": counted}})
     _refuse_untrained(potential, facts.elements, facts)
+    bound = {level: report.bound for level, report in facts.reports.items() if report.given}
+    move = getattr(potential, "shift_atomic_energies", None)
+    if bound and move is not None:  # kept energies of lone atoms leave the binding energy to the network
+        move(bound)
     return Start(potential, fresh=tuple(key for key, _ in potential.named_parameters()), references=facts.reports)
 
 
