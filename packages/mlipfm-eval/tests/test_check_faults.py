@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -451,6 +452,13 @@ class Collapsing(Faulty):
             np.add.at(row["forces"], j, -pull)
 
 
+def readme_table() -> str:
+    """Rule and faults that it refuses, as the README shows them."""
+    rules = dict.fromkeys(item.rule for item in FAULTS)
+    rows = [f"| `{rule}` | {'; '.join(item.what for item in FAULTS if item.rule == rule)} |" for rule in rules]
+    return "\n".join(["| refused by | faults |", "|---|---|", *rows]) + "\n"
+
+
 IDS = [f"{item.rule}: {item.what}" for item in FAULTS]
 
 
@@ -458,6 +466,11 @@ def test_there_are_more_than_thirty_faults():
     assert len(set(IDS)) == len(FAULTS) >= 30
 
 
+def test_readme_lists_the_faults():
+    assert readme_table() in (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+@pytest.mark.ci
 @pytest.mark.parametrize("item", FAULTS, ids=IDS)
 def test_fault_just_above_the_limit_is_refused_by_its_rule(item):
     model = item.model(1.6 if item.scaled else 1.0)

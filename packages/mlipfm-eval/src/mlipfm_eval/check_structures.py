@@ -15,6 +15,9 @@ from mlipfm_interfaces.testing.probes import crystal_of, molecule_of
 #: eV/Å. Matter at hand has less; a potential that is asked for foreign elements has more.
 SANE_FORCE = 30.0
 
+#: Atoms of a molecule on which Jacobians and paths are still tried whole; of a larger one a piece is cut out.
+SMALL = 15
+
 #: Elements that a model of another package is tried on where it does not state its own.
 COMMON = tuple(
     number(name)
@@ -82,7 +85,12 @@ def candidates(own: Sequence[Structure], elements: Sequence[int], potential: Pot
     free = sorted([s for s in own if not s.pbc.any()], key=len)
     periodic = sorted([s for s in own if s.pbc.all()], key=len)
     made = [*free[:3], *map(cut_out, periodic[:2]), *molecules, *map(cut_out, crystals)]
-    little = [*free[:1], *map(cut_out, periodic[:1]), *reversed(molecules), *map(cut_out, crystals)]
+    little = [
+        *(s if len(s) <= SMALL else cut_out(s) for s in free[:1]),
+        *map(cut_out, periodic[:1]),
+        *reversed(molecules),
+        *map(cut_out, crystals),
+    ]
     dense = [*periodic[:2], *(boxed(s, 2.6) for s in free[:2]), *(boxed(s, 2.6) for s in reversed(molecules)), *crystals]
     wide = [*(boxed(s, 9.0) for s in (*free[:1], *reversed(molecules))), *periodic[:1], *crystals]
     if potential is not None:
@@ -120,7 +128,7 @@ def cluster_of(elements: Sequence[int]) -> Structure:
 
 
 def cut_out(s: Structure, count: int = 9) -> Structure:
-    """A free cluster: the `count` atoms of a periodic structure that are nearest to its first atom, with their images."""
+    """A free cluster: the `count` atoms of a structure that are nearest to its first atom, with their images."""
     span = np.array([1 if axis else 0 for axis in s.pbc])
     grid = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in 2 * span], indexing="ij"), -1).reshape(-1, 3)
     positions = (s.positions[None] + (grid @ s.cell)[:, None]).reshape(-1, 3)
