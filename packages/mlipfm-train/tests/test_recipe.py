@@ -193,6 +193,12 @@ def test_an_average_decays_by_less_than_one(decay):
         make("weight_rules", Named(name="ema", decay=decay))
 
 
+def test_a_device_that_is_not_there_is_refused():
+    for name in ("xpu9", "cuda:77"):
+        with pytest.raises(RecipeError, match=f"there is no device '{name}' here"):
+            make("strategies", Named(name="single", device=name), clip=None)
+
+
 def test_weights_and_scales_of_quantities_are_numbers():
     for options in ({"weights": {"dipole": math.nan}}, {"weights": {"dipole": 1.0}, "scales": {"dipole": math.inf}}):
         with pytest.raises(RecipeError, match="input should be a finite number"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
@@ -25,6 +26,9 @@ class HessianRows:
         weight: factor of the term.
         rows: how many of the stored rows each view takes, without replacement.
         outlier: rows whose teacher label has an entry above this (eV/Å²) count with weight 1e-8.
+
+    Raises:
+        RecipeError: a weight or outlier that is not positive, or no rows.
     """
 
     outputs = ("hessian_rows",)
@@ -33,6 +37,12 @@ class HessianRows:
     gather: tuple[str, ...] = ()
 
     def __init__(self, weight: float = 1.0, rows: int = 1, outlier: float = 1e4) -> None:
+        if not (weight > 0 and rows >= 1 and outlier > 0):
+            raise RecipeError(
+                f"weight={weight}, rows={rows}, outlier={outlier} cannot be",
+                where="hessian-rows",
+                mend="the weight and outlier are > 0, rows >= 1",
+            )
         self.weight, self.rows, self.outlier = weight, rows, outlier
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:

@@ -64,6 +64,8 @@ class SimulationSource:
     ) -> None:
         if not context.frames:
             raise RecipeError("the source 'simulation' needs training structures to start from", where="data.train")
+        if structures < 1 or steps < 1:
+            raise RecipeError(f"structures={structures} and steps={steps} must be at least 1", where="the source 'simulation'")
         self.context, self.structures = context, structures
         self.labeler: Labeler = plugins.load("labelers", labeler)()
         self.settings = Settings(dt=dt, steps=steps, temperature=temperature, every=max(steps, 1))

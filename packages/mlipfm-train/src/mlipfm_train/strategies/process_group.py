@@ -17,8 +17,10 @@ def join(strategy: str, timeout: float) -> bool:
         timeout: seconds that a rank waits for another before it gives up.
 
     Raises:
-        RecipeError: if this process was not started by torchrun.
+        RecipeError: a timeout that cannot be, or if this process was not started by torchrun.
     """
+    if not 0 < timeout <= 1e7:
+        raise RecipeError(f"timeout must be above 0 and at most 1e7 s, got {timeout:g}", where=f"strategy {strategy!r}")
     if dist.is_initialized():
         return False
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):

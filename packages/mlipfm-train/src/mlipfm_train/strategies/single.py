@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from mlipfm_interfaces.errors import RecipeError
 from torch import Tensor
 
 from ..optimizers import StepOptimizer
@@ -22,11 +23,14 @@ class SingleProcess:
     Args:
         clip: largest norm of the gradient of all parameters; None for no clipping.
         device: where the step runs.
+
+    Raises:
+        RecipeError: if there is no such device.
     """
 
     def __init__(self, clip: float | None = None, device: str = "cpu") -> None:
         self.clip = clip
-        self.device = torch.device(device)
+        self.device = _device(device)
         self.rank, self.world_size = 0, 1
 
     def setup(self, step: Step, make_optimizer: Callable[[Step], StepOptimizer]) -> None:
@@ -121,6 +125,16 @@ class SingleProcess:
     def _like(self, parameter: Tensor, value: Tensor) -> Tensor:
         """The local `value` as a tensor that lies like `parameter`."""
         return value
+
+
+def _device(name: str) -> torch.device:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # unknown name, torch without it, or no such card
+        raise RecipeError(
+            f"there is no device {name!r} here: {str(error).splitlines()[0]}", where="strategy.device", mend="use cpu"
+        ) from None
+    return torch.device(name)
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
