@@ -20,7 +20,14 @@ from mlipfm_data import Store
 from mlipfm_data.readers.frames_in import ReadReport
 from mlipfm_data.readers.reading import read, read_all
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, ShapeError, UnconvergedError, UnreadableFileError
+from mlipfm_interfaces.errors import (
+    InvalidStructureError,
+    MissingLabelsError,
+    MlipfmError,
+    ShapeError,
+    UnconvergedError,
+    UnreadableFileError,
+)
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import BAR
 
@@ -234,6 +241,20 @@ def test_weights_of_mace_are_honoured_or_named(tmp_path):
         of("config_weight=high")
 
 
+def test_a_weight_of_unknown_meaning_is_named_and_the_offer_works(tmp_path, capsys):
+    path = write(tmp_path / "a.xyz", crystal('pbc="T T T" weight=0'))
+    status, out = command(capsys, "data", "import", path, "--out", tmp_path / "s")
+    offer = re.search(r"--option keys=\S+", out)
+    assert status == 0
+    assert offer is not None, out
+    status, out = command(capsys, "data", "import", path, "--out", tmp_path / "w", *offer[0].split())
+    assert status == 0, out
+    with Store(tmp_path / "w") as store:
+        assert float(store[0].labels["weight"]) == 0.0
+    with pytest.raises(MissingLabelsError, match="no key 'w' for weight"):
+        read_all(path, keys={"weight": "w"})
+
+
 def test_initial_charges_that_add_up_to_an_ion_are_warned_of_and_not_read(tmp_path):
     atoms = Atoms("NaCl", [[0, 0, 0], [0, 0, 2.4]], charges=[1, 0], magmoms=[0, 1])
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
@@ -298,6 +319,14 @@ def test_forces_beside_an_entry_are_read_and_a_stress_of_no_unit_waits_for_its_u
     assert s.labels["stress"][0, 0] == pytest.approx(-10000 * BAR)
 
 
+def test_rows_that_other_programs_write_like_those_of_ase_lose_nothing(tmp_path):
+    row = {"numbers": [29] * 4, "positions": PLACES.tolist(), "cell": (4 * np.eye(3)).tolist(), "pbc": [True] * 3, "energy": -14.0,
+           "forces": FORCES.tolist(), "virial": VIRIAL.tolist(), "velocities": FORCES.tolist(), "entropy": 0.5}  # fmt: skip
+    (s,), report = told(write(tmp_path / "a.json", json.dumps([row])))
+    assert np.allclose(s.labels["stress"], -VIRIAL / 64)
+    assert report.unused.keys() == {"velocities", "entropy"}
+
+
 def test_selective_dynamics_of_sites_are_fixed_atoms(tmp_path):
     entry = pymatgen(energy=-14.0)
     for k, site in enumerate(entry["structure"]["sites"]):
@@ -348,7 +377,8 @@ def vasprun(steps: list[list[float]], nelm: int = 5, ml: str = "F", more: str = 
     )
     atoms = "".join("<rc><c>Cu</c><c>1</c></rc>" for _ in PLACES)
     incar = f"<incar><i type='logical' name='ML_LMLFF'> {ml} </i></incar>"
-    settings = f"<parameters><separator name='e'><i type='int' name='NELM'> {nelm}</i><i name='EDIFF'>1e-4</i></separator></parameters>"
+    settings = f"<parameters><separator name='e'><i type='int' name='NELM'> {nelm}</i><i name='EDIFF'>1e-4</i></separator>"
+    settings += "<separator name='response functions'><i type='int' name='NELM'> 1</i></separator></parameters>"
     return f"<?xml version='1.0'?><modeling>{incar}{settings}<atominfo><array name='atoms'><set>{atoms}</set></array></atominfo>{parts}</modeling>"
 
 

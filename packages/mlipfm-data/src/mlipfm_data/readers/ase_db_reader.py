@@ -95,9 +95,10 @@ def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> di
     if not isinstance(units, Mapping):
         return {}
     stated = {"length_unit": metadata.get("_distance_unit")}
+    lower = {str(key).lower(): unit for key, unit in units.items()}
     for quantity in ("energy", "forces", "stress", "dipole"):
         keys = (options.get(f"{quantity}_key"), *SPELLINGS[quantity])
-        stated[f"{quantity}_unit"] = next((units[key] for key in keys if key in units), None)
+        stated[f"{quantity}_unit"] = next((lower[str(key).lower()] for key in keys if str(key).lower() in lower), None)
     given = {name: str(unit) for name, unit in stated.items() if unit is not None and options.get(name) is None}
     for name, unit in given.items():
         if unit not in _UNITS:

@@ -99,7 +99,7 @@ def _format(path: Path, wanted: str | None) -> str:
     found = wanted or next((name for end, name in FORMATS.items() if path.name.endswith(end)), None)
     if found not in known:
         what = f"format {wanted!r} is not read" if wanted else "the name of the file does not tell its format"
-        raise UnreadableFileError(what, where=str(path), mend=f"set format to one of {', '.join(known)}")
+        raise UnreadableFileError(what, where=str(path), mend=f"set format to one of {', '.join(known)} (--option format=NAME)")
     return found
 
 
@@ -112,7 +112,7 @@ def _atoms(path: Path, name: str) -> Iterator[Atoms]:
         with path.open("rb") as stream:
             is_sqlite = stream.read(16).startswith(b"SQLite format 3")
         if name == "db" and not is_sqlite:
-            raise UnreadableFileError("this is no sqlite database", where=str(path), mend="other formats: set `format`")
+            raise UnreadableFileError("this is no sqlite database", where=str(path), mend="other formats: --option format=NAME")
         database = connect(str(path), type=name, use_lock_file=False)
         return (row.toatoms(add_additional_information=True) for row in database.select())
     from ase.io import iread

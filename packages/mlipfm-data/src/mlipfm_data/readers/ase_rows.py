@@ -9,12 +9,15 @@ import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
 
 from .frames_in import RawFrame
-from .label_places import split_by_atoms
+from .label_places import split_by_atoms, whole_entry
 from .marks import fixed_by
 
 #: Calculator results that rows keep under their own names.
 RESULTS = ("energy", "free_energy", "forces", "stress", "dipole", "charges", "magmoms")
 _PER_ATOM = ("initial_magmoms", "initial_charges", "tags", "masses", "momenta")
+#: What else ASE keeps in a row: geometry, and its own books (ase/db/row.py).
+_KNOWN = ("numbers", "positions", "cell", "pbc", "key_value_pairs", "data", "constraints", "id", "unique_id", "ctime", "mtime", "user", "username",
+          "calculator", "calculator_parameters", "natoms", "mass", "volume", "fmax", "smax", "age", "formula", "constrained_forces")  # fmt: skip
 
 
 def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> RawFrame:
@@ -39,8 +42,11 @@ def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> Ra
         system, atoms = split_by_atoms({key: _value(value) for key, value in _inner(row.get(inner)).items()}, len(numbers))
         info |= system
         arrays |= atoms
+    rest = {key: value for key, value in row.items() if key not in (*RESULTS, *_PER_ATOM, *_KNOWN)}
+    system, atoms, more = whole_entry({key: _value(value) for key, value in rest.items()}, len(numbers))
+    info, arrays = {**system, **info}, {**atoms, **arrays}
     held, unread = fixed_by(_value(row.get("constraints")), len(numbers))
-    return RawFrame(index, where, source, numbers, positions, cell, pbc, info, arrays | held, results, unread=unread)
+    return RawFrame(index, where, source, numbers, positions, cell, pbc, info, arrays | held, results, unread=(*unread, *more))
 
 
 def _inner(value: Any) -> Mapping[str, Any]:

@@ -370,7 +370,15 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
             seen.take("total_charge" if standard == "charge" else "spin_multiplicity", key)
     if AMBIGUOUS_SPIN in frame.info and options.spin_key != AMBIGUOUS_SPIN:
         seen.notes.append(f"{AMBIGUOUS_SPIN!r} not used: it means 2S+1, 2S or S in different codes; set --spin-key and --spin-meaning")
-    charge, multiplicity = _agreed(charge_and_multiplicity(stated), options, seen)
+    try:
+        pair = charge_and_multiplicity(stated)
+    except MultiplicityError:
+        raise
+    except InvalidStructureError as error:
+        raise InvalidStructureError(
+            error.what, mend="say which with --charge-key or --spin-key (in Python `charge_key`, `spin_key`)"
+        ) from None
+    charge, multiplicity = _agreed(pair, options, seen)
     marks.unstated_state(seen, charge, multiplicity)
     return charge, multiplicity
 

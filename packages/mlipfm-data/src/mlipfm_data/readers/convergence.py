@@ -76,7 +76,7 @@ def of_vasp_step(energies: list[float], steps: int, settings: Mapping[str, str])
     if steps < limit:
         return None
     change = abs(energies[-1] - energies[-2]) if len(energies) > 1 else None
-    if change is not None and change <= abs(wanted):
+    if change is not None and change <= abs(wanted) + 1.5e-8:  # energies are printed with eight decimals
         return None
     last = "" if change is None else f", the last changed the energy by {change:.2g} eV (EDIFF {wanted:g})"
     return f"the electrons did not converge: all {limit} electronic steps (NELM) were used{last}"
@@ -110,6 +110,12 @@ def cp2k_steps(path: Path) -> tuple[set[int], str | None]:
 
 
 def settings_of(element: Any) -> dict[str, str]:
-    """NELM, EDIFF and whether a force field is at work, from `incar` or `parameters` of a vasprun.xml."""
-    wanted = ("NELM", "EDIFF", "ML_LMLFF", "ML_ISTART", "ML_MODE")
-    return {item.get("name"): str(item.text).strip() for item in element.iter("i") if item.get("name") in wanted}
+    """NELM, EDIFF and whether a force field is at work, from `incar` or `parameters` of a vasprun.xml.
+
+    The first NELM counts: linear response has another one.
+    """
+    found: dict[str, str] = {}
+    for item in element.iter("i"):
+        if item.get("name") in ("NELM", "EDIFF", "ML_LMLFF"):
+            found.setdefault(item.get("name"), str(item.text).strip())
+    return found

@@ -131,7 +131,9 @@ def _cells(path: Path, given: str | None) -> Iterator[np.ndarray]:
                     yield np.array(line.split()[2:11], dtype=np.float64).reshape(3, 3)
     else:
         raise UnreadableFileError(
-            f"no file states the cell ({file.name} is not there)", where=str(path), mend="give `cell`: three or nine numbers, or 'none'"
+            f"no file states the cell ({file.name} is not there)",
+            where=str(path),
+            mend="give it: --option cell='10 10 20' (three or nine numbers), or cell=none",
         )
 
 

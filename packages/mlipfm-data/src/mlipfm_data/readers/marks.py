@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, ShapeError
+from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, ShapeError
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -21,8 +21,23 @@ _MOVE = ("move_mask", "movable", "selective_dynamics")
 FORCE_WEIGHTS = ("REF_forces_weight", "forces_weight", "force_weight", "forces_mask", "force_mask", "forces_weights", "force_weights")
 #: Weights of a whole frame. MACE multiplies `config_weight` with that of each label (mace/data/utils.py).
 FRAME_WEIGHT = ("REF_weight", "config_weight")
+#: Names that may mean such a weight, and others.
+_OTHER_WEIGHTS = ("weight", "weights", "sample_weight", "frame_weight", "structure_weight", "energy_weight")
 _OF_LABEL = {"energy": ("config_energy_weight",), "forces": ("config_forces_weight",),
              "stress": ("config_stress_weight", "config_virials_weight")}  # fmt: skip
+
+
+def _stated(seen: Decisions, quantity: str, names: tuple[str, ...], per_atom: bool) -> Iterator[tuple[str, Any]]:
+    """(key, value) of a mark: of the key that the user named, else of its usual names. Raises `MissingLabelsError` if the named key is not there."""
+    named = seen.options.keys.get(quantity)
+    if named is None:
+        yield from seen.spelt(names, per_atom)
+    elif seen.frame.find(named) is None:
+        raise MissingLabelsError(
+            f"no key {named!r} for {quantity}; keys found: {', '.join(seen.frame.found())}", mend="change --option keys=..."
+        )
+    else:
+        yield named, seen.frame.find(named)
 
 
 def truths(value: Any, key: str) -> Array:
@@ -54,7 +69,9 @@ def fixed_atoms(seen: Decisions) -> Array | None:
     n = len(seen.frame.numbers)
     found: dict[str, Array] = {}
     for names, held in ((_HELD, True), (_MOVE, False)):
-        for key, value in seen.spelt(names, per_atom=True):
+        if not held and "fixed" in seen.options.keys:
+            continue
+        for key, value in _stated(seen, "fixed", names, per_atom=True):
             flags = truths(value, key)
             if flags.size not in (n, 3 * n):
                 raise ShapeError(f"{key!r} has shape {list(flags.shape)}, [{n}] or [{n}, 3] is needed")
@@ -107,7 +124,7 @@ def force_weights(seen: Decisions, labels: Mapping[str, Array], mask_zero: bool)
     """
     n = len(seen.frame.numbers)
     weights = np.ones(n)
-    for key, value in seen.spelt(FORCE_WEIGHTS, per_atom=True):
+    for key, value in _stated(seen, "forces_weight", FORCE_WEIGHTS, per_atom=True):
         column = _weight_of_atoms(value, key, n)
         if column is None:
             seen.notes.append(f"warning: {key!r} weighs the components of a force differently, which is not kept")
@@ -150,7 +167,10 @@ def frame_weight(seen: Decisions, labels: dict[str, Array]) -> None:
         ShapeError: a weight that is not one number.
     """
     weight = 1.0
-    for key, value in seen.spelt(FRAME_WEIGHT):
+    for key, _ in seen.spelt(_OTHER_WEIGHTS, one_place=True):
+        if seen.options.keys.get("weight") != key:
+            seen.notes.append(f"warning: {key!r} is not honoured: if it is the weight of a frame in training, --option keys=weight={key}")
+    for key, value in _stated(seen, "weight", FRAME_WEIGHT, per_atom=False):
         weight = _one(value, key)
         seen.take("weight", key)
     own: dict[str, float] = {}
