@@ -382,3 +382,34 @@ def test_energies_in_another_unit_than_the_layout_says_stop_the_import_and_the_u
     assert "--energy-unit Hartree" in err
     assert not (tmp_path / "s").exists()
     assert run(["data", "import", path, "--out", tmp_path / "s", "--level", "emt", "--energy-unit", "Hartree"], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("energy", "force", "wanted"),
+    [
+        ("Hartree", None, (HARTREE, HARTREE)),
+        ("kcal/mol", "kcal/mol/angstrom", (KCAL_MOL, KCAL_MOL)),
+        ("eV", "ev/Ang", (1, 1)),
+        ("furlong", None, None),
+    ],
+)
+def test_units_in_attributes_of_hdf5_data_sets_count_more_than_the_layout(tmp_path, energy, force, wanted):
+    """ANI-2x has Hartree; a copy that states other units is read in these, one that states an unknown unit is refused until the user states one."""
+    h5py = pytest.importorskip("h5py")
+    x, e, f = springs()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        group = file.create_group("3")
+        group["coordinates"], group["energies"], group["forces"], group["species"] = x, e, f, np.tile(Z, (len(x), 1))
+        group["energies"].attrs["units"] = energy
+        if force:
+            group["forces"].attrs["unit"] = force
+    if wanted is None:
+        with pytest.raises(UnitError, match="'energies' states the unit 'furlong'; state one with --energy-unit"):
+            read_all(tmp_path / "a.h5")
+        wanted = (HARTREE / 2, HARTREE)
+        energy_unit = "Ry"
+    else:
+        energy_unit = None
+    first = read_all(tmp_path / "a.h5", energy_unit=energy_unit)[0]
+    assert first.labels["energy"] == pytest.approx(e[0] * wanted[0])
+    np.testing.assert_allclose(first.labels["forces"], f[0] * wanted[1], atol=1e-9)

@@ -14,7 +14,7 @@ from mlipfm_interfaces.units import KJ_MOL
 
 from . import mapped_smiles
 from .conventions import LEVEL_KEY
-from .frames_in import EV_ANGSTROM
+from .frames_in import EV_ANGSTROM, option_words
 from .hdf5_files import text, whole
 from .levels import Labels
 
@@ -25,7 +25,7 @@ class Molecule:
 
     Attributes:
         group: the HDF5 group. data: its data sets by name, or arrays [conformations, ...] put in their place. single: without that first axis.
-        numbers: [N] or [conformations, N]. info: values that all conformations share. options: units that the file states here.
+        numbers: [N] or [conformations, N]. info: values that all conformations share. options: what the file states here.
     """
 
     group: Any
@@ -71,30 +71,53 @@ def _level_of_lot(molecule: Molecule) -> None:
         molecule.info[LEVEL_KEY] = text(whole(molecule.data["lot"])).replace("*", "(d)")
 
 
+def stated_units(molecule: Molecule, layout: Layout, user: Mapping[str, Any]) -> dict[str, str]:
+    """Unit options that attributes of the data sets state.
+
+    Raises:
+        UnitError: a unit that is not known, unless the user states the option, or two units for one quantity.
+    """
+    dimensions = ("energy", "forces", "dipole")
+    keys = [(quantity, key) for labels in layout.levels for quantity, key in labels.keys.items() if quantity in dimensions]
+    stated: dict[str, str] = {}
+    for dimension, name in (("length", layout.positions), *keys):
+        attributes = getattr(molecule.data.get(name), "attrs", {})
+        unit = next((text(attributes[key]) for key in _UNIT_ATTRIBUTES if key in attributes), None)
+        option = f"{dimension}_unit"
+        known = None if unit is None else _SPELLED.get(unit.replace(" ", "").lower())
+        if unit is not None and known is None and user.get(option) is None:
+            raise UnitError(
+                f"{name!r} states the unit {unit!r}", mend=f"state one with {option_words(option)}; known: {', '.join(_SPELLED)}"
+            )
+        if known is not None and stated.setdefault(option, known) != known:
+            raise UnitError(
+                f"{name!r} states the unit {unit!r}, another {dimension} states {stated[option]!r}", mend="choose one with `level`"
+            )
+    return stated
+
+
+#: Attributes that state the unit of a data set, and units by their spelling there, in small letters without spaces.
+_UNIT_ATTRIBUTES = ("units", "unit", "u")
+_SPELLED = {
+    "bohr": "bohr", "a0": "bohr", "nanometer": "nm", "nanometers": "nm", "nm": "nm", "angstrom": "Angstrom", "angstroms": "Angstrom",
+    "ang": "Angstrom",
+    "hartree": "Hartree", "ha": "Hartree", "ev": "eV", "electronvolt": "eV", "kcal/mol": "kcal/mol", "kilocalorie_per_mole": "kcal/mol",
+    "kj/mol": "kJ/mol", "kilojoule_per_mole": "kJ/mol", "hartree/bohr": "Hartree/bohr",
+    "ha/bohr": "Hartree/bohr", "hartree/angstrom": "Hartree/Angstrom",
+    "ha/angstrom": "Hartree/Angstrom", "ev/angstrom": "eV/Angstrom", "ev/ang": "eV/Angstrom", "kcal/mol/angstrom": "kcal/mol/Angstrom",
+    "kilocalorie_per_mole/angstrom": "kcal/mol/Angstrom", "kj/mol/nm": "kJ/mol/nm", "kilojoule_per_mole/nanometer": "kJ/mol/nm",
+    "elementary_charge*bohr": "e bohr", "e*bohr": "e bohr", "elementary_charge*nanometer": "e nm", "e*nm": "e nm", "e*angstrom": "e Angstrom",
+    "elementary_charge*angstrom": "e Angstrom", "debye": "Debye",
+}  # fmt: skip
+
+
 def _spice(molecule: Molecule) -> None:
-    """Units are attributes of the data sets. The charge is the sum of formal charges in `smiles`; inputs without labels have elements only there."""
-    said = {
-        "conformations": "length_unit",
-        "dft_total_energy": "energy_unit",
-        "dft_total_gradient": "forces_unit",
-        "scf_dipole": "dipole_unit",
-    }
-    for name, option in said.items():
-        if name in molecule.data and "units" in molecule.data[name].attrs:
-            molecule.options[option] = _spice_unit(text(molecule.data[name].attrs["units"]))
+    """The charge is the sum of formal charges in `smiles`; inputs without labels have elements only there."""
     if "smiles" in molecule.data:
         smiles = text(whole(molecule.data["smiles"]))
         molecule.info["charge"] = mapped_smiles.total_charge(smiles)
         if "atomic_numbers" not in molecule.data:
             molecule.numbers = mapped_smiles.elements(smiles)
-
-
-def _spice_unit(name: str) -> str:
-    known = {"bohr": "bohr", "nanometers": "nm", "angstrom": "Angstrom", "angstroms": "Angstrom", "hartree": "Hartree",
-             "hartree/bohr": "Hartree/bohr", "elementary_charge*bohr": "e bohr"}  # fmt: skip
-    if name not in known:
-        raise UnitError(f"the file states the unit {name!r}", mend=f"known here: {', '.join(known)}")
-    return known[name]
 
 
 def _qm9(molecule: Molecule) -> None:
@@ -113,9 +136,9 @@ def _qm9(molecule: Molecule) -> None:
         if name in values:
             molecule.data[key] = values[name]
     if "dipole_moment_per_system" in molecule.data:
-        molecule.data["dipole"] = whole(molecule.data["dipole_moment_per_system"])
-    if text(molecule.data["positions"].attrs.get("u", "")) != "nanometer":
-        raise UnitError("positions are not in nanometer", where=molecule.group.name)
+        molecule.data["dipole"] = molecule.data["dipole_moment_per_system"]
+    if "u" not in molecule.data["positions"].attrs:
+        raise UnitError("the unit of the positions is not stated", where=molecule.group.name)
 
 
 def _attributes(molecule: Molecule) -> None:

@@ -19,7 +19,7 @@ from .file_kinds import refuse_pickle
 from .framed import checked, placed
 from .frames_in import RawFrame, ReadOptions, ReadReport, options_from
 from .hdf5_files import datasets, opened, rows, rows_at_once, subgroups, text, walk, whole
-from .hdf5_layouts import LAYOUTS, Layout, Molecule
+from .hdf5_layouts import LAYOUTS, Layout, Molecule, stated_units
 from .levels import LevelFrames
 
 _Item = tuple[RawFrame, ReadOptions] | MlipfmError
@@ -103,6 +103,7 @@ def _molecule(molecule: Molecule, layout: Layout, maker: LevelFrames, path: Path
     positions = molecule.data[layout.positions]
     count = 1 if molecule.single else positions.shape[0]
     try:
+        molecule.options = stated_units(molecule, layout, maker.user)
         layout.prepare(molecule)
         if molecule.numbers is None:
             molecule.numbers = _numbers(molecule, layout)
