@@ -133,6 +133,14 @@ def test_stress_of_molecules_alone_is_refused(tiny, tmp_path, write_store):
         fit(recipe, tmp_path / "run")
 
 
+def test_dipoles_of_crystals_alone_are_refused(tiny, tmp_path, write_store):
+    store = write_store(tmp_path / "s", [pair(k, crystal=True, dipole=np.ones(3)).replace(total_charge=0) for k in range(4)])
+    potential = {**tiny["potential"], "heads": {"dipole": {}}, "conditions": ["total_charge"]}
+    document = tiny | {"potential": potential, "objectives": [{"name": "quantities", "weights": {"dipole": 1.0}}]}
+    with pytest.raises(MissingLabelsError, match="all 4 structures with a label 'dipole'.*are periodic"):
+        fit(make_recipe(document, [f"data.train=[{store}]", "data.valid=[]"]), tmp_path / "run")
+
+
 def test_validation_weighs_as_the_loss_does():
     frames = [pair(0, weight=3.0), pair(1, forces_weight=[0.0, 1.0]), pair(2, forces_weight=[0.0, 0.0])]
     potential = build(

@@ -96,6 +96,19 @@ def test_without_a_named_start_the_nearest_level_is_taken(tmp_path, start, water
     assert abs(tuned.config["references"]["b"]["O"] - OLD["O"]) < 1.0
 
 
+def test_a_level_may_be_left_behind(tmp_path, start, waters):
+    old = model(tmp_path / "old.safetensors")
+    tuned, _ = start(labelled(old, waters, "b", SHIFT), "level_starts.b=a", "potential.levels=[b]")
+    assert (tuned.spec.levels, list(tuned.config["references"])) == (("b",), ["b"])
+    assert tuned.config["references"]["b"]["H"] == pytest.approx(OLD["H"] + 0.04, abs=1e-9)
+
+
+def test_references_of_a_level_that_the_model_has_not_are_refused(tmp_path, start, waters):
+    old = model(tmp_path / "old.safetensors")
+    with pytest.raises(RecipeError, match=r"potential\.references: 'pbe' is no level of this model; it has a, b"):
+        start(labelled(old, waters, "b", SHIFT), "level_starts.b=a", "potential.references={pbe: {H: 1.0}}")
+
+
 def test_a_level_that_is_known_keeps_its_references_and_learns_new_elements(tmp_path, start, waters):
     old = model(tmp_path / "old.safetensors")
     sulphides = [s.replace(atomic_numbers=np.where(s.atomic_numbers == 8, 16, s.atomic_numbers)) for s in waters]

@@ -98,18 +98,29 @@ def start_from(recipe: Recipe, facts: Survey, structures: Sequence[Structure]) -
         changes["backbone"] = {**config["backbone"], **changes["backbone"]}
     stated = stated_references(recipe)
     config = {**config, "dtype": recipe.dtype, **{key: value for key, value in changes.items() if key != "references"}}
+    for level in _stated_levels(recipe):
+        if level not in config.get("levels", [level]):
+            raise RecipeError(
+                f"{level!r} is no level of this model", where="potential.references", mend=f"it has {', '.join(config['levels'])}"
+            )
     reports: dict[str, ReferenceReport] = {}
     if "references" in config and facts.n:
         known, left = config["references"], config.pop("undetermined", {})
         known = known | {level: {**known.get(level, {}), **values} for level, values in _stated_levels(recipe).items()}
         priors = {level: prior for level, prior in priors_of(old, recipe, facts).items() if level in config.get("levels", [level])}
-        start = _taken_over(old, recipe, facts, {**config, "references": known | provisional(priors, facts)})
+        start = _taken_over(old, recipe, facts, _of_levels({**config, "references": known | provisional(priors, facts)}))
         reports = shifted(start.potential, priors, stated, facts, structures)
         config["references"] = known | of_reports(reports)
         config["undetermined"] = {level: value for level, value in left.items() if level not in reports} | open_of_reports(reports)
-    for key in {"references", "undetermined"} & set(config):  # levels that the recipe drops take their references with them
-        config[key] = {level: values for level, values in config[key].items() if level in config.get("levels", [level])}
-    return replace(_taken_over(old, recipe, facts, config), origin=manifest, references=reports)
+    return replace(_taken_over(old, recipe, facts, _of_levels(config)), origin=manifest, references=reports)
+
+
+def _of_levels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the references of levels that it does not have: levels that the recipe drops take theirs with them."""
+    if "levels" not in config:
+        return dict(config)
+    parts = {key: config[key] for key in ("references", "undetermined") if key in config}
+    return {**config, **{key: {level: value for level, value in part.items() if level in config["levels"]} for key, part in parts.items()}}
 
 
 def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[str, Any]) -> Start:

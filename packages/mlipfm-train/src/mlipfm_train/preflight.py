@@ -32,7 +32,7 @@ from .frames import Frames
 from .initial import Start
 from .recipe import Recipe
 from .step import Step
-from .survey import Survey
+from .survey import OF_MOLECULES, Survey
 from .views import StepBatch
 
 #: Structures of which the error of the starting model is measured.
@@ -40,7 +40,7 @@ BASELINE = 50
 #: eV/atom. Sums of atomic energies are off by less than 1 for ordinary matter; nothing binds stronger than 9 (diamond, tungsten).
 ABSURD_RESIDUAL = 3.0
 #: What a structure is that does not have the quantity, see `Batch.defined`.
-NOT_DEFINED = {"stress": "not periodic in three directions"}
+NOT_DEFINED = {"stress": "not periodic in three directions", **dict.fromkeys(OF_MOLECULES, "periodic")}
 #: Structures of a store whose labels are looked at for faults, in blocks of neighbouring frames.
 INSPECTED, BLOCK = 6000, 12
 #: Training structures among which neighbours in time of validation structures are looked for.

@@ -18,6 +18,8 @@ from mlipfm_interfaces.theory import AtomicReferences
 
 #: Of larger sets a random sample of this size is decoded, for reference energies and the size of forces.
 SAMPLE = 50_000
+#: What potentials have for systems without periodic directions only, see `Batch.defined`.
+OF_MOLECULES = {"dipole", "quadrupole", "born_charges"}
 #: At least so many with each element, of each level and each set of labels, are decoded, or all if there are fewer.
 RARE = 20
 
@@ -28,7 +30,8 @@ class Survey:
 
     Attributes:
         levels, labels, licences: structures by level, by label key, by licence ("" where none is stated).
-        undefined: structures by label key that have the label and cannot have the quantity (stress without three periodic directions).
+        undefined: structures by label key that have the label and cannot have the quantity: stress without three periodic directions, a dipole (and
+            what is made from it) with them.
         elements: atomic numbers, ascending. atoms: number of them.
         charge_stated, charged, multiplicity_stated, open_shell, periodic: structures; periodic in all three directions.
         rms_force: eV/Å, root mean square of the components. mean_force: eV/Å, mean absolute component: the error of predicting zero. Both are
@@ -94,7 +97,7 @@ def survey(frames: Sequence[Structure], census: Census, seed: int, given: Given 
         periodic=int(np.count_nonzero(census.of_kind(lambda kind: kind.periodic))),
         rms_force=rms,
         mean_force=mean,
-        undefined=census.count(lambda kind: {"stress"} & kind.labels if not kind.periodic else ()),
+        undefined=census.count(lambda kind: kind.labels & (OF_MOLECULES if kind.periodic else {"stress"})),
         sums=sums,
         reports=fit_levels(sums, given=fitted),
     )
