@@ -96,6 +96,7 @@ forces("forces-are-gradient", "forces of all atoms 0.1 % too small", lambda s: -
 for z, name in ((1, "hydrogen"), (8, "oxygen"), (7, "nitrogen"), (29, "copper")):
     forces("forces-are-gradient", f"forces of {name} 0.1 % too large", lambda s, z=z: 1.0e-3 * (s.atomic_numbers == z)[:, None])
 forces("forces-are-gradient", "forces in crystals 0.1 % too large", lambda s: 1.0e-3 * s.pbc.all())
+forces("forces-are-gradient", "forces in slabs 0.1 % too large", lambda s: 1.0e-3 * (s.pbc.any() and not s.pbc.all()))
 forces("stress-is-strain-derivative", "stress 0.1 % too large", lambda s: 1.0e-3, key="stress")
 forces("stress-is-strain-derivative", "shear stress 5 % too large", lambda s: 0.05 * (1 - np.eye(3)), key="stress")
 

@@ -191,7 +191,7 @@ def make_subject(
     wide = _first(model, group.wide) if electronic or crystal is None else crystal
     small = _first(model, group.small) or molecule
     first = [s for s in (molecule, crystal) if s is not None] + [made.distorted(s) for s in own[:6]]
-    samples = (molecule,) if electronic else _covering(model, first, known)
+    samples = (molecule,) if electronic else (*_covering(model, first, known), *_in_other_states(model, molecule, crystal))
     precision = precision or ("converged" if electronic else _precision(model, molecule))
     return Subject(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick)
 
@@ -219,6 +219,14 @@ def _covering(model: Potential | Teacher, first: Sequence[Structure], elements: 
     missing = [z for z in elements if z not in seen]
     clusters = [made.cluster_of(missing[k : k + 4]) for k in range(0, len(missing), 4)]
     return (*picked, *(s for s in clusters if _answers(model, s)))
+
+
+def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: Structure | None) -> list[Structure]:
+    """The crystal as a slab, and the molecule with a charge where that changes what a potential answers."""
+    found = [] if crystal is None else [crystal.replace(pbc=(True, True, False), labels={}, label_std={})]
+    if isinstance(model, Potential) and "total_charge" in model.spec.conditions:
+        found.append(made.with_charge(molecule, 1))
+    return [s for s in found if _answers(model, s)]
 
 
 def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:

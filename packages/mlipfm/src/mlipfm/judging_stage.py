@@ -60,7 +60,7 @@ def check_one(model: str, path: Path) -> Record:
     with opened(model) as subject:
         record = _earlier(path, subject.identity, [])
         if record is None:
-            record = check_record(subject, held_to(check_model(subject.model), "conservative"), ["conservative"])
+            record = check_record(subject, held_to(check_model(subject.model, quick=True), "conservative"), ["conservative"])
             path.parent.mkdir(exist_ok=True)
             write_record(path, record)
     return record
