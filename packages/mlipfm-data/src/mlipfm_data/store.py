@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+from mlipfm_interfaces.display import html_table, line
 from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.flat import FlatStructures, flatten
@@ -64,6 +65,24 @@ class Store(Sequence[Structure]):
 
     def __enter__(self) -> Store:
         return self
+
+    def __repr__(self) -> str:
+        levels = [level for level in self.statistics.levels if level]
+        state = "" if self.complete else "not complete"
+        return line("Store", repr(str(self.path)), f"{len(self)} structures", *(f"level {level!r}" for level in levels), state)
+
+    def _repr_html_(self) -> str:
+        found, sizes = self.statistics, sorted(self.statistics.sizes)
+        rows = {
+            "store": self.path,
+            "structures": len(self),
+            "elements": ", ".join(f"{name} {count}" for name, count in found.elements.most_common()),
+            "atoms per structure": f"{sizes[0]} to {sizes[-1]}" if sizes else None,
+            "levels of theory": ", ".join(f"{name or 'not stated'} ({level.structures})" for name, level in sorted(found.levels.items())),
+            "licences": ", ".join(f"{name or 'not stated'} ({count})" for name, count in sorted(found.licences.items())),
+            "state": None if self.complete else "not complete: a writer is at work or was killed",
+        }
+        return html_table(rows)
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -25,13 +25,14 @@ _FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, m
             "force_rmse": "force RMSE, meV/Å", "force_p99": "force error P99, meV/Å", "force_cosine": "force cosine"}  # fmt: skip
 
 
-def write_report(folder: Path, out: Path | None = None, progress: Callable[[str], None] = lambda what: None) -> Path:
+def write_report(folder: Path | str, out: Path | str | None = None, progress: Callable[[str], None] = lambda what: None) -> Path:
     """Write the report of a quickstart's folder; returns the path of the file.
 
     Raises:
         UnreadableFileError: if the folder holds no training run.
     """
-    path = out if out is not None else folder / "report.html"
+    folder = Path(folder)
+    path = Path(out) if out is not None else folder / "report.html"
     atomic_write(path, page(collect(folder, progress)).encode())
     return path
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .display import html_table
 from .elements import symbol
 from .errors import MissingLabelsError, ShapeError
 from .structure import Structure
@@ -57,6 +58,15 @@ class Metric:
         value = self.value if np.isfinite(self.value) else None
         ci95 = list(self.ci95) if self.ci95 is not None else None
         return {"name": self.name, "unit": self.unit, "value": value, "ci95": ci95, "n_ok": self.n_ok, "n_total": self.n_total}
+
+    def _repr_html_(self) -> str:
+        interval = None if self.ci95 is None else f"{self.ci95[0]:.4g} to {self.ci95[1]:.4g}"
+        return html_table(
+            {self.name: f"{self.value:.4g} {self.unit}", "95 % interval": interval, "cases": f"{self.n_ok} of {self.n_total}"}
+        )
+
+    def __repr__(self) -> str:
+        return f"Metric({self})"
 
     def __str__(self) -> str:
         interval = f" [{self.ci95[0]:.4g}, {self.ci95[1]:.4g}]" if self.ci95 is not None else ""

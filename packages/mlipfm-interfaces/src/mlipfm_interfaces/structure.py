@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .display import html_table, line
 from .elements import N_ELEMENTS, symbol
 from .errors import InvalidStructureError, MultiplicityError, ShapeError, UnknownElementError
 from .quantities import quantity
@@ -151,6 +152,36 @@ class Structure:
 
     def __len__(self) -> int:
         return len(self.atomic_numbers)
+
+    def __repr__(self) -> str:
+        rows = self._shown()
+        state = [f"charge {self.total_charge}" if self.total_charge is not None else ""]
+        state += [f"multiplicity {self.spin_multiplicity}" if self.spin_multiplicity is not None else ""]
+        periodic = f"pbc {rows['periodic along']}" if self.pbc.any() else ""
+        return line(
+            "Structure", self.formula, f"{len(self)} atoms", periodic, *state, f"level {self.level!r}" if self.level else "", *self.labels
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self._shown())
+
+    def _shown(self) -> dict[str, object]:
+        """What a reader wants to know of it, without its numbers."""
+        axes = "".join(axis for axis, periodic in zip("abc", self.pbc, strict=True) if periodic)
+        lengths = " × ".join(f"{float(np.linalg.norm(row)):.3f}" for row in self.cell)
+        return {
+            "formula": self.formula,
+            "atoms": len(self),
+            "periodic along": axes or "no axis",
+            "cell lengths, Å": lengths if self.cell.any() else None,
+            "total charge, e": self.total_charge,
+            "spin multiplicity": self.spin_multiplicity,
+            "level of theory": self.level,
+            "energy, eV": f"{float(self.labels['energy']):.6f}" if "energy" in self.labels else None,
+            "labels": ", ".join(self.labels),
+            "group": self.provenance.group,
+            "source": self.provenance.source,
+        }
 
     @cached_property
     def key(self) -> str:

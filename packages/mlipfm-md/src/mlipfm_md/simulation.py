@@ -103,7 +103,7 @@ def simulate(
     ensemble: Ensemble,
     settings: Settings,
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     on_record: Callable[[State], None] | None = None,
     on_step: Callable[[State], None] | None = None,
 ) -> Run:
@@ -122,7 +122,7 @@ def simulate(
         UnknownElementError, OverlapError: for structures the model cannot start from.
     """
     starts = as_starts(structures)
-    trajectory = None if out is None else Trajectory(out, _fingerprint(model, starts, ensemble, settings), starts)
+    trajectory = None if out is None else Trajectory(Path(out), _fingerprint(model, starts, ensemble, settings), starts)
     try:
         return _simulate(model, starts, ensemble, settings, trajectory, on_record, on_step)
     finally:

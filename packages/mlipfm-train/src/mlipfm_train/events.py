@@ -29,13 +29,13 @@ class EventLog:
     Opening repairs: a torn last line (the process was killed while writing) is cut off.
     """
 
-    def __init__(self, path: Path | None, listeners: list[Callable[[Event], None]] | None = None) -> None:
+    def __init__(self, path: Path | str | None, listeners: list[Callable[[Event], None]] | None = None) -> None:
         self.listeners = list(listeners or [])
         self._last: dict[str, int] = {}
         self._descriptor: int | None = None
         if path is not None:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            os.ftruncate(self._descriptor, _whole_length(path))
+            os.ftruncate(self._descriptor, _whole_length(Path(path)))
             for event in read_events(path):
                 self._last[event["kind"]] = max(event["step"], self._last.get(event["kind"], -1))
 
@@ -70,13 +70,13 @@ class EventLog:
             self._descriptor = None
 
 
-def read_events(path: Path, start: int = 0) -> Iterator[Event]:
+def read_events(path: Path | str, start: int = 0) -> Iterator[Event]:
     """Events from byte `start` on; lines whose checksum does not fit are reported and left out. A torn last line is not an event yet."""
     for event, _ in read_events_with_ends(path, start):
         yield event
 
 
-def read_events_with_ends(path: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
+def read_events_with_ends(path: Path | str, start: int = 0) -> Iterator[tuple[Event, int]]:
     """Events and the byte where each ends, so that a reader can go on from there later."""
     with open(path, "rb") as file:
         file.seek(start)

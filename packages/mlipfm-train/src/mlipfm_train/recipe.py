@@ -238,13 +238,14 @@ def make_recipe(document: Mapping[str, Any], overrides: Sequence[str] = (), wher
         raise _explain(error, where) from None
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from YAML; see `make_recipe`.
 
     Raises:
         UnreadableFileError: missing, too large or not YAML.
         RecipeError, FormatVersionError: as `make_recipe`.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnreadableFileError(f"larger than {MAX_BYTES} bytes: this is no recipe", where=str(path))

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mlipfm_interfaces.checkpoint import save_potential
+from mlipfm_interfaces.display import html_table, line
 from mlipfm_interfaces.errors import TrainingError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential
@@ -49,6 +50,18 @@ class FitResult:
     steps: int
     skipped: int
     ended: str = ""
+
+    def __repr__(self) -> str:
+        return line("FitResult", repr(str(self.best or self.last)), f"{self.steps} steps", *map(str, self.metrics))
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {
+            "best model": self.best,
+            "last model": self.last,
+            "steps": self.steps,
+            "skipped steps": self.skipped or None,
+        }
+        return html_table(rows | {m.name: str(m) for m in self.metrics} | {"ended": self.ended})
 
 
 @dataclass

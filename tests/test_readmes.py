@@ -1,0 +1,110 @@
+"""What the READMEs show works: their Python runs, and every `mlipfm` line in them is a command with options that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from mlipfm_data import StoreWriter, export_extxyz
+from mlipfm_interfaces.checkpoint import save_potential
+from mlipfm_interfaces.cli import app
+from mlipfm_interfaces.potential import evaluate
+from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_models import build_painn
+
+ROOT = Path(__file__).parents[1]
+READMES = sorted(
+    [ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("tools/*/README.md"), ROOT / ".github" / "CONTRIBUTING.md"]
+)
+
+#: Long work made short.
+SHORTER = {"steps=2000": "steps=2", "steps=10000": "steps=2"}
+
+ETHANOL = np.array([[1.17, -0.37, 0.0], [0.0, 0.56, 0.0], [-1.19, -0.22, 0.0], [-1.95, 0.38, 0.0], [2.09, 0.21, 0.0], [1.13, -1.02, 0.88],
+                    [1.13, -1.02, -0.88], [0.06, 1.19, 0.89], [0.06, 1.19, -0.89]])  # fmt: skip
+RECIPE = """format: 1
+potential: {name: painn, backbone: {channels: 4, layers: 1}}
+data: {train: [data/train], valid: [data/valid]}
+steps: 4
+evaluate_every: 2
+checkpoint_every: 2
+"""
+
+
+def blocks(path: Path) -> Iterator[tuple[str, str]]:
+    """(language, text) of every fenced block."""
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        yield found[1], found[2]
+
+
+@pytest.fixture
+def material(tmp_path, monkeypatch):
+    """A folder with the files that READMEs speak of: rattled ethanol labelled by an untrained model, with noise."""
+    model = build_painn({"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "backbone": {"channels": 4, "layers": 1}})
+    rng = np.random.default_rng(0)
+    bare = [Structure([6, 6, 8, 1, 1, 1, 1, 1, 1], ETHANOL + rng.normal(scale=0.03, size=(9, 3)), level="gfn2-xtb") for _ in range(24)]
+    frames = [
+        s.replace(
+            labels={key: value + rng.normal(scale=0.01, size=np.shape(value)) for key, value in labels.items()},
+            total_charge=0,
+            spin_multiplicity=1,
+            provenance=Provenance(group=f"t{k % 4}", index=k, licence="CC0-1.0"),
+        )
+        for k, (s, labels) in enumerate(zip(bare, evaluate(model, bare, ("energy", "forces")), strict=True))
+    ]
+    for k, name in enumerate(("train", "valid", "test", "geometries")):
+        with StoreWriter(tmp_path / "data" / name, name=name) as writer:
+            for s in frames[6 * k : 6 * k + 6]:
+                writer.add(s)
+    for name in ("model.safetensors", "run/best.safetensors", "runs/finetuned/best.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_potential(tmp_path / name, model, {"licences": ["CC0-1.0"]})
+    export_extxyz([s.replace(level=None) for s in frames[:4]], tmp_path / "set.xyz")
+    (tmp_path / "set.xyz").write_text((tmp_path / "set.xyz").read_text().replace("REF_energy", "E_dft"))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PYTHON = [(path, k, text) for path in READMES for k, (language, text) in enumerate(blocks(path)) if language == "python"]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(("path", "text"), [pytest.param(p, t, id=f"{p.parent.name}-{k}") for p, k, t in PYTHON])
+def test_python_in_a_readme_runs(path, text, material):
+    for long, short in SHORTER.items():
+        text = text.replace(long, short)
+    exec(compile(text, str(path), "exec"), {"__name__": "readme"})
+
+
+def lines() -> Iterator[tuple[str, list[str]]]:
+    """(where, words) of every line of a block or a table cell that begins with `mlipfm`."""
+    for path in READMES:
+        text = path.read_text(encoding="utf-8")
+        fenced = [line for language, block in blocks(path) if language in ("", "bash") for line in block.splitlines()]
+        inline = re.findall(r"`((?:\.venv/bin/)?mlipfm [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+        for line in [*fenced, *inline]:
+            words = shlex.split(line.split(" #")[0].split(" > ")[0].removeprefix(".venv/bin/"))
+            if words[:1] == ["mlipfm"] and "..." not in line:
+                yield f"{path.parent.name}: {line}", words[1:]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("words", [pytest.param(words, id=where) for where, words in lines()])
+def test_command_in_a_readme_exists_with_its_options(words):
+    """A line that a README prints is parsed as far as its arguments: no command or option in it is unknown."""
+    command = typer.main.get_command(app)
+    context = command.make_context("mlipfm", [], resilient_parsing=True)
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
+        child = command.get_command(context, words[0])
+        assert child is not None, f"no command {words[0]!r}"
+        context, command, words = child.make_context(words[0], [], resilient_parsing=True), child, words[1:]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "--debug"}
+    for word in words:
+        if word.startswith("--"):
+            assert word.split("=")[0] in known, f"{word} is no option; there are {sorted(known)}"
