@@ -47,7 +47,7 @@ def material(tmp_path, monkeypatch):
     """A folder with the files that READMEs speak of: rattled ethanol labelled by an untrained model, with noise."""
     model = build_painn({"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "backbone": {"channels": 4, "layers": 1}})
     rng = np.random.default_rng(0)
-    bare = [Structure([6, 6, 8, 1, 1, 1, 1, 1, 1], ETHANOL + rng.normal(scale=0.03, size=(9, 3)), level="gfn2-xtb") for _ in range(24)]
+    bare = [Structure([6, 6, 8, 1, 1, 1, 1, 1, 1], ETHANOL + rng.normal(scale=0.03, size=(9, 3)), level="gfn2-xtb") for _ in range(48)]
     frames = [
         s.replace(
             labels={key: value + rng.normal(scale=0.01, size=np.shape(value)) for key, value in labels.items()},
@@ -59,7 +59,7 @@ def material(tmp_path, monkeypatch):
     ]
     for k, name in enumerate(("train", "valid", "test", "geometries")):
         with StoreWriter(tmp_path / "data" / name, name=name) as writer:
-            for s in frames[6 * k : 6 * k + 6]:
+            for s in frames[12 * k : 12 * k + 12]:
                 writer.add(s)
     for name in ("model.safetensors", "run/best.safetensors", "runs/finetuned/best.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
