@@ -153,3 +153,22 @@ def test_neighbours_are_counted_for_each_atom_and_not_for_each_structure():
     cubic = Structure([29], np.zeros((1, 3)), cell=2 * np.eye(3), pbc=[True] * 3)
     assert mean_neighbors([*lone, pair], 2.5, seed=0) == 1.0
     assert mean_neighbors([cubic, pair], 2.5, seed=0) == pytest.approx(8 / 3)
+
+
+def test_every_epoch_has_an_order_of_its_own_and_the_same_one_when_repeated(stores):
+    from mlipfm_train.frames import Frames
+    from mlipfm_train.sources import SourceContext, StoreSource
+
+    def epochs() -> list[list[str]]:
+        source = StoreSource(SourceContext(Frames([stores["train"]]), 30.0, 3.0, 3, 0, 1))
+        found: list[list[str]] = [[] for _ in range(3)]
+        for _ in range(200):
+            batch = source.next_batch(None)
+            if source.epoch < 3:
+                found[source.epoch] += [s.key for s in batch]
+        return found
+
+    first, second, third = epochs()
+    assert sorted(first) == sorted(second) == sorted(third)
+    assert first != second != third != first
+    assert epochs() == [first, second, third]
