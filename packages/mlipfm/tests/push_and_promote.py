@@ -49,7 +49,9 @@ def publish(name: str, number: int, folder: Path) -> None:
     digest = save_potential(folder / "model.safetensors", LennardJones(), extra)
     figure = Metric("force MAE", "eV/Å", 0.02, (0.01, 0.03), 9, 9)
     for kind in ("evaluation", "check"):
-        record = make_record(kind, digest, passed=True, metrics=[figure], created=datetime(2026, 1, 1, tzinfo=UTC))
+        found = {"data": {"test": "ab" * 32}, "details": {"seen": {}, "errors": {"test": {"forces": {"a": [0.6, 27.0], "b": [0.5, 27.0]}}}}}
+        time = datetime(2026, 1, 1, tzinfo=UTC)
+        record = make_record(kind, digest, passed=True, metrics=[figure], created=time, **(found if kind == "evaluation" else {}))
         write_record(folder / f"{kind}.json", record)
     version = push(folder / "model.safetensors", name, [folder / "evaluation.json", folder / "check.json"])
     assert version.number == number

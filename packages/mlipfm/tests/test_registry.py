@@ -82,10 +82,17 @@ class Bench:
         path = self.folder / f"{note}.safetensors"
         return path, save_potential(path, LennardJones(), {"licences": list(licences), "note": f"{self.name} {note}"})
 
-    def record(self, kind: str, digest: str, passed: bool = True, later: int = 0) -> Path:
+    def record(
+        self, kind: str, digest: str, passed: bool = True, later: int = 0, error: float = 20.0, data: str = "ab" * 32, **seen: int
+    ) -> Path:
+        """A record; that of an evaluation has this force MAE (meV/Å) in each of ten molecules of the test set with digest `data`."""
         path = self.folder / f"{kind}-{digest[:8]}-{later}.json"
         created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=later)
-        write_record(path, make_record(kind, digest, passed=passed, metrics=[FIGURE], created=created))
+        groups = {f"molecule {k}": [27 * (error + 0.01 * k), 27.0] for k in range(10)}
+        found = {"data": {"test": data}, "details": {"seen": {"test": seen} if seen else {}, "errors": {"test": {"forces": groups}}}}
+        write_record(
+            path, make_record(kind, digest, passed=passed, metrics=[FIGURE], created=created, **(found if kind == "evaluation" else {}))
+        )
         return path
 
     def push(self, note: object, licences: object = ("CC0-1.0",)) -> int:
@@ -161,6 +168,25 @@ def test_promotion_needs_an_evaluation_a_passed_check_and_known_licences(bench, 
     assert "some data state no licence" in refusal(number=bench.push("unknown", ["MIT", ""]))
     assert "states no licences" in refusal(number=bench.push("none", []))
     assert pull(f"{bench.name}@production").stem == digest
+
+
+def test_a_model_is_promoted_by_data_it_does_not_know_and_if_it_is_no_worse_than_the_incumbent(bench, registry):
+    def pushed(note: str, **record: object) -> int:
+        path, digest = bench.model(note)
+        return push(path, bench.name, [bench.record("evaluation", digest, **record), bench.record("check", digest)]).number
+
+    def refusal(number: int) -> str:
+        with pytest.raises(RegistryError) as refused:
+            promote(bench.name, number)
+        return str(refused.value)
+
+    assert "on data that it was trained on, chosen by or pre-trained on: test" in refusal(pushed("learned by heart", training=3))
+    incumbent = pushed("first")
+    promote(bench.name, incumbent)
+    assert "is worse than" in refusal(pushed("worse", error=25.0))
+    assert "was evaluated on none of its test sets" in refusal(pushed("elsewhere", error=5.0, data="cd" * 32))
+    assert promote(bench.name, pushed("better", error=15.0)).number == 5
+    assert promote(bench.name, incumbent, rollback="the better one explodes").number == incumbent
 
 
 def test_a_model_that_starts_from_one_of_unknown_licence_is_not_promoted_and_the_ancestor_is_named(bench, registry, tmp_path):

@@ -21,19 +21,42 @@ def label(
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of the Hessian of each structure")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows")] = 0,
     level: Annotated[str | None, typer.Option(help="Level the teacher is asked at, with --out, if it knows several")] = None,
+    uncertainty: Annotated[
+        Path | None, typer.Option(help="File of `mlipfm uncertainty fit` of the teacher: leave out what it is not sure of; needs --like")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="Store of structures that the teacher knows, such as its validation data")] = None,
+    quantile: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of --like of which the teacher is surer than of the worst that is labelled [default: 0.95]"
+        ),
+    ] = None,
 ) -> None:
     """Label structures by a teacher, with rows of its Hessian. Run it again to resume.
 
-    Example: mlipfm distill label data/pretrain --teacher runs/finetuned/best.safetensors --out data/teacher
+    Examples:
+
+        mlipfm distill label data/pretrain --teacher runs/finetuned/best.safetensors --out data/teacher
+
+        mlipfm distill label data/pretrain --teacher T.safetensors --out data/teacher --uncertainty sure.safetensors --like data/valid
     """
     from mlipfm_data.store import Store
     from mlipfm_interfaces.errors import RecipeError
 
     from .teacher_labels import label_geometries, label_hessian_rows
 
+    if (
+        (uncertainty is None) != (like is None)
+        or (quantile is not None and uncertainty is None)
+        or (uncertainty is not None and out is None)
+    ):
+        raise RecipeError("--uncertainty, --like and --out belong together, and --quantile to them", mend="give all three, or none")
     if out is not None:
-        with Store(store) as opened:
-            report = label_geometries(list(opened), teacher, out, rows=rows, seed=seed, level=level)
+        certainty = {} if quantile is None else {"quantile": quantile}
+        with Store(store) as opened, Store(like if like is not None else store) as known:
+            report = label_geometries(
+                list(opened), teacher, out, rows=rows, seed=seed, level=level, uncertainty=uncertainty, like=known, **certainty
+            )
     elif level is not None:
         raise RecipeError(
             "--level needs --out: rows laid over a store have the level of its structures", mend="leave it out, or give --out"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mlipfm_data.store import Store
 from mlipfm_data.store_writer import StoreWriter
+from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.errors import LabelingError, LevelError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write
@@ -24,6 +25,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
+from .certainty import certain, limits_like
 from .label_progress import Advance, label_progress
 
 #: In the store's folder: whose labels these are and how the rows were chosen.
@@ -41,6 +43,7 @@ class TeacherLabels:
         path: the store. teacher: digest of the model. level: of the structures that have been asked for.
         total: structures asked for = labelled now + present from an earlier run + duplicates, equal in geometry and state to another.
         other_levels: structures of levels the teacher does not know, which were left alone.
+        uncertain: structures that were left out because the teacher is not sure enough of them.
         licence: of the teacher, see `licences.combined`.
     """
 
@@ -52,6 +55,7 @@ class TeacherLabels:
     labelled: int
     duplicates: int = 0
     other_levels: int = 0
+    uncertain: int = 0
     licence: str = UNKNOWN
 
     def lines(self) -> list[str]:
@@ -59,6 +63,8 @@ class TeacherLabels:
         out = [f"{self.path}: {self.total} structures at {self.level}: {self.labelled} labelled with Hessian rows, {self.present} had them"]
         if self.duplicates:
             out.append(f"  {self.duplicates} share the labels of an equal structure")
+        if self.uncertain:
+            out.append(f"  {self.uncertain} structures were left out: the teacher is less sure of them than of its own kind of data")
         if self.other_levels:
             out.append(f"  {self.other_levels} structures of other levels were left alone")
         if not is_known(self.licence):
@@ -87,6 +93,9 @@ def label_geometries(
     seed: int = 0,
     level: str | None = None,
     advance: Advance | None = None,
+    uncertainty: Path | str | None = None,
+    like: Iterable[Structure] = (),
+    quantile: float = 0.95,
 ) -> TeacherLabels:
     """Write the store `out`: each geometry with the teacher's energy, forces and `rows` rows of its Hessian. Call it again to resume.
 
@@ -97,6 +106,8 @@ def label_geometries(
         rows: of each structure, drawn without replacement from its 3N; all if it has fewer.
         level: at which the teacher is asked; needed if it knows several.
         advance: called with the number of structures done; without it a bar is shown on a terminal.
+        uncertainty: file of `mlipfm uncertainty fit` of the teacher: structures are left out of which the teacher is less sure than of this
+            `quantile` of the structures `like` its training data (validation data, those the uncertainty was calibrated with).
 
     Raises:
         LabelingError: `out` holds something else, or labels of another teacher, seed, number of rows or input. LevelError: of the teacher.
@@ -108,8 +119,20 @@ def label_geometries(
     if out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists():
         raise LabelingError("the folder holds something else", where=str(out), mend="choose a new folder for the teacher's labels")
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, {"teacher": asked_of.digest, "level": level, "rows": rows, "seed": seed})
+    job: dict[str, Any] = {"teacher": asked_of.digest, "level": level, "rows": rows, "seed": seed}
     asked = [_asked(s, level, asked_of, k) for k, s in enumerate(structures)]
+    uncertain = 0
+    if uncertainty is not None:
+        sure = plugins.load("uncertainties", "llpr").load(uncertainty, asked_of.digest)
+        limits = limits_like(asked_of.model, sure, (s.replace(level=level) for s in like), quantile)
+        kept = certain(asked_of.model, sure, asked, limits)
+        asked, uncertain = [s for s, keep in zip(asked, kept, strict=True) if keep], kept.count(False)
+        job["largest_sigma"] = limits.as_dict()
+        if not asked:
+            raise LabelingError(
+                "the teacher is sure of none of the structures", mend="fine-tune it on structures of this kind, or raise the quantile"
+            )
+    _claim(out, job)
     with StoreWriter(out, name=out.name) as writer:
         strangers = len(writer.present - {(writer.key(s), s.level) for s in asked})
         if strangers:
@@ -124,7 +147,7 @@ def label_geometries(
                 if not writer.has(s):  # equal to one before it
                     writer.add(s.replace(labels=found))
     done = _overlay_rows(out, asked_of, rows, seed, advance)
-    return replace(done, level=level, total=len(asked), duplicates=len(asked) - done.total + done.duplicates)
+    return replace(done, level=level, total=len(asked), duplicates=len(asked) - done.total + done.duplicates, uncertain=uncertain)
 
 
 def label_hessian_rows(
@@ -190,7 +213,7 @@ def _overlay_rows(path: Path, teacher: _Teacher, rows: int, seed: int, advance: 
                     done(len(group))
             levels = ", ".join(level for level in model.spec.levels if level in store.levels)
             counts = total, distinct - len(needed), len(needed), duplicates, len(store) - total
-            return TeacherLabels(path, teacher.digest, levels, *counts, teacher.licence)
+            return TeacherLabels(path, teacher.digest, levels, *counts, licence=teacher.licence)
 
 
 def _without_rows(store: Store, levels: Sequence[str]) -> tuple[list[int], int, int]:

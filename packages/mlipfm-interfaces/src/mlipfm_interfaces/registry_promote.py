@@ -1,8 +1,9 @@
 """Promotion: an alias such as `production` moves to a version only on evidence, and never silently back.
 
-Evidence is a result record of an evaluation, a check whose latest record passed, and known licences of the training data. What an alias means is one
-tag of the model, written at once with its evidence and the log of rollbacks; the alias of the server follows it. Killed in between, the alias lags
-behind, which mlipfm knows from the tag, and repeating the command completes it.
+Evidence is a result record of an evaluation on data that neither the model nor one that it starts from was trained on, no worse there than the
+version that has the alias (`promotion_evidence`), a check whose latest record passed, and known licences of the training data. What an alias means is
+one tag of the model, written at once with its evidence and the log of rollbacks; the alias of the server follows it. Killed in between, the alias
+lags behind, which mlipfm knows from the tag, and repeating the command completes it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from .errors import RegistryError
 from .files import canonical_json, lock
 from .licences import ancestors_of, is_known, stated_licences
+from .promotion_evidence import require_no_worse, require_test_set
 from .registry import fetch, registry_cache
 from .registry_http import Server, server
 from .registry_push import records_of
@@ -44,8 +46,8 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
         rollback: the reason for going back to an older version, which is refused without one; it is kept in a tag.
 
     Raises:
-        RegistryError: no evidence, unknown licences, a rollback without a reason, or somebody else moved the alias meanwhile. And what `fetch`
-        raises: only a model that verifies is promoted.
+        RegistryError: no evidence, an evaluation on training data, a model that is worse than the one it would replace, unknown licences, a rollback
+        without a reason, or somebody else moved the alias meanwhile. And what `fetch` raises: only a model that verifies is promoted.
     """
     check_name(name), check_alias(alias)
     if len(rollback) > LONGEST:
@@ -58,6 +60,7 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
         _check_licences(where, version)
         if not _is_done(current, number, rollback):
             _check_direction(version, current, alias, rollback)
+            _check_test_sets(where, version, None if current is None or rollback else current.version)
             if current is not None:  # an earlier promotion may have been killed before its alias: it must not lag by two
                 _point(where, name, alias, current.version)
             _write_tag(where, name, alias, _next(number, current, rollback, evidence))
@@ -155,10 +158,23 @@ def _evidence(where: Server, version: Version) -> dict[str, str]:
     return {kind: record["sha256"] for kind, record in latest.items()}
 
 
-def _check_licences(where: Server, version: Version) -> None:
+def _check_test_sets(where: Server, version: Version, incumbent: int | None) -> None:
+    """Its latest evaluation is on data that it does not know, and there it is no worse than the version `incumbent`."""
+    latest = [record for record in records_of(where, version) if record["kind"] == "evaluation"][-1]
+    clean = require_test_set(latest, _manifest(where, version), str(version))
+    if incumbent is not None and incumbent != version.number:
+        old = get_version(where, version.name, incumbent)
+        require_no_worse(latest, clean, records_of(where, old), _manifest(where, old), str(version), str(old))
+
+
+def _manifest(where: Server, version: Version) -> Mapping[str, Any]:
     from .checkpoint import load_checkpoint
 
-    faults = licence_faults(load_checkpoint(fetch(where, version))[0])
+    return load_checkpoint(fetch(where, version))[0]
+
+
+def _check_licences(where: Server, version: Version) -> None:
+    faults = licence_faults(_manifest(where, version))
     if faults:
         mend = "state the licences when the data are imported (--licence, an SPDX identifier), and train again"
         raise RegistryError(f"data of unknown licence: {'; '.join(faults)}", where=str(version), mend=mend)

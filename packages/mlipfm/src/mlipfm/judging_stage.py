@@ -43,7 +43,7 @@ def evaluate_one(model: str, inside: Sequence[Path], outside: Sequence[Path], pa
         if record is not None:
             found = {data.name: predict(subject.model, data.structures) for data in sets}
             return Judged(record, {name: (p.energies, p.forces) for name, p in found.items()})
-        results = [evaluate_set(subject.model, data) for data in sets]
+        results = [evaluate_set(subject.model, data, manifest=subject.manifest) for data in sets]
         record = evaluation_record(subject, results)
     path.parent.mkdir(exist_ok=True)
     write_record(path, record)

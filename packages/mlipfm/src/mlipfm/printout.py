@@ -27,11 +27,16 @@ def _errors(findings: Findings) -> Table:
     table.add_column("model")
     for what in SETS.values():
         table.add_column(what, justify="right")
-    table.add_column("energy, held-out molecules, meV/atom", justify="right")
+    for name in ("known", "test"):
+        table.add_column(f"energy, {SETS[name]}, meV/atom", justify="right")
     for model in findings.evaluations:
         if model != "pretrained":
             figures = {name: findings.figures(model, name) for name in SETS}
-            table.add_row(TITLES[model], *(_figure(row["force_mae"]) for row in figures.values()), _figure(figures["test"]["energy_mae"]))
+            table.add_row(
+                TITLES[model],
+                *(_figure(row["force_mae"]) for row in figures.values()),
+                *(_figure(figures[name]["energy_mae"]) for name in ("known", "test")),
+            )
     return table
 
 

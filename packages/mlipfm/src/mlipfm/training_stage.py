@@ -43,13 +43,13 @@ def training_tasks(out: Path, plan: Plan, stores: Stores, stop: Path) -> dict[st
         folder = out / name
         return Task(title, train_one, lambda done: (recipe(done), folder, stop), needs, steps, lambda: _steps_done(folder / "events.jsonl"))
 
-    def student(train_on: Path, weight: float, teacher: str) -> Any:
+    def student(train_on: list[Path], weight: float, teacher: str) -> Any:
         return lambda done: student_recipe(plan, stores, train_on, weight, Path(done[teacher]))
 
     def labels_arguments(done: Results) -> tuple[Any, ...]:
-        return stores.pretrain, done["finetuned"], teacher_store, plan
+        return stores, done["finetuned"], teacher_store, plan
 
-    steps = plan.student_steps
+    steps, both = plan.student_steps, [stores.finetune, teacher_store]
     return {
         "pretrained": train("pretrained", "pre-training, direct forces", plan.pretrain_steps, lambda done: pretrain_recipe(plan, stores)),
         "finetuned": train(
@@ -57,13 +57,13 @@ def training_tasks(out: Path, plan: Plan, stores: Stores, stop: Path) -> dict[st
             lambda done: finetune_recipe(plan, stores, Path(done["pretrained"])), "pretrained",
         ),
         "teacher labels": Task("the teacher's labels and rows", label_by_teacher, labels_arguments, ("finetuned",)),
-        "student": train("student", "student", steps, student(teacher_store, plan.hessian_weight, "finetuned"), "teacher labels"),
+        "student": train("student", "student", steps, student(both, plan.hessian_weight, "finetuned"), "teacher labels"),
         "scratch": train("scratch", "from scratch, conservative", plan.finetune_steps, lambda done: scratch_recipe(plan, stores)),
         "student-without-teacher": train(
-            "student-without-teacher", "student without teacher", steps, student(stores.finetune, 0.0, "scratch"), "scratch"
+            "student-without-teacher", "student without teacher", steps, student([stores.finetune], 0.0, "scratch"), "scratch"
         ),
         "student-without-rows": train(
-            "student-without-rows", "student without Hessian rows", steps, student(teacher_store, 0.0, "finetuned"), "teacher labels"
+            "student-without-rows", "student without Hessian rows", steps, student(both, 0.0, "finetuned"), "teacher labels"
         ),
     }  # fmt: skip
 
@@ -84,15 +84,22 @@ def train_one(document: dict[str, Any], folder: Path, stop: Path) -> str:
     return str(result.best or result.last)
 
 
-def label_by_teacher(geometries: Path, teacher: str, out: Path, plan: Plan) -> str:
-    """All training geometries with the teacher's energies, forces and some rows of its Hessian; the labels they have are not used."""
+def label_by_teacher(stores: Stores, teacher: str, out: Path, plan: Plan) -> str:
+    """The training geometries of which the teacher is sure, with its labels and some rows of its Hessian; labels of their own are not used."""
     import torch
     from mlipfm_data.store import Store
     from mlipfm_distill import label_geometries
+    from mlipfm_interfaces import plugins
+    from mlipfm_interfaces.checkpoint import load_model
 
     torch.set_num_threads(1)
-    with Store(geometries) as store:
-        label_geometries(list(store), teacher, out, rows=plan.rows, seed=plan.seed, advance=lambda count: None)
+    sure = out.parent / "teacher-uncertainty.safetensors"
+    with Store(stores.pretrain) as geometries, Store(stores.finetune) as known, Store(stores.valid) as held_out:
+        model, manifest = load_model(teacher)
+        plugins.load("uncertainties", "llpr").fit(model, str(manifest["digest"]), known, held_out).save(sure)
+        label_geometries(
+            list(geometries), teacher, out, rows=plan.rows, seed=plan.seed, advance=lambda count: None, uncertainty=sure, like=held_out
+        )
     return str(out)
 
 
@@ -119,15 +126,17 @@ def scratch_recipe(plan: Plan, stores: Stores) -> dict[str, Any]:
     }
 
 
-def student_recipe(plan: Plan, stores: Stores, train: Path, hessian_weight: float, teacher: Path) -> dict[str, Any]:
-    """A `density` student on the labels in `train`. Its controls have the same model, steps and learning rate: one on the same labels of the
-    teacher without its rows (weight 0), one on the few true labels that the teacher was fine-tuned on, for which `teacher` only says on what
-    conditions (charge, spin) a model depends."""
+def student_recipe(plan: Plan, stores: Stores, train: list[Path], hessian_weight: float, teacher: Path) -> dict[str, Any]:
+    """A `density` student on the labels in `train`: the few true ones, and the teacher's where it is sure.
+
+    Its controls have the same model, steps and learning rate: one on the same labels without the teacher's rows (weight 0), one on the true labels
+    alone, for which `teacher` only says on what conditions (charge, spin) a model depends.
+    """
     from mlipfm_distill import distill_recipe
 
     recipe = distill_recipe(
         teacher,
-        [train],
+        train,
         [stores.valid],
         backbone={"channels": plan.student_channels},
         steps=plan.student_steps,
