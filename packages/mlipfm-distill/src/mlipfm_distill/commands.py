@@ -52,10 +52,10 @@ def label(
     ):
         raise RecipeError("--uncertainty, --like and --out belong together, and --quantile to them", mend="give all three, or none")
     if out is not None:
-        certainty = {} if quantile is None else {"quantile": quantile}
+        share = 0.95 if quantile is None else quantile
         with Store(store) as opened, Store(like if like is not None else store) as known:
             report = label_geometries(
-                list(opened), teacher, out, rows=rows, seed=seed, level=level, uncertainty=uncertainty, like=known, **certainty
+                list(opened), teacher, out, rows=rows, seed=seed, level=level, uncertainty=uncertainty, like=known, quantile=share
             )
     elif level is not None:
         raise RecipeError(
