@@ -73,7 +73,7 @@ def test_energies_fall_along_the_forces_with_slope_one(shared_data, tmp_path, na
 @pytest.mark.full
 @pytest.mark.parametrize(("file", "order"), [("Ge_training.json", None), ("Mo_training.json", "xx,yy,zz,xy,xz,yz")])
 def test_stress_of_mlearn_is_the_slope_of_the_energy_with_the_strain(shared_data, tmp_path, file, order):
-    """kbar, positive under compression: elastic frames under shear, dE = V stress : strain. Molybdenum alone has xz before yz, not as VASP."""
+    """kbar, positive under compression: elastic frames under shear, dE = V stress : strain. Molybdenum has xz before yz, not as VASP."""
     words = ["--level", "pbe", *(["--stress-order", order] if order else [])]
     structures = [s for s in imported(shared_data("mlearn") / file, tmp_path / "s", *words) if "Elastic" in (s.provenance.group or "")]
     work, change = [], []
