@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 
 #: Part of a composition's length that may lie outside of what was determined: rounding.
 TOLERANCE = 1e-6
+#: Elements named of which nothing is known.
+UNKNOWN = 8
 #: Compositions named in one warning.
 NAMED = 3
 
@@ -64,9 +66,13 @@ class Undetermined:
         return length / float(n.sum()) if length > TOLERANCE * float(np.linalg.norm(n)) else 0.0
 
     def words(self) -> list[str]:
-        """What is open, one clause for each set of elements that hang together: `Al and Cu are only determined in the ratio 1:3`."""
+        """What is open, one clause for each set of elements that hang together (`Al and Cu are only determined in the ratio 1:3`), and one for all
+        elements of which nothing is known."""
         column, basis = self._basis
-        return [_clause([z for z in column if column[z] in some], basis[sorted(some)]) for some in _connected(basis)]
+        sets = [([z for z in column if column[z] in some], basis[sorted(some)]) for some in _connected(basis)]
+        alone = [symbol(some[0]) for some, _ in sets if len(some) == 1]
+        shown = alone[:UNKNOWN] + ([f"{len(alone) - UNKNOWN} others"] if len(alone) > UNKNOWN else [])
+        return [_clause(some, rows) for some, rows in sets if len(some) > 1] + ([f"no energy determines {_listed(shown)}"] if shown else [])
 
     def as_json(self) -> dict[str, Any]:
         return {"combinations": [{symbol(z): c for z, c in some.items()} for some in self.combinations], "size": self.size}
@@ -174,12 +180,13 @@ def _connected(basis: Floats) -> list[set[int]]:
     return sets
 
 
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
 def _clause(elements: Sequence[int], rows: Floats) -> str:
     """What is known of elements whose open directions are `rows` [elements, d]."""
-    names = [symbol(z) for z in elements]
-    if len(names) == 1:
-        return f"no energy determines {names[0]}"
-    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    listed = _listed([symbol(z) for z in elements])
     u, values, _ = np.linalg.svd(rows)
     known = u[:, int((values > 1e-9).sum()) :]
     if known.shape[1] == 1:
