@@ -27,17 +27,17 @@ HOSTILE = {
     "backbone.heads": (10**9,),
     "backbone.expansion": (16_000, 10**9),
     "backbone.degree": (16, 10**6),
-    "backbone.embedding": ([16_000, 16_000], [64] * 50_000, [64] * 10**6),
-    "backbone.zetas": ([4] * 100_000,),
+    "backbone.embedding": ([16_000, 16_000], [64] * 50_000, [64] * 200_000),
+    "backbone.zetas": ([4] * 50_000,),
     "backbone.cutoff": (1e6, 1e300),
-    "elements": (["H"] * 10**6, [f"X{k}" for k in range(10)], list(range(1, 100_000))),
-    "levels": ([f"level-{k}" for k in range(100_000)], ["x" * 10**6]),
+    "elements": (["H"] * 200_000, [f"X{k}" for k in range(10)], list(range(1, 20_000))),
+    "levels": ([f"level-{k}" for k in range(20_000)], ["x" * 10**6]),
     "conditions": (["total_charge"] * 50_000,),
-    "heads": ({f"h{k}": {} for k in range(50_000)}, {"x" * 10**6: {}}),
+    "heads": ({f"h{k}": {} for k in range(10_000)}, {"x" * 10**6: {}}),
     "dtype": ("x" * 10**6,),
     "scale": (1e300, 0.0, -1.0),
     "seed": (-1, 2**80),
-    "references": ({"pbe": {"H": 1e308, "x" * 5000: 0.0}}, {f"l{k}": {} for k in range(50_000)}),
+    "references": ({"pbe": {"H": 1e308, "x" * 5000: 0.0}}, {f"l{k}": {} for k in range(10_000)}),
 }
 
 
