@@ -54,17 +54,21 @@ def _smooth_atom(subject: Subject) -> Measured | None:
 
 
 def _roughest(curve: Callable[[np.ndarray], np.ndarray], grid: np.ndarray) -> tuple[float, float]:
-    """Roughness about the three roughest places of a curve, looked at with finer points, and where it is: a step stays when the points are moved
-    together, a narrow bend vanishes."""
-    rough = _roughness(curve(grid))
-    spacing = grid[1] - grid[0]
-    worst_, place = 0.0, float(grid[0])
-    for centre in grid[3:-3][np.argsort(-rough)[:3]]:
-        fine = np.arange(centre - 2 * spacing, centre + 2 * spacing, spacing / 5)
-        found = _roughness(curve(fine))
-        if found.max() >= worst_:
-            worst_, place = float(found.max()), float(fine[3 + found.argmax()])
-    return worst_, place
+    """Roughness about the five roughest places of a curve, looked at with points five and then 25 times finer, and where it is: a step stays when
+    the points are moved together, a bend vanishes."""
+    rough, spacing = _roughness(curve(grid)), grid[1] - grid[0]
+    places: list[float] = []
+    for place in grid[3:-3][np.argsort(-rough)]:
+        if len(places) < 5 and all(abs(place - other) > 3 * spacing for other in places):
+            places.append(float(place))
+    return max(_closer(curve, _closer(curve, place, spacing)[1], spacing / 5) for place in places)
+
+
+def _closer(curve: Callable[[np.ndarray], np.ndarray], centre: float, spacing: float) -> tuple[float, float]:
+    """Largest roughness within two spacings of a place, with points five times finer, and where it is."""
+    fine = centre + spacing / 5 * np.arange(-10, 11)
+    found = _roughness(curve(fine))
+    return float(found.max()), float(fine[3 + found.argmax()])
 
 
 def _approach(subject: Subject, gaps: np.ndarray) -> np.ndarray:
