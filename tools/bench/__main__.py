@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
     same.add_argument("--count", type=int, default=100_000, help="structures (default 100000)")
     same.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     same.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
+    quiet = names.add_parser("alarms", help="false alarms of `mlipfm data trust` in right sets (half an hour; resumes)", allow_abbrev=False)
+    quiet.add_argument("folder", type=Path, nargs="?", help="of public data sets, in whose parts alarms are counted too")
+    quiet.add_argument(
+        "--records", type=Path, required=True, metavar="FILE", help="one line of JSON for each set; what is there is not done again"
+    )
+    quiet.add_argument("--seeds", type=int, default=4, help="sets of each kind (default 4)")
     learning = names.add_parser("3bpa", help="train every backbone on 3BPA, beside mace-torch (hours; resumes)", allow_abbrev=False)
     actions = learning.add_subparsers(dest="action", required=True)
     training = actions.add_parser("run", help="train and test, in the cache folder", allow_abbrev=False)
@@ -69,6 +75,11 @@ def main(arguments: list[str]) -> int:
         os.environ[variable] = str(getattr(options, "threads", 1))
     if options.name == "duplicates":
         return _duplicates(options)
+    if options.name == "alarms":
+        from bench import alarms
+
+        print("\n".join(alarms.table(alarms.measure(options.records, options.folder, options.seeds))))
+        return 0
     from bench.figures import append, line
 
     for figure in _measure(options.name, options.threads, options.quick):

@@ -19,7 +19,6 @@ from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.cluster import Octahedron
 from ase.constraints import FixAtoms
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
@@ -85,10 +84,10 @@ def displacement(rng: Rng) -> float:
 def dynamics(atoms: Atoms, calculator: Any, rng: Rng, kelvin: float, stride: int, count: int, femtoseconds: float = 2.0) -> list[Atoms]:
     """Frames of Langevin or constant-energy dynamics, every `stride` steps."""
     atoms.calc = calculator
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * kelvin, rng=rng)
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * np.sqrt(atoms.get_masses() * 2 * kelvin * units.kB)[:, None])
     runner: Any
     if rng.random() < 0.5:
-        runner = Langevin(atoms, femtoseconds * units.fs, temperature_K=kelvin, friction=0.02, rng=rng)
+        runner = Langevin(atoms, femtoseconds * units.fs, temperature_K=kelvin, friction=0.02, rng=rng, fixcm=False)
     else:
         runner = VelocityVerlet(atoms, femtoseconds * units.fs)
     out = []
@@ -274,7 +273,7 @@ def diffusion_paths(rng: Rng) -> list[Structure]:
     end = start.copy()
     end.positions[-1, 0] += start.cell[0, 0] / 2
     images = [start] + [start.copy() for _ in range(5)] + [end]
-    band = NEB(images)
+    band = NEB(images, method="improvedtangent")
     band.interpolate()
     for image in images:
         image.calc = EMT()

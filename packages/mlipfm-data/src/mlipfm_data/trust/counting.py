@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .bonds import neighbors_of
-from .energies import rounding
+from .energies import lost_digits
 from .findings import MOST, Finding, Severity
 from .held import unmasked_zeros
 from .passing import Marked, Passing
@@ -181,7 +181,8 @@ def expected_copies(passing: Passing) -> float:
     by_composition: dict[int, list[float]] = {}
     for record in passing.records[:20_000]:
         by_composition.setdefault(record.composition, []).append(record.energy)
-    coarse = rounding(np.array([record.energy for record in passing.records[:2000]])) or 0.0
+    lost = lost_digits(passing)
+    coarse = 0.0 if lost is None else lost.step
     total = 0.0
     for energies in by_composition.values():
         values = np.sort(energies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from .work import Comparison, Pair, agreement, nearest_pair
 
 #: Part of the frames from which on they are a level of their own, not single ones that went wrong.
 LEAST = 1 / 8
+#: Pairs of the same system whose energies follow the forces, without which nothing is said of the others.
+AGREEING = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,15 @@ def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> 
     sizes = np.abs(rest[bad]) / np.array([pair.atoms for pair, is_bad in zip(pairs, bad, strict=True) if is_bad])
     middle = float(np.median(sizes))
     even = _evenness(sizes, np.array([pair.family for pair, is_bad in zip(pairs, bad, strict=True) if is_bad]))
-    off = tuple(sorted(index for index, marks in per_frame.items() if len(marks) > 1 and sum(marks) > 0.6 * len(marks)))
+    agreeing = Counter(pair.family for pair, is_bad in zip(pairs, bad, strict=True) if not is_bad)
+    family = {index: pair.family for pair in pairs for index in (pair.a, pair.b)}
+    off = tuple(
+        sorted(
+            index
+            for index, marks in per_frame.items()
+            if len(marks) > 1 and sum(marks) > 0.6 * len(marks) and agreeing[family[index]] >= AGREEING
+        )
+    )
     part = float(bad.mean())
     moved, energies = np.array([_total(pair) for pair in pairs]), np.array([pair.energy for pair in pairs])
     rest_agrees = agreement(moved[~bad], energies[~bad], 1 / (tolerance[~bad] + typical + 1e-9))
@@ -88,13 +99,14 @@ class Referenced:
     Attributes:
         rest: [frames] eV per atom. explained: part of the variance that composition explains. index: [frames] positions in the stream.
         compositions: number of different ones. sizes: ratio of the largest to the smallest number of atoms.
-        growth: slope of ln |E| against ln N. per_atom: as `explained`, if the numbers are energies per atom.
+        elements: energies that were fitted. growth: slope of ln |E| against ln N. per_atom: as `explained`, if the numbers are energies per atom.
     """
 
     rest: np.ndarray
     explained: float
     index: np.ndarray
     compositions: int
+    elements: int
     sizes: float
     growth: float
     per_atom: float
@@ -122,7 +134,8 @@ def referenced(passing: Passing) -> Referenced | None:
     whole = energy * atoms  # if the numbers are energies per atom
     own = 1 - float(np.sum(np.abs(energy - _robust(used, energy)) * atoms)) / max(float(np.sum(np.abs(whole - np.median(whole)))), 1e-300)
     sizes = float(atoms.max() / atoms.min())
-    return Referenced(rest, explained, np.array([record.index for record in records]), len(keys), sizes, _growth(energy, atoms), own)
+    index = np.array([record.index for record in records])
+    return Referenced(rest, explained, index, len(keys), matrix.shape[1], sizes, _growth(energy, atoms), own)
 
 
 def _robust(used: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -70,6 +70,8 @@ MENDS = (
 )
 #: Structures that are measured; the quality below which something is wrong with lengths, and below which it may be, if a mend helps everywhere.
 MEASURED, NATURAL, ALMOST = 24, 0.7, 0.96
+#: Helium to radon.
+NOBLE = (2, 10, 18, 36, 54, 86)
 #: Å: an atom in a larger cell is meant to be alone.
 ALONE = 9.0
 #: Å: condensed matter has atoms this near to each other across the boundary of its cell.
@@ -111,10 +113,16 @@ def _qualities(structures: list[Structure]) -> np.ndarray:
 
 
 def naturalness(structure: Structure) -> float:
-    """Part of the atoms whose nearest neighbour is at 0.62 to 1.4 of a covalent bond, times how natural the boundary of the cell is (`boundary`)."""
+    """Part of the atoms whose nearest neighbour is at 0.62 to 1.4 of a covalent bond, times how natural the boundary of the cell is (`boundary`).
+
+    Noble gases have no bonds and are left out; of nothing else, everything is natural.
+    """
     first = nearest_relative(structure)
     if first is None:
         return 0.0
+    first = first[~np.isin(structure.atomic_numbers, NOBLE)]
+    if not len(first):
+        return 1.0
     close = float(np.mean((first > 0.62) & (first < 1.4)))
     return close * boundary(structure) if structure.pbc.all() and len(structure) >= 4 else close
 

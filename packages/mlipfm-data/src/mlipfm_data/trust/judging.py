@@ -14,7 +14,7 @@ from .findings import MOST, Finding
 from .geometry import length_fault, species_fault
 from .judging_energies import judge_energies
 from .judging_stress import judge_stresses
-from .naming import PER_ATOM, UNEXPLAINED, Evidence, Reading, readings
+from .naming import PER_ATOM, UNEXPLAINED, Evidence, Reading, log_deviation, readings
 from .passing import Passing
 from .placement import Placement, misplaced_in_crystals, misplaced_in_molecules
 from .sampling import LevelSample, thinned
@@ -150,6 +150,7 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
         comparison.energy_forces(per_atom=True),
         _bond_scale(sample),
         _absolute(sample),
+        len({_ratio(frame.structure.atomic_numbers) for frame in sample.frames() if "energy" in frame.structure.labels}),
         float(np.median(size)) if size else None,
     )
     if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None or evidence.absolute):
@@ -158,8 +159,7 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
     best = ranked[0]
     figures = _figures(evidence)
     if best.misfit > UNEXPLAINED:
-        clean = next(item for item in ranked if item.clean)
-        if clean.misfit > UNEXPLAINED and evidence.slope.tells:
+        if evidence.slope.tells and log_deviation(evidence.slope, 1.0) > UNEXPLAINED:
             found.append(
                 Finding(
                     "energy-force-mismatch",
@@ -177,6 +177,12 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
     for reading in (best, *ties[:1]):
         found += [item for item in _said(level, reading, figures, alone=not ties) if item.code not in {other.code for other in found}]
     return best
+
+
+def _ratio(numbers: np.ndarray) -> tuple[tuple[int, float], ...]:
+    """Elements with their parts."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    return tuple(zip(elements.tolist(), np.round(counts / len(numbers), 3).tolist(), strict=True))
 
 
 def _bond_scale(sample: LevelSample) -> float | None:

@@ -41,8 +41,13 @@ STRESS = {"eV/Angstrom^3": (1.0, 0), "kbar": (GPA / 10, 3), "GPa": (GPA, 3), "ba
 PER_ATOM = "eV per atom"
 #: Relative uncertainty of a slope that is never beaten, and of the stiffness of bonds.
 SLOPE_FLOOR, STIFFNESS_ERROR = 0.05, 0.22
+#: Relative uncertainty of a slope for each unit of `Agreement.bending`, and at most (right sets of long steps have slopes of 0.5 to 1.6).
+BENDING_ERROR, MOST_BENT = 0.3, 0.35
 #: eV/Å; sets whose median force is larger than this are rare, which decides where slopes leave two units.
 ORDINARY = 2.0
+#: Cost of another unit than that of the absolute energies: of three compositions and more; of fewer, whose valence energies may lie there by chance
+#: (each unit's window is 5 % wide).
+ABSOLUTE, CHANCE = 60.0, 6.0
 #: Cost (squared deviations) above which no hypothesis explains the figures.
 UNEXPLAINED = 20.0
 
@@ -54,12 +59,14 @@ class Evidence:
     Attributes:
         slope: dE against work. slope_per_atom: the same with N dE. atoms: sizes, if all pairs have one.
         stiffness: forces over what bonds of hydrogen ask for. absolute: unit of the energies by their absolute values (`scale.absolute_unit`).
+        compositions: different ratios of elements among them. size: eV/Å, median force.
     """
 
     slope: Agreement
     slope_per_atom: Agreement
     stiffness: float | None = None
     absolute: str | None = None
+    compositions: int = 0
     size: float | None = None
 
 
@@ -100,7 +107,7 @@ def _misfit(evidence: Evidence, energy: str, forces: str, sign: int) -> float:
     total = 0.0
     used, other = (evidence.slope_per_atom, evidence.slope) if per_atom else (evidence.slope, evidence.slope_per_atom)
     if used.tells:
-        total += _squared(used.slope * sign, unit_f / unit_e, max(SLOPE_FLOOR, 2 * used.error))
+        total += log_deviation(used, sign * unit_f / unit_e)
         total += (max(0.0, other.fit - used.fit) / 0.03) ** 2
     elif other.tells:
         total += 100.0
@@ -109,8 +116,18 @@ def _misfit(evidence: Evidence, energy: str, forces: str, sign: int) -> float:
     if evidence.stiffness is not None:
         total += _squared(evidence.stiffness * sign, 1 / unit_f, STIFFNESS_ERROR)
     if evidence.absolute is not None and energy not in evidence.absolute.split("|"):
-        total += 60.0
+        total += ABSOLUTE if evidence.compositions >= 3 else CHANCE
     return total
+
+
+def log_deviation(slope: Agreement, expected: float) -> float:
+    """Squared deviation of a slope, in its uncertainties."""
+    return _squared(slope.slope, expected, slope_error(slope))
+
+
+def slope_error(slope: Agreement) -> float:
+    """Relative uncertainty, of scatter and of the trapezoid."""
+    return max(SLOPE_FLOOR, 2 * slope.error, min(MOST_BENT, BENDING_ERROR * slope.bending))
 
 
 def _squared(measured: float, predicted: float, error: float) -> float:

@@ -20,6 +20,10 @@ from .work import Comparison
 VACUUM, HUGE = 4.0, 3.0
 #: Frames from which a chemical system is judged on its own, and how many systems are.
 ALONE, SYSTEMS = 12, 8
+#: Part of the changes of the virial that forces must determine before a fitted potential is asked for the stress.
+DETERMINED = 0.8
+#: Frames with shear from which, in each half of them, an order of components is told.
+SHEARED = 5
 STRAINED = "energies of strained cells"
 #: Order of components as ASE writes six of them, and the names in it.
 _SIX = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -79,7 +83,7 @@ def judge_stress(
     if free is not None:
         traces.append(_trace(free[0], free[1], "forces of molecules in a box", 0.05, whole=True))
         order = better_order(free[0], free[1])
-    if fitted is not None and fitted.quality > 0.6:
+    if fitted is not None and fitted.quality > 0.6 and fitted.determined > DETERMINED:
         traces.append(_trace(fitted.given, fitted.fitted, "a potential fitted to the forces", 0.4, whole=False))
         order = order or better_order(fitted.given, fitted.fitted)
     known = [_in_units(trace, energy_factor, forces_factor) for trace in traces if trace is not None]
@@ -97,7 +101,7 @@ def _from_strain(comparison: Comparison, forces_slope: float) -> Trace | None:
     found = comparison.energy_stress(forces_slope)
     if found.pairs < 6 or found.fit < 0.45 or found.error > 0.2:
         return None
-    return Trace(found.slope, found.fit, STRAINED, max(found.error, 0.06), found.pairs)
+    return Trace(found.slope, found.fit, STRAINED, max(found.error, 0.06, 0.5 * (1 - found.fit)), found.pairs)
 
 
 def free_virials(structures: list[Structure]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -125,10 +129,16 @@ def _trace(given: np.ndarray, own: np.ndarray, source: str, error: float, whole:
     if not np.any(x) or not np.any(y):
         return None
     correlation = float(x @ y / np.sqrt((x @ x) * (y @ y)))
-    if abs(correlation) < 0.6:
+    if abs(correlation) < 0.6 or (not whole and correlation * _common(a, b) < 0.36):
         return None
     ratio = float(np.sign(correlation) * np.sqrt((y @ y) / (x @ x)))
     return Trace(ratio, abs(correlation), source, error, len(given))
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of the changes from frame to frame: what all frames share is one value, however many they are."""
+    x, y = (matrices - matrices.mean(axis=0) for matrices in (a, b))
+    return _cosine(x, y)
 
 
 def _traceless(matrices: np.ndarray) -> np.ndarray:
@@ -145,7 +155,10 @@ def _by_size(structures: list[Structure]) -> Trace | None:
 
 
 def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float] | None:
-    """(order in which the six numbers were written, agreement as read, agreement in that order), if another order fits much better."""
+    """(order in which the six numbers were written, agreement as read, agreement in that order), if another order fits much better.
+
+    It must do so in both halves of the frames that have shear, each of `SHEARED` and more: a few strained cells have one order by chance.
+    """
     label = np.array([[m[p] for p in _OFF] for m in given])
     truth = np.array([[m[p] for p in _OFF] for m in own])
     if len(label) < 6 or not np.any(label) or not np.any(truth):
@@ -157,13 +170,25 @@ def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float]
     now = _cosine(label, truth)
     fits = {perm: _cosine(label[:, perm], truth) for perm in itertools.permutations(range(3))}
     best = max(fits, key=lambda perm: abs(fits[perm]))
-    clear = abs(fits[best]) > abs(now) + 0.3 or (abs(fits[best]) > 0.95 and abs(now) < 0.85)
-    if best == (0, 1, 2) or abs(fits[best]) < 0.6 or not clear:
+    sizes = np.linalg.norm(label, axis=1)
+    order = np.argsort(-sizes)
+    telling = order[sizes[order] > 0.1 * sizes.max()]
+    if (
+        best == (0, 1, 2)
+        or len(telling) < 2 * SHEARED
+        or not all(_clear(label[half], truth[half], best) for half in (telling[::2], telling[1::2]))
+    ):
         return None
     names = [""] * 3
     for right, read in enumerate(best):
         names[read] = _SIX[3 + right]
     return ",".join((*_SIX[:3], *names)), now, float(sign * fits[best])
+
+
+def _clear(label: np.ndarray, truth: np.ndarray, order: tuple[int, ...]) -> bool:
+    """Whether the components agree much better in that order."""
+    now, then = abs(_cosine(label, truth)), abs(_cosine(label[:, order], truth))
+    return then > 0.6 and (then > now + 0.3 or (then > 0.95 and now < 0.85))
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
