@@ -288,6 +288,8 @@ def test_stress_of_matpes_is_kbar_with_the_sign_of_vasp_in_the_order_of_voigt(tm
     assert np.allclose(s.labels["forces"], FORCES)
     assert np.allclose(s.labels["stress"], -1000 * BAR * np.array([[10, 6, 5], [6, 20, 4], [5, 4, 30]]))
     assert report.unused.keys() == {"functional"}
+    del entry["matpes_id"]
+    assert np.array_equal(read_all(write(tmp_path / "b.json", json.dumps({"x": entry})))[0].labels["stress"], s.labels["stress"])
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,20 @@ def _mptrj(entry: Entry) -> list[RawFrame | MlipfmError]:
     return [_frame(entry, _pymatgen(v["structure"]), results, taken, info, group=str(v.get("mp_id") or entry.names[0]))]
 
 
+def _is_matpes(value: Mapping[str, Any]) -> bool:
+    """By its id, or, in extracts without it, by the functional beside forces and stress."""
+    return _in_structure("energy")(value) and ("matpes_id" in value or all(key in value for key in ("functional", "forces", "stress")))
+
+
 def _matpes(entry: Entry) -> list[RawFrame | MlipfmError]:
     """MatPES (Kaplan et al., arXiv:2503.04070): energy of the cell, forces, stress in kbar with VASP's sign and the order of pymatgen's `voigt`."""
     v = entry.value
     info = {} if v.get("bandgap") is None else {"REF_band_gap": v["bandgap"]}
     results = {key: v.get(key) for key in ("energy", "forces", "stress")}
     taken = {"structure", "energy", "forces", "stress", "bandgap", "matpes_id", *_DESCRIPTIONS}
-    return [_frame(entry, _pymatgen(v["structure"]), results, taken, info, group=str(v.get("mp_id") or v["matpes_id"]))]
+    return [
+        _frame(entry, _pymatgen(v["structure"]), results, taken, info, group=str(v.get("mp_id") or v.get("matpes_id") or entry.names[0]))
+    ]
 
 
 #: What pymatgen writes about a structure beside it, and which follows from the structure.
@@ -252,7 +259,7 @@ def _dimers(entry: Entry) -> list[RawFrame | MlipfmError]:
 #: In the order in which they are tried.
 LAYOUTS = (
     Layout("mptrj", _in_structure("uncorrected_total_energy"), _mptrj, VASP_STRESS),
-    Layout("matpes", _in_structure("matpes_id", "energy"), _matpes, EV_ANGSTROM | VASP_STRESS | {"stress_order": VOIGT_ASE}),
+    Layout("matpes", _is_matpes, _matpes, EV_ANGSTROM | VASP_STRESS | {"stress_order": VOIGT_ASE}),
     Layout("snap", lambda v: _is_pymatgen(v.get("structure")) and isinstance(v.get("outputs"), Mapping), _snap, VASP_STRESS),
     Layout("computed-entry", _in_structure("energy", "composition"), _computed_entry),
     Layout("properties", _in_structure(), _with_properties),
