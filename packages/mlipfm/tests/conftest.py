@@ -23,7 +23,7 @@ def command():
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory):
-    """Address of a running hub."""
+    """Folder of a running hub, which stands for its address and token."""
     folder: Path = tmp_path_factory.mktemp("hub")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -33,7 +33,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory):
     assert f"hub at http://127.0.0.1:{port}" in up.stdout
     second = mlipfm("hub", "up", "--dir", str(folder), "--port", str(port + 1), "--background")
     assert "a hub is running at" in second.stderr
-    yield f"http://127.0.0.1:{port}"
+    yield str(folder)
     down = mlipfm("hub", "down", "--dir", str(folder))
     assert down.returncode == 0, down.stderr
     with socket.socket() as probe:

@@ -4,10 +4,13 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 import pickle
+import re
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+from mlipfm.hub_guard import viewer_key
 from mlipfm_data.store_writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_potential, save_potential
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, RefusedFileError, RegistryError
@@ -244,7 +248,64 @@ def test_the_same_promotion_twice_changes_nothing(bench, registry):
     assert (once.version, once.replaces, once.sequence) == (2, 1, 2)
 
 
-# Attacks by somebody who can write to the server
+def test_one_content_pushed_three_times_at_once_by_three_users_is_one_version(bench, registry, tmp_path):
+    """Three processes with caches of their own, so that no lock on this side orders them."""
+    path, _ = bench.model("first")
+    line = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()", "push", str(path), "--name", bench.name]
+    pushes = [
+        subprocess.Popen(line, env=os.environ | {"MLIPFM_CACHE": str(tmp_path / f"of-{k}")}, stdout=subprocess.PIPE, text=True)
+        for k in range(3)
+    ]
+    answers = [push.communicate(timeout=300)[0] for push in pushes]
+    assert [push.returncode for push in pushes] == [0, 0, 0]
+    assert len(set(answers)) == 1
+    assert [version.number for version in list_versions(registry, bench.name)] == [1]
+    assert pull(f"mlipfm:{bench.name}/1").exists()
+
+
+# Attacks by another user of the machine, who has no token, and by somebody who can write to the server
+
+
+def test_another_user_of_the_machine_gets_and_changes_nothing(bench, registry, hub):
+    bench.push("a")
+    stranger = Server(registry.address)
+    with pytest.raises(RegistryError, match="this hub belongs to somebody"):
+        list_models(stranger)
+    for path, method in (("registered-models/delete", "DELETE"), ("registered-models/set-tag", "POST"), ("experiments/create", "POST")):
+        with pytest.raises(RegistryError, match="UNAUTHENTICATED"):
+            stranger.send(path, {"name": bench.name, "key": "a", "value": "b"}, method)
+    with pytest.raises(RegistryError, match="UNAUTHENTICATED"):
+        stranger.listing(get_version(registry, bench.name, 1).root)
+    for path in (Path(hub), Path(hub) / "token", Path(hub) / "signing.key", Path(hub) / "mlflow.db", Path(hub) / "artifacts"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_nobody_chooses_where_files_are_or_deletes_or_follows_a_link(bench, registry, hub, tmp_path):
+    number = bench.push("a")
+    version = get_version(registry, bench.name, number)
+    with pytest.raises(RegistryError, match="'artifact_location' is not for clients to choose"):
+        registry.send("experiments/create", {"name": bench.name, "artifact_location": str(tmp_path)})
+    for path, method in (("registered-models/delete", "DELETE"), ("experiments/delete", "POST"), ("model-versions/delete", "DELETE")):
+        with pytest.raises(RegistryError, match="deletes and renames nothing"):
+            registry.send(path, {"name": bench.name, "version": "1", "experiment_id": "1"}, method)
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("private")
+    (Path(hub) / "artifacts" / version.root / "model" / "key").symlink_to(secret)
+    with pytest.raises(RegistryError, match="a link in the artifact folder is not followed"):
+        list(registry.download(f"{version.root}/model/key", 7))
+    with pytest.raises(RegistryError, match="a link in the artifact folder is not followed"):
+        registry.upload(f"{version.root}/model/key", b"mine")
+    assert secret.read_text() == "private"
+
+
+def test_pages_for_browsing_are_served_to_the_browser_of_the_owner(registry, hub):
+    request = urllib.request.Request(f"{registry.address}/", headers={"Cookie": f"mlipfm_hub={viewer_key(registry.token)}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        page = answer.read().decode()
+    script = re.search(r"static-files/static/js/main[^\"]*", page)
+    request = urllib.request.Request(f"{registry.address}/{script[0]}", headers=request.headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert len(answer.read()) > 100_000
 
 
 def set_alias(registry: Server, name: str, number: int) -> None:
@@ -316,17 +377,17 @@ def test_an_alias_that_was_never_promoted_is_refused(bench, registry, parsed):
     refused(f"{bench.name}@production", RegistryError, "never promoted", parsed)
 
 
-def test_an_old_version_registered_again_is_refused_and_not_promoted(bench, registry, parsed, monkeypatch, tmp_path):
+def test_an_old_version_is_not_registered_again_and_a_forged_promotion_is_not_the_hubs(bench, registry, parsed, monkeypatch, tmp_path):
     bench.push("a"), bench.push("b")
     promote(bench.name, 1), promote(bench.name, 2)
-    register_raw(registry, bench.name, 1)
-    forged = asdict(promotion_of(registry, bench.name, "production")) | {"version": 3, "replaces": 2, "sequence": 3}
-    registry.send("registered-models/set-tag", {"name": bench.name, "key": "mlipfm.promotion.production", "value": json.dumps(forged)})
-    set_alias(registry, bench.name, 3)
-    forget(monkeypatch, tmp_path)
-    refused(f"{bench.name}@production", RegistryError, "has version 1 of .* again as version 3", parsed)
-    with pytest.raises(RegistryError, match="promote version 1"):
-        promote(bench.name, 3)
+    with pytest.raises(RegistryError, match="has this content already as version 1"):
+        register_raw(registry, bench.name, 1)
+    true = promotion_of(registry, bench.name, "production")
+    for change in ({"version": 1, "replaces": 2, "sequence": 3}, {"sequence": 7}, {"evaluation": "0" * 64}, {"signature": "0" * 64}):
+        forged = asdict(true) | change
+        registry.send("registered-models/set-tag", {"name": bench.name, "key": "mlipfm.promotion.production", "value": json.dumps(forged)})
+        forget(monkeypatch, tmp_path)
+        refused(f"{bench.name}@production", RegistryError, "does not stand by|moved past `promote`", parsed)
 
 
 @pytest.mark.parametrize("disguise", ["pickle", "zip", "header"])
@@ -382,12 +443,12 @@ def _script():
 
 
 @pytest.mark.parametrize("moments", [4, pytest.param(50, marks=pytest.mark.full)])
-def test_a_push_or_promotion_killed_at_any_moment_leaves_the_registry_consistent(moments, registry, tmp_path, monkeypatch):
+def test_a_push_or_promotion_killed_at_any_moment_leaves_the_registry_consistent(moments, registry, hub, tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     folder.mkdir()
     script, tag = _script(), f"n{moments}"
     command = [sys.executable, str(SCRIPT), str(folder), f"{tag}-{{run}}"]
-    outcomes = kill_at_random_moments(command, {"MLIPFM_REGISTRY": registry.address}, moments, seed=moments)
+    outcomes = kill_at_random_moments(command, {"MLIPFM_REGISTRY": hub}, moments, seed=moments)
     assert [(outcome.run, outcome.stderr) for outcome in outcomes if outcome.status] == []
     forget(monkeypatch, tmp_path)
     for outcome in outcomes:

@@ -18,9 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DamagedFileError, MlipfmError
-from .files import atomic_write, cache_dir, canonical_json, fsync_folder, lock, read_bytes, sha256, unwritable
-from .registry_http import Json, Server, server
-from .registry_versions import MODEL_FILE, Promotion, Version, first_of_digest, get_version, list_versions, parse_address, promotion_of
+from .files import atomic_write, canonical_json, fsync_folder, lock, read_bytes, sha256, unwritable
+from .registry_http import Json, Server, registry_cache, remember_hub, server
+from .registry_versions import (
+    MODEL_FILE,
+    Promotion,
+    Version,
+    check_signature,
+    first_of_digest,
+    get_version,
+    list_versions,
+    parse_address,
+    promotion_of,
+)
+
+__all__ = ["MlipfmResolver", "fetch", "pull", "registry_cache", "remember_hub"]
 
 _log = logging.getLogger("mlipfm.registry")
 
@@ -39,7 +51,7 @@ def pull(address: str, registry: str | None = None) -> Path:
     """The checkpoint at `NAME@ALIAS` or `NAME/VERSION` as a verified file in the cache folder, downloaded if it is not there yet.
 
     Args:
-        registry: address of the server; default $MLIPFM_REGISTRY, else this machine.
+        registry: address of the server, or folder of a hub; default $MLIPFM_REGISTRY, else this machine.
 
     Raises:
         RegistryError: not reachable, not there, or not to be trusted. DamagedFileError: content other than registered. RefusedFileError: not a
@@ -54,6 +66,8 @@ def pull(address: str, registry: str | None = None) -> Path:
         _check_content_is_new(where, version)
     memory = _recall(where, wanted.name)
     _check_against_memory(where, version, wanted.alias, promotion, memory)
+    if wanted.alias is not None and promotion is not None:
+        check_signature(where, wanted.name, wanted.alias, promotion)
     path = fetch(where, version)
     _remember(where, version, wanted.alias, promotion)
     return path
@@ -78,13 +92,6 @@ def fetch(where: Server, version: Version) -> Path:
         finally:
             part.unlink(missing_ok=True)
     return target
-
-
-def registry_cache() -> Path:
-    """Folder of downloaded models and of what is known of registries."""
-    folder = cache_dir() / "registry"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def _check_listing(where: Server, version: Version) -> None:

@@ -3,18 +3,23 @@ a server sends is believed without a check by the caller."""
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from .errors import RegistryError
+from .errors import MlipfmError, RegistryError
+from .files import atomic_write, cache_dir, canonical_json
+from .hub_folder import access
 
 DEFAULT_ADDRESS = "http://127.0.0.1:5000"
 MAX_ANSWER = 16 * 2**20  # bytes of JSON
@@ -38,10 +43,12 @@ class Server:
 
     Attributes:
         address: scheme, host and port. patience: seconds that an answer may take, apart from what its size allows.
+        token: that lets us in, sent to this address alone; None where none is known.
     """
 
     address: str
     patience: float = 60.0
+    token: str | None = field(default=None, repr=False)
 
     def get(self, path: str, **query: str) -> Json:
         """JSON of one GET of the model registry API."""
@@ -51,6 +58,15 @@ class Server:
         """JSON answer to a POST (or PATCH, DELETE) of JSON."""
         data = json.dumps(body).encode()
         return self._json(self._request(method, _API + path, data, "application/json"))
+
+    def hub(self, task: str, body: Mapping[str, Any]) -> Json | None:
+        """JSON answer of the hub's own tasks `sign` and `verify`; None if this is another kind of server."""
+        try:
+            return self._json(self._request("POST", f"/mlipfm/{task}", json.dumps(body).encode(), "application/json"))
+        except AnswerError as error:
+            if error.answer in ("HTTP 404", "HTTP 405", "HTTP 501"):
+                return None
+            raise
 
     def listing(self, folder: str) -> dict[str, int | None]:
         """Names in a folder of artifacts, with sizes in bytes; None for a folder."""
@@ -91,9 +107,10 @@ class Server:
         return RegistryError(f"the registry {what}", where=self.address, mend=mend)
 
     def _request(self, method: str, path: str, data: bytes | None = None, content: str | None = None) -> http.client.HTTPResponse:
-        request = urllib.request.Request(
-            self.address + path, data=data, method=method, headers={"Content-Type": content} if content else {}
-        )
+        headers = {"Content-Type": content} if content else {}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        request = urllib.request.Request(self.address + path, data=data, method=method, headers=headers)
         try:
             answer: http.client.HTTPResponse = _opener(self.address).open(request, timeout=_SILENCE)
             return answer
@@ -126,7 +143,7 @@ class Server:
 
     def _json(self, answer: http.client.HTTPResponse) -> Json:
         try:
-            value = json.loads(self._body(answer))
+            value = json.loads(self._body(answer), object_pairs_hook=_each_key_once, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise self.fault(f"answers no JSON: {error}", "is this address an MLflow server?") from error
         if not isinstance(value, dict):
@@ -160,10 +177,16 @@ class AnswerError(RegistryError):
 def server(address: str | None = None) -> Server:
     """The registry at `address`, or at $MLIPFM_REGISTRY, or on this machine.
 
+    The folder of a hub stands for its address and its token. Otherwise the token is $MLIPFM_REGISTRY_TOKEN, or that of the hub which was started at
+    this address with the same cache folder.
+
     Raises:
-        RegistryError: no plain http(s) address of a host.
+        RegistryError: no plain http(s) address of a host, a folder on which no hub runs, or a token that would go over the net unencrypted.
     """
     given = address or os.environ.get("MLIPFM_REGISTRY") or DEFAULT_ADDRESS
+    if "://" not in given and Path(given).is_dir():
+        found, secret = access(Path(given))
+        return Server(found, token=secret)
     mend = f"an address is like {DEFAULT_ADDRESS}"
     try:
         parts = urllib.parse.urlsplit(given)
@@ -176,14 +199,63 @@ def server(address: str | None = None) -> Server:
     if not plain or parts.path.strip("/") or not given.isascii() or any(c.isspace() for c in given):
         raise RegistryError(f"{given!r} is no address of a registry", mend=mend)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
-    return Server(f"{parts.scheme}://{host}" + (f":{port}" if port is not None else ""))
+    plain_address = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+    token = os.environ.get("MLIPFM_REGISTRY_TOKEN") or _known_token(plain_address)
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,1000}", token):
+        raise RegistryError("the token of the registry is no line of plain text", where="MLIPFM_REGISTRY_TOKEN", mend="give it as it is")
+    if token is not None and parts.scheme == "http" and not _is_local(plain_address):
+        raise RegistryError(
+            "a token is not sent unencrypted over the net", where=plain_address, mend="use https, or forward the port by ssh -L"
+        )
+    return Server(plain_address, token=token)
+
+
+def registry_cache() -> Path:
+    """Folder of downloaded models and of what is known of registries."""
+    folder = cache_dir() / "registry"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def remember_hub(address: str, folder: Path) -> None:
+    """Note where the hub at this address has its folder, so that its owner's commands find the token."""
+    atomic_write(_hub_note(address), canonical_json({"folder": str(folder)}))
+
+
+def _hub_note(address: str) -> Path:
+    return registry_cache() / f"hub-{hashlib.sha256(address.encode()).hexdigest()[:32]}.json"
+
+
+def _known_token(address: str) -> str | None:
+    """Token of the hub that this address is known to be, if it runs."""
+    if not _is_local(address):
+        return None
+    try:
+        found, token = access(Path(json.loads(_hub_note(address).read_bytes())["folder"]))
+    except (OSError, ValueError, KeyError, TypeError, MlipfmError):
+        return None
+    return token if found == address else None
+
+
+def _is_local(address: str) -> bool:
+    return urllib.parse.urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _opener(address: str) -> urllib.request.OpenerDirector:
-    local = urllib.parse.urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost")
-    proxies = urllib.request.ProxyHandler({} if local else None)
+    proxies = urllib.request.ProxyHandler({} if _is_local(address) else None)
     return urllib.request.build_opener(proxies, _NoRedirect)
 
 
 def _size(value: Any) -> int:
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit()) else -1
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")

@@ -9,7 +9,7 @@ lags behind, which mlipfm knows from the tag, and repeating the command complete
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +17,8 @@ from .errors import RegistryError
 from .files import canonical_json, lock
 from .licences import ancestors_of, is_known, stated_licences
 from .promotion_evidence import require_no_worse, require_test_set
-from .registry import fetch, registry_cache
-from .registry_http import Server, server
+from .registry import fetch
+from .registry_http import Server, registry_cache, server
 from .registry_push import records_of
 from .registry_versions import (
     PROMOTION_TAG,
@@ -26,6 +26,7 @@ from .registry_versions import (
     Version,
     check_alias,
     check_name,
+    check_signature,
     first_of_digest,
     get_version,
     list_versions,
@@ -64,8 +65,12 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
             if current is not None:  # an earlier promotion may have been killed before its alias: it must not lag by two
                 _point(where, name, alias, current.version)
             _write_tag(where, name, alias, _next(number, current, rollback, evidence))
+        elif current is not None and where.token is not None and not current.signature:
+            _write_tag(where, name, alias, current)  # it was promoted before hubs signed
         _point(where, name, alias, number)
         now = promotion_of(where, name, alias)
+        if now is not None:
+            check_signature(where, name, alias, now)
     if now is None or now.version != number:
         told = f"has {name}@{alias} at version {now and now.version}: somebody else promoted it at the same time"
         raise where.fault(told, "see `mlipfm models show`")
@@ -185,5 +190,8 @@ def _point(where: Server, name: str, alias: str, number: int) -> None:
 
 
 def _write_tag(where: Server, name: str, alias: str, promotion: Promotion) -> None:
-    value = canonical_json(asdict(promotion)).decode()
+    signed = where.hub("sign", {"name": name, "alias": alias, "promotion": promotion.as_json()}) if where.token is not None else None
+    if signed is not None:
+        promotion = replace(promotion, signature=str(signed.get("signature", "")))
+    value = canonical_json(promotion.as_json()).decode()
     where.send("registered-models/set-tag", {"name": name, "key": PROMOTION_TAG + alias, "value": value})

@@ -17,8 +17,7 @@ from typing import Any
 
 from .errors import DamagedFileError, RefusedFileError
 from .files import canonical_json, lock, read_bytes, sha256
-from .registry import registry_cache
-from .registry_http import AnswerError, Server, server
+from .registry_http import AnswerError, Server, registry_cache, server
 from .registry_versions import (
     CARD_FILE,
     MAX_MODEL,
@@ -150,7 +149,11 @@ def _register(where: Server, name: str, digest: str, content: Mapping[str, bytes
         *(record_tag(record) for record in records),
     ]
     body = {"name": name, "source": f"mlflow-artifacts:/{root}/model", "run_id": run, "tags": tags, "description": f"mlipfm model {digest}"}
-    where.send("model-versions/create", body)
+    try:
+        where.send("model-versions/create", body)
+    except AnswerError as error:  # somebody else pushes the same content, and was first
+        if error.answer != "RESOURCE_ALREADY_EXISTS":
+            raise
     version = first_of_digest(list_versions(where, name), digest)
     if version is None or version.files != files:
         raise where.fault(f"does not show the version of {name!r} that was just registered")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import RegistryError
@@ -77,6 +77,7 @@ class Promotion:
         version: what the alias stands for. replaces: the version before, None for the first. sequence: counts the promotions of this alias.
         evaluation, check: hashes of the result records it was promoted by. time: of the promotion, UTC.
         rollbacks: the latest moves to an older version: `sequence`, `from`, `to`, `reason`, `time`.
+        signature: of a hub, over all of this, the model and the evidence; empty from servers that sign nothing.
     """
 
     version: int
@@ -86,6 +87,26 @@ class Promotion:
     check: str
     time: str
     rollbacks: tuple[Json, ...] = ()
+    signature: str = ""
+
+    def as_json(self) -> Json:
+        """What the tag holds; without `signature` where there is none."""
+        return {key: value for key, value in asdict(self).items() if key != "signature" or value}
+
+
+def check_signature(where: Server, name: str, alias: str, promotion: Promotion) -> None:
+    """A hub stands by its promotions: it signed this one, and what it signed is still there. Servers of another kind are not asked.
+
+    Raises:
+        RegistryError: it did not, or model or evidence have changed since.
+    """
+    if where.token is None:
+        return
+    answer = where.hub("verify", {"name": name, "alias": alias, "promotion": promotion.as_json()})
+    if answer is not None and answer.get("valid") is not True:
+        reason = " ".join(str(answer.get("reason", "")).split())[:300]
+        again = f"`mlipfm models promote {name} --version {promotion.version} --alias {alias}` promotes by evidence"
+        raise where.fault(f"does not stand by {name}@{alias}: {reason}", again)
 
 
 def parse_address(text: str) -> Address:
@@ -218,7 +239,11 @@ def _promotions(where: Server, row: Json) -> dict[str, Promotion]:
                 value = json.loads(text)
                 found[key.removeprefix(PROMOTION_TAG)] = promotion = Promotion(**value | {"rollbacks": tuple(value["rollbacks"])})
                 numbers = (promotion.version, promotion.sequence, promotion.version if promotion.replaces is None else promotion.replaces)
-                good = all(type(n) is int and n > 0 for n in numbers) and all(_is_rollback(entry) for entry in promotion.rollbacks)
+                good = (
+                    isinstance(promotion.signature, str)
+                    and all(type(n) is int and n > 0 for n in numbers)
+                    and all(_is_rollback(entry) for entry in promotion.rollbacks)
+                )
             except (ValueError, KeyError, TypeError, RecursionError):
                 good = False
             if not good:

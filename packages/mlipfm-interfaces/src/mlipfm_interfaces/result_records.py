@@ -191,11 +191,25 @@ def _hash(record: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
-    """Versions of what figures depend on; read once, for it takes a while."""
+    """Versions of what figures depend on, and as `mlipfm-code` the hash of the source; read once, for it takes a while."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    found = {"mlipfm-code": _source_hash()}
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(PackageNotFoundError):  # an extra or a package that is not installed
             found[name] = version(name)
     return found
+
+
+def _source_hash() -> str:
+    """SHA-256 over the names and bytes of all source files of the installed mlipfm packages: versions stay the same while code is changed."""
+    from importlib.util import find_spec
+
+    hasher = hashlib.sha256()
+    for name in sorted(name.replace("-", "_") for name in _DISTRIBUTIONS if name.startswith("mlipfm")):
+        spec = find_spec(name)
+        for folder in map(Path, (spec.submodule_search_locations or ()) if spec else ()):
+            for file in sorted(folder.rglob("*.py")):
+                data = file.read_bytes()
+                hasher.update(f"{name}/{file.relative_to(folder).as_posix()} {len(data)}\n".encode() + data)
+    return hasher.hexdigest()

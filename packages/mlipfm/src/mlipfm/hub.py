@@ -1,4 +1,7 @@
-"""A registry on this machine: an MLflow server on sqlite with its artifacts in a folder beside, reachable from this machine only.
+"""A registry on this machine: an MLflow server on sqlite with its artifacts in a folder beside, for the owner of the folder alone.
+
+It listens on this machine only, which other users may share: `hub_guard` in front of MLflow asks for a token that is in the folder, readable by its
+owner. The token is new at every start; the key of signatures is kept.
 
 The server is a process of its own, in a process group of its own; its id is in `hub.json` with the time it started, so that `down` never ends a
 process that got the number later.
@@ -8,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,12 +21,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from mlipfm_interfaces.errors import LockedError, RegistryError, UnreadableFileError
+from mlipfm_interfaces.errors import LockedError, RegistryError
 from mlipfm_interfaces.files import atomic_write, canonical_json, lock, unwritable
+from mlipfm_interfaces.hub_folder import STATE, TOKEN, HubState, read_state, started_at, write_secret
+from mlipfm_interfaces.registry import remember_hub
+
+from .hub_server import FOLDER, KEY
 
 PATIENCE = 180.0  # seconds to start; 22 s on a quiet machine
 
@@ -31,14 +36,7 @@ PATIENCE = 180.0  # seconds to start; 22 s on a quiet machine
 _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-@dataclass(frozen=True)
-class Hub:
-    """A running server: the folder of its data, its address, and its process (id, and start in clock ticks since boot)."""
-
-    folder: Path
-    address: str
-    pid: int
-    started: int
+Hub = HubState
 
 
 def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Callable[[float], None] | None = None) -> Hub:
@@ -54,9 +52,10 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
     address = _loopback(host, port)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        folder = folder.resolve()
+        folder.chmod(0o700)
     except OSError as error:
         raise unwritable(folder, error) from error
-    folder = folder.resolve()
     with lock(folder / "hub.lock"):
         running = find(folder)
         if running is not None:
@@ -64,41 +63,37 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
                 f"a hub is running at {running.address}", where=str(folder), mend=f"stop it with `mlipfm hub down --dir {folder}`"
             )
         _check_port(host, port)
+        write_secret(folder / TOKEN, secrets.token_urlsafe(32))
+        if not (folder / KEY).exists():
+            write_secret(folder / KEY, secrets.token_urlsafe(32))
         log = folder / "server.log"
         with open(log, "wb") as output:
             process = subprocess.Popen(
-                _command(folder, host, port),
+                _command(host, port),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | _ENVIRONMENT | {FOLDER: str(folder)},
                 start_new_session=True,
             )
         try:
-            hub = Hub(folder, address, process.pid, _started(process.pid) or 0)
-            atomic_write(folder / "hub.json", canonical_json({"pid": hub.pid, "started": hub.started, "address": hub.address}))
+            hub = Hub(folder, address, process.pid, started_at(process.pid) or 0)
+            atomic_write(folder / STATE, canonical_json({"pid": hub.pid, "started": hub.started, "address": hub.address}))
             _wait(process, address, log, waiting)
         except BaseException:
             _end_group(process.pid)
             process.wait()
-            (folder / "hub.json").unlink(missing_ok=True)
+            (folder / STATE).unlink(missing_ok=True)
             raise
+    remember_hub(address, folder)
     process.returncode = 0  # from here on the server is known by its id; Popen would warn that it leaves a running process
     return hub
 
 
 def find(folder: Path) -> Hub | None:
     """The server that runs on this folder, or None."""
-    path = folder / "hub.json"
-    try:
-        state: dict[str, Any] = json.loads(path.read_bytes())
-        hub = Hub(folder, str(state["address"]), int(state["pid"]), int(state["started"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        mend = "stop it by hand and delete the file"
-        raise UnreadableFileError(f"does not say which process the hub is: {error}", where=str(path), mend=mend) from None
-    return hub if hub.pid > 1 and _started(hub.pid) == hub.started else None
+    hub = read_state(folder)
+    return hub if hub is not None and hub.is_alive() else None
 
 
 def stop(hub: Hub, patience: float = 20.0) -> None:
@@ -108,7 +103,7 @@ def stop(hub: Hub, patience: float = 20.0) -> None:
     while _is_alive(hub) and time.monotonic() < deadline:
         time.sleep(0.05)
     _end_group(hub.pid)
-    (hub.folder / "hub.json").unlink(missing_ok=True)
+    (hub.folder / STATE).unlink(missing_ok=True)
 
 
 def wait(hub: Hub) -> None:
@@ -120,23 +115,12 @@ def wait(hub: Hub) -> None:
 def _is_alive(hub: Hub) -> bool:
     with contextlib.suppress(ChildProcessError):  # started by another process: its parent reaps it
         os.waitpid(hub.pid, os.WNOHANG)
-    return _started(hub.pid) == hub.started
+    return hub.is_alive()
 
 
-def _command(folder: Path, host: str, port: int) -> list[str]:
-    storage = [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-        "--serve-artifacts",
-    ]
-    return [sys.executable, "-m", "mlflow", "server", *storage, "--host", host, "--port", str(port), "--workers", "1"]
-
-
-def _launch(command: list[str], output: BinaryIO) -> subprocess.Popen[bytes]:
-    environment = os.environ | _ENVIRONMENT
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True)
+def _command(host: str, port: int) -> list[str]:
+    serve = ["uvicorn", "--factory", "mlipfm.hub_server:application", "--no-server-header", "--no-access-log"]
+    return [sys.executable, "-m", *serve, "--host", host, "--port", str(port)]
 
 
 def _loopback(host: str, port: int) -> str:
@@ -147,7 +131,7 @@ def _loopback(host: str, port: int) -> str:
         local = False
     if not local:
         mend = "give 127.0.0.1; from elsewhere, forward the port by ssh -L, which also asks who you are"
-        raise RegistryError(f"the hub has no passwords and listens on this machine only, not on {host!r}", mend=mend)
+        raise RegistryError(f"the hub listens on this machine only, not on {host!r}", mend=mend)
     return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
 
 
@@ -182,15 +166,6 @@ def _answers(address: str) -> bool:
             return bool(answer.read(16).strip() == b"OK")
     except (OSError, urllib.error.URLError):
         return False
-
-
-def _started(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a living process; None if there is none."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(rest[18])
 
 
 def _end_group(group: int) -> None:

@@ -29,18 +29,24 @@ def up(
         bool, typer.Option("--background", help="Return when it answers and leave it running; stop it with hub down")
     ] = False,
 ) -> None:
-    """Start the registry: an MLflow server with its pages for browsing.
+    """Start the registry: an MLflow server with its pages for browsing, for you alone.
+
+    Other users of the machine are refused: commands read a token from the folder, and a browser needs the address that is printed. Nothing can
+    be deleted through it.
 
     Example: mlipfm hub up --dir ~/hub --background
     """
     import signal
 
+    from mlipfm_interfaces.hub_folder import TOKEN, secret
+
     from .hub import stop, wait
+    from .hub_guard import viewer_key
 
     hub = _start(folder, port, host)
     typer.echo(f"hub at {hub.address}, data in {hub.folder}")
-    if port != 5000 or host != "127.0.0.1":
-        typer.echo(f"so that mlipfm finds it: export MLIPFM_REGISTRY={hub.address}")
+    typer.echo(f"to look at it in a browser: {hub.address}/?key={viewer_key(secret(hub.folder / TOKEN))}")
+    typer.echo(f"so that mlipfm finds it from any folder and cache: export MLIPFM_REGISTRY={hub.folder}")
     if background:
         typer.echo(f"stop it with: mlipfm hub down --dir {hub.folder}")
         return
