@@ -82,7 +82,7 @@ def publish(out: Path, models: Mapping[str, str], by: str) -> dict[str, Any]:
             raise RegistryError(
                 "the hub has ended", where=str(out / "hub"), mend=f"see {out / 'hub' / 'server.log'}; run the command again"
             )
-        with _environment(MLIPFM_REGISTRY=str(running.folder), MLIPFM_CACHE=str(out / "hub" / "cache")):
+        with _environment(MLIPFM_REGISTRY=str(running.folder.resolve()), MLIPFM_CACHE=str(out / "hub" / "cache")):
             return _publish(models, paths, records, by, out)
 
     return dict(kept(path, identity, work))
