@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,7 +65,7 @@ def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT) -> R
     """Plant one mutant in a scratch folder and run the tests beside it, tier by tier, until one fails.
 
     Raises:
-        RuntimeError: pytest itself did not run (no test collected, an unknown option).
+        RuntimeError: pytest itself did not run (no test collected, an unknown option), or the test that failed fails without the mistake too.
     """
     begin, state = time.monotonic(), mutant.state()
     with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
@@ -72,6 +73,7 @@ def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT) -> R
         for tier in tiers:
             failed = _failed(mutant, home, tier, limit)
             if failed is not None:
+                _refuse_broken(failed, limit)
                 break
     return Result(failed is not None, failed or "no test failed", tier, round(time.monotonic() - begin, 1), state)
 
@@ -92,6 +94,18 @@ def _failed(mutant: Mutant, home: Path, tier: str, limit: float) -> str | None:
     if status not in (1, 2) or found is None:
         raise RuntimeError(f"{mutant.name}: pytest ended with {status}:\n{output[-2000:]}")
     return found.group(1)
+
+
+@cache
+def _refuse_broken(test: str, limit: float) -> None:
+    """A test that fails without any mistake notices nothing."""
+    if "::" not in test:  # the time limit, or a file that could not be imported
+        return
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        home = Path(scratch)
+        words = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--tier", "ci", test]
+        if _forked(words, home, home / "pytest.log", limit) not in (0, 4):  # 4: its name has characters that pytest does not find again
+            raise RuntimeError(f"{test} fails without a mistake, too")
 
 
 def _forked(words: list[str], home: Path, log: Path, limit: float) -> int | None:

@@ -117,7 +117,8 @@ def test_the_average_is_that_of_the_weights_after_each_step(tiny, tmp_path):
 
 def test_the_best_model_is_that_of_the_smallest_force_error_and_of_energies_only_without_forces():
     def figures(energy: float, forces: float | None):
-        rows = {"energy": np.array(energy)} | ({} if forces is None else {"forces": np.full((2, 3), forces)})
+        one = np.ones(())  # its weight
+        rows = {"energy": (np.array(energy), one)} | ({} if forces is None else {"forces": (np.full((2, 3), forces), np.ones(2))})
         return score(validation_metrics({0: rows, 1: rows}, ["a", "b"]))
 
     assert figures(0.2, 0.001) == pytest.approx(1.0)  # meV/Å
@@ -135,8 +136,8 @@ def test_validation_errors_are_prediction_minus_label_per_atom(morse_structures)
     assert sorted(errors) == [0, 1, 2, 3]
     assert "energy" not in errors[2]
     for k in (0, 1, 3):
-        assert float(errors[k]["energy"]) == pytest.approx(0.5)
-    assert all(errors[k]["forces"] == pytest.approx(np.full((len(structures[k]), 3), 0.25)) for k in errors)
+        assert float(errors[k]["energy"][0]) == pytest.approx(0.5)
+    assert all(errors[k]["forces"][0] == pytest.approx(np.full((len(structures[k]), 3), 0.25)) for k in errors)
 
 
 @pytest.mark.parametrize(("cutoff", "neighbours"), [(2.5, 6), (3.0, 18), (3.5, 26)])
