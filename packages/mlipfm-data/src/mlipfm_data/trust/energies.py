@@ -183,10 +183,10 @@ def confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tupl
 
 
 def two_heaps(rest: np.ndarray) -> Split | None:
-    """The widest empty interval of the values, with at least an eighth of them on either side."""
+    """The widest empty interval of the values, with at least an eighth of them, and eight, on either side."""
     values = np.sort(rest)
     n = len(values)
-    least = max(4, int(LEAST * n))
+    least = max(8, int(LEAST * n))  # fewer lie together by chance
     if n < 2 * least:
         return None
     gaps = np.diff(values)[least - 1 : n - least]

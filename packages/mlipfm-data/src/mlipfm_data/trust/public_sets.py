@@ -51,9 +51,9 @@ def _poet(s: Structure) -> Structure:
 
 
 def _mlearn(s: Structure) -> Structure:
-    """mlearn: shear components of Cu, and of molecular dynamics of Ge and Si, are in another order (xy, xz, yz) than the rest (xy, yz, xz)."""
+    """mlearn: shear components of molecular dynamics of Ge and Si are in another order (xy, xz, yz) than those of their strained cells."""
     dynamics = "AIMD" in (s.provenance.group or "")
-    if "stress" not in s.labels or not (s.atomic_numbers[0] == 29 or (s.atomic_numbers[0] in (14, 32) and dynamics)):
+    if "stress" not in s.labels or s.atomic_numbers[0] not in (14, 32) or not dynamics:
         return s
     m = np.array(s.labels["stress"])
     m[1, 2], m[0, 2] = m[0, 2], m[1, 2]
