@@ -242,7 +242,7 @@ def test_weights_of_mace_are_honoured_or_named(tmp_path):
 
 
 def test_a_weight_of_unknown_meaning_is_named_and_the_offer_works(tmp_path, capsys):
-    path = write(tmp_path / "a.xyz", crystal('pbc="T T T" weight=0'))
+    path = write(tmp_path / "a.xyz", crystal('pbc="T T T" weight=63.5'))
     status, out = command(capsys, "data", "import", path, "--out", tmp_path / "s")
     offer = re.search(r"--option keys=\S+", out)
     assert status == 0
@@ -250,9 +250,20 @@ def test_a_weight_of_unknown_meaning_is_named_and_the_offer_works(tmp_path, caps
     status, out = command(capsys, "data", "import", path, "--out", tmp_path / "w", *offer[0].split())
     assert status == 0, out
     with Store(tmp_path / "w") as store:
-        assert float(store[0].labels["weight"]) == 0.0
+        assert float(store[0].labels["weight"]) == 63.5
     with pytest.raises(MissingLabelsError, match="no key 'w' for weight"):
         read_all(path, keys={"weight": "w"})
+
+
+@pytest.mark.parametrize("name", ["weight", "Weight", "sample_weight"])
+def test_a_weight_of_zero_leaves_the_frame_out_whatever_it_is_called(tmp_path, name):
+    (out,), _ = told(write(tmp_path / "a.xyz", crystal(f"{name}=0")))
+    assert float(out.labels["weight"]) == 0.0
+    (counts,), report = told(write(tmp_path / "b.xyz", crystal(f"{name}=1.0")))
+    assert float(counts.labels["weight"]) == 1.0
+    assert not any("not honoured" in note for note in report.notes)
+    (both,), _ = told(write(tmp_path / "c.xyz", crystal(f"{name}=0 config_weight=2")))
+    assert float(both.labels["weight"]) == 0.0
 
 
 def test_initial_charges_that_add_up_to_an_ion_are_warned_of_and_not_read(tmp_path):

@@ -23,6 +23,7 @@ FORCE_WEIGHTS = ("REF_forces_weight", "forces_weight", "force_weight", "forces_m
 FRAME_WEIGHT = ("REF_weight", "config_weight")
 #: Names that may mean such a weight, and others.
 _OTHER_WEIGHTS = ("weight", "weights", "sample_weight", "frame_weight", "structure_weight", "energy_weight")
+_OF_FRAME = _OTHER_WEIGHTS[:-1]
 _OF_LABEL = {"energy": ("config_energy_weight",), "forces": ("config_forces_weight",),
              "stress": ("config_stress_weight", "config_virials_weight")}  # fmt: skip
 
@@ -160,19 +161,28 @@ def _weight_of_atoms(value: Any, key: str, n: int) -> Array | None:
 def frame_weight(seen: Decisions, labels: dict[str, Array]) -> None:
     """Set the label `weight` from the weights that a file gives to a frame, and drop labels to which it gives the weight 0.
 
+    Under a name that may mean something else (`weight`: a molar mass, a degeneracy), only 0 and 1 are taken: 0 can only mean that the frame does
+    not count, as GPUMD's `weight`, and 1 changes nothing. Other values are named and not used.
+
     MACE's weights of energy, forces and stress are kept where they are equal; where they differ otherwise than by 0, a remark says that they
     are not kept.
 
     Raises:
         ShapeError: a weight that is not one number.
     """
-    weight = 1.0
-    for key, _ in seen.spelt(_OTHER_WEIGHTS, one_place=True):
-        if seen.options.keys.get("weight") != key:
+    weight = counts = 1.0
+    for key, value in seen.spelt(_OTHER_WEIGHTS, one_place=True):
+        if seen.options.keys.get("weight") == key:
+            continue
+        if key.lower() in _OF_FRAME and _zero_or_one(value):
+            counts *= _one(value, key)
+            seen.take("weight", key)
+        else:
             seen.notes.append(f"warning: {key!r} is not honoured: if it is the weight of a frame in training, --option keys=weight={key}")
     for key, value in _stated(seen, "weight", FRAME_WEIGHT, per_atom=False):
         weight = _one(value, key)
         seen.take("weight", key)
+    weight *= counts
     own: dict[str, float] = {}
     for quantity, names in _OF_LABEL.items():
         for key, value in seen.spelt(names):
@@ -198,6 +208,13 @@ def _one(value: Any, key: str) -> float:
         return float(np.asarray(value, dtype=np.float64).reshape(()))
     except (TypeError, ValueError):
         raise ShapeError(f"{key!r} must be one number, got {str(value)[:40]!r}") from None
+
+
+def _zero_or_one(value: Any) -> bool:
+    try:
+        return _one(value, "") in (0.0, 1.0)
+    except ShapeError:
+        return False
 
 
 def set_marks(seen: Decisions, labels: dict[str, Array], mask_zero: bool) -> None:
