@@ -328,8 +328,27 @@ def test_forces_beside_an_entry_are_read_and_a_stress_of_no_unit_waits_for_its_u
     assert np.allclose(s.labels["forces"], FORCES)
     assert "stress" not in s.labels
     assert "entry_stress" in report.unused
+    assert any("no stress is read; a key looks like it: 'entry_stress': --stress-key" in line for line in report.lines())
+    assert not any("forces are read" in line for line in report.lines())
     (s,) = read_all(path, stress_key="entry_stress", stress_unit="kbar", stress_sign=-1)
     assert s.labels["stress"][0, 0] == pytest.approx(-10000 * BAR)
+
+
+def test_forces_under_an_unknown_name_are_warned_of_and_the_offer_works(tmp_path, capsys):
+    path = write(tmp_path / "a.json", json.dumps([pymatgen(energy=-14.0, abs_forces=[0.5] * 4, atomic_forces=FORCES.tolist())]))
+    status, out = command(capsys, "data", "import", path, "--out", tmp_path / "s")
+    assert status == 0
+    assert "warning: no forces are read; a key looks like it: 'atomic_forces': --forces-key" in out
+    assert command(capsys, "data", "import", path, "--out", tmp_path / "t", "--forces-key", "atomic_forces")[0] == 0
+    with Store(tmp_path / "t") as store:
+        assert np.allclose(store[0].labels["forces"], FORCES)
+
+
+def test_energies_per_atom_of_jarvis_are_said_to_be_multiplied(tmp_path):
+    atoms = {"elements": ["Cu"] * 4, "lattice_mat": (4 * np.eye(3)).tolist(), "coords": PLACES.tolist(), "cartesian": True}
+    (s,), report = told(write(tmp_path / "a.json", json.dumps([{"atoms": atoms, "total_energy": -3.5, "jid": "JVASP-1"}])))
+    assert float(s.labels["energy"]) == -14.0
+    assert any("total_energy is per atom (layout jarvis)" in line for line in report.lines())
 
 
 def test_rows_that_other_programs_write_like_those_of_ase_lose_nothing(tmp_path):

@@ -33,7 +33,7 @@ _CONVERGED = ("converged", "scf_converged", "electronic_converged", "converged_e
 
 
 def check_frame(frame: RawFrame, options: ReadOptions, seen: Decisions) -> None:
-    """Refuse a frame whose cell was not understood, or whose labels are no converged calculation.
+    """Refuse a frame whose cell was not understood, or whose labels are no converged calculation; note what the reader remarks.
 
     Raises:
         InvalidStructureError, UnconvergedError: see above; the message says how to take the frame all the same.
@@ -46,6 +46,7 @@ def check_frame(frame: RawFrame, options: ReadOptions, seen: Decisions) -> None:
                     f"no cell is read here, but {key!r} looks like one",
                     mend=f'write it as the format does (extended XYZ: Lattice="nine numbers"); for molecules --option ignore={key}',
                 )
+    seen.notes += frame.remarks
     if frame.periodic_assumed and options.periodic is None and frame.pbc.any():
         gap = _vacuum(frame) * seen.unit("length")
         seen.notes.append(

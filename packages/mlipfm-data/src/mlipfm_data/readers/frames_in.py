@@ -36,6 +36,11 @@ HAS_UNIT_OPTION = {
 _NAMED = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
           "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
 
+#: Spellings of keys that may hold forces or stresses, with the options that read them, and words that mean something else about them.
+_LIKE = {"forces": (re.compile("force|gradient"), "--forces-key KEY, with --forces-unit and --forces-sign"),
+         "stress": (re.compile("stress|virial"), "--stress-key KEY or --virial-key KEY, with --stress-unit and --stress-sign")}  # fmt: skip
+_NO_LABEL = re.compile("abs|max|norm|rms|mean|const|weight|mask|unit|error|std|tol|field")
+
 #: For layouts that keep these units and forces that are -dE/dr.
 EV_ANGSTROM = {"energy_unit": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom", "forces_sign": 1}
 
@@ -58,6 +63,7 @@ class RawFrame:
         unread: names of what the file holds for this frame beside all these, and the reader did not load.
         periodic_assumed: whether `pbc` follows only from a cell being there.
         unconverged: words for why the labels are no converged calculation, None if nothing says so.
+        remarks: what the reader did to values of the file, for the report.
     """
 
     index: int
@@ -74,6 +80,7 @@ class RawFrame:
     unread: tuple[str, ...] = ()
     periodic_assumed: bool = False
     unconverged: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def find(self, key: str) -> Any:
         """Value stored under `key` (per system, per atom, calculator: the first that has it), or None. Names are those of `found`.
@@ -306,6 +313,7 @@ class ReadReport:
         out += [f"{name}: not stated" for name in ("level", "total_charge", "spin_multiplicity") if name not in self.used]
         out += self._convention_lines()
         out += [f"{note} ({count} frames)" for note, count in self.notes.most_common()]
+        out += self._unread_labels()
         if self.unused:
             out.append("found and not used: " + ", ".join(sorted(self.unused)))
         return out
@@ -317,6 +325,16 @@ class ReadReport:
     def without_effect(self) -> list[str]:
         """Options that the user stated and no accepted frame needed."""
         return sorted(self.stated - self.effective) if self.accepted else []
+
+    def _unread_labels(self) -> list[str]:
+        """A warning for forces and for stress if none were read, and keys that were not used have names like them."""
+        lines = []
+        for name, (spelling, options) in _LIKE.items():
+            keys = sorted(key for key in self.unused if spelling.search(key.lower()) and not _NO_LABEL.search(key.lower()))
+            if self.accepted and name not in self.used and keys:
+                verb = "are" if name == "forces" else "is"
+                lines.append(f"warning: no {name} {verb} read; a key looks like it: {', '.join(map(repr, keys))}: {options}")
+        return lines
 
     def _convention_lines(self) -> list[str]:
         """`units and signs: energy Hartree, forces sign -1 (layout SPICE)`, a line for each who states some; then those without effect."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -202,7 +202,8 @@ def _jarvis(entry: Entry) -> list[RawFrame | MlipfmError]:
     results = {"energy": None if energy is None else float(energy) * len(numbers), "forces": v.get("forces")}
     rest = {f"atoms_{key}": x for key, x in atoms.items() if key not in _JARVIS_ATOMS}
     group = None if v.get("jid") is None else str(v["jid"])
-    return [_frame(entry, geometry, results, {"atoms", "total_energy", "forces", "jid"}, group=group, value={**v, **rest})]
+    frame = _frame(entry, geometry, results, {"atoms", "total_energy", "forces", "jid"}, group=group, value={**v, **rest})
+    return [replace(frame, remarks=() if energy is None else ("total_energy is per atom (layout jarvis): times the number of atoms",))]
 
 
 _JARVIS_ATOMS = ("elements", "lattice_mat", "coords", "cartesian", "abc", "angles")
