@@ -112,6 +112,29 @@ def test_forces_of_held_atoms_written_as_zero_are_named_and_nothing_else_is_blam
     assert "--mask-zero-forces" in finding.mend
 
 
+def test_forces_that_are_zero_along_some_axes_name_held_atoms_not_a_coarse_grid():
+    """Six copies of a molecule in a box, one hydrogen held in its plane in each frame; without it the forces sum to zero and nothing is said."""
+    places = 9.0 * np.array([[i, j, 0] for i in range(2) for j in range(3)])
+
+    def boxes(held: bool) -> list[Structure]:
+        out = []
+        for k in range(8):
+            six = methane(6, seed=k)
+            positions = np.concatenate([s.positions + at for s, at in zip(six, places, strict=True)])
+            forces = np.concatenate([s.labels["forces"] for s in six])
+            forces[1, :2] *= not held
+            labels = {"energy": sum(float(s.labels["energy"]) for s in six), "forces": forces}
+            out.append(
+                Structure(np.tile(NUMBERS, 6), positions, cell=np.diag([18.0, 27.0, 12.0]), pbc=[True] * 3, labels=labels, level="springs")
+            )
+        return out
+
+    words = [item.words for item in inspect(boxes(held=True)) if item.code in ("constrained-forces", "net-force")]
+    assert len(words) == 1
+    assert "exactly zero along some axes" in words[0]
+    assert inspect(boxes(held=False)) == []
+
+
 def test_forces_of_weight_zero_are_left_out_without_a_word():
     weight = np.array([1.0, 0.0, 0.0, 1.0, 1.0])
     masked = [s.replace(labels={**s.labels, "forces_weight": weight}) for s in (zeroed(s, [1, 2]) for s in methane(40))]

@@ -242,7 +242,13 @@ def _held(level: str | None, sample: LevelSample, passing: Passing, found: list[
 def _sums(level: str | None, passing: Passing, found: list[Finding]) -> None:
     if len(passing.net) >= 3:
         net = float(np.median(passing.net))
-        if net > 0.05:
+        if net > 0.01 and passing.partly_held.count > 0.5 * len(passing.net):
+            words = (
+                f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: held (constrained) atoms"
+            )
+            mend = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
+            found.append(_marked("constrained-forces", "doubt", words, mend, passing.partly_held, level, net_over_sum=net))
+        elif net > 0.05:
             found.append(
                 Finding(
                     "net-force",

@@ -36,6 +36,12 @@ def unmasked_zeros(structure: Structure) -> np.ndarray:
     return zero if weight is None else zero & (np.asarray(weight) != 0)
 
 
+def held_along(forces: np.ndarray) -> np.ndarray:
+    """[N, 3] true where a component is exactly zero, others of the atom are not, and those of other atoms along that axis are not either."""
+    zero = forces == 0
+    return np.asarray(zero & ~zero.all(axis=0) & ~zero.all(axis=1)[:, None])
+
+
 def known_forces(structure: Structure) -> np.ndarray:
     """[N, 3] forces, zero where they are not known."""
     return np.where(unknown_forces(structure)[:, None], 0.0, structure.labels["forces"])

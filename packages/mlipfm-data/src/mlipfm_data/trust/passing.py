@@ -12,7 +12,7 @@ import numpy as np
 from mlipfm_interfaces.structure import Structure
 
 from .findings import MOST
-from .held import unknown_forces, unmasked_zeros
+from .held import held_along, unknown_forces, unmasked_zeros
 
 #: Keys and label digests remembered of each level, and light records of energies. Beyond that, frames are not looked for copies any more.
 REMEMBERED = 200_000
@@ -58,7 +58,7 @@ class Passing:
         self.not_finite, self.unpaired, self.impossible = Marked(), Marked(), Marked()
         self.stated = Marked()
         self.zero_forces, self.zero_stress, self.asymmetric = Marked(), Marked(), Marked()
-        self.held, self.contradictory = Marked(), Marked()
+        self.held, self.partly_held, self.contradictory = Marked(), Marked(), Marked()
         self.copied_forces, self.copied_energies = Marked(), Marked()
         self.lone_forces = Marked()
         self.net: list[float] = []
@@ -139,6 +139,8 @@ class Passing:
         if held:
             return
         self.net.append(push / total)
+        if held_along(forces).any():
+            self.partly_held.add(index, structure)
         if not structure.pbc.any() and len(structure) > 2:
             self.torque.append(turning(structure.positions, forces))
 
