@@ -18,6 +18,8 @@ from .sampling import Frame, LevelSample
 PER_FAMILY, PAIRS = 72, 300
 #: Å; in crystals and liquids frames further apart than this are not compared.
 FAR = 0.6
+#: eV: frames between which energy and work change by less are equal by symmetry (single atoms displaced in one lattice), and say nothing.
+STILL = 1e-4
 #: Å; pairs of atoms nearer than this are bonds.
 BOND = 1.8
 #: Bend over work from which on the trapezoid is helped by a fitted potential, if its forces correlate this well with the labels.
@@ -209,8 +211,10 @@ def _compare_family(frames: list[Frame], result: Comparison, family: int, potent
         if found is None:
             result.untestable += not inside
         elif inside or found.step < FAR:
-            known[i, j] = found
             energy = float(structures[j].labels["energy"]) - float(structures[i].labels["energy"])
+            if abs(energy) < STILL and abs(found.forces) < STILL and found.strained < 1e-4:
+                continue
+            known[i, j] = found
             result.pairs.append(Pair(frames[i].index, frames[j].index, energy, found, len(structures[i]), family))
     _loops(known, between, result, inside)
 
