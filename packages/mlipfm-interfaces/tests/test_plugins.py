@@ -2,10 +2,12 @@
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from mlipfm_interfaces import plugins
+from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import PluginError
 
 
@@ -110,3 +112,35 @@ def test_every_declared_group_is_known_to_the_registry():
 
     declared = {group.removeprefix("mlipfm.") for group in entry_points().groups if group.startswith("mlipfm.")}
     assert declared <= set(plugins.GROUPS)
+
+
+def declared() -> dict[str, dict[str, set[str]]]:
+    """Group -> package of this workspace -> names that its pyproject.toml declares."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for path in sorted(Path(__file__).parents[2].glob("*/pyproject.toml")):
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        for group, points in project.get("entry-points", {}).items():
+            found.setdefault(group.removeprefix("mlipfm."), {})[project["name"]] = set(points)
+    return found
+
+
+def test_packages_that_are_named_for_installing_are_those_that_declare_plugins():
+    groups = declared()
+    for group, packages in plugins.HOMES.items():
+        assert set(packages) == set(groups[group]) - {"mlipfm-interfaces"}, group
+    brought = {name: package for package, names in groups["commands"].items() for name in names}
+    assert {name: package for name, package in brought.items() if "." not in name and package != "mlipfm-interfaces"} == plugins.COMMANDS
+
+
+def test_what_is_not_installed_is_named_with_the_package_that_brings_it(monkeypatch):
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "_installed", lambda package: package != "mlipfm-models")
+    with pytest.raises(PluginError, match="no potential is named 'mace'.*mlipfm-models is not installed: pip install mlipfm-models$"):
+        plugins.load("potentials", "mace")
+
+
+def test_a_command_that_is_not_installed_is_named_with_its_package(monkeypatch, capsys):
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    with pytest.raises(SystemExit):
+        main(["evaluate", "model", "data"])
+    assert "mlipfm-eval brings it: pip install mlipfm-eval" in capsys.readouterr().err

@@ -64,6 +64,8 @@ class _Commands(TyperGroup):
         if not name.startswith("-") and name not in self.list_commands(ctx):
             near = difflib.get_close_matches(name, self.list_commands(ctx), 1)
             mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
+            if name in plugins.COMMANDS:
+                mend = f"{plugins.COMMANDS[name]} brings it: pip install {plugins.COMMANDS[name]}"
             raise PluginError(f"no command is named {name!r}", mend=mend)
         return super().resolve_command(ctx, args)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 from .errors import PluginError
@@ -22,6 +22,21 @@ GROUPS = (
     "readers", "samplers", "labelers", "potentials", "objectives", "sources", "strategies",
     "weight_rules", "benchmarks", "resolvers", "foreign", "uncertainties", "commands",
 )  # fmt: skip
+
+
+#: Packages of this project that bring plug-ins of a group; a test compares it with what they declare.
+HOMES = {
+    "readers": ("mlipfm-data",), "samplers": ("mlipfm-data", "mlipfm-md"), "labelers": ("mlipfm-data",), "potentials": ("mlipfm-models",),
+    "uncertainties": ("mlipfm-models",), "objectives": ("mlipfm-train", "mlipfm-distill"), "sources": ("mlipfm-train", "mlipfm-md"),
+    "strategies": ("mlipfm-train",), "weight_rules": ("mlipfm-train",), "foreign": ("mlipfm-data", "mlipfm-md"),
+}  # fmt: skip
+
+#: Package of this project that brings a command.
+COMMANDS = {
+    "data": "mlipfm-data", "train": "mlipfm-train", "md": "mlipfm-md", "check": "mlipfm-eval", "evaluate": "mlipfm-eval",
+    "compare": "mlipfm-eval", "report": "mlipfm-eval", "uncertainty": "mlipfm-eval", "distill": "mlipfm-distill", "quickstart": "mlipfm",
+    "hub": "mlipfm",
+}  # fmt: skip
 
 
 def names(group: str) -> list[str]:
@@ -40,7 +55,11 @@ def load(group: str, name: str) -> Any:
     if not found:
         known = names(group)
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none installed'}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        missing = [package for package in HOMES.get(group, ()) if not _installed(package)]
+        if missing:
+            hint += f"; of the packages that bring {group}, {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
+            hint += f"pip install {' '.join(missing)}"
         raise PluginError(f"no {group.removesuffix('s')} is named {name!r}", mend=hint)
     if len({point.value for point in found}) > 1 or (len(found) > 1 and len({_owner(p) for p in found}) > 1):
         owners = " and ".join(sorted({_owner(point) for point in found}))
@@ -57,6 +76,14 @@ def _points(group: str) -> list[EntryPoint]:
     if group not in GROUPS:
         raise PluginError(f"no plug-in group is named {group!r}", mend=f"groups: {', '.join(GROUPS)}")
     return list(entry_points(group=f"mlipfm.{group}"))
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _owner(point: EntryPoint) -> str:
