@@ -136,9 +136,9 @@ class Predictions:
         if len(groups) > 1:
             return f"intervals over {len(groups)} molecules or trajectories"
         if drawn != groups:
-            length = -(-len(self.structures) // len(drawn))
+            length = round(len(self.structures) / len(drawn))
             return (
-                f"intervals over {len(drawn)} blocks of {length} frames in a row, each longer than two correlation times: all frames are "
+                f"intervals over {len(drawn)} blocks of about {length} frames in a row, each longer than two correlation times: all frames are "
                 "of one molecule or trajectory, and the interval says nothing about another"
             )
         return (
