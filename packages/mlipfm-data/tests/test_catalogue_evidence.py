@@ -43,6 +43,8 @@ class Written:
     word: str
 
 
+MATPES = "test_nothing_is_lost.py::test_stress_of_matpes_is_kbar_with_the_sign_of_vasp_in_the_order_of_voigt"
+
 MODELFORGE, EGRAFF, MISC = "choderalab/modelforge", "M3RG-IITD/MDBENCHGNN", "fixtures_misc"
 CLAIMS = (
     Real("hdf5", "ANI-1", MISC, "ani_gdb_s01.h5", "Teoroo-CMC/PiNN"),
@@ -61,7 +63,7 @@ CLAIMS = (
     Real("npz", "sGDML", "ethanol_ccsdt", "*.npz", "learningmatter-mit/NeuralForceField"),
     Real("npz", "NequIP", "md17", "ethanol_train_nequip.npz", EGRAFF),
     Written("json", "mptrj", "Python", "test_native_readers.py::test_mptrj_is_a_dictionary_of_dictionaries", "uncorrected_total_energy"),
-    Written("json", "matpes", "Python", "test_nothing_is_lost.py::test_stress_of_matpes_is_kbar_with_the_sign_of_vasp_in_the_order_of_voigt", "matpes_id"),
+    Written("json", "matpes", "Python", MATPES, "matpes_id"),
     Real("json", "snap", "li3n", "*.json", "materialsvirtuallab/snap"),
     Written("json", "computed-entry", "Python", "test_native_readers.py::test_computed_entries_of_alexandria", "entry"),
     Real("json", "properties", "ref_elastic_wbm", "wbm-random-*.json.gz", "materialsvirtuallab/matcalc"),
