@@ -45,7 +45,7 @@ class Limits:
 #: `converged`: float64, but the energy is the end of an iteration (quantum chemistry), so that its last digits depend on the path.
 LIMITS: dict[Precision, Limits] = {
     "float64": Limits(1e-7, 1e-6, (1e-4, 3e-4, 1e-3, 3e-3), jacobian=1e-4, smooth=2e-5, drift=5.0),
-    "converged": Limits(5e-6, 2e-5, (3e-3, 1e-2, 2e-2), jacobian=1e-3, smooth=2e-5, drift=5.0),
+    "converged": Limits(2e-5, 1e-4, (3e-3, 1e-2, 2e-2), jacobian=1e-3, smooth=2e-5, drift=5.0),
     "float32": Limits(2e-5, 2e-4, (1e-3, 3e-3, 1e-2, 2e-2), jacobian=1e-2, smooth=1e-4, drift=5.0),
 }
 
