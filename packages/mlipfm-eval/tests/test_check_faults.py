@@ -370,7 +370,7 @@ def step_of(amount, radius, mask=lambda a, b: True):
     return extra
 
 
-energies("smooth-path", "a step of 0.05 meV where two atoms pass 5 Å", step_of(5e-5, 5.0))
+energies("smooth-path", "a step of 0.04 meV where two atoms pass 5 Å", step_of(4e-5, 5.0))
 energies("smooth-path", "a step of 0.05 meV where two hydrogen atoms pass 4.2 Å", step_of(5e-5, 4.2, lambda a, b: a == b == 1))
 energies("smooth-cutoff", "a step of 0.25 meV where nitrogen passes 4 Å", step_of(2.5e-4, 4.0, lambda a, b: 7 in (a, b)))
 
