@@ -32,7 +32,12 @@ def pairs_of(subject: Subject, most: int) -> list[tuple[int, int]]:
     return list(dict.fromkeys([*first, *rest]))[:most]
 
 
-@behaviour("repulsive-core", "Two atoms pushed into each other lie above their bond, and the energy rises all the way in.", exact=False)
+@behaviour(
+    "repulsive-core",
+    "Two atoms pushed into each other lie above their bond, and the energy rises all the way in.",
+    "conservative",
+    exact=False,
+)
 def _core(subject: Subject) -> Measured | None:
     pairs = pairs_of(subject, PAIRS_QUICK if subject.quick else PAIRS)
     found = [m for pair in pairs for m in _dimer_core(subject, *pair)]
