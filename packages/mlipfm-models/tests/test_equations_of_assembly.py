@@ -156,7 +156,7 @@ def potential() -> Any:
     built = build_painn(
         {
             "elements": ["H", "C", "O"], "levels": list(LEVELS), "references": REFERENCES, "conditions": list(CONDITIONS), "heads": HEADS,
-            "level_readout": "stacked", "scale": SCALE, "dtype": "float64",
+            "level_readout": "stacked", "scale": SCALE, "dtype": "float64", "short_range": "none",
             "backbone": {"channels": 6, "layers": 2, "cutoff": 4.0, "radial": 5},
         }
     )  # fmt: skip
