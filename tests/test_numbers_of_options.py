@@ -13,6 +13,7 @@ BAD = ("nan", "inf", "-inf", "-1", "0", "1e300", str(2**70), "-1e300")
 
 #: Option -> of `BAD`, what has a meaning.
 SENSIBLE = {
+    "--quantile": {"0"},  # what is surer than the surest
     "--charge": {"-1", "0"},
     "--gap": {"0"},
     "--seed": {"0"},
