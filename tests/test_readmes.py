@@ -15,7 +15,7 @@ from mlipfm_interfaces.checkpoint import save_potential
 from mlipfm_interfaces.cli import app
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_models import build_painn
+from mlipfm_models import build_potential
 
 ROOT = Path(__file__).parents[1]
 READMES = sorted(
@@ -45,7 +45,7 @@ def blocks(path: Path) -> Iterator[tuple[str, str]]:
 @pytest.fixture
 def material(tmp_path, monkeypatch):
     """A folder with the files that READMEs speak of: rattled ethanol labelled by an untrained model, with noise."""
-    model = build_painn({"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "backbone": {"channels": 4, "layers": 1}})
+    model = build_potential("painn", {"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "backbone": {"channels": 4, "layers": 1}})
     rng = np.random.default_rng(0)
     bare = [Structure([6, 6, 8, 1, 1, 1, 1, 1, 1], ETHANOL + rng.normal(scale=0.03, size=(9, 3)), level="gfn2-xtb") for _ in range(48)]
     frames = [

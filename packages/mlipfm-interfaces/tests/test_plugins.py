@@ -136,7 +136,7 @@ def test_what_is_not_installed_is_named_with_the_package_that_brings_it(monkeypa
     monkeypatch.setattr(plugins, "entry_points", lambda group: [])
     monkeypatch.setattr(plugins, "_installed", lambda package: package != "mlipfm-models")
     with pytest.raises(PluginError, match="no potential is named 'mace'.*mlipfm-models is not installed: pip install mlipfm-models$"):
-        plugins.load("potentials", "mace")
+        plugins.load(plugins.POTENTIALS, "mace")
 
 
 def test_a_command_that_is_not_installed_is_named_with_its_package(monkeypatch, capsys):

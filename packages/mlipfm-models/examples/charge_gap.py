@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
-from mlipfm_models import build_painn
+from mlipfm_models import build_potential
 
 HYDRONIUM = np.array([[0, 0, 0.1], [0.94, 0, 0], [-0.47, 0.81, 0], [-0.47, -0.81, 0]])
 METHANE = 0.6276 * np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
@@ -21,7 +21,9 @@ def gap(charge: int | None, seed: int) -> float:
     positions = np.concatenate([HYDRONIUM, METHANE + [50.0, 0, 0]])
     both = Structure([8, 1, 1, 1, 6, 1, 1, 1, 1], positions, total_charge=charge, spin_multiplicity=spin)
     conditions = ["total_charge", "spin_multiplicity"]
-    potential = build_painn({"elements": ["H", "C", "O"], "levels": ["any"], "dtype": "float64", "conditions": conditions, "seed": seed})
+    potential = build_potential(
+        "painn", {"elements": ["H", "C", "O"], "levels": ["any"], "dtype": "float64", "conditions": conditions, "seed": seed}
+    )
     energies = [float(answer["energy"]) for answer in evaluate(potential, [both, cation, methane], ("energy",))]
     return energies[0] - energies[1] - energies[2]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
-from mlipfm_models import build_painn
+from mlipfm_models import build_potential
 
 CONFIG = {
     "elements": ["H", "O"],
@@ -20,8 +20,8 @@ CONFIG = {
 def main() -> None:
     water = Structure([8, 1, 1], [[0, 0, 0], [0.757, 0.586, 0], [-0.757, 0.586, 0]], total_charge=0, spin_multiplicity=1)
     cation = water.replace(total_charge=1, spin_multiplicity=2)
-    direct = build_painn(CONFIG | {"forces": "direct"})
-    conservative = build_painn(CONFIG)
+    direct = build_potential("painn", CONFIG | {"forces": "direct"})
+    conservative = build_potential("painn", CONFIG)
     print(f"{sum(p.numel() for p in conservative.parameters())} parameters, {conservative.spec}")
     for name, potential in (("direct", direct), ("conservative", conservative)):
         neutral, charged = evaluate(potential, [water, cation])

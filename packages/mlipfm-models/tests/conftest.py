@@ -15,10 +15,12 @@ REFERENCES = {"gfn1-xtb": {"H": -11.0, "C": -48.0, "O": -110.0}, "gfn2-xtb": {"H
 @pytest.fixture(scope="session")
 def small() -> Callable[..., Any]:
     """Builder of a painn of 8 channels and 2 layers for H, C, O at one level; keywords change its configuration."""
-    from mlipfm_models import build_painn
+    from mlipfm_models import build_potential
 
     def build(**changes: Any) -> Any:
-        return build_painn({"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": BACKBONE} | changes)
+        return build_potential(
+            "painn", {"elements": ["H", "C", "O"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": BACKBONE} | changes
+        )
 
     return build
 

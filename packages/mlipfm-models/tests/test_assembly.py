@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlipfm_interfaces import plugins
 from mlipfm_interfaces.batch import collate
-from mlipfm_interfaces.errors import LevelError, MlipfmError, PropertyNotAvailableError, RecipeError, UnknownElementError
+from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.errors import ContractError, LevelError, MlipfmError, PropertyNotAvailableError, RecipeError, UnknownElementError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import copper, methane, rattled, silicon, water
-from mlipfm_models import build_painn
+from mlipfm_models import build_potential
 
 MINIMAL = {"elements": ["H", "O"], "levels": ["gfn2-xtb"]}
 
@@ -40,7 +40,7 @@ def batch_of(potential: Any, structures: list[Structure]) -> Any:
 
 def test_plugin_builds_the_same_potential_again_from_its_config(two_levels: Any) -> None:
     first = two_levels(seed=3)
-    again = plugins.load("potentials", first.plugin)(json.loads(json.dumps(first.config)))
+    again = build(first.plugin, json.loads(json.dumps(first.config)))
     assert again.config == first.config
     assert again.spec == first.spec
     for (name, one), (_, two) in zip(first.named_parameters(), again.named_parameters(), strict=True):
@@ -70,17 +70,17 @@ def test_plugin_builds_the_same_potential_again_from_its_config(two_levels: Any)
 )
 def test_wrong_configuration_is_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(MlipfmError, match=message) as caught:
-        build_painn(MINIMAL | change)
+        build_potential("painn", MINIMAL | change)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_key_is_named() -> None:
     with pytest.raises(RecipeError, match=r"painn.levels: .*required"):
-        build_painn({"elements": ["H"]})
+        build_potential("painn", {"elements": ["H"]})
 
 
 def test_elements_come_as_symbols_or_numbers_in_any_order() -> None:
-    potential = build_painn({"elements": [8, "H", "O", 6], "levels": ["a"]})
+    potential = build_potential("painn", {"elements": [8, "H", "O", 6], "levels": ["a"]})
     assert potential.spec.elements == (1, 6, 8)
     assert potential.config["elements"] == ["H", "C", "O"]
 
@@ -110,7 +110,7 @@ def test_direct_and_conservative_models_of_one_seed_share_their_backbone(small: 
 def test_first_energies_and_forces_are_of_the_order_of_the_scale_at_every_width() -> None:
     s = [rattled(water(), 0.1, seed=k) for k in range(4)]
     for channels in (16, 64, 256):
-        potential = build_painn(MINIMAL | {"forces": "direct", "backbone": {"channels": channels, "layers": 2}})
+        potential = build_potential("painn", MINIMAL | {"forces": "direct", "backbone": {"channels": channels, "layers": 2}})
         values = evaluate(potential, s)
         per_atom = np.array([a["energy"] / 3 for a in values])
         forces = np.stack([a["forces"] for a in values])
@@ -282,5 +282,24 @@ def test_depths_follow_the_blocks_and_readouts_come_last(two_levels: Any) -> Non
 
 
 def test_importing_the_package_imports_no_torch() -> None:
-    code = "import sys, mlipfm_models; assert 'torch' not in sys.modules; assert 'build_painn' in mlipfm_models.__all__"
+    code = "import sys, mlipfm_models; assert 'torch' not in sys.modules; assert 'build_potential' in mlipfm_models.__all__"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_parameter_outside_all_blocks_is_refused_by_name() -> None:
+    from mlipfm_models.parameter_roles import roles_of
+
+    net = torch.nn.Module()
+    net.inner, net.loose = torch.nn.Linear(2, 2), torch.nn.Parameter(torch.zeros(2, 2))
+    with pytest.raises(ContractError, match="'loose' of Module is in no block"):
+        roles_of(net, [net.inner])
+
+
+def test_a_norm_starts_with_gain_one() -> None:
+    from mlipfm_models.initial import initialise
+    from mlipfm_models.parameter_roles import roles_of
+
+    norm = torch.nn.LayerNorm(4)
+    initialise(norm, roles_of(norm, [norm]), 0)
+    assert torch.equal(norm.weight, torch.ones(4))
+    assert torch.equal(norm.bias, torch.zeros(4))

@@ -11,7 +11,7 @@ from mlipfm_interfaces.batch import GraphSpec, collate
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, rattled, silicon, water
-from mlipfm_models import build_density
+from mlipfm_models import build_potential
 from mlipfm_models.backbones.density import harmonics, harmonics_table
 from numpy.polynomial.legendre import legval
 
@@ -19,7 +19,7 @@ from numpy.polynomial.legendre import legval
 def small(**changes: Any) -> Potential:
     backbone = {"channels": 8, "layers": 1, "cutoff": 4.0, "radial": 6} | changes.pop("backbone", {})
     config = {"elements": ["H", "C", "O", "Si"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": backbone}
-    return build_density(config | changes)
+    return build_potential("density", config | changes)
 
 
 class TestContract(PotentialContract):

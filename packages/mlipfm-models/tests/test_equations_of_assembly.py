@@ -14,7 +14,7 @@ import torch
 from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, rattled, water
-from mlipfm_models import build_painn
+from mlipfm_models import build_potential
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -153,7 +153,7 @@ def answers(w: Weights, structure: Structure, s: Floats, v: Floats, cutoff: floa
 
 @pytest.fixture(scope="module")
 def potential() -> Any:
-    built = build_painn(
+    built = build_potential("painn",
         {
             "elements": ["H", "C", "O"], "levels": list(LEVELS), "references": REFERENCES, "conditions": list(CONDITIONS), "heads": HEADS,
             "level_readout": "stacked", "scale": SCALE, "dtype": "float64", "short_range": "none",

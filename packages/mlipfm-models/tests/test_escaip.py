@@ -14,7 +14,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, rattled, silicon, water
-from mlipfm_models import build_escaip
+from mlipfm_models import build_potential
 from mlipfm_models.backbones.attention import log_envelope
 from mlipfm_models.backbones.escaip import Attention, Escaip, EscaipConfig, bond_order, legendre
 from mlipfm_models.backbones.harmonics import HARMONICS
@@ -25,7 +25,9 @@ SMALL = {"channels": 16, "layers": 2, "cutoff": 4.0, "radial": 6, "degree": 3, "
 
 def small(**changes: Any) -> Potential:
     backbone = SMALL | changes.pop("backbone", {})
-    return build_escaip({"elements": ["H", "C", "O", "Si"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": backbone} | changes)
+    return build_potential(
+        "escaip", {"elements": ["H", "C", "O", "Si"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": backbone} | changes
+    )
 
 
 class TestContract(PotentialContract):

@@ -16,7 +16,7 @@ from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, random_structure, rattled, silicon, supercell, water
-from mlipfm_models import AssembledPotential, build_painn
+from mlipfm_models import AssembledPotential, build_potential
 from mlipfm_models.backbones.painn import Painn, PainnConfig
 from mlipfm_models.configuration import parse_assembly
 from mlipfm_models.head_kinds import HEADS, NO_HEAD
@@ -336,14 +336,14 @@ def test_stacked_readouts_are_indexed_per_system(two_levels: Any) -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
-        build_painn({"elements": ["H", "O"], "levels": ["any"]} | change)
+        build_potential("painn", {"elements": ["H", "O"], "levels": ["any"]} | change)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", NO_HEAD)
 def test_quantities_without_a_head_say_why(key: str) -> None:
     with pytest.raises(RecipeError, match=f"there is no head '{key}': {NO_HEAD[key]}"):
-        build_painn({"elements": ["H"], "levels": ["any"], "heads": {key: {}}})
+        build_potential("painn", {"elements": ["H"], "levels": ["any"], "heads": {key: {}}})
 
 
 def test_every_quantity_has_a_head_or_a_reason() -> None:

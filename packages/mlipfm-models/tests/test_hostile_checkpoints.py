@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlipfm_interfaces.checkpoint import build, load_checkpoint, load_model, save_checkpoint, save_potential
 from mlipfm_interfaces.errors import MlipfmError
-from mlipfm_models.builders import BACKBONES
+from mlipfm_models.matrix import own_backbones
 
 SMALL = {"channels": 16, "cutoff": 3.0}
 BASE = {"elements": ["H", "O"], "levels": ["pbe"]}
@@ -43,7 +43,7 @@ HOSTILE = {
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.ci if name == "painn" else pytest.mark.full) for name in sorted(BACKBONES)],
+    params=[pytest.param(name, marks=pytest.mark.ci if name == "painn" else pytest.mark.full) for name in own_backbones()],
 )
 def checkpoint(request, tmp_path_factory):
     """A small model of each backbone, its manifest and tensors."""

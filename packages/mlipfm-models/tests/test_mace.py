@@ -13,14 +13,14 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, random_structure, rattled, silicon, water
-from mlipfm_models import build_mace
+from mlipfm_models import build_potential
 from mlipfm_models.backbones.mace import Mace, MaceConfig
 
 
 def small(**changes: Any) -> Potential:
     backbone = {"channels": 8, "layers": 2, "cutoff": 4.0, "radial": 6} | changes.pop("backbone", {})
     config = {"elements": ["H", "C", "O", "Si"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": backbone}
-    return build_mace(config | changes)
+    return build_potential("mace", config | changes)
 
 
 class TestContract(PotentialContract):

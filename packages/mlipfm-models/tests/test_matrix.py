@@ -20,8 +20,8 @@ from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import STENCIL, crystal_of, numerical_stress
 from mlipfm_interfaces.testing.structures import random_rotation, rattled, water
-from mlipfm_models.builders import BACKBONES, build_potential
-from mlipfm_models.matrix import Column, cell_id, columns, matrix, refusal
+from mlipfm_models import build_potential
+from mlipfm_models.matrix import Column, cell_id, columns, matrix, own_backbones, refusal
 from mlipfm_models.uncertainty.ensembles import predict_members
 from mlipfm_models.uncertainty.features import observe
 from mlipfm_models.uncertainty.llpr import Llpr, factorise, gram_matrix, raw_sigma
@@ -29,7 +29,7 @@ from mlipfm_models.uncertainty.llpr import Llpr, factorise, gram_matrix, raw_sig
 ROOT = Path(__file__).parents[3]
 LEVELS = ["gfn1-xtb", "gfn2-xtb"]
 COLUMNS = {column.name: column for column in columns()}
-PAIRS = [(backbone, column) for backbone in sorted(BACKBONES) for column in COLUMNS.values()]
+PAIRS = [(backbone, column) for backbone in own_backbones() for column in COLUMNS.values()]
 GIVEN = [pair for pair in PAIRS if refusal(*pair) is None]
 REFUSED = [pair for pair in PAIRS if refusal(*pair) is not None and pair[1].reason is None]
 NEUTRAL = rattled(water(), 0.1).replace(total_charge=0, spin_multiplicity=1)
@@ -236,7 +236,7 @@ def test_refused_combination_is_refused_when_it_is_built_in_the_words_of_the_tab
 
 def test_no_cell_is_blank_and_no_backbone_is_missing() -> None:
     table = matrix()
-    assert set(table) == set(BACKBONES)
+    assert set(table) == set(own_backbones())
     for row in table.values():
         assert list(row) == list(COLUMNS)
         assert all((cell.test is None) != (cell.refused is None) and (cell.test or cell.refused) for cell in row.values())

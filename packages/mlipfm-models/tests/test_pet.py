@@ -13,7 +13,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
 from mlipfm_interfaces.testing.structures import methane, random_rotation, rattled, silicon, water
-from mlipfm_models import build_pet
+from mlipfm_models import build_potential
 from mlipfm_models.backbones.pet import Pet, PetConfig
 
 SMALL = {"channels": 8, "layers": 2, "attention_layers": 1, "cutoff": 4.0, "radial": 4, "heads": 2, "expansion": 1}
@@ -21,7 +21,9 @@ SMALL = {"channels": 8, "layers": 2, "attention_layers": 1, "cutoff": 4.0, "radi
 
 def small(**changes: Any) -> Potential:
     backbone = SMALL | changes.pop("backbone", {})
-    return build_pet({"elements": ["H", "C", "O", "Si"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": backbone} | changes)
+    return build_potential(
+        "pet", {"elements": ["H", "C", "O", "Si"], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": backbone} | changes
+    )
 
 
 class TestContract(PotentialContract):

@@ -11,7 +11,7 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
-from mlipfm_models import build_density, build_painn
+from mlipfm_models import build_potential
 from mlipfm_models.short_range import Repulsion, screened
 
 SMALL = {"channels": 8, "layers": 1}
@@ -44,10 +44,12 @@ def test_it_ends_at_the_sum_of_covalent_radii(layout: str) -> None:
     assert 0.0 < float(inside.sum()) < 0.05
 
 
-@pytest.mark.parametrize("build", [build_painn, build_density])
-def test_atoms_pushed_into_each_other_repel_ever_more(build: object) -> None:
+@pytest.mark.parametrize("backbone", ["painn", "density"])
+def test_atoms_pushed_into_each_other_repel_ever_more(backbone: str) -> None:
     for z, name in ((1, "H"), (6, "C"), (29, "Cu")):
-        potential = build({"elements": [name], "levels": ["any"], "short_range": "zbl", "dtype": "float64", "scale": 0.1})  # type: ignore[operator]
+        potential = build_potential(
+            backbone, {"elements": [name], "levels": ["any"], "short_range": "zbl", "dtype": "float64", "scale": 0.1}
+        )
         distances = np.linspace(0.4, 0.6, 26) * 2 * float(COVALENT_RADII[z])  # nearer, an untrained painn says anything
         rows = evaluate(potential, [dimer(z, r) for r in distances])
         energies = np.array([row["energy"] for row in rows])
@@ -58,16 +60,20 @@ def test_atoms_pushed_into_each_other_repel_ever_more(build: object) -> None:
 
 def test_direct_forces_do_not_take_it() -> None:
     with pytest.raises(RecipeError, match="use conservative forces"):
-        build_painn({"elements": ["H"], "levels": ["any"], "short_range": "zbl", "forces": "direct"})
+        build_potential("painn", {"elements": ["H"], "levels": ["any"], "short_range": "zbl", "forces": "direct"})
 
 
 @pytest.mark.ci
 class TestPainnWithRepulsion(PotentialContract):
     def potential(self) -> Potential:
-        return build_painn({"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL})
+        return build_potential(
+            "painn", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL}
+        )
 
 
 @pytest.mark.ci
 class TestDensityWithRepulsion(PotentialContract):
     def potential(self) -> Potential:
-        return build_density({"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL})
+        return build_potential(
+            "density", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL}
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .distill_objective import Distill
@@ -12,20 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Distill", "HessianRows", "TeacherLabels", "distill_recipe", "label_geometries", "label_hessian_rows"]
 
-_HOMES = {
-    "Distill": "distill_objective",
-    "HessianRows": "hessian_rows",
-    "TeacherLabels": "teacher_labels",
-    "distill_recipe": "recipes",
-    "label_geometries": "teacher_labels",
-    "label_hessian_rows": "teacher_labels",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Public names are imported when they are asked for: importing the package does not import torch."""
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__, __dir__ = lazy_imports(__name__)

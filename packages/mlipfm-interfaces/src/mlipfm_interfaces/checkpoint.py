@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from . import plugins
 from .bounded_build import check_plain, within
-from .errors import ContractError, DamagedFileError, FormatVersionError, RefusedFileError, ShapeError, UnreadableFileError
+from .errors import ContractError, DamagedFileError, FormatVersionError, PluginError, RefusedFileError, ShapeError, UnreadableFileError
 from .examples import examples_of
 from .files import atomic_write, canonical_json, read_bytes
 from .potential import Potential
@@ -159,13 +159,17 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
 
 
 def build(name: str, config: Mapping[str, Any]) -> Potential:
-    """A potential with fresh weights, drawn from torch's global random state, from the plug-in `name`.
+    """Build a potential with fresh weights from the plug-in `name`: around a backbone of that name, or as the plug-in of a whole potential does.
 
     Raises:
-        PluginError: unknown name, with the nearest known one.
+        PluginError: unknown name, with the nearest known one; a backbone that is not derived from the base class of backbones.
     """
-    builder = plugins.load("potentials", name)
-    potential: Potential = builder(dict(config))
+    plugin = plugins.load(plugins.POTENTIALS, name)
+    if name not in plugins.names("backbones"):
+        return cast(Potential, plugin(dict(config)))
+    if not hasattr(plugin, "assemble"):
+        raise PluginError(f"the plug-in {name!r} is no backbone", mend="derive its class from mlipfm_models.PairBackbone or DenseBackbone")
+    potential: Potential = plugin.assemble(name, dict(config))
     return potential
 
 
@@ -339,5 +343,6 @@ def _versions(plugin: str) -> dict[str, str]:
     """Versions of the contract and of the package that builds the model."""
     from importlib.metadata import entry_points, version
 
-    owners = {point.dist.name for point in entry_points(group="mlipfm.potentials", name=plugin) if point.dist}
+    groups = [f"mlipfm.{group}" for group in plugins.POTENTIALS]
+    owners = {point.dist.name for group in groups for point in entry_points(group=group, name=plugin) if point.dist}
     return {name: version(name) for name in sorted(owners | {"mlipfm-interfaces"})}

@@ -1,8 +1,9 @@
 """Plug-ins by entry point: names are listed without importing anything, code is imported when it is asked for.
 
-Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`, `mlipfm.strategies`,
-`mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.uncertainties`, `mlipfm.commands`. A plug-in module or
-object may state `CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it was released with (1).
+Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.backbones`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`,
+`mlipfm.strategies`, `mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.uncertainties`, `mlipfm.commands`.
+A plug-in module or object may state `CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it
+was released with (1).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from .errors import PluginError
 CONTRACT = 1
 
 GROUPS = (
-    "readers", "samplers", "labelers", "potentials", "objectives", "sources", "strategies",
+    "readers", "samplers", "labelers", "backbones", "potentials", "objectives", "sources", "strategies",
     "weight_rules", "benchmarks", "resolvers", "foreign", "uncertainties", "commands",
 )  # fmt: skip
 
+#: What builds a potential: a backbone, around which one is assembled, or the plug-in of a whole potential. One name is in one of the two.
+POTENTIALS = ("backbones", "potentials")
 
 #: Packages of this project that bring plug-ins of a group; a test compares it with what they declare.
 HOMES = {
-    "readers": ("mlipfm-data",), "samplers": ("mlipfm-data", "mlipfm-md"), "labelers": ("mlipfm-data",), "potentials": ("mlipfm-models",),
+    "readers": ("mlipfm-data",), "samplers": ("mlipfm-data", "mlipfm-md"), "labelers": ("mlipfm-data",), "backbones": ("mlipfm-models",),
     "uncertainties": ("mlipfm-models",), "objectives": ("mlipfm-train", "mlipfm-distill"), "sources": ("mlipfm-train", "mlipfm-md"),
     "strategies": ("mlipfm-train",), "weight_rules": ("mlipfm-train",), "foreign": ("mlipfm-data", "mlipfm-md"),
 }  # fmt: skip
@@ -39,40 +42,57 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def names(group: str) -> list[str]:
-    """Names in a group, sorted; nothing is imported."""
+def names(group: str | tuple[str, ...]) -> list[str]:
+    """Return the names in a group, or in several, sorted; nothing is imported."""
     return sorted({point.name for point in _points(group)})
 
 
-def load(group: str, name: str) -> Any:
-    """Import and return the plug-in `name` of `group`.
+def owner(group: str, name: str) -> str:
+    """Return the name of the distribution that brings the plug-in `name` of `group`; nothing is imported."""
+    return _owner(_point(group, name))
+
+
+def load(group: str | tuple[str, ...], name: str) -> Any:
+    """Import and return the plug-in `name` of `group`, or of the one of several groups that has it.
 
     Raises:
         PluginError: unknown name (with the nearest), two distributions that claim one name (both named), a failing import (with the extra
             that brings what is missing), or a contract integer this version does not speak.
     """
+    point = _point(group, name)
+    try:
+        plugin = point.load()
+    except Exception as error:  # the code of a plug-in may fail in any way
+        raise PluginError(f"{name!r} of {_owner(point)} could not be imported: {error}", mend=_mend_import(error, point)) from error
+    _check_contract(plugin, point)
+    return plugin
+
+
+def _point(group: str | tuple[str, ...], name: str) -> EntryPoint:
+    """The one entry point of this name."""
+    groups = (group,) if isinstance(group, str) else group
+    kind = groups[-1].removesuffix("s")
     found = [point for point in _points(group) if point.name == name]
     if not found:
         known = names(group)
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-        missing = [package for package in HOMES.get(group, ()) if not _installed(package)]
+        missing = [package for one in groups for package in HOMES.get(one, ()) if not _installed(package)]
         if missing:
-            hint += f"; of the packages that bring {group}, {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
+            hint += (
+                f"; of the packages that bring {groups[-1]}, {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
+            )
             hint += f"pip install {' '.join(missing)}"
-        raise PluginError(f"no {group.removesuffix('s')} is named {name!r}", mend=hint)
+        raise PluginError(f"no {kind} is named {name!r}", mend=hint)
     if len({point.value for point in found}) > 1 or (len(found) > 1 and len({_owner(p) for p in found}) > 1):
         owners = " and ".join(sorted({_owner(point) for point in found}))
-        raise PluginError(f"{group.removesuffix('s')} {name!r} is claimed by {owners}", mend="uninstall one of them")
-    try:
-        plugin = found[0].load()
-    except Exception as error:  # the code of a plug-in may fail in any way
-        raise PluginError(f"{name!r} of {_owner(found[0])} could not be imported: {error}", mend=_mend_import(error, found[0])) from error
-    _check_contract(plugin, found[0])
-    return plugin
+        raise PluginError(f"{kind} {name!r} is claimed by {owners}", mend="uninstall one of them")
+    return found[0]
 
 
-def _points(group: str) -> list[EntryPoint]:
+def _points(group: str | tuple[str, ...]) -> list[EntryPoint]:
+    if not isinstance(group, str):
+        return [point for one in group for point in _points(one)]
     if group not in GROUPS:
         raise PluginError(f"no plug-in group is named {group!r}", mend=f"groups: {', '.join(GROUPS)}")
     return list(entry_points(group=f"mlipfm.{group}"))

@@ -105,7 +105,7 @@ class Potential(nn.Module, ABC):
 
     Attributes:
         spec: what it can do.
-        plugin: entry-point name in the group `mlipfm.potentials` that builds it again from `config`.
+        plugin: name of the backbone (group `mlipfm.backbones`) or potential (`mlipfm.potentials`) that builds it again from `config`.
         config: JSON-ready options for the builder.
         examples: a few structures of its data, where its checkpoint holds some.
     """

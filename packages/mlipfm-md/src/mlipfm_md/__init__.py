@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .calculator import MlipfmCalculator
@@ -14,12 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["NVE", "Langevin", "LangevinSampler", "MlipfmCalculator", "Run", "Settings", "Start", "simulate"]
 
-_HOME = {"MlipfmCalculator": "calculator", "NVE": "ensembles", "Langevin": "ensembles", "LangevinSampler": "langevin_sampler",
-         "Run": "simulation", "Settings": "simulation", "simulate": "simulation", "Start": "starts"}  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are used: `import mlipfm_md` alone stays light."""
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_imports(__name__)

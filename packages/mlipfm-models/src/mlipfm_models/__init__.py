@@ -2,70 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .assembly import AssembledPotential
+    from .backbones.backbone import Backbone, DenseBackbone, PairBackbone
+    from .backbones.behler_parrinello import BehlerParrinello, BehlerParrinelloConfig
+    from .backbones.deeppot_se import DeepPotSe, DeepPotSeConfig
     from .backbones.density import Density, DensityConfig
     from .backbones.escaip import Escaip, EscaipConfig
     from .backbones.mace import Mace, MaceConfig
     from .backbones.painn import Painn, PainnConfig
     from .backbones.pet import Pet, PetConfig
-    from .builders import build_density, build_escaip, build_mace, build_painn, build_pet, build_potential
+    from .backbones.radial import bessel, envelope
+    from .builders import build_potential
     from .configuration import AssemblyConfig
+    from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear
     from .transfer import TransferReport, transfer_weights
 
 __all__ = [
     "AssembledPotential",
     "AssemblyConfig",
+    "Backbone",
+    "BehlerParrinello",
+    "BehlerParrinelloConfig",
+    "DeepPotSe",
+    "DeepPotSeConfig",
+    "DenseBackbone",
     "Density",
     "DensityConfig",
     "Escaip",
     "EscaipConfig",
+    "GeometryLinear",
+    "InputLinear",
     "Mace",
     "MaceConfig",
+    "OutputLinear",
     "Painn",
     "PainnConfig",
+    "PairBackbone",
     "Pet",
     "PetConfig",
     "TransferReport",
-    "build_density",
-    "build_escaip",
-    "build_mace",
-    "build_painn",
-    "build_pet",
+    "VectorLinear",
+    "bessel",
     "build_potential",
+    "envelope",
     "transfer_weights",
 ]
 
-_HOMES = {
-    "AssembledPotential": "assembly",
-    "AssemblyConfig": "configuration",
-    "Density": "backbones.density",
-    "DensityConfig": "backbones.density",
-    "Escaip": "backbones.escaip",
-    "EscaipConfig": "backbones.escaip",
-    "Mace": "backbones.mace",
-    "MaceConfig": "backbones.mace",
-    "Painn": "backbones.painn",
-    "PainnConfig": "backbones.painn",
-    "Pet": "backbones.pet",
-    "PetConfig": "backbones.pet",
-    "build_density": "builders",
-    "build_escaip": "builders",
-    "build_mace": "builders",
-    "build_painn": "builders",
-    "build_pet": "builders",
-    "build_potential": "builders",
-    "TransferReport": "transfer",
-    "transfer_weights": "transfer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Public names are imported when they are asked for: importing the package does not import torch."""
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+_OLD = {f"build_{name}": (".builders", f"build_potential({name!r}, config)") for name in ("density", "escaip", "mace", "painn", "pet")}
+__getattr__, __dir__ = lazy_imports(__name__, _OLD)

@@ -55,7 +55,7 @@ def table(
         numbers = [int(width) for width in widths.split(",")]
     except ValueError:
         raise RecipeError(f"widths {widths!r} are not whole numbers", where="--widths", mend="for instance 32,64,128") from None
-    chosen, known = [name.strip() for name in only.split(",") if name.strip()], plugins.names("potentials")
+    chosen, known = [name.strip() for name in only.split(",") if name.strip()], plugins.names(plugins.POTENTIALS)
     for name in chosen:
         if name not in known:
             raise PluginError(f"no potential is named {name!r}", where="--only", mend=f"known: {', '.join(known)}")

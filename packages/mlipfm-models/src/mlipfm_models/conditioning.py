@@ -23,6 +23,8 @@ from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from .parameter_roles import roles_of
+
 #: What a model may be conditioned on, with the number of signs each can have.
 CONDITIONS = {"total_charge": 2, "spin_multiplicity": 1}
 
@@ -61,7 +63,7 @@ class Conditioning(nn.Module):
 
     def roles(self) -> dict[str, ParameterRole]:
         """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
+        return roles_of(self, [self], 0)
 
     def forward(self, element: Tensor, level: Tensor, batch: Batch) -> Tensor:
         """`element` [atoms] and `level` [systems] are rows of the tables."""
@@ -74,11 +76,3 @@ class Conditioning(nn.Module):
             unpaired = (batch.spin_multiplicity - 1).clamp_min(0)
             s = s + self.electronic["spin_multiplicity"](x, unpaired, stated, batch.system)
         return s
-
-
-def _role(name: str) -> ParameterRole:
-    if name.endswith("bias"):
-        return ParameterRole(0, "vector", decay=False)
-    if name.endswith(("query.weight", "inner.weight", "outer.weight")):
-        return ParameterRole(0, "hidden", decay=True, adaptable=True)
-    return ParameterRole(0, "input", decay=False)

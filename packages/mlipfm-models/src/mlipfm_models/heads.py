@@ -15,10 +15,13 @@ from torch.nn.functional import silu
 
 from .head_kinds import Form
 from .neighbor_shape import SHAPES
+from .parameter_roles import OutputLinear, VectorLinear, roles_of
 
 
 class StackedReadout(nn.Module):
     """One linear map to a number for each level of theory, as one parameter [levels, channels]: rows are picked, nothing branches."""
+
+    scaling, adaptable = "output", True
 
     def __init__(self, levels: int, channels: int) -> None:
         super().__init__()
@@ -36,7 +39,7 @@ class EnergyHead(nn.Module):
     def __init__(self, channels: int, levels: int | None = None) -> None:
         super().__init__()
         self.inner = nn.Linear(channels, channels)
-        self.outer = nn.Linear(channels, 1) if levels is None else StackedReadout(levels, channels)
+        self.outer = OutputLinear(channels, 1) if levels is None else StackedReadout(levels, channels)
 
     def forward(self, s: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Energies [atoms] and the last hidden layer [atoms, channels]."""
@@ -49,9 +52,9 @@ class VectorHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mix = nn.Linear(channels, channels, bias=False)
+        self.mix = VectorLinear(channels, channels, bias=False)
         self.inner = nn.Linear(channels, channels)
-        self.outer = nn.Linear(channels, channels)
+        self.outer = OutputLinear(channels, channels)
 
     def forward(self, s: Tensor, v: Tensor) -> Tensor:
         """[atoms, 3] from scalars [atoms, channels] and vectors [atoms, 3, channels]."""
@@ -65,7 +68,7 @@ class ScalarHead(nn.Module):
     def __init__(self, channels: int, numbers: int) -> None:
         super().__init__()
         self.inner = nn.Linear(channels, channels)
-        self.outer = nn.Linear(channels, numbers)
+        self.outer = OutputLinear(channels, numbers)
 
     def forward(self, s: Tensor) -> Tensor:
         """[atoms, numbers]."""
@@ -81,10 +84,10 @@ class TensorHead(nn.Module):
     def __init__(self, channels: int, alone: bool) -> None:
         """`alone`: whether an atom without neighbours has a tensor (it has a polarizability, but no stress)."""
         super().__init__()
-        self.left = nn.Linear(channels, channels, bias=False)
-        self.right = nn.Linear(channels, channels, bias=False)
+        self.left = VectorLinear(channels, channels, bias=False)
+        self.right = VectorLinear(channels, channels, bias=False)
         self.inner = nn.Linear(channels, channels)
-        self.outer = nn.Linear(channels, channels + 2 * SHAPES + alone)
+        self.outer = OutputLinear(channels, channels + 2 * SHAPES + alone)
         self.split = [channels, SHAPES, SHAPES, int(alone)]
 
     def forward(self, s: Tensor, v: Tensor, shape: Tensor) -> Tensor:
@@ -116,7 +119,7 @@ class Heads(nn.Module):
 
     def roles(self, depth: int) -> dict[str, ParameterRole]:
         """Role of every parameter, by its name in this module; `depth` is the number of blocks + 1."""
-        return {name: _role(name, depth) for name, _ in self.named_parameters()}
+        return roles_of(self, [self], depth)
 
     @property
     def reads_shapes(self) -> bool:
@@ -140,12 +143,3 @@ class Heads(nn.Module):
         """Parameters that an output is linear in, and which output (`energy` stands for all that have the model's one scale)."""
         names = [name for name, _ in self.named_parameters() if ".outer." in name]
         return {name: name.split(".")[1] if name.startswith("parts.") else "energy" for name in names}
-
-
-def _role(name: str, depth: int) -> ParameterRole:
-    *_, linear, kind = name.split(".")
-    if kind == "bias":
-        return ParameterRole(depth, "vector", decay=False)
-    if linear == "outer":
-        return ParameterRole(depth, "output", decay=True, adaptable=True)
-    return ParameterRole(depth, "hidden", decay=True, adaptable=True, irreps="1o" if linear in ("mix", "left", "right") else "0e")

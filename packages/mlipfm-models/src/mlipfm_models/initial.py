@@ -8,7 +8,7 @@ order of construction, and not on what else the model has, so that a direct and 
 | input, embedding tables | 1 | rows are picked, not summed |
 | input and hidden, matrices | fan_in^-1/2 | keeps the variance of what passes through |
 | output | fan_in^-1 | energies and forces start small, equally so at every width (muP, arXiv:2203.03466) |
-| vector: biases | 0 | |
+| vector: biases; gains of norms | 0, all zero; all one | |
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def initialise(root: nn.Module, roles: Mapping[str, ParameterRole], seed: int) -
     tables = {f"{name}.weight" for name, module in root.named_modules() if isinstance(module, nn.Embedding)}
     for name, parameter in root.named_parameters():
         std = 1.0 if name in tables else _std(roles[name], parameter.shape[-1])
-        numbers = stream(seed, "weights", name).normal(0.0, std, tuple(parameter.shape)) if std else 0.0
+        constant = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0  # the gain of a norm; biases
+        numbers = stream(seed, "weights", name).normal(0.0, std, tuple(parameter.shape)) if std else constant
         parameter.copy_(torch.as_tensor(numbers))
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
+from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 
-from .builders import BACKBONES
+from .backbones.backbone import Backbone
 from .configuration import parse_assembly
 from .head_kinds import HEADS, NO_HEAD, check_heads
 
@@ -36,14 +36,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Either the id of a test, or why the pair is refused."""
+    """Either the id of a test, or why the pair is refused; a backbone of another package has neither where nothing refuses it."""
 
     test: str | None
     refused: str | None
 
     def as_dict(self) -> dict[str, str]:
-        """`{"test": id}` or `{"refused": reason}`."""
-        return {"test": self.test} if self.test is not None else {"refused": str(self.refused)}
+        """Return `{"test": id}`, `{"refused": reason}`, or `{}` for what another package has to test."""
+        return {name: value for name, value in (("test", self.test), ("refused", self.refused)) if value is not None}
 
 
 def columns() -> list[Column]:
@@ -75,8 +75,7 @@ def refusal(backbone: str, column: Column) -> str | None:
     """Why a model of this backbone cannot have it; None if it can. Nothing is built."""
     if column.reason is not None:
         return column.reason
-    module, _, name = BACKBONES[backbone]
-    made = getattr(import_module(f".backbones.{module}", __package__), name)
+    made: type[Backbone] = plugins.load("backbones", backbone)
     try:
         config = parse_assembly({**PLAIN, **column.changes}, backbone)
         check_heads(config.heads, config.conditions, config.forces, made.provides, config.atomic_numbers, backbone)
@@ -85,14 +84,20 @@ def refusal(backbone: str, column: Column) -> str | None:
     return None
 
 
+def own_backbones() -> list[str]:
+    """Return the names of the backbones of this package: the CI tests them."""
+    return [name for name in plugins.names("backbones") if plugins.owner("backbones", name) == "mlipfm-models"]
+
+
 def matrix() -> dict[str, dict[str, Cell]]:
-    """Backbone -> column -> cell."""
-    return {backbone: {column.name: _cell(backbone, column) for column in columns()} for backbone in sorted(BACKBONES)}
+    """Return backbone -> column -> cell, for every installed backbone."""
+    return {backbone: {column.name: _cell(backbone, column) for column in columns()} for backbone in plugins.names("backbones")}
 
 
 def _cell(backbone: str, column: Column) -> Cell:
     reason = refusal(backbone, column)
-    return Cell(f"{TESTS}::test_combination[{cell_id(backbone, column)}]" if reason is None else None, reason)
+    tested = reason is None and backbone in own_backbones()
+    return Cell(f"{TESTS}::test_combination[{cell_id(backbone, column)}]" if tested else None, reason)
 
 
 def cell_id(backbone: str, column: Column) -> str:
@@ -101,14 +106,18 @@ def cell_id(backbone: str, column: Column) -> str:
 
 
 def lines(table: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The table in Markdown, one row for each column of the matrix, and the reasons below: `yes` is a test that passes, a letter a reason."""
+    """The table in Markdown, one row for each column of the matrix, and the reasons below: `yes` is a test that passes, a letter a reason.
+
+    `fits` is said of a backbone of another package: nothing refuses it, and that package has to test it.
+    """
     reasons: dict[str, str] = {}
     names = list(table)
     rows = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for column in next(iter(table.values())):
         words = []
         for backbone in names:
-            reason = table[backbone][column].refused
-            words.append("yes" if reason is None else reasons.setdefault(reason, chr(ord("a") + len(reasons))))
+            test, reason = table[backbone][column].test, table[backbone][column].refused
+            fits = "yes" if test is not None else "fits"
+            words.append(fits if reason is None else reasons.setdefault(reason, chr(ord("a") + len(reasons))))
         rows.append(f"| {column} | " + " | ".join(words) + " |")
     return [*rows, "", *(f"{letter}: {reason}" for reason, letter in reasons.items())]

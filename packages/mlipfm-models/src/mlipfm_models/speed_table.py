@@ -62,7 +62,7 @@ def speed_rows(widths: Sequence[int], side: int = 4, repeats: int = 3, only: Seq
     """
     found: list[Row | Skipped] = []
     s = water_box(side)
-    for name in only or plugins.names("potentials"):
+    for name in only or plugins.names(plugins.POTENTIALS):
         for width in widths:
             try:
                 potential = build(name, {"elements": ["H", "O"], "levels": [LEVEL], "backbone": {"channels": width}})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .events import EventLog, read_events
@@ -15,16 +16,6 @@ if TYPE_CHECKING:
     from .step import Step
     from .views import StepBatch, collate_step
 
-_HOMES = {
-    "EventLog": "events", "read_events": "events",
-    "fit": "loop",
-    "EnergyForce": "objectives.energy_force",
-    "Recipe": "recipe", "dump_recipe": "recipe", "load_recipe": "recipe", "make_recipe": "recipe",
-    "FitResult": "run",
-    "SourceContext": "sources", "StoreSource": "sources",
-    "Step": "step",
-    "StepBatch": "views", "collate_step": "views",
-}  # fmt: skip
 
 __all__ = [
     "EnergyForce",
@@ -43,9 +34,4 @@ __all__ = [
     "read_events",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are used: `import mlipfm_train` alone stays light."""
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_imports(__name__)

@@ -141,8 +141,8 @@ def _round_trip(potential: Potential) -> Verdict | None:
 
     name = getattr(potential, "plugin", None)
     require(isinstance(name, str), "the potential names no plug-in that builds it")
-    if name not in plugins.names("potentials"):
-        return Verdict("skipped", f"no plug-in {name!r} is installed in the group `mlipfm.potentials`")
+    if name not in plugins.names(plugins.POTENTIALS):
+        return Verdict("skipped", f"no backbone and no potential {name!r} is installed")
     outputs = offered(potential, "energy", "forces")
     s = [molecule_of(potential), crystal_of(potential)]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,43 +1,110 @@
-"""What the assembly asks of a backbone: initial node scalars and a Batch in, features out. Nothing about energies, forces, levels or units."""
+"""The base of backbones: initial node scalars and a Batch in, features out. Nothing about energies, forces, levels or units.
+
+A backbone derives from `PairBackbone` (neighbours as a list of pairs) or `DenseBackbone` (blocks [atoms, K]), names its `Config`, makes its
+modules in `__init__` and its features in `forward`. What the assembly and training ask besides follows from these. Declared in the
+entry-point group `mlipfm.backbones`, it is built by its name like those of this package.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.neighbors import DenseView, PairView
 from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
 
 from ..constants import ExactConstants
+from ..parameter_roles import roles_of
+
+if TYPE_CHECKING:
+    from ..assembly import AssembledPotential
 
 
 class Backbone(ExactConstants, ABC):
     """Base of all backbones.
 
     Attributes:
-        channels: width of the scalars it takes and gives.
-        graph: the neighbour view it reads.
-        interaction_range: Å, beyond which no information travels; None if unlimited.
+        Config: dataclass of its options; `channels` (width of the scalars it takes and gives) and `cutoff` (Å) must be among them.
+        layout: of the neighbours it reads.
         provides: of `scalars`, `vectors`: what heads may ask of it. Without vectors it gives some of no channels, [atoms, 3, 0].
         invariant: False for an unconstrained backbone, whose scalars and vectors turn with the system only approximately.
         element_resolved: whether it is built with (config, elements), because it has parameters for each element.
     """
 
-    channels: int
-    graph: GraphSpec
-    interaction_range: float | None
-    provides: tuple[str, ...] = ("scalars", "vectors")
-    invariant: bool = True
-    element_resolved: bool = False
+    Config: ClassVar[type]
+    layout: ClassVar[Literal["pairs", "dense"]]
+    provides: ClassVar[tuple[str, ...]] = ("scalars", "vectors")
+    invariant: ClassVar[bool] = True
+    element_resolved: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.channels: int = config.channels
+        self.graph = GraphSpec(config.cutoff, layout=self.layout)
 
     @abstractmethod
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Node scalars [atoms, channels] and equivariant node vectors [atoms, 3, channels] from initial scalars `s` [atoms, channels]."""
+        """Return node scalars [atoms, channels] and equivariant node vectors [atoms, 3, channels]; `s` [atoms, channels] are the initial scalars."""
 
-    @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """Modules in order of depth that hold all parameters; each takes and gives tensors only and is called once a forward."""
+        """Return the modules that hold all parameters, in order of depth: the children, each entry of a `ModuleList` by itself.
 
-    @abstractmethod
+        Each must take and give tensors only, and be called once a forward: strategies shard them and fine-tuning freezes them.
+        """
+        children = [block for child in self.children() for block in (child if isinstance(child, nn.ModuleList) else [child])]
+        return [block for block in children if any(True for _ in block.parameters())]
+
+    @property
+    def interaction_range(self) -> float | None:
+        """Å, beyond which no information travels: one cutoff for each block, which is all that a block that sums over neighbours once can do.
+
+        A backbone whose blocks reach further overrides it; None is unlimited.
+        """
+        return float(len(self.blocks()) * self.config.cutoff)
+
     def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module; depths count the blocks from 1."""
+        """Return the role of every parameter by its name in this module, from the types of modules (see `parameter_roles`)."""
+        return roles_of(self, self.blocks())
+
+    @classmethod
+    def assemble(cls, name: str, config: Mapping[str, Any]) -> AssembledPotential:
+        """Build the potential around this backbone, which is the plug-in `name`; see `builders.assemble`."""
+        from ..builders import assemble
+
+        return assemble(name, cls, config)
+
+
+class PairBackbone(Backbone):
+    """Base of backbones that read neighbours as a list of pairs, sorted by the first atom."""
+
+    layout = "pairs"
+
+    def geometry(self, batch: Batch) -> tuple[PairView, Tensor, Tensor]:
+        """Return the pairs (atoms `i` and `j` [P]), the vectors d [P, 3] from i to j and their lengths r [P, 1], both in Å; no length is zero."""
+        view, d, r = _geometry(self, batch)
+        assert isinstance(view, PairView)
+        return view, d, r
+
+
+class DenseBackbone(Backbone):
+    """Base of backbones that read the neighbours of each atom as a padded block of K slots."""
+
+    layout = "dense"
+
+    def geometry(self, batch: Batch) -> tuple[DenseView, Tensor, Tensor]:
+        """Return the blocks (`index`, `mask`, `reverse` [A, K]), the vectors d [A, K, 3] to the neighbours and their lengths r [A, K, 1], in Å.
+
+        Empty slots lie at twice the cutoff, where every envelope is zero; no length is zero.
+        """
+        view, d, r = _geometry(self, batch)
+        assert isinstance(view, DenseView)
+        return view, d, r
+
+
+def _geometry(backbone: Backbone, batch: Batch) -> tuple[PairView | DenseView, Tensor, Tensor]:
+    d = batch.displacements(backbone.graph)
+    return batch.views[backbone.graph], d, (d * d).sum(dim=-1, keepdim=True).sqrt()

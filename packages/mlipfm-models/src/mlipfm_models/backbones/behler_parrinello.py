@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import DenseView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, silu
 
 from ..configuration import Cutoff, Positive, Radial, Width
-from .backbone import Backbone
+from .backbone import DenseBackbone
 from .element_linear import ElementLinear, grouped
 from .radial import envelope
 
@@ -50,19 +48,17 @@ class BehlerParrinelloConfig:
     mean_neighbors: Positive = 12.0
 
 
-class BehlerParrinello(Backbone):
+class BehlerParrinello(DenseBackbone):
     """The backbone: node scalars only."""
 
+    Config = BehlerParrinelloConfig
     element_resolved = True
     provides = ("scalars",)
     rows: Tensor
 
     def __init__(self, config: BehlerParrinelloConfig, elements: tuple[int, ...]) -> None:
-        super().__init__()
-        self.config, self.n_elements = config, len(elements)
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff, layout="dense")
-        self.interaction_range = config.cutoff
+        super().__init__(config)
+        self.n_elements = len(elements)
         pairs = self.n_elements * (self.n_elements + 1) // 2
         functions = self.n_elements * config.shells + pairs * 2 * len(config.zetas) * len(config.widths)
         self.network = ElementNetworks(self.n_elements, functions, config.channels)
@@ -71,19 +67,10 @@ class BehlerParrinello(Backbone):
         self.register_buffer("rows", rows, persistent=False)
         self.scales = _uniform_gas(config)
 
-    def blocks(self) -> list[nn.Module]:
-        return [self.network]
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
-
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars [A, channels] from the initial ones; no vectors: [A, 3, 0]."""
-        view = batch.views[self.graph]
-        assert isinstance(view, DenseView)
+        view, d, _ = self.geometry(batch)
         element = self.rows[batch.atomic_numbers]
-        d = batch.displacements(self.graph)
         kinds = one_hot(element[view.index], self.n_elements).to(d.dtype) * view.mask[..., None]
         functions = torch.cat(self.symmetry_functions(d, kinds, view.mask), dim=1)
         return self.network(functions, s, element), s.new_zeros(len(s), 3, 0)
@@ -151,7 +138,7 @@ class ElementNetworks(nn.Module):
     def __init__(self, n_elements: int, functions: int, channels: int) -> None:
         super().__init__()
         self.n_elements = n_elements
-        self.first = ElementLinear(n_elements, functions, channels)
+        self.first = ElementLinear(n_elements, functions, channels, scaling="input")
         self.second = ElementLinear(n_elements, channels, channels)
         self.state = nn.Linear(channels, channels, bias=False)
 
@@ -160,10 +147,3 @@ class ElementNetworks(nn.Module):
         groups = grouped(element, self.n_elements)
         hidden = silu(self.first(functions, groups) + self.state(s))
         return silu(self.second(hidden, groups))
-
-
-def _role(name: str) -> ParameterRole:
-    _, linear, kind = name.split(".")
-    if kind == "bias":
-        return ParameterRole(1, "vector", decay=False)
-    return ParameterRole(1, "input" if linear == "first" else "hidden", decay=True, adaptable=linear == "state")

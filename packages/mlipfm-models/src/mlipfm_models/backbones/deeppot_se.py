@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import DenseView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Positive, Width
-from .backbone import Backbone
+from ..parameter_roles import GeometryLinear, VectorLinear
+from .backbone import DenseBackbone
 
 
 @dataclass(frozen=True)
@@ -47,29 +46,18 @@ def switched_inverse(r: Tensor, config: DeepPotSeConfig) -> Tensor:
     return (x**3 * (-6 * x**2 + 15 * x - 10) + 1) / r
 
 
-class DeepPotSe(Backbone):
+class DeepPotSe(DenseBackbone):
     """The backbone: node scalars and equivariant node vectors."""
 
+    Config = DeepPotSeConfig
+
     def __init__(self, config: DeepPotSeConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff, layout="dense")
-        self.interaction_range = config.cutoff
+        super().__init__(config)
         self.descriptor = Descriptor(config)
-
-    def blocks(self) -> list[nn.Module]:
-        return [self.descriptor]
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars [A, channels] and vectors [A, 3, channels] from the initial scalars."""
-        view = batch.views[self.graph]
-        assert isinstance(view, DenseView)
-        d = batch.displacements(self.graph)
+        view, d, _ = self.geometry(batch)
         r = torch.linalg.vector_norm(d, dim=-1, keepdim=True)
         inverse = switched_inverse(r, self.config)
         environment = torch.cat([inverse, inverse * d / r], dim=-1)  # the rows s(r) (1, x/r, y/r, z/r) of the paper
@@ -94,11 +82,11 @@ class Descriptor(nn.Module):
         self.register_buffer("spread", torch.tensor(0.75**0.5 / config.cutoff))
         self.centre = nn.Linear(c, widths[1], bias=False)
         self.neighbour = nn.Linear(c, widths[1], bias=False)
-        self.embedding = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.embedding = nn.ModuleList(GeometryLinear(a, b) for a, b in pairwise(widths))
         self.axis = min(config.axis, widths[-1])
         self.fit = nn.Linear(widths[-1] * self.axis, c)
         self.inner = nn.Linear(c, c)
-        self.vectors = nn.Linear(widths[-1], c, bias=False)
+        self.vectors = VectorLinear(widths[-1], c, bias=False)
 
     def forward(self, s: Tensor, environment: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """`environment` [A, K, 4], rows of zeros where there is no neighbour; `index` [A, K]."""
@@ -116,11 +104,3 @@ class Descriptor(nn.Module):
             wider = new.shape[-1] // g.shape[-1]
             g = new + torch.cat([g] * wider, dim=-1) if g.shape[-1] * wider == new.shape[-1] else new
         return g
-
-
-def _role(name: str) -> ParameterRole:
-    if name.endswith("bias"):
-        return ParameterRole(1, "vector", decay=False)
-    if ".embedding." in name:  # its widths do not follow the channels
-        return ParameterRole(1, "input", decay=True)
-    return ParameterRole(1, "hidden", decay=True, adaptable=True, irreps="1o" if "vectors" in name else "0e")

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import DenseView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
-from .backbone import Backbone
+from ..parameter_roles import InputLinear
+from .backbone import DenseBackbone
 from .harmonics import harmonics_table
 from .radial import envelope
 
@@ -77,7 +76,7 @@ class DensityBlock(nn.Module):
         super().__init__()
         c, n = config.channels, config.degree + 1
         self.species = nn.Linear(c, c, bias=False)
-        self.filter = nn.Linear(config.radial + 1, c, bias=False)
+        self.filter = InputLinear(config.radial + 1, c, bias=False)
         self.mix = nn.Linear(c, 2 * c, bias=False)
         self.inner = nn.Linear((2 + n) * c, c)
         self.outer = nn.Linear(c, c)
@@ -94,44 +93,21 @@ class DensityBlock(nn.Module):
         return s + self.outer(silu(self.inner(seen))), two[:, 1:4]
 
 
-class Density(Backbone):
+class Density(DenseBackbone):
     """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
 
+    Config = DensityConfig
     table: Tensor
 
     def __init__(self, config: DensityConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff, layout="dense")
-        self.interaction_range = config.layers * config.cutoff
+        super().__init__(config)
         self.layers = nn.ModuleList(DensityBlock(config) for _ in range(config.layers))
         self.constant("table", harmonics_table(config.degree))
 
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
-
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
-        view = batch.views[self.graph]
-        assert isinstance(view, DenseView)
-        d = batch.displacements(self.graph)
-        r = (d * d).sum(dim=-1, keepdim=True).sqrt()
+        view, d, r = self.geometry(batch)
         radial, angular = radial_basis(r, self.config), harmonics(d / r, self.table, self.config.degree)
         for block in self.layers:
             s, v = block(s, radial, angular, view.index)
         return s, v
-
-
-def _role(name: str) -> ParameterRole:
-    _, layer, linear, kind = name.split(".")
-    depth = int(layer) + 1
-    if kind == "bias":
-        return ParameterRole(depth, "vector", decay=False)
-    if linear == "filter":  # its fan-in is the radial basis, which does not grow with the width
-        return ParameterRole(depth, "input", decay=True, adaptable=True)
-    return ParameterRole(depth, "hidden", decay=True, adaptable=True)

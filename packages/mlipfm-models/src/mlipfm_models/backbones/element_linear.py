@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +33,10 @@ def grouped(element: Tensor, n_elements: int) -> Groups:
 class ElementLinear(nn.Module):
     """weight[element] x + bias[element]: parameters [elements, out, in] and [elements, out]. Every element gets a gradient, if only zero."""
 
-    def __init__(self, n_elements: int, n_in: int, n_out: int) -> None:
+    def __init__(self, n_elements: int, n_in: int, n_out: int, scaling: Literal["input", "hidden"] = "hidden") -> None:
+        """`scaling`: `input` where `n_in` does not grow with the width, see `parameter_roles`."""
         super().__init__()
+        self.scaling = scaling
         self.weight = nn.Parameter(torch.zeros(n_elements, n_out, n_in))
         self.bias = nn.Parameter(torch.zeros(n_elements, n_out))
 

@@ -26,16 +26,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import DenseView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..configuration import Cutoff, Layers, Radial, Width
+from ..parameter_roles import InputLinear
 from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
-from .backbone import Backbone
+from .backbone import DenseBackbone
 from .radial import bessel, envelope
 
 
@@ -94,8 +93,8 @@ class EscaipInput(nn.Module):
     def __init__(self, config: EscaipConfig) -> None:
         super().__init__()
         c = config.channels
-        self.order = nn.Linear(config.degree + 1, c, bias=False)
-        self.radial = nn.Linear(config.radial, c, bias=False)
+        self.order = InputLinear(config.degree + 1, c, bias=False)
+        self.radial = InputLinear(config.radial, c, bias=False)
         self.source = nn.Linear(c, c, bias=False)
         self.target = nn.Linear(c, c)
         self.outer = nn.Linear(c, c)
@@ -165,31 +164,19 @@ class EscaipBlock(nn.Module):
         return h, e, out + self.readout(rms_norm(h)), vectors.transpose(1, 2).flatten(2)
 
 
-class Escaip(Backbone):
+class Escaip(DenseBackbone):
     """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
 
+    Config = EscaipConfig
+
     def __init__(self, config: EscaipConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff, layout="dense")
-        self.interaction_range = (config.layers + 1) * config.cutoff
+        super().__init__(config)
         self.input = EscaipInput(config)
         self.layers = nn.ModuleList(EscaipBlock(config, last=n == config.layers - 1) for n in range(config.layers))
 
-    def blocks(self) -> list[nn.Module]:
-        return [self.input, *self.layers]
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
-
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Blocks follow figure 3 of arXiv:2410.24169; the geometry is worked out once for all."""
-        view = batch.views[self.graph]
-        assert isinstance(view, DenseView)
-        d = batch.displacements(self.graph)
-        r = (d * d).sum(dim=-1, keepdim=True).sqrt()
+        view, d, r = self.geometry(batch)
         u = d / r
         polynomials = legendre(u, self.config.degree)
         weight = envelope(r.squeeze(2) / self.config.cutoff)
@@ -199,13 +186,3 @@ class Escaip(Backbone):
         for block in self.layers:
             h, e, out, v = block(h, e, out, bias, polynomials, pad(u, (0, 0, 1, 0)), view.index)
         return out, v
-
-
-def _role(name: str) -> ParameterRole:
-    parts = name.split(".")
-    depth = 1 if parts[0] == "input" else int(parts[1]) + 2
-    if parts[-1] == "bias":
-        return ParameterRole(depth, "vector", decay=False)
-    if parts[0] == "input" and parts[1] in ("order", "radial"):  # their fan-in does not grow with the width
-        return ParameterRole(depth, "input", decay=True, adaptable=True)
-    return ParameterRole(depth, "hidden", decay=True, adaptable=True)

@@ -1,6 +1,6 @@
 """MACE: the atomic cluster expansion in message passing layers, many-body messages from one density (arXiv:2206.07697).
 
-Blocks in the order of use: `geometry`, `invariants`, `MaceBlock`, `Mace`. Axes: A atoms, K neighbours, P = A K slots, M harmonics, C channels.
+Blocks in the order of use: `edge_features`, `Invariants`, `MaceBlock`, `Mace`. Axes: A atoms, K neighbours, P = A K slots, M harmonics, C channels.
 Each layer sums the neighbours' scalars, weighted by radial functions and spherical harmonics, to a density A_lm; mixes its channels for each l;
 forms all invariants of up to `correlation` densities (a complete basis for each channel, see `coupling`); and weights them by the atom.
 One layer is of body order correlation + 1, polynomial without exception: there is no other nonlinearity in this file.
@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import DenseView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..constants import ExactConstants
-from .backbone import Backbone
+from ..parameter_roles import InputLinear
+from .backbone import DenseBackbone
 from .coupling import quadrupole_paths, quadrupole_table
 from .harmonics import degrees, harmonics_table
 from .radial import envelope
@@ -61,13 +60,13 @@ class MaceConfig:
     mean_neighbors: Positive = 12.0
 
 
-def geometry(d: Tensor, config: MaceConfig, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Radial basis [radial + 1, P] and spherical harmonics [M, P] of displacements [A, K, 3]: one long row each, which a processor likes.
+def edge_features(d: Tensor, r: Tensor, config: MaceConfig, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Radial basis [radial + 1, P] and spherical harmonics [M, P] of displacements d [A, K, 3] and their lengths r [A, K, 1]: long rows, which a
+    processor likes.
 
     The basis is sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors) (arXiv:2003.03123).
     """
-    d = d.flatten(0, 1).T.contiguous()
-    r = (d * d).sum(dim=0).sqrt()
+    d, r = d.flatten(0, 1).T.contiguous(), r.flatten()
     x, u = r / config.cutoff, d / r
     n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)[:, None]
     waves = torch.sin(n * math.pi * x) * (math.sqrt(2.0 / config.cutoff) / r)
@@ -120,7 +119,7 @@ class MaceBlock(nn.Module):
         c = config.channels
         self.invariants = Invariants(config.degree, config.correlation)
         self.neighbor = nn.Linear(c, c, bias=False)
-        self.filter = nn.Linear(config.radial + 1, c, bias=False)
+        self.filter = InputLinear(config.radial + 1, c, bias=False)
         self.mix = nn.Parameter(torch.zeros(config.degree + 1, c, c))
         self.weights = nn.Linear(c, self.invariants.count * c)
         self.message = nn.Linear(self.invariants.count * c, c)
@@ -141,46 +140,25 @@ class MaceBlock(nn.Module):
         return s, self.readout(s), density[1:4].transpose(0, 1)
 
 
-class Mace(Backbone):
+class Mace(DenseBackbone):
     """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
 
+    Config = MaceConfig
     table: Tensor
 
     def __init__(self, config: MaceConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff, layout="dense")
-        self.interaction_range = config.layers * config.cutoff
+        super().__init__(config)
         self.layers = nn.ModuleList(MaceBlock(config) for _ in range(config.layers))
         component = (2 * degrees(config.degree) + 1).double().sqrt()  # entries of all degrees of the same size
         self.constant("table", (harmonics_table(config.degree) * component).T.contiguous())
 
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
-
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
-        view = batch.views[self.graph]
-        assert isinstance(view, DenseView)
+        view, d, r = self.geometry(batch)
         s = initial = s * (s.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()  # of one size, however many conditions are added up in it
-        radial, angular = geometry(batch.displacements(self.graph), self.config, self.table)
+        radial, angular = edge_features(d, r, self.config, self.table)
         total = torch.zeros_like(s)
         for block in self.layers:
             s, read, v = block(s, initial, radial, angular, view.index)
             total = total + read
         return total, v
-
-
-def _role(name: str) -> ParameterRole:
-    _, layer, part, *kind = name.split(".")
-    depth = int(layer) + 1
-    if kind == ["bias"]:
-        return ParameterRole(depth, "vector", decay=False)
-    if part == "filter":  # its fan-in is the radial basis, which does not grow with the width
-        return ParameterRole(depth, "input", decay=True, adaptable=True)
-    return ParameterRole(depth, "hidden", decay=True, adaptable=part != "mix")

@@ -14,14 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import PairView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
-from .backbone import Backbone
+from ..parameter_roles import InputLinear, VectorLinear
+from .backbone import PairBackbone
 from .radial import bessel, envelope
 
 
@@ -63,9 +62,9 @@ class Message(nn.Module):
         c = config.channels
         self.inner = nn.Linear(c, c)
         self.outer = nn.Linear(c, (2 if first else 3) * c)
-        self.filter_scalar = nn.Linear(config.radial + 1, c, bias=False)
-        self.filter_direction = nn.Linear(config.radial + 1, c, bias=False)
-        self.filter_vector = None if first else nn.Linear(config.radial + 1, c, bias=False)
+        self.filter_scalar = InputLinear(config.radial + 1, c, bias=False)
+        self.filter_direction = InputLinear(config.radial + 1, c, bias=False)
+        self.filter_vector = None if first else InputLinear(config.radial + 1, c, bias=False)
 
     def forward(self, s: Tensor, v: Tensor | None, radial: Tensor, direction: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """Changes of the scalars [A, C] and vectors [A, 3, C]; `direction` [P, 3, 1] are unit vectors from i to j.
@@ -89,7 +88,7 @@ class Update(nn.Module):
         super().__init__()
         c = config.channels
         self.epsilon = config.norm_epsilon
-        self.mix = nn.Linear(c, 2 * c, bias=False)
+        self.mix = VectorLinear(c, 2 * c, bias=False)
         self.inner = nn.Linear(2 * c, c)
         self.outer = nn.Linear(c, 3 * c)
 
@@ -117,42 +116,20 @@ class PainnBlock(nn.Module):
         return s + ds, v + dv
 
 
-class Painn(Backbone):
+class Painn(PairBackbone):
     """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
 
+    Config = PainnConfig
+
     def __init__(self, config: PainnConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff)
-        self.interaction_range = config.layers * config.cutoff
+        super().__init__(config)
         self.layers = nn.ModuleList(PainnBlock(config, first=n == 0) for n in range(config.layers))
-
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Blocks follow figure 2 of arXiv:2102.03150; `s` [A, C] are the initial scalars."""
-        view = batch.views[self.graph]
-        assert isinstance(view, PairView)
-        d = batch.displacements(self.graph)
-        r = (d * d).sum(dim=1, keepdim=True).sqrt()
+        view, d, r = self.geometry(batch)
         radial, direction = radial_basis(r, self.config), (d / r).unsqueeze(-1)
         s, v = self.layers[0](s, None, radial, direction, view.i, view.j)
         for block in self.layers[1:]:
             s, v = block(s, v, radial, direction, view.i, view.j)
         return s, v
-
-
-def _role(name: str) -> ParameterRole:
-    _, layer, part, linear, kind = name.split(".")
-    depth = int(layer) + 1
-    if kind == "bias":
-        return ParameterRole(depth, "vector", decay=False)
-    if linear.startswith("filter"):  # its fan-in is the radial basis, which does not grow with the width
-        return ParameterRole(depth, "input", decay=True, adaptable=True)
-    return ParameterRole(depth, "hidden", decay=True, adaptable=True, irreps="1o" if (part, linear) == ("update", "mix") else "0e")

@@ -17,15 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec
-from mlipfm_interfaces.neighbors import DenseView
-from mlipfm_interfaces.potential import ParameterRole
+from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
+from ..parameter_roles import GeometryLinear
 from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
-from .backbone import Backbone
+from .backbone import DenseBackbone
 from .radial import bessel, envelope
 
 
@@ -82,7 +81,7 @@ class PetBlock(nn.Module):
     def __init__(self, config: PetConfig, first: bool) -> None:
         super().__init__()
         c = config.channels
-        self.edge = nn.Linear(3 + config.radial, c, bias=False)
+        self.edge = GeometryLinear(3 + config.radial, c, bias=False)
         self.neighbor = nn.Linear(c, c)
         self.message = None if first else nn.Linear(c, c, bias=False)
         self.outer = nn.Linear(c, c)
@@ -103,32 +102,19 @@ class PetBlock(nn.Module):
         return h, e, self.node_readout(rms_norm(h)), self.edge_readout(rms_norm(e))
 
 
-class Pet(Backbone):
+class Pet(DenseBackbone):
     """The backbone: node scalars in; node scalars [A, C] and node vectors [A, 3, C] out, neither of which turns exactly with the system."""
 
+    Config = PetConfig
     invariant = False
 
     def __init__(self, config: PetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = config.channels
-        self.graph = GraphSpec(config.cutoff, layout="dense")
-        self.interaction_range = config.layers * config.cutoff
+        super().__init__(config)
         self.layers = nn.ModuleList(PetBlock(config, first=n == 0) for n in range(config.layers))
-
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    def roles(self) -> dict[str, ParameterRole]:
-        """Role of every parameter, by its name in this module."""
-        return {name: _role(name) for name, _ in self.named_parameters()}
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Messages are swapped between the two atoms of a pair; the vectors are sum_j f_ij u_ij w_ij with the edges' readouts w_ij [C]."""
-        view = batch.views[self.graph]
-        assert isinstance(view, DenseView)
-        d = batch.displacements(self.graph)
-        r = (d * d).sum(dim=-1, keepdim=True).sqrt()
+        view, d, r = self.geometry(batch)
         edge = torch.cat([d, bessel(r, self.config.radial, self.config.cutoff)], dim=-1)
         weight = envelope(r / self.config.cutoff)
         bias = pad(log_envelope(weight.squeeze(2)), (1, 0))[:, None, None]
@@ -141,13 +127,3 @@ class Pet(Backbone):
             nodes, edges = nodes + node, edges + read
         edges = edges * (weight * self.config.mean_neighbors**-0.5)
         return nodes + edges.sum(dim=1), (d / r).mT @ edges
-
-
-def _role(name: str) -> ParameterRole:
-    parts = name.split(".")
-    depth = int(parts[1]) + 1
-    if parts[-1] == "bias":
-        return ParameterRole(depth, "vector", decay=False)
-    if parts[2] == "edge":  # its fan-in does not grow with the width, and its inputs are components of vectors
-        return ParameterRole(depth, "input", decay=True)
-    return ParameterRole(depth, "hidden", decay=True, adaptable=True)
