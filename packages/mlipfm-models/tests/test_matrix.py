@@ -236,8 +236,7 @@ def test_refused_combination_is_refused_when_it_is_built_in_the_words_of_the_tab
 
 def test_no_cell_is_blank_and_no_backbone_is_missing() -> None:
     table = matrix()
-    assert set(table) == set(own_backbones())
-    for row in table.values():
+    for row in [table[name] for name in own_backbones()]:
         assert list(row) == list(COLUMNS)
         assert all((cell.test is None) != (cell.refused is None) and (cell.test or cell.refused) for cell in row.values())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from mlipfm_interfaces import plugins
@@ -75,13 +76,19 @@ def refusal(backbone: str, column: Column) -> str | None:
     """Why a model of this backbone cannot have it; None if it can. Nothing is built."""
     if column.reason is not None:
         return column.reason
-    made: type[Backbone] = plugins.load("backbones", backbone)
+    made = _loaded(backbone)
     try:
         config = parse_assembly({**PLAIN, **column.changes}, backbone)
         check_heads(config.heads, config.conditions, config.forces, made.provides, config.atomic_numbers, backbone)
     except RecipeError as error:
         return f"{error.what}; {error.mend}" if error.mend else error.what
     return None
+
+
+@lru_cache(maxsize=64)  # a look at all installed packages takes 15 ms
+def _loaded(backbone: str) -> type[Backbone]:
+    made: type[Backbone] = plugins.load("backbones", backbone)
+    return made
 
 
 def own_backbones() -> list[str]:
@@ -91,13 +98,16 @@ def own_backbones() -> list[str]:
 
 def matrix() -> dict[str, dict[str, Cell]]:
     """Return backbone -> column -> cell, for every installed backbone."""
-    return {backbone: {column.name: _cell(backbone, column) for column in columns()} for backbone in plugins.names("backbones")}
+    ours = own_backbones()
+    return {
+        backbone: {column.name: _cell(backbone, column, tested=backbone in ours) for column in columns()}
+        for backbone in plugins.names("backbones")
+    }
 
 
-def _cell(backbone: str, column: Column) -> Cell:
+def _cell(backbone: str, column: Column, tested: bool) -> Cell:
     reason = refusal(backbone, column)
-    tested = reason is None and backbone in own_backbones()
-    return Cell(f"{TESTS}::test_combination[{cell_id(backbone, column)}]" if tested else None, reason)
+    return Cell(f"{TESTS}::test_combination[{cell_id(backbone, column)}]" if tested and reason is None else None, reason)
 
 
 def cell_id(backbone: str, column: Column) -> str:
