@@ -1,0 +1,145 @@
+"""Plug-ins that somebody else wrote: built as wheels, installed beside nothing but our wheels, used by their names.
+
+Each is a folder of `packages/mlipfm/examples/plugins`: a `pyproject.toml` and one file that imports public names only. `Outside` is an empty
+environment with our wheels; libraries of others come from the environment of the tests, in which our packages are installed in place and
+hence cannot be imported from there.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib import import_module
+from pathlib import Path
+
+import check_wheels
+import numpy as np
+import pytest
+
+PLUGINS = check_wheels.ROOT / "packages" / "mlipfm" / "examples" / "plugins"
+#: Runs lines of commands in one process, so that torch is imported once.
+RUNNER = """
+import sys, pytest
+from mlipfm_interfaces.cli import main
+for program, *words in map(str.split, sys.argv[1:]):
+    try:
+        status = pytest.main(words) if program == "pytest" else main(words)
+    except SystemExit as exit:
+        status = exit.code
+    if status:
+        sys.exit(f"{program} {words} ended with {status}")
+"""
+#: Most lines that each kind of plug-in may take.
+LINES = {"mlipfm-schnet": 70}
+
+
+class Outside:
+    """An environment in `folder` with our wheels, and what a user does in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.bin = folder, folder / "environment" / "bin"
+        venv.create(folder / "environment", with_pip=False)
+        (packages,) = (folder / "environment").glob("lib/*/site-packages")
+        (packages / "libraries_of_others.pth").write_text(sysconfig.get_path("purelib"))
+        self.pip(*check_wheels.build(folder / "wheels").values())
+
+    def pip(self, *wheels: Path) -> None:
+        """Install wheels, and nothing that they require."""
+        python = ["--python", str(self.bin / "python")]
+        self.run(sys.executable, "-m", "pip", *python, "install", "--quiet", "--no-deps", "--no-index", *map(str, wheels))
+
+    def install(self, plugin: str) -> Path:
+        """Build the plug-in as a wheel, install it, and return its folder of sources."""
+        wheels = self.folder / plugin
+        self.run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(wheels), cwd=PLUGINS / plugin)
+        self.pip(*wheels.glob("*.whl"))
+        return PLUGINS / plugin
+
+    def mlipfm(self, *lines: str) -> str:
+        """Run some lines `mlipfm ...` in one process, and a line `pytest ...` likewise; return what they print."""
+        return self.run(str(self.bin / "python"), "-c", RUNNER, *lines)
+
+    def run(self, *command: str, cwd: Path | None = None) -> str:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(command, cwd=cwd or self.folder, env=environment, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    return Outside(tmp_path_factory.mktemp("outside"))
+
+
+def labelled_water(path: Path) -> Path:
+    """Twelve rattled molecules with the energies and forces of a Morse potential, as extxyz."""
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+    from mlipfm_interfaces.potential import evaluate
+    from mlipfm_interfaces.testing.closed_forms import Morse
+    from mlipfm_interfaces.testing.structures import rattled, water
+
+    structures = [rattled(water(), 0.05, seed) for seed in range(12)]
+    frames = []
+    for s, answer in zip(structures, evaluate(Morse(), structures, level="closed-form"), strict=True):
+        frames.append(Atoms(s.atomic_numbers, s.positions))
+        frames[-1].calc = SinglePointCalculator(frames[-1], energy=float(answer["energy"]), forces=np.array(answer["forces"]))
+    write(path, frames, format="extxyz")
+    return path
+
+
+RECIPE = """
+potential: {name: schnet, backbone: {channels: 16, layers: 2, cutoff: 4.0}}
+data: {train: [water], budget: 40}
+steps: 20
+"""
+
+CONTRACT = """
+from mlipfm_interfaces.checkpoint import build, load_potential
+from mlipfm_interfaces.testing.contract_suites import PotentialContract
+
+
+class TestSchNet(PotentialContract):
+    def potential(self):
+        return build("schnet", {"elements": ["H", "C", "O"], "levels": ["any"], "dtype": "float64", "backbone": {"channels": 8, "layers": 1}})
+
+
+def test_the_trained_checkpoint_opens():
+    assert load_potential("run/last.safetensors").config["backbone"] == {"channels": 16, "layers": 2, "cutoff": 4.0, "gaussians": 32}
+"""
+
+
+@pytest.mark.ci
+def test_a_backbone_from_outside_is_listed_trained_opened_and_keeps_the_contract(outside: Outside) -> None:
+    outside.install("mlipfm-schnet")
+    labelled_water(outside.folder / "water.xyz")
+    (outside.folder / "recipe.yaml").write_text(RECIPE)
+    (outside.folder / "contract.py").write_text(CONTRACT)
+    printed = outside.mlipfm(
+        "mlipfm models matrix",
+        "mlipfm models table --only schnet --widths 8 --side 1",
+        "mlipfm data import water.xyz --out water --level morse",
+        "mlipfm train recipe.yaml --out run",
+        "pytest -q -p no:cacheprovider contract.py",
+    )
+    header, conservative = (line for line in printed.splitlines() if line.startswith(("| |", "| conservative")))
+    assert dict(zip(header.split(" | "), conservative.split(" | "), strict=True))["schnet |"] == "fits |"
+    assert "| schnet | 8 | " in printed
+    assert "model: run/last.safetensors" in printed
+
+
+@pytest.mark.parametrize("plugin", LINES)
+def test_a_plugin_is_short_and_imports_public_names_only(plugin: str) -> None:
+    (file,) = (PLUGINS / plugin).glob("*.py")
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LINES[plugin]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlipfm"):
+            module = import_module(node.module or "")
+            public = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+            assert {alias.name for alias in node.names} <= set(public), node.module
