@@ -122,7 +122,7 @@ def test_a_backbone_from_outside_is_listed_trained_opened_and_keeps_the_contract
     (outside.folder / "contract.py").write_text(CONTRACT)
     printed = outside.mlipfm(
         "mlipfm models matrix",
-        "mlipfm models table --only schnet --widths 8 --side 1",
+        "mlipfm models table --only schnet --widths 8 --side 2",
         "mlipfm data import water.xyz --out water --level morse",
         "mlipfm train recipe.yaml --out run",
         "pytest -q -p no:cacheprovider contract.py",
