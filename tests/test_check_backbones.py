@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_eval import broken, check_model
 from mlipfm_interfaces.checkpoint import load_potential

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.store import StoreWriter
+from mlipfm_data.store.store import StoreWriter
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_potential
 from mlipfm_interfaces.structure import Provenance, Structure

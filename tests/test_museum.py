@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.structure import Provenance, Structure

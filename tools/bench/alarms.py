@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from mlipfm_data import Store, StoreWriter
 from mlipfm_data.known_sets.finding import unpacked
-from mlipfm_data.trust.inspecting import inspect
-from mlipfm_data.trust.planting import FAULTS, facts, named
-from mlipfm_data.trust.public_sets import labelled_names, right_set
+from mlipfm_data.label_checks.checks import inspect
+from mlipfm_data.label_checks.planted_faults import FAULTS, facts, named
+from mlipfm_data.label_checks.public_sets import labelled_names, right_set
 from mlipfm_interfaces.structure import Structure
 from scipy.stats import beta
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data import Store, StoreWriter, read
-from mlipfm_data.curation.duplicates import find_duplicates
-from mlipfm_data.curation.matching import TOLERANCE, match
-from mlipfm_data.curation.planting import KINDS, NEAR_MISSES, disguise, possible
-from mlipfm_data.curation.pool import processes
+from mlipfm_data.duplicates.match import TOLERANCE, match
+from mlipfm_data.duplicates.planted import KINDS, NEAR_MISSES, disguise, possible
+from mlipfm_data.duplicates.report import find_duplicates
+from mlipfm_data.parallel import processes
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
 

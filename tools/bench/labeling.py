@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from mlipfm_data.conformers import conformers, quickstart_molecules
-from mlipfm_data.label_pool import worker_pool
 from mlipfm_data.labeling import label_all
 from mlipfm_data.normal_modes import NormalModeSampler
+from mlipfm_data.parallel import worker_pool
 from mlipfm_data.tblite_adapter import ACCURACY, BOHR
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.structure import Structure

@@ -53,8 +53,8 @@ def run(folder: Path, names: list[str]) -> int:
 def stores(folder: Path) -> None:
     """`3bpa-train`, `3bpa-valid` and `3bpa-test`, made from the files of the set if they are not there."""
     import numpy as np
-    from mlipfm_data.readers.reading import read
-    from mlipfm_data.store_writer import StoreWriter
+    from mlipfm_data.readers.registry import read
+    from mlipfm_data.store.writer import StoreWriter
     from mlipfm_interfaces.structure import Structure
 
     paths = {part: home() / f"3bpa-{part}" for part in ("train", "valid", "test")}
@@ -84,7 +84,7 @@ def one(name: str) -> None:
 
 
 def _trained(name: str, out: Path) -> dict[str, Any]:
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
     from mlipfm_eval.accuracy import error_metrics, predict
     from mlipfm_interfaces.checkpoint import load_potential
     from mlipfm_train.loop import fit

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
-from mlipfm_data.shards import Shard
-from mlipfm_data.store import Store, StoreWriter
+from mlipfm_data.store.shards import Shard
+from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.batch import GraphSpec, collate
 from mlipfm_interfaces.structure import Provenance, Structure
 

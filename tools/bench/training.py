@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mlipfm_data.conformers import conformers
-from mlipfm_data.store import StoreWriter
+from mlipfm_data.store.store import StoreWriter
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.potential import Potential

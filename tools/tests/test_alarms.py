@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bench.alarms import TRUE, interval
 from bench.right_sets import SETS, made
-from mlipfm_data.trust.inspecting import inspect
+from mlipfm_data.label_checks.checks import inspect
 
 pytest.importorskip("tblite")
 
@@ -41,8 +41,8 @@ def test_no_other_cause_is_blamed(kind, seed):
 
 def test_slopes_of_rattled_metals_are_one():
     """32 atoms, 0.15 Å: the trapezoid alone gives 0.6, because forces of compressed neighbours grow faster than linearly."""
-    from mlipfm_data.trust.sampling import LevelSample
-    from mlipfm_data.trust.work import _compare, compare
+    from mlipfm_data.label_checks.sample import LevelSample
+    from mlipfm_data.label_checks.work import _compare, compare
 
     sample = LevelSample()
     for index, structure in enumerate(made("rattled crystals", 1)[:30]):

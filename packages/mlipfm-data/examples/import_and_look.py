@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from mlipfm_data import Store, export_extxyz, import_file, read_all
-from mlipfm_data.looking import describe
+from mlipfm_data.store.describe import describe
 
 WATER = """3
 Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy={energy} charge=0 spin=1 tag=demo

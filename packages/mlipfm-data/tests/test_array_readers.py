@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.consistency import energy_against_forces
-from mlipfm_data.readers.deepmd_reader import DeepmdReader
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.npz_reader import NpzReader
-from mlipfm_data.readers.pwdata_reader import PwdataReader
-from mlipfm_data.readers.reading import find_reader, read, read_all
+from mlipfm_data.label_checks.work import energy_against_forces
+from mlipfm_data.readers.deepmd import DeepmdReader, PwdataReader
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.npz import NpzReader
+from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_interfaces.errors import RefusedFileError, UnitError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure

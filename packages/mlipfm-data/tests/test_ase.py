@@ -9,10 +9,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from mlipfm_data.readers.ase_bridge import from_ase, to_ase
-from mlipfm_data.readers.ase_reader import FORMATS, AseReader
-from mlipfm_data.readers.extxyz_writer import export_extxyz
-from mlipfm_data.readers.reading import find_reader, read, read_all
+from mlipfm_data.readers.ase import FORMATS, AseReader, from_ase, to_ase
+from mlipfm_data.readers.extxyz import export_extxyz
+from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_interfaces.errors import InvalidStructureError, PluginError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Reader, Refusal
 from mlipfm_interfaces.structure import Provenance, Structure

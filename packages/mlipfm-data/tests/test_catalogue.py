@@ -7,12 +7,11 @@ from pathlib import Path
 
 import mlipfm_data.catalogue
 import pytest
-from mlipfm_data.catalogue.loading import Wish, catalogue, choose, find, sources
-from mlipfm_data.catalogue.offers import chosen
-from mlipfm_data.catalogue.schema import FACTS, Fact, Source, data_set, plain
-from mlipfm_data.catalogue.tables import as_json, one_set, overview, short_count
-from mlipfm_data.download.connecting import DownloadError, checked_address
-from mlipfm_data.download.fetching import Known, file_name
+from mlipfm_data.datasets.catalogue import Wish, catalogue, choose, chosen, find, sources
+from mlipfm_data.datasets.connect import DownloadError, checked_address
+from mlipfm_data.datasets.fetch import Known, file_name
+from mlipfm_data.datasets.schema import FACTS, Fact, Source, data_set, plain
+from mlipfm_data.datasets.tables import as_json, one_set, overview, short_count
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UnknownElementError, UnreadableFileError

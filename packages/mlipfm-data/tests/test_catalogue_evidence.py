@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from mlipfm_data.catalogue.evidence import REAL, WRITTEN, Evidence, evidence, lines
-from mlipfm_data.catalogue.loading import catalogue
+from mlipfm_data.datasets.catalogue import catalogue
+from mlipfm_data.datasets.evidence import REAL, WRITTEN, Evidence, evidence, lines
 from mlipfm_interfaces import plugins
 
 HERE = Path(__file__).parent
@@ -164,10 +164,10 @@ def test_written_files_are_written_by_the_library_that_is_named(claim):
 
 
 def test_every_reader_and_every_layout_of_its_tables_is_claimed():
-    from mlipfm_data.readers import hdf5_layouts, json_layouts, npz_reader
+    from mlipfm_data.readers import hdf5_layouts, json_layouts
 
     assert {claim.reader for claim in CLAIMS} == set(plugins.names("readers"))
-    for reader, layouts in (("hdf5", hdf5_layouts.LAYOUTS), ("npz", npz_reader.LAYOUTS), ("json", json_layouts.LAYOUTS)):
+    for reader, layouts in (("hdf5", hdf5_layouts.LAYOUTS), ("npz", npz.LAYOUTS), ("json", json_layouts.LAYOUTS)):
         assert {claim.layout for claim in CLAIMS if claim.reader == reader} == {layout.name for layout in layouts}
 
 
@@ -195,7 +195,7 @@ def test_the_reader_takes_the_real_file(shared_data, claim):
     """The first structure of the file, with the options that are known for its set; and the file is one of the repository that is named."""
     from mlipfm_data.known_sets import KNOWN
     from mlipfm_data.known_sets.finding import jobs
-    from mlipfm_data.readers.reading import read
+    from mlipfm_data.readers.registry import read
     from mlipfm_interfaces.structure import Structure
 
     folder = shared_data(claim.known)
@@ -211,8 +211,8 @@ def layout_found(reader: str, path: Path) -> str | None:
     """The layout by which the reader takes the file; None for readers that know one layout only."""
     if reader == "hdf5":
         import h5py
+        from mlipfm_data.readers.hdf5 import layout_of
         from mlipfm_data.readers.hdf5_layouts import LAYOUTS
-        from mlipfm_data.readers.hdf5_reader import layout_of
 
         found: list[str] = []
         with h5py.File(path) as file:
@@ -222,7 +222,7 @@ def layout_found(reader: str, path: Path) -> str | None:
         return found[0]
     if reader == "npz":
         import numpy as np
-        from mlipfm_data.readers.npz_reader import LAYOUTS as KINDS
+        from mlipfm_data.readers.npz import LAYOUTS as KINDS
 
         with np.load(path) as arrays:
             return next(layout.name for layout in KINDS if layout.needs <= set(arrays.files))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data import census as censuses
-from mlipfm_data.census import Census, shared
-from mlipfm_data.store import Store, StoreWriter
+from mlipfm_data.store import census as censuses
+from mlipfm_data.store.census import Census, shared
+from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.errors import DamagedFileError
 from mlipfm_interfaces.record_blocks import read_heads
 from mlipfm_interfaces.structure import Provenance, Structure

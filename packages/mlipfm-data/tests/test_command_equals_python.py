@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.commands import app
+from mlipfm_data.cli import app
 from mlipfm_data.known_sets import KNOWN
 from mlipfm_data.known_sets.finding import jobs
-from mlipfm_data.readers.reading import find_reader, read
-from mlipfm_data.store import Store
+from mlipfm_data.readers.registry import find_reader, read
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Structure

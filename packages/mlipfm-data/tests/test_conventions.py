@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from mlipfm_data.readers.conventions import SPELLINGS, structure_from
-from mlipfm_data.readers.frames_in import RawFrame, ReadOptions, ReadReport, options_from
+from mlipfm_data.readers.frame import RawFrame, ReadOptions, ReadReport, options_from
+from mlipfm_data.readers.interpret import SPELLINGS, structure_from
 from mlipfm_interfaces.errors import (
     InvalidStructureError,
     LevelError,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlipfm_data.curation.coverage import FORCE_EDGES, cover, gaps, nearest_contact
 from mlipfm_data.curation.coverage_figures import place
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import MlipfmError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlipfm_data.curation.rigid import judged, kabsch
 from mlipfm_data.curation.weights import boltzmann, effective_size, weigh
+from mlipfm_data.duplicates.superimpose import judged, kabsch
 from mlipfm_data.normal_modes import Modes, hessian_by_differences, normal_modes, sample_modes
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import random_rotation

@@ -17,9 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mlipfm_data.download.connecting import BrokenConnection, DownloadError, checked_address, shown
-from mlipfm_data.download.downloading import Wanted, download, recorded, wanted_from
-from mlipfm_data.download.fetching import Known, fetch, file_name
+from mlipfm_data.datasets.connect import BrokenConnection, DownloadError, checked_address, shown
+from mlipfm_data.datasets.download import Wanted, download, recorded, wanted_from
+from mlipfm_data.datasets.fetch import Known, fetch, file_name
 from mlipfm_interfaces.errors import DamagedFileError, LockedError, UnwritableFileError
 from mlipfm_interfaces.files import lock
 
@@ -318,7 +318,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(serve, tmp_path
     """kill -9 three times; each run continues what the one before left."""
     behaviour = Behaviour(BODY * 4, pace=0.02)
     url = serve("big.h5", behaviour)
-    code = f"from pathlib import Path; from mlipfm_data.download.fetching import fetch; fetch({url!r}, Path({str(tmp_path / 'big.h5')!r}))"
+    code = f"from pathlib import Path; from mlipfm_data.datasets.fetch import fetch; fetch({url!r}, Path({str(tmp_path / 'big.h5')!r}))"
     sizes = [0]
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", code])

@@ -7,15 +7,15 @@ from itertools import islice
 import numpy as np
 import pytest
 from mlipfm_data.curation.classes import molecule_class
-from mlipfm_data.curation.duplicates import find_duplicates
-from mlipfm_data.curation.fingerprints import fingerprint
-from mlipfm_data.curation.leakage import find_leakage
-from mlipfm_data.curation.matching import match
-from mlipfm_data.curation.pairs import RADIUS_FACTOR
-from mlipfm_data.curation.planting import KINDS, MIRROR, NEAR_MISSES, disguise, possible
-from mlipfm_data.curation.pool import processes
-from mlipfm_data.readers.reading import read
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.duplicates.fingerprints import fingerprint
+from mlipfm_data.duplicates.leakage import find_leakage
+from mlipfm_data.duplicates.match import match
+from mlipfm_data.duplicates.planted import KINDS, MIRROR, NEAR_MISSES, disguise, possible
+from mlipfm_data.duplicates.report import find_duplicates
+from mlipfm_data.duplicates.search import RADIUS_FACTOR
+from mlipfm_data.parallel import processes
+from mlipfm_data.readers.registry import read
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -134,7 +134,7 @@ def test_processes_and_one_process_find_the_same(tmp_path):
     with StoreWriter(tmp_path / "store", name="set") as writer:
         for s in structures:
             writer.add(s)
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
 
     alone = find_duplicates(structures)
     with processes(2) as executor, Store(tmp_path / "store") as store:

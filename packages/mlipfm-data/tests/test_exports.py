@@ -10,15 +10,15 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from hypothesis import given, settings
-from mlipfm_data.exporting.deepmd import SET_FRAMES, Plan, virial
-from mlipfm_data.exporting.formats import FORMATS, export, format_of
-from mlipfm_data.exporting.in_place import folder_in_place
-from mlipfm_data.exporting.report import ExportReport
-from mlipfm_data.readers.ase_bridge import from_ase, to_ase
-from mlipfm_data.readers.deepmd_reader import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
-from mlipfm_data.readers.reading import read, read_all
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.export.atomic import folder_in_place
+from mlipfm_data.export.deepmd import SET_FRAMES, Plan, virial
+from mlipfm_data.export.formats import FORMATS, export, format_of
+from mlipfm_data.export.report import ExportReport
+from mlipfm_data.readers.ase import from_ase, to_ase
+from mlipfm_data.readers.deepmd import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
+from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import FormatVersionError, UnreadableFileError, UnwritableFileError
 from mlipfm_interfaces.protocols import Refusal
@@ -274,7 +274,7 @@ def test_names_that_some_file_systems_confuse_are_told_apart():
 
 def test_large_systems_are_written_in_sets(tmp_path, monkeypatch):
     assert SET_FRAMES == 5000
-    monkeypatch.setattr("mlipfm_data.exporting.deepmd.SET_FRAMES", 4)
+    monkeypatch.setattr("mlipfm_data.export.deepmd.SET_FRAMES", 4)
     frames = [molecule(k) for k in range(10)]
     export(frames, tmp_path / "out.deepmd")
     (system,) = (tmp_path / "out.deepmd").glob("*/*")

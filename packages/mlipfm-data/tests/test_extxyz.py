@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlipfm_data.readers.extxyz_reader import LONGEST_LINE, ExtxyzReader
-from mlipfm_data.readers.extxyz_text import parse_comment, parse_properties, quote
-from mlipfm_data.readers.extxyz_writer import export_extxyz
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.reading import read, read_all
+from mlipfm_data.readers.extxyz import LONGEST_LINE, ExtxyzReader, export_extxyz, parse_comment, parse_properties, quote
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.registry import read, read_all
 from mlipfm_interfaces.errors import UnreadableFileError
 from mlipfm_interfaces.protocols import Reader, Refusal
 from mlipfm_interfaces.structure import Provenance, Structure

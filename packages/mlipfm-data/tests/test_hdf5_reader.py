@@ -10,11 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mlipfm_data.consistency import energy_against_forces
+from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers import mapped_smiles
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.hdf5_reader import Hdf5Reader
-from mlipfm_data.readers.reading import read, read_all
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.hdf5 import Hdf5Reader
+from mlipfm_data.readers.registry import read, read_all
 from mlipfm_interfaces.errors import InvalidStructureError, LevelError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure

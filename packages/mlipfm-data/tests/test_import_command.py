@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlipfm_data.importing import import_file
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 
@@ -196,7 +196,7 @@ def test_killed_import_continues_where_it_stopped(tmp_path):
 
 
 def test_package_and_commands_import_no_heavy_library():
-    code = "import sys, mlipfm_data, mlipfm_data.commands; print([m for m in ('torch', 'ase', 'rdkit', 'tblite', 'mlflow') if m in sys.modules])"
+    code = "import sys, mlipfm_data, mlipfm_data.cli; print([m for m in ('torch', 'ase', 'rdkit', 'tblite', 'mlflow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -14,7 +14,7 @@ from mlipfm_data.known_sets import KNOWN
 from mlipfm_data.known_sets.finding import found_sets, unpacked
 from mlipfm_data.known_sets.importing_sets import RECORD, import_sets
 from mlipfm_data.known_sets.schema import KnownFiles, KnownSet
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.theory import canonical_level
@@ -127,7 +127,7 @@ def test_stores_of_earlier_versions_say_what_they_did_not_record(sets, tmp_path,
 
 def test_import_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     """Interrupted in the middle of a set: what is there counts as stored when it is run again, and is there once."""
-    from mlipfm_data.store_writer import StoreWriter
+    from mlipfm_data.store.writer import StoreWriter
 
     whole = [vars(row) for row in import_sets(sets, tmp_path / "whole")]
     add, left = StoreWriter.add, [3]

@@ -5,7 +5,7 @@ from concurrent.futures import Executor, Future
 import numpy as np
 import pytest
 from mlipfm_data.labeling import label_all
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.kills import same_bytes

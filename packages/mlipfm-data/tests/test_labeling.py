@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data import label_pool
-from mlipfm_data.label_pool import pack, split, unpack
 from mlipfm_data.labeling import RECORD, label_all
-from mlipfm_data.store import Store
+from mlipfm_data.parallel import pack, split, unpack
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import DamagedFileError, LabelingError, LockedError
 from mlipfm_interfaces.files import lock
@@ -136,7 +135,7 @@ def test_a_defect_of_the_labeller_stops_the_work_and_names_the_structure(springs
 
 
 def test_an_interrupted_job_goes_on_where_it_stopped_and_gives_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_pool, "MOST", 1)
+    monkeypatch.setattr(parallel, "MOST", 1)
     structures = inputs(20)
     Halves.done = 0
     with ThreadPoolExecutor(1) as pool:
@@ -152,7 +151,7 @@ def test_an_interrupted_job_goes_on_where_it_stopped_and_gives_the_same_bytes(tm
 
 def test_a_label_damaged_on_disk_before_the_end_is_computed_again(springs, tmp_path, monkeypatch):
     """One flipped bit in the log of the unfinished work."""
-    monkeypatch.setattr(label_pool, "MOST", 1)  # one structure a task, so that some labels are there when the work stops
+    monkeypatch.setattr(parallel, "MOST", 1)  # one structure a task, so that some labels are there when the work stops
     structures = inputs(10)
     label_all(structures, springs(), tmp_path / "whole", executor=ThreadPoolExecutor(1))
     Halves.done = 0

@@ -18,12 +18,11 @@ import lmdb
 import numpy as np
 import pytest
 import torch
-from mlipfm_data.readers.aselmdb_reader import AseLmdbReader
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.lmdb_containers import check_size, entries
-from mlipfm_data.readers.pickled_lmdb_reader import PickledLmdbReader
-from mlipfm_data.readers.plain_pickle import plain
-from mlipfm_data.readers.reading import find_reader, read_all
+from mlipfm_data.readers.ase_db import AseLmdbReader
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.lmdb import PickledLmdbReader, check_size, entries
+from mlipfm_data.readers.registry import find_reader, read_all
+from mlipfm_data.readers.safe_pickle import plain
 from mlipfm_interfaces.errors import DamagedFileError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
@@ -150,7 +149,7 @@ def test_deleted_rows_of_aselmdb_are_left_out(tmp_path):
 
 
 def test_row_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlipfm_data.readers.aselmdb_reader.LARGEST_ROW", 1 << 20)
+    monkeypatch.setattr("mlipfm_data.readers.ase_db.LARGEST_ROW", 1 << 20)
     write_lmdb(tmp_path / "a.aselmdb", {"1": zlib.compress(b" " * (1 << 22)), "2": row(2)})
     first, second = AseLmdbReader().read(tmp_path / "a.aselmdb")
     assert isinstance(first, Refusal)

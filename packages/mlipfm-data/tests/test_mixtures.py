@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from mlipfm_data.batches import plan_batches, plan_quality
-from mlipfm_data.costs import CostModel, fit_cost_model
-from mlipfm_data.mixtures import draw_epoch, draws, ratio_shares, temperature_shares
-from mlipfm_data.readers.reading import read
+from mlipfm_data.batches import CostModel, draw_epoch, draws, fit_cost_model, plan_batches, plan_quality, ratio_shares, temperature_shares
+from mlipfm_data.readers.registry import read
 from mlipfm_interfaces.errors import MlipfmError, RecipeError
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.structure import Structure

@@ -13,13 +13,13 @@ import ase.db
 import numpy as np
 import pytest
 from ase import Atoms
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.gems_reader import GemsReader
-from mlipfm_data.readers.gmtkn55_reader import Gmtkn55Reader
-from mlipfm_data.readers.nabladft_reader import ATOMS, NablaDftReader, read_only, unpacked
-from mlipfm_data.readers.qm9_csv_reader import Qm9CsvReader
-from mlipfm_data.readers.reading import find_reader, read, read_all
-from mlipfm_data.readers.transition1x_json_reader import Transition1xJsonReader
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.gems import GemsReader
+from mlipfm_data.readers.gmtkn55 import Gmtkn55Reader
+from mlipfm_data.readers.nabladft import ATOMS, NablaDftReader, read_only, unpacked
+from mlipfm_data.readers.registry import find_reader, read, read_all
+from mlipfm_data.readers.tables import Qm9CsvReader
+from mlipfm_data.readers.transition1x_json import Transition1xJsonReader
 from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure

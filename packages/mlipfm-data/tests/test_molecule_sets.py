@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.consistency import energy_against_forces
 from mlipfm_data.known_sets.molecules import SETS
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.reading import read
+from mlipfm_data.label_checks.work import energy_against_forces
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.registry import read
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure

@@ -13,15 +13,15 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
-from mlipfm_data.readers.ase_db_reader import AseDbReader
-from mlipfm_data.readers.cif_csv_reader import CifCsvReader, crystal
-from mlipfm_data.readers.cp2k_reader import Cp2kReader
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.json_reader import JsonReader
-from mlipfm_data.readers.rdkit_reader import CxsmilesReader, SdfReader
-from mlipfm_data.readers.reading import find_reader, read, read_all
-from mlipfm_data.readers.refdata_reader import RefdataReader, reactions
-from mlipfm_data.readers.vasp_xml_reader import VaspXmlReader
+from mlipfm_data.readers.ase_db import AseDbReader
+from mlipfm_data.readers.cp2k import Cp2kReader
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.json import JsonReader
+from mlipfm_data.readers.rdkit import CxsmilesReader, SdfReader
+from mlipfm_data.readers.refdata import RefdataReader, reactions
+from mlipfm_data.readers.registry import find_reader, read, read_all
+from mlipfm_data.readers.tables import CifCsvReader, crystal
+from mlipfm_data.readers.vasp import VaspXmlReader
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnitError, UnreadableFileError
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
 from mlipfm_interfaces.testing.data_seam_rules import ReaderCase

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from mlipfm_data.curation.overlaps import find_overlaps, geometry_digest
-from mlipfm_data.curation.planting import disguise
-from mlipfm_data.curation.pool import processes
+from mlipfm_data.duplicates.planted import disguise
+from mlipfm_data.duplicates.report import find_overlaps, geometry_digest
+from mlipfm_data.parallel import processes
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.structures import benzene, copper, ethanol, rattled, water

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.readers import plain_yaml
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.phonopy_reader import PhonopyReader
-from mlipfm_data.readers.reading import find_reader, read, read_all
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.phonopy import PhonopyReader
+from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError, UnitError, UnknownElementError, UnreadableFileError
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
 from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
@@ -264,7 +263,7 @@ def test_small_files_that_stand_for_large_content_are_refused(tmp_path: Path, mo
     path.write_bytes(gzip.compress(b"phonopy: {}\n" + b" " * (1 << 26)))
     with pytest.raises(RefusedFileError, match=f"the file has more than {1 << 26} bytes"):
         list(read(path, "phonopy"))
-    monkeypatch.setattr(plain_yaml, "MOST_EVENTS", 1000)
+    monkeypatch.setattr(phonopy, "MOST_EVENTS", 1000)
     lists = [b"phonopy: {}\nx: [%s]\n" % (b"[]," * n) for n in (494, 495)]  # twelve events more: eight before and four after
     path.write_bytes(gzip.compress(lists[1]))
     with pytest.raises(RefusedFileError, match="the file has more than 1000 numbers, texts, lists"):

@@ -4,9 +4,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from mlipfm_data.consistency import energy_against_forces
-from mlipfm_data.readers.frames_in import ReadReport
-from mlipfm_data.readers.reading import read, read_all
+from mlipfm_data.label_checks.work import energy_against_forces
+from mlipfm_data.readers.frame import ReadReport
+from mlipfm_data.readers.registry import read, read_all
 from mlipfm_interfaces.errors import MultiplicityError
 from mlipfm_interfaces.protocols import Refusal
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.rearranging import Wanted, filter_store, merge_stores
-from mlipfm_data.store import Store, StoreWriter
+from mlipfm_data.store.merge import Wanted, filter_store, merge_stores
+from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError, MlipfmError, RefusedFileError
 from mlipfm_interfaces.structure import Provenance, Structure

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 from mlipfm_data.conformers import conformers, quickstart_molecules
-from mlipfm_data.normal_modes import (
-    NormalModeSampler,
-    hessian_by_differences,
-    normal_modes,
-    sample_modes,
-    spring_hessian,
-)
+from mlipfm_data.normal_modes import NormalModeSampler, hessian_by_differences, normal_modes, sample_modes, spring_hessian
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import SamplingError

@@ -8,8 +8,8 @@ import pytest
 from mlipfm_data.curation.classes import temperature_class
 from mlipfm_data.curation.splits import OOD, WAYS, make_split
 from mlipfm_data.curation.trajectories import beside_training, time_split
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnknownElementError
 from mlipfm_interfaces.structure import Provenance, Structure

@@ -5,11 +5,11 @@ import os
 
 import numpy as np
 import pytest
-from mlipfm_data.layout_faults import with_advice_for
-from mlipfm_data.readers.frames_in import ReadReport, options_from
-from mlipfm_data.readers.reading import read, read_all
-from mlipfm_data.store import Store
-from mlipfm_data.trust.findings import Finding
+from mlipfm_data.label_checks.findings import Finding
+from mlipfm_data.label_checks.stated_units import with_advice_for
+from mlipfm_data.readers.frame import ReadReport, options_from
+from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UnitError, UnknownQuantityError
 from mlipfm_interfaces.structure import Structure

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data import handles
-from mlipfm_data import manifest as manifests
-from mlipfm_data.store import Store, StoreWriter
+from mlipfm_data.store import handles
+from mlipfm_data.store import manifest as manifests
+from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.errors import (
     DamagedFileError,
     FormatVersionError,
@@ -363,7 +363,7 @@ def test_no_truncation_of_a_sealed_store_goes_unnoticed(tmp_path: Path):
 WRITER = f"""
 import sys
 import numpy as np
-from mlipfm_data.store import StoreWriter
+from mlipfm_data.store.store import StoreWriter
 from mlipfm_interfaces.structure import Provenance, Structure
 {inspect.getsource(molecule)}
 with StoreWriter(sys.argv[1], name="series", shard_bytes={SHARD}) as writer:

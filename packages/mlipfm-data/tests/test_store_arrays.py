@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mlipfm_data.store import Store, StoreWriter
+from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.batch import GraphSpec, collate
 from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError
 from mlipfm_interfaces.flat import FlatStructures, flatten

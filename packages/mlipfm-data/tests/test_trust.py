@@ -4,22 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from mlipfm_data.readers.extxyz_writer import export_extxyz
-from mlipfm_data.store_writer import StoreWriter
-from mlipfm_data.trust import planting
-from mlipfm_data.trust.bonds import force_scale, neighbors_of, stiffness
-from mlipfm_data.trust.energies import jumps, rounding, single_precision_step, two_heaps
-from mlipfm_data.trust.findings import CODES
-from mlipfm_data.trust.geometry import MENDS, boundary, length_fault, naturalness
-from mlipfm_data.trust.inspecting import Inspector, inspect
-from mlipfm_data.trust.internal import Work, inverse_distances, strain_between, work, work_inside
-from mlipfm_data.trust.naming import Evidence, readings, stress_readings
-from mlipfm_data.trust.passing import decimals, turning
-from mlipfm_data.trust.placement import orders
-from mlipfm_data.trust.sampling import ATOMS, FRAMES, LevelSample
-from mlipfm_data.trust.scale import atom_energy
-from mlipfm_data.trust.stress import better_order
-from mlipfm_data.trust.work import Agreement, Comparison, Pair, agreement
+from mlipfm_data.label_checks.checks import Inspector, inspect
+from mlipfm_data.label_checks.energies import jumps, rounding, single_precision_step, two_heaps
+from mlipfm_data.label_checks.findings import CODES
+from mlipfm_data.label_checks.force_assignment import orders
+from mlipfm_data.label_checks.geometry import MENDS, boundary, force_scale, length_fault, naturalness, neighbors_of, stiffness
+from mlipfm_data.label_checks.sample import ATOMS, FRAMES, LevelSample, decimals, turning
+from mlipfm_data.label_checks.stress import better_order
+from mlipfm_data.label_checks.units import Evidence, atom_energy, readings, stress_readings
+from mlipfm_data.label_checks.work import Agreement, Comparison, Pair, Work, agreement, inverse_distances, strain_between, work, work_inside
+from mlipfm_data.readers.extxyz import export_extxyz
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import BOHR, GPA, HARTREE, KCAL_MOL
@@ -192,16 +187,16 @@ def test_right_molecules_are_left_alone():
      "NaN labels"],
 )  # fmt: skip
 def test_planted_fault_is_named(name):
-    fault = next(item for item in planting.FAULTS if item.name == name)
+    fault = next(item for item in planted_faults.FAULTS if item.name == name)
     found = inspect(fault.plant(methane(), np.random.default_rng(1)))
-    assert planting.named(fault, found), [str(item) for item in found]
+    assert planted_faults.named(fault, found), [str(item) for item in found]
 
 
 def test_faults_have_codes_of_the_list_and_every_set_is_chosen_without_looking():
-    for fault in planting.FAULTS:
+    for fault in planted_faults.FAULTS:
         assert {code for codes in fault.codes for code in codes.split("|")} <= set(CODES)
-    known = {name: planting.facts(methane(30, seed)) for seed, name in enumerate("abc")}
-    assert len({tuple(planting.chosen_sets(fault, known, 2)) for fault in planting.FAULTS}) > 2
+    known = {name: planted_faults.facts(methane(30, seed)) for seed, name in enumerate("abc")}
+    assert len({tuple(planted_faults.chosen_sets(fault, known, 2)) for fault in planted_faults.FAULTS}) > 2
 
 
 def test_free_atoms_have_the_energies_of_textbooks():
@@ -375,7 +370,7 @@ def test_levels_are_judged_apart():
 def test_indices_are_positions_in_the_stream():
     inspector = Inspector()
     frames = methane(20)
-    frames[13] = planting.changed(frames[13], total_charge=1)
+    frames[13] = planted_faults.changed(frames[13], total_charge=1)
     for s in frames:
         inspector.add(s)
     assert inspector.findings()[0].indices == (13,)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_data.known_sets import KNOWN
-from mlipfm_data.trust.columns import inspect_file
-from mlipfm_data.trust.findings import CODES, Finding, ordered
-from mlipfm_data.trust.inspecting import Inspector, inspect
-from mlipfm_data.trust.planting import FAULTS, chosen_sets, facts, named
-from mlipfm_data.trust.public_sets import MENDED, labelled_names, read_set
+from mlipfm_data.label_checks.checks import Inspector, inspect
+from mlipfm_data.label_checks.columns import inspect_file
+from mlipfm_data.label_checks.findings import CODES, Finding, ordered
+from mlipfm_data.label_checks.planted_faults import FAULTS, chosen_sets, facts, named
+from mlipfm_data.label_checks.public_sets import MENDED, labelled_names, read_set
 from mlipfm_interfaces.structure import Structure
 
 pytestmark = pytest.mark.shared_data

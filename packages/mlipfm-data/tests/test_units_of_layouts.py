@@ -5,9 +5,9 @@ All-electron energies of molecules are the energies of their atoms but for the b
 
 import numpy as np
 import pytest
-from mlipfm_data.commands import app
-from mlipfm_data.consistency import energy_against_forces
-from mlipfm_data.store import Store
+from mlipfm_data.cli import app
+from mlipfm_data.label_checks.work import energy_against_forces
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.units import HARTREE
 from typer.testing import CliRunner
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlipfm_data.download.downloading import download, recorded, wanted_from
-from mlipfm_data.download.unpacking import Limits, is_archive, unpack, unpacked_name
+from mlipfm_data.datasets.download import download, recorded, wanted_from
+from mlipfm_data.datasets.unpack import Limits, is_archive, unpack, unpacked_name
 from mlipfm_interfaces.errors import DamagedFileError, RefusedFileError, UnwritableFileError
 
 FILES = {"set/a.xyz": b"3\nwater\n" * 100, "set/deep/er/b.json": b"{}", "Co.xyz": b"cobalt", "CO.xyz": b"carbon monoxide", "set/empty": b""}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mlipfm_data.curation.references import report_references
 from mlipfm_data.curation.weights import boltzmann, effective_size, weigh
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError, MlipfmError
 from mlipfm_interfaces.structure import Structure

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_distill import Distill, distill_recipe, label_geometries
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.errors import RecipeError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_distill import label_geometries, label_hessian_rows
 from mlipfm_distill.commands import app
 from mlipfm_distill.teacher_labels import RECORD, batches_of, chosen_rows

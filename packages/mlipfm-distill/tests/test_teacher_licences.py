@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlipfm_data.rearranging import Wanted, filter_store, merge_stores
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.merge import Wanted, filter_store, merge_stores
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_distill import distill_recipe, label_geometries, label_hessian_rows
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_model, save_potential
 from mlipfm_interfaces.registry_promote import licence_faults

@@ -8,8 +8,8 @@ import ase.io
 import numpy as np
 import pytest
 from mlipfm_data import Importer
-from mlipfm_data.readers.extxyz_writer import export_extxyz
-from mlipfm_data.store import StoreWriter
+from mlipfm_data.readers.extxyz import export_extxyz
+from mlipfm_data.store.store import StoreWriter
 from mlipfm_eval.accuracy import predict
 from mlipfm_eval.commands import compare_app, evaluate_app
 from mlipfm_eval.comparison import differences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlipfm_data.store import StoreWriter
+from mlipfm_data.store.store import StoreWriter
 from mlipfm_eval.evaluate_command import run
 from mlipfm_eval.evaluation import composition_energies, evaluate_set, evaluation_record, ood_ratio, open_sets
 from mlipfm_eval.opening import Opened

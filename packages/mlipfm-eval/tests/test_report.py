@@ -23,7 +23,7 @@ from mlipfm_interfaces.testing import structures as known
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of a small PaiNN, whose own answers, 10 meV/Å off, are the test set."""
-    from mlipfm_data.store import StoreWriter
+    from mlipfm_data.store.store import StoreWriter
     from mlipfm_interfaces.checkpoint import build
 
     path = tmp_path_factory.mktemp("quickstart")

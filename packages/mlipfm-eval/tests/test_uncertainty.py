@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_eval.uncertainty import judge, wilson
 from mlipfm_interfaces.calibration import conformal_quantile
 from mlipfm_interfaces.checkpoint import build, load_potential, save_potential

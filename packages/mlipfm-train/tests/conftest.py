@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.closed_forms import Morse

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.errors import RecipeError, RefusedFileError, TrainingError
 from mlipfm_train import fit, make_recipe

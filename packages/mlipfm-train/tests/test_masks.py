@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import MissingLabelsError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import encode, frame_hashes

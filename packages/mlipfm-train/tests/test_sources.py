@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from mlipfm_data.costs import CostModel
+from mlipfm_data.batches import CostModel
 from mlipfm_interfaces.errors import LevelError, RecipeError
 from mlipfm_interfaces.testing.rules import findings
 from mlipfm_interfaces.testing.training_seam_rules import SOURCE_RULES, SourceCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import LevelError, RecipeError, RefusedFileError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_train import survey as surveys

@@ -35,7 +35,7 @@ from mlipfm.plan import claim
 from mlipfm.stages import Stages
 from mlipfm.tasks import run_tasks
 from mlipfm.training_stage import training_tasks
-from mlipfm_data.label_pool import worker_pool
+from mlipfm_data.parallel import worker_pool
 from test_quickstart import TINY
 from rich.console import Console
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 from mlipfm.hub_guard import viewer_key
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_potential, save_potential
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, RefusedFileError, RegistryError
 from mlipfm_interfaces.metrics import Metric

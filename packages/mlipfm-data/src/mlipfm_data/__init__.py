@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .batches import PlanQuality, edge_costs, plan_batches, plan_quality
     from .conformers import quickstart_molecules
-    from .consistency import Slope, energy_against_forces
     from .importing import Importer, ImportReport, import_file
+    from .label_checks.work import Slope, energy_against_forces
     from .normal_modes import NormalModeSampler, sample_modes, spring_hessian
-    from .readers.ase_bridge import from_ase, to_ase
-    from .readers.extxyz_writer import export_extxyz
-    from .readers.frames_in import ReadOptions, ReadReport
-    from .readers.reading import read, read_all
-    from .store import Store
-    from .store_writer import StoreWriter
+    from .readers.ase import from_ase, to_ase
+    from .readers.extxyz import export_extxyz
+    from .readers.frame import ReadOptions, ReadReport
+    from .readers.registry import read, read_all
+    from .store.store import Store
+    from .store.writer import StoreWriter
 
 _HOMES = {
-    "from_ase": "readers.ase_bridge", "to_ase": "readers.ase_bridge",
+    "from_ase": "readers.ase", "to_ase": "readers.ase",
     "PlanQuality": "batches", "edge_costs": "batches", "plan_batches": "batches", "plan_quality": "batches",
     "quickstart_molecules": "conformers",
-    "Slope": "consistency", "energy_against_forces": "consistency",
-    "export_extxyz": "readers.extxyz_writer",
-    "ReadOptions": "readers.frames_in", "ReadReport": "readers.frames_in",
+    "Slope": "label_checks.work", "energy_against_forces": "label_checks.work",
+    "export_extxyz": "readers.extxyz",
+    "ReadOptions": "readers.frame", "ReadReport": "readers.frame",
     "ImportReport": "importing", "Importer": "importing", "import_file": "importing",
     "NormalModeSampler": "normal_modes", "sample_modes": "normal_modes", "spring_hessian": "normal_modes",
-    "read": "readers.reading", "read_all": "readers.reading",
-    "Store": "store", "StoreWriter": "store_writer",
+    "read": "readers.registry", "read_all": "readers.registry",
+    "Store": "store.store", "StoreWriter": "store.writer",
 }  # fmt: skip
 
 __all__ = [

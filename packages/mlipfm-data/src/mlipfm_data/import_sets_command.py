@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from .curation.overlaps import OverlapReport
+    from .duplicates.report import OverlapReport
     from .known_sets.importing_sets import SetRow
 
 
@@ -68,10 +68,10 @@ def import_sets(
 
 def overlaps(store: Path, how: Compared, jobs: int) -> OverlapReport:
     """What the sets of a store share; `how` is near or exact."""
-    from .curation.overlaps import find_overlaps
-    from .curation.pool import processes
+    from .duplicates.report import find_overlaps
     from .known_sets.importing_sets import holders
-    from .store import Store
+    from .parallel import processes
+    from .store.store import Store
 
     with Store(store) as opened, processes(jobs) as executor:
         return find_overlaps(opened, holders(store), near=how == Compared.near, executor=executor)
@@ -79,10 +79,10 @@ def overlaps(store: Path, how: Compared, jobs: int) -> OverlapReport:
 
 def tables(store: Path, overlap: Compared, jobs: int) -> Iterator[str]:
     """What is printed about the store after an import: coverage, faults, and what its sets share. Further tables are added here."""
+    from .cli import store_lines
     from .known_sets.importing_sets import unrecorded
-    from .looking import describe
-    from .store import Store
-    from .trust.command import store_lines
+    from .store.describe import describe
+    from .store.store import Store
 
     with Store(store) as opened:
         yield ""

@@ -7,26 +7,199 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, RefusedFileError, UnitError, UnreadableFileError
+from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
-from .already_there import Before, Differences
-from .consistency import Slope, energy_against_forces
-from .import_record import ImportRecord
-from .layout_faults import contradiction, with_advice_for
+from .label_checks.checks import Inspector
+from .label_checks.findings import Finding
+from .label_checks.stated_units import contradiction, with_advice_for
+from .label_checks.work import Slope, energy_against_forces
 from .licensing import checked_licence
-from .readers.frames_in import ReadReport
-from .readers.reading import read
-from .store_writer import StoreWriter
-from .trust.findings import Finding
-from .trust.inspecting import Inspector
+from .readers.frame import ASSUMED, ReadReport
+from .readers.registry import read
+from .store.store import Store
+from .store.writer import StoreWriter
+
+# Which files were imported into a store, and how: the same file with other options is refused, since it would double or silently keep frames.
+
+#: In the store's folder.
+FILE = "imports.json"
+_PART = 1 << 20
+#: Options that do not change what is stored.
+_IDLE = ("report", "require")
+
+
+class ImportRecord:
+    """`imports.json` of a store: fingerprint of a file -> its name and the options it was imported with.
+
+    Args:
+        store: folder of the store; nothing is written before `add`.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.path = store / FILE
+        self.known: dict[str, dict[str, Any]] = {}
+        self._assumed: dict[str, Any] = {}  # recorded for the file that is checked, and not stated now
+        if self.path.exists():
+            self.known = json.loads(self.path.read_bytes())
+
+    def check(self, file: Path, options: Mapping[str, Any]) -> None:
+        """Refuse a file that is in the store already, imported otherwise.
+
+        Raises:
+            RefusedFileError: naming the options that differ.
+        """
+        self._assumed = {}
+        entry = self.known.get(fingerprint(file)) if file.exists() else None
+        if entry is None:
+            return
+        before, now = entry["options"], _plain(options)
+        differ = {key for key in {*before, *now} if before.get(key) != now.get(key)}
+        self._assumed = {key: before[key] for key in sorted(differ) if key not in now and before[key] == ASSUMED.get(key)}
+        self._refuse(file, {key: (before.get(key), now.get(key)) for key in sorted(differ - set(self._assumed))})
+
+    def check_applied(self, file: Path, report: ReadReport) -> None:
+        """Refuse, at the first frame, a file that an earlier version imported with conventions that are not those which apply to it.
+
+        Earlier versions recorded `energy_unit` eV and so on although nobody had stated it.
+
+        Raises:
+            RefusedFileError: naming the conventions that differ.
+        """
+        applied = {key: next(iter(report.applied(key)), value) for key, value in self._assumed.items()}
+        self._refuse(file, {key: (value, applied[key]) for key, value in self._assumed.items() if applied[key] != value})
+
+    def _refuse(self, file: Path, differ: Mapping[str, tuple[Any, Any]]) -> None:
+        if differ:
+            said = ", ".join(f"{key} {before!r}, now {now!r}" for key, (before, now) in differ.items())
+            raise RefusedFileError(
+                f"this file is in the store already, imported with {said}",
+                where=str(file),
+                mend="give the same options, or import it into a new store",
+            )
+
+    def add(self, file: Path, options: Mapping[str, Any]) -> None:
+        """Remember a file."""
+        mark = fingerprint(file)
+        if mark not in self.known:
+            self.known[mark] = {"file": file.name, "options": _plain(options)}
+            atomic_write(self.path, json.dumps(self.known, indent=1, sort_keys=True).encode())
+
+
+def fingerprint(path: Path) -> str:
+    """Of a file: its size and its first and last megabyte. Of a folder: the names and sizes in it."""
+    digest = hashlib.blake2b(digest_size=16)
+    if path.is_dir():
+        for item in sorted(path.rglob("*")):
+            digest.update(f"{item.relative_to(path)} {item.stat().st_size}\n".encode())
+        return digest.hexdigest()
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as stream:
+        digest.update(stream.read(_PART))
+        stream.seek(max(0, size - _PART))
+        digest.update(stream.read(_PART))
+    return digest.hexdigest()
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON keeps them; what was not given is left out."""
+    given = {key: value for key, value in options.items() if value is not None and key not in _IDLE}
+    plain: dict[str, Any] = json.loads(json.dumps(given, default=str))
+    return plain
+
+
+# What a store held before an import, and how frames that come again differ from it: nothing is kept or doubled without a word.
+
+#: Of the provenance, what an import can be asked to set; the source may differ, since two files may hold one calculation.
+_ASKED = ("group", "sampling", "licence")
+#: Labels that differ by less are those of one calculation, rounded by a text format or by float32.
+_ABSOLUTE, _RELATIVE = 1e-5, 1e-6
+
+
+@dataclass
+class Differences:
+    """How frames differ from what the store holds, counted, with the first of each.
+
+    Attributes:
+        kept: what differs -> frames that were there already; the store keeps what it has. first: what differs -> (stored, now).
+        levels: (levels that the geometry was there at, level now) -> frames that were stored at another level.
+    """
+
+    kept: Counter[str] = field(default_factory=Counter)
+    first: dict[str, tuple[object, object]] = field(default_factory=dict)
+    levels: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def same_frame(self, stored: Structure, now: Structure) -> None:
+        """A frame that is there already."""
+        for name in _ASKED:
+            was, new = getattr(stored.provenance, name), getattr(now.provenance, name)
+            if new is not None and was != new:
+                self._keep(name, was, new)
+        for key, value in now.labels.items():
+            if key not in stored.labels:
+                self._keep(key, "none", "one")
+            elif not np.allclose(value, stored.labels[key], rtol=_RELATIVE, atol=_ABSOLUTE):
+                k = int(np.argmax(np.abs(value - stored.labels[key])))
+                self._keep(key, float(stored.labels[key].flat[k]), float(value.flat[k]))
+
+    def other_level(self, stored: set[str | None], now: str | None) -> None:
+        """A frame whose geometry is there, at other levels only."""
+        self.levels[", ".join(sorted(str(level) for level in stored)), str(now)] += 1
+
+    def _keep(self, what: str, was: object, new: object) -> None:
+        self.kept[what] += 1
+        self.first.setdefault(what, (was, new))
+
+    def lines(self) -> list[str]:
+        """Warnings for people."""
+        out = []
+        for what, count in self.kept.most_common():
+            was, new = self.first[what]
+            said = f"  warning: {count} frames are there already with another {what} (first: {was!r}, now {new!r})"
+            out.append(f"{said}; the store keeps what it has: import into a new store if the new one is right")
+        for (stored, now), count in self.levels.most_common():
+            said = f"  warning: {count} frames were there at level {stored} and are now stored at {now} too"
+            out.append(f"{said}: right for two calculations, wrong if one level was a mistake")
+        return out
+
+
+class Before:
+    """The structures of a store when it was opened, by key and level; empty for a store that is not there yet.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._places: dict[str, dict[str | None, int]] = {}
+        self._store = store = Store(path) if (path / "manifest.json").exists() else None
+        if store is not None:
+            for k, level in enumerate(store.levels):
+                self._places.setdefault(store.key(k), {}).setdefault(level, k)
+
+    def levels(self, key: str) -> set[str | None]:
+        """At which the geometry was there."""
+        return set(self._places.get(key, ()))
+
+    def get(self, key: str, level: str | None) -> Structure | None:
+        """The structure, None if it was not there."""
+        place = self._places.get(key, {}).get(level)
+        return None if place is None or self._store is None else self._store[place]
+
+    def close(self) -> None:
+        """Give back the open files."""
+        if self._store is not None:
+            self._store.close()
+
 
 #: Frames of a file whose energies are compared with their forces while they pass.
 CHECKED_FRAMES = 200

@@ -27,8 +27,8 @@ from mlipfm_interfaces.protocols import Labeler
 from mlipfm_interfaces.records import Layouts, encode, frame_index, reindexed
 from mlipfm_interfaces.structure import Structure
 
-from .label_pool import labelled
-from .store_writer import StoreWriter
+from .parallel import labelled
+from .store.writer import StoreWriter
 
 #: In the store's folder: what was labelled, how, and what was refused.
 RECORD = "labeling.json"

@@ -40,7 +40,7 @@ def label(
 
         mlipfm distill label data/pretrain --teacher T.safetensors --out data/teacher --uncertainty sure.safetensors --like data/valid
     """
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
     from mlipfm_interfaces.errors import RecipeError
 
     from .teacher_labels import label_geometries, label_hessian_rows

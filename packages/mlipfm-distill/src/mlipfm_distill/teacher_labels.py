@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mlipfm_data.store import Store
-from mlipfm_data.store_writer import StoreWriter
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.errors import LabelingError, LevelError, PropertyNotAvailableError

@@ -99,8 +99,8 @@ def structures_in(path: Path | None) -> list[Structure]:
     """
     if path is None:
         return []
-    from mlipfm_data.readers.reading import read
-    from mlipfm_data.store import Store
+    from mlipfm_data.readers.registry import read
+    from mlipfm_data.store.store import Store
     from mlipfm_interfaces.examples import chosen
 
     if (path / "manifest.json").exists():

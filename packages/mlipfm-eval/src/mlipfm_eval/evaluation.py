@@ -108,7 +108,7 @@ def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str], level: st
 
 
 def _read_store(path: Path, level: str | None) -> tuple[list[Structure], str, tuple[str, ...]]:
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
 
     with Store(path) as store:
         structures = [s if level in (None, s.level) else store.at_level(k, str(level)) for k, s in enumerate(store)]
@@ -116,8 +116,8 @@ def _read_store(path: Path, level: str | None) -> tuple[list[Structure], str, tu
 
 
 def _read_file(path: Path, reading: Mapping[str, Any]) -> tuple[list[Structure], str, tuple[str, ...]]:
-    from mlipfm_data.readers.frames_in import ReadReport
-    from mlipfm_data.readers.reading import read_all
+    from mlipfm_data.readers.frame import ReadReport
+    from mlipfm_data.readers.registry import read_all
 
     report = ReadReport()
     structures = read_all(path, require=(), report=report, **reading)

@@ -134,7 +134,7 @@ def _events(path: Path) -> list[dict[str, Any]]:
 
 
 def _test_set(folder: Path, notes: list[str]) -> list[Structure]:
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
 
     path = folder / "data" / "test"
     try:

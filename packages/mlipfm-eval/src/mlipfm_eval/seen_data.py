@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlipfm_data.census import shared
-from mlipfm_data.store import Store
+from mlipfm_data.store.census import shared
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.errors import RefusedFileError
 from mlipfm_interfaces.files import sha256
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlipfm_data.store import Store
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.console import open_console

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from mlipfm_data.batches import edge_costs
-from mlipfm_data.census import Census
-from mlipfm_data.costs import CostModel
-from mlipfm_data.store import Store
+from mlipfm_data.batches import CostModel, edge_costs
+from mlipfm_data.store.census import Census
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure

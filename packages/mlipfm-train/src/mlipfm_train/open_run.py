@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mlipfm_data.costs import CostModel
+from mlipfm_data.batches import CostModel
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_interfaces.examples import chosen, examples_json

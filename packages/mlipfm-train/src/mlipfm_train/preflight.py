@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from mlipfm_data.census import Census, shared
 from mlipfm_data.curation.trajectories import beside_line, beside_training
-from mlipfm_data.trust.inspecting import inspect
+from mlipfm_data.label_checks.checks import inspect
+from mlipfm_data.store.census import Census, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
     LevelError,

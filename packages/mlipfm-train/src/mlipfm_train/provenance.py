@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mlipfm_data.census import Census
-from mlipfm_data.store import Store
+from mlipfm_data.store.census import Census
+from mlipfm_data.store.store import Store
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known

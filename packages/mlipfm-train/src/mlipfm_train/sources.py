@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mlipfm_data.batches import plan_batches, plan_quality
-from mlipfm_data.costs import CostModel
-from mlipfm_data.mixtures import draw_epoch, draws, ratio_shares, temperature_shares
+from mlipfm_data.batches import CostModel, draw_epoch, draws, plan_batches, plan_quality, ratio_shares, temperature_shares
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.seeds import stream
@@ -42,7 +40,7 @@ class StoreSource:
     Args:
         temperature: draw the stores of the recipe in proportion to their sizes to the power 1/temperature; 1 is what they are.
         ratios: draw them in these proportions, one number for each store. With either, an epoch has every structure at least once, and the
-            structures of stores that are wanted more often several times (see `mlipfm_data.mixtures`).
+            structures of stores that are wanted more often several times (see `mlipfm_data.batches`).
 
     Resumed with another number of ranks in the middle of an epoch, what is left of the epoch is planned anew: nothing is repeated or lost.
 

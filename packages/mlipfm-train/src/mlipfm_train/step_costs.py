@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from mlipfm_data.costs import CostFit, fit_cost_model
+from mlipfm_data.batches import CostFit, fit_cost_model
 from mlipfm_interfaces.errors import MissingLabelsError
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.seeds import stream

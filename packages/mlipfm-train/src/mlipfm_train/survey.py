@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from mlipfm_data.census import Census
+from mlipfm_data.store.census import Census
 from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.neighbors import neighbor_pairs

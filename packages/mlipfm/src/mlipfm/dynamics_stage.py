@@ -98,7 +98,7 @@ def speeds(models: Mapping[str, str], test: Path, plan: Plan, path: Path) -> dic
 
 def starts_of(test: Path) -> list[Structure]:
     """The structure of lowest energy of each molecule in a store."""
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
 
     lowest: dict[str, Structure] = {}
     with Store(test) as store:

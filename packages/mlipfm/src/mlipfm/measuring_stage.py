@@ -61,7 +61,7 @@ def _task(title: str, work: Any, model: str, *arguments: Any) -> Task:
 
 def _ratios(stores: Stores, judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
     """Comparison -> set -> paired ratio of force errors."""
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
     from mlipfm_eval.accuracy import Predictions, force_error_ratio
 
     ratios: dict[str, dict[str, Any]] = {comparison: {} for comparison in COMPARED}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlipfm_data.label_pool import worker_pool
+from mlipfm_data.parallel import worker_pool
 from mlipfm_eval.report import write_report
 from mlipfm_interfaces.errors import MlipfmError, RegistryError
 from mlipfm_interfaces.files import atomic_write, lock

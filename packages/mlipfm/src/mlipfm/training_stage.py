@@ -87,7 +87,7 @@ def train_one(document: dict[str, Any], folder: Path, stop: Path) -> str:
 def label_by_teacher(stores: Stores, teacher: str, out: Path, plan: Plan) -> str:
     """The training geometries of which the teacher is sure, with its labels and some rows of its Hessian; labels of their own are not used."""
     import torch
-    from mlipfm_data.store import Store
+    from mlipfm_data.store.store import Store
     from mlipfm_distill import label_geometries
     from mlipfm_interfaces import plugins
     from mlipfm_interfaces.checkpoint import load_model

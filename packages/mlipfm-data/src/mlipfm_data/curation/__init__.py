@@ -1,1 +1,1 @@
-"""Curation: duplicates and leakage, splits, weights, coverage, references."""
+"""Splits, weights, coverage and references of data sets."""

@@ -9,7 +9,7 @@ import numpy as np
 from mlipfm_interfaces.elements import COVALENT_RADII
 from mlipfm_interfaces.structure import Structure
 
-from .fingerprints import bucket, distance_matrix
+from ..duplicates.fingerprints import bucket, distance_matrix
 
 #: Two atoms are bonded if they are nearer than this times the sum of their covalent radii (Cordero 2008).
 BOND = 1.25

@@ -19,9 +19,9 @@ from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 
+from ..duplicates.fingerprints import neighbor_vectors
+from ..duplicates.report import clusters
 from .classes import BOND, molecule_class
-from .duplicates import clusters
-from .fingerprints import neighbor_vectors
 
 #: Edges of the force histogram, eV/Å: by decades, with the paper's 10 and 50 among them.
 FORCE_EDGES = np.array([0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 20, 50, 100, 300, np.inf])

@@ -19,8 +19,8 @@ from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError
 from mlipfm_interfaces.structure import Structure
 
+from ..duplicates.report import clusters
 from .classes import composition_class, group_class, molecule_class, temperature_class
-from .duplicates import clusters
 
 #: Part of held-out classes.
 OOD = "ood"

@@ -16,7 +16,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError
 from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 
-from .fingerprints import distance_matrix
+from ..duplicates.fingerprints import distance_matrix
 from .splits import OOD, Split, geometry_of
 
 #: A frame lies beside a training frame if that is nearer than this times what frames of the trajectory usually are apart: correlation above 3/4.

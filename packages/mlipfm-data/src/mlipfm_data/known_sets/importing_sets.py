@@ -21,8 +21,8 @@ from mlipfm_interfaces.errors import MlipfmError, RefusedFileError, UnreadableFi
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.structure import Structure
 
-from ..store import Store
-from ..store_writer import StoreWriter
+from ..store.store import Store
+from ..store.writer import StoreWriter
 from .finding import digest, found_sets, jobs, unpacked
 from .schema import KnownSet
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnconvergedError
 
-from .frames_in import RawFrame, ReadOptions
-from .label_places import as_numbers
+from .frame import RawFrame, ReadOptions
+from .label_names import as_numbers
 
 if TYPE_CHECKING:
-    from .conventions import Decisions
+    from .interpret import Decisions
 
 #: Names under which files write a cell. One that is there although no cell was read must not be passed over.
 _CELLS = (

@@ -13,8 +13,8 @@ from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
-from .conventions import structure_from
-from .frames_in import RawFrame, ReadOptions, ReadReport
+from .frame import RawFrame, ReadOptions, ReadReport
+from .interpret import structure_from
 
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 

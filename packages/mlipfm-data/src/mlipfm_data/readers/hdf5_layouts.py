@@ -13,9 +13,9 @@ from mlipfm_interfaces.errors import UnitError
 from mlipfm_interfaces.units import KJ_MOL
 
 from . import mapped_smiles
-from .conventions import LEVEL_KEY
-from .frames_in import EV_ANGSTROM, option_words
+from .frame import EV_ANGSTROM, option_words
 from .hdf5_files import text, whole
+from .interpret import LEVEL_KEY
 from .levels import Labels
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError
 
-from .ase_rows import row_frame
-from .conventions import LEVEL_KEY
-from .frames_in import EV_ANGSTROM, VOIGT_ASE, RawFrame
-from .label_places import regular, whole_entry
+from .ase_db import row_frame
+from .frame import EV_ANGSTROM, VOIGT_ASE, RawFrame
+from .interpret import LEVEL_KEY
+from .label_names import regular, whole_entry
 
 #: What VASP prints: kbar, positive under compression, xy before yz and xz.
 VASP_STRESS = {"stress_unit": "kbar", "stress_sign": -1, "stress_order": "xx,yy,zz,xy,yz,xz"}

@@ -10,7 +10,7 @@ import numpy as np
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError, MlipfmError
 from mlipfm_interfaces.theory import canonical_level
 
-from .frames_in import RawFrame, ReadOptions, ReadReport, options_from
+from .frame import RawFrame, ReadOptions, ReadReport, options_from
 
 
 @dataclass(frozen=True)

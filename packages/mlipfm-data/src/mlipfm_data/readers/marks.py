@@ -10,7 +10,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, 
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .conventions import Decisions
+    from .interpret import Decisions
 
 Array = NDArray[Any]
 

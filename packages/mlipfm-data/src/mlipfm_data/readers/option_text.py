@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from mlipfm_interfaces.errors import UnknownQuantityError
 from mlipfm_interfaces.protocols import Reader
 
-from .frames_in import ReadOptions, option_names, unknown_option
+from .frame import ReadOptions, option_names, unknown_option
 
 _TRUE, _FALSE = ("true", "yes", "on", "1", "t"), ("false", "no", "off", "0", "f")
 
@@ -144,7 +144,7 @@ def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Map
     Raises:
         UnknownQuantityError: as `parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
     """
-    from .reading import reader_of
+    from .registry import reader_of
 
     stated = {name: value for name, value in named.items() if value is not None}
     return stated | (parsed_options(texts, reader_of(path, reader), stated) if texts else {})

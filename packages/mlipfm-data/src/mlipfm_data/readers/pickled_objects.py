@@ -14,7 +14,7 @@ import numpy as np
 from mlipfm_interfaces.errors import RefusedFileError, UnreadableFileError
 
 if TYPE_CHECKING:
-    from .plain_pickle import Machine
+    from .safe_pickle import Machine
 
 #: Bytes that one record may become: a record of a data set is some kilobytes.
 MAX_BYTES = 1 << 28

@@ -1,0 +1,454 @@
+"""`mlipfm data ...`: import native files into a store, look at it, check its labels, label, merge, filter and export it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from .cli_curation import add_to as add_curation
+from .cli_datasets import add_to as add_datasets
+from .import_sets_command import import_sets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlipfm_interfaces.protocols import Labeler, Refusal
+    from mlipfm_interfaces.structure import Structure
+
+    from .importing import ImportReport
+    from .label_checks.findings import Finding
+
+app = typer.Typer(help="Read, check, look at and export atomistic data.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Read, check, look at and export atomistic data."""
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    files: list[Path] = typer.Argument(..., help="Files to import (extxyz, traj, db, cif, vasprun.xml, ...)."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the store, new or old."),
+    level: str = typer.Option(None, help="Level of theory of the labels, e.g. wb97m-d3bj/def2-tzvppd."),
+    name: str = typer.Option(None, help="Name of a new data set [default: the folder's name]."),
+    reader: str = typer.Option(None, help="Reader [default: by the file's name]."),
+    unlabelled: bool = typer.Option(False, "--unlabelled", help="Accept frames without labels."),
+    require: str = typer.Option(None, help="Labels without which a frame is refused, comma separated. [default: energy]"),
+    energy_key: str = typer.Option(None, help="Key of the energy; likewise below. [default: found by its usual names]"),
+    forces_key: str = typer.Option(None),
+    stress_key: str = typer.Option(None),
+    virial_key: str = typer.Option(None),
+    dipole_key: str = typer.Option(None),
+    charges_key: str = typer.Option(None),
+    charge_key: str = typer.Option(None, help="Key of the total charge."),
+    spin_key: str = typer.Option(None, help="Key of the spin multiplicity."),
+    group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
+    energy_unit: str = typer.Option(
+        None, help="Unit of the energies; likewise below. [default: as the file or its layout says, else eV, Angstrom, eV/Angstrom, ...]"
+    ),
+    length_unit: str = typer.Option(None),
+    forces_unit: str = typer.Option(None),
+    stress_unit: str = typer.Option(None),
+    dipole_unit: str = typer.Option(None),
+    forces_sign: int = typer.Option(None, min=-1, max=1, help="-1 if the forces are gradients."),
+    stress_sign: int = typer.Option(None, min=-1, max=1, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
+    stress_order: str = typer.Option(None, help="Order of six stress components, e.g. xx,yy,zz,xy,yz,xz."),
+    spin_meaning: str = typer.Option(None, help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
+    mask_zero_forces: bool = typer.Option(
+        None,
+        "--mask-zero-forces",
+        help="Leave forces that are exactly zero out of loss and errors, where others of the frame are not zero.",
+    ),
+    accept_unconverged: bool = typer.Option(
+        None, "--accept-unconverged", help="Take labels although the file says that their calculation did not converge."
+    ),
+    reader_options: list[str] = typer.Option(
+        [],
+        "--option",
+        help="Another option of the reader, KEY=VALUE: cell='10 10 20', format=vasp-out, periodic=false, keys=homo=E_homo,lumo=E_lumo.",
+    ),
+    licence: str = typer.Option(None, "--licence", "--license", help="SPDX identifier of the data, or LicenseRef-NAME for one of its own."),
+    sampling: str = typer.Option(None, help="How the geometries were made."),
+    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
+    accept_faults: bool = typer.Option(
+        False, "--accept-faults", help="Import a file although its labels contradict the units or signs that it or its layout states."
+    ),
+) -> None:
+    """Import files into a store. Prints which key was read as what; exits 2 if frames were refused, which are listed in OUT.refused.jsonl.
+
+    Frames that are there already are kept as they are; where they differ, or where a geometry is there at another level, a warning says so.
+
+    Examples:
+
+        mlipfm data import set.xyz md.traj --out store --level wb97m-d3bj/def2-tzvppd --group-key molecule
+
+        mlipfm data import systems.deepmd --out store --level pbe
+
+        mlipfm data import ani.h5 --out store --reader hdf5 --option group=ani
+    """
+    from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
+
+    from .importing import Importer
+    from .licensing import checked_licence
+    from .readers.option_text import options_for
+
+    named = {key: context.params[key] for key in _OPTIONS}
+    if licence is not None:
+        named["licence"] = checked_licence(licence)
+    if unlabelled and require is not None:
+        raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", mend="give one of them")
+    if unlabelled or require is not None:
+        named["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
+    reports: list[ImportReport] = []
+    failed: MlipfmError | None = None
+    with Importer(out, name=name, inspected=True, accept_faults=accept_faults) as importer:
+        for path in files:
+            try:
+                options = options_for(path, reader, reader_options, named)
+                if "licence" in options:
+                    options["licence"] = checked_licence(options["licence"])
+                reports.append(importer.add(path, reader, **options))
+            except MlipfmError as error:
+                if len(files) == 1:
+                    raise
+                failed = failed or error
+                typer.echo(f"{path}: not imported: {error}")
+                continue
+            typer.echo("\n".join(reports[-1].lines()))
+    _finish(reports, out, importer.quarantine, skip_refused)
+    if failed is not None:
+        raise failed
+
+
+_OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
+            "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "forces_sign", "stress_sign", "stress_order", "spin_meaning",
+            "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
+
+
+def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refused: bool) -> None:
+    """One line about the whole import; raises the most frequent refusal unless the user accepts refusals."""
+    frames, stored = sum(r.frames for r in reports), sum(r.stored + r.duplicates for r in reports)
+    refused = sum(r.refused.total() for r in reports)
+    if stored:
+        typer.echo(f"{out}: {stored} of {frames} frames are in the store")
+    if not refused or skip_refused:
+        return
+    worst = max((r for r in reports if r.refused), key=lambda r: r.refused.total())
+    code = worst.refused.most_common(1)[0][0]
+    error = worst.first[code]
+    what = f"{refused} of {frames} frames refused ({_counted(reports)}); first {code}: {error.what}"
+    mend = "; ".join(text for text in (error.mend, f"all are listed in {quarantine}", "--skip-refused accepts this") if text)
+    raise type(error)(what, where=error.where, mend=mend)
+
+
+def _counted(reports: list[ImportReport]) -> str:
+    from collections import Counter
+
+    total: Counter[str] = sum((r.refused for r in reports), Counter())
+    return ", ".join(f"{count} {code}" for code, count in total.most_common())
+
+
+@app.command()
+def show(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
+    """Levels, elements, sizes and forces of a store."""
+    from .store.describe import describe
+    from .store.store import Store
+
+    with Store(store) as opened:
+        for line in describe(opened):
+            typer.echo(line)
+
+
+@app.command()
+def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
+    """Read every record of a store and check every hash. Exits 2 if anything is wrong."""
+    from .store.store import Store
+
+    with Store(store) as opened:
+        faults = opened.verify()
+        if not faults:
+            typer.echo(
+                f"{store}: {len(opened)} structures, all records and hashes are right" + ("" if opened.complete else "; not complete yet")
+            )
+            return
+        for fault in faults[1:]:
+            typer.echo(str(fault))
+        raise faults[0]
+
+
+@app.command()
+def label(
+    source: Path = typer.Argument(..., metavar="IN", help="Folder of a store, or a file that a reader knows (extxyz, ...)."),
+    method: str = typer.Option(..., "--method", help="Labeller, e.g. GFN2-xTB."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
+    workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
+    charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that state none."),
+    reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
+    reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
+    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
+) -> None:
+    """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json."""
+    from mlipfm_interfaces.errors import LabelingError
+
+    from .labeling import RECORD, label_all
+
+    labeler = _labeler(method)
+    structures, refusals = _structures(_frames(source, reader, reader_options), source, charge)
+    typer.echo("\n".join(_reading_lines(source, len(structures), refusals)))
+    if not structures:
+        raise refusals[0].error if refusals else LabelingError("there are no structures", where=str(source))
+    report = label_all(structures, labeler, out, workers=workers)
+    typer.echo("\n".join(report.lines()))
+    if skip_refused or not (refusals or report.refused):
+        return
+    first = refusals[0].error if refusals else report.refused[0].text
+    raise LabelingError(
+        f"{len(refusals)} of {len(refusals) + len(structures)} structures could not be read, {len(report.refused)} not labelled; first: {first}",
+        where=str(source),
+        mend=f"those not labelled are listed in {out / RECORD}; --skip-refused accepts this",
+    )
+
+
+def _reading_lines(source: Path, read: int, refusals: list[Refusal]) -> list[str]:
+    """What became of the frames of the source, for people: the counts add up."""
+    lines = [f"{source}: {read + len(refusals)} structures = {read} read + {len(refusals)} refused"]
+    for code in sorted({refusal.error.code for refusal in refusals}):
+        errors = [refusal.error for refusal in refusals if refusal.error.code == code]
+        lines.append(f"  refused: {len(errors)} x {code}, first: {errors[0]}")
+    return lines
+
+
+def _labeler(method: str) -> Labeler:
+    """The labeller of a method, by the canonical name of its level. Raises `PluginError` with the nearest known one."""
+    from mlipfm_interfaces import plugins
+    from mlipfm_interfaces.theory import canonical_level
+
+    labeler: Labeler = plugins.load("labelers", canonical_level(method))()
+    return labeler
+
+
+def _frames(source: Path, reader: str | None, texts: list[str]) -> Iterator[Structure | Refusal]:
+    """Of a store, or of a file (or folder) that a reader knows.
+
+    Raises:
+        UnknownQuantityError: options of a reader for a store.
+    """
+    from mlipfm_interfaces.errors import UnknownQuantityError
+
+    from .readers.option_text import options_for
+    from .readers.registry import read
+    from .store.store import Store
+
+    if not (source / "manifest.json").exists():
+        return read(source, reader, **options_for(source, reader, texts, {"require": ()}))
+    if reader or texts:
+        raise UnknownQuantityError("--reader and --option are for files", where=str(source), mend="this is a store: leave them out")
+    return iter(Store(source))
+
+
+def _structures(frames: Iterator[Structure | Refusal], source: Path, charge: int | None) -> tuple[list[Structure], list[Refusal]]:
+    """What is to be labelled, without labels, and the frames that could not be read."""
+    from mlipfm_interfaces.structure import Structure
+
+    from .importing import shown
+
+    structures, refusals = [], []
+    for item in shown(frames, source.name):
+        if isinstance(item, Structure):
+            stated = charge if item.total_charge is None else item.total_charge
+            structures.append(item.replace(total_charge=stated, level=None, labels={}, label_std={}))
+        else:
+            refusals.append(item)
+    return structures, refusals
+
+
+@app.command()
+def merge(
+    stores: list[Path] = typer.Argument(..., help="Folders of complete stores."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
+    name: str = typer.Option(None, help="Name of the new data set [default: the folder's name]."),
+    keep_duplicates: bool = typer.Option(False, "--keep-duplicates", help="Accept structures that are there more than once."),
+) -> None:
+    """Put stores together; records are not touched, files are linked or copied and every hash is verified."""
+    from .store.merge import merge_stores
+
+    done = merge_stores(stores, out, name or out.name, keep_duplicates=keep_duplicates)
+    typer.echo(f"{out}: {done.structures} structures of {len(stores)} stores")
+
+
+@app.command("filter")
+def filter_(
+    store: Path = typer.Argument(..., help="Folder of a store."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
+    level: list[str] = typer.Option([], help="Keep this level of theory; may be repeated."),
+    elements: str = typer.Option("", help="Keep structures of these elements only, comma separated: H,C,O."),
+    min_atoms: int = typer.Option(None, min=1),
+    max_atoms: int = typer.Option(None, min=1),
+    max_force: float = typer.Option(None, min=0, help="Largest norm of the force on an atom, eV/Angstrom."),
+    label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
+    unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),
+    licence: str = typer.Option(None, "--licence", "--license", help="SPDX expression, given to the structures that state no licence."),
+    instead_of: str = typer.Option(None, "--instead-of", help="With --licence: give it to those that state this text, and to no others."),
+    incomplete: bool = typer.Option(False, "--incomplete", help="Take what a store holds so far whose writer is at work or was killed."),
+) -> None:
+    """Keep part of a store in a new one. Prints how many were dropped for which reason; exits 1, writing nothing, if nothing is left.
+
+    Stores are never edited: a licence that was not stated at import is given to a copy.
+
+    Examples:
+
+        mlipfm data filter store --out small --max-atoms 30 --max-force 20 --unique
+
+        mlipfm data filter store --out licensed --licence CC-BY-4.0
+
+        mlipfm data filter store --out spelled --licence CC-BY-4.0 --instead-of "CC BY 4.0"
+    """
+    from mlipfm_interfaces.errors import MlipfmError
+
+    from .store.merge import Wanted, filter_store
+
+    if instead_of is not None and licence is None:
+        raise MlipfmError("no licence is given", where="--instead-of", mend="name it: --licence CC-BY-4.0")
+    names = tuple(word.strip() for word in elements.split(",") if word.strip())
+    wanted = Wanted(level, names, min_atoms, max_atoms, max_force, label, unique)
+    done = filter_store(store, out, wanted, licence=licence, instead_of=instead_of, incomplete=incomplete)
+    if not done.structures:
+        typer.echo(_nothing_left(store, wanted.reasons(), done.dropped), err=True)
+        raise typer.Exit(1)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in done.dropped.items()) or "none"
+    typer.echo(f"{out}: {done.structures} structures kept; dropped: {reasons}")
+    if licence is not None:
+        typer.echo(f"  licence {licence}: given to {done.licensed} structures, {done.structures - done.licensed} keep what they state")
+        for text, count in done.unclear.items():
+            typer.echo(f"  kept, but no SPDX expression: {text!r} of {count} structures (--instead-of {text!r} replaces it)")
+    if not done.complete:
+        typer.echo(f"  warning: {store} is not complete: {out} holds what was there so far, and itself counts as complete")
+
+
+def _nothing_left(store: Path, reasons: list[str], dropped: dict[str, int]) -> str:
+    left = sum(dropped.values())
+    if not left:
+        return f"{store}: holds no structures; nothing is written"
+    steps = []
+    for reason in reasons:
+        left -= dropped.get(reason, 0)
+        steps.append(f"{left} after dropping {dropped.get(reason, 0)} ({reason})")
+    return f"{store}: the filter keeps none of {sum(dropped.values())} structures, nothing is written; left: {', then '.join(steps)}"
+
+
+@app.command()
+def export(
+    store: Path = typer.Argument(..., help="Folder of a store."),
+    out: Path = typer.Option(..., "--out", "-o", help="File to write (.xyz, .extxyz, .db), or folder of DeePMD systems (.deepmd)."),
+    format: str = typer.Option(None, "--format", help="extxyz, ase-db or deepmd [default: by the end of the name]."),
+    force: bool = typer.Option(False, "--force", help="Replace what is there."),
+    incomplete: bool = typer.Option(False, "--incomplete", help="Export what a store holds so far whose writer is at work or was killed."),
+) -> None:
+    """Write a store as extended XYZ, ASE database or DeePMD systems: importing it again gives equal structures.
+
+    What the format cannot hold is counted and said. DeePMD systems are grouped by level of theory, composition and order of atoms; there a stress
+    comes back from the virial, with a relative error of 2e-16. Everything else comes back with all its bits.
+
+    Examples:
+
+        mlipfm data export store --out store.xyz
+
+        mlipfm data export store --out store.db
+
+        mlipfm data export store --format deepmd --out systems
+    """
+    from .export.formats import export as write
+    from .export.formats import format_of
+    from .store.store import Store
+
+    format_of(out, format)  # before the store is opened
+    with Store(store) as opened:
+        if not incomplete:
+            opened.require_complete("finish it first: run again what wrote it; or export what it holds so far (--incomplete)")
+        report = write(opened, out, format, replace=force)
+        typer.echo("\n".join(report.lines(out)))
+        if not opened.complete:
+            typer.echo(f"  warning: {store} is not complete: these are the structures that it holds so far")
+
+
+@app.command()
+def trust(
+    sources: list[Path] = typer.Argument(..., help="Stores, or files of any format that `import` reads."),
+    level: str = typer.Option(None, help="Level of theory of files that do not state it."),
+    reader: str = typer.Option(None, help="Reader of the files [default: by their names]."),
+    options: list[str] = typer.Option(
+        [], "--option", help="Another option of the reader, KEY=VALUE: forces_unit=Hartree/bohr, forces_sign=-1."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, with all figures."),
+) -> None:
+    """Name likely faults of labels from physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are faults."""
+    import json
+
+    found = {str(source): findings_of(source, reader, _settings(source, reader, level, options)) for source in sources}
+    if as_json:
+        typer.echo(json.dumps({name: [item.as_dict() for item in items] for name, items in found.items()}, indent=1))
+    else:
+        for name, items in found.items():
+            typer.echo("\n".join([f"{name}: {_summary(items)}", *(f"  {item}" for item in items)]))
+    if any(item.severity == "fault" for items in found.values() for item in items):
+        raise typer.Exit(1)
+
+
+def findings_of(source: Path, reader: str | None = None, options: dict[str, object] | None = None) -> list[Finding]:
+    """Findings about a store or a file.
+
+    Raises:
+        MlipfmError: if it cannot be read.
+    """
+    from .importing import shown
+    from .label_checks.checks import Inspector
+    from .label_checks.columns import inspect_file
+    from .label_checks.findings import ordered
+    from .label_checks.stated_units import with_advice_for
+    from .readers.frame import ReadReport
+
+    inspector = Inspector()
+    if (source / "manifest.json").exists():
+        from .store.store import Store
+
+        with Store(source) as store:
+            for structure in shown(iter(store), source.name):
+                inspector.add(structure)
+        return inspector.findings()
+    decisions = ReadReport()
+    beside = inspect_file(source, inspector, reader, decisions=decisions, **(options or {}))
+    return ordered([*beside, *with_advice_for(inspector.findings(), decisions)])
+
+
+def store_lines(store: Path) -> list[str]:
+    """The table of faults of a store, for reports of imports."""
+    items = [item for item in findings_of(store) if item.severity != "note"]
+    return [f"faults: {_summary(items)}", *(f"  {item}" for item in items)]
+
+
+def _settings(source: Path, reader: str | None, level: str | None, texts: list[str]) -> dict[str, object]:
+    """Options for the reader of a file. Raises `UnknownQuantityError` for a store with options: they would do nothing."""
+    from mlipfm_interfaces.errors import UnknownQuantityError
+
+    from .readers.option_text import options_for
+
+    if (source / "manifest.json").exists():
+        given = [name for name, value in (("--level", level), ("--reader", reader), ("--option", texts)) if value]
+        if given:
+            raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", mend="leave it out")
+        return {}
+    return options_for(source, reader, texts, {"level": level})
+
+
+def _summary(items: list[Finding]) -> str:
+    counts = {name: sum(item.severity == name for item in items) for name in ("fault", "doubt", "note")}
+    return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items()) if items else "nothing wrong was found"
+
+
+app.command()(import_sets)
+add_curation(app)
+add_datasets(app)

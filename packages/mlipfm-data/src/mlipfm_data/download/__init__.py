@@ -1,1 +1,0 @@
-"""Downloads of public data: resumed, verified, unpacked without trust in what comes."""

@@ -1,0 +1,327 @@
+"""`inspect`: one pass over structures, then the findings of every level of theory; a finding that another one explains is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from mlipfm_interfaces.structure import Structure
+
+from .energies import judge_energies, lost_digits
+from .findings import MOST, Finding, ordered
+from .force_assignment import Placement, misplaced_in_crystals, misplaced_in_molecules
+from .geometry import force_scale, length_fault, neighbors_of, species_fault, stiffness
+from .per_frame import judge_counts
+from .sample import LevelSample, Passing, thinned
+from .stress import judge_stresses
+from .units import PER_ATOM, UNEXPLAINED, Evidence, Reading, absolute_unit, atom_energy, log_deviation, readings
+from .work import Comparison, compare
+
+# From measurements to findings: what is said of one level of theory, and what is left unsaid because another finding explains it.
+
+#: Structures whose bonds are measured; steps of the energies below which work between two frames is not compared with them.
+MEASURED, STEPS = 60, 10
+#: Frames of a level below which only what each frame shows on its own is said.
+FEW = 6
+_ALONE = {"labels-not-finite", "multiplicity-counts-unpaired", "impossible-state", "contradictory-duplicates", "isolated-atom"}
+_LIKELY = {
+    "length-unit",
+    "cell-in-bohr",
+    "cell-length-unit",
+    "cell-transposed",
+    "forces-zero",
+    "stress-zero",
+    "stress-asymmetric",
+    "constrained-forces",
+}
+
+
+def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
+    """All findings about one level of theory. Of fewer than `FEW` frames what needs statistics is left out, and what is only likely is a doubt."""
+    found = _judge_level(level, sample, passing)
+    if passing.frames >= FEW:
+        return found
+    words = f"{passing.frames} frame{'s are' if passing.frames > 1 else ' is'} too few to test units, signs and orders of labels"
+    facts = [item for item in found if item.code in _ALONE]
+    likely = [replace(item, severity="doubt") for item in found if item.code in _LIKELY]
+    return [*facts, *likely, Finding("not-sampled", "note", words, f"test a set of {FEW} frames and more of one system", level=level)]
+
+
+def _judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
+    found = judge_counts(level, sample, passing)
+    geometry, sample = judge_geometry(level, sample)
+    found += geometry
+    if any(item.code.startswith("species") for item in geometry):
+        return found  # forces and energies of a wrong geometry say nothing
+    codes = {item.code for item in found if item.severity == "fault"}
+    comparison = compare(sample)
+    lost = lost_digits(passing)
+    if lost is not None:
+        comparison = comparison.above(STEPS * lost.step)
+    placement = None if "forces-zero" in codes else _placement(sample, comparison)
+    if placement is not None:
+        found.append(_placed(level, placement))
+    reading = None if codes & {"forces-zero"} or placement else _units(level, sample, comparison, found)
+    slope = 1.0 if reading is None else _explained_slope(reading, comparison)
+    stress = [] if placement is not None else judge_stresses(level, sample, comparison, slope, reading)
+    energies = [] if placement else judge_energies(level, sample, passing, comparison, slope, reading, trusted_stress=not stress)
+    if any(item.code == "energies-shuffled" for item in energies):  # of frames that are there twice
+        found = [item for item in found if item.code not in ("energies-copied", "contradictory-duplicates")]
+    elif "energies-copied" in codes:
+        energies = []
+    if any(item.code == "energy-rounded" for item in energies):
+        found = [item for item in found if item.code != "energies-copied"]
+    return found + energies + stress
+
+
+def judge_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:
+    """Findings about lengths, cells and species; the sample with lengths as they should be."""
+    structures = [frame.structure for frame in thinned(sample.frames(), MEASURED)]
+    small = [s for s in structures if len(s) <= 400] or structures[:4]
+    verdict = length_fault(small)
+    if verdict is not None:
+        mend = verdict.mend
+        figures: dict[str, float | int | str] = {
+            "natural": verdict.given,
+            "natural_mended": verdict.mended,
+            "structures": verdict.structures,
+        }
+        finding = Finding(
+            mend.code,
+            "fault",
+            f"neighbours are at distances of matter only if {mend.words}",
+            "correct lengths on import (--length-unit)",
+            figures,
+            level,
+        )
+        mended = LevelSample()
+        for frame in sample.frames():
+            mended.add(frame.index, mend(frame.structure))
+        return [finding], mended
+    species = species_fault([frame.structure for frame in sample.frames() if len(frame.structure) <= 100])
+    if species is not None:
+        figures = {"possible_valences": species.given, "possible_mended": species.mended, "frames": len(species.frames)}
+        frames = [frame for frame in sample.frames() if len(frame.structure) <= 100]
+        return [
+            Finding(
+                species.code,
+                "fault",
+                f"valences are possible only if {species.words}",
+                "correct the atomic numbers",
+                figures,
+                level,
+                indices=tuple(frames[k].index for k in species.frames[:MOST]),
+            )
+        ], sample
+    return [], sample
+
+
+def _placement(sample: LevelSample, comparison: Comparison) -> Placement | None:
+    return misplaced_in_molecules(sample) or misplaced_in_crystals(sample, comparison)
+
+
+_REORDER = {
+    "forces-atom-order": "put the rows of the forces in the order of the atoms",
+    "forces-rotated": "give positions and forces of one orientation",
+    "forces-other-frame": "join forces and geometries by frame again",
+    "forces-misplaced": "join forces, atoms and geometries again",
+}
+
+
+def _placed(level: str | None, placement: Placement) -> Finding:
+    return Finding(placement.code, "fault", placement.words, _REORDER[placement.code], placement.figures, level)
+
+
+def _explained_slope(reading: Reading, comparison: Comparison) -> float:
+    """Slope that the sample's numbers really have, so that single frames can be told from it."""
+    found = comparison.energy_forces()
+    return found.slope if found.tells else 1.0
+
+
+def _units(level: str | None, sample: LevelSample, comparison: Comparison, found: list[Finding]) -> Reading | None:
+    """Units and signs of energies and forces; adds findings and returns the reading that explains the numbers."""
+    size = [
+        float(np.sqrt(np.mean(frame.structure.labels["forces"] ** 2))) for _, frames in sample.with_labels("forces") for frame in frames
+    ]
+    evidence = Evidence(
+        comparison.energy_forces(),
+        comparison.energy_forces(per_atom=True),
+        _bond_scale(sample),
+        _absolute(sample),
+        len({_ratio(frame.structure.atomic_numbers) for frame in sample.frames() if "energy" in frame.structure.labels}),
+        float(np.median(size)) if size else None,
+    )
+    if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None or evidence.absolute):
+        return None
+    ranked = readings(evidence)
+    best = ranked[0]
+    figures = _figures(evidence)
+    if best.misfit > UNEXPLAINED:
+        if evidence.slope.tells and log_deviation(evidence.slope, 1.0) > UNEXPLAINED:
+            found.append(
+                Finding(
+                    "energy-force-mismatch",
+                    "doubt",
+                    f"energies change by {evidence.slope.slope:.3g} times what forces say, which no pair of known units explains",
+                    "look at how the labels were made",
+                    figures,
+                    level,
+                )
+            )
+        return None
+    if best.clean:
+        return best
+    ties = [item for item in ranked[1:6] if item.cost < best.cost + 0.4 and not item.clean]
+    for reading in (best, *ties[:1]):
+        found += [item for item in _said(level, reading, figures, alone=not ties) if item.code not in {other.code for other in found}]
+    return best
+
+
+def _ratio(numbers: np.ndarray) -> tuple[tuple[int, float], ...]:
+    """Elements with their parts."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    return tuple(zip(elements.tolist(), np.round(counts / len(numbers), 3).tolist(), strict=True))
+
+
+def _bond_scale(sample: LevelSample) -> float | None:
+    structures = [frame.structure for frame in thinned([f for f in sample.frames() if "forces" in f.structure.labels], MEASURED)]
+    heavy = 0
+    kept: list[Structure] = []
+    for s in structures:
+        heavy += len(s)
+        if heavy > 8000 and len(kept) >= 8:
+            break
+        if (s.atomic_numbers == 1).any():
+            kept.append(s)
+    return force_scale(stiffness(kept, [neighbors_of(s) for s in kept])) if kept else None
+
+
+def _absolute(sample: LevelSample) -> str | None:
+    structures = [frame.structure for frame in sample.frames() if "energy" in frame.structure.labels]
+    if not structures:
+        return None
+    energies = np.array([float(s.labels["energy"]) for s in structures])
+    expected = np.array([atom_energy(s.atomic_numbers).sum() for s in structures])
+    heavy = max(int(s.atomic_numbers.max()) for s in structures) > 18
+    return absolute_unit(energies, np.array([len(s) for s in structures]), expected, heavy)
+
+
+def _figures(evidence: Evidence) -> dict[str, float | int | str]:
+    figures: dict[str, float | int | str] = {}
+    if evidence.slope.pairs:
+        figures |= {"slope": evidence.slope.slope, "fit": evidence.slope.fit, "pairs": evidence.slope.pairs}
+    if evidence.stiffness is not None:
+        figures["bond_stiffness_over_expected"] = evidence.stiffness
+    if evidence.absolute is not None:
+        figures["absolute_energies_in"] = evidence.absolute
+    return figures
+
+
+def _said(level: str | None, reading: Reading, figures: dict[str, float | int | str], alone: bool) -> list[Finding]:
+    out, perhaps = [], "" if alone else "likely, or as the other finding says: "
+    if reading.sign < 0:
+        out.append(
+            Finding(
+                "forces-sign",
+                "fault",
+                f"{perhaps}energies rise along the forces: they are gradients",
+                "import with --forces-sign -1",
+                figures,
+                level,
+            )
+        )
+    if reading.energy == PER_ATOM:
+        out.append(
+            Finding(
+                "energy-per-atom",
+                "fault",
+                f"{perhaps}energies are per atom, not of the whole system",
+                "multiply by the number of atoms",
+                figures,
+                level,
+            )
+        )
+    elif reading.energy != "eV":
+        out.append(
+            Finding(
+                "energy-unit",
+                "fault",
+                f"{perhaps}energies are in {reading.energy}",
+                f"import with --energy-unit {reading.energy}",
+                figures | {"unit": reading.energy},
+                level,
+            )
+        )
+    if reading.forces != "eV/Angstrom":
+        out.append(
+            Finding(
+                "forces-unit",
+                "fault",
+                f"{perhaps}forces are in {reading.forces}",
+                f"import with --forces-unit {reading.forces}",
+                figures | {"unit": reading.forces},
+                level,
+            )
+        )
+    return out
+
+
+#: Levels of theory that are looked at; more under one name space are a sign of a broken import.
+LEVELS = 256
+
+
+class Inspector:
+    """Collects structures one by one; `findings` judges what was collected.
+
+    Memory is bounded for each level: `sampling.FRAMES` structures (`sampling.ATOMS` atoms) for the physics, and for copies and compositions light
+    records of the first `passing.REMEMBERED` frames.
+    """
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._samples: dict[str | None, LevelSample] = {}
+        self._passing: dict[str | None, Passing] = {}
+        self._left_out: set[str | None] = set()
+        self._unused = 0  # frames of weight 0
+
+    def add(self, structure: Structure) -> None:
+        """Look at one structure."""
+        index, level = self.seen, structure.level
+        self.seen += 1
+        if float(structure.labels.get("weight", 1.0)) == 0.0:
+            self._unused += 1
+            return
+        if level not in self._samples:
+            if len(self._samples) >= LEVELS:
+                self._left_out.add(level)
+                return
+            self._samples[level], self._passing[level] = LevelSample(), Passing()
+        self._passing[level].add(index, structure)
+        self._samples[level].add(index, structure)
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with what was added, most certain first."""
+        found: list[Finding] = []
+        for level, sample in self._samples.items():
+            passing = self._passing[level]
+            labelled = passing.with_energy or passing.with_forces or passing.with_stress or passing.stated.count or passing.not_finite.count
+            found += judge_level(level, sample, passing) if labelled else judge_geometry(level, sample)[0]
+        if self._left_out:
+            words = f"the stream has more than {LEVELS} levels of theory; {len(self._left_out)} were not looked at"
+            found.append(Finding("not-sampled", "doubt", words, "give every level one name"))
+        if self._unused:
+            words = f"{self._unused} frames have the weight 0: they are not used, and were not looked at"
+            found.append(Finding("not-sampled", "note", words, "give them another weight to have them judged"))
+        return ordered(found)
+
+
+def inspect(structures: Iterable[Structure]) -> list[Finding]:
+    """Likely faults of the labels of `structures`, each with its likely cause, from physics alone; empty if nothing is wrong.
+
+    One pass, bounded memory (see `Inspector`). Structures are not changed. Frames of one trajectory should carry one `provenance.group`.
+    """
+    inspector = Inspector()
+    for structure in structures:
+        inspector.add(structure)
+    return inspector.findings()

@@ -1,0 +1,172 @@
+"""Columns of a file beside the labels: predictions of a model, another level of theory. Read again under their names and compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.errors import MlipfmError, MultiplicityError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from ..readers.frame import ReadReport
+from ..readers.registry import read
+from .checks import Inspector
+from .findings import Finding
+
+#: Frames of a file whose other columns are compared.
+COMPARED = 200
+#: Words in the name of a column that say who wrote it.
+_MODEL = re.compile(
+    r"(?:^|[_\W])(mace|nequip|allegro|chgnet|m3gnet|sevennet|7net|mattersim|orb|painn|schnet|aimnet|ani|tensornet|uma|esen|escn|gemnet|equiformer|"
+    r"pet|grace|deepmd|dp|nnp?|ml|mlp|mlip|model|pred|predicted|prediction|gap|snap)(?:$|[_\W\d])",
+    re.IGNORECASE,
+)
+_KINDS = {"energy": re.compile(r"energ|(?:^|_)e(?:$|_)", re.IGNORECASE), "forces": re.compile(r"forc|grad", re.IGNORECASE)}
+
+
+@dataclass
+class FileReading:
+    """What reading one file for `inspect` brought: its structures went to the inspector.
+
+    Attributes:
+        decisions: which key was read as what. refused: refusals by code. multiplicity: whether states were refused.
+    """
+
+    decisions: ReadReport = field(default_factory=ReadReport)
+    refused: dict[str, int] = field(default_factory=dict)
+    not_finite: list[int] = field(default_factory=list)
+    multiplicity: list[int] = field(default_factory=list)
+    accepted: int = 0
+
+
+def inspect_file(
+    path: Path | str, inspector: Inspector, reader: str | None = None, *, decisions: ReadReport | None = None, **options: Any
+) -> list[Finding]:
+    """Add the structures of a file to an inspector; findings about what the reader refused and about other columns are returned.
+
+    Raises:
+        MlipfmError: as `readers.reading.read`, if nothing can be read.
+    """
+    reading = FileReading() if decisions is None else FileReading(decisions)
+    frames = read(path, reader, **{"report": reading.decisions} | options)
+    for item in frames:
+        if isinstance(item, Structure):
+            reading.accepted += 1
+            inspector.add(item)
+        else:
+            _refused(item, reading)
+    return [*_states(path, reader, reading, options), *_nan(path, reading), *other_columns(path, reader, reading.decisions, **options)]
+
+
+def _refused(item: Refusal, reading: FileReading) -> None:
+    reading.refused[item.error.code] = reading.refused.get(item.error.code, 0) + 1
+    if isinstance(item.error, MultiplicityError):
+        reading.multiplicity.append(item.index)
+    elif "NaN" in item.error.what:
+        reading.not_finite.append(item.index)
+
+
+def _states(path: Path | str, reader: str | None, reading: FileReading, options: dict[str, Any]) -> Iterator[Finding]:
+    """Frames refused for their multiplicity: are they right if it counts unpaired electrons?"""
+    if not reading.multiplicity:
+        return
+    figures: dict[str, float | int | str] = {"refused": len(reading.multiplicity), "read": reading.accepted}
+    indices = tuple(reading.multiplicity[:100])
+    if options.get("spin_meaning", "multiplicity") == "multiplicity":
+        again = list(islice(read(path, reader, **options | {"spin_meaning": "unpaired"}), max(reading.multiplicity[:50]) + 1))
+        if all(isinstance(again[k], Structure) for k in reading.multiplicity[:50] if k < len(again)):
+            yield Finding(
+                "multiplicity-counts-unpaired",
+                "fault",
+                "multiplicities count unpaired electrons: with one more, charge and electrons fit",
+                "import with --spin-meaning unpaired",
+                figures,
+                indices=indices,
+            )
+            return
+    yield Finding(
+        "impossible-state",
+        "fault",
+        "charge and multiplicity contradict the number of electrons",
+        "correct charge or multiplicity",
+        figures,
+        indices=indices,
+    )
+
+
+def _nan(path: Path | str, reading: FileReading) -> Iterator[Finding]:
+    if reading.not_finite:
+        figures: dict[str, float | int | str] = {"refused": len(reading.not_finite)}
+        yield Finding(
+            "labels-not-finite",
+            "fault",
+            f"labels of {path} are NaN or infinite",
+            "drop these labels or frames",
+            figures,
+            indices=tuple(reading.not_finite[:100]),
+        )
+
+
+def other_columns(path: Path | str, reader: str | None, decisions: ReadReport, **options: Any) -> Iterator[Finding]:
+    """Columns of energies and forces that were not read, against those that were; and labels whose own name is a model's."""
+    for quantity in ("energy", "forces"):
+        for key in decisions.used.get(quantity, {}):
+            if _MODEL.search(key):
+                others = [name for name in decisions.unused if _KINDS[quantity].search(name)]
+                words = f"{quantity} is read from {key!r}, by its name the prediction of a model" + (
+                    f"; beside it: {', '.join(others)}" if others else ""
+                )
+                yield Finding("model-labels", "fault", words, f"choose the reference with --{quantity}-key", {"column": key})
+    for key in sorted(decisions.unused):
+        for quantity, pattern in _KINDS.items():
+            if pattern.search(key) and quantity in decisions.used:
+                found = _compared(path, reader, key, quantity, options)
+                if found is not None:
+                    yield found
+
+
+def _compared(path: Path | str, reader: str | None, key: str, quantity: str, options: dict[str, Any]) -> Finding | None:
+    ours, theirs = [], []
+    plain = {name: value for name, value in options.items() if name not in ("report", "require", f"{quantity}_key", "keys", "ignore")}
+    try:
+        first = islice(read(path, reader, **options), COMPARED)
+        second = islice(read(path, reader, **plain | {f"{quantity}_key": key}), COMPARED)
+        for a, b in zip(first, second, strict=False):
+            if isinstance(a, Structure) and isinstance(b, Structure) and quantity in a.labels and quantity in b.labels:
+                ours.append(a.labels[quantity].ravel())
+                theirs.append(b.labels[quantity].ravel())
+    except MlipfmError:
+        return None
+    if len(ours) < 2:
+        return None
+    x, y = np.concatenate(ours), np.concatenate(theirs)
+    if not np.isfinite(y).all() or np.allclose(x, y, rtol=1e-6, atol=1e-6):
+        return None
+    a, b = (x - x.mean(), y - y.mean())
+    correlation = float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-300))
+    figures: dict[str, float | int | str] = {
+        "column": key,
+        "correlation": correlation,
+        "largest_difference": float(np.abs(x - y).max()),
+        "frames": len(ours),
+    }
+    whose = (
+        "by its name the prediction of a model"
+        if _MODEL.search(key)
+        else "a model's, or another level of theory"
+        if correlation > 0.9
+        else "something else"
+    )
+    return Finding(
+        "model-column",
+        "doubt",
+        f"a second column of {quantity}, {key!r}, differs from the one that is read: {whose}",
+        "make sure that the right one is read",
+        figures,
+    )

@@ -1,0 +1,84 @@
+"""Labels that contradict the units, signs or orders that their file or its layout states: such an import stops before anything is stored."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from mlipfm_interfaces.errors import UnitError
+from mlipfm_interfaces.units import factor, known_units
+
+from ..readers.frame import ASSUMED, VOIGT_ASE, ReadReport, option_words
+from .findings import Finding
+
+#: Code of a finding -> the convention that is wrong if it is right.
+CONVENTION_OF = {
+    "length-unit": "length_unit", "cell-in-bohr": "length_unit", "cell-length-unit": "length_unit", "energy-unit": "energy_unit",
+    "energy-per-atom": "energy_unit", "energy-force-mismatch": "forces_unit", "forces-unit": "forces_unit", "forces-sign": "forces_sign",
+    "stress-unit": "stress_unit", "stress-mismatch": "stress_unit", "stress-is-virial": "stress_unit", "stress-sign": "stress_sign",
+    "stress-order": "stress_order",
+}  # fmt: skip
+
+
+#: Logarithm of the ratio of two units below which a slope does not tell them apart.
+_SAME_UNIT = 0.2
+
+
+def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
+    """The error for the first fault of a convention that the file or its layout states; None if there is none.
+
+    A convention that the user states, or that is assumed, is theirs to change: its fault is reported and stops nothing.
+    """
+    for item in findings:
+        option = CONVENTION_OF.get(item.code, "") if item.severity == "fault" else ""
+        for value, who in decisions.applied(option).items():
+            if who.startswith(("layout", "stated in the file")):
+                says = "the file states" if who.startswith("stated") else f"its {who} says"
+                return UnitError(
+                    f"{says} {option.replace('_', ' ')} {value}, and so read the labels contradict it: {item}",
+                    where=str(path),
+                    mend=f"state what the file holds with {option_words(option)}, or import it as it says with --accept-faults",
+                )
+    return None
+
+
+def with_advice_for(findings: Iterable[Finding], decisions: ReadReport) -> list[Finding]:
+    """The same findings, each advising the option to state for this file.
+
+    A finding names what the labels look like after they were read; where a unit, sign or order other than the assumed one was applied, the option
+    that puts them right is another.
+    """
+    return [_advised(item, decisions) for item in findings]
+
+
+def _advised(item: Finding, decisions: ReadReport) -> Finding:
+    words = re.search(r"--(forces|stress)-(sign) (-?1)|--(energy|length|forces|stress)-(unit) (\S+)|--stress-(order) (\S+)", item.mend)
+    if words is None:
+        return item
+    dimension, kind, wanted = ([part for part in words.groups() if part] + [""])[:3] if words[7] is None else ("stress", "order", words[8])
+    option = f"{dimension}_{kind}"
+    applied = next(iter(decisions.applied(option)), ASSUMED[option])
+    if applied == ASSUMED[option]:
+        return item
+    value = _composed(dimension, kind, applied, wanted.rstrip(".,;"))
+    advice = f"--{dimension}-{kind} {value}" if value else f"the right --{dimension}-{kind}: {applied}, which was applied, is not it"
+    return replace(item, mend=item.mend.replace(words[0], advice))
+
+
+def _composed(dimension: str, kind: str, applied: str | int, wanted: str) -> str | None:
+    """The convention of the file, of which `applied` was taken and the result then looks like `wanted`; None if no known one is that."""
+    if kind == "sign":
+        return str(int(applied) * int(wanted))
+    if kind == "order":
+        true_name = dict(zip(VOIGT_ASE.split(","), wanted.split(","), strict=False))
+        ordered = ["".join(sorted(name)) for name in str(applied).split(",")]
+        return ",".join(true_name.get(name, name) for name in ordered)
+    if wanted not in known_units(dimension):
+        return None
+    size = factor(str(applied), dimension) * factor(wanted, dimension)
+    distance = {name: abs(math.log(factor(name, dimension) / size)) for name in known_units(dimension)}
+    nearest = min(distance, key=distance.__getitem__)
+    return nearest if distance[nearest] < _SAME_UNIT else None

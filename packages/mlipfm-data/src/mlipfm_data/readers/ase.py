@@ -1,0 +1,231 @@
+"""Reader of everything that ASE reads and that is data: trajectories, databases, crystal and output files. The only module that imports ase.io.
+
+ASE's formats are on an allow-list: some of them run code or unpickle when they are read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PluginError, UnitError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .ase_db import metadata_units
+from .convergence import flags
+from .extxyz import provenance_values
+from .frame import ASSUMED, RawFrame, ReadOptions, ReadReport, option_words, options_from, refuse_pickle
+from .interpret import LEVEL_KEY, PROVENANCE_KEY, structure_from
+from .label_names import placed, split_by_atoms
+from .marks import fixed_by
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+# Between ASE's Atoms and Structure, both ways.
+
+_GEOMETRY = ("numbers", "positions")
+#: Our labels under the names of ASE's calculator results; other labels go to info and arrays as REF_<key>.
+_RESULTS = {"energy": "energy", "forces": "forces", "dipole": "dipole", "charges": "charges", "magnetic_moments": "magmoms"}
+
+
+def require_ase() -> None:
+    """Raises `PluginError` saying how to install ASE, if it is missing."""
+    try:
+        import ase  # noqa: F401
+    except ImportError:
+        raise PluginError("ASE is not installed", mend="pip install 'mlipfm-data[ase]'") from None
+
+
+def to_ase(structure: Structure) -> Atoms:
+    """Atoms with `charge` and `spin` (2S+1) in info where stated, and the labels in a SinglePointCalculator (stress as Voigt xx,yy,zz,yz,xz,xy).
+
+    Labels that ASE's calculators do not know go to info or arrays as `REF_<key>`, deviations as `STD_<key>`.
+    """
+    require_ase()
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
+
+    s = structure
+    atoms = Atoms(numbers=s.atomic_numbers, positions=s.positions, cell=s.cell, pbc=s.pbc)
+    state = {"charge": s.total_charge, "spin": s.spin_multiplicity, "external_field": s.external_field, LEVEL_KEY: s.level}
+    atoms.info.update({key: value for key, value in state.items() if value is not None} | {PROVENANCE_KEY: provenance_values(s)})
+    results: dict[str, Any] = {_RESULTS[key]: np.array(value) for key, value in s.labels.items() if key in _RESULTS}
+    if "stress" in s.labels:
+        results["stress"] = full_3x3_to_voigt_6_stress(s.labels["stress"])
+    if "energy" in results:
+        results["energy"] = float(results["energy"])
+    others = [("REF_", k, v) for k, v in s.labels.items() if k not in _RESULTS and k != "stress"]
+    for prefix, key, value in (*others, *(("STD_", k, v) for k, v in s.label_std.items())):
+        per_atom, written = placed(key, value)
+        place: dict[str, Any] = atoms.arrays if per_atom else atoms.info
+        place[prefix + key] = np.array(written)
+    if results:
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def from_ase(atoms: Atoms, *, report: ReadReport | None = None, **options: Any) -> Structure:
+    """Structure of Atoms: charge, multiplicity and labels by the spellings of `conventions`; options as `frames_in.ReadOptions`.
+
+    Raises:
+        MlipfmError: whatever a reader would refuse.
+    """
+    return structure_from(raw_frame(atoms, 0, "Atoms", "Atoms"), options_from(options), report if report is not None else ReadReport())
+
+
+def raw_frame(atoms: Atoms, index: int, where: str, source: str) -> RawFrame:
+    """What Atoms carry, uninterpreted. `data` and `key_value_pairs` of ASE databases count as info and arrays."""
+    info: dict[str, Any] = {}
+    arrays = {key: value for key, value in atoms.arrays.items() if key not in _GEOMETRY}
+    system, per_atom = split_by_atoms(_flat(atoms.info), len(atoms))
+    for key, value in per_atom.items():
+        (info if key in arrays else arrays)[key] = value
+    info |= system
+    _check_occupancy(info, arrays)
+    held, unread = fixed_by([constraint.todict() for constraint in atoms.constraints], len(atoms))
+    arrays |= held
+    results = {} if atoms.calc is None else {key: value for key, value in getattr(atoms.calc, "results", {}).items() if value is not None}
+    return RawFrame(
+        index, where, source, atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, info, arrays, results, unread=unread
+    )
+
+
+def _check_occupancy(info: dict[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Take the occupancies out of `info`, where ASE keeps those of a CIF: {site: {element: occupancy}}; PDB files have a column.
+
+    Raises:
+        InvalidStructureError: a site is partly occupied.
+    """
+    sites = info.pop("occupancy", None)
+    found = [float(x) for site in sites.values() for x in site.values()] if isinstance(sites, Mapping) else []
+    shared = isinstance(sites, Mapping) and any(len(site) > 1 for site in sites.values())
+    column = np.asarray(arrays.get("occupancy", []), dtype=np.float64)
+    if shared or any(abs(x - 1) > 1e-6 for x in found) or ((column > 0) & (column < 1)).any():
+        raise InvalidStructureError("a site is partly occupied", mend="disordered structures are not read: write an ordered one")
+
+
+def _flat(info: Mapping[str, Any]) -> dict[str, Any]:
+    out = {key: value for key, value in info.items() if key not in ("data", "key_value_pairs")}
+    for inner in ("key_value_pairs", "data"):
+        values = info.get(inner)
+        out |= values if isinstance(values, dict) else {}
+    return out
+
+
+#: End of the file's name -> ASE's format.
+FORMATS = {
+    ".traj": "traj", ".db": "db", ".json": "json", ".cif": "cif", ".vasp": "vasp", "POSCAR": "vasp", "CONTCAR": "vasp", "OUTCAR": "vasp-out",
+    "XDATCAR": "vasp-xdatcar", ".xml": "vasp-xml", ".gen": "gen", ".pdb": "proteindatabank", ".xsf": "xsf", ".res": "res", ".pwo": "espresso-out",
+    ".xyz": "extxyz", ".extxyz": "extxyz",
+}  # fmt: skip
+#: What the readers of this package stream themselves; ASE reads them when `reader` is `ase`.
+_OWN_READERS = (".xyz", ".extxyz", ".db", ".json", ".xml")
+#: Formats of which ASE passes on numbers as they are; those of all others it has converted to its units.
+_AS_THEY_ARE = ("traj", "db", "json", "extxyz", "xyz")
+_CONVERTED = {name: value for name, value in ASSUMED.items() if name != "spin_meaning"}
+_BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
+
+
+_UNCLEAR = "a calculation of this file did not converge ({}), and which frame it belongs to cannot be told"
+
+
+class AseReader:
+    """Structures from the files of `FORMATS`; option `format` names one where the file's name does not. Others: `frames_in.ReadOptions`."""
+
+    suffixes = tuple(end for end in FORMATS if end not in _OWN_READERS)
+
+    def read(
+        self, path: Path, *, report: ReadReport | None = None, format: str | None = None, **options: Any
+    ) -> Iterator[Structure | Refusal]:
+        """Structures and refusals in the file's order.
+
+        Raises:
+            UnreadableFileError: missing, damaged, or not in the format; frames before the damage have been yielded. RefusedFileError: a pickle.
+        """
+        require_ase()
+        path = Path(path)
+        refuse_pickle(path)
+        name = _format(path, format)
+        report, chosen = report if report is not None else ReadReport(), _options(path, name, options)
+        frames = _atoms(path, name)
+        said = flags(path, name) if path.is_file() else []
+        index = 0
+        if any(said):  # then each has to be told apart
+            frames = iter(whole := list(frames))
+            said = said if len(said) == len(whole) else [_UNCLEAR.format(next(filter(None, said)))] * len(whole)
+        while (atoms := _next(frames, path, index, report)) is not None:
+            report.frames += 1
+            where = f"{path}: frame {index}"
+            try:
+                frame = raw_frame(atoms, index, where, path.name)
+                frame.unconverged = said[index] if index < len(said) else None
+                yield structure_from(frame, chosen, report)
+            except MlipfmError as error:
+                report.refuse(error)
+                yield Refusal(index, error)
+            index += 1
+        if index == 0:
+            raise UnreadableFileError("the file holds no frame", where=str(path))
+
+
+def _options(path: Path, name: str, options: dict[str, Any]) -> ReadOptions:
+    """Options for a format of ASE. Raises `UnitError` for units and signs of a format whose values ASE has converted already."""
+    if name in _AS_THEY_ARE:
+        return options_from(options, file=metadata_units(path, options) if name == "db" else {})
+    for option in _CONVERTED.keys() & options.keys():
+        if options[option] not in (None, _CONVERTED[option]):
+            raise UnitError(
+                f"{option_words(option)} {options[option]!r}: ASE has converted the values of {name!r} to {_CONVERTED[option]}",
+                where=str(path),
+                mend="leave it out",
+            )
+    return options_from(options, layout=_CONVERTED, name=f"{name} as ASE reads it")
+
+
+def _format(path: Path, wanted: str | None) -> str:
+    known = sorted({*FORMATS.values(), *_BY_NAME_ONLY})
+    found = wanted or next((name for end, name in FORMATS.items() if path.name.endswith(end)), None)
+    if found not in known:
+        what = f"format {wanted!r} is not read" if wanted else "the name of the file does not tell its format"
+        raise UnreadableFileError(what, where=str(path), mend=f"set format to one of {', '.join(known)} (--option format=NAME)")
+    return found
+
+
+def _atoms(path: Path, name: str) -> Iterator[Atoms]:
+    if not path.is_file():
+        raise UnreadableFileError("no such file", where=str(path))
+    if name in ("db", "json"):
+        from ase.db import connect
+
+        with path.open("rb") as stream:
+            is_sqlite = stream.read(16).startswith(b"SQLite format 3")
+        if name == "db" and not is_sqlite:
+            raise UnreadableFileError("this is no sqlite database", where=str(path), mend="other formats: --option format=NAME")
+        database = connect(str(path), type=name, use_lock_file=False)
+        return (row.toatoms(add_additional_information=True) for row in database.select())
+    from ase.io import iread
+
+    iterator: Iterator[Atoms] = iread(str(path), index=":", format=name, do_not_split_by_at_sign=True)
+    return iterator
+
+
+def _next(frames: Iterator[Atoms], path: Path, index: int, report: ReadReport) -> Atoms | None:
+    """The next frame; whatever ASE raises on a bad file becomes one readable error, and its warnings become notes."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            atoms = next(frames, None)
+    except MlipfmError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UnreadableFileError(f"ASE cannot read frame {index} ({reason})", where=str(path), mend="is the file complete?") from error
+    report.notes.update(f"ASE says: {' '.join(str(item.message).split())[:120]}" for item in caught)
+    return atoms

@@ -1,0 +1,285 @@
+"""Readers of ASE databases without ASE: SQLite (`.db`), and `.aselmdb`, the layout of OMat24, OC20/22, ODAC23 and OMol25."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .frame import RawFrame, ReadReport, option_words, options_from
+from .framed import checked
+from .interpret import SPELLINGS
+from .label_names import split_by_atoms, whole_entry
+from .lmdb import entries
+from .marks import fixed_by
+
+# A row of an ASE database as a dictionary (JSON, `.aselmdb`): geometry, calculator results, key-value pairs and data.
+
+#: Calculator results that rows keep under their own names.
+RESULTS = ("energy", "free_energy", "forces", "stress", "dipole", "charges", "magmoms")
+_PER_ATOM = ("initial_magmoms", "initial_charges", "tags", "masses", "momenta")
+#: What else ASE keeps in a row: geometry, and its own books (ase/db/row.py).
+_KNOWN = ("numbers", "positions", "cell", "pbc", "key_value_pairs", "data", "constraints", "id", "unique_id", "ctime", "mtime", "user", "username",
+          "calculator", "calculator_parameters", "natoms", "mass", "volume", "fmax", "smax", "age", "formula", "constrained_forces")  # fmt: skip
+
+
+def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> RawFrame:
+    """The frame of a row; ASE's spelling of arrays (`__ndarray__`) is undone.
+
+    Raises:
+        UnreadableFileError: it has no atoms. InvalidStructureError: arrays that do not fit each other.
+    """
+    try:
+        numbers = np.asarray(_value(row["numbers"]), dtype=np.int64)
+        positions = np.asarray(_value(row["positions"]), dtype=np.float64).reshape(len(numbers), 3)
+        cell = np.asarray(_value(row.get("cell", np.zeros((3, 3)))), dtype=np.float64).reshape(3, 3)
+        pbc = np.broadcast_to(np.asarray(_value(row.get("pbc", False)), dtype=bool), 3)
+    except KeyError as error:
+        raise UnreadableFileError(f"the row has no {error}", where=where, mend="is this a database of structures?") from None
+    except (TypeError, ValueError) as error:
+        raise InvalidStructureError(f"the row is damaged: {error}", where=where) from None
+    results = {key: _value(row[key]) for key in RESULTS if row.get(key) is not None}
+    info: dict[str, Any] = {}
+    arrays = {key: _value(row[key]) for key in _PER_ATOM if row.get(key) is not None}
+    for inner in ("key_value_pairs", "data"):
+        system, atoms = split_by_atoms({key: _value(value) for key, value in _inner(row.get(inner)).items()}, len(numbers))
+        info |= system
+        arrays |= atoms
+    rest = {key: value for key, value in row.items() if key not in (*RESULTS, *_PER_ATOM, *_KNOWN)}
+    system, atoms, more = whole_entry({key: _value(value) for key, value in rest.items()}, len(numbers))
+    info, arrays = {**system, **info}, {**atoms, **arrays}
+    held, unread = fixed_by(_value(row.get("constraints")), len(numbers))
+    return RawFrame(index, where, source, numbers, positions, cell, pbc, info, arrays | held, results, unread=(*unread, *more))
+
+
+def _inner(value: Any) -> Mapping[str, Any]:
+    value = _value(value)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _value(value: Any) -> Any:
+    """ASE writes arrays as {"__ndarray__": [shape, type, numbers]}, cells as {"array": ..., "__ase_objtype__": "cell"}."""
+    if isinstance(value, Mapping) and "__ndarray__" in value:
+        try:
+            shape, kind, numbers = value["__ndarray__"]
+            if kind not in ("float64", "float32", "int64", "int32", "bool"):
+                raise InvalidStructureError(f"the row holds an array of type {str(kind)[:20]!r}")
+            return np.asarray(numbers, dtype=kind).reshape(shape)
+        except MlipfmError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InvalidStructureError(f"the row holds a damaged array: {error}") from None
+    if isinstance(value, Mapping) and value.get("__ase_objtype__") == "cell":
+        return _value(value.get("array"))
+    return value
+
+
+# Reader of ASE databases in SQLite (.db), without ASE: one row at a time, key-value pairs and `data` included, units from SchNetPack's metadata.
+
+_MAGIC = b"SQLite format 3\x00"
+#: Columns of the table `systems` that are arrays, with their types.
+_BLOBS = {
+    "numbers": "<i4", "positions": "<f8", "cell": "<f8", "forces": "<f8", "stress": "<f8", "dipole": "<f8", "magmoms": "<f8", "charges": "<f8",
+    "initial_magmoms": "<f8", "initial_charges": "<f8", "tags": "<i4", "masses": "<f8", "momenta": "<f8",
+}  # fmt: skip
+_PLAIN = ("energy", "free_energy")
+#: Units as SchNetPack spells them.
+_UNITS = {
+    "eV": "eV", "Hartree": "Hartree", "Ha": "Hartree", "kcal/mol": "kcal/mol", "kJ/mol": "kJ/mol", "Ang": "Angstrom", "Angstrom": "Angstrom",
+    "Bohr": "bohr", "a0": "bohr", "eV/Ang": "eV/Angstrom", "eV/Angstrom": "eV/Angstrom", "Ha/Bohr": "Hartree/bohr", "Ha/a0": "Hartree/bohr",
+    "Hartree/Bohr": "Hartree/bohr", "kcal/mol/Ang": "kcal/mol/Angstrom", "Debye": "Debye", "D": "Debye", "eAng": "e Angstrom", "e*Ang": "e Angstrom",
+    "eV/Ang/Ang/Ang": "eV/Angstrom^3", "GPa": "GPa", "kbar": "kbar",
+}  # fmt: skip
+
+
+class AseDbReader:
+    """Streams the rows of ASE databases. Options: `frames_in.ReadOptions`, and `report`.
+
+    Where the metadata state units (SchNetPack), these are taken unless an option says otherwise.
+    """
+
+    suffixes = (".db",)
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals in the order of the ids; a damaged row does not end the reading.
+
+        Raises:
+            UnreadableFileError: missing, no SQLite database, or not one of ASE.
+        """
+        path, report = Path(path), report if report is not None else ReadReport()
+        with closing(_connected(path)) as database:
+            stated = _stated_units(_metadata(database, path), options)
+            yield from checked(_frames(database, path), options_from(options, file=stated), report, path)
+
+
+def metadata_units(path: Path, options: Mapping[str, Any]) -> dict[str, str]:
+    """Unit options that the metadata of a database state. Raises `UnreadableFileError` as `AseDbReader.read`."""
+    with closing(_connected(path)) as database:
+        return _stated_units(_metadata(database, path), options)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(_MAGIC)) != _MAGIC:
+                raise UnreadableFileError("this is no sqlite database", where=str(path), mend="name another reader")
+        whole = not path.with_name(path.name + "-wal").exists()  # then nothing is written beside it, and it may lie on a read-only disk
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if whole else ''}", uri=True, check_same_thread=False)
+        database.execute("select numbers, positions, cell, pbc from systems limit 1")
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+    except sqlite3.Error as error:
+        raise UnreadableFileError(f"this is no database of ASE: {error}", where=str(path), mend="name another reader") from None
+    return database
+
+
+def _metadata(database: sqlite3.Connection, path: Path) -> Mapping[str, Any]:
+    try:
+        found = database.execute("select value from information where name = 'metadata'").fetchone()
+        value = json.loads(found[0]) if found else {}
+    except (sqlite3.Error, ValueError):
+        return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """Unit options from SchNetPack's metadata, of the keys that will be read.
+
+    Raises:
+        UnitError: a unit that is not known, unless the user states it.
+    """
+    units = metadata.get("_property_unit_dict")
+    if not isinstance(units, Mapping):
+        return {}
+    stated = {"length_unit": metadata.get("_distance_unit")}
+    lower = {str(key).lower(): unit for key, unit in units.items()}
+    for quantity in ("energy", "forces", "stress", "dipole"):
+        keys = (options.get(f"{quantity}_key"), *SPELLINGS[quantity])
+        stated[f"{quantity}_unit"] = next((lower[str(key).lower()] for key in keys if str(key).lower() in lower), None)
+    given = {name: str(unit) for name, unit in stated.items() if unit is not None and options.get(name) is None}
+    for name, unit in given.items():
+        if unit not in _UNITS:
+            raise UnitError(
+                f"the metadata state the unit {unit!r}", mend=f"state one with {option_words(name)}; known: {', '.join(_UNITS)}"
+            )
+    return {name: _UNITS[unit] for name, unit in given.items()}
+
+
+def _frames(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:
+    known = [row[1] for row in database.execute("pragma table_info(systems)")]
+    wanted = [name for name in ("id", "pbc", "key_value_pairs", "data", "constraints", *_PLAIN, *_BLOBS) if name in known]
+    rows = database.execute(f"select {', '.join(wanted)} from systems order by id")
+    index = 0
+    while True:
+        try:
+            values = rows.fetchone()
+        except sqlite3.Error as error:
+            raise UnreadableFileError(f"the database is damaged from row {index} on: {error}", where=str(path)) from None
+        if values is None:
+            return
+        row = dict(zip(wanted, values, strict=True))
+        where = f"{path}: frame {index} (id {row.get('id')})"
+        try:
+            yield row_frame(_decoded(row), index, where, path.name)
+        except MlipfmError as error:
+            yield error if error.where else type(error)(error.what, where=where, mend=error.mend)
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+            yield InvalidStructureError(f"the row is damaged: {error}", where=where)
+        index += 1
+
+
+def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as `ase_rows.row_frame` takes it."""
+    out: dict[str, Any] = {key: row[key] for key in _PLAIN if row.get(key) is not None}
+    for key, kind in _BLOBS.items():
+        if row.get(key) is not None:
+            out[key] = np.frombuffer(row[key], dtype=kind)
+    if "forces" in out:
+        out["forces"] = out["forces"].reshape(-1, 3)
+    out["pbc"] = [bool(int(row["pbc"]) >> axis & 1) for axis in range(3)]
+    if "momenta" in out:
+        out["momenta"] = out["momenta"].reshape(-1, 3)
+    for key in ("key_value_pairs", "data", "constraints"):
+        out[key] = _object(row.get(key))
+    return out
+
+
+def _object(value: Any) -> Any:
+    """JSON, or ASE's binary form: 8 bytes saying where the JSON begins, the numbers of its arrays, the JSON."""
+    if value is None or isinstance(value, str):
+        return json.loads(value) if value else {}
+    start = int.from_bytes(value[:8], "little")
+    return _with_arrays(json.loads(value[start:]), value[:start])
+
+
+def _with_arrays(value: Any, numbers: bytes) -> Any:
+    if isinstance(value, list):
+        return [_with_arrays(item, numbers) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "__ndarray__" not in value:
+        return {key: _with_arrays(item, numbers) for key, item in value.items()}
+    shape, kind, offset = value["__ndarray__"]
+    if kind not in ("float64", "float32", "int64", "int32", "bool"):
+        raise InvalidStructureError(f"the row holds an array of type {str(kind)[:20]!r}")
+    dtype, size = np.dtype(kind), int(np.prod(shape, dtype=np.int64))
+    if min([*shape, offset, 0]) < 0 or offset + size * dtype.itemsize > len(numbers):
+        raise InvalidStructureError("the row holds an array beyond its end")
+    return np.frombuffer(numbers, dtype=dtype, count=size, offset=offset).reshape(shape)
+
+
+#: Bytes of one row when it is unpacked: compressed zeros must not fill the memory.
+LARGEST_ROW = 1 << 28
+_NO_ROWS = (b"nextid", b"deleted_ids", b"metadata")
+
+
+class AseLmdbReader:
+    """Streams Structures from `.aselmdb` files in the order of their ids. Options: `frames_in.ReadOptions`, and `report`."""
+
+    suffixes = (".aselmdb",)
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals; a row that is damaged or deleted does not end the reading (deleted rows are left out).
+
+        Raises:
+            UnreadableFileError, DamagedFileError: missing, cut off, no LMDB file. PluginError: lmdb is not installed.
+        """
+        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
+        yield from checked(_lmdb_frames(path), chosen, report, path)
+
+
+def _lmdb_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
+    index = 0
+    for key, value in entries(path):
+        if key in _NO_ROWS:
+            continue
+        where = f"{path}: frame {index} (id {key.decode(errors='replace')[:40]})"
+        try:
+            yield row_frame(unpacked(value, where), index, where, path.name)
+        except MlipfmError as error:
+            yield error
+        index += 1
+
+
+def unpacked(value: bytes, where: str) -> dict[str, Any]:
+    """A row from compressed JSON. Raises `UnreadableFileError`: not compressed, not JSON, no dictionary, or too large."""
+    try:
+        inflate = zlib.decompressobj()
+        text = inflate.decompress(value, LARGEST_ROW)
+        if inflate.unconsumed_tail:
+            raise UnreadableFileError(f"the row has more than {LARGEST_ROW} bytes when it is unpacked", where=where)
+        row = json.loads(text)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise UnreadableFileError(f"the row is no compressed JSON: {str(error)[:80]}", where=where, mend="is the file complete?") from None
+    if not isinstance(row, dict):
+        raise UnreadableFileError(f"the row is a {type(row).__name__}, not a dictionary", where=where)
+    return row

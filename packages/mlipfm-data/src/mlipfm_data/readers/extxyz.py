@@ -1,0 +1,462 @@
+"""Extended XYZ, plain or gzipped, both ways: reading streams and names lines; what is written reads back equal, labels and provenance included."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import repeat
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+from mlipfm_interfaces.elements import number, symbol
+from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError, UnreadableFileError
+from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.structure import Structure
+
+from .frame import RawFrame, ReadReport, options_from, refuse_pickle
+from .interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY, structure_from
+from .label_names import as_numbers, layout_of, placed
+
+# The grammar of extended XYZ: the comment line's `key=value` pairs and the `Properties` of the atom columns, both ways.
+#
+# Follows github.com/libAtoms/extxyz (values unquoted, in quotes, in braces or brackets; `Lattice` holds the vectors one after the other) and what
+# ASE writes (`_JSON` values). Values stay text until something asks for them: most keys of a file are never used.
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PAIR = re.compile(
+    rf"(?P<key>{_QUOTED}|[^\s=\"'{{}}\[\],]+)"
+    rf"(?:\s*=\s*(?P<value>(?:{_QUOTED}|'[^']*'|\{{[^{{}}]*\}}|\[(?:[^\[\]]|\[[^\[\]]*\])*\])(?=\s|$)|[^\s\"'{{}}][^\s\"]*(?=\s|$)))?\s*"
+)
+_ESCAPE = re.compile(r"\\(.)")
+_KINDS = {"S": str, "R": np.float64, "I": np.int64, "L": bool}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One entry of `Properties`: name, kind (S, R, I or L), first text column and number of columns."""
+
+    name: str
+    kind: str
+    first: int
+    width: int
+
+
+def parse_comment(text: str) -> dict[str, str]:
+    """Keys and their values as text (quotes removed, escapes undone); a bare key has the value `T`.
+
+    Raises:
+        UnreadableFileError: at the first character that is no pair, or for a key given twice with different values.
+    """
+    values: dict[str, str] = {}
+    position = 0
+    text = text.strip()
+    while position < len(text):
+        match = _PAIR.match(text, position)
+        if match is None or match.end() == position:
+            raise UnreadableFileError(f"cannot read the comment line from character {position + 1}: {text[position : position + 30]!r}")
+        key, value = _plain(match["key"]), "T" if match["value"] is None else _plain(match["value"])
+        if values.get(key, value) != value:
+            raise UnreadableFileError(f"the comment line gives {key!r} twice, with different values", mend="keep one of them")
+        values[key] = value
+        position = match.end()
+    return values
+
+
+def _plain(word: str) -> str:
+    if word.startswith('"'):
+        return _ESCAPE.sub(lambda m: "\n" if m[1] == "n" else m[1], word[1:-1])
+    return word[1:-1] if word[0] in "'{" else word
+
+
+def parse_properties(text: str) -> list[Column]:
+    """Columns of `species:S:1:pos:R:3:...`.
+
+    Raises:
+        UnreadableFileError: if the text is not triples of name, kind and width.
+    """
+    words = text.split(":")
+    columns: list[Column] = []
+    first = 0
+    for k in range(0, len(words), 3):
+        triple = words[k : k + 3]
+        if len(triple) < 3 or triple[1].upper() not in _KINDS or not triple[2].isdecimal() or int(triple[2]) < 1:
+            raise UnreadableFileError(
+                f"`Properties` is malformed at {':'.join(triple)!r}", mend="triples of name:kind:width, kind one of S, R, I, L"
+            )
+        if any(column.name.lower() == triple[0].lower() for column in columns):
+            raise UnreadableFileError(f"`Properties` names {triple[0]!r} twice", mend="keep one of them")
+        columns.append(Column(triple[0], triple[1].upper(), first, int(triple[2])))
+        first += int(triple[2])
+    return columns
+
+
+def column_values(words: np.ndarray, column: Column) -> np.ndarray:
+    """Values of one column from `words` [N, all columns] of text: [N] for width 1, else [N, width].
+
+    Raises:
+        UnreadableFileError: naming the atom and the word that is not of the column's kind.
+    """
+    block = words[:, column.first : column.first + column.width]
+    if column.width == 1:
+        block = block[:, 0]
+    if column.kind == "S":
+        return block
+    if column.kind == "L":
+        return _logical(block, column.name)
+    try:
+        return block.astype(_KINDS[column.kind])
+    except (ValueError, OverflowError):
+        atom, word = next(
+            (k, str(w)) for k, row in enumerate(block.reshape(len(block), -1)) for w in row if not _is_number(str(w), column.kind)
+        )
+        raise UnreadableFileError(f"{word!r} in column {column.name!r} is not a number", where=f"atom {atom}") from None
+
+
+def _logical(block: np.ndarray, name: str) -> np.ndarray:
+    upper = np.char.upper(block)
+    true, false = (np.isin(upper, (word, f"{word[:1]}", f".{word}.", number)) for word, number in (("TRUE", "1"), ("FALSE", "0")))
+    if not (true | false).all():
+        word = block[~(true | false)].reshape(-1)[0]
+        raise UnreadableFileError(f"{str(word)!r} in column {name!r} is neither true nor false")
+    return np.asarray(true)
+
+
+def _is_number(word: str, kind: str) -> bool:
+    try:
+        np.asarray([word]).astype(_KINDS[kind])
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def quote(value: str) -> str:
+    """A value as it is written: in quotes unless it is a plain word."""
+    if re.fullmatch(r"[A-Za-z0-9_.+/-]+", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+# Reader of (extended) XYZ, plain or gzipped: streams, names lines, and never guesses where a frame begins.
+#
+# What can be known about a truncated file: a cut inside a frame is always an error; a cut inside the last number shows as a last line without
+# newline that is shorter than its neighbours, and the frame is refused; a cut exactly between two frames leaves a valid file and cannot be seen
+# (compare the number of frames that is reported with the one you expect, or keep a checksum).
+
+#: Longest line that is read, in bytes: a file without newlines must not fill the memory.
+LONGEST_LINE = 1 << 24
+
+_PLAIN = [Column("species", "S", 0, 1), Column("pos", "R", 1, 3)]
+_GEOMETRY = ("species", "pos", "z", "numbers")
+#: Programs write these keys in any letter case (GPUMD in lower case).
+_PROPERTIES, _LATTICE = (re.compile(rf"\b{key}\s*=", re.IGNORECASE) for key in ("Properties", "Lattice"))
+
+
+class ExtxyzReader:
+    """Streams Structures from .xyz and .extxyz files, gzipped or not. Options: `frames_in.ReadOptions`, and `report`."""
+
+    suffixes = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+
+    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
+        """Structures and refusals in the file's order; memory is that of one frame.
+
+        Raises:
+            UnreadableFileError: missing file, or from the line on at which no frame begins or the file ends inside a frame. Frames before it
+                have been yielded. RefusedFileError: a pickle.
+        """
+        chosen, report = options_from(options), report if report is not None else ReadReport()
+        refuse_pickle(Path(path))
+        with _opened(Path(path)) as stream:
+            for index, item in enumerate(_frames(_Lines(stream, Path(path)))):
+                report.frames += 1
+                try:
+                    if isinstance(item, MlipfmError):
+                        raise item
+                    yield structure_from(item, chosen, report)
+                except MlipfmError as error:
+                    report.refuse(error)
+                    yield Refusal(index, error)
+
+
+def raw_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
+    """Frames of an xyz file, uninterpreted, for layouts that keep one beside other files. Raises as `ExtxyzReader.read`."""
+    with _opened(path) as stream:
+        yield from _frames(_Lines(stream, path))
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]  # GzipFile reads bytes too
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+
+
+class _Lines:
+    """Lines of a file with their numbers; `open_end` is True if the last line read has no newline."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self.stream, self.path, self.number, self.open_end = stream, path, 0, False
+
+    def next(self) -> str | None:
+        try:
+            raw = self.stream.readline(LONGEST_LINE + 1)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UnreadableFileError(f"the file breaks off: {error}", where=f"{self.path}: line {self.number + 1}") from None
+        if not raw:
+            return None
+        self.number += 1
+        if len(raw) > LONGEST_LINE:
+            raise UnreadableFileError(
+                f"a line is longer than {LONGEST_LINE} bytes", where=f"{self.path}: line {self.number}", mend="is it text?"
+            )
+        self.open_end = not raw.endswith(b"\n")
+        try:
+            return raw.rstrip(b"\r\n").decode()
+        except UnicodeDecodeError:
+            raise UnreadableFileError(
+                "not text: bytes that are no UTF-8", where=f"{self.path}: line {self.number}", mend="is it an xyz file?"
+            ) from None
+
+    def fail(self, what: str, mend: str | None = None) -> UnreadableFileError:
+        return UnreadableFileError(what, where=f"{self.path}: line {self.number}", mend=mend)
+
+
+def _frames(lines: _Lines) -> Iterator[RawFrame | MlipfmError]:
+    """Frames one after the other; an error stands for a frame whose extent is known but whose content is bad."""
+    index = 0
+    while True:
+        header = lines.next()
+        while header is not None and not header.strip():
+            header = lines.next()
+        if header is None:
+            if index == 0:
+                raise UnreadableFileError("the file holds no frame", where=str(lines.path))
+            return
+        where = f"{lines.path}: frame {index} (line {lines.number})"
+        comment, atoms, cut = _raw_lines(lines, header, index)
+        try:
+            if cut:
+                raise UnreadableFileError(
+                    "the last line has no newline and is shorter than the others: the file looks truncated", mend=_CUT
+                )
+            yield _frame(comment, atoms, index, where, lines.path.name)
+        except MlipfmError as error:
+            place = f"{where}, {error.where}" if error.where else where
+            yield type(error)(error.what, where=place, mend=error.mend)
+        index += 1
+
+
+_CUT = "if the file is complete, end it with a newline"
+
+
+def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], bool]:
+    """Comment, atom lines and whether the last line may be cut, of the frame whose count line is `header`."""
+    if not header.strip().isdecimal():
+        raise lines.fail(
+            f"the number of atoms of frame {index} was expected, got {header[:40]!r}",
+            "does the frame before have as many lines as it says?",
+        )
+    count = int(header)
+    comment = lines.next()
+    atoms: list[str] = []
+    while comment is not None and len(atoms) < count:
+        line = lines.next()
+        if line is None:
+            break
+        atoms.append(line)
+    if comment is None or len(atoms) < count:
+        raise lines.fail(
+            f"the file ends inside frame {index}: {len(atoms)} of {count} atoms are there", "the file is truncated; frames before are good"
+        )
+    shorter = len(atoms) > 1 and len(atoms[-1].rstrip()) < min(len(line.rstrip()) for line in atoms[:-1])
+    same_width = len({len(line.rstrip()) for line in atoms}) == 1
+    return comment, atoms, lines.open_end and count > 0 and (shorter or not same_width)
+
+
+def _frame(comment: str, atoms: list[str], index: int, where: str, source: str) -> RawFrame:
+    extended = _PROPERTIES.search(comment) is not None
+    info = _info(comment, extended)
+    columns = parse_properties(_special(info, "Properties")) if extended else _PLAIN
+    words, unread = _words(atoms, columns, exact=extended)
+    if not extended and words.shape[1] > 4:
+        columns = [*_PLAIN, _unnamed(words)]
+    arrays = {column.name: column_values(words, column) for column in columns}
+    lower = {name.lower(): name for name in arrays}
+    numbers = _column_numbers({key: arrays[lower[key]] for key in ("species", "z", "numbers") if key in lower})
+    if "pos" not in lower or arrays[lower["pos"]].shape != (len(numbers), 3):
+        raise UnreadableFileError("`Properties` has no pos:R:3 column")
+    lattice, periodic = _special(info, "Lattice"), _special(info, "pbc")
+    cell = np.zeros((3, 3)) if lattice is None else as_numbers(lattice, "Lattice")
+    if cell.size != 9:
+        raise UnreadableFileError(f"`Lattice` has {cell.size} numbers, nine are needed")
+    others = {name: value for name, value in arrays.items() if name.lower() not in _GEOMETRY}
+    pbc = np.full(3, lattice is not None) if periodic is None else _is_logical(periodic)
+    positions = arrays[lower["pos"]]
+    assumed = lattice is not None and periodic is None
+    return RawFrame(
+        index, where, source, numbers, positions, cell.reshape(3, 3), pbc, info, others, unread=unread, periodic_assumed=assumed
+    )
+
+
+def _info(comment: str, extended: bool) -> dict[str, str]:
+    """Keys and values of the comment line. In plain XYZ it is free text: words that are no `key=value` are kept as `comment`."""
+    try:
+        info = parse_comment(comment)
+    except UnreadableFileError:
+        if extended or _LATTICE.search(comment):
+            raise
+        return {"comment": comment.strip()}
+    if extended:
+        return info
+    pairs = {key: value for key, value in info.items() if value != "T" or re.search(rf"{re.escape(key)}\s*=", comment)}
+    return pairs if len(pairs) == len(info) else {**pairs, "comment": comment.strip()}
+
+
+def _special(info: dict[str, str], name: str) -> Any:
+    """Take `name` out of `info`, in whatever letter case it is written. Raises `UnreadableFileError` for two that differ."""
+    keys = [key for key in info if key.lower() == name.lower()]
+    values = {info.pop(key) for key in keys}
+    if len(values) > 1:
+        raise UnreadableFileError(f"the comment line has {' and '.join(map(repr, keys))}, which differ", mend="keep one of them")
+    return values.pop() if values else None
+
+
+def _unnamed(words: np.ndarray) -> Column:
+    """The columns behind the fourth of a plain XYZ file: numbers if all are, else text."""
+    width = words.shape[1]
+    name = f"columns_5-{width}" if width > 5 else "column_5"
+    try:
+        words[:, 4:].astype(np.float64)
+    except ValueError:
+        return Column(name, "S", 4, width - 4)
+    return Column(name, "R", 4, width - 4)
+
+
+def _words(atoms: list[str], columns: list[Column], exact: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Words of all atoms, [N, columns], and what is left over: if not `exact`, further columns are kept where every atom has them."""
+    width = columns[-1].first + columns[-1].width
+    rows = [line.split() for line in atoms]
+    for k, row in enumerate(rows):
+        if len(row) < width or (exact and len(row) != width):
+            raise UnreadableFileError(f"{len(row)} columns, {width} are needed: {atoms[k][:50]!r}", where=f"atom {k}")
+    widths = {len(row) for row in rows}
+    ragged = len(widths) > 1
+    if not exact and len(widths) == 1:
+        width = widths.pop()
+    unread = (f"columns behind {width} of some atoms",) if ragged else ()
+    return np.array([row[:width] for row in rows], dtype=str).reshape(len(rows), width), unread
+
+
+def _column_numbers(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Atomic numbers from `species` (symbols, or numbers as some programs write them), `Z` or `numbers`. What is there twice must agree."""
+    found = [arrays[key].astype(np.int64) for key in ("z", "numbers") if key in arrays]
+    found = [_from_names(arrays["species"]), *found] if "species" in arrays else found
+    if not found:
+        raise UnreadableFileError("`Properties` has no species column")
+    if any(not np.array_equal(found[0], other) for other in found[1:]):
+        raise UnreadableFileError("`Properties` names elements twice, by `species` and by numbers, and they differ")
+    return found[0]
+
+
+def _from_names(names: np.ndarray) -> np.ndarray:
+    known = {name: int(name) if name.isdecimal() else _symbol(name, names) for name in dict.fromkeys(names.tolist())}
+    return np.array([known[name] for name in names.tolist()], dtype=np.int64)
+
+
+def _symbol(name: str, names: np.ndarray) -> int:
+    try:
+        return number(name)
+    except MlipfmError as error:
+        raise type(error)(error.what, where=f"atom {int(np.argmax(names == name))}", mend=error.mend) from None
+
+
+def _is_logical(text: str) -> np.ndarray:
+    words = text.strip("[]").replace(",", " ").split()
+    values = [{"T": True, "F": False, "1": True, "0": False}.get(word[:1].upper()) for word in words]
+    if len(values) not in (1, 3) or None in values:
+        raise UnreadableFileError(f"`pbc` must be three of T and F, got {text!r}")
+    return np.broadcast_to(np.array(values, dtype=bool), (3,))
+
+
+Predicted = Mapping[str, np.ndarray]
+
+
+def export_extxyz(structures: Iterable[Structure], path: Path | str, predicted: Iterable[Predicted] | None = None) -> int:
+    """Write structures to `path` and return how many. The file appears only when it is complete.
+
+    Args:
+        predicted: for each structure, values by quantity key in internal units, written beside its labels as `pred_<key>`.
+
+    Raises:
+        UnknownQuantityError: for a label of pairs, which the format cannot hold.
+    """
+    path = Path(path)
+    part, count = path.with_name(path.name + ".part"), 0
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as stream:
+            for structure, values in zip(structures, predicted if predicted is not None else repeat({}), strict=predicted is not None):
+                write_frame(structure, stream, values)
+                count += 1
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def write_frame(structure: Structure, stream: TextIO, predicted: Predicted = MappingProxyType({})) -> None:
+    """One frame. Raises `UnknownQuantityError` as `export_extxyz` does."""
+    s, n = structure, len(structure)
+    columns: list[tuple[str, np.ndarray]] = [("pos", s.positions)]
+    info: dict[str, str] = {}
+    if s.cell.any() or s.pbc.any():
+        info["Lattice"] = f'"{_written_numbers(s.cell)}"'
+    for prefix, values in (("REF_", s.labels), ("STD_", s.label_std), ("pred_", predicted)):
+        for key, value in values.items():
+            _place(prefix + key, key, value, n, columns, info)
+    info |= {
+        key: quote(str(value))
+        for key, value in (("charge", s.total_charge), ("spin", s.spin_multiplicity), (LEVEL_KEY, s.level))
+        if value is not None
+    }
+    if s.external_field is not None:
+        info[FIELD_KEY] = f'"{_written_numbers(s.external_field)}"'
+    info[PROVENANCE_KEY] = quote("_JSON " + json.dumps(provenance_values(s)))
+    info["pbc"] = '"' + " ".join("T" if value else "F" for value in s.pbc) + '"'
+    properties = "species:S:1:" + ":".join(f"{name}:R:{_width(value, n)}" for name, value in columns)
+    stream.write(f"{n}\nProperties={properties} {' '.join(f'{key}={value}' for key, value in info.items())}\n")
+    rows = np.concatenate([np.asarray(value).reshape(n, _width(value, n)) for _, value in columns], axis=1)
+    for z, row in zip(s.atomic_numbers.tolist(), rows.tolist(), strict=True):
+        stream.write(f"{symbol(z):2s} {' '.join(map(repr, row))}\n")
+
+
+def provenance_values(structure: Structure) -> dict[str, Any]:
+    """Stated fields of the provenance, ready for JSON."""
+    return {key: value for key, value in asdict(structure.provenance).items() if value is not None}
+
+
+def _place(name: str, key: str, value: np.ndarray, n: int, columns: list[tuple[str, np.ndarray]], info: dict[str, str]) -> None:
+    if layout_of(key) == "pair":
+        raise UnknownQuantityError(
+            f"label {key!r} belongs to pairs, and extended XYZ holds systems and atoms only", mend="drop it before the export"
+        )
+    per_atom, value = placed(key, value)
+    if not per_atom:
+        info[name] = f'"{_written_numbers(value)}"'
+    elif value.size:
+        columns.append((name, value.reshape(n, -1)))
+
+
+def _width(value: np.ndarray, n: int) -> int:
+    return int(np.size(value)) // n
+
+
+def _written_numbers(values: np.ndarray) -> str:
+    return " ".join(map(repr, np.asarray(values, dtype=np.float64).reshape(-1).tolist()))

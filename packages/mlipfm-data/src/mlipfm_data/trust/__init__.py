@@ -1,1 +1,0 @@
-"""Are labels what they claim to be? Faults of units, signs, orders and bookkeeping, found from physics alone; see `inspecting.inspect`."""
