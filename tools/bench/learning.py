@@ -1,6 +1,6 @@
 """`3bpa`: every backbone from scratch on 3BPA at 300 K with the same loop, one thread each, beside mace-torch: force errors against CPU time.
 
-450 of the 500 frames train, 50 choose the best model, 1,669 others at 300 K test it. Recipes are `packages/mlipfm-models/examples/3bpa/NAME.yaml`.
+450 of the 500 frames train, 50 choose the best model, 1,669 others at 300 K test it. Recipes are those that `mlipfm train --list` shows.
 CPU time is that of training with its validations, which other processes lengthen little. Stores and runs lie in the cache folder; what was
 interrupted goes on.
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from mlipfm_interfaces.files import atomic_write, cache_dir
+from mlipfm_train import shipped_recipes
 
 from bench import mace_torch
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parents[1] / "packages" / "mlipfm-models" / "examples" / "3bpa"
-NAMES = (*sorted(path.stem for path in RECIPES.glob("*.yaml")), mace_torch.NAME)
+NAMES = (*(recipe.name for recipe in shipped_recipes() if recipe.name == recipe.backbone), mace_torch.NAME)
 #: Of the 500 frames.
 VALID = 50
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -90,9 +90,10 @@ def _trained(name: str, out: Path) -> dict[str, Any]:
     from mlipfm_train.loop import fit
     from mlipfm_train.recipe import load_recipe
 
-    os.chdir(home())  # the recipes name stores beside each other
+    os.chdir(home())
+    recipe = load_recipe(name, train=["3bpa-train"], valid=["3bpa-valid"])
     curve = Curve(out)
-    fitted = fit(load_recipe(RECIPES / f"{name}.yaml"), out, listeners=[curve], say=print)
+    fitted = fit(recipe, out, listeners=[curve], say=print)
     seconds = curve.seconds()
     with Store(home() / "3bpa-test") as store:
         errors = error_metrics(predict(load_potential(fitted.best or fitted.last), list(store)))

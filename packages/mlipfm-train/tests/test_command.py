@@ -67,11 +67,22 @@ def test_the_example_is_a_recipe(tmp_path, capsys):
     assert "train-store" in err  # everything is right but the store that is not there
 
 
+def test_shipped_recipes_are_listed_printed_and_run_by_name(capsys):
+    status, out, _ = run(capsys, "--list")
+    assert status == 0
+    assert all(name in out for name in ("mace", "finetune", "min of one core on 3BPA"))
+    status, out, _ = run(capsys, "mace", "--example")
+    assert (status, "name: mace" in out) == (0, True)
+    status, _, err = run(capsys, "mace", "--data", "no-store")
+    assert (status, "no-store" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--list", "mace"], "take no changes"),
         (["recipe.yaml", "stepz=3"], "did you mean 'steps'"),
-        (["missing.yaml"], "cannot read the recipe"),
+        (["missing.yaml"], "or the name of a recipe that `mlipfm train --list` shows"),
         ([], "give a recipe"),
         (["recipe.yaml", "strategy.name=ddp"], "needs several processes"),
         (["recipe.yaml", "data.train=w/x"], "data.train: a list is wanted, got the text 'w/x'; write [w/x]"),

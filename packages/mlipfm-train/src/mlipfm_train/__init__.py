@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .loop import fit
     from .objectives.energy_force import EnergyForce
     from .recipe import Recipe, dump_recipe, load_recipe, make_recipe
+    from .recipe_library import ShippedRecipe, shipped_recipes
     from .run import FitResult
     from .sources import SourceContext, StoreSource
     from .step import Step
@@ -22,6 +23,7 @@ __all__ = [
     "EventLog",
     "FitResult",
     "Recipe",
+    "ShippedRecipe",
     "SourceContext",
     "Step",
     "StepBatch",
@@ -32,6 +34,7 @@ __all__ = [
     "load_recipe",
     "make_recipe",
     "read_events",
+    "shipped_recipes",
 ]
 
 __getattr__, __dir__ = lazy_imports(__name__)

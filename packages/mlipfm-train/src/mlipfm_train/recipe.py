@@ -17,6 +17,7 @@ import yaml
 from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from .recipe_library import recipe_file
 from .strict_yaml import parse_yaml
 
 #: Format of the recipe document. A change of meaning adds one and an entry in `UPGRADES`.
@@ -238,24 +239,33 @@ def make_recipe(document: Mapping[str, Any], overrides: Sequence[str] = (), wher
         raise _explain(error, where) from None
 
 
-def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from YAML; see `make_recipe`.
+def load_recipe(
+    recipe: Path | str, overrides: Sequence[str] = (), *, train: Sequence[Path | str] = (), valid: Sequence[Path | str] = ()
+) -> Recipe:
+    """Read a recipe from a YAML file, or one that comes with this package by its name (`mace`, see `shipped_recipes`).
+
+    Args:
+        overrides: changes as in `make_recipe`. train, valid: stores in place of `data.train` and `data.valid`; empty leaves those of the recipe.
 
     Raises:
         UnreadableFileError: missing, too large or not YAML.
         RecipeError, FormatVersionError: as `make_recipe`.
     """
-    path = Path(path)
+    path = recipe_file(recipe)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnreadableFileError(f"larger than {MAX_BYTES} bytes: this is no recipe", where=str(path))
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UnreadableFileError(f"cannot read the recipe: {reason}", where=str(path)) from None
+        mend = "give a file, or the name of a recipe that `mlipfm train --list` shows"
+        raise UnreadableFileError(f"cannot read the recipe: {reason}", where=str(path), mend=mend) from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
         raise RecipeError("a recipe is a mapping of keys to values", where=str(path), mend="see `mlipfm train --example`")
+    for key, stores in (("train", train), ("valid", valid)):
+        if stores:
+            document["data"] = {**(document.get("data") or {}), key: [str(store) for store in stores]}
     return make_recipe(document, overrides, str(path))
 
 

@@ -12,7 +12,7 @@ from .loop import fit
 from .mlflow_listener import MlflowDrain
 from .open_run import open_run
 from .progress import ProgressBar
-from .recipe import load_recipe
+from .recipe import Recipe
 from .run import FitResult
 
 EXAMPLE = """\
@@ -45,14 +45,27 @@ tracking: {mlflow: null}   # for instance sqlite:///mlflow.db
 """
 
 
-def write_fitted(recipe_path: Path, overrides: list[str], out: Path) -> None:
+def listed() -> None:
+    """Print the recipes of this package, with purpose and time."""
+    from mlipfm_interfaces.console import open_console
+    from rich.table import Table
+
+    from .recipe_library import shipped_recipes
+
+    table = Table("recipe", "backbone", "purpose", "time", title="mlipfm train RECIPE --data STORE --valid STORE --out RUN")
+    for recipe in shipped_recipes():
+        table.add_row(recipe.name, recipe.backbone, recipe.purpose, recipe.time)
+    open_console().print(table)
+
+
+def write_fitted(recipe: Recipe, out: Path) -> None:
     """Fit the cost model to measured steps and write the recipe that holds it."""
     from mlipfm_interfaces.files import atomic_write
 
     from .recipe import dump_recipe
     from .step_costs import fit_costs
 
-    fitted, fit = fit_costs(load_recipe(recipe_path, overrides))
+    fitted, fit = fit_costs(recipe)
     cost = fitted.data.cost
     atomic_write(out, dump_recipe(fitted).encode())
     typer.echo(f"a step costs {cost.batch:g} ms + {cost.atom:g} ms per atom + {cost.edge:g} ms per neighbour pair")
@@ -60,9 +73,8 @@ def write_fitted(recipe_path: Path, overrides: list[str], out: Path) -> None:
     typer.echo(f"recipe: {out}")
 
 
-def run(recipe_path: Path, overrides: list[str], out: Path, report: bool, time_limit: str | None = None) -> FitResult | None:
-    """Read the recipe and train, or only report. `time_limit` replaces that of the recipe."""
-    recipe = load_recipe(recipe_path, overrides + ([f"time_limit={time_limit}"] if time_limit is not None else []))
+def run(recipe: Recipe, out: Path, report: bool) -> FitResult | None:
+    """Train, or only report what would happen."""
     chief = int(os.environ.get("RANK", "0")) == 0
     if report:
         from tempfile import TemporaryDirectory

@@ -1,0 +1,45 @@
+"""Recipes that come with this package, each a YAML file in `recipes/`: every backbone from scratch, direct pre-training, fine-tuning.
+
+The first comment line of a file says what the recipe is for, the second how long it takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class ShippedRecipe:
+    """A recipe of this package.
+
+    Attributes:
+        name: to give to `mlipfm train`. backbone: potential plug-in; `any` for a recipe that starts from a model.
+        purpose: what it is for. time: what it took, and on which data.
+    """
+
+    name: str
+    backbone: str
+    purpose: str
+    time: str
+
+
+def shipped_recipes() -> list[ShippedRecipe]:
+    """Return all recipes of this package, in order of their names."""
+    return [_described(path) for path in sorted(_FOLDER.glob("*.yaml"))]
+
+
+def recipe_file(recipe: Path | str) -> Path:
+    """Return the file of a recipe: `recipe` itself if there is such a file or no shipped recipe of that name."""
+    shipped = _FOLDER / f"{recipe}.yaml"
+    return shipped if not Path(recipe).exists() and shipped.parent == _FOLDER and shipped.exists() else Path(recipe)
+
+
+def _described(path: Path) -> ShippedRecipe:
+    from .strict_yaml import parse_yaml
+
+    text = path.read_text(encoding="utf-8")
+    purpose, time = (line.removeprefix("# ").removeprefix("time: ") for line in text.splitlines()[:2])
+    return ShippedRecipe(path.stem, parse_yaml(text)["potential"].get("name", "any"), purpose, time)
