@@ -1,12 +1,14 @@
-"""What a quickstart does and how large it is, without running it."""
+"""What a quickstart does and how large it is, without running it: its plan, and the commands that it runs."""
 
-from mlipfm.geometries import molecules
 from mlipfm.plan import FINETUNED, FULL, HELD_OUT, QUICK
+from mlipfm.quickstart import distillation, measurements, training
+from mlipfm_data.conformers import quickstart_molecules
 
 for plan in (QUICK, FULL):
-    names = list(molecules())
-    train = len(names) - len(HELD_OUT)
+    train = len(quickstart_molecules()) - len(HELD_OUT)
     print(
         f"{plan.name}: {train * plan.pretrain} structures at GFN1-xTB for pre-training, {len(FINETUNED) * plan.finetune} at GFN2-xTB for "
         f"fine-tuning, {len(HELD_OUT) * plan.test} of {', '.join(HELD_OUT)} for the test"
     )
+for lanes in (training(FULL), distillation(FULL), measurements(FULL)):
+    print("\n".join(str(job) for lane in lanes for job in lane))

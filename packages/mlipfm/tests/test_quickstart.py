@@ -1,4 +1,4 @@
-"""The quickstart: a tiny plan end to end, continued after kills, and what it says of what it measured."""
+"""The quickstart: a tiny plan end to end, continued after kills, and what it concludes from what it measured."""
 
 from __future__ import annotations
 
@@ -12,62 +12,43 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mlipfm.bench_rows import bench_rows
-from mlipfm.findings import SETS, Findings, verdict
-from mlipfm.kept import kept
+from mlipfm import jobs
+from mlipfm.jobs import Job
 from mlipfm.plan import FINETUNED, FULL, HELD_OUT, QUICK, claim
+from mlipfm.registry import missing
+from mlipfm.results import Results
 from mlipfm_interfaces.checkpoint import load_checkpoint, tensor_digest
-from mlipfm_interfaces.errors import TrainingError
+from mlipfm_interfaces.errors import MlipfmError, RegistryError, TrainingError
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.result_records import make_record
 
+SMALL = "potential.backbone.channels=8"
 TINY = replace(
     QUICK, name="tiny", pretrain=4, finetune=3, valid=2, test=4, known=6, pretrain_steps=12, finetune_steps=8, student_steps=8,
-    channels=8, layers=1, student_channels=8, nve_fs=20.0, nvt_fs=20.0, speed_steps=3,
+    model=f"{SMALL} potential.backbone.layers=1", student=SMALL, nve_fs=20.0, nvt_fs=20.0, speed_steps=3,
 )  # fmt: skip
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from mlipfm.data_stage import make_data
-from mlipfm.quickstart import quickstart
-from mlipfm.plan import claim
-from mlipfm.stages import Stages
-from mlipfm.tasks import run_tasks
-from mlipfm.training_stage import training_tasks
+from mlipfm.data import make_data
+from mlipfm.jobs import run_lanes
+from mlipfm.quickstart import distillation, quickstart, training
 from mlipfm_data.parallel import worker_pool
 from test_quickstart import TINY
 from rich.console import Console
 
-def models(out):
-    claim(out, TINY)
+def models(out, console):
+    out.mkdir(exist_ok=True)
     with worker_pool(2) as pool:
-        stages = Stages(Console())
-        stores = make_data(out, TINY, stages, pool)
-        run_tasks(training_tasks(out, TINY, stores, out / ".stop"), stages, pool, out / ".stop")
+        make_data(out, TINY, pool, console)
+        run_lanes(out, training(TINY), pool, console)
+        run_lanes(out, distillation(TINY), pool, console)
 
 if __name__ == "__main__":
-    out = Path(sys.argv[2])
-    models(out) if sys.argv[1] == "models" else quickstart(out, TINY, Console(width=200), registry=sys.argv[1] == "registry")
+    out, console = Path(sys.argv[2]).resolve(), Console(width=200)
+    models(out, console) if sys.argv[1] == "models" else quickstart(out, TINY, console, sys.argv[1] == "registry")
 """
-
-
-def ratio(low: float, value: float, high: float, n_ok: int = 4) -> Metric:
-    return Metric("force MAE ratio", "1", value, (low, high), n_ok, 4)
-
-
-def test_verdict_says_plainly_when_something_did_not_help():
-    assert (
-        verdict("Fine-tuning", "it", ratio(0.4, 0.5, 0.7))
-        == "Fine-tuning helped: force error on held-out molecules 0.50 [0.40, 0.70] of it."
-    )
-    assert verdict("Fine-tuning", "it", ratio(0.8, 1.0, 1.3)).startswith("Fine-tuning did not help beyond the noise")
-    assert verdict("Distillation", "it", ratio(1.1, 1.2, 1.3)).startswith("Distillation did not help, it hurt")
-
-
-def test_no_verdict_is_given_where_a_model_failed():
-    said = verdict("Fine-tuning", "it", ratio(0.4, 0.5, 0.7, n_ok=3))
-    assert said.startswith("No verdict on fine-tuning: a model failed on 1 of 4 structures")
 
 
 def test_folder_of_another_plan_is_refused(tmp_path):
@@ -78,64 +59,79 @@ def test_folder_of_another_plan_is_refused(tmp_path):
 
 
 def test_full_plan_has_about_three_and_a_half_thousand_structures():
-    from mlipfm.geometries import molecules
+    from mlipfm_data.conformers import quickstart_molecules
 
-    train = len(molecules()) - len(HELD_OUT)
+    train = len(quickstart_molecules()) - len(HELD_OUT)
     assert 3000 <= train * FULL.per_molecule + len(HELD_OUT) * FULL.test + 2 * len(FINETUNED) * FULL.known <= 4000
 
 
-def test_kept_result_is_made_again_for_another_identity_or_a_damaged_file(tmp_path):
-    path, made = tmp_path / "a" / "kept.json", []
-
-    def compute() -> list[float]:
-        made.append(1)
-        return [0.1 * len(made)]
-
-    assert kept(path, {"model": "a"}, compute) == kept(path, {"model": "a"}, compute) == [0.1]
-    assert kept(path, {"model": "b"}, compute) == [0.2]
-    path.write_bytes(path.read_bytes()[:-9])
-    assert kept(path, {"model": "b"}, compute) == pytest.approx([0.3])
-    assert len(made) == 3
+def write(text: str) -> None:
+    with Path("made").open("a") as file:
+        file.write(text)
 
 
-def findings() -> Findings:
-    """A run in which the student is faster and worse, its rows hurt, and the direct forces fail."""
-    names = ("finetuned", "scratch", "student", "student-without-rows", "student-without-teacher")
-    figure = Metric("figure", "meV/Å", 10.0, (9.0, 11.0), 4, 4).as_dict()
-    rows = [figure | {"name": k, "set": s, "key": k} for s in SETS for k in ("energy_mae", "force_mae", "force_cosine")]
-    evaluations = {name: make_record("evaluation", "0" * 64, passed=True, metrics=rows) for name in names}
-    broken = {"pretrained": ["forces-are-gradient"]} | {name: [] for name in names}
-    checks = {name: make_record("check", "0" * 64, passed=not b, metrics=[], details={"broken": b}) for name, b in broken.items()}
-    sets = {name: ratio(1.1, 1.2, 1.3) for name in SETS}
-    drift = {"pretrained": Metric("energy drift", "meV/atom/ps", 900.0, None, 3, 5)}
-    drift["finetuned"] = Metric("energy drift", "meV/atom/ps", float("nan"), None, 0, 5)
-    speeds = {"finetuned": [100.0, 90.0, 110.0], "student": [200.0, 210.0, 190.0], "gfn2-xtb": [30.0, 31.0, 32.0]}
-    comparisons = ("finetuned_over_scratch", "student_over_teacher", "student_over_without_rows", "student_over_without_teacher")
-    return Findings(evaluations, checks, dict.fromkeys(comparisons, sets), {k: {"drift": m} for k, m in drift.items()}, speeds, {})
+def test_a_job_is_done_once_and_again_if_it_changed_or_its_result_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def done(text: str) -> str:
+        job = Job("writing", "made", call=write, arguments=(text,))
+        if not jobs._is_done(tmp_path, job):
+            jobs._run_lane(tmp_path, [job])
+        return Path("made").read_text()
+
+    assert done("a") == done("a") == "a"
+    assert done("b") == "ab"
+    Path("made").unlink()
+    assert done("b") == "b"
+    assert jobs.seconds_of(tmp_path).keys() == {"writing"}
 
 
-def test_losers_are_named():
-    said = findings().verdicts
-    assert said[2].startswith("Rows of the Hessian did not help, it hurt")
-    assert said[3].startswith("The student makes 2.00 times the steps per second of its teacher; its force error is 1.20 [1.10, 1.30]")
+def test_a_command_that_fails_is_named_with_its_last_line_and_its_log(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MlipfmError, match=r"training.log: `mlipfm train no-such` failed: .*cannot read the recipe"):
+        jobs._run_lane(tmp_path, [Job("training", "run", ("train", "no-such"))])
+
+
+def results(
+    ratio: tuple[float, float, float], errors: dict[str, float], broken: dict[str, list[str]] | None = None, n_ok: int = 4
+) -> Results:
+    """Records of models with these force errors on the test set, the second compared with the first."""
+    records = {}
+    for name, error in errors.items():
+        figures = [Metric("force MAE", "meV/Å", error, None, 3, 3).as_dict() | {"key": "force_mae", "set": "test"}]
+        figures.insert(0, figures[0] | {"value": 0.1, "element": "H"})
+        rules = (broken or {}).get(name, [])
+        records[f"evaluation-{name}"] = make_record("evaluation", "0" * 64, passed=True, metrics=figures)
+        records[f"check-{name}"] = make_record("check", "0" * 64, passed=not rules, metrics=[], details={"broken": rules})
+    figure = Metric("force MAE ratio", "1", ratio[1], (ratio[0], ratio[2]), n_ok, 4).as_dict() | {"set": "test"}
+    details = {"question": "distillation", "title": "student / alone"}
+    return Results(records | {"comparison-x": make_record("evaluation", "0" * 64, passed=True, metrics=[figure], details=details)})
+
+
+def test_the_best_model_has_the_lowest_error_on_unseen_molecules_of_those_that_passed_their_check():
+    errors = {"broken": 1.0, "good": 2.0, "fair": 3.0}
+    assert results((1, 1, 1), errors, {"broken": ["nve-drift"]}).best == "good"
+    with pytest.raises(RegistryError, match="no model has passed its check"):
+        _ = results((1, 1, 1), {"broken": 1.0}, {"broken": ["nve-drift"]}).best
+
+
+def test_a_conclusion_is_drawn_only_where_the_interval_excludes_one_and_no_model_failed():
+    errors = {"student": 1.0}
+    assert results((0.4, 0.5, 0.7), errors).conclusions == [
+        "Distillation lowers the force error on molecules no model saw: student / alone 0.5 [0.4, 0.7]."
+    ]
+    assert results((1.1, 1.2, 1.3), errors).conclusions[0].startswith("Distillation raises the force error")
+    unclear = ["No difference beyond the noise of so few molecules: distillation."]
+    assert results((0.8, 1.0, 1.3), errors).conclusions == results((0.4, 0.5, 0.7), errors, n_ok=3).conclusions == unclear
     assert (
-        said[4] == "Lowest force MAE in meV/Å: known molecules: fine-tuned, 10; held-out molecules: fine-tuned, 10; hotter: fine-tuned, 10."
+        results((0.8, 1.0, 1.3), errors, {"student": ["nve-drift"]}).conclusions[1] == "student is not for dynamics: it breaks nve-drift."
     )
-    assert "pre-trained fails its check (forces-are-gradient) and is not promoted" in said[5]
-    assert "2 of 5 trajectories of pre-trained at constant energy broke off" in said[5]
 
 
-def test_rows_are_those_of_the_benchmarks_and_leave_out_what_was_not_measured():
-    rows = bench_rows(findings(), {"total": 12.0})
-    keys = ("bench", "name", "value", "unit", "n", "q1", "q3", "threads", "peer", "peer_value", "ratio", "commit")
-    assert all(tuple(row) == keys for row in rows)
-    by_name = {row["name"]: row for row in rows}
-    assert len(by_name) == len(rows)
-    assert by_name["dynamics, student"] | {"commit": ""} == dict(
-        zip(keys, ("quickstart", "dynamics, student", 200.0, "steps/s", 3, 195.0, 205.0, 1, "fine-tuned", 100.0, 2.0, ""), strict=True)
-    )
-    assert "energy drift, fine-tuned" not in by_name
-    assert by_name["energy drift, pre-trained"]["ratio"] is None
+def test_registry_is_left_out_visibly_without_mlflow(monkeypatch):
+    assert missing() is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert missing() == "mlflow is not installed (pip install 'mlipfm-train[mlflow]')"
 
 
 def start(program: Path, what: str, out: Path) -> subprocess.Popen[bytes]:
@@ -171,9 +167,6 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-MODELS = ("pretrained", "finetuned", "scratch", "student", "student-without-rows", "student-without-teacher")
-
-
 @pytest.mark.ci
 def test_killed_quickstart_goes_on_and_gives_the_same_models(program, tmp_path):
     """Killed while it makes geometries and while it trains; the models equal those of an uninterrupted run."""
@@ -181,34 +174,24 @@ def test_killed_quickstart_goes_on_and_gives_the_same_models(program, tmp_path):
     for sign in ("geometries", "student/events.jsonl"):
         kill_at(program, "models", tmp_path / "parts", sign)
     finish(start(program, "models", tmp_path / "parts"))
-    for name in MODELS:
+    for name in ("pretrained", "finetuned", "from-scratch", "student", "student-without-rows", "student-without-teacher"):
         weights = [tensor_digest(load_checkpoint(tmp_path / run / name / "last.safetensors")[1]) for run in ("whole", "parts")]
         assert weights[0] == weights[1], name
 
 
 @pytest.mark.full
-def test_whole_quickstart_killed_while_it_judges_ends_with_a_promoted_model(program, tmp_path):
-    """Everything, a hub included, which the kill leaves running and the second run uses and stops; a third run changes no figure."""
+def test_whole_quickstart_killed_while_it_checks_ends_with_a_promoted_model(program, tmp_path):
+    """Everything, a hub included, which the kill leaves running and the second run uses and stops; a third run changes nothing."""
     out = tmp_path / "run"
     kill_at(program, "registry", out, "records/check-student.json")
     output = finish(start(program, "registry", out))
-    for said in (
-        "Force MAE",
-        "Dynamics of the held-out molecules",
-        "pre-trained fails its check",
-        "which another process pulled",
-        "Report: file://",
-    ):
+    for said in ("$ mlipfm train", "Your model", "Look at it: file://", "How it compares", "pretrained is refused"):
         assert said in output
-    record = json.loads((out / "quickstart.json").read_bytes())
-    assert record["registry"]["pulled"] == record["models"][record["registry"]["best"]]
-    assert "its last check failed" in record["registry"]["refused"]["pretrained"]
+    document = json.loads((out / "quickstart.json").read_bytes())
+    registry = json.loads((out / "records" / "registry.json").read_bytes())
+    assert registry["model"] == document["models"][document["best"]]
     assert not (out / "hub" / "hub.json").exists()
-    page = (out / "report.html").read_text()
-    for said in ("Errors in and out of distribution", "steps per second", "temperature with thermostat", "pulled back by another process"):
-        assert said in page
+    assert "quickstart@production" in (out / "report.html").read_text()
     finish(start(program, "registry", out))
     again = json.loads((out / "quickstart.json").read_bytes())
-    for changing in ("seconds", "rows"):
-        record.pop(changing), again.pop(changing)
-    assert again == record
+    assert {**again, "seconds": 0} == {**document, "seconds": 0}

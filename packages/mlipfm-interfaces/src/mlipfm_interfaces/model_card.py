@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .elements import symbol
@@ -32,8 +32,19 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     recipe = extra.get("recipe")
     if isinstance(recipe, Mapping):
         lines += ["## Training", "", "| setting | value |", "|---|---|"]
-        lines += [f"| {_cell(key)} | `{_cell(value)}` |" for key, value in sorted(recipe.items()) if value not in (None, [], {})] + [""]
+        lines += [f"| {_cell(key)} | `{_cell(value)}` |" for key, value in _settings(recipe)] + [""]
     return "\n".join(lines)
+
+
+def _settings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every setting of a recipe that is set, by its dotted key as `mlipfm train` takes it: `optimizer.lr`, `objectives.0.name`."""
+    if isinstance(value, list) and not any(isinstance(item, Mapping) for item in value):
+        value = ", ".join(map(str, value)) or None
+    if isinstance(value, Mapping | list):
+        for name, item in sorted(value.items()) if isinstance(value, Mapping) else enumerate(value):
+            yield from _settings(item, f"{key}.{name}" if key else str(name))
+    elif value is not None:
+        yield key, str(value)
 
 
 def _listed(licences: list[str]) -> str:

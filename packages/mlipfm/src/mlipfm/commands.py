@@ -32,4 +32,4 @@ def quickstart(
     from .quickstart import quickstart as run
 
     plan = QUICK if quick else FULL
-    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, open_console(), registry=hub)
+    run(out or Path("quickstart-quick" if quick else "quickstart"), plan, open_console(), hub)

@@ -27,7 +27,7 @@ class Plan:
         pretrain_steps, finetune_steps: training steps; training from scratch takes as many as fine-tuning.
         student_steps: of the student and of both its controls. rows: of the teacher's Hessian, stored of each structure.
         hessian_weight: beside 100 for forces; of 0, 30, 100 and 400 the best on the validation set after 1,000 steps.
-        channels, layers: of the model. student_channels: of the student. budget: cost of a batch, atoms + pairs / 10.
+        model, student: changes of the recipes of the models and of the students, beside their steps.
         temperature: K, of the Langevin half of the structures. hot: K, of the hotter test.
         nve_fs, nvt_fs: length of the runs at constant energy and at constant temperature.
         speed_steps: dynamics steps of each of five timings.
@@ -42,12 +42,10 @@ class Plan:
     pretrain_steps: int
     finetune_steps: int
     student_steps: int
-    channels: int = 48
-    layers: int = 2
-    student_channels: int = 64
+    model: str = ""
+    student: str = "potential.backbone.channels=64 optimizer.lr=5e-3 data.budget=250"
     rows: int = 2
     hessian_weight: float = 30.0
-    budget: float = 250.0
     temperature: float = 500.0
     hot: float = 2000.0
     nve_fs: float = 1000.0

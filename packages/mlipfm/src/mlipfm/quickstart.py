@@ -1,95 +1,167 @@
-"""The quickstart: label, pre-train, fine-tune, distil, simulate, check, measure, register, on two levels of real quantum chemistry, in minutes."""
+"""The quickstart: the commands of mlipfm that lead from SMILES to a model in use, and a comparison of the ways to it."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlipfm_data.parallel import worker_pool
-from mlipfm_eval.report import write_report
-from mlipfm_interfaces.errors import MlipfmError, RegistryError
+from mlipfm_eval import write_report
+from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write, lock
 from rich.console import Console
 
-from . import registry_stage
-from .bench_rows import bench_rows
-from .data_stage import make_data
-from .dynamics_stage import checkpoint_digest
-from .findings import Findings
-from .measuring_stage import gather, measuring_tasks
+from . import registry
+from .data import PRETRAIN_LEVEL, TARGET_LEVEL, make_data
+from .jobs import Job, run_lanes, seconds_of
+from .measure import compare_models, measure_dynamics, measure_speeds
 from .plan import Plan, claim
-from .printout import print_findings
-from .stages import Stages
-from .tasks import Task, run_tasks
-from .training_stage import TITLES, training_tasks
+from .results import SETS, Results, print_comparison, print_model, write_result, write_start
+
+#: All models, by the folder of their run. The first has direct forces at another level of theory, the others conservative ones at the target level.
+MODELS = ("pretrained", "finetuned", "from-scratch", "student", "student-without-rows", "student-without-teacher")
+
+#: Pairs that answer a question: the model that should win, and its control.
+COMPARED = {
+    "pretraining": ("finetuned", "from-scratch", "pre-training"),
+    "distillation": ("student", "student-without-teacher", "distillation"),
+    "rows": ("student", "student-without-rows", "rows of the teacher's Hessian"),
+    "student": ("student", "finetuned", "a student in place of its teacher"),
+}
 
 
-def quickstart(out: Path, plan: Plan, console: Console, registry: bool = True) -> dict[str, Any]:
-    """Run every stage in `out` (what an earlier run finished is not done again), print tables, write and return `quickstart.json`.
+def quickstart(out: Path, plan: Plan, console: Console, registry_wanted: bool = True) -> dict[str, Any]:
+    """Run all commands in `out`, print what came of them, write the report and `quickstart.json`, and return what is in that.
+
+    What an earlier run finished is not done again.
 
     Args:
-        registry: start a hub, push the models and promote the best.
+        registry_wanted: start a hub in the folder, push the models and promote the best.
 
     Raises:
-        TrainingError: if `out` holds a quickstart of other settings. LockedError: another process is at work there. RegistryError: the registry
-        failed; everything else is written.
+        TrainingError: `out` holds a quickstart of other settings. LockedError: another process is at work there. MlipfmError: a command failed.
+        RegistryError: the registry failed; everything else is written.
     """
-    start = time.perf_counter()
-    out = out.resolve()  # recipes name the stores: however the folder is spelt, they are the same
+    start, out = time.perf_counter(), out.resolve()
     claim(out, plan)
-    stages, skipped = Stages(console), registry_stage.missing() if registry else "not wanted"
+    (out / "records").mkdir(exist_ok=True)
     with lock(out / "lock"), worker_pool(max(2, os.cpu_count() or 1)) as pool:
-        stores = make_data(out, plan, stages, pool)
-        tasks = training_tasks(out, plan, stores, out / ".stop")
-        tasks |= measuring_tasks(out, plan, stores)
-        if skipped is None and not registry_stage.is_done(out):
-            tasks["hub"] = Task("registry starts", registry_stage.start_hub, lambda done: (out / "hub",), ("pretrained",))
+        make_data(out, plan, pool, console)
+        run_lanes(out, training(plan), pool, console)
+        run_lanes(out, distillation(plan), pool, console)
+        registry_done, missing = (out / "records" / "registry.json").exists(), registry.missing()
+        wanted = registry_wanted and missing is None
+        starting = pool.submit(registry.start_hub, out / "hub") if wanted and not registry_done else None
         try:
-            results = run_tasks(tasks, stages, pool, out / ".stop")
-            models = {name: str(results[name]) for name in TITLES}
-            published, failure = _published(out, models, stages, skipped, results.get("hub"))
+            run_lanes(out, measurements(plan), pool, console)
+            best = Results.read(out).best
+            speed = _call("speed", "records/speed-student.json", measure_speeds, ("finetuned", "student"), plan)
+            run_lanes(out, [using(best), [speed]], pool, console)
+            failure = _publish(out, best, starting, pool, console) if wanted else None
         finally:
-            registry_stage.stop_hub(out / "hub")
-    findings = gather(stores, results, published)
-    seconds = {name: round(value, 1) for name, value in stages.seconds.items()} | {"total": round(time.perf_counter() - start, 1)}
-    print_findings(console, findings, seconds)
-    record = _write(out, plan, findings, models, seconds)
+            registry.stop_hub(out / "hub")
+    results = Results.read(out)
+    seconds = {**seconds_of(out), "this run": round(time.perf_counter() - start, 1)}
     page = write_report(out)
-    said = f"Figures: {out / 'quickstart.json'}\nModels: {', '.join(models.values())}\nReport: {page.as_uri()}"
-    console.print(said, soft_wrap=True, highlight=False)
+    print_model(console, out, results, page)
+    print_comparison(console, results)
+    if registry_wanted and missing is not None:
+        console.print(f"The registry was left out: {missing}.", highlight=False)
+    console.print("Seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()), style="dim", highlight=False)
+    document = {"plan": asdict(plan), "models": results.digests, "best": best, "conclusions": results.conclusions, "seconds": seconds}
+    atomic_write(out / "quickstart.json", json.dumps(document, indent=1).encode())
     if failure is not None:
         raise failure
-    return record
+    return document
 
 
-def _published(
-    out: Path, models: Mapping[str, str], stages: Stages, skipped: str | None, fault: str | None
-) -> tuple[dict[str, Any], MlipfmError | None]:
-    """What came of the registry; a failure (`fault`: of its start) is kept until everything else is written."""
-    if skipped is not None:
-        return {"skipped": skipped}, None
+def training(plan: Plan) -> list[list[Job]]:
+    """Pre-train with direct forces on cheap labels, fine-tune with conservative ones on few labels of the other level; the same from scratch."""
+    levels = f"potential.levels=[{TARGET_LEVEL}] level_starts.{TARGET_LEVEL}={PRETRAIN_LEVEL}"
+    few = f"{_often(plan.finetune_steps)} --data data/finetune --valid data/valid"
+    return [
+        [
+            _training("pretrained", plan.pretrain_steps, f"train pretrain-direct {_often(plan.pretrain_steps)} {plan.model} "
+                      "--data data/pretrain --valid data/pretrain-valid"),
+            _training("finetuned", plan.finetune_steps, f"train finetune init_from=pretrained/best.safetensors {levels} {few}"),
+            _command("uncertainty", "teacher-uncertainty.safetensors", "uncertainty fit finetuned/best.safetensors "
+                     "--train data/finetune --calibrate data/valid --out teacher-uncertainty.safetensors"),
+            _command("teacher-labels", "data/teacher/teacher.json", "distill label data/pretrain --teacher finetuned/best.safetensors "
+                     f"--out data/teacher --rows {plan.rows} --uncertainty teacher-uncertainty.safetensors --like data/valid"),
+        ],
+        [
+            _training("from-scratch", plan.finetune_steps, f"train pretrain-direct potential.forces=conservative {plan.model} {few}"),
+            _command("student-recipe", "student.yaml", "distill recipe data/finetune --teacher from-scratch/best.safetensors "
+                     f"--valid data/valid --steps {plan.student_steps} --out student.yaml"),
+            _training("student-without-teacher", plan.student_steps, f"train student.yaml {plan.student} objectives.0.hessian_weight=0"),
+        ],
+    ]  # fmt: skip
+
+
+def distillation(plan: Plan) -> list[list[Job]]:
+    """Train students on the true labels and the teacher's, with rows of its Hessian and without."""
+    weights = {"student": plan.hessian_weight, "student-without-rows": 0}
+    stores = "--data data/finetune --data data/teacher"
+    return [
+        [_training(name, plan.student_steps, f"train student.yaml {plan.student} objectives.0.hessian_weight={weight:g} {stores}")]
+        for name, weight in weights.items()
+    ]
+
+
+def measurements(plan: Plan) -> list[list[Job]]:
+    """Check and evaluate every model, run dynamics with some, and compare."""
+    moved = ("finetuned", "student", "pretrained")
+    lanes = [[_call(f"dynamics-{name}", f"records/dynamics-{name}.json", measure_dynamics, name, plan)] for name in moved]
+    for name in MODELS:
+        model, ood = f"{name}/best.safetensors", "--ood data/test --ood data/hot"
+        sets = "data/pretrain-valid" if name == "pretrained" else f"data/known {ood}"
+        check, evaluation = f"records/check-{name}.json", f"records/evaluation-{name}.json"
+        lanes.append([
+            _command(f"check-{name}", check, f"check {model} --quick --require conservative --record {check}"),
+            _command(f"evaluate-{name}", evaluation, f"evaluate {model} {sets} --record {evaluation}"),
+        ])  # fmt: skip
+    return [*lanes, [_call("compare", "records/comparison-rows.json", compare_models, COMPARED, tuple(SETS))]]
+
+
+def using(best: str) -> list[Job]:
+    """Run dynamics of a molecule with the best model."""
+    run = f"md run {best}/best.safetensors start.xyz --ensemble langevin --temperature 300 --friction 0.02 --steps 600 --every 10"
+    return [
+        _call("start", "start.xyz", write_start),
+        _command(f"dynamics-of-a-molecule-{best}", f"md-{best}.xyz", f"{run} --out md-{best} --export md-{best}.xyz"),
+        _call("result", "records/result.json", write_result, best, Path(f"md-{best}")),
+    ]
+
+
+def _often(steps: int) -> str:
+    """Return the length of a training and what depends on it."""
+    return f"steps={steps} schedule.warmup={max(1, steps // 20)} evaluate_every={max(1, steps // 5)} checkpoint_every={max(1, steps // 10)}"
+
+
+def _training(name: str, steps: int, words: str) -> Job:
+    return Job(name, f"{name}/best.safetensors", (*words.split(), "--out", name), steps=steps)
+
+
+def _command(name: str, makes: str, words: str) -> Job:
+    return Job(name, makes, tuple(words.split()))
+
+
+def _call(name: str, makes: str, call: Callable[..., None], *arguments: Any) -> Job:
+    return Job(name, makes, call=call, arguments=arguments)
+
+
+def _publish(out: Path, best: str, starting: Future[None] | None, pool: Executor, console: Console) -> MlipfmError | None:
+    """Push and promote in the hub of the run; return what failed, which is raised when everything else is written."""
     try:
-        if fault is not None:
-            raise RegistryError(f"the registry did not start: {fault}", mend="run the command again, or with --no-hub")
-        with stages.stage("registry", len(models)):
-            return registry_stage.publish(out, models, by="test"), None
+        if starting is not None:
+            starting.result()
+        run_lanes(out, [[_call("registry", "records/registry.json", registry.publish, MODELS, best)]], pool, console)
     except MlipfmError as error:
-        return {"failed": str(error)}, error
-
-
-def _write(out: Path, plan: Plan, findings: Findings, models: Mapping[str, str], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """`quickstart.json`, and its figures once more, one a line, in `bench.json`, as result files of `tools/bench` are."""
-    rows = bench_rows(findings, seconds)
-    record = findings.as_dict() | {
-        "plan": plan.name,
-        "models": {name: checkpoint_digest(path) for name, path in models.items()},
-        "seconds": dict(seconds),
-        "rows": rows,
-    }
-    atomic_write(out / "quickstart.json", json.dumps(record, indent=1).encode())
-    atomic_write(out / "bench.json", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
-    return record
+        return error
+    return None
