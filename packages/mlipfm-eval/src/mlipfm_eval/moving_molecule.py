@@ -48,7 +48,9 @@ def _bond(path: np.ndarray, i: int, j: int) -> str:
 def _atom(path: np.ndarray, symbol: str) -> str:
     radius = 12 + 10 * COVALENT_RADII[number(symbol)]
     moves = _moved("cx", path[:, 0]) + _moved("cy", path[:, 1])
-    return f'<circle r="{radius:.0f}" fill="{_COLOURS.get(symbol, "#e080c0")}" stroke="#333"><title>{escape(symbol)}</title>{moves}</circle>'
+    return (
+        f'<circle r="{radius:.0f}" fill="{_COLOURS.get(symbol, "#e080c0")}" stroke="#333"><title>{escape(symbol)}</title>{moves}</circle>'
+    )
 
 
 def _moved(attribute: str, values: np.ndarray) -> str:

@@ -97,7 +97,7 @@ def compare_models(pairs: Mapping[str, tuple[str, str, str]], sets: Sequence[str
     Args:
         pairs: key -> two models, and the question that they answer.
     """
-    from mlipfm_data.store import Store
+    from mlipfm_data import Store
     from mlipfm_eval import force_error_ratio, predict
     from mlipfm_interfaces.checkpoint import load_model
 
@@ -117,7 +117,7 @@ def compare_models(pairs: Mapping[str, tuple[str, str, str]], sets: Sequence[str
 
 def lowest(store: Path) -> list[Structure]:
     """Return the structure of lowest energy of each molecule in a store, without labels and level: each model is asked at the level it has."""
-    from mlipfm_data.store import Store
+    from mlipfm_data import Store
 
     found: dict[str, Structure] = {}
     with Store(store) as structures:
