@@ -1,14 +1,15 @@
 """Build every package as a wheel and prove that each one stands alone.
 
 A workspace hides two mistakes: a dependency that only a neighbour declares, and an internal dependency without bounds. So each
-wheel's METADATA is read, then the wheel is installed into an empty environment with nothing but what it declares, all its
-modules are imported, and every entry point it announces is loaded. A module may miss only what an extra of its own package
-brings.
+wheel's METADATA and its list of files are read (no test material, no large data), then the wheel is installed into an empty
+environment with nothing but what it declares, all its modules are imported, and every entry point it announces is loaded. A
+module may miss only what an extra of its own package brings.
 
 Usage: .venv/bin/python tools/check_wheels.py [--only NAME] [--keep FOLDER]
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "mlipfm"
+#: Names of files and folders that belong into tests; `testing` is the kit for authors of plug-ins and stays.
+TEST_NAMES = re.compile(
+    r"tests?|conftest\.py|test_.*|.*_test\.py|(.*_)?(violators|counterexamples)\.py|plant(ed|ing).*|faults\.py|kills\.py|evidence\..*"
+)
+#: Bytes of a data file in a wheel.
+LARGEST = 200_000
 LOWER, UPPER = {">", ">=", "==", "~="}, {"<", "<=", "==", "~="}
 
 
@@ -38,6 +45,17 @@ def metadata_faults(text: str) -> list[str]:
     return faults
 
 
+def test_material(files: dict[str, int]) -> list[str]:
+    """Return the files of a wheel (path -> bytes) that no user needs, one line each: tests and what is made for them, and data above `LARGEST`."""
+    faults = []
+    for path, size in files.items():
+        if any(TEST_NAMES.fullmatch(part) for part in path.split("/")):
+            faults.append(f"{path} is test material: move it to tests/")
+        elif not path.endswith((".py", "RECORD")) and size > LARGEST:
+            faults.append(f"{path} has {size} bytes, a wheel holds data files of at most {LARGEST}")
+    return faults
+
+
 def build(folder: Path) -> dict[str, Path]:
     """Build the wheels of all packages into `folder`; distribution name -> wheel."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
@@ -46,6 +64,12 @@ def build(folder: Path) -> dict[str, Path]:
         if done.returncode:
             raise SystemExit(f"{project.parent.name} does not build:\n{done.stdout}")
     return {canonicalize_name(wheel.name.split("-")[0]): wheel for wheel in sorted(folder.glob("*.whl"))}
+
+
+def files_of(wheel: Path) -> dict[str, int]:
+    """Return the files of a wheel with their sizes in bytes."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.filename: entry.file_size for entry in archive.infolist()}
 
 
 def metadata_of(wheel: Path) -> str:
@@ -84,7 +108,7 @@ def main() -> int:
         if arguments.only and arguments.only not in wheels:
             parser.error(f"no package {arguments.only}; there are {', '.join(wheels)}")
         for wheel in wheels.values():
-            faults += metadata_faults(metadata_of(wheel))
+            faults += metadata_faults(metadata_of(wheel)) + test_material(files_of(wheel))
         for name in [arguments.only] if arguments.only else list(wheels):
             start = time.monotonic()
             with tempfile.TemporaryDirectory(dir=scratch) as folder:

@@ -85,7 +85,7 @@ def one(name: str) -> None:
 
 def _trained(name: str, out: Path) -> dict[str, Any]:
     from mlipfm_data.store.store import Store
-    from mlipfm_eval.accuracy import error_metrics, predict
+    from mlipfm_eval import error_metrics, predict
     from mlipfm_interfaces.checkpoint import load_potential
     from mlipfm_train.loop import fit
     from mlipfm_train.recipe import load_recipe

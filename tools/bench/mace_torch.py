@@ -24,7 +24,7 @@ def trained(home: Path, out: Path) -> dict[str, Any]:
     """Errors of its best model, CPU seconds, steps and learning curve."""
     from mlipfm_data.readers.extxyz import export_extxyz
     from mlipfm_data.store.store import Store
-    from mlipfm_eval.accuracy import error_metrics, predict
+    from mlipfm_eval import error_metrics, predict
 
     out.mkdir(exist_ok=True)
     for part in ("train", "valid"):

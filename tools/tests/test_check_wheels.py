@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_wheels import metadata_faults
+from check_wheels import LARGEST, metadata_faults
+from check_wheels import test_material as material
 
 TRY_DISTRIBUTION = Path(__file__).parents[1] / "try_distribution.py"
 
@@ -38,6 +39,27 @@ def test_an_internal_dependency_without_both_bounds_is_named(requirement: str) -
 
 def test_metadata_without_a_version_is_refused() -> None:
     assert metadata_faults("Metadata-Version: 2.4\nName: mlipfm-md\n") == ["mlipfm-md: no version"]
+
+
+def test_test_material_and_large_data_are_refused_and_the_testing_kit_is_not() -> None:
+    wanted = {
+        "m/testing/contract_suites.py": 9,
+        "m/report.css": 9,
+        "m/store.py": LARGEST + 1,
+        "m/promotion_evidence.py": 9,
+        "m.dist-info/RECORD": LARGEST + 1,
+    }
+    assert material(wanted) == []
+    names = [
+        "m/tests/a.py",
+        "m/test_a.py",
+        "m/testing/seam_violators.py",
+        "m/trust/planting.py",
+        "m/catalogue/evidence.json",
+        "m/testing/kills.py",
+    ]
+    assert len(material(dict.fromkeys(names, 9))) == len(names)
+    assert "at most" in material({"m/table.json": LARGEST + 1})[0]
 
 
 @pytest.fixture

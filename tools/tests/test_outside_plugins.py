@@ -8,6 +8,7 @@ hence cannot be imported from there.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -34,7 +35,7 @@ for program, *words in map(str.split, sys.argv[1:]):
         sys.exit(f"{program} {words} ended with {status}")
 """
 #: Most lines that each kind of plug-in may take.
-LINES = {"mlipfm-schnet": 70}
+LINES = {"mlipfm-schnet": 70, "mlipfm-eos": 20}
 
 
 class Outside:
@@ -131,6 +132,46 @@ def test_a_backbone_from_outside_is_listed_trained_opened_and_keeps_the_contract
     assert dict(zip(header.split(" | "), conservative.split(" | "), strict=True))["schnet |"] == "fits |"
     assert "| schnet | 8 | " in printed
     assert "model: run/last.safetensors" in printed
+
+
+BENCHMARK_CONTRACT = """
+import numpy as np
+from mlipfm_eos import bulk_modulus
+from mlipfm_interfaces.benchmark import OpenModel, open_model
+from mlipfm_interfaces.testing.contract_suites import BenchmarkContract
+from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase
+
+
+class Diverged:
+    outputs = ("energy",)
+
+    def evaluate(self, structures, outputs):
+        return [{"energy": np.array(np.nan)} for _ in structures]
+
+
+class TestEos(BenchmarkContract):
+    def benchmark_case(self):
+        with open_model("emt:") as model:
+            return BenchmarkCase(bulk_modulus, model, OpenModel("x:", "x:", Diverged()))
+"""
+
+
+@pytest.mark.ci
+def test_a_benchmark_from_outside_is_listed_run_reported_and_keeps_the_contract(outside: Outside) -> None:
+    outside.install("mlipfm-eos")
+    (outside.folder / "eos_contract.py").write_text(BENCHMARK_CONTRACT)
+    (outside.folder / "records").mkdir()
+    printed = outside.mlipfm(
+        "mlipfm evaluate --list",
+        "mlipfm evaluate emt: --benchmark eos --option a=3.6 --record records/eos.json",
+        "mlipfm report records",
+        "pytest -q -p no:cacheprovider eos_contract.py",
+    )
+    assert "Bulk modulus and lattice constant of an fcc metal" in printed
+    figures = json.loads((outside.folder / "records" / "eos.json").read_text())["metrics"]
+    # the parameters of effective medium theory were fitted to 134 GPa and 3.59 Å (Jacobsen et al., Surf. Sci. 366, 394 (1996), table 1)
+    assert [m["value"] for m in figures] == [pytest.approx(134, rel=0.05), pytest.approx(3.59, abs=0.02)]
+    assert "<h2>Eos</h2>" in (outside.folder / "records" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("plugin", LINES)

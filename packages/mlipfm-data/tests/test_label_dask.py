@@ -4,11 +4,11 @@ from concurrent.futures import Executor, Future
 
 import numpy as np
 import pytest
+from kills import same_bytes
 from mlipfm_data.labeling import label_all
 from mlipfm_data.store.store import Store
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_interfaces.testing.kills import same_bytes
 
 WATER = np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
 

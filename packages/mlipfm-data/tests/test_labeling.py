@@ -17,7 +17,7 @@ from mlipfm_interfaces.errors import DamagedFileError, LabelingError, LockedErro
 from mlipfm_interfaces.files import lock
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_interfaces.testing.kills import kill_at_random_moments, same_bytes
+from kills import kill_at_random_moments, same_bytes
 
 #: A labeller in a module that worker processes can import. Springs to the origin: E = sum r^2. Gold is a misdeed.
 TOY = """

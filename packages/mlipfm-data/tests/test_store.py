@@ -29,7 +29,7 @@ from mlipfm_interfaces.errors import (
     UnreadableFileError,
 )
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_interfaces.testing.faults import flip_bits, truncate_everywhere
+from damage import flip_bits, truncate_everywhere
 
 SHARD = 4_000  # bytes: several shards with a few structures each
 

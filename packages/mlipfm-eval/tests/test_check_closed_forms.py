@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_eval.check import broken, check_model
-from mlipfm_eval.check_subject import make_subject
+from mlipfm_eval.check_model_input import prepare_model
 from mlipfm_interfaces.errors import UnknownElementError
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.potential import evaluate
@@ -82,7 +82,7 @@ def test_stillinger_weber_has_the_cohesive_energy_and_lattice_of_silicon():
     ],
 )
 def test_potential_of_one_element_passes_without_a_word_about_it(name, model, formula):
-    subject = make_subject(model)
+    subject = prepare_model(model)
     assert subject.crystal is not None
     assert subject.crystal.formula == formula
     assert broken(check_model(model, quick=True)) == []

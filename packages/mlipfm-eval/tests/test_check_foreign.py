@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mlipfm_eval.check import broken, check_model
-from mlipfm_eval.opening import opened
+from mlipfm_interfaces.benchmark import open_model
 from mlipfm_interfaces.errors import ForeignModelError
 
 
@@ -22,7 +22,7 @@ def test_published_potential_keeps_the_symmetries_of_silicon_dioxide(address):
         "forces-are-gradient",
     ]
     try:
-        with opened(address) as found:
+        with open_model(address) as found:
             outcomes = check_model(found.model, elements=[8, 14], quick=True, rules=rules)
     except ForeignModelError as error:
         pytest.skip(f"the environment could not be made: {error}")

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from mlipfm_data import Importer
 from mlipfm_data.readers.extxyz import export_extxyz
-from mlipfm_data.store.store import StoreWriter
-from mlipfm_eval.accuracy import predict
-from mlipfm_eval.commands import compare_app, evaluate_app
+from mlipfm_data.store.writer import StoreWriter
+from mlipfm_eval.cli import compare_app, evaluate_app
 from mlipfm_eval.comparison import differences
-from mlipfm_eval.evaluation import evaluate_set, open_sets, seen, seen_text
+from mlipfm_eval.data_sets import open_sets
+from mlipfm_eval.evaluation import evaluate_set
+from mlipfm_eval.prediction_errors import predict
+from mlipfm_eval.training_overlap import known_structures, overlap_text
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.frame_hashes import encode, frame_hashes
 from mlipfm_interfaces.structure import Provenance, Structure
 from typer.testing import CliRunner
 
-from .test_accuracy import Spring, labelled
+from .test_prediction_errors import Spring, labelled
 
 
 def copper(n: int, group: str = "a", seed: int = 0) -> list[Structure]:
@@ -88,9 +90,9 @@ def test_structures_without_forces_are_counted_for_what_they_have(tmp_path):
         for s in frames:
             writer.add(s)
     (data,) = open_sets([tmp_path / "store"], [])
-    from mlipfm_eval.opening import opened
+    from mlipfm_interfaces.benchmark import open_model
 
-    with opened("emt:") as model:
+    with open_model("emt:") as model:
         found = evaluate_set(model.model, data)
     assert {key: len(cases) for key, cases in found.predictions.cases.items()} == {"energy": 6, "forces": 3, "stress": 3}
 
@@ -112,14 +114,14 @@ def test_data_the_model_was_trained_on_are_known_by_store_and_by_frame(tmp_path)
             writer.add(s)
     (known,) = open_sets([tmp_path / "train"], [])
     by_store = {"extra": {"data": [{"name": "train", "manifest": known.digest}]}}
-    assert seen(by_store, known) == {"training": 6}
+    assert known_structures(by_store, known) == {"training": 6}
     export_extxyz([s.replace(total_charge=None, provenance=Provenance()) for s in frames[4:]], tmp_path / "test.xyz")
     (mixed,) = open_sets([tmp_path / "test.xyz"], [])
     by_frame = {"extra": {"data": [{"frames": encode(frame_hashes(frames[:6]))}]}}
-    assert seen(by_frame, mixed) == {"training": 2}
-    assert seen({"extra": {"data": [{"frames": encode(frame_hashes(copper(5, seed=9)))}]}}, mixed) == {}
+    assert known_structures(by_frame, mixed) == {"training": 2}
+    assert known_structures({"extra": {"data": [{"frames": encode(frame_hashes(copper(5, seed=9)))}]}}, mixed) == {}
     found = evaluate_set(Spring(), mixed, manifest=by_frame)
-    assert seen_text(found) == "the model was trained on 2 of these 4 structures: errors on them say little about new ones"
+    assert overlap_text(found.seen, 4) == "the model was trained on 2 of these 4 structures: errors on them say little about new ones"
 
 
 def test_half_the_error_is_better_and_the_same_model_shows_no_difference():
@@ -139,7 +141,7 @@ def test_what_is_hard_for_both_models_cancels_in_the_difference():
     frames = [s.replace(positions=s.positions * (1 + 9 * (k % 6 == 0)), labels={}) for k, s in enumerate(labelled(36, 6))]
     frames = [s.replace(labels=Spring().evaluate([s], ())[0]) for s in frames]
     one, two = (predict(Spring(k=k), frames) for k in (1.10, 1.12))
-    from mlipfm_eval.accuracy import error_metrics
+    from mlipfm_eval.prediction_errors import error_metrics
 
     first, second = (error_metrics(p)["force_mae"].ci95 for p in (one, two))
     assert first[1] > second[0]  # the intervals overlap

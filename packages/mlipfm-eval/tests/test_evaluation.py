@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlipfm_data.store.store import StoreWriter
-from mlipfm_eval.evaluate_command import run
-from mlipfm_eval.evaluation import composition_energies, evaluate_set, evaluation_record, ood_ratio, open_sets
-from mlipfm_eval.opening import Opened
+from mlipfm_data.store.writer import StoreWriter
+from mlipfm_eval.benchmarks import run_by_name
+from mlipfm_eval.data_sets import open_sets
+from mlipfm_eval.evaluation import composition_energies, evaluate_set, evaluation_record, ood_ratio
+from mlipfm_interfaces.benchmark import OpenModel
 from mlipfm_interfaces.errors import ForeignModelError, MissingLabelsError, MlipfmError, RefusedFileError
 from mlipfm_interfaces.result_records import parse_record, record_bytes
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -52,7 +53,7 @@ def sets(tmp_path):
 
 def test_record_names_sets_splits_elements_and_hashes(sets):
     results = [evaluate_set(Off(), data) for data in sets]
-    record = parse_record(record_bytes(evaluation_record(Opened("x:", "x:", Off()), results)), "memory")
+    record = parse_record(record_bytes(evaluation_record(OpenModel("x:", "x:", Off()), results)), "memory")
     assert (record["kind"], record["model"], record["passed"]) == ("evaluation", "x:", True)
     assert record["data"] == {"test": sets[0].digest, "hot": sets[1].digest}
     force = {(m["split"], m.get("element")): m["value"] for m in record["metrics"] if m.get("key") == "force_mae"}
@@ -78,7 +79,7 @@ def test_failures_are_counted_named_and_penalised(sets):
     # a failed structure counts as if all its forces were predicted zero
     failed = [s for s in sets[0].structures if np.abs(s.positions).max() > reach]
     assert result.penalised["force_mae"] == pytest.approx(1000 * sum(np.abs(s.labels["forces"]).mean() for s in failed) / 12)
-    record = evaluation_record(Opened("x:", "x:", Off()), [result])
+    record = evaluation_record(OpenModel("x:", "x:", Off()), [result])
     assert record["passed"] is False
     assert record["details"]["failures"] == {"test": {"did not converge": 3}}
 
@@ -144,7 +145,7 @@ def test_command_that_was_not_answered_at_all_is_no_success(tmp_path):
     """Effective medium theory knows no water."""
     path = store(tmp_path / "water", frames(3, 1))
     with pytest.raises(MlipfmError, match="no structure was answered"):
-        run("emt:", [path], [], tmp_path / "record.json", None)
+        run_by_name("accuracy", "emt:", [path], record=tmp_path / "record.json")
     assert not parse_record((tmp_path / "record.json").read_bytes(), "record.json")["passed"]
 
 
@@ -155,7 +156,9 @@ def test_table_is_not_cut_in_a_pipe_and_says_why_one_trajectory_has_no_intervals
         r = np.arange(6)[:, None] * [2.7, 0, 0] + rng.normal(scale=0.05, size=(6, 3))
         labels = {"energy": 1.0, "forces": rng.normal(size=(6, 3))}
         alloys.append(Structure([13, 28, 29, 46, 47, 79], r, level="emt", labels=labels, provenance=Provenance(group=group)))
-    run("emt:", [store(tmp_path / "one", alloys[:2])], [store(tmp_path / "a name of a set that is long" / "both", alloys)], None, None)
+    run_by_name(
+        "accuracy", "emt:", [store(tmp_path / "one", alloys[:2])], [store(tmp_path / "a name of a set that is long" / "both", alloys)]
+    )
     said = capsys.readouterr().out
     assert "one: no intervals, which need two molecules or trajectories or more" in said
     assert "both: intervals over 2 molecules or trajectories" in said

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
-from mlipfm_eval.uncertainty import judge, wilson
+from mlipfm_eval.uncertainty import calibration, wilson
 from mlipfm_interfaces.calibration import conformal_quantile
 from mlipfm_interfaces.checkpoint import build, load_potential, save_potential
 from mlipfm_interfaces.cli import main
@@ -48,7 +48,7 @@ def answers(n: int, seed: int, worse: float = 1.0) -> list[Uncertain]:
 
 
 def test_intervals_of_structures_like_those_of_the_calibration_cover_what_they_say():
-    for v in judge(Known(answers(1000, 0)), answers(1000, 1)):  # type: ignore[arg-type]  # it only calibrates
+    for v in calibration(Known(answers(1000, 0)), answers(1000, 1)):  # type: ignore[arg-type]  # it only calibrates
         assert 0.88 <= v.coverage <= 0.92
         assert v.ci95[0] < v.coverage < v.ci95[1]
         assert v.ratio < 2
@@ -57,18 +57,18 @@ def test_intervals_of_structures_like_those_of_the_calibration_cover_what_they_s
 
 
 def test_intervals_of_others_do_not_and_the_sign_says_so():
-    for v in judge(Known(answers(1000, 0)), answers(1000, 1, worse=2.0)):  # type: ignore[arg-type]  # it only calibrates
+    for v in calibration(Known(answers(1000, 0)), answers(1000, 1, worse=2.0)):  # type: ignore[arg-type]  # it only calibrates
         assert v.coverage < 0.7
         assert v.figures["signed_miscalibration"] > 0.15
 
 
 def test_the_ideal_width_is_that_of_the_narrowest_constant_interval():
     seen = answers(10, 3)
-    energy, forces = judge(Known(answers(50, 0)), seen)  # type: ignore[arg-type]  # it only calibrates
+    energy, forces = calibration(Known(answers(50, 0)), seen)  # type: ignore[arg-type]  # it only calibrates
     assert energy.ideal == pytest.approx(1000 * sorted(abs(u.energy_error()) for u in seen)[8])
     assert forces.ideal == pytest.approx(1000 * sorted(np.linalg.norm(u.force_errors(), axis=1).max() for u in seen)[8])
-    with pytest.raises(MissingLabelsError, match="no structure to judge with"):
-        judge(Known(seen), [])  # type: ignore[arg-type]  # it only calibrates
+    with pytest.raises(MissingLabelsError, match="no structure to compare with"):
+        calibration(Known(seen), [])  # type: ignore[arg-type]  # it only calibrates
 
 
 def test_wilson_interval_of_90_of_100():
@@ -98,25 +98,25 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
     return int(end.value.code or 0), shown.out, shown.err
 
 
-def test_the_commands_fit_and_judge(files, capsys):
+def test_the_commands_fit_and_evaluate(files, capsys):
     model, sure = str(files / "model.safetensors"), str(files / "sure.safetensors")
     fitting = ["fit", model, "--train", str(files / "train"), "--calibrate", str(files / "calibrate"), "--out", sure]
     status, out, _ = run(capsys, *fitting)
     assert (status, "12 structures of the training, 20 of the calibration; for energy, forces" in out) == (0, True)
-    status, out, _ = run(capsys, "judge", model, sure, str(files / "test"), "--ood", str(files / "hot"), "--json")
+    status, out, _ = run(capsys, "evaluate", model, sure, str(files / "test"), "--ood", str(files / "hot"), "--json")
     rows = json.loads(out)["results"]
     assert [(r["set"], r["split"], r["quantity"]) for r in rows] == [
         ("test", "id", "energy"), ("test", "id", "forces"), ("hot", "ood", "energy"), ("hot", "ood", "forces"),
     ]  # fmt: skip
     assert all(r["structures"] == 10 and 0 <= r["coverage"] <= 1 and r["half_width"] > 0 and r["ideal"] > 0 for r in rows)
-    status, out, _ = run(capsys, "judge", model, sure, str(files / "test"))
+    status, out, _ = run(capsys, "evaluate", model, sure, str(files / "test"))
     assert "coverage (0.9)" in out
     assert "over the ideal" in out
     trained = str(files / "train")
     refused = {
-        "is the uncertainty of the model": ["judge", str(files / "other.safetensors"), sure, str(files / "test")],
-        "is a store that the model was calibrated on": ["judge", model, sure, str(files / "calibrate")],
-        "20 structures cannot guarantee a coverage of 99%": ["judge", model, sure, str(files / "test"), "--coverage", "0.99"],
+        "is the uncertainty of the model": ["evaluate", str(files / "other.safetensors"), sure, str(files / "test")],
+        "is a store that the model was calibrated on": ["evaluate", model, sure, str(files / "calibrate")],
+        "20 structures cannot guarantee a coverage of 99%": ["evaluate", model, sure, str(files / "test"), "--coverage", "0.99"],
         "is a store that the model was trained on": ["fit", model, "--train", trained, "--calibrate", trained, "--out", sure],
     }  # fmt: skip
     with Store(files / "train") as seen, StoreWriter(files / "copies", name="copies") as writer:  # in another order, with one that is new
@@ -151,5 +151,5 @@ def test_the_training_stores_are_known_from_the_manifest_of_the_model(files, tmp
     status, _, error = run(capsys, *line)
     assert (status, "is a store that the model was trained on" in error) == (2, True)
     assert run(capsys, "fit", model, "--train", str(files / "hot"), "--calibrate", str(files / "calibrate"), "--out", sure)[0] == 0
-    status, _, error = run(capsys, "judge", model, sure, str(files / "train"))
+    status, _, error = run(capsys, "evaluate", model, sure, str(files / "train"))
     assert (status, "is a store that the model was trained on" in error) == (2, True)

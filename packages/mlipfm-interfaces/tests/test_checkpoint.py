@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from damage import flip_bits, truncate_everywhere
 from mlipfm_interfaces import checkpoint
 from mlipfm_interfaces.checkpoint import build, load_checkpoint, load_model, load_potential, save_checkpoint, save_potential, tensor_digest
 from mlipfm_interfaces.errors import (
@@ -24,7 +25,6 @@ from mlipfm_interfaces.errors import (
     UnreadableFileError,
 )
 from mlipfm_interfaces.potential import evaluate
-from mlipfm_interfaces.testing.faults import flip_bits, truncate_everywhere
 from mlipfm_interfaces.testing.structures import ethanol
 
 TOY = """

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import flip_bits, truncate_everywhere
 from hypothesis import given, settings
 from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import DamagedFileError, FormatVersionError, LockedError, RefusedFileError, ShapeError, UnreadableFileError
 from mlipfm_interfaces.frames import Dynamics, FrameLog, decode, encode
 from mlipfm_interfaces.records import Layouts, decode_labels, encode_labels
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_interfaces.testing.faults import flip_bits, truncate_everywhere
 from mlipfm_interfaces.testing.structures import ethanol, silicon, structures
 
 

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from mlipfm_interfaces.testing.kills import kill_at_random_moments, same_bytes
+from kills import kill_at_random_moments, same_bytes
 
 #: Appends 10 lines, one every 20 ms. With "resume" it goes on behind the last whole line, else it starts behind whatever is there.
 JOB = """

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 import yaml
+from kills import RUN, kill_at_random_moments
 from mlipfm_interfaces.checkpoint import load_checkpoint
-from mlipfm_interfaces.testing.kills import RUN, kill_at_random_moments
 from mlipfm_train.events import read_events
 from mlipfm_train.training_state import KIND, states
 

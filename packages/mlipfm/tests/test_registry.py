@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+from kills import kill_at_random_moments
 from mlipfm.hub_guard import viewer_key
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_potential, save_potential
@@ -32,7 +33,6 @@ from mlipfm_interfaces.registry_versions import get_version, list_models, list_v
 from mlipfm_interfaces.result_records import make_record, write_record
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.closed_forms import LennardJones
-from mlipfm_interfaces.testing.kills import kill_at_random_moments
 from mlipfm_interfaces.testing.structures import ethanol
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import make_recipe

@@ -1,43 +1,68 @@
-"""Evaluation of potentials: errors with intervals, energy conservation."""
+"""Evaluation of potentials: benchmarks, model checks, comparisons, uncertainty and reports."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .accuracy import Cases, Predictions, error_metrics, force_error_ratio, predict
+    from .accuracy import evaluate_sets
+    from .benchmarks import InstalledBenchmark, list_benchmarks, run_by_name
     from .check import Outcome, broken, check_model, check_record, held_to
-    from .comparison import Difference, compared, differences
-    from .conservation import Conservation, nve_drift
-    from .evaluation import Evaluated, LabelledSet, evaluate_set, evaluation_record, ood_ratio, open_sets, penalised
-    from .evaluation_page import write_evaluation_page
-    from .opening import Opened, opened
-    from .report import write_report
+    from .comparison import Difference, compare_models, compared, differences
+    from .data_sets import LabelledSet, open_sets
+    from .energy_drift import Conservation, nve_drift
+    from .evaluation import Evaluation, evaluate_set, evaluation_record, ood_ratio, penalised
+    from .prediction_errors import Cases, Predictions, error_metrics, force_error_ratio, predict
+    from .report import report_html, write_report
+    from .report_data import Found, TrainingRun, read_folder
     from .rotations import rotation_metrics
+    from .uncertainty import Calibration, calibration, fit_uncertainty
 
 __all__ = [
-    "Cases", "Conservation", "Difference", "Evaluated", "LabelledSet", "Opened", "Outcome", "Predictions", "broken", "check_model",
-    "check_record", "compared", "differences", "error_metrics", "evaluate_set", "evaluation_record", "force_error_ratio", "held_to",
-    "nve_drift", "ood_ratio", "open_sets", "opened", "penalised", "predict", "rotation_metrics", "write_evaluation_page", "write_report",
-]  # fmt: skip
+    "Calibration",
+    "Cases",
+    "Conservation",
+    "Difference",
+    "Evaluation",
+    "Found",
+    "InstalledBenchmark",
+    "LabelledSet",
+    "Outcome",
+    "Predictions",
+    "TrainingRun",
+    "broken",
+    "calibration",
+    "check_model",
+    "check_record",
+    "compare_models",
+    "compared",
+    "differences",
+    "error_metrics",
+    "evaluate_set",
+    "evaluate_sets",
+    "evaluation_record",
+    "fit_uncertainty",
+    "force_error_ratio",
+    "held_to",
+    "list_benchmarks",
+    "nve_drift",
+    "ood_ratio",
+    "open_sets",
+    "penalised",
+    "predict",
+    "read_folder",
+    "report_html",
+    "rotation_metrics",
+    "run_by_name",
+    "write_report",
+]
 
-_HOMES = {
-    "accuracy": ("Cases", "Predictions", "error_metrics", "force_error_ratio", "predict"),
-    "check": ("Outcome", "broken", "check_model", "check_record", "held_to"),
-    "comparison": ("Difference", "compared", "differences"),
-    "conservation": ("Conservation", "nve_drift"),
-    "evaluation": ("Evaluated", "LabelledSet", "evaluate_set", "evaluation_record", "ood_ratio", "open_sets", "penalised"),
-    "evaluation_page": ("write_evaluation_page",),
-    "opening": ("Opened", "opened"),
-    "report": ("write_report",),
-    "rotations": ("rotation_metrics",),
+_OLD = {
+    "Evaluated": (".deprecated", "Evaluation"),
+    "Opened": (".deprecated", "mlipfm_interfaces.benchmark.OpenModel"),
+    "opened": (".deprecated", "mlipfm_interfaces.benchmark.open_model"),
+    "write_evaluation_page": (".deprecated", "report_html"),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are used: `import mlipfm_eval` alone stays light."""
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_imports(__name__, _OLD)

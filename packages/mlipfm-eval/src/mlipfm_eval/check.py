@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from mlipfm_interfaces.benchmark import BenchmarkResult, OpenModel, benchmark_record
 from mlipfm_interfaces.errors import ContractError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Teacher
-from mlipfm_interfaces.result_records import Record, make_record
+from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
 
-from .check_behaviour import BEHAVIOURS, Behaviour, within
-from .check_subject import Precision, Subject, make_subject
-from .opening import Opened
+from .check_model_input import CheckedModel, Precision, prepare_model
+from .model_checks import MODEL_CHECKS, ModelCheck, within
 
-for _module in ("check_rules", "check_derivatives", "check_conduct", "check_core"):  # each enters its rules, in the order of the table
+for _module in (
+    "check_symmetries",
+    "check_derivatives",
+    "check_reproducibility",
+    "check_repulsion",
+):  # they enter their rules, in this order
     import_module(f".{_module}", __package__)
 
 Status = Literal["held", "measured", "skipped", "broken"]
@@ -43,13 +48,10 @@ class Outcome:
     remark: str = ""
 
 
-Told = Callable[[int, int], None]
-
-
 def check_model(
     model: Potential | Teacher,
     precision: Precision | None = None,
-    told: Told = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     rules: Collection[str] | None = None,
     data: Sequence[Structure] = (),
@@ -59,7 +61,8 @@ def check_model(
     """Every rule that applies: the contract of potentials if it is one, and the behaviour of anything.
 
     Args:
-        precision, data, elements: see `make_subject`. told: called with rules done and all. rules: names of those to run; None: all.
+        precision, data, elements: see `prepare_model`. progress: called with the number of rules done, and of all.
+        rules: names of those to run; None: all.
         quick: shorter dynamics and smaller systems, for models that need seconds for one structure.
 
     Raises:
@@ -69,15 +72,15 @@ def check_model(
     from mlipfm_interfaces.testing.probes import float64_copy
     from mlipfm_interfaces.testing.rules import findings
 
-    unknown = sorted(set(rules or ()) - {item.name for item in POTENTIAL_RULES} - {item.name for item in BEHAVIOURS})
+    unknown = sorted(set(rules or ()) - {item.name for item in POTENTIAL_RULES} - {item.name for item in MODEL_CHECKS})
     if unknown:
-        raise ContractError(f"no rule has the name {unknown[0]!r}", mend=f"choose of: {', '.join(item.name for item in BEHAVIOURS)}")
-    subject = make_subject(
+        raise ContractError(f"no rule has the name {unknown[0]!r}", mend=f"choose of: {', '.join(item.name for item in MODEL_CHECKS)}")
+    subject = prepare_model(
         model, precision, data=data, elements=elements, quick=quick
     )  # first: a model that answers nothing breaks every rule, and none of them says why
     outcomes: list[Outcome] = []
     contract = [rule for rule in POTENTIAL_RULES if isinstance(model, Potential) and (rules is None or rule.name in rules)]
-    behaviours = [item for item in BEHAVIOURS if rules is None or item.name in rules]
+    behaviours = [item for item in MODEL_CHECKS if rules is None or item.name in rules]
     total = len(contract) + len(behaviours)
     if isinstance(model, Potential):
         twin = model if model.spec.dtype == "float64" else float64_copy(model)
@@ -86,10 +89,10 @@ def check_model(
             status: Status = found.verdict.status if found.verdict else "broken"
             remark = found.verdict.remark if found.verdict else str(found.error and found.error.what).removeprefix(f"{rule.name}: ")
             outcomes.append(Outcome("contract", rule.name, status, remark=remark))
-            told(len(outcomes), total)
+            progress(len(outcomes), total)
     for item in behaviours:
         outcomes.append(_outcome(item, subject))
-        told(len(outcomes), total)
+        progress(len(outcomes), total)
     return outcomes
 
 
@@ -99,10 +102,10 @@ def rules_of(promise: str) -> list[str]:
     Raises:
         ContractError: no rule is about such a promise; those that are are named.
     """
-    known = dict.fromkeys(item.needs for item in BEHAVIOURS if item.needs is not None)
+    known = dict.fromkeys(item.needs for item in MODEL_CHECKS if item.needs is not None)
     if promise not in known:
         raise ContractError(f"no rule is about the promise {promise!r}", mend=f"choose of: {', '.join(known)}")
-    return [item.name for item in BEHAVIOURS if item.needs == promise]
+    return [item.name for item in MODEL_CHECKS if item.needs == promise]
 
 
 def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
@@ -126,19 +129,24 @@ def broken(outcomes: list[Outcome]) -> list[str]:
     return list(dict.fromkeys(outcome.rule for outcome in outcomes if outcome.status == "broken"))
 
 
-def check_record(model: Opened, outcomes: list[Outcome], required: Collection[str] = ()) -> Record:
-    """The result record of a check. required: promises that it was held to (`held_to`), whether it makes them or not."""
+def check_record(model: OpenModel, outcomes: list[Outcome], required: Collection[str] = ()) -> Record:
+    """Return the result record of a check. required: promises that it was held to (`held_to`), whether it makes them or not."""
+    return benchmark_record("check", check_result(outcomes, required), model)
+
+
+def check_result(outcomes: list[Outcome], required: Collection[str] = ()) -> BenchmarkResult:
+    """Return the figures, statuses and remarks of a check as a benchmark result."""
     metrics = [
         {"name": o.rule, "unit": o.unit, "value": _finite(o.value), "ci95": None, "n_ok": int(_finite(o.value) is not None), "n_total": 1,
          "limit": o.limit, "suite": o.suite, "status": o.status}
         for o in outcomes if o.value is not None
     ]  # fmt: skip
     rules = [{"suite": o.suite, "rule": o.rule, "status": o.status, "remark": o.remark} for o in outcomes]
-    details: dict[str, Any] = {"address": model.address, "broken": broken(outcomes), "rules": rules, "required": list(required)}
-    return make_record("check", model.identity, passed=not broken(outcomes), metrics=metrics, details=details)
+    failed = broken(outcomes)
+    return BenchmarkResult(metrics, not failed, {"broken": failed, "rules": rules, "required": list(required)}, "check")
 
 
-def _outcome(item: Behaviour, subject: Subject) -> Outcome:
+def _outcome(item: ModelCheck, subject: CheckedModel) -> Outcome:
     """Run one rule; whatever a model raises is a broken rule with the reason."""
     try:
         found = item.check(subject.exact if item.exact else subject)

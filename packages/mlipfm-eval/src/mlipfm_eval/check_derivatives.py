@@ -7,8 +7,8 @@ from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import STENCIL, moved, strained
 
-from .check_behaviour import Measured, behaviour, worst
-from .check_subject import Subject, offers, relative
+from .check_model_input import CheckedModel, offers, relative
+from .model_checks import Measured, model_check, worst
 
 #: What derivatives may differ by, relative, where differences of energies tell so much; three times their uncertainty otherwise, to this most.
 DERIVATIVE, LOOSEST = 1e-3, 1e-2
@@ -31,12 +31,12 @@ def slopes_of(values: np.ndarray, steps: tuple[float, ...]) -> tuple[np.ndarray,
     return slopes[best], np.maximum(apart[best], float(np.mean(apart[best]))), steps[best]
 
 
-@behaviour("forces-are-gradient", "Forces are minus the gradient of the energy, for every element by itself.", "conservative")
-def _gradient(subject: Subject) -> Measured:
+@model_check("forces-are-gradient", "Forces are minus the gradient of the energy, for every element by itself.", "conservative")
+def _gradient(subject: CheckedModel) -> Measured:
     return worst(*(found for s in subject.samples for found in _gradient_gaps(subject, s)))
 
 
-def _gradient_gaps(subject: Subject, s: Structure) -> list[Measured]:
+def _gradient_gaps(subject: CheckedModel, s: Structure) -> list[Measured]:
     """For every element of a structure: along its forces, and along a random direction of its atoms."""
     (here,) = subject.ask([s])
     forces = here["forces"]
@@ -62,8 +62,8 @@ def _gradient_gaps(subject: Subject, s: Structure) -> list[Measured]:
     return found
 
 
-@behaviour("stress-is-strain-derivative", "The stress is +(1/V) dE/dstrain: negative for a crystal that is compressed.", "conservative")
-def _stress(subject: Subject) -> Measured | None:
+@model_check("stress-is-strain-derivative", "The stress is +(1/V) dE/dstrain: negative for a crystal that is compressed.", "conservative")
+def _stress(subject: CheckedModel) -> Measured | None:
     if subject.crystal is None or not offers(subject, "stress"):
         return None
     # compressed and sheared, so that no component is small
@@ -82,15 +82,15 @@ def _stress(subject: Subject) -> Measured | None:
     return Measured(100 * gap, 100 * min(DERIVATIVE + 3 * float(unsure.max()) / size, LOOSEST), "% of the largest stress", remark)
 
 
-@behaviour("net-force", "The forces on a free molecule add up to zero.", "conservative")
-def _net_force(subject: Subject) -> Measured:
+@model_check("net-force", "The forces on a free molecule add up to zero.", "conservative")
+def _net_force(subject: CheckedModel) -> Measured:
     forces = subject.ask([subject.molecule])[0]["forces"]
     limit = subject.limits.forces * len(forces)
     return Measured(float(np.abs(forces.sum(axis=0)).max()) / relative(forces), limit, "eV/Å")
 
 
-@behaviour("net-torque", "The torques on a free molecule add up to zero.", "conservative")
-def _net_torque(subject: Subject) -> Measured | None:
+@model_check("net-torque", "The torques on a free molecule add up to zero.", "conservative")
+def _net_torque(subject: CheckedModel) -> Measured | None:
     if "invariant" not in subject.promises:  # it learns rotations: the rule on them says how well
         return None
     s = subject.molecule
@@ -100,8 +100,8 @@ def _net_torque(subject: Subject) -> Measured | None:
     return Measured(float(np.abs(torque).max()) / relative(forces), limit, "eV")
 
 
-@behaviour("jacobian-symmetric", "The Jacobian of the forces is symmetric, as second derivatives of an energy are.", "conservative")
-def _jacobian(subject: Subject) -> Measured:
+@model_check("jacobian-symmetric", "The Jacobian of the forces is symmetric, as second derivatives of an energy are.", "conservative")
+def _jacobian(subject: CheckedModel) -> Measured:
     s = subject.small
     rng = np.random.default_rng(3)
     directions = rng.normal(size=(8, len(s), 3))

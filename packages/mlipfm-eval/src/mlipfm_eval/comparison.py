@@ -1,17 +1,28 @@
-"""`mlipfm compare`: two models or more on the same data, by paired differences with intervals."""
+"""`mlipfm compare`: errors of two models or more on the same data, by paired differences with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mlipfm_interfaces import metrics
+from mlipfm_interfaces.benchmark import open_model
+from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.metrics import Metric
+from rich.markup import escape
+from rich.table import Table
 
-from .accuracy import Predictions, Quantity
-from .evaluation import Evaluated
+from .accuracy import evaluate_sets, figure
+from .data_sets import open_sets
+from .evaluation import Evaluation
+from .prediction_errors import Predictions, Quantity
+from .report import FIGURES
+from .training_overlap import overlap_text
 
 Verdict = Literal["better", "worse", "no difference seen", "no interval"]
 
@@ -31,7 +42,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """By the 95 % interval: `no difference seen` if it holds zero."""
+        """Compare by the 95 % interval: `no difference seen` if it holds zero."""
         if self.metric.ci95 is None:
             return "no interval"
         low, high = self.metric.ci95
@@ -39,7 +50,7 @@ class Difference:
 
 
 def differences(one: Predictions, base: Predictions) -> list[Difference]:
-    """Errors of `one` less those of `base` on the same structures, MAE and RMSE of every label that is there.
+    """Return errors of `one` less those of `base` on the same structures, MAE and RMSE of every label that is there.
 
     Groups are drawn for both at once (paired bootstrap), so that what is hard for both cancels. A structure counts where both gave an answer.
 
@@ -63,7 +74,58 @@ def differences(one: Predictions, base: Predictions) -> list[Difference]:
     return found
 
 
-def compared(results: Sequence[Sequence[Evaluated]]) -> list[list[list[Difference]]]:
-    """For each model after the first, for each set: its differences from the first model. `results` [models][sets]."""
+def compared(results: Sequence[Sequence[Evaluation]]) -> list[list[list[Difference]]]:
+    """Return for each model after the first, for each set, its differences from the first model. `results` [models][sets]."""
     first = results[0]
     return [[differences(r.predictions, base.predictions) for r, base in zip(row, first, strict=True)] for row in results[1:]]
+
+
+def compare_models(models: Sequence[str], data: Sequence[Path], level: str | None, out: Path | None, reading: Mapping[str, Any]) -> None:
+    """Evaluate every model on the same data, print paired differences from the first, and write them to `out` (JSON)."""
+    if len(models) < 2:
+        raise MlipfmError("a comparison needs two models or more", mend="mlipfm compare A B --data STORE")
+    sets, console = open_sets(data, (), level, **reading), open_console()
+    results: list[list[Evaluation]] = []
+    for address in models:
+        with open_model(address) as model:
+            results.append(evaluate_sets(model, sets, level))
+    rows = compared(results)
+    for k, data_set in enumerate(sets):
+        base = results[0][k]
+        shown = Table(title=f"{data_set.name}: {len(data_set.structures)} structures; {base.predictions.interval_over}")
+        for name in ("error", escape(str(models[0])), *(f"{escape(str(m))}\nless the first: verdict" for m in models[1:])):
+            shown.add_column(name, justify="left" if name == "error" else "right")
+        for key in [key for key in FIGURES if key in base.figures]:
+            cells = [_cell(results[m][k], next((d for d in rows[m - 1][k] if d.key == key), None), key) for m in range(1, len(models))]
+            if key.endswith(("_mae", "_rmse")):
+                shown.add_row(FIGURES[key], figure(base.figures[key]), *cells)
+        console.print(shown)
+        for address, model_results in zip(models, results, strict=True):
+            if model_results[k].seen:
+                console.print(
+                    f"{escape(str(address))}: {escape(overlap_text(model_results[k].seen, len(data_set.structures)))}", style="bold red"
+                )
+            for reason, n in model_results[k].reasons.items():
+                console.print(
+                    f"{escape(str(address))}: {n} structures without an answer, which count for no model: {escape(reason)}", style="yellow"
+                )
+    if out is not None:
+        atomic_write(out, (json.dumps(_document(models, results, rows), indent=1) + "\n").encode())
+        console.print(f"written: {escape(str(out))}")
+
+
+def _cell(result: Evaluation, difference: Difference | None, key: str) -> str:
+    own = figure(result.figures[key]) if key in result.figures else "-"
+    return own if difference is None else f"{own}\n{figure(difference.metric)}: {difference.verdict}"
+
+
+def _document(
+    models: Sequence[str], results: Sequence[Sequence[Evaluation]], rows: Sequence[Sequence[Sequence[Difference]]]
+) -> list[dict[str, Any]]:
+    return [
+        difference.metric.as_dict()
+        | {"key": difference.key, "set": result.set.name, "model": str(model), "baseline": str(models[0]), "verdict": difference.verdict}
+        for model, own, per_set in zip(models[1:], results[1:], rows, strict=True)
+        for result, found in zip(own, per_set, strict=True)
+        for difference in found
+    ]

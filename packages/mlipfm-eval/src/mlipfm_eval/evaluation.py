@@ -1,58 +1,36 @@
-"""`mlipfm evaluate`: errors of a model on labelled stores or files, in and out of distribution, as a result record."""
+"""Evaluation of a model on labelled data sets: errors in and out of distribution, and what a result record keeps of them."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from mlipfm_interfaces import metrics
-from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError
-from mlipfm_interfaces.files import sha256
-from mlipfm_interfaces.frame_hashes import Hashes, frame_hashes, seen_frames
+from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, benchmark_record
 from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Teacher
-from mlipfm_interfaces.result_records import Record, make_record
+from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
 
-from .accuracy import Predictions, error_metrics, predict
-from .opening import Opened
-
-Split = Literal["id", "ood"]
+from .prediction_errors import QUANTITIES, Predictions, Quantity, error_metrics, predict
+from .training_overlap import known_structures, overlap_text
 
 #: Groups whose errors a record lists; with more it lists none.
 MOST_GROUPS = 5000
+#: Points of a parity plot, and structures of the largest error, that a record keeps of each data set.
+PARITY_POINTS: dict[Quantity, int] = {"energy": 300, "forces": 600, "stress": 300}
+WORST = 10
+_PARITY: dict[Quantity, tuple[str, str]] = {"energy": ("energy per atom, less a sum over the elements", "eV/atom"), "forces": ("forces", "eV/Å"),
+                                            "stress": ("stress", "eV/Å³")}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class LabelledSet:
-    """Structures with labels.
-
-    Attributes:
-        digest: SHA-256 of the file, or of the manifest of the store, which holds the hashes of its files. notes: how a file was read.
-    """
-
-    name: str
-    digest: str
-    split: Split
-    structures: list[Structure]
-    notes: tuple[str, ...] = ()
-
-    @cached_property
-    def hashes(self) -> Hashes:
-        """[structures] of the geometries, see `frame_hashes`."""
-        return frame_hashes(self.structures)
-
-
-@dataclass(frozen=True)
-class Evaluated:
+class Evaluation:
     """One set with predictions.
 
     Attributes:
@@ -60,8 +38,7 @@ class Evaluated:
         penalised: the same keys for MAE and RMSE, where a structure without an answer has the error of a model that knows nothing, or the mean
             of the others if that is larger.
         reasons: why structures were not answered -> how many.
-        seen: how many structures the model was trained on (`training`), was chosen by (`validation`), or a model that it starts from was trained
-            on (`ancestors`).
+        seen: structures that the model was trained on, see `known_structures`.
     """
 
     set: LabelledSet
@@ -75,58 +52,12 @@ class Evaluated:
     @property
     def left_out(self) -> int:
         """Structures of weight 0, which count in no error."""
-        return sum(structure_weight(s) == 0 for s in self.set.structures)
+        return sum(structure_weight(s) == 0 for s in self.predictions.structures)
 
     @property
     def masked_atoms(self) -> int:
         """Atoms whose forces are left out by `forces_weight` 0."""
-        return sum(int((force_weights(s) == 0).sum()) for s in self.set.structures if "forces" in s.labels)
-
-
-def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str], level: str | None = None, **reading: Any) -> list[LabelledSet]:
-    """Read stores, or files as `mlipfm_data.read` does; those of `ood` are out of distribution.
-
-    Args:
-        level: take the labels that overlays of this level give, where the store itself is of another.
-        reading: options of readers, for files: `energy_key`, `energy_unit`, ...
-
-    Raises:
-        what `Store` and `read_all` raise; RefusedFileError: one store twice; MissingLabelsError: an empty one.
-    """
-    found: list[LabelledSet] = []
-    wanted: list[tuple[Path, Split]] = [*((Path(path), "id") for path in stores), *((Path(path), "ood") for path in ood)]
-    for path, split in wanted:
-        structures, digest, notes = _read_store(path, level) if (path / "manifest.json").is_file() else _read_file(path, reading)
-        if not structures:
-            raise MissingLabelsError("there are no structures", where=str(path))
-        if digest in {known.digest for known in found}:
-            raise RefusedFileError("the same data are given twice", where=str(path), mend="a set is either in or out of distribution")
-        names = {known.name for known in found}
-        name = path.name if path.name not in names else str(path)
-        found.append(LabelledSet(name, digest, split, structures, notes))
-    return found
-
-
-def _read_store(path: Path, level: str | None) -> tuple[list[Structure], str, tuple[str, ...]]:
-    from mlipfm_data.store.store import Store
-
-    with Store(path) as store:
-        structures = [s if level in (None, s.level) else store.at_level(k, str(level)) for k, s in enumerate(store)]
-    return structures, sha256(path / "manifest.json"), ()
-
-
-def _read_file(path: Path, reading: Mapping[str, Any]) -> tuple[list[Structure], str, tuple[str, ...]]:
-    from mlipfm_data.readers.frame import ReadReport
-    from mlipfm_data.readers.registry import read_all
-
-    report = ReadReport()
-    structures = read_all(path, require=(), report=report, **reading)
-    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    if len(parts) == 1:
-        digest = sha256(parts[0])
-    else:
-        digest = hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in parts).encode()).hexdigest()
-    return structures, digest, tuple(report.lines())
+        return sum(int((force_weights(s) == 0).sum()) for s in self.predictions.structures if "forces" in s.labels)
 
 
 def evaluate_set(
@@ -136,13 +67,13 @@ def evaluate_set(
     level: str | None = None,
     progress: Callable[[int], None] | None = None,
     manifest: Mapping[str, Any] | None = None,
-) -> Evaluated:
+) -> Evaluation:
     """Predict and measure one set.
 
     Args:
         manifest: of the model's checkpoint, which says what it was trained on.
     """
-    predictions = predict(model, data.structures, level=level, progress=progress)
+    predictions = predict(model, list(data.structures), level=level, progress=progress)
     forces, elements = predictions.cases.get("forces"), {}
     if forces is not None:
         groups = [predictions.resampled[k] for k in forces.rows]
@@ -150,29 +81,9 @@ def evaluate_set(
     reasons: dict[str, int] = {}
     for reason in predictions.failures.values():
         reasons[reason] = reasons.get(reason, 0) + 1
-    return Evaluated(data, predictions, error_metrics(predictions), elements, penalised(predictions), reasons, seen(manifest or {}, data))
-
-
-def seen(manifest: Mapping[str, Any], data: LabelledSet) -> dict[str, int]:
-    """How many structures of the set a model knows, by the geometries that its checkpoint lists and by the hashes of its stores; see `Evaluated`."""
-    extra = manifest.get("extra")
-    if not isinstance(extra, Mapping):
-        return {}
-    found = seen_frames(extra, data.hashes)
-    for kind, key in (("training", "data"), ("validation", "validation_data")):
-        listed = extra.get(key)
-        if any(
-            isinstance(entry, Mapping) and entry.get("manifest") == data.digest for entry in (listed if isinstance(listed, list) else ())
-        ):
-            found[kind] = len(data.structures)
-    return {kind: count for kind, count in found.items() if count}
-
-
-def seen_text(result: Evaluated) -> str:
-    """A sentence on data that the model knows already; empty if it knows none of it."""
-    n, what = len(result.set.structures), {"training": "trained on", "validation": "chosen by", "ancestors": "pre-trained on"}
-    counts = [f"{what[kind]} {count}" for kind, count in result.seen.items()]
-    return f"the model was {', '.join(counts)} of these {n} structures: errors on them say little about new ones" if counts else ""
+    return Evaluation(
+        data, predictions, error_metrics(predictions), elements, penalised(predictions), reasons, known_structures(manifest or {}, data)
+    )
 
 
 def penalised(predictions: Predictions) -> dict[str, float]:
@@ -212,7 +123,7 @@ def composition_energies(structures: Sequence[Structure], energies: np.ndarray) 
     return np.asarray(counts @ np.linalg.lstsq(counts, energies, rcond=None)[0])
 
 
-def ood_ratio(results: Sequence[Evaluated]) -> Metric | None:
+def ood_ratio(results: Sequence[Evaluation]) -> Metric | None:
     """Force MAE out of distribution over that in distribution, groups drawn from both; None without both, or without forces."""
     sides = [[r for r in results if r.set.split == split] for split in ("id", "ood")]
     if not all(sides):
@@ -237,8 +148,13 @@ def ood_ratio(results: Sequence[Evaluated]) -> Metric | None:
     return metrics.measure("force MAE, OOD over ID", "1", ratio, np.isfinite(total), groups)
 
 
-def evaluation_record(model: Opened, results: Sequence[Evaluated], level: str | None = None) -> Record:
-    """The result record of an evaluation: every figure with its set, split and, where it has one, element and penalised value."""
+def evaluation_record(model: OpenModel, results: Sequence[Evaluation], level: str | None = None) -> Record:
+    """Return the result record of an evaluation, as `mlipfm evaluate` writes it."""
+    return benchmark_record("accuracy", evaluation_result(results, level), model, [r.set for r in results])
+
+
+def evaluation_result(results: Sequence[Evaluation], level: str | None = None) -> BenchmarkResult:
+    """Return every figure with its set, split and, where it has one, element and penalised value, and what a report shows beside them."""
     rows: list[Mapping[str, Any]] = []
     for r in results:
         place = {"set": r.set.name, "split": r.set.split}
@@ -249,17 +165,67 @@ def evaluation_record(model: Opened, results: Sequence[Evaluated], level: str | 
         rows.append(ratio.as_dict() | {"key": "ood_ratio"})
     failures = {r.set.name: r.reasons for r in results if r.reasons}
     details = {
-        "address": model.address,
         "level": level,
+        "structures": {r.set.name: len(r.set.structures) for r in results},
+        "notes": {r.set.name: list(r.set.notes) for r in results if r.set.notes},
         "failures": failures,
         "groups": {r.set.name: len(set(r.predictions.groups)) for r in results},
         "intervals": {r.set.name: r.predictions.interval_over for r in results},
         "seen": {r.set.name: r.seen for r in results if r.seen},
+        "known": {r.set.name: overlap_text(r.seen, len(r.set.structures)) for r in results if r.seen},
         "errors": {r.set.name: group_errors(r.predictions) for r in results},
+        "parity": {r.set.name: parity_points(r.predictions) for r in results},
+        "worst": {r.set.name: worst_structures(r.predictions) for r in results},
+        "microseconds_per_atom": {
+            r.set.name: round(r.predictions.microseconds, 1) for r in results if np.isfinite(r.predictions.microseconds)
+        },
     }
-    return make_record(
-        "evaluation", model.identity, passed=not failures, metrics=rows, data={r.set.name: r.set.digest for r in results}, details=details
-    )
+    return BenchmarkResult(rows, not failures, details)
+
+
+def parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """Return up to `PARITY_POINTS` reference and predicted values of each label that were answered, chosen at random with a fixed seed, in eV units.
+
+    Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key, cases in predictions.cases.items():
+        reference, predicted = (np.concatenate([np.ravel(v) for v in values]) / 1000 for values in (cases.reference, cases.predicted))
+        if key == "energy":
+            structures = [predictions.structures[k] for k in cases.rows]
+            n = np.array([len(s) for s in structures])
+            base = composition_energies(structures, reference * n) / n
+            reference, predicted = reference - base, predicted - base
+        known = np.flatnonzero(np.isfinite(predicted))
+        shown = np.random.default_rng(0).permutation(known)[: PARITY_POINTS[key]]
+        what, unit = _PARITY[key]
+        values = {name: [float(f"{v:.6g}") for v in array[shown]] for name, array in (("reference", reference), ("predicted", predicted))}
+        found[key] = {"what": what, "unit": unit, "of": len(known), **values}
+    return found
+
+
+def worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
+    """Return the `WORST` structures of the largest mean force error (of the largest energy error without forces), those without an answer first.
+
+    Each with its frame, formula and group, and its errors of energy (meV/atom) and forces (meV/Å; None without an answer or a label).
+    """
+    energy, forces = (predictions.cases.get(key) for key in QUANTITIES[:2])
+    main = forces or energy
+    if main is None:
+        return []
+    errors = [dict(zip(c.rows, c.errors().tolist(), strict=True)) if c else {} for c in (energy, forces)]
+    rows = []
+    for k in np.argsort(-np.nan_to_num(main.errors(), nan=np.inf), kind="stable")[:WORST].tolist():
+        row = main.rows[k]
+        s = predictions.structures[row]
+        both = (float(f"{e[row]:.6g}") if row in e and np.isfinite(e[row]) else None for e in errors)
+        place = {
+            "frame": s.provenance.index if s.provenance.index is not None else row,
+            "formula": s.formula,
+            "group": s.provenance.group or "",
+        }
+        rows.append(place | dict(zip(("energy", "forces"), both, strict=True)))
+    return rows
 
 
 def group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:

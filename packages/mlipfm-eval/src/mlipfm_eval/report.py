@@ -1,140 +1,235 @@
-"""One self-contained HTML of a quickstart: no script, no request, readable on a phone, in light and dark."""
+"""`mlipfm report`: result records and training runs as one HTML page, complete in itself: no script, no request, readable on a phone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.metrics import Metric
+from mlipfm_interfaces.model_card import model_card
+from mlipfm_interfaces.result_records import Record
 
-from .report_data import Content, collect
-from .report_dynamics import dynamics, speed
-from .report_html import colours, figure_cell, section, table
-from .report_records import cards, records
-from .report_summary import registry, sets, verdicts
-from .svg import Axis, Series, chart, legend
+from .charts import Bar, bar_chart, legend, line_chart, parity_chart, point_chart
+from .report_data import Found, benchmark_of, read_folder
+from .report_html import card_html, chart_grid, document, figure_cell, paragraphs, section, short, table
 
-#: Points of a parity plot; more only make the file large.
-POINTS = 1500
+#: Figures of an evaluation, in the order of tables.
+FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV/atom", "force_mae": "force MAE, meV/Å",
+           "force_rmse": "force RMSE, meV/Å", "force_p99": "force error P99, meV/Å", "force_cosine": "force cosine",
+           "stress_mae": "stress MAE, meV/Å³", "stress_rmse": "stress RMSE, meV/Å³"}  # fmt: skip
 
-_FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV/atom", "force_mae": "force MAE, meV/Å",
-            "force_rmse": "force RMSE, meV/Å", "force_p99": "force error P99, meV/Å", "force_cosine": "force cosine"}  # fmt: skip
+#: Where a figure stands: model, data set, key of `FIGURES`.
+Errors = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 
 
-def write_report(folder: Path | str, out: Path | str | None = None, progress: Callable[[str], None] = lambda what: None) -> Path:
-    """Write the report of a quickstart's folder; returns the path of the file.
+def write_report(folder: Path | str, out: Path | str | None = None, *, first: str = "") -> Path:
+    """Write the report of a folder to `out` (FOLDER/report.html) and return its path.
+
+    Args:
+        first: HTML that stands under the heading, before everything else.
 
     Raises:
-        UnreadableFileError: if the folder holds no training run.
+        UnreadableFileError: the folder holds neither a result record nor a training run.
     """
     folder = Path(folder)
     path = Path(out) if out is not None else folder / "report.html"
-    atomic_write(path, page(collect(folder, progress)).encode())
+    atomic_write(path, report_html(read_folder(folder), first).encode())
     return path
 
 
-def page(content: Content) -> str:
-    """The whole page."""
+def report_html(found: Found, first: str = "") -> str:
+    """Return the page of what was found; sections without content are left out."""
+    models = dict.fromkeys([*found.manifests, *(run.name for run in found.runs), *map(found.model, found.records)])
+    colours = {name: k for k, name in enumerate(models)}
+    others = dict.fromkeys(name for name in map(benchmark_of, found.records) if name not in ("accuracy", "check"))
     sections = [
-        f"<h1>{'Quickstart' if content.summary else 'Training'} report</h1>",
-        f'<p class="soft">{escape(_origin(content))}</p>',
-        verdicts(content),
-        section("Errors in and out of distribution", "95 % intervals from resampling whole molecules.", sets(content)),
-        section("Speed and accuracy", "", speed(content)),
-        section("Dynamics", "At constant energy, and with a Langevin thermostat at 300 K; intervals over molecules.", dynamics(content)),
-        section("Registry", "", registry(content)),
-        section("Checks and evaluations", "Result records found in the folder.", records(content)),
-        section("Errors on the test set", "95 % intervals from resampling whole molecules.", _accuracy(content)),
-        section("Parity", "Predicted against reference; a perfect model lies on the dashed line.", _parity(content)),
-        section("Learning curves", "", _curves(content)),
-        section("Model cards", "", cards(content)),
-        section("Notes", "", "".join(f"<p>{escape(note)}</p>" for note in content.notes)),
+        f'<h1>{escape(found.name)}</h1><p class="soft">Models: {escape(", ".join(models) or "none")}</p>',
+        first,
+        section("Errors", _errors(found, colours), "95 % intervals: whole molecules, trajectories or blocks of time are drawn anew."),
+        section("Speed and accuracy", _speed(found, colours)),
+        *(section(name.capitalize(), _benchmark(found, name, colours)) for name in others),
+        section("Checks", _checks(found)),
+        section("Parity", _parity(found, colours), "Predicted against reference; a perfect model lies on the dashed line."),
+        section("Worst structures", _worst(found), "By mean force error, or by energy error where there are no forces."),
+        section("Learning curves", _curves(found, colours)),
+        section("Model cards", _cards(found)),
+        section("Notes", paragraphs(_notes(found), "")),
     ]
-    return document("Quickstart report" if content.summary else "Training report", sections)
+    return document(f"Report: {found.name}", sections)
 
 
-def document(title: str, sections: Sequence[str]) -> str:
-    """A whole page of sections, with the style sheet in it and without permission for anything else."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
-    )
-    return f'<!doctype html><html lang="en"><head>{head}<style>{_style()}</style></head><body>{"".join(sections)}</body></html>\n'
+# Errors
 
 
-def _style() -> str:
-    return (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+def errors_of(found: Found) -> Errors:
+    """Return the figures of all evaluations: data set -> model -> key -> figure, the last record of a model counting."""
+    errors: Errors = {}
+    for record in found.benchmark("accuracy"):
+        for metric in record["metrics"]:
+            if "set" in metric and "key" in metric and "element" not in metric:
+                errors.setdefault(str(metric["set"]), {}).setdefault(found.model(record), {})[metric["key"]] = metric
+    return errors
 
 
-def _origin(content: Content) -> str:
-    seconds = content.summary.get("seconds", {})
-    total = f", {seconds['total']:.0f} s in all" if isinstance(seconds, Mapping) and "total" in seconds else ""
-    return f"{content.folder.resolve().name}{total}; models: {', '.join(content.manifests) or 'none'}"
+def _errors(found: Found, colours: Mapping[str, int]) -> str:
+    """Return for each data set a table of models and figures and one of elements, then a chart of force errors on all sets."""
+    errors, parts = errors_of(found), []
+    records = {found.model(record): record for record in found.benchmark("accuracy")}
+    for name, models in errors.items():
+        keys = [key for key in FIGURES if any(key in row for row in models.values())]
+        rows = [[escape(model), *(figure_cell(row.get(key)) for key in keys)] for model, row in models.items()]
+        parts.append(f"<h3>{escape(_set_title(name, models, records))}</h3>" + table(["model", *(escape(FIGURES[k]) for k in keys)], rows))
+        parts += [paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get("known", {}).get(name))]
+        parts.append(_elements(name, models, records))
+    if not errors:
+        return "".join(paragraphs([f"{m}: {len(r['metrics'])} figures of no named data set"]) for m, r in records.items())
+    marks = {m: [_bar(errors[s].get(m, {}).get("force_mae")) for s in errors] for models in errors.values() for m in models}
+    if len(errors) * len(marks) > 1 and any(any(row) for row in marks.values()):
+        chosen = {m: colours[m] for m in marks}
+        picture = bar_chart("force errors on every set", FIGURES["force_mae"], list(errors), marks, chosen)
+        parts.append(legend(chosen) + chart_grid([(picture, "Force MAE with 95 % intervals")]))
+    return "".join(parts)
 
 
-def _accuracy(content: Content) -> str:
-    """Figures of the quickstart where it has them, else those of this page."""
-    measured: dict[str, Mapping[str, Any]] = {t.name: {key: _as_dict(m) for key, m in t.figures.items()} for t in content.tried}
-    stated = content.summary.get("accuracy")
-    rows = {**measured, **stated} if isinstance(stated, Mapping) else measured
-    if not rows:
+def _set_title(name: str, models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Record]) -> str:
+    model, row = next(iter(models.items()))
+    details = records[model]["details"]
+    count = details.get("structures", {}).get(name)
+    parts = [f"{count} structures" if count else "", str(details.get("intervals", {}).get(name, ""))]
+    split = " (out of distribution)" if any(metric.get("split") == "ood" for metric in row.values()) else ""
+    return f"{name}{split}" + "".join(f", {part}" for part in parts if part)
+
+
+def _elements(name: str, models: Iterable[str], records: Mapping[str, Record]) -> str:
+    rows = {m: {x["element"]: x for x in records[m]["metrics"] if x.get("set") == name and "element" in x} for m in models}
+    symbols = sorted({symbol for row in rows.values() for symbol in row})
+    if not symbols:
         return ""
-    keys = [key for key in _FIGURES if any(key in row for row in rows.values())]
-    return table(["model", *(escape(_FIGURES[key]) for key in keys)],
-                  [[escape(name), *(figure_cell(row.get(key)) for key in keys)] for name, row in rows.items()])  # fmt: skip
+    cells = [[escape(model), *(figure_cell(row.get(symbol)) for symbol in symbols)] for model, row in rows.items()]
+    return table(["force MAE by element, meV/Å", *map(escape, symbols)], cells)
 
 
-def _as_dict(metric: Metric) -> Mapping[str, Any]:
-    return metric.as_dict()
+def _bar(figure: Mapping[str, Any] | None) -> Bar | None:
+    if figure is None or figure["value"] is None:
+        return None
+    low, high = figure["ci95"] or (None, None)
+    return figure["value"], low, high
 
 
-def _parity(content: Content) -> str:
-    figures = []
-    for t in content.tried:
-        p = t.predictions
-        reference, predicted = (np.concatenate([f.ravel() for f in forces]) for forces in (p.reference_forces, p.forces))
-        chosen = np.random.default_rng(0).permutation(len(reference))[:POINTS]
-        n = np.array([len(s) for s in p.structures])
-        centre = {
-            g: float(np.mean([e / m for e, m, h in zip(p.reference_energies, n, p.groups, strict=True) if h == g])) for g in set(p.groups)
-        }
-        shift = np.array([centre[g] for g in p.groups])
-        pairs = {
-            ("forces", "eV/Å"): (reference[chosen], predicted[chosen]),
-            ("energies per atom, less the reference mean of the molecule", "eV/atom"): (
-                p.reference_energies / n - shift,
-                p.energies / n - shift,
-            ),
-        }
-        for (what, unit), (x, y) in pairs.items():
-            drawn = [Series(t.name, x, y, colour=colours(content)[t.name])]
-            picture = chart(
-                drawn, Axis(f"reference, {unit}"), Axis(f"predicted, {unit}"), kind="points", title=f"{t.name}: {what}", equal=True
-            )
-            figures.append(f"<figure>{picture}<figcaption>{escape(t.name)}: {escape(what)}</figcaption></figure>")
-    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
+def _speed(found: Found, colours: Mapping[str, int]) -> str:
+    """Return charts of the force error against time: steps of dynamics where a record has them, and batches of the evaluation."""
+    errors = errors_of(found)
+    first = next(iter(errors), "")
+    force = {model: bar for model, row in errors.get(first, {}).items() if (bar := _bar(row.get("force_mae")))}
+    steps = {found.model(r): m["value"] for r in found.records for m in r["metrics"] if m["unit"] == "steps/s" and m["value"]}
+    times = {found.model(r): r["details"].get("microseconds_per_atom", {}).get(first) for r in found.benchmark("accuracy")}
+    charts = []
+    for label, values in (("steps of dynamics per second", steps), ("evaluation in batches, µs per atom", times)):
+        points = {model: (float(x), force[model]) for model, x in values.items() if x and model in force}
+        if len(points) > 1:
+            charts.append((point_chart(label, label, FIGURES["force_mae"], points, colours), f"{label}; force MAE on {first}"))
+    return legend({m: colours[m] for m in force}) + chart_grid(charts) if charts else ""
 
 
-def _curves(content: Content) -> str:
-    figures = []
-    chosen = {run.name: colours(content)[run.name] for run in content.runs}
-    loss = [Series(run.name, run.steps, _smoothed(run.loss), colour=chosen[run.name]) for run in content.runs]
-    pictures = [(chart(loss, Axis("step"), Axis("training loss", log=True), kind="line", title="training loss"), "Training loss, smoothed")]
-    for key in dict.fromkeys(key for run in content.runs for key in run.validation):
-        series = [_series(run.name, run.validation.get(key, ([], [])), chosen) for run in content.runs]
-        pictures.append((chart(series, Axis("step"), Axis(key, log=True), kind="line", title=key), f"Validation: {key}"))
-    figures = [f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>" for picture, text in pictures]
-    remark = '<p class="soft">Runs of other levels of theory or kinds of forces have other losses; compare shapes, not heights.</p>'
-    return legend(chosen) + f'<div class="grid">{"".join(figures)}</div>' + remark
+# Other benchmarks, and checks
 
 
-def _series(name: str, points: tuple[Any, Any], chosen: Mapping[str, int]) -> Series:
-    return Series(name, points[0], points[1], colour=chosen[name])
+def _benchmark(found: Found, name: str, colours: Mapping[str, int]) -> str:
+    """Return the sentences of a benchmark, a table of its figures by model, and a chart of the first."""
+    records = found.benchmark(name)
+    rows = {str(r["details"].get("title") or found.model(r)): {_column(m): m for m in r["metrics"]} for r in records}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    said = paragraphs(dict.fromkeys(line for r in records for line in r["details"].get("statements", [])))
+    if not columns:
+        return said
+    cells = [[escape(label), *(figure_cell(row.get(column)) for column in columns)] for label, row in rows.items()]
+    bars = {label: [_bar(row.get(columns[0]))] for label, row in rows.items() if _bar(row.get(columns[0]))}
+    charts = []
+    if len(bars) > 1:
+        shown = {label: colours.get(label, k) for k, label in enumerate(bars)}
+        charts = [(bar_chart(columns[0], columns[0], [""], bars, shown), columns[0])]
+        said += legend(shown)
+    return said + table(["model", *map(escape, columns)], cells) + chart_grid(charts)
+
+
+def _column(metric: Mapping[str, Any]) -> str:
+    unit = "" if metric["unit"] == "1" else f", {metric['unit']}"
+    return f"{metric['name']}{unit}" + (f", {metric['set']}" if metric.get("set") else "")
+
+
+def _checks(found: Found) -> str:
+    rows = []
+    for record in found.benchmark("check"):
+        broken = record["details"].get("broken", [])
+        rules = len(record["details"].get("rules", record["metrics"]))
+        said = f"breaks {', '.join(_broken(record, str(rule)) for rule in broken)}" if broken else f"{rules} rules"
+        passed = '<span class="good">passed</span>' if record["passed"] else '<span class="bad">failed</span>'
+        rows.append([escape(found.model(record)), passed, f'<div class="left">{escape(said)}</div>'])
+    return table(["model", "verdict", ""], rows) if rows else ""
+
+
+def _broken(record: Record, rule: str) -> str:
+    """The rule, with its figure and limit if it has them."""
+    for m in record["metrics"]:
+        if m["name"] == rule and m.get("status") == "broken" and m["value"] is not None and m.get("limit") is not None:
+            return f"{rule} ({short(m['value'])} {m['unit']}, limit {short(m['limit'])})"
+    return rule
+
+
+# Structures
+
+
+def _parity(found: Found, colours: Mapping[str, int]) -> str:
+    charts = []
+    for record in found.benchmark("accuracy"):
+        model = found.model(record)
+        for name, quantities in record["details"].get("parity", {}).items():
+            for key, p in quantities.items():
+                notes = [f"{m['name']} {short(m['value'])} {m['unit']}" for m in record["metrics"] if _is_error(m, name, key)]
+                picture = parity_chart(f"{model}, {name}: {p['what']}", p["unit"], p["reference"], p["predicted"], notes, colours[model])
+                shown = len(p["reference"])
+                charts.append((picture, f"{model}, {name}: {p['what']}, {f'{shown} of ' * (shown < p['of'])}{p['of']} points"))
+    return chart_grid(charts)
+
+
+def _is_error(metric: Mapping[str, Any], name: str, quantity: str) -> bool:
+    """Whether a figure is the MAE or RMSE of a quantity on a data set."""
+    short_name = "force" if quantity == "forces" else quantity
+    wanted = metric.get("set") == name and metric.get("key") in (f"{short_name}_mae", f"{short_name}_rmse")
+    return wanted and "element" not in metric and metric["value"] is not None
+
+
+def _worst(found: Found) -> str:
+    rows = []
+    for record in found.benchmark("accuracy"):
+        for name, worst in record["details"].get("worst", {}).items():
+            for w in worst:
+                place = (found.model(record), name, str(w["frame"]), w["formula"], w["group"])
+                rows.append([*map(escape, place), _error(w["energy"]), _error(w["forces"])])
+    return table(["model", "set", "frame", "formula", "group", "energy error, meV/atom", "mean force error, meV/Å"], rows) if rows else ""
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+# Training runs
+
+
+def _curves(found: Found, colours: Mapping[str, int]) -> str:
+    if not found.runs:
+        return ""
+    chosen = {run.name: colours[run.name] for run in found.runs}
+    loss: dict[str, tuple[Sequence[float], Sequence[float]]] = {run.name: (run.steps, _smoothed(run.loss)) for run in found.runs}  # type: ignore[misc]  # arrays are sequences
+    charts = [(line_chart("training loss", "step", "training loss", loss, chosen), "Training loss, smoothed")]
+    for key in dict.fromkeys(key for run in found.runs for key in run.validation):
+        curves: Any = {run.name: run.validation[key] for run in found.runs if key in run.validation}
+        charts.append((line_chart(key, "step", key, curves, chosen), f"Validation: {key}"))
+    remark = "Runs of other levels of theory or kinds of forces have other losses; compare shapes, not heights."
+    return legend(chosen) + chart_grid(charts) + paragraphs([remark])
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -143,3 +238,20 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     sums = np.cumsum(np.concatenate([[0.0], values]))
     start = np.maximum(np.arange(len(values)) - width + 1, 0)
     return np.asarray((sums[1:] - sums[start]) / (np.arange(len(values)) - start + 1))
+
+
+def _cards(found: Found) -> str:
+    cards = [
+        f'<details class="card"><summary>{escape(name)}</summary>{card_html(model_card(manifest))}</details>'
+        for name, manifest in found.manifests.items()
+    ]
+    return f'<div class="grid cards">{"".join(cards)}</div>' if cards else ""
+
+
+def _notes(found: Found) -> Iterable[str]:
+    """How files were read, what records note, and what is missing."""
+    for record in found.records:
+        notes = record["details"].get("notes", [])
+        for name, lines in (notes if isinstance(notes, Mapping) else {"": notes}).items():
+            yield from (f"{name}: {line}" if name else str(line) for line in lines)
+    yield from found.notes

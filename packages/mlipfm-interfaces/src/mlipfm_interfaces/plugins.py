@@ -31,7 +31,7 @@ POTENTIALS = ("backbones", "potentials")
 HOMES = {
     "readers": ("mlipfm-data",), "samplers": ("mlipfm-data", "mlipfm-md"), "labelers": ("mlipfm-data",), "backbones": ("mlipfm-models",),
     "uncertainties": ("mlipfm-models",), "objectives": ("mlipfm-train", "mlipfm-distill"), "sources": ("mlipfm-train", "mlipfm-md"),
-    "strategies": ("mlipfm-train",), "weight_rules": ("mlipfm-train",), "foreign": ("mlipfm-data", "mlipfm-md"),
+    "strategies": ("mlipfm-train",), "weight_rules": ("mlipfm-train",), "foreign": ("mlipfm-data", "mlipfm-md"), "benchmarks": ("mlipfm-eval",),
 }  # fmt: skip
 
 #: Package of this project that brings a command.

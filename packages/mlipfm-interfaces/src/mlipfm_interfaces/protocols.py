@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # importing torch takes seconds, which readers, labellers and
     from torch import Tensor, nn
 
     from .batch import Batch
+    from .benchmark import BenchmarkResult, LabelledSet, OpenModel
+    from .metrics import Metric
     from .potential import Potential, Prediction
 
 #: A loss term: sum over its entries and their number; strategies add both over all ranks before they divide.
@@ -178,12 +180,14 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class Benchmark(Protocol):
-    """Measures one thing about a teacher or potential and returns result records."""
+    """Measures one thing of a model; a function will do.
 
-    name: str
+    The first line of its docstring is what `mlipfm evaluate --list` shows. Its keyword-only parameters are its options: text from the command line
+    becomes a value of the type of the default, and one without a default must be given. See `mlipfm_interfaces.benchmark`.
+    """
 
-    def run(self, subject: Teacher, out: Path) -> list[Mapping[str, Any]]:
-        """Records with name, version, unit, value, interval, counts and status."""
+    def __call__(self, model: OpenModel, data: Sequence[LabelledSet], /, *args: Any, **options: Any) -> BenchmarkResult | Iterable[Metric]:
+        """Return the figures. The same model and data give the same figures; a case whose prediction fails or is not finite is a failed case."""
 
 
 @runtime_checkable

@@ -5,6 +5,17 @@ figures. Reports and leaderboards read records, and a registry promotes a model 
 
     record = make_record("check", digest, passed=True, metrics=[...], data={"water.xyz": sha256(path)}, details={"rules": ...})
     write_record("check.json", record)
+
+What `mlipfm report` shows of a record, beside its model, verdict and metrics:
+
+- of a metric: `set` (data set), `split` (`id` or `ood`), `key` (`energy_mae`, `force_mae`, ...) and `element`, for the tables of errors; `limit`
+  and `status` of a rule that is broken; the unit `steps/s`, for the chart of speed and accuracy;
+- of `details`: `benchmark` (which one measured; the heading of its section), `address` (what the model is called where no training run has its
+  digest), `title` (what stands beside the figures instead of the model, such as "student / teacher"), `statements` (sentences that stand first in
+  the section), `notes` (sentences, or data set -> sentences, at the end of the page), `broken` (names of rules);
+- of `details` of an evaluation, by data set: `structures` (how many), `intervals`, `known` (a sentence on data that the model was trained on),
+  `parity` (quantity -> `what`, `unit`, `reference`, `predicted`, and `of`: how many points there are), `worst` (objects with `frame`, `formula`,
+  `group`, `energy`, `forces`), `microseconds_per_atom`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The testing kit: structures, closed-form potentials, and the contracts of every seam with a planted violator for each rule.
+"""The testing kit: structures, closed-form potentials, and the contract of every kind of plug-in.
 
-Import what is needed from its module: `structures` (geometries, hypothesis strategies), `closed_forms` (oracles), `potential_rules`
-(`check_potential`, free of pytest), `contract_suites` (pytest classes to subclass), `contracts` (rules and
-their violators), `faults` (damaged files).
+Import what is needed from its module: `structures` (geometries, hypothesis strategies), `closed_forms` (potentials with known answers),
+`potential_rules` (`check_potential`, free of pytest), `contract_suites` (pytest classes to subclass), `contracts` (all rules).
 """

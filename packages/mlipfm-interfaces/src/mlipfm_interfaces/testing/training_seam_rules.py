@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, run_benchmark, summary_of
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.potential import Potential
-from mlipfm_interfaces.protocols import Benchmark, Objective, Source, Teacher, WeightRule
+from mlipfm_interfaces.protocols import Benchmark, Objective, Source, WeightRule
+from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
 
 from .rules import Rule, Verdict, broken, require, rule, same
@@ -321,51 +321,44 @@ def _strategy_resume(case: StrategyCase) -> Verdict | None:
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """A benchmark, a subject it can judge, and the same subject failing (NaN) on some or all cases."""
+    """A benchmark, a model it can measure, the same model failing (NaN) on some or all structures, data sets and options that it needs."""
 
     benchmark: Benchmark
-    subject: Teacher
-    failing: Teacher
+    model: OpenModel
+    failing: OpenModel
+    data: Sequence[LabelledSet] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 BENCHMARK_RULES: list[Rule[BenchmarkCase]] = []
 
-RECORD_FIELDS = ("name", "version", "unit", "value", "ci95", "n_ok", "n_total", "status")
+
+def _measured(case: BenchmarkCase, model: OpenModel) -> tuple[BenchmarkResult, Record]:
+    return run_benchmark("case", case.benchmark, model, case.data, case.options)
 
 
-def _records(case: BenchmarkCase, subject: Teacher) -> list[Mapping[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        return case.benchmark.run(subject, Path(folder))
-
-
-@rule(BENCHMARK_RULES, "benchmark-records", "Every record has name, version, unit, value, interval, counts and status.")
-def _benchmark_records(case: BenchmarkCase) -> None:
-    records = _records(case, case.subject)
-    require(len(records) > 0, "there is no record")
-    for record in records:
-        missing = [name for name in RECORD_FIELDS if name not in record]
-        require(not missing, f"a record has no {', '.join(missing)}")
-        require(0 <= record["n_ok"] <= record["n_total"], f"counts {record['n_ok']} of {record['n_total']} are impossible")
-        require(record["status"] in ("ok", "failed", "skipped"), f"unknown status {record['status']!r}")
-
-
-@rule(BENCHMARK_RULES, "benchmark-reproducible", "Judging the same subject twice gives the same values.")
-def _benchmark_reproducible(case: BenchmarkCase) -> None:
-    first, again = ([(r["name"], r["value"], r["ci95"], r["status"]) for r in _records(case, case.subject)] for _ in range(2))
-    require(repr(first) == repr(again), "two runs give other values")
+@rule(BENCHMARK_RULES, "benchmark-described", "Its docstring begins with a sentence that says what it measures.")
+def _benchmark_described(case: BenchmarkCase) -> None:
+    require(bool(summary_of(case.benchmark)), "it has no docstring, which `mlipfm evaluate --list` shows")
 
 
 @rule(
     BENCHMARK_RULES,
-    "benchmark-counts-failures",
-    "A subject that fails is failed: its cases are counted, the status says so, no score is made of the rest.",
+    "benchmark-records",
+    "It returns figures, each with name, unit, value, interval and counts, which a result record holds.",
 )
+def _benchmark_records(case: BenchmarkCase) -> None:
+    _measured(case, case.model)
+
+
+@rule(BENCHMARK_RULES, "benchmark-reproducible", "Measuring the same model twice gives the same figures.")
+def _benchmark_reproducible(case: BenchmarkCase) -> None:
+    first, again = (_measured(case, case.model)[1]["metrics"] for _ in range(2))
+    require(first == again, "two runs give other values")
+
+
+@rule(BENCHMARK_RULES, "benchmark-counts-failures", "Predictions that are not finite are failed cases, and the benchmark is not passed.")
 def _benchmark_failures(case: BenchmarkCase) -> None:
-    records = _records(case, case.failing)
-    require(any(r["n_ok"] < r["n_total"] for r in records), "NaN answers were counted as good ones, or not at all")
-    for record in records:
-        if record["n_ok"] < record["n_total"]:
-            require(
-                record["status"] == "failed",
-                f"{record['name']}: {record['n_ok']} of {record['n_total']} succeeded, the status is {record['status']!r}",
-            )
+    record = _measured(case, case.failing)[1]
+    require(any(m["n_ok"] < m["n_total"] for m in record["metrics"]), "NaN was counted as a good prediction, or not at all")
+    require(record["passed"] is False, "it is passed although cases failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mlipfm_eval.check import check_model
-from mlipfm_eval.conservation import nve_drift
+from mlipfm_eval.energy_drift import nve_drift
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_md.simulation import Settings
 

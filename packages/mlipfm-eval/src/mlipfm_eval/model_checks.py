@@ -9,7 +9,7 @@ import numpy as np
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.testing.rules import deviation
 
-from .check_subject import Answer, Subject, relative
+from .check_model_input import Answer, CheckedModel, relative
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class ModelCheck:
     """A rule with its name and statement.
 
     Attributes:
@@ -46,20 +46,20 @@ class Behaviour:
 
     name: str
     statement: str
-    check: Callable[[Subject], Measured | None]
+    check: Callable[[CheckedModel], Measured | None]
     needs: str | None
     exact: bool = True
 
 
-BEHAVIOURS: list[Behaviour] = []
-Check = Callable[[Subject], Measured | None]
+MODEL_CHECKS: list[ModelCheck] = []
+Check = Callable[[CheckedModel], Measured | None]
 
 
-def behaviour(name: str, statement: str, needs: str | None = None, *, exact: bool = True) -> Callable[[Check], Check]:
+def model_check(name: str, statement: str, needs: str | None = None, *, exact: bool = True) -> Callable[[Check], Check]:
     """Decorator: enter a check."""
 
     def enter(check: Check) -> Check:
-        BEHAVIOURS.append(Behaviour(name, statement, check, needs, exact))
+        MODEL_CHECKS.append(ModelCheck(name, statement, check, needs, exact))
         return check
 
     return enter
@@ -75,22 +75,22 @@ def worst(*found: Measured) -> Measured:
     return max(found, key=lambda m: m.ratio)
 
 
-def energy_gap(subject: Subject, got: np.ndarray | float, want: np.ndarray | float, n: int, remark: str = "") -> Measured:
+def energy_gap(subject: CheckedModel, got: np.ndarray | float, want: np.ndarray | float, n: int, remark: str = "") -> Measured:
     """Difference of two energies of `n` atoms that should be equal, eV/atom. The last digits of large totals are allowed for."""
     return Measured(deviation(got, want) / n, subject.limits.energy + rounding(subject) * abs(float(want)) / n, "eV/atom", remark)
 
 
-def rounding(subject: Subject) -> float:
+def rounding(subject: CheckedModel) -> float:
     """Relative rounding of a total energy: a few last digits. Potentials add up theirs in float64, whatever they compute in."""
     return 4e-7 if subject.precision == "float32" and not isinstance(subject.model, Potential) else 1e-14
 
 
-def forces_gap(subject: Subject, got: np.ndarray, want: np.ndarray, remark: str = "") -> Measured:
+def forces_gap(subject: CheckedModel, got: np.ndarray, want: np.ndarray, remark: str = "") -> Measured:
     """Difference of forces that should be equal, relative to the largest component, or to 1 eV/Å where they are smaller."""
     return Measured(deviation(got, want) / relative(want), subject.limits.forces, "of the largest force or 1 eV/Å", remark)
 
 
-def answer_gap(subject: Subject, got: Answer, want: Answer, remark: str = "") -> Measured:
+def answer_gap(subject: CheckedModel, got: Answer, want: Answer, remark: str = "") -> Measured:
     """The worse of the two differences, of answers that should be equal."""
     gaps = energy_gap(subject, got["energy"], want["energy"], len(want["forces"])), forces_gap(subject, got["forces"], want["forces"])
     return replace(worst(*gaps), remark=remark)

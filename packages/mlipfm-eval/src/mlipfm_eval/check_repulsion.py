@@ -11,8 +11,8 @@ from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.structure import Structure
 
 from . import check_structures as made
-from .check_behaviour import Measured, behaviour, worst
-from .check_subject import Subject, ask
+from .check_model_input import CheckedModel, ask
+from .model_checks import Measured, model_check, worst
 
 #: Pairs of elements that are tried at most.
 PAIRS, PAIRS_QUICK = 120, 12
@@ -24,7 +24,7 @@ OUTSIDE = tuple(np.arange(0.66, 1.8, 0.06))
 PUSHED = 0.5
 
 
-def pairs_of(subject: Subject, most: int) -> list[tuple[int, int]]:
+def pairs_of(subject: CheckedModel, most: int) -> list[tuple[int, int]]:
     """Pairs of elements: those of its structures first, then equal ones, then the rest of those it states, up to `most`."""
     own = sorted({int(z) for s in (*subject.own, *subject.all) for z in s.atomic_numbers})
     first = list(combinations_with_replacement(own, 2))
@@ -32,20 +32,20 @@ def pairs_of(subject: Subject, most: int) -> list[tuple[int, int]]:
     return list(dict.fromkeys([*first, *rest]))[:most]
 
 
-@behaviour(
+@model_check(
     "repulsive-core",
     "Two atoms pushed into each other lie above their bond, and the energy rises all the way in.",
     "conservative",
     exact=False,
 )
-def _core(subject: Subject) -> Measured | None:
+def _core(subject: CheckedModel) -> Measured | None:
     pairs = pairs_of(subject, PAIRS_QUICK if subject.quick else PAIRS)
     found = [m for pair in pairs for m in _dimer_core(subject, *pair)]
     found += [m for s in (subject.own or (subject.molecule,))[:3] for m in _squeezed(subject, s)]
     return worst(*found) if found else None
 
 
-def _dimer_core(subject: Subject, first: int, second: int) -> list[Measured]:
+def _dimer_core(subject: CheckedModel, first: int, second: int) -> list[Measured]:
     """How far the energy of a pair falls on the way in, eV."""
     reach = float(COVALENT_RADII[first] + COVALENT_RADII[second])
     core = sorted({*(r for r in CORE if r < 0.62 * reach), *(f * reach for f in CORE_FRACTIONS)})
@@ -70,7 +70,7 @@ def _fall(name: str, core: dict[float, float], bond: float) -> list[Measured]:
     return found
 
 
-def _squeezed(subject: Subject, s: Structure) -> list[Measured]:
+def _squeezed(subject: CheckedModel, s: Structure) -> list[Measured]:
     """For every pair of elements that stand beside each other: one atom pushed into the other, all others where they are."""
     (here,) = subject.ask([s], ("energy",))
     i, j, shifts = neighbor_pairs(s, 3.0)
@@ -97,7 +97,7 @@ def _squeezed(subject: Subject, s: Structure) -> list[Measured]:
     return found
 
 
-def _curve(subject: Subject, structures: list[Structure], distances: list[float]) -> list[tuple[float, float]]:
+def _curve(subject: CheckedModel, structures: list[Structure], distances: list[float]) -> list[tuple[float, float]]:
     """(distance, energy) of those structures that the model answers: some refuse atoms that are too close."""
     try:
         return list(zip(distances, map(float, subject.energies(structures)), strict=True))
@@ -121,7 +121,7 @@ def time_step(s: Structure, temperature: float = 300.0) -> float:
     return float(min(0.25 * np.sqrt(MASSES[s.atomic_numbers].min()) * (300.0 / temperature) ** 0.25, 1.5))
 
 
-def _starts(subject: Subject) -> list[Structure]:
+def _starts(subject: CheckedModel) -> list[Structure]:
     """The smallest of its own structures; without any, what is made of its elements, relaxed by the model."""
     if subject.own:
         return sorted(subject.own, key=len)[:1]
@@ -129,13 +129,13 @@ def _starts(subject: Subject) -> list[Structure]:
     return [_relaxed(subject, start)]
 
 
-def _calm(subject: Subject, s: Structure) -> bool:
+def _calm(subject: CheckedModel, s: Structure) -> bool:
     """Whether a made crystal is nearer to rest than the made molecule."""
     forces = [np.abs(subject.ask([item])[0]["forces"]).max() for item in (s, subject.small)]
     return bool(forces[0] < forces[1])
 
 
-def _relaxed(subject: Subject, s: Structure, steps: int = 60) -> Structure:
+def _relaxed(subject: CheckedModel, s: Structure, steps: int = 60) -> Structure:
     """Atoms moved downhill in steps of at most 0.05 Å while the energy falls."""
     scale = 0.02
     (row,) = subject.ask([s])
@@ -151,11 +151,11 @@ def _relaxed(subject: Subject, s: Structure, steps: int = 60) -> Structure:
     return s
 
 
-@behaviour("nve-drift", "The total energy is kept in dynamics at constant energy, 300 K.", "conservative", exact=False)
-def _nve(subject: Subject) -> Measured | None:
+@model_check("nve-drift", "The total energy is kept in dynamics at constant energy, 300 K.", "conservative", exact=False)
+def _nve(subject: CheckedModel) -> Measured | None:
     from mlipfm_md.simulation import Settings
 
-    from .conservation import nve_drift
+    from .energy_drift import nve_drift
 
     (s,) = _starts(subject)
     dt, steps = time_step(s), 200 if subject.quick else 500
@@ -166,8 +166,8 @@ def _nve(subject: Subject) -> Measured | None:
     return Measured(float(found.absolute.value), subject.limits.drift, "meV/atom/ps", remark)
 
 
-@behaviour("no-collapse", "At 1,500 K no two atoms of its own structures fall into each other.", exact=False)
-def _collapse(subject: Subject) -> Measured | None:
+@model_check("no-collapse", "At 1,500 K no two atoms of its own structures fall into each other.", exact=False)
+def _collapse(subject: CheckedModel) -> Measured | None:
     from mlipfm_md.ensembles import Langevin
     from mlipfm_md.simulation import Settings, simulate_frames
 

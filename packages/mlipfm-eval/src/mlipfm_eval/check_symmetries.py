@@ -13,10 +13,10 @@ from mlipfm_interfaces.testing.probes import moved
 from mlipfm_interfaces.testing.structures import random_rotation, supercell
 
 from . import check_structures as made
-from .check_behaviour import BEHAVIOURS, Measured, answer_gap, behaviour, worst
-from .check_subject import Subject
+from .check_model_input import CheckedModel
+from .model_checks import MODEL_CHECKS, Measured, answer_gap, model_check, worst
 
-__all__ = ["BEHAVIOURS"]
+__all__ = ["MODEL_CHECKS"]
 
 #: Atoms of the system by which sizes are judged: errors that grow with the number of atoms are missed in small ones.
 LARGE, LARGE_QUICK = 320, 64
@@ -27,7 +27,7 @@ LATTICE_SUMS = 2e-3
 # Symmetry
 
 
-def _turned(subject: Subject, improper: bool) -> Measured:
+def _turned(subject: CheckedModel, improper: bool) -> Measured:
     found, upright, back = [], [], []
     for s in subject.all:
         (here,) = subject.ask([s])
@@ -42,18 +42,18 @@ def _turned(subject: Subject, improper: bool) -> Measured:
     return Measured(most.value, most.limit, most.unit, f"forces are off by {100 * mean:.2g} % on average")
 
 
-@behaviour("rotation", "Energies do not change and forces turn when a system is turned.", "invariant")
-def _rotation(subject: Subject) -> Measured:
+@model_check("rotation", "Energies do not change and forces turn when a system is turned.", "invariant")
+def _rotation(subject: CheckedModel) -> Measured:
     return _turned(subject, improper=False)
 
 
-@behaviour("reflection", "A system and its mirror image have the same energy and mirrored forces.", "invariant")
-def _reflection(subject: Subject) -> Measured:
+@model_check("reflection", "A system and its mirror image have the same energy and mirrored forces.", "invariant")
+def _reflection(subject: CheckedModel) -> Measured:
     return _turned(subject, improper=True)
 
 
-@behaviour("translation", "Shifting all atoms, or one atom of a crystal by lattice vectors, changes nothing.")
-def _translation(subject: Subject) -> Measured:
+@model_check("translation", "Shifting all atoms, or one atom of a crystal by lattice vectors, changes nothing.")
+def _translation(subject: CheckedModel) -> Measured:
     found = []
     for s in subject.all:
         shifted = [moved(s, s.positions + [7.3, -11.1, 3.7]), moved(s, s.positions + [-1234.5, 678.9, 2345.6])]
@@ -66,8 +66,8 @@ def _translation(subject: Subject) -> Measured:
     return worst(*found)
 
 
-@behaviour("permutation", "The order of atoms does not matter.")
-def _permutation(subject: Subject) -> Measured:
+@model_check("permutation", "The order of atoms does not matter.")
+def _permutation(subject: CheckedModel) -> Measured:
     found = []
     for s in subject.all:
         (here,) = subject.ask([s])
@@ -80,8 +80,10 @@ def _permutation(subject: Subject) -> Measured:
 # Sizes
 
 
-@behaviour("extensivity", "Copies of a crystal, and many molecules far apart, have the energies and forces of one, also in large systems.")
-def _extensivity(subject: Subject) -> Measured:
+@model_check(
+    "extensivity", "Copies of a crystal, and many molecules far apart, have the energies and forces of one, also in large systems."
+)
+def _extensivity(subject: CheckedModel) -> Measured:
     found = []
     large = LARGE_QUICK if subject.quick or subject.electronic else LARGE
     if subject.wide is not None:
@@ -92,7 +94,7 @@ def _extensivity(subject: Subject) -> Measured:
     return worst(*found)
 
 
-def _copies_gap(subject: Subject, s: Structure, many: Structure) -> Measured:
+def _copies_gap(subject: CheckedModel, s: Structure, many: Structure) -> Measured:
     """Energy per atom and forces of a system that is made of copies of another."""
     copies = len(many) // len(s)
     (one,), (all_,) = subject.ask([s]), subject.ask([many])
@@ -108,8 +110,8 @@ def _repeats(s: Structure, atoms: float) -> tuple[int, int, int]:
     return int(repeats[0]), int(repeats[1]), int(repeats[2])
 
 
-@behaviour("size-consistency", "Two molecules far apart have the energies and forces of each alone.")
-def _size_consistency(subject: Subject) -> Measured:
+@model_check("size-consistency", "Two molecules far apart have the energies and forces of each alone.")
+def _size_consistency(subject: CheckedModel) -> Measured:
     first, second = subject.small, subject.molecule
     (one,), (other,) = subject.ask([first]), subject.ask([second])
     found = []
@@ -135,8 +137,8 @@ def _together(first: Structure, second: Structure) -> Structure:
     )
 
 
-@behaviour("isolated-atom", "An atom alone has a finite energy, the same anywhere, and no force.")
-def _isolated(subject: Subject) -> Measured | None:
+@model_check("isolated-atom", "An atom alone has a finite energy, the same anywhere, and no force.")
+def _isolated(subject: CheckedModel) -> Measured | None:
     alone = [s for s in map(made.lone_atom, subject.elements) if subject.answers(s)]
     if not alone:
         return None
@@ -146,8 +148,8 @@ def _isolated(subject: Subject) -> Measured | None:
     return worst(*(answer_gap(subject, b, {"energy": a["energy"], "forces": zero}, s.formula) for s, a, b in rows))
 
 
-@behaviour("charge-stays-home", "A molecule of charge +1 and a neutral one 30 Å apart have the energies of each alone.", "local-charge")
-def _charge_stays(subject: Subject) -> Measured | None:
+@model_check("charge-stays-home", "A molecule of charge +1 and a neutral one 30 Å apart have the energies of each alone.", "local-charge")
+def _charge_stays(subject: CheckedModel) -> Measured | None:
     """Nothing promises it: a total charge says not where it is, and models share it out. The figure is how much that costs."""
     s, distance = subject.small, 30.0
     unpaired = [int(s.atomic_numbers.sum() - charge) % 2 for charge in (1, 0)]
@@ -166,8 +168,8 @@ def _charge_stays(subject: Subject) -> Measured | None:
 # Cells
 
 
-@behaviour("small-cells", "A crystal whose cell is shorter than the cutoff has the energy and forces of its supercell: all images count.")
-def _small_cells(subject: Subject) -> Measured | None:
+@model_check("small-cells", "A crystal whose cell is shorter than the cutoff has the energy and forces of its supercell: all images count.")
+def _small_cells(subject: CheckedModel) -> Measured | None:
     s = subject.crystal
     if s is None or subject.electronic:
         return None
@@ -182,8 +184,8 @@ def _small_cells(subject: Subject) -> Measured | None:
     return _copies_gap(subject, s, supercell(s, (int(wanted[0]), int(wanted[1]), int(wanted[2]))))
 
 
-@behaviour("cell-choice", "The same lattice in other lattice vectors - skewed, in another order, left-handed - has the same answers.")
-def _cell_choice(subject: Subject) -> Measured | None:
+@model_check("cell-choice", "The same lattice in other lattice vectors - skewed, in another order, left-handed - has the same answers.")
+def _cell_choice(subject: CheckedModel) -> Measured | None:
     s = subject.crystal
     if s is None:
         return None
@@ -196,8 +198,8 @@ def _cell_choice(subject: Subject) -> Measured | None:
     return worst(*(_of_lattice_sums(subject, gap) for gap in gaps))
 
 
-@behaviour("open-axes", "A slab or a wire is periodic along its own axes alone: it has the energy of the same atoms with a wide vacuum.")
-def _open_axes(subject: Subject) -> Measured | None:
+@model_check("open-axes", "A slab or a wire is periodic along its own axes alone: it has the energy of the same atoms with a wide vacuum.")
+def _open_axes(subject: CheckedModel) -> Measured | None:
     s = subject.crystal
     if s is None:
         return None
@@ -218,12 +220,12 @@ def _open_axes(subject: Subject) -> Measured | None:
     return worst(*found) if found else None
 
 
-def _of_lattice_sums(subject: Subject, gap: Measured) -> Measured:
+def _of_lattice_sums(subject: CheckedModel, gap: Measured) -> Measured:
     """Codes that solve for electrons sum charges over the lattice to a few digits, and see their images beyond any vacuum."""
     return replace(gap, limit=max(gap.limit, LATTICE_SUMS)) if subject.electronic else gap
 
 
-def _periodic_matters(subject: Subject, crystal: Structure, part: Structure, got: dict[str, np.ndarray]) -> Measured:
+def _periodic_matters(subject: CheckedModel, crystal: Structure, part: Structure, got: dict[str, np.ndarray]) -> Measured:
     """A crystal in which atoms see images along an axis that is open in `part` has another energy."""
     open_axes = crystal.pbc & ~part.pbc
     seen = neighbor_pairs(crystal, min(3.0, subject.cutoff - 0.2))[2]
@@ -240,8 +242,8 @@ def _axes(pbc: np.ndarray | tuple[bool, ...]) -> str:
     return " and ".join("abc"[k] for k in np.flatnonzero(pbc)) or "no axis"
 
 
-@behaviour("elements-matter", "Another element at the same place gives another energy and other forces.")
-def _elements_matter(subject: Subject) -> Measured | None:
+@model_check("elements-matter", "Another element at the same place gives another energy and other forces.")
+def _elements_matter(subject: CheckedModel) -> Measured | None:
     s = subject.molecule
     z = [e for e in subject.elements if e != s.atomic_numbers[0]]
     blind = []

@@ -1,6 +1,6 @@
 """For every rule of the contract of potentials a potential that breaks it, by a mistake that models have been published with.
 
-Each is the honest `Morse` with one thing changed. They prove that the rules see what they say they see: `mlipfm dev contracts` runs them all.
+Each is the honest `Morse` with one thing changed. They prove that the rules notice what they say they notice: `test_contracts.py` runs them all.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Generic
 
 import torch
-from torch import Tensor
-
 from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.potential import ParameterRole, Potential, Prediction
-
-from .closed_forms import ClosedFormConfig, Morse
-from .rules import Subject
+from mlipfm_interfaces.testing.closed_forms import ClosedFormConfig, Morse
+from mlipfm_interfaces.testing.rules import Subject
+from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Violator(Generic[Subject]):
+class Counterexample(Generic[Subject]):
     """A subject that breaks one rule.
 
     Attributes:
@@ -35,16 +33,16 @@ class Violator(Generic[Subject]):
     make: Callable[[], Subject]
 
 
-VIOLATORS: list[Violator[Potential]] = []
+POTENTIAL_COUNTEREXAMPLES: list[Counterexample[Potential]] = []
 
 _DENSE = ClosedFormConfig(layout="dense")
 
 
 def breaks(rule: str, mistake: str, config: ClosedFormConfig | None = None) -> Callable[[type[Morse]], type[Morse]]:
-    """Class decorator: enter a violator of `rule`, built with `config`."""
+    """Class decorator: enter a counterexample of `rule`, built with `config`."""
 
     def enter(cls: type[Morse]) -> type[Morse]:
-        VIOLATORS.append(Violator(rule, mistake, lambda: cls(config)))
+        POTENTIAL_COUNTEREXAMPLES.append(Counterexample(rule, mistake, lambda: cls(config)))
         return cls
 
     return enter

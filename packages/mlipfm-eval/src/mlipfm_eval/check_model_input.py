@@ -51,7 +51,7 @@ LIMITS: dict[Precision, Limits] = {
 
 
 @dataclass
-class Subject:
+class CheckedModel:
     """A model under test with structures that it answers.
 
     Attributes:
@@ -99,7 +99,7 @@ class Subject:
         return max(graph.cutoff for graph in self.model.spec.graphs) if isinstance(self.model, Potential) else 8.0
 
     @cached_property
-    def exact(self) -> Subject:
+    def exact(self) -> CheckedModel:
         """The same with a float64 copy of a potential, so that a rule tells a broken rule from rounding; itself for anything else."""
         if not isinstance(self.model, Potential) or self.model.spec.dtype == "float64" or self.precision != "float32":
             return self
@@ -156,14 +156,14 @@ def _chunks(structures: Sequence[Structure]) -> list[list[Structure]]:
     return [part for part in parts if part]
 
 
-def make_subject(
+def prepare_model(
     model: Potential | Teacher,
     precision: Precision | None = None,
     *,
     data: Sequence[Structure] = (),
     elements: Sequence[int] = (),
     quick: bool = False,
-) -> Subject:
+) -> CheckedModel:
     """Find out what a model answers.
 
     Args:
@@ -193,7 +193,7 @@ def make_subject(
     first = [s for s in (molecule, crystal) if s is not None] + [made.distorted(s) for s in own[:6]]
     samples = (molecule,) if electronic else (*_covering(model, first, known), *_in_other_states(model, molecule, crystal))
     precision = precision or ("converged" if electronic else _precision(model, molecule))
-    return Subject(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick)
+    return CheckedModel(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick)
 
 
 def _stated(model: Potential | Teacher) -> tuple[int, ...]:
@@ -292,7 +292,7 @@ def _reason(model: Potential | Teacher, s: Structure) -> str | None:
     return None if np.abs(row["forces"]).max() > 1e-6 else "all forces are zero"
 
 
-def offers(subject: Subject, key: str) -> bool:
+def offers(subject: CheckedModel, key: str) -> bool:
     """Whether the model gives a quantity."""
     known_outputs = subject.model.spec.outputs if isinstance(subject.model, Potential) else subject.model.outputs
     return key in known_outputs

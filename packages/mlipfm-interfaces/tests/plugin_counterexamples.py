@@ -1,4 +1,4 @@
-"""For every rule of the other seams something that breaks it: the honest example of `seam_examples` with one mistake."""
+"""For every rule of the other contracts something that breaks it: the example of `minimal_plugins` with one mistake."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.potential import Potential, Prediction
-from mlipfm_interfaces.protocols import Refusal, Teacher, Terms
+from mlipfm_interfaces.protocols import Refusal, Terms
 from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_interfaces.testing.closed_forms import LennardJones
+from torch import Tensor
 
-from .closed_forms import LennardJones
-from .data_seam_rules import LABELER_RULES, READER_RULES, SAMPLER_RULES, TEACHER_RULES
-from .rules import Rule
-from .seam_examples import (
+from .counterexamples import Counterexample
+from .minimal_plugins import (
     ClosedFormLabeler,
     Deck,
     EnergyForces,
@@ -35,34 +34,19 @@ from .seam_examples import (
     trained,
     waters,
 )
-from .training_seam_rules import BENCHMARK_RULES, OBJECTIVE_RULES, SOURCE_RULES, STRATEGY_RULES, WEIGHT_RULE_RULES
-from .violators import Violator
 
-#: Rules of every seam, by the name of its contract.
-SEAM_RULES: dict[str, tuple[Rule[Any], ...]] = {
-    "reader": tuple(READER_RULES),
-    "sampler": tuple(SAMPLER_RULES),
-    "labeler": tuple(LABELER_RULES),
-    "teacher": tuple(TEACHER_RULES),
-    "source": tuple(SOURCE_RULES),
-    "objective": tuple(OBJECTIVE_RULES),
-    "weight-rule": tuple(WEIGHT_RULE_RULES),
-    "strategy": tuple(STRATEGY_RULES),
-    "benchmark": tuple(BENCHMARK_RULES),
-}
-
-SEAM_VIOLATORS: list[Violator[Any]] = []
+PLUGIN_COUNTEREXAMPLES: list[Counterexample[Any]] = []
 
 
 def breaks(seam: str, rule: str, mistake: str) -> Callable[[type[Any]], type[Any]]:
-    """Class decorator: enter a violator; it takes the place of the honest example in its case."""
+    """Class decorator: enter a counterexample; it takes the place of the honest example in its case."""
 
     def enter(cls: type[Any]) -> type[Any]:
         def make() -> Any:
             honest = cases()[seam]
             return replace(honest, make=cls) if hasattr(honest, "make") else replace(honest, **{seam: cls()})
 
-        SEAM_VIOLATORS.append(Violator(rule, mistake, make))
+        PLUGIN_COUNTEREXAMPLES.append(Counterexample(rule, mistake, make))
         return cls
 
     return enter
@@ -286,7 +270,7 @@ class _Alias(MovingAverage):
 
 
 def _strategy(rule: str, mistake: str, **changes: Any) -> None:
-    SEAM_VIOLATORS.append(Violator(rule, mistake, lambda: replace(cases()["strategy"], **changes)))
+    PLUGIN_COUNTEREXAMPLES.append(Counterexample(rule, mistake, lambda: replace(cases()["strategy"], **changes)))
 
 
 def _mean_of_means(potential: Potential, parts: list[list[Structure]], variation: str) -> Tensor:
@@ -310,19 +294,31 @@ _strategy("strategy-resume", "starts again instead of resuming", resume=_restart
 # Benchmark
 
 
+@breaks("benchmark", "benchmark-described", "says nothing of itself")
+class _Undescribed(ForceBenchmark):
+    pass
+
+
 @breaks("benchmark", "benchmark-records", "a number without a unit")
 class _Unitless(ForceBenchmark):
-    def run(self, subject: Teacher, out: Path) -> list[Mapping[str, Any]]:
-        return [{key: value for key, value in record.items() if key != "unit"} for record in super().run(subject, out)]
+    """Force error without a unit."""
+
+    def __call__(self, model: OpenModel, data: Sequence[LabelledSet]) -> BenchmarkResult:
+        return BenchmarkResult([{key: value for key, value in self.figure(model).as_dict().items() if key != "unit"}])
 
 
 @breaks("benchmark", "benchmark-reproducible", "cases drawn anew every time")
 class _Lottery(ForceBenchmark):
-    def run(self, subject: Teacher, out: Path) -> list[Mapping[str, Any]]:
-        return [{**record, "value": np.random.default_rng().normal()} for record in super().run(subject, out)]
+    """A number of chance."""
+
+    def __call__(self, model: OpenModel, data: Sequence[LabelledSet]) -> BenchmarkResult:
+        return BenchmarkResult([self.figure(model).as_dict() | {"value": np.random.default_rng().normal(), "ci95": None}])
 
 
 @breaks("benchmark", "benchmark-counts-failures", "averages over the survivors")
 class _Survivors(ForceBenchmark):
-    def run(self, subject: Teacher, out: Path) -> list[Mapping[str, Any]]:
-        return [{**record, "n_ok": record["n_total"], "status": "ok"} for record in super().run(subject, out)]
+    """Force error of what was answered."""
+
+    def __call__(self, model: OpenModel, data: Sequence[LabelledSet]) -> BenchmarkResult:
+        figure = self.figure(model)
+        return BenchmarkResult([replace(figure, n_total=figure.n_ok)])

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlipfm_eval.accuracy import Predictions, force_error_ratio
 from mlipfm_eval.evaluation import composition_energies, penalised
-from mlipfm_eval.uncertainty import judge
+from mlipfm_eval.prediction_errors import Predictions, force_error_ratio
+from mlipfm_eval.uncertainty import calibration
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertain import Uncertain
 
@@ -35,7 +35,7 @@ def answer(energy: float, first: float, second: float) -> Uncertain:
 def test_coverage_is_of_structures_and_of_all_their_atoms():
     """Energies per atom off by 0.15, 0.25 and 0.05: two of three within 0.2. Forces: limits are 2 and 1 eV/Å for the two atoms."""
     seen = [answer(0.3, 1.9, 0.9), answer(-0.5, 1.9, 1.1), answer(0.1, -2.1, 0.1)]
-    energy, forces = judge(Fixed(), seen)  # type: ignore[arg-type]  # it only gives intervals
+    energy, forces = calibration(Fixed(), seen)  # type: ignore[arg-type]  # it only gives intervals
     assert (energy.coverage, forces.coverage) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert (energy.half_width, forces.half_width) == (pytest.approx(200.0), pytest.approx(1000 * 2 * (1 + 0.5) / 2))
     assert (energy.ideal, forces.ideal) == (pytest.approx(250.0), pytest.approx(2100.0))

@@ -14,8 +14,8 @@ from mlipfm_interfaces.testing.probes import moved
 from mlipfm_interfaces.testing.structures import rattled
 
 from . import check_structures as made
-from .check_behaviour import Measured, answer_gap, behaviour, rounding, worst
-from .check_subject import Subject, energy_noise
+from .check_model_input import CheckedModel, energy_noise
+from .model_checks import Measured, answer_gap, model_check, rounding, worst
 
 #: From where an atom comes: a general direction, so that nothing cancels by symmetry.
 _FROM = np.array([0.6, -0.48, 0.64])
@@ -23,8 +23,8 @@ _FROM = np.array([0.6, -0.48, 0.64])
 # Smoothness
 
 
-@behaviour("smooth-path", "Energies and forces have no steps where the neighbours of two molecules come and go.")
-def _smooth(subject: Subject) -> Measured:
+@model_check("smooth-path", "Energies and forces have no steps where the neighbours of two molecules come and go.")
+def _smooth(subject: CheckedModel) -> Measured:
     limit, unit = subject.limits.smooth, "eV, eV/Å"
     rough, place = _roughest(lambda gaps: _approach(subject, gaps), np.arange(2.4, 9.0, 0.06 if subject.quick else 0.04))
     return Measured(rough, limit, unit, f"roughest at a gap of {place:.2f} Å")
@@ -34,10 +34,10 @@ def _smooth(subject: Subject) -> Measured:
 FORCE_STEP = 0.1
 
 
-@behaviour(
+@model_check(
     "smooth-cutoff", "An atom that comes to a molecule from afar makes no step in energy or forces, also where it passes the cutoff."
 )
-def _smooth_atom(subject: Subject) -> Measured | None:
+def _smooth_atom(subject: CheckedModel) -> Measured | None:
     if subject.electronic:  # a molecule and an atom are an open shell
         return None
     found = []
@@ -76,7 +76,7 @@ def _closer(curve: Callable[[np.ndarray], np.ndarray], centre: float, spacing: f
     return float(found.max()), float(fine[3 + found.argmax()])
 
 
-def _approach(subject: Subject, gaps: np.ndarray) -> np.ndarray:
+def _approach(subject: CheckedModel, gaps: np.ndarray) -> np.ndarray:
     """[gaps, 1 + 3 atoms] energy and forces of two small molecules at these distances."""
     s = subject.small
     width = float(np.ptp(s.positions[:, 2]))
@@ -93,7 +93,7 @@ def _approach(subject: Subject, gaps: np.ndarray) -> np.ndarray:
     )
 
 
-def _values(subject: Subject, structures: list[Structure]) -> np.ndarray:
+def _values(subject: CheckedModel, structures: list[Structure]) -> np.ndarray:
     """[structures, 1 + 3 atoms] energies and forces."""
     return np.stack([np.concatenate([[float(row["energy"])], row["forces"].ravel()]) for row in subject.ask(structures)])
 
@@ -108,25 +108,27 @@ def _roughness(values: np.ndarray) -> np.ndarray:
 # Conduct
 
 
-@behaviour(
+@model_check(
     "energy-noise", "The energy is a smooth function also of steps of 1e-4 Å: no noise, no rounding beyond that of float32.", exact=False
 )
-def _noise(subject: Subject) -> Measured:
+def _noise(subject: CheckedModel) -> Measured:
     s = subject.molecule
     (here,) = subject.ask([s], ("energy",))
     digits = rounding(subject) * abs(float(here["energy"])) / len(s)
     return Measured(energy_noise(subject.model, s) / len(s), 1e-6 + digits / 4, "eV/atom")
 
 
-@behaviour("arithmetic", "In its own arithmetic it gives the answers of its float64 copy, but for rounding.", exact=False)
-def _arithmetic(subject: Subject) -> Measured | None:
+@model_check("arithmetic", "In its own arithmetic it gives the answers of its float64 copy, but for rounding.", exact=False)
+def _arithmetic(subject: CheckedModel) -> Measured | None:
     if subject.exact is subject:
         return None
     return worst(*(answer_gap(subject, subject.ask([s])[0], subject.exact.ask([s])[0], s.formula) for s in subject.samples[:3]))
 
 
-@behaviour("batch-equals-singles", "A structure has the same answer alone and among others, first, last or beside its double.", exact=False)
-def _batch(subject: Subject) -> Measured:
+@model_check(
+    "batch-equals-singles", "A structure has the same answer alone and among others, first, last or beside its double.", exact=False
+)
+def _batch(subject: CheckedModel) -> Measured:
     group = [subject.small, subject.molecule, *subject.all, rattled(subject.molecule, 0.01), subject.small]
     alone = [subject.ask([s])[0] for s in group]
     found = []
@@ -136,8 +138,8 @@ def _batch(subject: Subject) -> Measured:
     return worst(*found)
 
 
-@behaviour("no-stale-state", "Every call answers the question that was asked: no answer is kept from an earlier one.", exact=False)
-def _stale(subject: Subject) -> Measured:
+@model_check("no-stale-state", "Every call answers the question that was asked: no answer is kept from an earlier one.", exact=False)
+def _stale(subject: CheckedModel) -> Measured:
     stale = []
     for base in subject.all:
         for what, other in _variations(subject, base):
@@ -149,7 +151,7 @@ def _stale(subject: Subject) -> Measured:
     return Measured(float(len(stale)), 0.0, "answers", "; ".join(dict.fromkeys(stale)))
 
 
-def _kept(subject: Subject, base: Structure, other: Structure) -> bool:
+def _kept(subject: CheckedModel, base: Structure, other: Structure) -> bool:
     """Whether a question has another answer after a similar one than asked first, at a new place.
 
     Atoms that are moved must have other forces as well: two places alone do not tell an answer that is kept by distances.
@@ -163,7 +165,7 @@ def _kept(subject: Subject, base: Structure, other: Structure) -> bool:
     return changed and before["forces"].shape == after["forces"].shape and np.array_equal(before["forces"], after["forces"])
 
 
-def _variations(subject: Subject, s: Structure) -> list[tuple[str, Structure]]:
+def _variations(subject: CheckedModel, s: Structure) -> list[tuple[str, Structure]]:
     """Questions that differ from that of `s` by one thing."""
     s = s.replace(labels={}, label_std={})
     (here,) = subject.ask([s])

@@ -1,4 +1,4 @@
-"""The smallest honest implementation of every seam: what the contracts are tried on, and a place to start from when writing one's own."""
+"""The smallest implementation of every kind of plug-in: what the contracts are tried on, and a place to start from when writing one's own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from mlipfm_interfaces import metrics
 from mlipfm_interfaces.batch import Batch, collate
+from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
 from mlipfm_interfaces.potential import Potential, Prediction, evaluate
-from mlipfm_interfaces.protocols import Refusal, Teacher, Terms
+from mlipfm_interfaces.protocols import Refusal, Terms
 from mlipfm_interfaces.structure import Provenance, Structure
-
-from .closed_forms import LennardJones, Morse
-from .data_seam_rules import LabelerCase, ReaderCase, SamplerCase, TeacherCase
-from .structures import rattled, water
-from .training_seam_rules import BenchmarkCase, ObjectiveCase, SourceCase, StrategyCase, WeightRuleCase
+from mlipfm_interfaces.testing.closed_forms import LennardJones, Morse
+from mlipfm_interfaces.testing.data_seam_rules import LabelerCase, ReaderCase, SamplerCase, TeacherCase
+from mlipfm_interfaces.testing.structures import rattled, water
+from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase, ObjectiveCase, SourceCase, StrategyCase, WeightRuleCase
+from torch import Tensor, nn
 
 
 class LinesReader:
@@ -183,16 +182,15 @@ class MovingAverage:
 
 
 class ForceBenchmark:
-    """A Benchmark: force error against a fixed Lennard-Jones potential on rattled water."""
+    """Force error against a fixed Lennard-Jones potential on rattled water."""
 
-    name = "closed-form-forces"
+    def __call__(self, model: OpenModel, data: Sequence[LabelledSet]) -> BenchmarkResult:
+        return BenchmarkResult([self.figure(model)])
 
-    def run(self, subject: Teacher, out: Path) -> list[Mapping[str, Any]]:
+    def figure(self, model: OpenModel) -> metrics.Metric:
         cases = waters(6)
-        reference = [case.labels["forces"] for case in cases]
-        predicted = [answer["forces"] for answer in subject.evaluate(cases, ("forces",))]
-        figure = metrics.mae(predicted, reference, name="force MAE", unit="eV/Angstrom")
-        return [figure.as_dict() | {"version": 1, "status": "failed" if figure.failed else "ok"}]
+        predicted = [answer["forces"] for answer in model.evaluate(cases, ("forces",))]
+        return metrics.mae(predicted, [case.labels["forces"] for case in cases], name="force MAE", unit="eV/Å")
 
 
 class NotANumber(PotentialTeacher):
@@ -266,5 +264,7 @@ def cases() -> dict[str, Any]:
         "strategy": StrategyCase(
             ("energy-forces", "energy"), lambda v: trained(v, 2), lambda v: trained(v, 1), lambda v: trained(v, 2, stop_at=2)
         ),
-        "benchmark": BenchmarkCase(ForceBenchmark(), PotentialTeacher(LennardJones()), NotANumber(LennardJones())),
+        "benchmark": BenchmarkCase(
+            ForceBenchmark(), OpenModel("x:", "x:", PotentialTeacher(LennardJones())), OpenModel("x:", "x:", NotANumber(LennardJones()))
+        ),
     }

@@ -1,73 +1,66 @@
-"""The work behind `mlipfm check`."""
+"""The benchmark `check`: the rules of a model check as one result, and their table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import typer
-from mlipfm_interfaces.console import open_console
+from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
+from mlipfm_interfaces.console import progress_bar
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import ContractError, MissingLabelsError
-from mlipfm_interfaces.result_records import write_record
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import ContractError
+from mlipfm_interfaces.examples import chosen
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .check import Outcome, broken, check_model, check_record, held_to, rules_of, unjudged
-from .check_behaviour import within
-from .check_subject import LIMITS
-from .opening import opened
+from .check import Outcome, broken, check_model, check_result, held_to, rules_of, unjudged
+from .check_model_input import LIMITS
+from .model_checks import within
 
 _STYLE = {"held": "green", "measured": "cyan", "skipped": "dim", "broken": "bold red"}
 
 
-def run(
-    address: str,
-    record: Path | None,
-    precision: str | None,
-    everything: bool = False,
-    required: Sequence[str] = (),
+def check(
+    model: OpenModel,
+    data: Sequence[LabelledSet],
     *,
-    data: Path | None = None,
-    elements: str | None = None,
+    precision: str | None = None,
+    require: str = "",
+    elements: str = "",
     quick: bool = False,
-) -> None:
-    """Check, print the table, write the record, and exit with 1 if a rule is broken, naming it. required: promises that it must keep."""
-    own, numbers = structures_in(data), elements_of(elements)
+    verbose: bool = False,
+) -> BenchmarkResult:
+    """Symmetries, derivatives, smoothness, reproducibility, repulsion and energy conservation, each with its limit.
+
+    Args:
+        data: a few of its structures are checked on; without any, those in the checkpoint, or what is made of its elements.
+        precision: limits to hold the model to: float64, converged or float32; found out if not given.
+        require: what it must keep although it does not declare it, separated by commas: conservative, invariant, local-charge.
+        elements: elements to check on, such as `Si` or `Li,P,S`. quick: shorter dynamics and smaller systems. verbose: all rules and remarks.
+
+    Raises:
+        ContractError: an unknown precision or promise, or a model that predicts nothing that is tried. UnknownElementError: an unknown element.
+    """
+    required = [name.strip() for name in require.split(",") if name.strip()]
+    numbers = elements_of(elements)
     if precision is not None and precision not in LIMITS:
         raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
     for promise in required:
         rules_of(promise)  # refuses what no rule is about before anything is measured
-    console = open_console()
-    with opened(address) as model, Progress(
-        TextColumn("rules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:  # fmt: skip
-        task = bar.add_task("rules", total=None)
-        outcomes = check_model(
-            model.model,
-            precision,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            data=own,
-            elements=numbers,
-            quick=quick,
-        )
-        outcomes = held_to(outcomes, *required)
-        if record is not None:
-            write_record(record, check_record(model, outcomes, required))
-    console.print(table(outcomes, everything))
-    if not everything:
-        held = sum(_plain(o) for o in outcomes)
-        if held:
-            console.print(f"and {held} rules of the contract held (--all shows them)", style="dim", highlight=False)
+    own = chosen([s for one in data for s in chosen(one.structures)])
+    with progress_bar("rules") as advance:
+        outcomes = check_model(model.model, precision, advance, data=own, elements=numbers, quick=quick)
+    outcomes = held_to(outcomes, *required)
     failed = broken(outcomes)
-    if failed:
-        typer.echo(f"mlipfm: {address} breaks {len(failed)} rule{'s' * (len(failed) > 1)}: {', '.join(failed)}", err=True)
-        raise typer.Exit(1)
-    style = "bold yellow" if unjudged(outcomes, "conservative") else "bold green"
-    console.print(verdict(address, outcomes), style=style, highlight=False, soft_wrap=True)
+    printed: list[Table | str] = [table(outcomes, verbose)]
+    held = sum(_plain(o) for o in outcomes)
+    if held and not verbose:
+        printed.append(f"[dim]and {held} rules of the contract held (--verbose shows them)[/]")
+    if not failed:
+        style = "bold yellow" if unjudged(outcomes, "conservative") else "bold green"
+        printed.append(f"[{style}]{escape(verdict(model.address, outcomes))}[/]")
+    failure = f"{model.address} breaks {len(failed)} rule{'s' * (len(failed) > 1)}: {', '.join(failed)}" if failed else ""
+    return replace(check_result(outcomes, required), printed=printed, failure=failure)
 
 
 def verdict(address: str, outcomes: list[Outcome]) -> str:
@@ -89,28 +82,6 @@ def verdict(address: str, outcomes: list[Outcome]) -> str:
 def _plain(outcome: Outcome) -> bool:
     """A rule of which there is nothing to say but that it held."""
     return outcome.status == "held" and outcome.value is None
-
-
-def structures_in(path: Path | None) -> list[Structure]:
-    """A few structures of a store or a file, those first that bring elements the others lack; none without a path.
-
-    Raises:
-        what the store and the readers raise; MissingLabelsError: there are no structures.
-    """
-    if path is None:
-        return []
-    from mlipfm_data.readers.registry import read
-    from mlipfm_data.store.store import Store
-    from mlipfm_interfaces.examples import chosen
-
-    if (path / "manifest.json").exists():
-        with Store(path) as store:
-            found = chosen(store)
-    else:
-        found = chosen([s for s in read(path) if isinstance(s, Structure)])
-    if not found:
-        raise MissingLabelsError("there are no structures in it", where=str(path))
-    return found
 
 
 def elements_of(names: str | None) -> list[int]:

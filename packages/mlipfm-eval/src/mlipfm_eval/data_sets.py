@@ -1,0 +1,60 @@
+"""Labelled data sets from stores and from files that `mlipfm_data.read` reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlipfm_interfaces.benchmark import LabelledSet as LabelledSet
+from mlipfm_interfaces.benchmark import Split
+from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError
+from mlipfm_interfaces.files import sha256
+from mlipfm_interfaces.structure import Structure
+
+
+def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str] = (), level: str | None = None, **reading: Any) -> list[LabelledSet]:
+    """Open stores, or read files as `mlipfm_data.read` does; those of `ood` are out of distribution.
+
+    Args:
+        level: take the labels that overlays of this level give, where the store itself is of another.
+        reading: options of readers, for files: `energy_key`, `energy_unit`, ...
+
+    Raises:
+        what `Store` and `read_all` raise; RefusedFileError: one data set twice; MissingLabelsError: an empty one.
+    """
+    found: list[LabelledSet] = []
+    wanted: list[tuple[Path, Split]] = [*((Path(path), "id") for path in stores), *((Path(path), "ood") for path in ood)]
+    for path, split in wanted:
+        structures, digest, notes = _open_store(path, level) if (path / "manifest.json").is_file() else _read_file(path, reading)
+        if not len(structures):
+            raise MissingLabelsError("there are no structures", where=str(path))
+        if digest in {known.digest for known in found}:
+            raise RefusedFileError("the same data are given twice", where=str(path), mend="a set is either in or out of distribution")
+        names = {known.name for known in found}
+        name = path.name if path.name not in names else str(path)
+        found.append(LabelledSet(name, digest, split, structures, notes, path))
+    return found
+
+
+def _open_store(path: Path, level: str | None) -> tuple[Sequence[Structure], str, tuple[str, ...]]:
+    from mlipfm_data.store.store import Store
+
+    store = Store(path)
+    structures = store if level is None else [s if s.level == level else store.at_level(k, level) for k, s in enumerate(store)]
+    return structures, sha256(path / "manifest.json"), ()
+
+
+def _read_file(path: Path, reading: Mapping[str, Any]) -> tuple[list[Structure], str, tuple[str, ...]]:
+    from mlipfm_data.readers.frame import ReadReport
+    from mlipfm_data.readers.registry import read_all
+
+    report = ReadReport()
+    structures = read_all(path, require=(), report=report, **reading)
+    parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if len(parts) == 1:
+        digest = sha256(parts[0])
+    else:
+        digest = hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in parts).encode()).hexdigest()
+    return structures, digest, tuple(report.lines())

@@ -1,0 +1,263 @@
+"""Errors of energies, forces and stresses against the labels that are there, with intervals over molecules, trajectories or blocks of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from mlipfm_interfaces import metrics
+from mlipfm_interfaces.errors import DensityError, ForeignModelError, LevelError, MissingLabelsError, OverlapError, UnknownElementError
+from mlipfm_interfaces.label_weights import force_weights, structure_weight
+from mlipfm_interfaces.metrics import Metric
+from mlipfm_interfaces.potential import Potential, evaluate, not_finite
+from mlipfm_interfaces.protocols import Teacher
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.undetermined import warn_if_undetermined
+
+#: Atoms evaluated in one batch.
+BATCH_ATOMS = 512
+
+Quantity = Literal["energy", "forces", "stress"]
+QUANTITIES: tuple[Quantity, ...] = ("energy", "forces", "stress")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The structures that have one label, with predictions; units of a report (meV/atom, meV/Å, meV/Å³).
+
+    Attributes:
+        rows: [cases] index of each among the structures. predicted, reference: of each, an energy per atom, [atoms, 3] or [3, 3]; forces of atoms
+            with `forces_weight` 0 are left out. atomic_numbers: of each, of the atoms that are kept.
+    """
+
+    rows: list[int]
+    predicted: list[np.ndarray]
+    reference: list[np.ndarray]
+    atomic_numbers: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def errors(self) -> np.ndarray:
+        """[cases] mean absolute error of each; NaN without an answer."""
+        return np.array([float(np.abs(a - b).mean()) for a, b in zip(self.predicted, self.reference, strict=True)])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for labelled structures; one that the model failed on has NaN.
+
+    Attributes:
+        structures: with labels, any of energy, forces and stress. energies: [structures] eV. forces: list of [atoms, 3] eV/Å.
+        failures: index of a structure without an answer -> the reason. stresses: list of [3, 3] eV/Å³, NaN where none was asked.
+        microseconds: time per atom, the median of all batches; NaN if it was not measured.
+    """
+
+    structures: list[Structure]
+    energies: np.ndarray
+    forces: list[np.ndarray]
+    failures: dict[int, str] = field(default_factory=dict)
+    stresses: list[np.ndarray] = field(default_factory=list)
+    microseconds: float = float("nan")
+
+    @property
+    def groups(self) -> list[str]:
+        """The molecule or trajectory of each structure."""
+        return [metrics.group_of(s) for s in self.structures]
+
+    @property
+    def reference_energies(self) -> np.ndarray:
+        """[structures] eV, NaN where there is no label."""
+        return np.array([float(s.labels.get("energy", np.nan)) for s in self.structures])
+
+    @property
+    def reference_forces(self) -> list[np.ndarray]:
+        """Of each structure [atoms, 3] eV/Å, NaN where there is no label."""
+        return [s.labels.get("forces", np.full((len(s), 3), np.nan)) for s in self.structures]
+
+    @cached_property
+    def cases(self) -> dict[Quantity, Cases]:
+        """What can be compared, by label. Structures of weight 0 are left out."""
+        return {key: cases for key in QUANTITIES if len(cases := self._cases(key))}
+
+    def _cases(self, key: Quantity) -> Cases:
+        rows, predicted, reference, numbers = [], [], [], []
+        for k, s in enumerate(self.structures):
+            if key not in s.labels or structure_weight(s) == 0 or (key == "stress" and not self._has_stress(k)):
+                continue
+            kept = force_weights(s) > 0 if key == "forces" else np.ones(len(s), dtype=bool)
+            if not kept.any():
+                continue
+            label = np.asarray(s.labels[key], dtype=np.float64)
+            if key == "energy":
+                pair = self.energies[k] / len(s), label / len(s)
+            elif key == "forces":
+                pair = self.forces[k][kept], label[kept]
+            else:
+                pair = self.stresses[k], label
+            rows.append(k)
+            predicted.append(1000 * np.asarray(pair[0]))
+            reference.append(1000 * np.asarray(pair[1]))
+            numbers.append(s.atomic_numbers[kept])
+        return Cases(rows, predicted, reference, numbers)
+
+    def _has_stress(self, k: int) -> bool:
+        """Whether a stress was asked of the structure: it is periodic, and the model has one."""
+        return bool(self.stresses) and (k in self.failures or bool(np.isfinite(self.stresses[k]).all()))
+
+    @cached_property
+    def resampled(self) -> list[Hashable]:
+        """What an interval draws as a whole: molecules or trajectories; blocks of time where there is only one of these."""
+        groups: list[Hashable] = list(self.groups)
+        if len(set(groups)) > 1 or not self.cases:
+            return groups
+        order = np.argsort(
+            [s.provenance.index if s.provenance.index is not None else k for k, s in enumerate(self.structures)], kind="stable"
+        )
+        blocks = None
+        for cases in self.cases.values():
+            error = np.full(len(self.structures), np.nan)
+            error[cases.rows] = cases.errors()
+            found = metrics.time_blocks(error[order])
+            if found is None:
+                return groups
+            blocks = found if blocks is None or found.max() < blocks.max() else blocks
+        if blocks is None:
+            return groups
+        named = np.empty(len(order), dtype=np.int64)
+        named[order] = blocks
+        return list(named.tolist())
+
+    @property
+    def interval_over(self) -> str:
+        """In words, what an interval draws, or why there is none."""
+        groups, drawn = set(self.groups), set(self.resampled)
+        if len(groups) > 1:
+            return f"intervals over {len(groups)} molecules or trajectories"
+        if drawn != groups:
+            length = round(len(self.structures) / len(drawn))
+            return (
+                f"intervals over {len(drawn)} blocks of about {length} frames in a row, each longer than two correlation times: all frames are "
+                "of one molecule or trajectory, and the interval says nothing about another"
+            )
+        return (
+            "no intervals, which need two molecules or trajectories or more, or one that is long against the correlation time of its errors"
+        )
+
+
+def predict(
+    model: Potential | Teacher, structures: Sequence[Structure], *, level: str | None = None, progress: Callable[[int], None] | None = None
+) -> Predictions:
+    """Energies and forces of structures that have labels, and the stress of those that have a label of it.
+
+    Args:
+        progress: called with the number of structures done.
+
+    Raises:
+        MissingLabelsError: if no structure has an energy, forces or a stress.
+        LevelError: if labels are of a level that the model does not have, and no `level` says that they shall be compared all the same.
+    """
+    if isinstance(model, Potential) and level is None:
+        _check_levels(model, structures)
+    if isinstance(model, Potential):
+        warn_if_undetermined(model, [s for s in structures if "energy" in s.labels], level)  # of all compositions at once
+    if not any(key in s.labels for s in structures for key in QUANTITIES):
+        have = sorted({key for s in structures for key in s.labels})
+        raise MissingLabelsError(
+            f"no structure has energy, forces or stress to compare with; there are: {', '.join(have) or 'no labels'}",
+            mend="name the keys of the labels when the file is imported (mlipfm data import)",
+        )
+    offered = model.spec.outputs if isinstance(model, Potential) else model.outputs
+    energies: list[float] = []
+    forces: list[np.ndarray] = []
+    stresses: list[np.ndarray] = []
+    failures: dict[int, str] = {}
+    times: list[float] = []
+    for chunk, outputs in _chunks(structures, with_stress="stress" in offered):
+        start = time.perf_counter()
+        rows = _rows(model, chunk, outputs, level)
+        times.append(1e6 * (time.perf_counter() - start) / sum(map(len, chunk)))
+        for row, s in zip(rows, chunk, strict=True):
+            if "failure" in row or not all(np.isfinite(row[key]).all() for key in outputs):
+                failures[len(energies)] = row["failure"] if "failure" in row else _no_number(model)
+                row = {"energy": np.nan, "forces": np.full((len(s), 3), np.nan)}  # half an answer is none
+            energies.append(float(row["energy"]))
+            forces.append(np.asarray(row["forces"]).reshape(len(s), 3))
+            stresses.append(np.asarray(row["stress"]).reshape(3, 3) if "stress" in row else np.full((3, 3), np.nan))
+        if progress is not None:
+            progress(len(energies))
+    return Predictions(list(structures), np.array(energies), forces, failures, stresses, float(np.median(times)))
+
+
+def error_metrics(predictions: Predictions) -> dict[str, Metric]:
+    """MAE and RMSE of energy (meV/atom), forces (meV/Å; also 99th percentile and cosine) and stress (meV/Å³), of the labels that are there.
+
+    `n_total` of each figure is the number of structures with its label.
+    """
+    found: dict[str, Metric] = {}
+    for key, cases in predictions.cases.items():
+        groups = [predictions.resampled[k] for k in cases.rows]
+        name, unit = {"energy": ("energy", "meV/atom"), "forces": ("force", "meV/Å"), "stress": ("stress", "meV/Å³")}[key]
+        both = cases.predicted, cases.reference
+        found[f"{name}_mae"] = metrics.mae(*both, groups, name=f"{name} MAE", unit=unit)
+        found[f"{name}_rmse"] = metrics.rmse(*both, groups, name=f"{name} RMSE", unit=unit)
+        if key == "forces":
+            found["force_p99"] = metrics.percentile(*both, 99, groups, name="force error P99", unit=unit)
+            found["force_cosine"] = metrics.force_cosine(*both, groups)
+    return found
+
+
+def force_error_ratio(first: Predictions, second: Predictions) -> Metric:
+    """Force MAE of `first` over that of `second` on the same structures, paired: an interval below 1 says that `first` is better."""
+    a, b = first.cases["forces"], second.cases["forces"]
+    return metrics.compare(a.predicted, b.predicted, a.reference, [first.resampled[k] for k in a.rows], name="force MAE ratio")
+
+
+#: What one structure can do to a model: it is a failed case. Anything else is a mistake of the caller and is raised.
+_FAILURES = (OverlapError, DensityError, UnknownElementError, ForeignModelError)
+
+
+def _no_number(model: Potential | Teacher) -> str:
+    """Why an answer is not finite, as far as the weights tell."""
+    weights = not_finite(model)
+    return f"the answer is not finite: {weights}" if weights else "the answer is not finite"
+
+
+def _check_levels(model: Potential, structures: Sequence[Structure]) -> None:
+    for k, s in enumerate(structures):
+        if s.level is not None and s.level not in model.spec.levels:
+            raise LevelError(
+                f"the labels are of level {s.level!r}, the model predicts {', '.join(model.spec.levels)}",
+                where=f"structure {k}",
+                mend="give `level` to compare across levels",
+            )
+
+
+def _rows(model: Potential | Teacher, chunk: list[Structure], outputs: tuple[str, ...], level: str | None) -> list[dict[str, Any]]:
+    try:
+        if isinstance(model, Potential):
+            return list(evaluate(model, chunk, outputs, level=level))
+        return list(model.evaluate(chunk, outputs))
+    except _FAILURES as error:
+        if len(chunk) > 1:
+            return [row for s in chunk for row in _rows(model, [s], outputs, level)]
+        return [{"energy": np.nan, "forces": np.full((len(chunk[0]), 3), np.nan), "failure": error.what}]
+
+
+def _chunks(structures: Sequence[Structure], *, with_stress: bool) -> list[tuple[list[Structure], tuple[str, ...]]]:
+    """Structures in their order, in batches that are asked the same: the stress only where a periodic structure has a label of it."""
+    chunks: list[tuple[list[Structure], tuple[str, ...]]] = []
+    atoms = 0
+    for s in structures:
+        stress = with_stress and "stress" in s.labels and bool(s.pbc.all())
+        outputs = ("energy", "forces", "stress") if stress else ("energy", "forces")
+        if not chunks or chunks[-1][1] != outputs or atoms + len(s) > BATCH_ATOMS:
+            chunks.append(([], outputs))
+            atoms = 0
+        chunks[-1][0].append(s)
+        atoms += len(s)
+    return chunks
