@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import kill_at_random_moments, same_bytes
 from mlipfm_data.labeling import RECORD, label_all
 from mlipfm_data.parallel import pack, split, unpack
 from mlipfm_data.store.store import Store
@@ -17,7 +18,6 @@ from mlipfm_interfaces.errors import DamagedFileError, LabelingError, LockedErro
 from mlipfm_interfaces.files import lock
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.structure import Provenance, Structure
-from kills import kill_at_random_moments, same_bytes
 
 #: A labeller in a module that worker processes can import. Springs to the origin: E = sum r^2. Gold is a misdeed.
 TOY = """

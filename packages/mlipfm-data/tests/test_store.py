@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import flip_bits, truncate_everywhere
 from mlipfm_data.store import handles
 from mlipfm_data.store import manifest as manifests
 from mlipfm_data.store.store import Store, StoreWriter
@@ -29,7 +30,6 @@ from mlipfm_interfaces.errors import (
     UnreadableFileError,
 )
 from mlipfm_interfaces.structure import Provenance, Structure
-from damage import flip_bits, truncate_everywhere
 
 SHARD = 4_000  # bytes: several shards with a few structures each
 
