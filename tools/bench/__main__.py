@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     told = actions.add_parser("figures", help="what is complete", allow_abbrev=False)
     told.add_argument("--json", type=Path, metavar="FILE", help="write the figures in place of those that are there")
     told.add_argument("--svg", type=Path, metavar="FILE", help="draw the learning curves")
+    path = names.add_parser("quickstart", help="the figures of a finished `mlipfm quickstart`", allow_abbrev=False)
+    path.add_argument("folder", type=Path, help="of the quickstart")
+    path.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     table = names.add_parser("table", help="Markdown from result files", allow_abbrev=False)
     table.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     return made
@@ -82,7 +85,13 @@ def main(arguments: list[str]) -> int:
         return 0
     from bench.figures import append, line
 
-    for figure in _measure(options.name, options.threads, options.quick):
+    if options.name == "quickstart":
+        from bench.quickstart import figures
+
+        found = figures(options.folder)
+    else:
+        found = _measure(options.name, options.threads, options.quick)
+    for figure in found:
         print(line(figure), flush=True)
         if options.json:
             append(options.json, figure)

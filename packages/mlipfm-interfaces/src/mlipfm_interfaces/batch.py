@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import PropertyNotAvailableError
-from .flat import FlatStructures, flatten
+from .flat import flatten
 from .kspace import KSpaceView, kspace_view
 from .neighbors import DenseView, PairView, dense_view, pair_view
 from .structure import Structure
@@ -162,18 +162,17 @@ class Batch:
 
 
 def collate(
-    structures: Sequence[Structure] | FlatStructures,
+    structures: Sequence[Structure],
     graph_specs: Sequence[GraphSpec],
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Put structures end to end and build every neighbour view that `graph_specs` asks for. `Store.arrays` gives them end to end already.
+    """Put structures end to end and build every neighbour view that `graph_specs` asks for.
 
     Raises:
         InvalidStructureError: for an empty list. OverlapError, DensityError: from the neighbour list. CapacityExceeded: fixed capacity too small.
     """
-    flat = structures if isinstance(structures, FlatStructures) else flatten(structures)
-    near = flat.geometries() if isinstance(structures, FlatStructures) else structures
+    flat = flatten(structures)
     specs = tuple(dict.fromkeys(graph_specs))
     batch = Batch(
         positions=torch.from_numpy(flat.positions),
@@ -190,8 +189,8 @@ def collate(
         keys=flat.keys,
         labels={key: torch.from_numpy(value) for key, value in flat.labels.items()},
         label_mask={key: torch.from_numpy(value) for key, value in flat.label_mask.items()},
-        views={spec: (pair_view if spec.layout == "pairs" else dense_view)(near, spec.cutoff, spec.capacity) for spec in specs},
-        kspace={spec: kspace_view(near, spec.kspace) for spec in specs if spec.kspace is not None},
+        views={spec: (pair_view if spec.layout == "pairs" else dense_view)(structures, spec.cutoff, spec.capacity) for spec in specs},
+        kspace={spec: kspace_view(structures, spec.kspace) for spec in specs if spec.kspace is not None},
         strain=torch.zeros(len(flat), 3, 3, dtype=torch.float64),
         dtype=dtype,
     )

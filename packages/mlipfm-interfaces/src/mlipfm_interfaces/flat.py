@@ -1,4 +1,4 @@
-"""`FlatStructures`: structures end to end in the arrays that a Batch takes. Stores decode into it without making objects in between."""
+"""`FlatStructures`: structures end to end in the arrays that a Batch takes."""
 
 from __future__ import annotations
 
@@ -47,15 +47,6 @@ class FlatStructures:
     def __len__(self) -> int:
         """Number of systems."""
         return len(self.n_atoms)
-
-    def geometries(self) -> list[Structure]:
-        """Atoms, positions and cell of each system, for neighbour lists: views of the flat arrays, without state and labels."""
-        last = np.cumsum(self.n_atoms).tolist()
-        first = [0, *last[:-1]]
-        return [
-            Structure.trusted(atomic_numbers=self.atomic_numbers[a:b], positions=self.positions[a:b], cell=cell, pbc=pbc)
-            for a, b, cell, pbc in zip(first, last, self.cell, self.pbc, strict=True)
-        ]
 
 
 def flatten(structures: Sequence[Structure]) -> FlatStructures:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, UnreadableFileError
 from mlipfm_interfaces.files import atomic_write, fsync_folder, read_bytes, sha256, unwritable
-from mlipfm_interfaces.flat import FlatStructures
 from mlipfm_interfaces.frames import FrameLog
-from mlipfm_interfaces.record_blocks import decode_flat
 from mlipfm_interfaces.records import LABELS, LAYOUT, Layout, Layouts, check, decode, decode_labels
 from mlipfm_interfaces.structure import Structure
 
@@ -171,20 +169,6 @@ class Shard:
                 yield block[a:b]
             first = last
 
-    def chosen(self, rows: Array) -> list[bytes]:
-        """Bytes of the records `rows`, in this order. Where most follow each other in the file, those that do are read at once."""
-        starts, ends = self.columns.start[rows].astype(np.int64), self.columns.end[rows].astype(np.int64)
-        descriptor = self._descriptor()
-        if 2 * np.count_nonzero(starts[1:] == ends[:-1]) < len(rows):
-            return [os.pread(descriptor, b - a, a) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        cuts = np.flatnonzero((starts[1:] != ends[:-1]) | (starts[1:] // _BLOCK != starts[:-1] // _BLOCK)) + 1
-        records: list[bytes] = []
-        for run in np.split(np.arange(len(rows)), cuts):
-            origin = int(starts[run[0]])
-            block = os.pread(descriptor, int(ends[run[-1]]) - origin, origin)
-            records += [block[a:b] for a, b in zip((starts[run] - origin).tolist(), (ends[run] - origin).tolist(), strict=True)]
-        return records
-
     def close(self) -> None:
         """Give the file handle back; the next read takes it again."""
         if self._handle is not None:
@@ -216,28 +200,3 @@ class Shard:
         return _Columns(
             table["offset"][content], ends[content], table["atoms"][content], table["layout"][content], table["key"][content], layouts
         )
-
-
-def read_flat(shards: Sequence[Shard], shard_of: Array, rows: Array) -> FlatStructures:
-    """Record `rows[k]` of `shards[shard_of[k]]` for every k, in this order, without overlays.
-
-    Raises:
-        DamagedFileError: naming shard and record.
-    """
-    records: list[bytes] = [b""] * len(rows)
-    which, keys, layouts = np.empty(len(rows), np.int64), np.empty(len(rows), ROW["key"]), list[Layout]()
-    for k in sorted(set(shard_of.tolist())):
-        places = np.flatnonzero(shard_of == k)
-        shard, here = shards[k], rows[places]
-        columns = shard.columns
-        for place, record in zip(places.tolist(), shard.chosen(here), strict=True):
-            records[place] = record
-        which[places] = columns.layout[here].astype(np.int64) + len(layouts)
-        keys[places] = columns.keys[here]
-        layouts += columns.layouts.all
-    try:
-        return decode_flat(records, layouts, which, keys)
-    except MlipfmError as error:
-        place = int(str(error.where).rpartition(" ")[2])
-        error.where = f"{shards[int(shard_of[place])].path}, record {rows[place]}"
-        raise

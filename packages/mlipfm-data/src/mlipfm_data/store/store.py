@@ -16,15 +16,14 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 from mlipfm_interfaces.display import html_table, line
-from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, MlipfmError, RefusedFileError, UnreadableFileError
+from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
-from mlipfm_interfaces.flat import FlatStructures, flatten
 from mlipfm_interfaces.label_weights import structure_weight
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
 from .census import Census, census_of, laid_licence
-from .shards import Shard, read_flat
+from .shards import Shard
 from .statistics import LevelStatistics, Summary
 from .writer import StoreWriter
 
@@ -114,27 +113,6 @@ class Store(Sequence[Structure]):
         for shard in self._shards:
             for i, record in enumerate(shard.records()):
                 yield self._joined(shard.structure(i, record))
-
-    def arrays(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> FlatStructures:
-        """Structures `indices`, in this order, in the flat arrays that a Batch takes, with the labels of overlays of their own levels.
-
-        The fast way to a Batch: every record is read and its checksum verified, but nothing is made for each structure.
-        `collate(store.arrays(indices), graphs)` equals `collate([store[i] for i in indices], graphs)`.
-
-        Raises:
-            IndexError: naming the index. InvalidStructureError: for no indices. DamagedFileError: naming shard and record.
-        """
-        wanted = np.asarray(indices, dtype=np.int64)
-        wrong = wanted[(wanted < -len(self)) | (wanted >= len(self))]
-        if len(wrong):
-            raise IndexError(f"structure {wrong[0]} of {len(self)}")
-        if not len(wanted):
-            raise InvalidStructureError("a batch needs at least one structure")
-        wanted = wanted % len(self)
-        if self._overlays:
-            return flatten([self[i] for i in wanted.tolist()])
-        shard_of = np.searchsorted(self._first, wanted, "right") - 1
-        return read_flat(self._shards, shard_of, wanted - np.asarray(self._first)[shard_of])
 
     @property
     def statistics(self) -> Summary:
