@@ -3,7 +3,7 @@
     python packages/mlipfm/examples/uncertainty.py FOLDER
 
 makes 4,100 labels (GFN2-xTB), trains a small model (together about two minutes), and shows the two commands that it then runs:
-`mlipfm uncertainty fit` and `mlipfm uncertainty judge`. What is finished is kept: started again, it goes on.
+`mlipfm uncertainty fit` and `mlipfm uncertainty evaluate`. What is finished is kept: started again, it goes on.
 """
 
 from __future__ import annotations

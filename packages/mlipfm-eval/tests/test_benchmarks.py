@@ -1,0 +1,81 @@
+"""`mlipfm evaluate --benchmark`: every installed benchmark is listed and run, and what it does not have is refused."""
+
+import json
+
+import pytest
+from mlipfm_data.readers.extxyz import export_extxyz
+from mlipfm_eval import list_benchmarks
+from mlipfm_eval.benchmarks import InstalledBenchmark
+from mlipfm_interfaces import plugins
+from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import PluginError
+
+from .test_evaluate_files import copper
+
+
+def run(capsys, *words) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return int(end.value.code or 0), shown.out, shown.err
+
+
+def test_benchmarks_are_listed_with_their_options_and_one_that_is_broken_with_its_reason(capsys, monkeypatch):
+    status, out, _ = run(capsys, "evaluate", "--list")
+    assert status == 0
+    for name, options in (("accuracy", "level, out, page"), ("check", "quick=False"), ("uncertainty", "file, coverage=0.9")):
+        (line,) = [line for line in out.splitlines() if line.startswith(f"│ {name} ")]
+        assert options in line
+    known = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda group, name: known(group, name) if name != "check" else _broken())
+    assert InstalledBenchmark("check", "", {}, str(PluginError("no such module"))) in list_benchmarks()
+
+
+def _broken():
+    raise PluginError("no such module")
+
+
+@pytest.mark.ci
+def test_check_as_a_benchmark_takes_the_options_of_the_command_and_writes_the_same_record(capsys, tmp_path):
+    words = [
+        "evaluate",
+        "emt:",
+        "--benchmark",
+        "check",
+        "--option",
+        "elements=Cu",
+        "--option",
+        "quick=true",
+        "--record",
+        tmp_path / "r.json",
+    ]
+    status, out, err = run(capsys, *words)
+    assert (status, err) == (0, "")
+    assert "emt: breaks no rule" in out
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert (record["kind"], record["passed"], record["details"]["benchmark"]) == ("check", True, "check")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["emt:", "--benchmark", "acuracy"], "no benchmark is named 'acuracy'; did you mean 'accuracy'?"),
+        (["emt:", "--benchmark", "check", "--page", "p.html"], "benchmark 'check' has no option 'page'"),
+        (["emt:", "--benchmark", "check", "--option", "quick=perhaps"], "option 'quick' of benchmark 'check'"),
+        (["emt:", "--benchmark", "check", "--option", "quick"], "--option needs KEY=VALUE, got 'quick'"),
+        (["emt:"], "there are no data to compare with"),
+        ([], "name a model, or see --list"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_status_2(capsys, words, said):
+    status, out, err = run(capsys, "evaluate", *words)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+def test_every_file_that_a_command_writes_is_named(capsys, tmp_path):
+    export_extxyz(copper(4), tmp_path / "test.xyz")
+    files = {"--record": "r.json", "--page": "p.html", "--out": "o.xyz"}
+    status, out, _ = run(capsys, "evaluate", "emt:", tmp_path / "test.xyz", *(w for k, f in files.items() for w in (k, tmp_path / f)))
+    assert status == 0
+    assert all(f"written: {tmp_path / file}" in out for file in files.values())
