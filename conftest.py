@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(TierReport(config.getoption("--tier")), "tiers")
+    config.pluginmanager.register(TierReport(config.getoption("--tier"), config), "tiers")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers of `-n auto`: one per core, and no more than memory allows at 3 GiB each (torch, and the largest tests)."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, int(memory / 3)))
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -53,14 +60,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 class TierReport:
     """Says after the run what was left out, how the time compares with the budget, and where it went."""
 
-    def __init__(self, tier: str) -> None:
+    def __init__(self, tier: str, config: pytest.Config) -> None:
         self.tier = tier
+        self.config = config
         self.start = time.monotonic()
         self.left_out: Counter[str] = Counter()
         self.seconds: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        """A worker of pytest-xdist hands what it left out to the process that prints the report."""
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput["left_out"] = dict(self.left_out)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self.left_out = Counter(getattr(node, "workeroutput", {}).get("left_out", self.left_out))  # every worker collects all tests
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         budget = BUDGETS[self.tier]

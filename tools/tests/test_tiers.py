@@ -46,6 +46,13 @@ def test_push_is_the_default_and_says_what_it_left_out(project: pytest.Pytester)
     )
 
 
+def test_workers_say_what_they_left_out_once(project: pytest.Pytester) -> None:
+    project.makepyfile(SUITE)
+    result = project.runpytest_subprocess(*PLAIN, "-n", "2")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*::test_push", "not run: 1 of tier ci (--tier ci)", "not run: 1 of tier full*"])
+
+
 def test_without_the_shared_folder_its_tests_are_skipped_with_the_reason(project: pytest.Pytester) -> None:
     project.makepyfile(DATA_TEST)
     result = project.runpytest(*PLAIN, "-rs")
