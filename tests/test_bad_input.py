@@ -31,9 +31,9 @@ from mlipfm_interfaces.plausibility import implausible
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.calculator import MlipfmCalculator, PropertyNotImplementedError
-from mlipfm_models.builders import BACKBONES
+from mlipfm_models.matrix import own_backbones
 
-POTENTIALS = sorted(BACKBONES)
+POTENTIALS = own_backbones()
 ELEMENTS = ["H", "C", "O", "Na", "Al", "Cl", "Ar"]
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
+from mlipfm_models import build_potential
 from mlipfm_models.assembly import AssembledPotential
-from mlipfm_models.builders import BACKBONES, build_potential
 from mlipfm_models.constants import ExactConstants
+from mlipfm_models.matrix import own_backbones
 
 WATER = Structure(np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.76, 0.1, -0.5], [-0.8, 0.2, -0.45]]))
 
@@ -24,7 +25,7 @@ def built(plugin: str, dtype: str) -> AssembledPotential:
     )
 
 
-@pytest.mark.parametrize("plugin", BACKBONES)
+@pytest.mark.parametrize("plugin", own_backbones())
 @pytest.mark.parametrize("change", [lambda m: m.double(), lambda m: copy.deepcopy(m).half().double(), lambda m: m.to(torch.float64)])
 def test_constants_of_a_model_made_in_float32_are_exact_in_float64(plugin, change):
     exact = dict(built(plugin, "float64").named_buffers())
@@ -36,7 +37,7 @@ def test_constants_of_a_model_made_in_float32_are_exact_in_float64(plugin, chang
         assert torch.equal(value.nan_to_num(nan=-1.0), exact[name].nan_to_num(nan=-1.0)), name
 
 
-@pytest.mark.parametrize("plugin", BACKBONES)
+@pytest.mark.parametrize("plugin", own_backbones())
 def test_a_float32_model_turned_to_float64_gives_the_energy_of_a_float64_model_with_its_weights(plugin):
     rounded = built(plugin, "float32").double()
     exact = built(plugin, "float64")

@@ -189,12 +189,32 @@ def collate(
         keys=flat.keys,
         labels={key: torch.from_numpy(value) for key, value in flat.labels.items()},
         label_mask={key: torch.from_numpy(value) for key, value in flat.label_mask.items()},
-        views={spec: (pair_view if spec.layout == "pairs" else dense_view)(structures, spec.cutoff, spec.capacity) for spec in specs},
+        views={spec: _view(structures, spec) for spec in specs},
         kspace={spec: kspace_view(structures, spec.kspace) for spec in specs if spec.kspace is not None},
         strain=torch.zeros(len(flat), 3, 3, dtype=torch.float64),
         dtype=dtype,
     )
     return batch if torch.device(device).type == "cpu" else _moved(batch, torch.device(device))
+
+
+def at_positions(batch: Batch, structures: Sequence[Structure]) -> Batch:
+    """Return the batch of the same systems after their atoms have moved: neighbours are built anew, all else is kept.
+
+    Args:
+        structures: as the batch was collated from, at other positions: simulations come here in every step, so that nothing is checked. Positions
+            are copied. `keys` of the new batch are empty.
+
+    Raises:
+        OverlapError, DensityError: from the neighbour list. CapacityExceeded: fixed capacity too small.
+    """
+    positions = torch.from_numpy(np.concatenate([s.positions for s in structures]))
+    device = batch.positions.device
+    views = {spec: _view(structures, spec).to(device) for spec in batch.views}
+    return replace(batch, positions=positions.to(device), views=views, keys=("",) * batch.n_systems)
+
+
+def _view(structures: Sequence[Structure], spec: GraphSpec) -> View:
+    return (pair_view if spec.layout == "pairs" else dense_view)(structures, spec.cutoff, spec.capacity)
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

@@ -60,6 +60,10 @@ class PairView:
         """The same pairs on another device."""
         return PairView(*(getattr(self, item.name).to(device) for item in fields(self)))
 
+    def pairs(self) -> Pairs:
+        """Return i [pairs], j [pairs] and shift [pairs, 3], without padding."""
+        return tuple(part[self.mask].numpy(force=True) for part in (self.i, self.j, self.shift))  # type: ignore[return-value]  # three
+
 
 @dataclass(frozen=True)
 class DenseView:
@@ -78,6 +82,11 @@ class DenseView:
     def to(self, device: torch.device | str) -> DenseView:
         """The same neighbours on another device."""
         return DenseView(*(getattr(self, item.name).to(device) for item in fields(self)))
+
+    def pairs(self) -> Pairs:
+        """Return i [pairs], j [pairs] and shift [pairs, 3], without padding."""
+        atoms = self.mask.nonzero()[:, 0]
+        return atoms.numpy(force=True), self.index[self.mask].numpy(force=True), self.shift[self.mask].numpy(force=True)
 
 
 def pair_view(structures: Sequence[Structure], cutoff: float, capacity: int | None = None) -> PairView:
@@ -127,7 +136,7 @@ def dense_view(structures: Sequence[Structure], cutoff: float, capacity: int | N
 def _batch_pairs(structures: Sequence[Structure], cutoff: float) -> Pairs:
     parts, offset = [], 0
     for k, s in enumerate(structures):
-        i, j, shift = _pairs(s, cutoff, f"structure {k}, ")
+        i, j, shift = _pairs(s, cutoff, f"structure {k}, " if len(structures) > 1 else "")
         parts.append((i + offset, j + offset, shift))
         offset += len(s)
     if len(parts) == 1:

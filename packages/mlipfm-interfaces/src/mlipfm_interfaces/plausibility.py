@@ -9,23 +9,24 @@ import numpy as np
 
 from .elements import COVALENT_RADII, symbol
 from .errors import ImplausibleStructureWarning, InvalidStructureError
-from .neighbors import UNIT_HINT, neighbor_pairs
+from .neighbors import UNIT_HINT, Pairs, neighbor_pairs
 from .structure import Structure
 
 #: Two atoms nearer than this part of the sum of their covalent radii are told: the shortest bonds (H2, N2) are at 1.1 and 0.78 of it.
 CLOSE = 0.6
 
 
-def implausible(structure: Structure, cutoff: float) -> list[str]:
-    """What looks wrong, in words; empty for ordinary matter.
+def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None) -> list[str]:
+    """Say what looks wrong, in words; nothing for ordinary matter.
 
     Args:
         cutoff: Å, how far the model sees.
+        pairs: of the structure within the cutoff, where they are known already, see `neighbor_pairs`.
 
     Raises:
         OverlapError, DensityError: from the neighbour list.
     """
-    i, j, shift = neighbor_pairs(structure, cutoff)
+    i, j, shift = neighbor_pairs(structure, cutoff) if pairs is None else pairs
     if not len(i):
         return [] if len(structure) == 1 else [f"no two of its {len(structure)} atoms are within {cutoff:g} Angstrom; {UNIT_HINT}"]
     vectors = structure.positions[j] - structure.positions[i] + shift @ structure.cell
@@ -49,7 +50,13 @@ def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
 
 
 def warn_if_implausible(
-    structure: Structure, cutoff: float, conditions: Sequence[str] | None = None, *, strict: bool = False, stacklevel: int = 2
+    structure: Structure,
+    cutoff: float,
+    conditions: Sequence[str] | None = None,
+    *,
+    pairs: Pairs | None = None,
+    strict: bool = False,
+    stacklevel: int = 2,
 ) -> None:
     """Warn of what `implausible` finds, and `unheard` if the `conditions` of the model are given, or refuse it.
 
@@ -57,7 +64,7 @@ def warn_if_implausible(
         InvalidStructureError: with `strict`, instead of the warning. OverlapError, DensityError: always.
     """
     ignored = [] if conditions is None else unheard(structure, conditions)
-    for text in [*implausible(structure, cutoff), *ignored]:
+    for text in [*implausible(structure, cutoff, pairs), *ignored]:
         if strict:
             raise InvalidStructureError(text, mend="check the geometry, or leave `strict`")
         warnings.warn(text, ImplausibleStructureWarning, stacklevel=stacklevel + 1)

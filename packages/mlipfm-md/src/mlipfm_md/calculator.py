@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
+from mlipfm_interfaces.batch import Batch, at_positions, collate
 from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.plausibility import warn_if_implausible
-from mlipfm_interfaces.potential import Potential, check_elements, evaluate
+from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.undetermined import warn_if_undetermined
 
+#: ASE's names of the outputs of a model, and which of these belong to the system and not to its atoms.
 _ASE_NAMES = {"energy": "energy", "free_energy": "energy", "forces": "forces", "stress": "stress", "energies": "atomic_energies",
               "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments"}  # fmt: skip
-
+_OF_THE_SYSTEM = ("energy", "stress", "dipole")
 
 #: What an answer depends on, in the order of `MlipfmCalculator._state`.
 _STATE = ("numbers", "positions", "cell", "pbc", "info", "parameters")
@@ -32,11 +36,19 @@ _STATE = ("numbers", "positions", "cell", "pbc", "info", "parameters")
 
 @dataclass(frozen=True)
 class _Answer:
-    """Results (never changed once made), and what they are the results of."""
+    """Results (never changed once made), what they are the results of, and what the next calculation can use again.
+
+    Attributes:
+        used: see `_STATE`. outputs: that were computed; the next calculation gives them again, so that a stress that is asked after the forces in
+            each step of a simulation costs no second calculation.
+    """
 
     used: tuple[np.ndarray, ...]
     atoms: Atoms
     results: dict[str, Any]
+    structure: Structure
+    batch: Batch
+    outputs: frozenset[str]
 
 
 class MlipfmCalculator(GetPropertiesMixin):
@@ -71,7 +83,6 @@ class MlipfmCalculator(GetPropertiesMixin):
         self.potential = model.eval()
         self.level, self.charge, self.multiplicity, self.strict = level, charge, multiplicity, strict
         self.implemented_properties = [ase for ase, key in _ASE_NAMES.items() if key in model.spec.outputs]
-        self._cutoff = max(graph.cutoff for graph in model.spec.graphs)
         self._answer: _Answer | None = None
 
     @property
@@ -114,35 +125,63 @@ class MlipfmCalculator(GetPropertiesMixin):
         return list(_STATE) if self._answer is None else self._changed(self._answer, atoms)
 
     def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:
-        """Compute what is asked, with energy and forces always, and the stress where it is defined and asked."""
-        self._answer = self._calculated(atoms, properties)
+        """Compute what is asked and what was asked of the same system before, with energy and forces always."""
+        self._answer = self._calculated(atoms, properties or [])
 
     def _changed(self, answer: _Answer, atoms: Atoms) -> list[str]:
         return [name for name, old, new in zip(_STATE, answer.used, self._state(atoms), strict=True) if not np.array_equal(old, new)]
 
-    def _calculated(self, atoms: Atoms, properties: list[str] | None) -> _Answer:
-        wanted = {"energy", "forces"} | {_ASE_NAMES[name] for name in properties or ()}
-        wanted = {key for key in wanted if key in self.potential.spec.outputs}
-        if "stress" in wanted and not atoms.pbc.all():
-            if properties is not None and "stress" in properties:
-                raise PropertyNotImplementedError("the stress needs three periodic directions")
-            wanted.discard("stress")
-        structure, before = self.to_structure(atoms), self._answer
-        changed = _STATE if before is None else self._changed(before, atoms)
-        if {"numbers", "cell", "pbc", "info", "parameters"} & set(changed):  # a new system: a simulation pays once
-            check_elements(self.potential.spec, [structure])
-            warn_if_implausible(structure, self._cutoff, self.potential.spec.conditions, strict=self.strict, stacklevel=4)
+    def _calculated(self, atoms: Atoms, properties: list[str]) -> _Answer:
+        before = self._answer
+        changed = list(_STATE) if before is None else self._changed(before, atoms)
+        same = before if not set(changed) - {"positions", "cell"} else None  # the system of the last calculation, if it is still that
+        outputs = self._outputs(atoms, properties, same)
+        if (
+            same is None
+            or "cell" in changed
+            or same.batch.positions.device != device_of(self.potential)
+            or not np.isfinite(atoms.positions).all()
+        ):
+            structure = self.to_structure(atoms)
+            batch = self._collated(structure)
+        elif changed:
+            structure = Structure.trusted(**{**_fields(same.structure), "positions": atoms.positions.copy()})
+            batch = at_positions(same.batch, [structure])
+        else:
+            structure, batch = same.structure, same.batch
+        return _Answer(self._copied_state(atoms), atoms.copy(), self._predicted(batch, outputs), structure, batch, outputs)
+
+    def _outputs(self, atoms: Atoms, properties: list[str], same: _Answer | None) -> frozenset[str]:
+        """What to compute: what is asked, and what was asked of the same system before."""
+        if "stress" in properties and not atoms.pbc.all():
+            raise PropertyNotImplementedError("the stress needs three periodic directions")
+        wanted = {"energy", "forces"} | {_ASE_NAMES[name] for name in properties} | (same.outputs if same is not None else frozenset())
+        return frozenset(wanted & set(self.potential.spec.outputs))
+
+    def _collated(self, structure: Structure) -> Batch:
+        """The batch of a system that is new to the calculator, with the warnings that a simulation gives once."""
+        spec = self.potential.spec
+        check_elements(spec, [structure])
+        batch = collate([structure], spec.graphs, spec.torch_dtype, device_of(self.potential))
+        widest = max(spec.graphs, key=lambda graph: graph.cutoff)
+        pairs = batch.views[widest].pairs()
+        warn_if_implausible(structure, widest.cutoff, spec.conditions, pairs=pairs, strict=self.strict, stacklevel=5)
+        warn_if_undetermined(self.potential, [structure], stacklevel=5)
+        return batch
+
+    def _predicted(self, batch: Batch, outputs: frozenset[str]) -> dict[str, Any]:
+        """Results under ASE's names."""
+        training = self.potential.training
         try:
-            (row,) = evaluate(self.potential, [structure], sorted(wanted), level=self.level)
+            prediction = self.potential.eval()(batch, sorted(outputs))
         except PropertyNotAvailableError as error:
             raise PropertyNotImplementedError(str(error)) from error
-        results: dict[str, Any] = dict(before.results) if before is not None and not changed else {}
-        for name, key in _ASE_NAMES.items():
-            if key in row:
-                results[name] = row[key] if row[key].ndim else float(row[key])
-        if "stress" in row:
-            results["stress"] = full_3x3_to_voigt_6_stress(row["stress"])
-        return _Answer(tuple(np.copy(part) for part in self._state(atoms)), atoms.copy(), results)
+        finally:
+            self.potential.train(training)
+        row = {key: prediction[key].detach().to("cpu", torch.float64).numpy() for key in outputs}
+        row |= {key: row[key][0] for key in _OF_THE_SYSTEM if key in row}
+        results: dict[str, Any] = {name: row[key] if row[key].ndim else float(row[key]) for name, key in _ASE_NAMES.items() if key in row}
+        return results | ({"stress": full_3x3_to_voigt_6_stress(row["stress"])} if "stress" in row else {})
 
     def to_structure(self, atoms: Atoms) -> Structure:
         """The Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
@@ -171,7 +210,14 @@ class MlipfmCalculator(GetPropertiesMixin):
         return self.todict()
 
     def _state(self, atoms: Atoms) -> tuple[Any, ...]:
-        charge, multiplicity = charge_and_multiplicity(atoms.info)
+        charge, multiplicity = charge_and_multiplicity(atoms.info) if atoms.info else (None, None)
         said = [np.nan if value is None else float(value) for value in (charge, multiplicity)]
         chosen = np.array([str(self.level), str(self.charge), str(self.multiplicity)])
         return atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, np.nan_to_num(said, nan=-1e9), chosen
+
+    def _copied_state(self, atoms: Atoms) -> tuple[np.ndarray, ...]:
+        return tuple(np.copy(part) for part in self._state(atoms))
+
+
+def _fields(s: Structure) -> dict[str, Any]:
+    return {name: getattr(s, name) for name in Structure.__dataclass_fields__}
