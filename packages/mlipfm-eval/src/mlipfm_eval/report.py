@@ -13,6 +13,7 @@ from mlipfm_interfaces.model_card import model_card
 from mlipfm_interfaces.result_records import Record
 
 from .charts import Bar, bar_chart, legend, line_chart, parity_chart, point_chart
+from .moving_molecule import moving_molecule
 from .report_data import Found, benchmark_of, read_folder
 from .report_html import card_html, chart_grid, document, figure_cell, paragraphs, section, short, table
 
@@ -44,10 +45,11 @@ def report_html(found: Found, first: str = "") -> str:
     """Return the page of what was found; sections without content are left out."""
     models = dict.fromkeys([*found.manifests, *(run.name for run in found.runs), *map(found.model, found.records)])
     colours = {name: k for k, name in enumerate(models)}
-    others = dict.fromkeys(name for name in map(benchmark_of, found.records) if name not in ("accuracy", "check"))
+    others = dict.fromkeys(name for name in map(benchmark_of, found.records) if name not in ("accuracy", "check", "result"))
     sections = [
         f'<h1>{escape(found.name)}</h1><p class="soft">Models: {escape(", ".join(models) or "none")}</p>',
         first,
+        _result(found, colours),
         section("Errors", _errors(found, colours), "95 % intervals: whole molecules, trajectories or blocks of time are drawn anew."),
         section("Speed and accuracy", _speed(found, colours)),
         *(section(name.capitalize(), _benchmark(found, name, colours)) for name in others),
@@ -59,6 +61,20 @@ def report_html(found: Found, first: str = "") -> str:
         section("Notes", paragraphs(_notes(found), "")),
     ]
     return document(f"Report: {found.name}", sections)
+
+
+def _result(found: Found, colours: Mapping[str, int]) -> str:
+    """Return what records of a result tell: sentences, a molecule that moves, the parity of that model, and lines of code that use it."""
+    parts = []
+    for record in found.benchmark("result"):
+        details, charts = record["details"], []
+        if frames := details.get("frames"):
+            charts.append((moving_molecule(frames["symbols"], frames["positions"], frames["caption"]), frames["caption"]))
+        own = Found(found.name, [r for r in found.benchmark("accuracy") if r["model"] == record["model"]], manifests=found.manifests)
+        charts += _parity_charts(own, colours)[:2]
+        parts.append(paragraphs(details.get("statements", []), "verdict") + chart_grid(charts))
+        parts.append(f"<pre>{escape(details['code'])}</pre>" if "code" in details else "")
+    return "".join(parts)
 
 
 # Errors
@@ -183,6 +199,17 @@ def _broken(record: Record, rule: str) -> str:
 
 
 def _parity(found: Found, colours: Mapping[str, int]) -> str:
+    """Return the charts of each model, folded where there are many."""
+    charts = _parity_charts(found, colours)
+    if len(charts) <= 6:
+        return chart_grid(charts)
+    models = dict.fromkeys(map(found.model, found.benchmark("accuracy")))
+    own = {model: [chart for chart in charts if chart[1].startswith(f"{model}, ")] for model in models}
+    return "".join(f"<details><summary>{escape(model)}</summary>{chart_grid(own[model])}</details>" for model in models)
+
+
+def _parity_charts(found: Found, colours: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return charts with their captions, in the order of records, data sets and quantities."""
     charts = []
     for record in found.benchmark("accuracy"):
         model = found.model(record)
@@ -192,7 +219,7 @@ def _parity(found: Found, colours: Mapping[str, int]) -> str:
                 picture = parity_chart(f"{model}, {name}: {p['what']}", p["unit"], p["reference"], p["predicted"], notes, colours[model])
                 shown = len(p["reference"])
                 charts.append((picture, f"{model}, {name}: {p['what']}, {f'{shown} of ' * (shown < p['of'])}{p['of']} points"))
-    return chart_grid(charts)
+    return charts
 
 
 def _is_error(metric: Mapping[str, Any], name: str, quantity: str) -> bool:

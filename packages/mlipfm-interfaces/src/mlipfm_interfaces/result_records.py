@@ -13,6 +13,8 @@ What `mlipfm report` shows of a record, beside its model, verdict and metrics:
 - of `details`: `benchmark` (which one measured; the heading of its section), `address` (what the model is called where no training run has its
   digest), `title` (what stands beside the figures instead of the model, such as "student / teacher"), `statements` (sentences that stand first in
   the section), `notes` (sentences, or data set -> sentences, at the end of the page), `broken` (names of rules);
+- of `details` with `benchmark` `result`, at the top of the page: `statements`, `code` (lines that use the model), `frames` (`symbols`, `positions`
+  [frames, atoms, 3] in Å, `caption`: a molecule that moves), beside the parity of the model's evaluation;
 - of `details` of an evaluation, by data set: `structures` (how many), `intervals`, `known` (a sentence on data that the model was trained on),
   `parity` (quantity -> `what`, `unit`, `reference`, `predicted`, and `of`: how many points there are), `worst` (objects with `frame`, `formula`,
   `group`, `energy`, `forces`), `microseconds_per_atom`.
