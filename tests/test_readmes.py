@@ -1,15 +1,24 @@
-"""What the READMEs show works: their Python runs, and every `mlipfm` line in them is a command with options that exist."""
+"""What the READMEs and the pages of the documentation show works.
+
+The Python of a README runs, and every `mlipfm` line is a command with options that exist. The blocks of a documentation page run one after the
+other in an empty folder; the front matter of the page names the tier that runs it (`tier`) and what is shortened for the test (`shorten`).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import typer
+import yaml
 from mlipfm_data import StoreWriter, export_extxyz
 from mlipfm_interfaces.checkpoint import save_potential
 from mlipfm_interfaces.cli import app
@@ -21,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 READMES = sorted(
     [ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("tools/*/README.md"), ROOT / ".github" / "CONTRIBUTING.md"]
 )
+DOCS = ROOT / "packages" / "mlipfm" / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("extend/*.md")])
 
 #: Long work made short.
 SHORTER = {"steps=2000": "steps=2", "steps=10000": "steps=2"}
@@ -84,14 +95,14 @@ def test_python_in_a_readme_runs(path, text, material):
 
 def lines() -> Iterator[tuple[str, list[str]]]:
     """(where, words) of every line of a block or a table cell that begins with `mlipfm`."""
-    for path in READMES:
+    for path in [*READMES, *PAGES]:
         text = path.read_text(encoding="utf-8")
         fenced = [line for language, block in blocks(path) if language in ("", "bash") for line in block.splitlines()]
         inline = re.findall(r"`((?:\.venv/bin/)?mlipfm [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
         for line in [*fenced, *inline]:
             words = shlex.split(line.split(" #")[0].split(" > ")[0].removeprefix(".venv/bin/"))
             if words[:1] == ["mlipfm"] and "..." not in line:
-                yield f"{path.parent.name}: {line}", words[1:]
+                yield f"{path.parent.name if path.name == 'README.md' else path.stem}: {line}", words[1:]
 
 
 @pytest.mark.ci
@@ -108,3 +119,40 @@ def test_command_in_a_readme_exists_with_its_options(words):
     for word in words:
         if word.startswith("--"):
             assert word.split("=")[0] in known, f"{word} is no option; there are {sorted(known)}"
+
+
+def page_script(text: str, page: Path) -> str:
+    """One bash script of the blocks of a page: bash and Python run, a block with a caption becomes the file of that name, other blocks are output."""
+    script = ["set -euo pipefail"]
+    for kind, caption, code in re.findall(
+        r"^```(?:\{code-block\} )?(\w+)\n(?::caption: (\S+)\n\n?)?(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    ):
+        if caption:
+            script.append(f"mkdir -p {Path(caption).parent} && cat > {caption} <<'END_OF_FILE'\n{code}END_OF_FILE")
+        elif kind == "bash":
+            script.append(code)
+        elif kind == "python":
+            script.append(f"python - <<'END_OF_FILE'\n{code}END_OF_FILE")
+    return "\n".join(script).replace("$DOCS", str(page.parent))
+
+
+def runnable_pages() -> Iterator[Any]:
+    """Pages whose front matter names the tier that runs them, with the mark of that tier."""
+    for page in PAGES:
+        found = re.match(r"---\n(.*?)\n---\n(.*)", page.read_text(encoding="utf-8"), re.DOTALL)
+        front = yaml.safe_load(found[1]) if found else {}
+        if found and "tier" in front:
+            yield pytest.param(page, front.get("shorten", {}), found[2], id=page.stem, marks=getattr(pytest.mark, front["tier"]))
+
+
+@pytest.mark.parametrize(("page", "shorten", "text"), list(runnable_pages()))
+def test_page_runs_from_top_to_bottom(page, shorten, text, tmp_path):
+    """`MLIPFM_DOCS_FULL=1` runs the page as it stands."""
+    for long, short in shorten.items():
+        assert long in text, f"{page.name} has no {long!r} to shorten"
+        text = text if os.environ.get("MLIPFM_DOCS_FULL") else text.replace(long, short)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", page_script(text, page)], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{page.name} stopped:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

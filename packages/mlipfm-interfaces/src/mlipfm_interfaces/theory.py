@@ -48,7 +48,7 @@ class LevelOfTheory(BaseModel):
 
     @property
     def id(self) -> str:
-        """Canonical id: lower case, `method[+u(fe=5.3)][-dispersion][/basis][:pp=...][:k=...][:spin=...][:code=...]`."""
+        """Canonical id in lower case, joined of `method`, `+u(fe=5.3)`, `-dispersion`, `/basis`, `:pp=...`, `:k=...`, `:spin=...`, `:code=...`."""
         values = "+".join(f"{element}={u:g}" for element, u in sorted(self.hubbard_u, key=lambda item: item[0].lower()) if u)
         name = self.method + (f"+u({values})" if values else "") + (f"-{self.dispersion}" if self.dispersion else "")
         parts = [f":{short}={value}" for field, short in _PARTS.items() if (value := getattr(self, field))]
