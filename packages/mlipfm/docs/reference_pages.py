@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from mlipfm_data.trust.findings import CODES
-from mlipfm_eval.check_behaviour import BEHAVIOURS
+from mlipfm_data.label_checks.findings import CODES
+from mlipfm_eval.check import MODEL_CHECKS
 from mlipfm_interfaces.cli import app
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.testing.contracts import CONTRACTS
@@ -93,7 +93,7 @@ def quantity_page() -> str:
 def check_page() -> str:
     """Return the page of label checks, model checks and contract rules, in the words that the checks themselves carry."""
     labels = table(("code", "what the label check found"), ((f"`{code}`", words) for code, words in CODES.items()))
-    models = table(("check", "what must hold", "needs"), ((f"`{b.name}`", b.statement, b.needs or "") for b in BEHAVIOURS))
+    models = table(("check", "what must hold", "needs"), ((f"`{c.name}`", c.statement, c.needs or "") for c in MODEL_CHECKS))
     contracts = "".join(
         f"### {name}\n\n" + table(("rule", "what must hold"), ((f"`{rule.name}`", rule.statement) for rule in rules)) + "\n"
         for name, rules in CONTRACTS.items()
@@ -105,8 +105,8 @@ def check_page() -> str:
         + "\n"
         "## Model checks\n\nPrinted by `mlipfm check`. A check with an entry in the last column fails only models "
         "that declare this property; for other models the value is measured and printed.\n\n" + models + "\n"
-        "## Contract rules\n\nEvery plug-in must pass the rules of its interface; `mlipfm dev contracts` runs each rule "
-        "against a counterexample.\n\n" + contracts
+        "## Contract rules\n\nEvery plug-in must pass the rules of its interface; `mlipfm dev contracts` lists them and "
+        "`mlipfm_interfaces.testing.contract_suites` has them as pytest classes.\n\n" + contracts
     )
 
 
