@@ -5,8 +5,8 @@ from math import ceil, log
 import numpy as np
 import pytest
 from mlipfm_interfaces import calibration as cal
+from mlipfm_interfaces.calibration import ence, miscalibration_area, nll
 from mlipfm_interfaces.errors import MissingLabelsError, ShapeError
-from mlipfm_interfaces.metrics import ence, miscalibration_area, nll
 
 #: Quantiles of the standard normal distribution: a sample without noise.
 N = 20_000

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mlipfm_interfaces import metrics
+from mlipfm_interfaces import calibration, metrics, resampling
 from mlipfm_interfaces.errors import MissingLabelsError, ShapeError
 
 
@@ -37,14 +37,14 @@ def test_the_interval_over_groups_covers_the_truth_as_often_as_it_says(groups):
     hits = 0
     for _ in range(200):
         sample = rng.normal(size=groups)
-        low, high = metrics.bootstrap(lambda k, x=sample: float(x[k].mean()), range(groups), np.arange(groups), resamples=300)
+        low, high = resampling.bootstrap(lambda k, x=sample: float(x[k].mean()), range(groups), np.arange(groups), resamples=300)
         hits += low <= 0.0 <= high
     assert 0.90 <= hits / 200 <= 0.99
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042)])
 def test_student_t_has_its_tabulated_quantiles(degrees, quantile):
-    assert metrics.student_t_quantile(0.975, degrees) == pytest.approx(quantile, abs=2e-3)
+    assert resampling.student_t_quantile(0.975, degrees) == pytest.approx(quantile, abs=2e-3)
 
 
 def test_a_failed_case_is_counted_and_not_averaged():
@@ -123,8 +123,8 @@ def test_the_autocorrelation_time_of_an_autoregressive_series_is_its_closed_form
     noise = rng.normal(size=len(series))
     for k in range(1, len(series)):
         series[k] = 0.9 * series[k - 1] + noise[k]
-    assert metrics.autocorrelation_time(series) == pytest.approx(0.5 * 1.9 / 0.1, rel=0.1)
-    assert metrics.autocorrelation_time(noise) == pytest.approx(0.5, abs=0.05)
+    assert resampling.autocorrelation_time(series) == pytest.approx(0.5 * 1.9 / 0.1, rel=0.1)
+    assert resampling.autocorrelation_time(noise) == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_interval_of_a_drift_covers_zero_for_correlated_noise():
@@ -143,9 +143,9 @@ def test_the_interval_of_a_drift_covers_zero_for_correlated_noise():
 def test_the_miscalibration_area_of_doubled_and_halved_sigma_is_the_published_one(scale):
     errors = np.random.default_rng(7).normal(size=200_000)
     sigma = np.full_like(errors, scale)
-    assert metrics.miscalibration_area(errors, sigma) == pytest.approx(0.2048, abs=1.5e-3)
-    assert metrics.z_variance(errors, sigma) == pytest.approx(1 / scale**2, rel=0.01)
-    penalty = metrics.nll(errors, sigma) - metrics.nll(errors, np.ones_like(errors))
+    assert calibration.miscalibration_area(errors, sigma) == pytest.approx(0.2048, abs=1.5e-3)
+    assert calibration.z_variance(errors, sigma) == pytest.approx(1 / scale**2, rel=0.01)
+    penalty = calibration.nll(errors, sigma) - calibration.nll(errors, np.ones_like(errors))
     assert penalty == pytest.approx(np.log(scale) + (1 / scale**2 - 1) / 2, abs=0.02)
 
 
@@ -153,24 +153,24 @@ def test_perfect_uncertainties_are_calibrated():
     rng = np.random.default_rng(8)
     sigma = rng.uniform(0.5, 2.0, 100_000)
     errors = sigma * rng.normal(size=len(sigma))
-    assert metrics.miscalibration_area(errors, sigma) < 3e-3
-    assert metrics.ence(errors, sigma) < 0.02
-    assert metrics.ence(errors, 2 * sigma) == pytest.approx(0.5, abs=0.02)
-    assert metrics.coverage(errors, sigma, 0.9) == pytest.approx(0.9, abs=0.005)
+    assert calibration.miscalibration_area(errors, sigma) < 3e-3
+    assert calibration.ence(errors, sigma) < 0.02
+    assert calibration.ence(errors, 2 * sigma) == pytest.approx(0.5, abs=0.02)
+    assert calibration.coverage(errors, sigma, 0.9) == pytest.approx(0.9, abs=0.005)
 
 
 def test_the_miscalibration_area_of_one_case_is_its_integral():
-    assert metrics.miscalibration_area([0.0], [1.0]) == pytest.approx(0.5)  # covered at every level: the integral of 1 - p
+    assert calibration.miscalibration_area([0.0], [1.0]) == pytest.approx(0.5)  # covered at every level: the integral of 1 - p
 
 
 def test_sigma_must_be_positive():
     with pytest.raises(ShapeError, match="`sigma` finite and positive"):
-        metrics.nll([0.1], [0.0])
+        calibration.nll([0.1], [0.0])
 
 
 def test_spearman_of_monotone_reversed_tied_and_constant_series():
     x = np.array([1.0, 2.0, 3.0, 4.0])
-    assert metrics.spearman(x, x**3) == pytest.approx(1.0)
-    assert metrics.spearman(x, -np.exp(x)) == pytest.approx(-1.0)
-    assert metrics.spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486832980505138)  # with average ranks
-    assert np.isnan(metrics.spearman(x, np.ones(4)))
+    assert calibration.spearman(x, x**3) == pytest.approx(1.0)
+    assert calibration.spearman(x, -np.exp(x)) == pytest.approx(-1.0)
+    assert calibration.spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486832980505138)  # with average ranks
+    assert np.isnan(calibration.spearman(x, np.ones(4)))

@@ -6,7 +6,7 @@ from math import log, pi, sqrt
 
 import numpy as np
 import pytest
-from mlipfm_interfaces import metrics
+from mlipfm_interfaces import calibration, metrics
 
 #: One case of one component and one of three.
 FIRST = [np.array([3.0]), np.array([1.0, -1.0, 2.0])]
@@ -58,21 +58,21 @@ def test_drift_is_a_least_squares_slope():
 
 def test_figures_of_calibration_of_four_cases():
     errors, sigma = [1.0, -2.0, 3.0, 0.5], [1.0, 1.0, 2.0, 2.0]
-    assert metrics.z_variance(errors, sigma) == pytest.approx((1 + 4 + 2.25 + 0.0625) / 4)
+    assert calibration.z_variance(errors, sigma) == pytest.approx((1 + 4 + 2.25 + 0.0625) / 4)
     logs = 2 * log(2 * pi) + log(2 * pi * 4) * 2
-    assert metrics.nll(errors, sigma) == pytest.approx((logs + 1 + 4 + 2.25 + 0.0625) / 8)
+    assert calibration.nll(errors, sigma) == pytest.approx((logs + 1 + 4 + 2.25 + 0.0625) / 8)
     first, second = sqrt((1 + 4) / 2), sqrt((9 + 0.25) / 2)
-    assert metrics.ence(errors, sigma, 2) == pytest.approx((abs(1 - first) / 1 + abs(2 - second) / 2) / 2)
+    assert calibration.ence(errors, sigma, 2) == pytest.approx((abs(1 - first) / 1 + abs(2 - second) / 2) / 2)
     mixed = [1.0, 3.0]
-    assert metrics.ence([0.0, 0.0], mixed, 1) == pytest.approx(1.0)
-    assert metrics.ence([2.0, 2.0], mixed, 1) == pytest.approx(abs(sqrt(5) - 2) / sqrt(5))  # root of the mean variance, not mean sigma
-    assert metrics.coverage(errors, sigma, 0.9) == 0.75  # |z| = 1, 2, 1.5, 0.25; the interval ends at 1.645
-    assert metrics.coverage(errors, sigma, 0.5) == 0.25
+    assert calibration.ence([0.0, 0.0], mixed, 1) == pytest.approx(1.0)
+    assert calibration.ence([2.0, 2.0], mixed, 1) == pytest.approx(abs(sqrt(5) - 2) / sqrt(5))  # root of the mean variance, not mean sigma
+    assert calibration.coverage(errors, sigma, 0.9) == 0.75  # |z| = 1, 2, 1.5, 0.25; the interval ends at 1.645
+    assert calibration.coverage(errors, sigma, 0.5) == 0.25
 
 
 def test_ranks_of_ties_are_their_mean():
     """Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4."""
-    assert metrics.spearman([1.0, 5.0, 5.0, 9.0], [1.0, 2.0, 3.0, 4.0]) == pytest.approx(4.5 / sqrt(4.5 * 5))
+    assert calibration.spearman([1.0, 5.0, 5.0, 9.0], [1.0, 2.0, 3.0, 4.0]) == pytest.approx(4.5 / sqrt(4.5 * 5))
 
 
 def test_efwt_wants_the_energy_and_every_component():

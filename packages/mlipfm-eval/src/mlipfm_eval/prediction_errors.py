@@ -15,6 +15,7 @@ from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
+from mlipfm_interfaces.resampling import time_blocks
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
@@ -122,7 +123,7 @@ class Predictions:
         for cases in self.cases.values():
             error = np.full(len(self.structures), np.nan)
             error[cases.rows] = cases.errors()
-            found = metrics.time_blocks(error[order])
+            found = time_blocks(error[order])
             if found is None:
                 return groups
             blocks = found if blocks is None or found.max() < blocks.max() else blocks

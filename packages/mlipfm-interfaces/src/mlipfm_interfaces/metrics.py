@@ -1,4 +1,4 @@
-"""Errors, intervals, drift and calibration: one set of definitions for training, distillation and evaluation. Needs numpy only.
+"""Errors and drift with intervals: one set of definitions for training, distillation and evaluation. Needs numpy only.
 
 A `case` is one structure or trajectory. A case whose prediction is not finite has failed: it is counted in `n_total`, not in `n_ok`, and never
 dropped silently. Intervals come from a bootstrap over *groups* (molecules, trajectories): frames of one group are not independent, and
@@ -7,9 +7,8 @@ duplicating them changes nothing. Inputs are in internal units; `unit` and `name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -18,16 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from .display import html_table
 from .elements import symbol
 from .errors import MissingLabelsError, ShapeError
+from .lazy import lazy_imports
+from .resampling import RESAMPLES, Groups, Indices, autocorrelation_time, bootstrap
 from .structure import Structure
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Groups = Sequence[Hashable]
-
-RESAMPLES = 1000
-
-_NORMAL = NormalDist()
-_cdf = np.vectorize(_NORMAL.cdf, otypes=[np.float64])
 
 
 @dataclass(frozen=True)
@@ -108,39 +102,6 @@ def measure(
         raise ShapeError(f"`groups` must have one entry per case, got {len(names)} for {len(good)}")
     interval = bootstrap(statistic, [names[k] for k in members], members, seed=seed, resamples=resamples)
     return Metric(name, unit, float(statistic(members)), interval, len(members), len(good))
-
-
-def bootstrap(
-    statistic: Callable[[Indices], float], groups: Groups, members: Indices, *, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[float, float] | None:
-    """95 % interval of `statistic` from resampling whole groups; None for fewer than two groups.
-
-    Percentile interval, widened for few groups as in Hesterberg, Am. Stat. 69, 371 (2015), "expanded percentile": with five groups the plain
-    one covers about 81 % instead of 95 %.
-    """
-    index: dict[Hashable, list[int]] = {}
-    for group, member in zip(groups, members.tolist(), strict=True):
-        index.setdefault(group, []).append(member)
-    pools = [np.array(pool, dtype=np.intp) for pool in index.values()]
-    n = len(pools)
-    if n < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    draws = np.array([statistic(np.concatenate([pools[k] for k in rng.integers(n, size=n)])) for _ in range(resamples)])
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        return None
-    tail = _NORMAL.cdf(-np.sqrt(n / (n - 1)) * student_t_quantile(0.975, n - 1))
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def student_t_quantile(p: float, degrees: int) -> float:
-    """Quantile of Student's t, 0.5 < p < 1, by integrating cos^(degrees - 1) over t = sqrt(degrees) tan(angle)."""
-    angle = np.linspace(0.0, np.pi / 2, 20001)
-    density = np.cos(angle) ** (degrees - 1)
-    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.sqrt(degrees) * np.tan(np.interp(p - 0.5, below / below[-1] / 2, angle)))
 
 
 # Errors
@@ -354,112 +315,6 @@ def drift(
     return Metric(name, "meV/atom/ps", slope, (float(low), float(high)), 1, 1)
 
 
-def autocorrelation_time(series: ArrayLike) -> float:
-    """Integrated autocorrelation time in frames, 1/2 + sum of the autocorrelation, with Sokal's window (first M >= 5 tau); at least 1/2.
-
-    The variance of a mean of n frames is 2 tau / n times that of a frame; white noise has 1/2.
-    """
-    x = np.asarray(series, dtype=np.float64)
-    x = x - x.mean()
-    n = len(x)
-    power = np.abs(np.fft.rfft(x, 2 * n)) ** 2
-    correlation = np.fft.irfft(power)[:n]
-    if correlation[0] <= 0:
-        return 0.5
-    taus = 0.5 + np.cumsum(correlation[1:] / correlation[0])
-    window = np.flatnonzero(np.arange(1, n) >= 5 * taus)
-    return float(max(0.5, taus[window[0]] if len(window) else taus.max(initial=0.5)))
-
-
-#: Fewest blocks of time from which an interval is made.
-FEWEST_BLOCKS = 5
-
-
-def time_blocks(errors: ArrayLike) -> Indices | None:
-    """Blocks of frames in a row, to be drawn as a whole by `bootstrap`: [frames] number of the block of each frame of one trajectory.
-
-    Blocks are at least two correlation times long, 4 tau frames of `autocorrelation_time` (Flyvbjerg and Petersen, J. Chem. Phys. 91, 461, 1989).
-    None if that gives fewer than five blocks: frames of a trajectory that is this short say too little about the rest of it.
-
-    Args:
-        errors: [frames] an error of each frame, in the order of time; NaN where there is none.
-    """
-    x = np.asarray(errors, dtype=np.float64)
-    known = x[np.isfinite(x)]
-    if len(known) < 2 * FEWEST_BLOCKS:
-        return None
-    length = max(2, int(np.ceil(4 * autocorrelation_time(known))))
-    count = len(known) // length
-    return np.arange(len(x)) * count // len(x) if count >= FEWEST_BLOCKS else None
-
-
-# Calibration of predicted standard deviations; `errors` are prediction minus reference
-
-
-def coverage(errors: ArrayLike, sigma: ArrayLike, level: float = 0.9) -> float:
-    """Fraction of errors inside the central normal interval of probability `level`; ideal: `level`."""
-    return float(np.mean(np.abs(_z(errors, sigma)) <= _NORMAL.inv_cdf(0.5 + level / 2)))
-
-
-def miscalibration_area(errors: ArrayLike, sigma: ArrayLike) -> float:
-    """Integral over p of |observed coverage of the central p-interval - p|, exact for the sample; 0 is ideal.
-
-    It cannot tell over- from under-confidence (normal errors give 0.2048 for sigma scaled by 2 and by 1/2): see `z_variance`.
-    """
-    levels = np.sort(2 * _cdf(np.abs(_z(errors, sigma))) - 1)
-    edges = np.arange(len(levels) + 1) / len(levels)
-    before, after = levels - edges[:-1], levels - edges[1:]
-    return float((before * np.abs(before) - after * np.abs(after)).sum() / 2)
-
-
-def z_variance(errors: ArrayLike, sigma: ArrayLike) -> float:
-    """Mean of (error/sigma)^2: above 1 over-confident, below 1 under-confident."""
-    return float(np.mean(_z(errors, sigma) ** 2))
-
-
-def ence(errors: ArrayLike, sigma: ArrayLike, bins: int = 10) -> float:
-    """Expected normalised calibration error: mean over equal-count bins sorted by sigma of |RMV - RMSE| / RMV."""
-    error, scale = _calibration_arrays(errors, sigma)
-    parts = np.array_split(np.argsort(scale, kind="stable"), bins)
-    rmv = np.array([np.sqrt(np.mean(scale[part] ** 2)) for part in parts if len(part)])
-    rms = np.array([np.sqrt(np.mean(error[part] ** 2)) for part in parts if len(part)])
-    return float(np.mean(np.abs(rmv - rms) / rmv))
-
-
-def nll(errors: ArrayLike, sigma: ArrayLike) -> float:
-    """Mean negative log likelihood under normal errors, in nats (sigma and errors in the same unit)."""
-    _, scale = _calibration_arrays(errors, sigma)
-    return float(np.mean(np.log(2 * np.pi * scale**2) + _z(errors, sigma) ** 2) / 2)
-
-
-def spearman(first: ArrayLike, second: ArrayLike) -> float:
-    """Rank correlation with average ranks for ties; NaN if one of them is constant."""
-    a, b = (_ranks(np.asarray(x, dtype=np.float64)) for x in (first, second))
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a**2).sum() * (b**2).sum())
-    return float((a * b).sum() / norm) if norm > 0 else float("nan")
-
-
-def _ranks(x: Floats) -> Floats:
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
-
-
-def _z(errors: ArrayLike, sigma: ArrayLike) -> Floats:
-    error, scale = _calibration_arrays(errors, sigma)
-    return error / scale
-
-
-def _calibration_arrays(errors: ArrayLike, sigma: ArrayLike) -> tuple[Floats, Floats]:
-    error, scale = np.asarray(errors, dtype=np.float64).ravel(), np.asarray(sigma, dtype=np.float64).ravel()
-    if error.shape != scale.shape:
-        raise ShapeError(f"`sigma` must have as many entries as `errors`, got {len(scale)} for {len(error)}")
-    if not (np.isfinite(error).all() and np.isfinite(scale).all() and (scale > 0).all()):
-        raise ShapeError("`errors` must be finite and `sigma` finite and positive", mend="count failed predictions first, see `measure`")
-    return error, scale
-
-
 def _pairs(predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> tuple[list[tuple[Floats, Floats]], NDArray[np.bool_]]:
     if len(predicted) != len(reference):
         raise ShapeError(f"{len(predicted)} predictions for {len(reference)} references")
@@ -499,3 +354,11 @@ def _sums(
     sizes = [_spread(1.0 if weights is None else weights[k], a.shape) for k, (a, _) in enumerate(pairs)]
     sums = np.array([np.sum(w * power(a - b)) if good else 0.0 for (a, b), w, good in zip(pairs, sizes, ok, strict=True)])
     return sums, np.array([float(w.sum()) for w in sizes]), ok
+
+
+_MOVED = {
+    name: ("..calibration", f"mlipfm_interfaces.calibration.{name}")
+    for name in ("coverage", "miscalibration_area", "z_variance", "ence", "nll", "spearman")
+}
+_MOVED |= {name: ("..resampling", f"mlipfm_interfaces.resampling.{name}") for name in ("student_t_quantile", "time_blocks")}
+__getattr__, __dir__ = lazy_imports(__name__, _MOVED)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import RegistryError
-from .metrics import bootstrap
+from .resampling import bootstrap
 from .result_records import Record
 
 #: Errors that decide, in this order; the first that both records have.
