@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from mlipfm_interfaces.superposition import best_rotation
 from numpy.typing import NDArray
 
 from .fingerprints import distance_matrix
@@ -42,16 +43,13 @@ class Undecided(Exception):
 
 
 def kabsch(a: Floats, b: Floats, sign: float = 1.0) -> tuple[Floats, Floats]:
-    """Rotation [..., 3, 3] and residuals [..., n, 3] of the best x -> (x - mean a) @ R + mean b with determinant `sign`; Acta Cryst. A32 (1976) 922.
+    """Rotation [..., 3, 3] and residuals [..., n, 3] of the best x -> (x - mean a) @ R + mean b with determinant `sign`, see `best_rotation`.
 
     Args:
         a: [..., n, 3]. b: [..., n, 3], the partners of a.
     """
     x, y = a - a.mean(axis=-2, keepdims=True), b - b.mean(axis=-2, keepdims=True)
-    u, _, v = np.linalg.svd(np.swapaxes(x, -1, -2) @ y)
-    flip = np.ones(u.shape[:-1])
-    flip[..., 2] = np.where(np.linalg.det(u @ v) * sign < 0, -1.0, 1.0)
-    rotation = (u * flip[..., None, :]) @ v
+    rotation = best_rotation(x, y, sign)
     return rotation, y - x @ rotation
 
 

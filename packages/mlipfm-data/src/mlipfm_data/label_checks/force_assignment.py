@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.superposition import best_rotation
 
 from .geometry import BONDED, NONMETALS, neighbors_of, unknown_forces, with_forces
 from .pair_potential import explained_forces
@@ -163,9 +164,9 @@ def _turned(frames: list[Frame]) -> tuple[float, float] | None:
             continue
         forces, expected = pulls
         given.append(_cosine(forces, expected))
-        turned.append(_cosine(_rotated(forces, expected), expected))
+        turned.append(_cosine(forces @ best_rotation(forces, expected), expected))
         mixed = rng.permutation(forces)
-        shuffled.append(_cosine(_rotated(mixed, expected), expected))
+        shuffled.append(_cosine(mixed @ best_rotation(mixed, expected), expected))
     if len(given) < 5:
         return None
     a, b, c = (float(np.mean(v)) for v in (given, turned, shuffled))
@@ -205,12 +206,6 @@ def _expected(frame: Frame, stretch: dict[tuple[int, int], float]) -> tuple[np.n
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b) + 1e-300))
-
-
-def _rotated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`a` turned onto `b` (Kabsch)."""
-    u, _, vt = np.linalg.svd(a.T @ b)
-    return np.asarray(a @ (u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt))
 
 
 def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> Placement | None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.superposition import best_rotation
 
 from .geometry import AT_REST, unknown_forces, with_forces
 from .pair_potential import Potential, fitted_potential
@@ -120,8 +121,7 @@ def aligned(a: Structure, b: Structure, turn: bool = True) -> tuple[np.ndarray, 
         return b.positions - a.positions, b.labels["forces"], 0.0
     if not a.pbc.any():
         x, y = a.positions - a.positions.mean(axis=0), b.positions - b.positions.mean(axis=0)
-        u, _, vt = np.linalg.svd(y.T @ x)
-        rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+        rotation = best_rotation(y, x)
         return y @ rotation - x, b.labels["forces"] @ rotation, 0.0
     full = _whole_cell(a), _whole_cell(b)
     fractional = np.linalg.solve(full[1].T, b.positions.T).T - np.linalg.solve(full[0].T, a.positions.T).T
