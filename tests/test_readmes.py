@@ -93,8 +93,27 @@ def test_python_in_a_readme_runs(path, text, material):
     exec(compile(text, str(path), "exec"), {"__name__": "readme"})
 
 
+def commands(command: Any, path: tuple[str, ...] = ("mlipfm",)) -> Iterator[tuple[str, str]]:
+    """(name, help text) of every command and group."""
+    yield " ".join(path), command.help or ""
+    context = typer.Context(command)
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from commands(command.get_command(context, name), (*path, name))
+
+
+HELP = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", HELP)
+def test_help_of_every_command_shows_an_example(name):
+    assert re.search(r"Examples?:\s+mlipfm", HELP[name])
+
+
 def lines() -> Iterator[tuple[str, list[str]]]:
-    """(where, words) of every line of a block or a table cell that begins with `mlipfm`."""
+    """(where, words) of every line of a block, a table cell or an example of a help text that begins with `mlipfm`."""
+    for name, text in HELP.items():
+        for line in re.findall(r"^ *(?:Example: )?(mlipfm .*)$", text, re.MULTILINE):
+            yield f"--help of {name}: {line}", shlex.split(line.split(" > ")[0])[1:]
     for path in [*READMES, *PAGES]:
         text = path.read_text(encoding="utf-8")
         fenced = [line for language, block in blocks(path) if language in ("", "bash") for line in block.splitlines()]

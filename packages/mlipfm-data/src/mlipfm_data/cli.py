@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from .importing import ImportReport
     from .label_checks.findings import Finding
 
-app = typer.Typer(help="Read, check, look at and export atomistic data.", no_args_is_help=True)
+app = typer.Typer(
+    help="Read, check, split and export atomistic data.\n\nExample: mlipfm data import set.xyz --out store --level pbe",
+    no_args_is_help=True,
+)
 
 
 @app.callback()
 def _group() -> None:
-    """Read, check, look at and export atomistic data."""
+    """Read, check, split and export atomistic data.
+
+    Example: mlipfm data import set.xyz --out store --level pbe
+    """
 
 
 @app.command("import")
@@ -154,7 +160,10 @@ def _counted(reports: list[ImportReport]) -> str:
 
 @app.command()
 def show(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
-    """Levels, elements, sizes and forces of a store."""
+    """Levels, elements, sizes and forces of a store.
+
+    Example: mlipfm data show store
+    """
     from .store.describe import describe
     from .store.store import Store
 
@@ -165,7 +174,10 @@ def show(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
 
 @app.command()
 def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None:
-    """Read every record of a store and check every hash. Exits 2 if anything is wrong."""
+    """Read every record of a store and check every hash. Exits 2 if anything is wrong.
+
+    Example: mlipfm data verify store
+    """
     from .store.store import Store
 
     with Store(store) as opened:
@@ -191,7 +203,14 @@ def label(
     reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
 ) -> None:
-    """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json."""
+    """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json.
+
+    Examples:
+
+        mlipfm data label geometries.xyz --method GFN2-xTB --charge 0 --out labelled
+
+        mlipfm data label store --method GFN1-xTB --workers 8 --out cheap
+    """
     from mlipfm_interfaces.errors import LabelingError
 
     from .labeling import RECORD, label_all
@@ -273,7 +292,10 @@ def merge(
     name: str = typer.Option(None, help="Name of the new data set [default: the folder's name]."),
     keep_duplicates: bool = typer.Option(False, "--keep-duplicates", help="Accept structures that are there more than once."),
 ) -> None:
-    """Put stores together; records are not touched, files are linked or copied and every hash is verified."""
+    """Put stores together; records are not touched, files are linked or copied and every hash is verified.
+
+    Example: mlipfm data merge first second --out both
+    """
     from .store.merge import merge_stores
 
     done = merge_stores(stores, out, name or out.name, keep_duplicates=keep_duplicates)
@@ -385,7 +407,14 @@ def trust(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, with all figures."),
 ) -> None:
-    """Name likely faults of labels from physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are faults."""
+    """Name likely faults of labels from physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are faults.
+
+    Examples:
+
+        mlipfm data trust store
+
+        mlipfm data trust set.xyz --level pbe --option forces_sign=-1
+    """
     import json
 
     found = {str(source): findings_of(source, reader, _settings(source, reader, level, options)) for source in sources}

@@ -19,7 +19,10 @@ def coverage(
     store: Path = typer.Argument(..., help="Folder of a store."),
     out: Path = typer.Option(..., "--out", "-o", help="HTML file to write; the overview goes beside it as PNG."),
 ) -> None:
-    """What a set covers, as a page and a picture: elements, states, forces, contacts, levels, and the gaps of the field."""
+    """What a set covers, as a page and a picture: elements, states, forces, contacts, levels, and the gaps of the field.
+
+    Example: mlipfm data coverage store --out coverage.html
+    """
     from mlipfm_interfaces.files import atomic_write
 
     from .curation.coverage import cover, gaps
@@ -54,7 +57,10 @@ def duplicates(
     workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, with every pair."),
 ) -> None:
-    """Structures that are the same up to motion, order, cell, supercell and noise; neighbours within a trajectory are counted apart."""
+    """Structures that are the same up to motion, order, cell, supercell and noise; neighbours within a trajectory are counted apart.
+
+    Example: mlipfm data duplicates store --tolerance 0.02 --workers 4
+    """
     from .duplicates.report import find_duplicates
     from .parallel import processes
     from .store.store import Store
@@ -75,7 +81,14 @@ def leakage(
     workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, with every pair."),
 ) -> None:
-    """What a test set shares with a training set. Exits 1 if anything leaks."""
+    """What a test set shares with a training set. Exits 1 if anything leaks.
+
+    Examples:
+
+        mlipfm data leakage parts/train parts/test
+
+        mlipfm data leakage parts/train parts/test --fail-on molecule
+    """
     from .duplicates.leakage import find_leakage
     from .parallel import processes
     from .store.store import Store
@@ -108,7 +121,10 @@ def weights(
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print what the weights would be."),
 ) -> None:
-    """Weigh structures by energy and forces, for training. A second call replaces the weights of the first."""
+    """Weigh structures by energy and forces, for training. A second call replaces the weights of the first.
+
+    Example: mlipfm data weights store --kt 0.2 --force-cap 50
+    """
     import numpy as np
     from mlipfm_interfaces.errors import LevelError
 
@@ -143,6 +159,8 @@ def references(
     """Atomic reference energies of every level, as training finds them: where they come from, rank, residual, what is left open.
 
     Given energies and lone atoms are kept; the rest is fitted by least squares, weighted by the label `weight`.
+
+    Example: mlipfm data references store --e0 H=-13.6,O=-2041.3
     """
     import json
 
@@ -194,7 +212,16 @@ def split(
     check: bool = typer.Option(True, help="Keep near-duplicates in one part, and look at what the parts share afterwards."),
     workers: int = typer.Option(2, min=1, max=4096, help="Processes of the check."),
 ) -> None:
-    """Split a store into parts that share no geometry; prints what the others share with the first part, and exits 1 if geometries do."""
+    """Split a store into parts that share no geometry; prints what the others share with the first part, and exits 1 if geometries do.
+
+    Examples:
+
+        mlipfm data split store --by random --out parts
+
+        mlipfm data split store --by time --gap 20 --out parts
+
+        mlipfm data split store --by molecule --fractions train=0.8,valid=0.1,ood=0.1 --out parts
+    """
     from mlipfm_interfaces.errors import UnwritableFileError
 
     from .curation.splits import make_split

@@ -31,7 +31,14 @@ def catalogue(
     evidence: bool = typer.Option(False, "--evidence", help="What each reader was tested on."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Public data sets: elements, levels of theory, labels, licences, layouts, sizes and addresses, each with the source it was read from."""
+    """Public data sets: elements, levels of theory, labels, licences, layouts, sizes and addresses, each with the source it was read from.
+
+    Examples:
+
+        mlipfm data catalogue --element Fe --label forces
+
+        mlipfm data catalogue spice2
+    """
     from .datasets.catalogue import Wish
 
     if evidence:
@@ -90,6 +97,8 @@ def download(
     """Download a data set, resuming where an earlier try stopped. Sizes and digests are verified; OUT/downloads.json records them.
 
     Exits 2 with one line if there is no connection, no such file, or anything wrong with what came. Run it again to go on.
+
+    Example: mlipfm data download spice1 --out spice
     """
     from .datasets.download import download as run
     from .datasets.unpack import Limits

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Distil a teacher into a fast student.", no_args_is_help=True)
+app = typer.Typer(
+    help="Distil a teacher into a fast student.\n\nExample: mlipfm distill label store --teacher model.safetensors --out labels",
+    no_args_is_help=True,
+)
 
 
 @app.command("label")

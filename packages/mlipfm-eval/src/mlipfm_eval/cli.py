@@ -12,7 +12,9 @@ evaluate_app = typer.Typer(add_completion=False)
 compare_app = typer.Typer(add_completion=False)
 report_app = typer.Typer(add_completion=False)
 uncertainty_app = typer.Typer(
-    help="How sure a model is of its energies and forces, and whether it is right about that.", add_completion=False
+    help="Fit and evaluate the uncertainty of a model's energies and forces.\n\n"
+    "Example: mlipfm uncertainty fit model.safetensors --train data/train --calibrate data/calibrate --out uncertainty.safetensors",
+    add_completion=False,
 )
 
 _MODEL = "Checkpoint, NAME@ALIAS of a registry, or a model of another package (tblite:GFN2, emt:)"

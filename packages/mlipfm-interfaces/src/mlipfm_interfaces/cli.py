@@ -27,7 +27,16 @@ from .errors import MlipfmError, PluginError
 #: Base of the errors in a command line. Old releases of typer take it from click, new ones bring their own; `BadParameter` leads to both.
 _LineError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 
-_HELP = "From atomistic data to a foundation model and the fast potentials distilled from it."
+_HELP = """Train machine-learned interatomic potentials, check data and models, run molecular dynamics.
+
+Examples:
+
+    mlipfm quickstart
+
+    mlipfm data import set.xyz --out store --level pbe
+
+    mlipfm train --example > recipe.yaml
+"""
 
 _BROKEN = "(broken, see below)"
 
@@ -151,7 +160,10 @@ def _root(
 def version(
     everything: bool = typer.Option(False, "--all", help="Also the versions of Python and of the libraries that numbers depend on."),
 ) -> None:
-    """Versions of the installed mlipfm packages."""
+    """Versions of the installed mlipfm packages.
+
+    Example: mlipfm version --all
+    """
     from importlib.metadata import distributions
 
     found = {dist.name.lower(): dist.version for dist in distributions()}

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="For those who extend mlipfm.")
+app = typer.Typer(no_args_is_help=True, help="For those who extend mlipfm.\n\nExample: mlipfm dev contracts --contract potential")
 
 
 @app.callback()
 def _dev() -> None:
-    """For those who extend mlipfm."""
+    """For those who extend mlipfm.
+
+    Example: mlipfm dev contracts --contract potential
+    """
 
 
 @app.command()
 def contracts(
     contract: str = typer.Option("", "--contract", help="Only this contract: potential, reader, sampler, objective, ..."),
 ) -> None:
-    """List every rule of every contract that a plug-in must pass; `mlipfm_interfaces.testing.contract_suites` has them as pytest classes."""
+    """List every rule of every contract that a plug-in must pass; `mlipfm_interfaces.testing.contract_suites` has them as pytest classes.
+
+    Example: mlipfm dev contracts --contract objective
+    """
     from rich.table import Table
 
     from .console import open_console

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 push_app = typer.Typer(help="Put a model into the registry.")
 pull_app = typer.Typer(help="Get a model from the registry.")
-models_app = typer.Typer(help="List, show and promote models of the registry.", no_args_is_help=True)
+models_app = typer.Typer(help="List, show and promote models of the registry.\n\nExample: mlipfm models show water", no_args_is_help=True)
 
 _REGISTRY = typer.Option(help="Address of the registry [default: $MLIPFM_REGISTRY or http://127.0.0.1:5000]")
 
@@ -55,12 +55,18 @@ def pull(
 
 @models_app.callback()
 def _models() -> None:
-    """List, show and promote models of the registry."""
+    """List, show and promote models of the registry.
+
+    Example: mlipfm models show water
+    """
 
 
 @models_app.command("list")
 def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
-    """Names, aliases and versions."""
+    """Names, aliases and versions.
+
+    Example: mlipfm models list --registry ~/hub
+    """
     from .registry_http import server
     from .registry_versions import list_models, list_versions
 
@@ -74,7 +80,10 @@ def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
 
 @models_app.command()
 def show(name: Annotated[str, typer.Argument(help="Name in the registry")], registry: Annotated[str | None, _REGISTRY] = None) -> None:
-    """Versions of a model with their digests, aliases, promotions and result records."""
+    """Versions of a model with their digests, aliases, promotions and result records.
+
+    Example: mlipfm models show water
+    """
     from .errors import RegistryError
     from .registry_http import server
     from .registry_versions import check_name, list_models, list_versions

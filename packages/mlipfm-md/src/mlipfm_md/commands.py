@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Run molecular dynamics with a model.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run molecular dynamics with a model.\n\nExample: mlipfm md run model.safetensors POSCAR --steps 2000", no_args_is_help=True
+)
 
 
 class VelocityUnit(StrEnum):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The whole path in minutes: label, pre-train, fine-tune, distil, simulate, check, measure, register.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)

@@ -10,14 +10,17 @@ import typer
 if TYPE_CHECKING:
     from .hub import Hub
 
-app = typer.Typer(help="A registry for models on this machine.", no_args_is_help=True)
+app = typer.Typer(help="A registry for models on this machine.\n\nExample: mlipfm hub up --dir ~/hub --background", no_args_is_help=True)
 
 _DIR = typer.Option("--dir", help="Folder of the database, the models and the log")
 
 
 @app.callback()
 def _hub() -> None:
-    """A registry for models on this machine."""
+    """A registry for models on this machine.
+
+    Example: mlipfm hub up --dir ~/hub --background
+    """
 
 
 @app.command()
@@ -62,7 +65,10 @@ def up(
 
 @app.command()
 def down(folder: Annotated[Path, _DIR] = Path("hub")) -> None:
-    """Stop a registry that runs in the background."""
+    """Stop a registry that runs in the background.
+
+    Example: mlipfm hub down --dir ~/hub
+    """
     from mlipfm_interfaces.errors import RegistryError
 
     from .hub import find, stop
