@@ -1,4 +1,4 @@
-"""`alarms`: how often `mlipfm data trust` finds something wrong in sets whose labels are right, and how often it names faults planted into them.
+"""`alarms`: how often `mlipfm data check-labels` finds something wrong in sets whose labels are right, and how often it names faults planted into them.
 
 Right sets: those of `right_sets` (kinds times seeds), and public sets whole, in random parts and in a few random frames, in their order and shuffled,
 and the parts that `mlipfm data split` and `filter` make of them. A third of the kinds and of the public sets was held out while thresholds were
@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data import Store, StoreWriter
-from mlipfm_data.known_sets.finding import unpacked
 from mlipfm_data.label_checks.checks import inspect
-from mlipfm_data.label_checks.planted_faults import FAULTS, facts, named
-from mlipfm_data.label_checks.public_sets import labelled_names, right_set
 from mlipfm_interfaces.structure import Structure
 from scipy.stats import beta
+from sets.archives import unpacked
+from sets.planted_labels import FAULTS, facts, named
+from sets.public_sets import labelled_names, right_set
 
 from bench.right_sets import SETS, made
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from mlipfm_data import Store, StoreWriter, read
 from mlipfm_data.duplicates.match import TOLERANCE, match
-from mlipfm_data.duplicates.planted import KINDS, NEAR_MISSES, disguise, possible
 from mlipfm_data.duplicates.report import find_duplicates
 from mlipfm_data.parallel import processes
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
+from sets.planted_duplicates import KINDS, NEAR_MISSES, disguise, possible
 
 from bench.figures import Figure, figure
 

@@ -5,7 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
-import mlipfm_data.catalogue
+import mlipfm_data.datasets
 import pytest
 from mlipfm_data.datasets.catalogue import Wish, catalogue, choose, chosen, find, sources
 from mlipfm_data.datasets.connect import DownloadError, checked_address
@@ -17,7 +17,7 @@ from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UnknownElementError, UnreadableFileError
 from mlipfm_interfaces.quantities import QUANTITIES
 
-FOLDER = Path(mlipfm_data.catalogue.__file__).parent
+FOLDER = Path(mlipfm_data.datasets.__file__).parent
 ASKED_FOR = (
     "AIMNet2", "AIMNet-NSE", "nablaDFT", "Transition1x", "ANI-1x", "ANI-1ccx", "ANI-2x", "QM7-X", "SPF", "GEMS", "SPICE1", "SPICE2",
     "OC20", "OMat24", "ODAC23", "Alexandria", "OC22", "MPtrj", "ZINC20", "ZINC22", "Uni-Mol", "Uni-Mol2", "PCQM4Mv2", "PubChemQC-PM6",
@@ -204,7 +204,7 @@ def test_one_file_is_taken_and_of_several_one_is_chosen():
             chosen(find(name), patterns, False)
 
 
-@pytest.mark.parametrize("arguments", [["catalogue"], ["catalogue", "spice2"], ["catalogue", "--evidence"]])
+@pytest.mark.parametrize("arguments", [["catalogue"], ["catalogue", "spice2"]])
 def test_the_command_prints_what_it_is_asked_for(arguments, capsys):
     code, out, err = run(arguments, capsys)
     assert (code, err) == (0, "")

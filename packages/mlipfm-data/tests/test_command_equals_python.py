@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_data.cli import app
-from mlipfm_data.known_sets import KNOWN
-from mlipfm_data.known_sets.finding import jobs
 from mlipfm_data.readers.registry import find_reader, read
 from mlipfm_data.store.store import Store
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Structure
+from sets import KNOWN, jobs
 from typer.testing import CliRunner
 
 pytestmark = pytest.mark.shared_data

@@ -10,7 +10,6 @@ from mlipfm_data.curation.classes import molecule_class
 from mlipfm_data.duplicates.fingerprints import fingerprint
 from mlipfm_data.duplicates.leakage import find_leakage
 from mlipfm_data.duplicates.match import match
-from mlipfm_data.duplicates.planted import KINDS, MIRROR, NEAR_MISSES, disguise, possible
 from mlipfm_data.duplicates.report import find_duplicates
 from mlipfm_data.duplicates.search import RADIUS_FACTOR
 from mlipfm_data.parallel import processes
@@ -19,6 +18,7 @@ from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
+from sets.planted_duplicates import KINDS, MIRROR, NEAR_MISSES, disguise, possible
 
 
 def molecule(seed: int = 0, n: int = 9) -> Structure:

@@ -4,13 +4,12 @@ from itertools import combinations, islice
 
 import numpy as np
 import pytest
-from mlipfm_data.known_sets import KNOWN
-from mlipfm_data.known_sets.finding import jobs
 from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers.refdata import reactions
 from mlipfm_data.readers.registry import read, read_all
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
+from sets import KNOWN, jobs
 
 pytestmark = pytest.mark.shared_data
 

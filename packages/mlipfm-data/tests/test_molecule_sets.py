@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.known_sets.molecules import SETS
 from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.registry import read
@@ -16,6 +15,7 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import fit_references
 from mlipfm_interfaces.units import DEBYE, HARTREE
+from sets.molecules import SETS
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.ci]
 
@@ -26,8 +26,8 @@ def everything(folder: Path, name: str, only: str = "", **more) -> Items:
     """All items of a known set, file by file; `only` is a part of the paths."""
     (known,) = [known for known in SETS if known.name == name]
     for files in known.files:
-        paths = sorted({path for pattern in files.pattern.split("|") for path in folder.glob(pattern)})
-        assert paths, f"{name}: nothing is called {files.pattern}"
+        paths = sorted({path for pattern in files.path.split("|") for path in folder.glob(pattern)})
+        assert paths, f"{name}: nothing is called {files.path}"
         options = dict(files.options) | {"require": files.require} | ({"level": files.level} if files.level else {}) | more
         for path in paths:
             if only in str(path.relative_to(folder)):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from mlipfm_data.duplicates.planted import disguise
 from mlipfm_data.duplicates.report import find_overlaps, geometry_digest
 from mlipfm_data.parallel import processes
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.structures import benzene, copper, ethanol, rattled, water
+from sets.planted_duplicates import disguise
 
 
 def of(name: str, s: Structure, level: str | None = "pbe", **changes: object) -> Structure:

@@ -19,6 +19,7 @@ from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import BOHR, GPA, HARTREE, KCAL_MOL
+from sets import planted_labels
 
 
 def run(*words: object) -> int | str | None:
@@ -188,16 +189,16 @@ def test_right_molecules_are_left_alone():
      "NaN labels"],
 )  # fmt: skip
 def test_planted_fault_is_named(name):
-    fault = next(item for item in planted_faults.FAULTS if item.name == name)
+    fault = next(item for item in planted_labels.FAULTS if item.name == name)
     found = inspect(fault.plant(methane(), np.random.default_rng(1)))
-    assert planted_faults.named(fault, found), [str(item) for item in found]
+    assert planted_labels.named(fault, found), [str(item) for item in found]
 
 
 def test_faults_have_codes_of_the_list_and_every_set_is_chosen_without_looking():
-    for fault in planted_faults.FAULTS:
+    for fault in planted_labels.FAULTS:
         assert {code for codes in fault.codes for code in codes.split("|")} <= set(CODES)
-    known = {name: planted_faults.facts(methane(30, seed)) for seed, name in enumerate("abc")}
-    assert len({tuple(planted_faults.chosen_sets(fault, known, 2)) for fault in planted_faults.FAULTS}) > 2
+    known = {name: planted_labels.facts(methane(30, seed)) for seed, name in enumerate("abc")}
+    assert len({tuple(planted_labels.chosen_sets(fault, known, 2)) for fault in planted_labels.FAULTS}) > 2
 
 
 def test_free_atoms_have_the_energies_of_textbooks():
@@ -371,7 +372,7 @@ def test_levels_are_judged_apart():
 def test_indices_are_positions_in_the_stream():
     inspector = Inspector()
     frames = methane(20)
-    frames[13] = planted_faults.changed(frames[13], total_charge=1)
+    frames[13] = planted_labels.changed(frames[13], total_charge=1)
     for s in frames:
         inspector.add(s)
     assert inspector.findings()[0].indices == (13,)
@@ -384,9 +385,9 @@ def test_command_on_a_store_and_a_file(tmp_path, capsys):
             writer.add(s)
     turned = [s.replace(labels=s.labels | {"forces": -s.labels["forces"]}) for s in methane(30)]
     export_extxyz(iter(turned), wrong)
-    assert run("data", "trust", right) == 0
+    assert run("data", "check-labels", right) == 0
     assert "nothing wrong was found" in capsys.readouterr().out
-    assert run("data", "trust", str(wrong), "--json") == 1
+    assert run("data", "check-labels", str(wrong), "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert [item["code"] for item in report[str(wrong)]] == ["forces-sign"]
 
@@ -403,11 +404,11 @@ def test_columns_of_a_model_and_their_names(tmp_path, capsys):
         ]
         lines += ["5", head, *rows]
     path.write_text("\n".join(lines) + "\n")
-    assert run("data", "trust", str(path)) == 0
+    assert run("data", "check-labels", str(path)) == 0
     out = capsys.readouterr().out
     assert "doubt model-column" in out
     assert "'predicted_energy'" in out
-    assert run("data", "trust", str(path), "--option", "energy_key=predicted_energy") == 1
+    assert run("data", "check-labels", str(path), "--option", "energy_key=predicted_energy") == 1
     assert "fault model-labels" in capsys.readouterr().out
 
 

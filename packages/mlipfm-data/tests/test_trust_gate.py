@@ -1,6 +1,6 @@
 """How well faults are named: planted into real sets, 41 kinds, by a rule that knows nothing of the outcome; and how quiet the right sets are.
 
-Sets are read through `known_sets`, at most `CAP` frames each. A third of them (every third in alphabetical order) was held out while thresholds were
+Sets are read through `tools/sets`, at most `CAP` frames each. A third of them (every third in alphabetical order) was held out while thresholds were
 chosen, and has a score of its own. Four sets hold faults of their own; those frames are mended or left out before, and are tested below as they are.
 """
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.known_sets import KNOWN
 from mlipfm_data.label_checks.checks import Inspector, inspect
 from mlipfm_data.label_checks.columns import inspect_file
 from mlipfm_data.label_checks.findings import CODES, Finding, ordered
-from mlipfm_data.label_checks.planted_faults import FAULTS, chosen_sets, facts, named
-from mlipfm_data.label_checks.public_sets import MENDED, labelled_names, read_set
 from mlipfm_interfaces.structure import Structure
+from sets import KNOWN
+from sets.planted_labels import FAULTS, chosen_sets, facts, named
+from sets.public_sets import MENDED, labelled_names, read_set
 
 pytestmark = pytest.mark.shared_data
 

@@ -120,7 +120,7 @@ def test_energies_of_two_kinds_under_one_level_are_told_with_the_likely_cause(ti
     (line,) = [line for line in lines if "from the sums of their atoms" in line]
     assert line.startswith("warning: energies of level morse differ by ")
     assert "mixed levels of theory under one name, or a wrong unit" in line
-    assert line.endswith(f"`mlipfm data trust {tmp_path / 'mixed'}` looks for the cause")
+    assert line.endswith(f"`mlipfm data check-labels {tmp_path / 'mixed'}` looks for the cause")
 
 
 def test_ordinary_energies_are_not_warned_of(tiny, tmp_path):
@@ -153,7 +153,7 @@ def test_faults_of_labels_are_one_line_for_each_store_with_the_command_that_show
     (line,) = [line for line in lines if line.startswith("warning: labels of")]
     assert line.startswith(f"warning: labels of {store}: fault ")
     assert "fault forces-sign" in line
-    assert line.endswith(f"`mlipfm data trust {store}` says what and how to mend it")
+    assert line.endswith(f"`mlipfm data check-labels {store}` says what and how to mend it")
 
 
 def test_labels_of_a_level_that_is_not_used_are_not_judged(tmp_path, morse_structures, write_store):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from .cli_curation import add_to as add_curation
+from .cli_datasets import Overlap, import_described
 from .cli_datasets import add_to as add_datasets
-from .import_sets_command import import_sets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mlipfm_interfaces.structure import Structure
 
     from .importing import ImportReport
-    from .label_checks.findings import Finding
 
 app = typer.Typer(
     help="Read, check, split and export atomistic data.\n\nExample: mlipfm data import set.xyz --out store --level pbe",
@@ -37,7 +36,7 @@ def _group() -> None:
 @app.command("import")
 def import_(
     context: typer.Context,
-    files: list[Path] = typer.Argument(..., help="Files to import (extxyz, traj, db, cif, vasprun.xml, ...)."),
+    files: list[Path] = typer.Argument(None, help="Files to import (extxyz, traj, db, cif, vasprun.xml, ...)."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the store, new or old."),
     level: str = typer.Option(None, help="Level of theory of the labels, e.g. wb97m-d3bj/def2-tzvppd."),
     name: str = typer.Option(None, help="Name of a new data set [default: the folder's name]."),
@@ -83,6 +82,17 @@ def import_(
     accept_faults: bool = typer.Option(
         False, "--accept-faults", help="Import a file although its labels contradict the units or signs that it or its layout states."
     ),
+    manifest: Path = typer.Option(
+        None,
+        "--manifest",
+        help="TOML or JSON file that describes many files: sets with name, licence and files (path, reader, level, options).",
+    ),
+    only: list[str] = typer.Option([], "--only", help="With --manifest: name of a set; may be repeated. [default: all]"),
+    jobs: int = typer.Option(1, "--jobs", min=1, max=4096, help="With --manifest: processes that read and compare."),
+    overlap: Overlap = typer.Option(
+        Overlap.near, help="With --manifest: compare the sets with each other: near geometries too, exact coordinates only, or not at all."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="With --manifest: print the rows and the overlap as JSON."),
 ) -> None:
     """Import files into a store. Prints which key was read as what; exits 2 if frames were refused, which are listed in OUT.refused.jsonl.
 
@@ -95,8 +105,25 @@ def import_(
         mlipfm data import systems.deepmd --out store --level pbe
 
         mlipfm data import ani.h5 --out store --reader hdf5 --option group=ani
+
+        mlipfm data import --manifest sets.toml --out store --jobs 2
+
+    With --manifest it prints a row for each set, the statistics of the store, likely label errors, and which sets share geometries. Run it again to
+    go on after an interruption: complete sets are not read again.
     """
     from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
+
+    given = {key for key in context.params if getattr(context.get_parameter_source(key), "name", "") == "COMMANDLINE"} - {"out"}
+    if manifest is not None:
+        if single := sorted(given - _MANIFEST):
+            flags = ", ".join(key.replace("_", "-") for key in single)
+            raise UnknownQuantityError(
+                f"with --manifest the file states {flags}", where=str(manifest), mend="leave them out, or write them there"
+            )
+        return _import_manifest(manifest, out, only, jobs, overlap, as_json)
+    if not files or given & _MANIFEST:
+        what = "no file is given" if not files else "--only, --jobs, --overlap and --json are for --manifest"
+        raise UnknownQuantityError(what, mend="name files to import, or --manifest FILE")
 
     from .importing import Importer
     from .licensing import checked_licence
@@ -128,6 +155,21 @@ def import_(
     _finish(reports, out, importer.quarantine, skip_refused)
     if failed is not None:
         raise failed
+
+
+_MANIFEST = {"manifest", "only", "jobs", "overlap", "as_json"}
+
+
+def _import_manifest(manifest: Path, out: Path, only: list[str], jobs: int, overlap: Overlap, as_json: bool) -> None:
+    from mlipfm_interfaces.errors import UnreadableFileError
+
+    from .datasets.manifest import read_manifest
+
+    sets = read_manifest(manifest)
+    if missing := sorted(set(only) - {one.name for one in sets}):
+        names = ", ".join(one.name for one in sets)
+        raise UnreadableFileError(f"has no set named {', '.join(missing)}", where=str(manifest), mend=f"it has {names}")
+    import_described([one for one in sets if not only or one.name in only], manifest.parent, out, jobs, overlap, as_json)
 
 
 _OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
@@ -397,8 +439,8 @@ def export(
             typer.echo(f"  warning: {store} is not complete: these are the structures that it holds so far")
 
 
-@app.command()
-def trust(
+@app.command("check-labels")
+def check_labels(
     sources: list[Path] = typer.Argument(..., help="Stores, or files of any format that `import` reads."),
     level: str = typer.Option(None, help="Level of theory of files that do not state it."),
     reader: str = typer.Option(None, help="Reader of the files [default: by their names]."),
@@ -407,56 +449,26 @@ def trust(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, with all figures."),
 ) -> None:
-    """Name likely faults of labels from physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are faults.
+    """Check labels with physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are label errors.
 
     Examples:
 
-        mlipfm data trust store
+        mlipfm data check-labels store
 
-        mlipfm data trust set.xyz --level pbe --option forces_sign=-1
+        mlipfm data check-labels set.xyz --level pbe --option forces_sign=-1
     """
     import json
+
+    from .label_checks.columns import counted, findings_of
 
     found = {str(source): findings_of(source, reader, _settings(source, reader, level, options)) for source in sources}
     if as_json:
         typer.echo(json.dumps({name: [item.as_dict() for item in items] for name, items in found.items()}, indent=1))
     else:
         for name, items in found.items():
-            typer.echo("\n".join([f"{name}: {_summary(items)}", *(f"  {item}" for item in items)]))
+            typer.echo("\n".join([f"{name}: {counted(items)}", *(f"  {item}" for item in items)]))
     if any(item.severity == "fault" for items in found.values() for item in items):
         raise typer.Exit(1)
-
-
-def findings_of(source: Path, reader: str | None = None, options: dict[str, object] | None = None) -> list[Finding]:
-    """Findings about a store or a file.
-
-    Raises:
-        MlipfmError: if it cannot be read.
-    """
-    from .importing import shown
-    from .label_checks.checks import Inspector
-    from .label_checks.columns import inspect_file
-    from .label_checks.findings import ordered
-    from .label_checks.stated_units import with_advice_for
-    from .readers.frame import ReadReport
-
-    inspector = Inspector()
-    if (source / "manifest.json").exists():
-        from .store.store import Store
-
-        with Store(source) as store:
-            for structure in shown(iter(store), source.name):
-                inspector.add(structure)
-        return inspector.findings()
-    decisions = ReadReport()
-    beside = inspect_file(source, inspector, reader, decisions=decisions, **(options or {}))
-    return ordered([*beside, *with_advice_for(inspector.findings(), decisions)])
-
-
-def store_lines(store: Path) -> list[str]:
-    """The table of faults of a store, for reports of imports."""
-    items = [item for item in findings_of(store) if item.severity != "note"]
-    return [f"faults: {_summary(items)}", *(f"  {item}" for item in items)]
 
 
 def _settings(source: Path, reader: str | None, level: str | None, texts: list[str]) -> dict[str, object]:
@@ -473,11 +485,20 @@ def _settings(source: Path, reader: str | None, level: str | None, texts: list[s
     return options_for(source, reader, texts, {"level": level})
 
 
-def _summary(items: list[Finding]) -> str:
-    counts = {name: sum(item.severity == name for item in items) for name in ("fault", "doubt", "note")}
-    return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items()) if items else "nothing wrong was found"
+@app.command("trust", hidden=True)
+def trust(
+    sources: list[Path] = typer.Argument(...),
+    level: str = typer.Option(None),
+    reader: str = typer.Option(None),
+    options: list[str] = typer.Option([], "--option"),
+    as_json: bool = typer.Option(False, "--json"),
+) -> None:
+    """Old name of `check-labels`."""
+    import warnings
+
+    warnings.warn("`mlipfm data trust` is an old name: use `mlipfm data check-labels`", FutureWarning, stacklevel=1)
+    check_labels(sources, level, reader, options, as_json)
 
 
-app.command()(import_sets)
 add_curation(app)
 add_datasets(app)

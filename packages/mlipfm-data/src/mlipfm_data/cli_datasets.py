@@ -1,7 +1,8 @@
-"""`mlipfm data catalogue` and `mlipfm data download`."""
+"""`mlipfm data catalogue|get|download`, and the table that imports of several sets print."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,43 @@ import typer
 if TYPE_CHECKING:
     from .datasets.catalogue import Wish
     from .datasets.download import Wanted
+    from .datasets.manifest import SetDescription
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this folder."""
     app.command()(catalogue)
     app.command()(download)
+    app.command()(get)
+
+
+class Overlap(enum.StrEnum):
+    """How the sets of a store are compared with each other."""
+
+    near = "near"
+    exact = "exact"
+    none = "none"
+
+
+def import_described(sets: list[SetDescription], root: Path, out: Path, jobs: int, overlap: Overlap, as_json: bool = False) -> None:
+    """Import described sets into a store and print a row for each, then the statistics of the store, label errors and overlaps."""
+    import json
+    from dataclasses import asdict
+
+    from .datasets import import_many
+
+    if not as_json:
+        typer.echo(import_many.HEAD)
+    rows = import_many.import_sets(sets, root, out, workers=jobs, done=None if as_json else lambda row: typer.echo("\n".join(row.lines())))
+    imported = any(row.imported for row in rows)
+    if as_json:
+        report = import_many.overlaps(out, near=overlap == Overlap.near, workers=jobs) if imported and overlap != Overlap.none else None
+        document = {"store": str(out), "sets": [asdict(row) for row in rows], "overlap": report and report.as_json()}
+        return typer.echo(json.dumps(document, indent=1))
+    typer.echo("\n".join(import_many.totals(rows, out)))
+    if imported:
+        for line in import_many.tables(out, overlap.value, jobs):
+            typer.echo(line)
 
 
 def catalogue(
@@ -28,7 +60,6 @@ def catalogue(
     open_licence: bool = typer.Option(False, "--open-licence", help="Only sets whose licence lets everyone use and change them."),
     downloadable: bool = typer.Option(False, "--downloadable", help="Only sets with the address of a file."),
     readable: bool = typer.Option(False, "--readable", help="Only sets with a layout that a reader takes."),
-    evidence: bool = typer.Option(False, "--evidence", help="What each reader was tested on."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Public data sets: elements, levels of theory, labels, licences, layouts, sizes and addresses, each with the source it was read from.
@@ -41,8 +72,6 @@ def catalogue(
     """
     from .datasets.catalogue import Wish
 
-    if evidence:
-        return _show_evidence(as_json)
     wish = Wish(tuple(element), level, tuple(label), charged, open_shell, open_licence, downloadable, readable)
     return _show_one(name, as_json) if name else _show_all(wish, as_json)
 
@@ -75,15 +104,6 @@ def _show_all(wish: Wish, as_json: bool) -> None:
         typer.echo("\n".join(textwrap.wrap(text, tables.WIDTH, break_on_hyphens=False)))
 
 
-def _show_evidence(as_json: bool) -> None:
-    import json
-    from dataclasses import asdict
-
-    from .datasets.evidence import evidence, lines
-
-    typer.echo(json.dumps([asdict(claim) for claim in evidence()], indent=1) if as_json else "\n".join(lines()))
-
-
 def download(
     what: str = typer.Argument(..., metavar="NAME|URL", help="Name of a set of the catalogue, or the address of a file."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder for the files."),
@@ -107,6 +127,41 @@ def download(
     for wanted in _wanted(what, file, all_files, name, sha256):
         for line in run(wanted, out, unpacking=unpacking, limits=limits):
             typer.echo(line)
+
+
+def get(
+    name: str = typer.Argument(..., help="Name of a set of the catalogue."),
+    out: Path = typer.Option(None, "--out", "-o", help="Folder of the store, new or old. [default: the set's id]"),
+    file: list[str] = typer.Option([], "--file", help="Of a set of several files: those whose name fits, e.g. 'train_10k*'."),
+    all_files: bool = typer.Option(False, "--all", help="All files of the set."),
+    downloads: Path = typer.Option(None, "--downloads", help="Folder for the files [default: $MLIPFM_CACHE/downloads/ID]. They are kept."),
+    max_unpacked: float = typer.Option(None, "--max-unpacked", min=0, help="GB that an archive may become [default: what is free]."),
+    jobs: int = typer.Option(1, "--jobs", min=1, max=4096, help="Processes that read and compare."),
+) -> None:
+    """Download a set of the catalogue and import it with its reader, options, level, units and licence. Run it again to go on after a stop.
+
+    Prints a row for each file, the statistics of the store and likely label errors. `mlipfm data download` only downloads.
+
+    Examples:
+
+        mlipfm data get rmd17 --out store
+
+        mlipfm data get md17 --file "ethanol*" --file "aspirin*" --out store
+    """
+    from mlipfm_interfaces.files import cache_dir
+
+    from .datasets.catalogue import chosen, described, find
+    from .datasets.download import download as run
+    from .datasets.unpack import Limits
+
+    entry = find(name)
+    wanted = chosen(entry, file, all_files)
+    folder = downloads or cache_dir() / "downloads" / entry.id
+    described(entry, wanted, folder)  # refuse before the download what no reader takes
+    for one in wanted:
+        for line in run(one, folder, limits=Limits(size=None if max_unpacked is None else int(max_unpacked * 1e9))):
+            typer.echo(line)
+    import_described(described(entry, wanted, folder), folder, out or Path(entry.id), jobs, Overlap.none)
 
 
 def _wanted(what: str, patterns: list[str], all_files: bool, name: str | None, sha256: str | None) -> list[Wanted]:

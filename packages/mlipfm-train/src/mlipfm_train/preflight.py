@@ -112,7 +112,7 @@ def check_labels(sets: Sequence[Frames], report: Report) -> None:
         found = [item for item in inspect(chosen) if item.severity != "note"]
         if found:
             faulty[path] = list(dict.fromkeys([*faulty.get(path, []), *(f"{item.severity} {item.code}" for item in found)]))
-            report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data trust {path}` says what and how to mend it")
+            report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data check-labels {path}` says what and how to mend it")
     if faulty:
         report.facts["label_faults"] = faulty
 
@@ -236,7 +236,7 @@ def _warn_of_residuals(recipe: Recipe, facts: Survey, report: Report) -> None:
     for level, residual in sorted(residuals.items()):
         report.say(
             f"warning: energies of level {level} differ by {residual:.3g} eV/atom from the sums of their atoms, more than bonds can: mixed levels "
-            f"of theory under one name, or a wrong unit? `mlipfm data trust{' ' * bool(stores)}{stores}` looks for the cause"
+            f"of theory under one name, or a wrong unit? `mlipfm data check-labels{' ' * bool(stores)}{stores}` looks for the cause"
         )
     if residuals:
         report.facts["absurd_residuals"] = residuals

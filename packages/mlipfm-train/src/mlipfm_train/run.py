@@ -256,7 +256,7 @@ class Run:
             raise TrainingError(
                 f"every one of {self.next_step} steps was skipped, loss or gradient was not finite: nothing was learnt",
                 where=str(self.folder),
-                mend="lower optimizer.lr and the weights of the objectives, and look at the labels: `mlipfm data trust STORE`",
+                mend="lower optimizer.lr and the weights of the objectives, and look at the labels: `mlipfm data check-labels STORE`",
             )
         best = self.folder / "best.safetensors"
         return FitResult(

@@ -6,17 +6,21 @@ import difflib
 import fnmatch
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.licences import canonical
 
 from .connect import DownloadError
 from .download import Wanted
 from .fetch import Known
+from .manifest import SetDescription
 from .schema import OPEN_LICENCES, DataFile, DataSet, Source, data_set, plain
+from .unpack import TAR, is_archive, unpacked_name
 
 # Which files of a set of the catalogue are downloaded.
 
@@ -50,6 +54,38 @@ def _wanted(entry: DataSet, file: DataFile) -> Wanted:
     return Wanted(file.url, file.name, Known(file.size, file.sha256, file.md5), origin)
 
 
+def described(entry: DataSet, wanted: list[Wanted], folder: Path) -> list[SetDescription]:
+    """Describe how files of a set are imported from `folder`: one description for each file, with reader, options, level and licence.
+
+    Raises:
+        DownloadError: the catalogue does not say how the set, or one of the files, is read.
+    """
+    if not entry.imports:
+        raise DownloadError("the catalogue names no reader for the files of this set", where=entry.name, mend="see `mlipfm data download`")
+    licences = {str(fact.value) for fact in entry.licences}
+    licence = licences.pop() if len(licences) == 1 else None  # sources that differ: none of them is given to the structures
+    citation = str(entry.citations[0].value) if entry.citations else None
+    sets = []
+    for one in wanted:
+        name = unpacked_name(one.name) if is_archive(one.name) else one.name
+        inside = (folder / name).is_dir()
+        files = tuple(
+            replace(files, path=files.path if inside else name)
+            for files in entry.imports
+            if inside or _is_folder(one.name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in files.path.split("|"))
+        )
+        if not files:
+            raise DownloadError(f"the catalogue names no reader for {one.name}", where=entry.name, mend="see `mlipfm data download`")
+        title = entry.id if len(entry.files) == 1 else f"{entry.id}-{name.partition('.')[0]}"
+        sets.append(SetDescription(title, files, canonical(licence or "") and licence, citation, folder=name if inside else "."))
+    return sets
+
+
+def _is_folder(archive: str) -> bool:
+    """Whether a file of this name becomes a folder when it is unpacked."""
+    return archive.lower().endswith((".zip", *TAR))
+
+
 @lru_cache(1)
 def sources() -> dict[str, Source]:
     """The sources by name."""
@@ -71,7 +107,7 @@ def catalogue() -> dict[str, DataSet]:
 
 
 def _folder() -> resources.abc.Traversable:
-    return resources.files(__package__ or "mlipfm_data.catalogue")
+    return resources.files(__package__ or "mlipfm_data.datasets")
 
 
 def find(name: str) -> DataSet:

@@ -11,6 +11,8 @@ from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError
 from mlipfm_interfaces.theory import canonical_level
 
+from .manifest import FileDescription, file_description
+
 #: Licences under which data may be used, changed and passed on by everyone, as SPDX names them.
 OPEN_LICENCES = frozenset(
     {"CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "CC-BY-SA-4.0", "MIT", "BSD-3-Clause", "Apache-2.0", "PDDL-1.0", "ODC-By-1.0", "ODbL-1.0"}
@@ -77,7 +79,10 @@ Facts = tuple[Fact, ...]
 
 @dataclass(frozen=True)
 class DataSet:
-    """An entry. Each field of facts holds one fact for each source that was read; empty: none of them states it."""
+    """An entry. Each field of facts holds one fact for each source that was read; empty: none of them states it.
+
+    `imports` describes how its files are read: `path` is a glob on the name of a downloaded file, or inside the folder that an archive becomes.
+    """
 
     id: str
     name: str
@@ -98,6 +103,7 @@ class DataSet:
     bytes: Facts = ()
     pages: Facts = ()
     files: tuple[DataFile, ...] = field(default=())
+    imports: tuple[FileDescription, ...] = field(default=())
 
     def differing(self) -> list[str]:
         """Fields whose sources contradict each other."""
@@ -133,6 +139,7 @@ def data_set(told: Mapping[str, Any], sources: Mapping[str, Source], where: str)
         raise _fault("has an unknown kind or status, or an id that is not lower case", where)
     for name in FACTS:
         values[name] = tuple(_fact(name, one, sources, f"{where}: {name}") for one in told.get(name, ()))
+    values["imports"] = tuple(file_description(one, f"{where}: imports") for one in told.get("imports", ()))
     values["files"] = tuple(_file(one, sources, f"{where}: files") for one in told.get("files", ()))
     return DataSet(**values)
 

@@ -30,7 +30,7 @@ from .fetch import Advance, bar
 
 _CHUNK = 1 << 20
 _LONGEST_READ = 1 << 24  # a header of a tar archive that is longer is an attack on the memory
-_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 _ONE = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, struct.error, ValueError, OverflowError,
            RecursionError)  # fmt: skip
@@ -65,12 +65,12 @@ class Unpacked:
 
 def is_archive(name: str) -> bool:
     """Whether a file of this name is unpacked: zip, tar, compressed tar, and single compressed files."""
-    return name.lower().endswith((".zip", *_TAR, *_ONE))
+    return name.lower().endswith((".zip", *TAR, *_ONE))
 
 
 def unpacked_name(name: str) -> str:
     """Name of the folder or file that an archive becomes: without its ending."""
-    ending = max((end for end in (".zip", *_TAR, *_ONE) if name.lower().endswith(end)), key=len)
+    ending = max((end for end in (".zip", *TAR, *_ONE) if name.lower().endswith(end)), key=len)
     return name[: -len(ending)]
 
 
@@ -115,7 +115,7 @@ def _unpack(archive: Path, partial: Path, budget: _Budget) -> None:
     if name.endswith(".zip"):
         partial.mkdir()
         _unzip(archive, partial, budget)
-    elif name.endswith(_TAR):
+    elif name.endswith(TAR):
         partial.mkdir()
         _untar(archive, partial, budget)
     else:

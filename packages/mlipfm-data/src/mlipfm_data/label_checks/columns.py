@@ -16,8 +16,10 @@ from mlipfm_interfaces.structure import Structure
 
 from ..readers.frame import ReadReport
 from ..readers.registry import read
+from ..store.store import Store
 from .checks import Inspector
-from .findings import Finding
+from .findings import Finding, ordered
+from .stated_units import with_advice_for
 
 #: Frames of a file whose other columns are compared.
 COMPARED = 200
@@ -170,3 +172,34 @@ def _compared(path: Path | str, reader: str | None, key: str, quantity: str, opt
         "make sure that the right one is read",
         figures,
     )
+
+
+def findings_of(source: Path, reader: str | None = None, options: dict[str, object] | None = None) -> list[Finding]:
+    """Return the findings about the labels of a store or a file, most severe first.
+
+    Raises:
+        MlipfmError: if it cannot be read.
+    """
+    from ..importing import shown  # which imports label checks
+
+    inspector = Inspector()
+    if (source / "manifest.json").exists():
+        with Store(source) as store:
+            for structure in shown(iter(store), source.name):
+                inspector.add(structure)
+        return inspector.findings()
+    decisions = ReadReport()
+    beside = inspect_file(source, inspector, reader, decisions=decisions, **(options or {}))
+    return ordered([*beside, *with_advice_for(inspector.findings(), decisions)])
+
+
+def store_lines(store: Path) -> list[str]:
+    """Return the findings about a store as text, without notes."""
+    items = [item for item in findings_of(store) if item.severity != "note"]
+    return [f"faults: {counted(items)}", *(f"  {item}" for item in items)]
+
+
+def counted(items: list[Finding]) -> str:
+    """Return how many findings of each severity there are, in words."""
+    counts = {name: sum(item.severity == name for item in items) for name in ("fault", "doubt", "note")}
+    return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items()) if items else "nothing wrong was found"

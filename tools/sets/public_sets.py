@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from mlipfm_data.readers.registry import read
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import GPA
 
-from ..known_sets import KNOWN
-from ..known_sets.finding import jobs
-from ..readers.registry import read
-from .planted_faults import relabelled
+from . import KNOWN, jobs
+from .planted_labels import relabelled
 
 KBAR = GPA / 10
 #: Known sets without energies and forces.

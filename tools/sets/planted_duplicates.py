@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from mlipfm_data.duplicates.superimpose import Floats
 from mlipfm_interfaces.structure import Structure
-
-from .superimpose import Floats
 
 #: Å, noise of planted duplicates: uniform within it on each coordinate.
 NOISE = 0.0099

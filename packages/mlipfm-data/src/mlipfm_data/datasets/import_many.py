@@ -1,7 +1,7 @@
-"""Import every known set of a folder into one store with many levels of theory.
+"""Import many data sets into one store: those of a manifest, or files of the catalogue.
 
-Sets are read by worker processes, each into a store of its own beside the large one, and joined to it in the order of their names. What is done is
-recorded in the store (`sets.json`), so that an interrupted import goes on with the set at which it stopped.
+Sets are read by worker processes, each into a store of its own beside the large one, and joined to it in the order given. What is done is recorded in
+the store (`sets.json`), so that an interrupted import goes on with the set at which it stopped.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlipfm_interfaces.errors import MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.structure import Structure
 
+from ..parallel import processes
 from ..store.store import Store
 from ..store.writer import StoreWriter
-from .finding import digest, found_sets, jobs, unpacked
-from .schema import KnownSet
+from .manifest import SetDescription, digest, folder_of, jobs
+
+if TYPE_CHECKING:
+    from ..duplicates.report import OverlapReport
 
 #: In the store's folder: a row for each set that is in it, and the positions of the structures that were there already, from it or another set.
 RECORD, THERE = "sets.json", "there"
+
+HEAD = f"{'set':<30}{'frames':>8}{'stored':>8}{'there':>7}{'refused':>8}{'slope':>8}  levels"
 
 
 @dataclass
@@ -61,73 +65,74 @@ class SetRow:
         """Whether anything of the set is in the store."""
         return self.stored + self.duplicates > 0
 
+    def lines(self) -> Iterator[str]:
+        """Yield the row as text, below `HEAD`."""
+        if self.files == 0 and self.reason:
+            yield f"{self.name:<30}not imported: {self.reason}"
+            return
+        slope = "-" if self.slope is None else f"{self.slope:.3f}"
+        levels = ", ".join(f"{level} {count}" for level, count in sorted(self.levels.items()))
+        yield f"{self.name:<30}{self.frames:>8}{self.stored:>8}{self.duplicates:>7}{sum(self.refused.values()):>8}{slope:>8}  {levels}"
+        for code, count in sorted(self.refused.items()):
+            yield f"{'':<30}  refused: {count} x {code}, first: {self.first[code]}"
+        if self.reason:
+            yield f"{'':<30}  left out: {self.reason}"
+
 
 def import_sets(
-    folder: Path | str, out: Path | str, *, only: Sequence[str] = (), workers: int = 1, done: Callable[[SetRow], None] | None = None
+    sets: Sequence[SetDescription], root: Path, out: Path | str, *, workers: int = 1, done: Callable[[SetRow], None] | None = None
 ) -> list[SetRow]:
-    """Import the known sets in `folder` into the store `out`, new or old, and return a row for each: what this run found of it, and what is new.
+    """Import data sets into the store `out`, new or old, and return a row for each: what this run found of it, and what is new.
 
     Args:
-        only: names of sets; all that are found if empty. workers: processes that read. done: called with each row as it is complete.
+        sets: descriptions. root: folder to which their folders are relative. workers: processes that read.
+        done: called with each row as it is complete.
 
     Raises:
-        UnreadableFileError: no such folder, no known set in it, or a set of `only` that is not there. RefusedFileError: `out` holds a set that was
+        UnreadableFileError: a set has no folder, or none of its files is there. RefusedFileError: `out` holds a set of that name that was
             imported from other files or with other settings.
     """
-    folder, out = Path(folder), Path(out)
-    wanted = _wanted(folder, only)
+    out = Path(out)
+    for described in sets:
+        if described.files and not any(jobs(described, folder_of(described, root))):
+            patterns = ", ".join(files.path for files in described.files)
+            raise UnreadableFileError(f"the set {described.name} has no file {patterns} here", where=str(folder_of(described, root)))
     rows = []
-    with _pool(workers) as pool, _Joined(out) as joined:
-        todo = [known for known in wanted if known.files and not joined.has(known.name)]
-        running = {known.name: pool.submit(_read_set, known.name, folder, _part(out, known.name)) for known in todo} if workers > 1 else {}
-        for known in wanted:
-            rows.append(_finish(known, folder, out, joined, running.get(known.name)))
+    with processes(workers) as pool, _Joined(out) as joined:
+        todo = [described for described in sets if described.files and not joined.has(described.name)]
+        running = {one.name: pool.submit(_read_set, one, root, _part(out, one.name)) for one in todo} if pool is not None else {}
+        for described in sets:
+            rows.append(_finish(described, root, out, joined, running.get(described.name)))
             if done:
                 done(rows[-1])
     shutil.rmtree(_parts(out), ignore_errors=True)
     return rows
 
 
-def _wanted(folder: Path, only: Sequence[str]) -> list[KnownSet]:
-    found = found_sets(folder)
-    missing = sorted(set(only) - {known.name for known in found})
-    if missing or not found:
-        names = ", ".join(known.name for known in found) or "none of the known sets"
-        what = f"no known set named {', '.join(missing)} is in this folder" if missing else "no known set is in this folder"
-        raise UnreadableFileError(what, where=str(folder), mend=f"it holds {names}")
-    return [known for known in found if not only or known.name in only]
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"))
-
-
-def _finish(known: KnownSet, folder: Path, out: Path, joined: _Joined, running: Future[dict[str, Any]] | None) -> SetRow:
+def _finish(described: SetDescription, root: Path, out: Path, joined: _Joined, running: Future[dict[str, Any]] | None) -> SetRow:
     """The row of one set, which is then in the store and in the record."""
-    if not known.files:
-        return SetRow(known.name, reason=known.not_imported)
-    mark = digest(known, unpacked(folder, known.name))
-    if joined.has(known.name):
-        return joined.row(known.name, mark)
-    part = _part(out, known.name)
-    row = SetRow(**(running.result() if running else _read_set(known.name, folder, part)))
+    if not described.files:
+        return SetRow(described.name, reason=described.left_out)
+    mark = digest(described, folder_of(described, root))
+    if joined.has(described.name):
+        return joined.row(described.name, mark)
+    part = _part(out, described.name)
+    row = SetRow(**(running.result() if running else _read_set(described, root, part)))
     joined.add(row, part, mark)
     shutil.rmtree(part, ignore_errors=True)
     return row
 
 
-def _read_set(name: str, folder: Path, part: Path) -> dict[str, Any]:
+def _read_set(described: SetDescription, root: Path, part: Path) -> dict[str, Any]:
     """Read one set into a store of its own; runs in a worker process."""
     from ..importing import Importer
-    from . import KNOWN
 
-    known, row = KNOWN[name], SetRow(name, reason=KNOWN[name].not_imported)
-    where = unpacked(folder, name)
+    row = SetRow(described.name, reason=described.left_out)
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
     refused: Counter[str] = Counter()
-    with Importer(part, name=name, recorded=False) as importer:
-        for path, reader, options in jobs(known, where):
+    with Importer(part, name=described.name, recorded=False) as importer:
+        for path, reader, options in jobs(described, folder_of(described, root)):
             row.files += 1
             try:
                 report = importer.add(path, reader, **options)
@@ -220,7 +225,7 @@ def _since(out: Path, first: int, name: str) -> set[tuple[str, str | None]]:
 
 
 def set_of(source: str | None) -> str:
-    """The known set that a structure in a store of several sets comes from."""
+    """The set that a structure in a store of several sets comes from."""
     return (source or "").partition("/")[0]
 
 
@@ -270,3 +275,44 @@ def _load(out: Path) -> dict[str, dict[str, Any]]:
 def _save(out: Path, rows: dict[str, dict[str, Any]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / RECORD, json.dumps(rows, indent=1, sort_keys=True).encode())
+
+
+def overlaps(store: Path, *, near: bool, workers: int) -> OverlapReport:
+    """Compare the sets of a store with each other: near geometries too, or equal coordinates only."""
+    from ..duplicates.report import find_overlaps
+
+    with Store(store) as opened, processes(workers) as executor:
+        return find_overlaps(opened, holders(store), near=near, executor=executor)
+
+
+def totals(rows: list[SetRow], store: Path) -> Iterator[str]:
+    """Yield the last lines of the table: sums over all sets, and how many were imported before."""
+    refused = sum(sum(row.refused.values()) for row in rows)
+    frames, stored, there = (sum(getattr(row, key) for row in rows) for key in ("frames", "stored", "duplicates"))
+    levels = {level for row in rows for level in row.levels if level != "none"}
+    yield f"{'all':<30}{frames:>8}{stored:>8}{there:>7}{refused:>8}{'':>8}  {len(levels)} levels"
+    imported = sum(row.imported for row in rows)
+    yield f"{store}: {imported} of {len(rows)} sets, {frames} frames = {stored} stored + {there} already there + {refused} refused"
+    if before := sum(row.before and row.imported for row in rows):
+        fresh = sum(not row.before and row.stored > 0 for row in rows)
+        new = f"{fresh} sets with {stored} structures are new" if fresh else "nothing is new"
+        yield f"  {before} sets were imported before, {new}"
+
+
+def tables(store: Path, comparison: str, workers: int) -> Iterator[str]:
+    """Yield what is printed about the store after an import: statistics, likely label errors, and which sets share geometries.
+
+    `comparison`: near, exact or none.
+    """
+    from ..label_checks.columns import store_lines
+    from ..store.describe import describe
+
+    with Store(store) as opened:
+        yield from ("", *describe(opened), "")
+    yield from (*store_lines(store), "")
+    if comparison == "none":
+        yield "overlap between sets: not compared (--overlap near or exact)"
+        return
+    yield from overlaps(store, near=comparison == "near", workers=workers).lines()
+    for name, count in unrecorded(store).items():
+        yield f"  not counted: which sets had brought the {count} structures of {name} that were there already; imported by an earlier version"

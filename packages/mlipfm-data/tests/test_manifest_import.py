@@ -1,23 +1,14 @@
-"""`mlipfm data import-sets`: known sets of a folder, or of archives, into one store; resumed, counted, and safe against hostile archives.
+"""`mlipfm data import`: many files by a manifest, resumed and counted, and what an import says when a file comes again with other options."""
 
-Also what the sets of a store share with each other, and what an import says when a file comes again with other options.
-"""
-
-import io
 import json
-import shutil
-import tarfile
 
 import pytest
+from mlipfm_data.datasets.import_many import RECORD, import_sets
+from mlipfm_data.datasets.manifest import FileDescription, SetDescription, read_manifest
 from mlipfm_data.importing import import_file
-from mlipfm_data.known_sets import KNOWN
-from mlipfm_data.known_sets.finding import found_sets, unpacked
-from mlipfm_data.known_sets.importing_sets import RECORD, import_sets
-from mlipfm_data.known_sets.schema import KnownFiles, KnownSet
 from mlipfm_data.store.store import Store
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnreadableFileError
-from mlipfm_interfaces.theory import canonical_level
+from mlipfm_interfaces.errors import MlipfmError, RefusedFileError, UnreadableFileError
 
 
 def water(z: float, energy: float = -14.25) -> str:
@@ -25,17 +16,35 @@ def water(z: float, energy: float = -14.25) -> str:
     return f'3\nProperties=species:S:1:pos:R:3 energy={energy} pbc="F F F"\n{atoms}'
 
 
+MANIFEST = """
+[[sets]]
+name = "ice"
+licence = "MIT"
+[[sets.files]]
+path = "*.xyz"
+reader = "extxyz"
+level = "pbe"
+group = "{name} {stem}"
+
+[[sets]]
+name = "steam"
+licence = "cc0-1.0"
+[[sets.files]]
+path = "a.xyz"
+level = "GFN2-xTB"
+[[sets.files]]
+path = "b.xyz|c.xyz"
+require = []
+
+[[sets]]
+name = "spectra"
+left_out = "no structures"
+"""
+
+
 @pytest.fixture
-def sets(tmp_path, monkeypatch):
-    """A folder with three sets that are known: two of different levels, one without a reader; and nothing of the user's cache."""
-    monkeypatch.setenv("MLIPFM_CACHE", str(tmp_path / "cache"))
-    known = (
-        KnownSet("ice", (KnownFiles("*.xyz", "extxyz", "pbe", group="{name} {stem}"),), "MIT", "nobody"),
-        KnownSet("steam", (KnownFiles("a.xyz", None, "gfn2-xtb"), KnownFiles("b.xyz|c.xyz", None, None, require=())), "CC0-1.0", "nobody"),
-        KnownSet("spectra", (), None, None, "no structures"),
-    )
-    for item in known:
-        monkeypatch.setitem(KNOWN, item.name, item)
+def manifest(tmp_path):
+    """A manifest of three sets: two of different levels, one without structures."""
     folder = tmp_path / "sets"
     (folder / "ice").mkdir(parents=True)
     (folder / "ice" / "one.xyz").write_text(water(-0.47) + water(-0.48) + water(float("nan")))
@@ -43,8 +52,12 @@ def sets(tmp_path, monkeypatch):
     (folder / "steam").mkdir()
     (folder / "steam" / "a.xyz").write_text(water(-0.47, -15.0))
     (folder / "steam" / "c.xyz").write_text("this is no xyz file\n")
-    (folder / "spectra").mkdir()
-    return folder
+    (folder / "sets.toml").write_text(MANIFEST)
+    return folder / "sets.toml"
+
+
+def imported(manifest, store, only=()):
+    return import_sets([one for one in read_manifest(manifest) if not only or one.name in only], manifest.parent, store)
 
 
 def run(arguments: list[str], capsys) -> tuple[int, str, str]:
@@ -54,8 +67,8 @@ def run(arguments: list[str], capsys) -> tuple[int, str, str]:
     return int(stop.value.code or 0), out, err
 
 
-def test_every_set_has_one_row_and_the_counts_add_up(sets, tmp_path, capsys):
-    status, out, err = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+def test_every_set_has_one_row_and_the_counts_add_up(manifest, tmp_path, capsys):
+    status, out, err = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store"], capsys)
     assert (status, err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in out.partition("\n\n")[0].splitlines() if not line.startswith(" ")}
     assert rows["ice"][:4] == ["4", "2", "1", "1"]  # frames, stored, there, refused
@@ -72,8 +85,8 @@ def test_every_set_has_one_row_and_the_counts_add_up(sets, tmp_path, capsys):
         assert not store.verify()
 
 
-def test_rows_as_json_and_only_some_sets(sets, tmp_path, capsys):
-    status, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--only", "steam", "--json"], capsys)
+def test_rows_as_json_and_only_some_sets(manifest, tmp_path, capsys):
+    status, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--only", "steam", "--json"], capsys)
     (row,) = json.loads(out)["sets"]
     assert status == 0
     assert (row["name"], row["frames"], row["stored"], row["levels"], row["refused"]) == (
@@ -83,19 +96,21 @@ def test_rows_as_json_and_only_some_sets(sets, tmp_path, capsys):
         {"gfn2-xtb": 1},
         {"unreadable-file": 1},
     )
-    status, _, err = run(["data", "import-sets", sets, tmp_path / "store", "--only", "rain"], capsys)
+    status, _, err = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--only", "rain"], capsys)
     assert status == 2
-    assert "no known set named rain" in err
-    assert "it holds ice, spectra, steam" in err
+    assert "has no set named rain" in err
+    assert "it has ice, steam, spectra" in err
 
 
-def test_table_of_overlap_counts_what_two_sets_share_at_the_same_and_at_other_levels(sets, tmp_path, monkeypatch, capsys):
+def test_table_of_overlap_counts_what_two_sets_share_at_the_same_and_at_other_levels(manifest, tmp_path, capsys):
     """Ice has a structure of steam at another level. Fog, which comes first, has one of ice, a moved copy of it, and a geometry of its own."""
-    monkeypatch.setitem(KNOWN, "fog", KnownSet("fog", (KnownFiles("*.xyz", "extxyz", "pbe"),), "MIT", "nobody"))
+    fog = '[[sets]]\nname = "fog"\n[[sets.files]]\npath = "*.xyz"\nlevel = "pbe"\n'
+    manifest.write_text(fog + MANIFEST)
+    sets = manifest.parent
     (sets / "fog").mkdir()
     moved = water(-0.48).replace(" 0.0 ", " 7.0 ")
     (sets / "fog" / "a.xyz").write_text(water(-0.48) + moved + water(-0.7))
-    status, out, err = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+    status, out, err = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store"], capsys)
     assert (status, err) == (0, "")
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in out.partition("overlap between sets")[2].splitlines()[1:] if "%" in line}
     assert rows["ice", "fog"] == ["2", "1", "0", "1", "0", "100.0%"]  # the other of ice is within the noise of the first
@@ -104,32 +119,32 @@ def test_table_of_overlap_counts_what_two_sets_share_at_the_same_and_at_other_le
     assert "among the 6 geometries of the 1 compositions that several sets have" in out
 
 
-def test_overlap_can_be_exact_or_left_out_and_both_are_said(sets, tmp_path, capsys):
-    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "exact"], capsys)
+def test_overlap_can_be_exact_or_left_out_and_both_are_said(manifest, tmp_path, capsys):
+    _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--overlap", "exact"], capsys)
     assert "not compared: moved, reordered or noisy copies (--overlap near)" in out
-    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none"], capsys)
+    _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--overlap", "none"], capsys)
     assert "overlap between sets: not compared" in out
-    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none", "--json"], capsys)
+    _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--overlap", "none", "--json"], capsys)
     assert json.loads(out)["overlap"] is None
-    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--json"], capsys)
+    _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--json"], capsys)
     both = {(one["first"], one["second"], one["of"], one["identical_other_level"]) for one in json.loads(out)["overlap"]["overlaps"]}
     assert both == {("ice", "steam", 2, 1), ("steam", "ice", 1, 1)}
 
 
-def test_stores_of_earlier_versions_say_what_they_did_not_record(sets, tmp_path, capsys):
-    run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+def test_stores_of_earlier_versions_say_what_they_did_not_record(manifest, tmp_path, capsys):
+    run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store"], capsys)
     rows = json.loads((tmp_path / "store" / RECORD).read_text())
     assert rows["ice"].pop("there") == []  # the frame that is there twice is its own
     (tmp_path / "store" / RECORD).write_text(json.dumps(rows))
-    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store"], capsys)
+    _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store"], capsys)
     assert "not counted: which sets had brought the 1 structures of ice that were there already" in out
 
 
-def test_import_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
+def test_import_goes_on_where_it_stopped(manifest, tmp_path, monkeypatch):
     """Interrupted in the middle of a set: what is there counts as stored when it is run again, and is there once."""
     from mlipfm_data.store.writer import StoreWriter
 
-    whole = [vars(row) for row in import_sets(sets, tmp_path / "whole")]
+    whole = [vars(row) for row in imported(manifest, tmp_path / "whole")]
     add, left = StoreWriter.add, [3]
 
     def interrupted(self, structure):
@@ -142,27 +157,27 @@ def test_import_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     for stored in (2, 1):
         left[0] = stored
         with pytest.raises(KeyboardInterrupt):
-            import_sets(sets, tmp_path / "store")
+            imported(manifest, tmp_path / "store")
     monkeypatch.setattr(StoreWriter, "add", add)
-    rows = [vars(row) for row in import_sets(sets, tmp_path / "store")]
+    rows = [vars(row) for row in imported(manifest, tmp_path / "store")]
     assert rows == whole
     again = [dict(row, stored=0, duplicates=row["stored"] + row["duplicates"], before=row["files"] > 0) for row in whole]
-    assert [vars(row) for row in import_sets(sets, tmp_path / "store")] == again
+    assert [vars(row) for row in imported(manifest, tmp_path / "store")] == again
     with Store(tmp_path / "store") as store, Store(tmp_path / "whole") as other:
         assert [store.key(i) for i in range(len(store))] == [other.key(i) for i in range(len(other))]
     assert sorted(path.name for path in tmp_path.iterdir() if "sets" in path.name) == ["sets"]
 
 
-def test_what_an_earlier_run_imported_is_already_there_and_the_rest_is_new(sets, tmp_path, capsys):
-    run(["data", "import-sets", sets, tmp_path / "store", "--only", "ice", "--overlap", "none"], capsys)
-    _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none"], capsys)
+def test_what_an_earlier_run_imported_is_already_there_and_the_rest_is_new(manifest, tmp_path, capsys):
+    run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--only", "ice", "--overlap", "none"], capsys)
+    _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--overlap", "none"], capsys)
     rows = {line.split()[0]: line.split()[1:] for line in out.partition("\n\n")[0].splitlines() if not line.startswith(" ")}
     assert rows["ice"][:4] == ["4", "0", "3", "1"]  # frames, stored, there, refused
     assert rows["steam"][:4] == ["2", "1", "0", "1"]
     assert "6 frames = 1 stored + 3 already there + 2 refused\n  1 sets were imported before, 1 sets with 1 structures are new" in out
     before = json.loads((tmp_path / "store" / RECORD).read_text())
     for _ in range(2):
-        _, out, _ = run(["data", "import-sets", sets, tmp_path / "store", "--overlap", "none"], capsys)
+        _, out, _ = run(["data", "import", "--manifest", manifest, "-o", tmp_path / "store", "--overlap", "none"], capsys)
         assert "6 frames = 0 stored + 4 already there + 2 refused\n  2 sets were imported before, nothing is new" in out
     assert json.loads((tmp_path / "store" / RECORD).read_text()) == before
     assert (before["ice"]["row"]["stored"], before["ice"]["row"]["before"]) == (2, False)  # the record keeps what the first run did
@@ -170,78 +185,84 @@ def test_what_an_earlier_run_imported_is_already_there_and_the_rest_is_new(sets,
         assert len(store) == 3
 
 
-def test_changed_set_is_not_added_to_a_store_that_holds_it(sets, tmp_path):
-    import_sets(sets, tmp_path / "store")
-    (sets / "ice" / "two.xyz").write_text(water(-0.47) + water(-0.5))
+def test_changed_set_is_not_added_to_a_store_that_holds_it(manifest, tmp_path):
+    imported(manifest, tmp_path / "store")
+    (manifest.parent / "ice" / "two.xyz").write_text(water(-0.47) + water(-0.5))
     with pytest.raises(RefusedFileError, match="holds the set ice from other files"):
-        import_sets(sets, tmp_path / "store")
+        imported(manifest, tmp_path / "store")
     (tmp_path / "store" / RECORD).write_text("no json")
     with pytest.raises(UnreadableFileError, match="no JSON"):
-        import_sets(sets, tmp_path / "store")
+        imported(manifest, tmp_path / "store")
 
 
 @pytest.mark.ci
-def test_two_processes_give_the_same_store(tmp_path, shared_data):
-    folder, names = shared_data("li3n").parent, ("li3n", "si_sets")
-    one = import_sets(folder, tmp_path / "one", only=names)
-    two = import_sets(folder, tmp_path / "two", only=names, workers=2)
-    assert [vars(row) for row in one] == [vars(row) for row in two]
+def test_two_processes_give_the_same_store(manifest, tmp_path):
+    sets = read_manifest(manifest)
+    one = import_sets(sets, manifest.parent, tmp_path / "one")
+    two = import_sets(sets, manifest.parent, tmp_path / "two", workers=2)
+    assert one == two
     with Store(tmp_path / "one") as a, Store(tmp_path / "two") as b:
         assert [a.key(i) for i in range(len(a))] == [b.key(i) for i in range(len(b))]
 
 
-def test_archives_are_unpacked_once_into_the_cache(sets, tmp_path):
-    with tarfile.open(sets / "ice.tar.xz", "w:xz") as archive:
-        archive.add(sets / "ice", "ice")
-    shutil.rmtree(sets / "ice")
-    place = unpacked(sets, "ice")
-    assert place.is_relative_to(tmp_path / "cache")
-    assert unpacked(sets, "ice") == place
-    assert [row.stored for row in import_sets(sets, tmp_path / "store", only=["ice"])] == [2]
+def test_a_manifest_in_json_says_the_same(manifest):
+    import tomllib
+
+    other = manifest.with_suffix(".json")
+    other.write_text(json.dumps(tomllib.loads(MANIFEST)))
+    assert read_manifest(other) == read_manifest(manifest)
+    assert read_manifest(manifest)[1] == SetDescription(
+        "steam", (FileDescription("a.xyz", level="gfn2-xtb"), FileDescription("b.xyz|c.xyz", require=())), "CC0-1.0"
+    )
 
 
-@pytest.mark.parametrize("name", ["../escape", "link", "device"])
-def test_archives_that_reach_outside_are_refused(sets, tmp_path, name):
-    with tarfile.open(sets / "ice.tar.xz", "w:xz") as archive:
-        member = tarfile.TarInfo(name)
-        member.type = {"link": tarfile.SYMTYPE, "device": tarfile.CHRTYPE}.get(name, tarfile.REGTYPE)
-        member.linkname, member.size = "../../escape", 0
-        archive.addfile(member, io.BytesIO())
-    shutil.rmtree(sets / "ice")
-    with pytest.raises(RefusedFileError, match=r"outside its folder|no plain file"):
-        unpacked(sets, "ice")
-    assert not list(tmp_path.rglob("escape"))
+FILES = 'name = "a"\n[[sets.files]]\npath = "x.xyz"\n'
 
 
-def test_cut_archives_are_named(sets):
-    with tarfile.open(sets / "ice.tar.xz", "w:xz") as archive:
-        archive.add(sets / "ice", "ice")
-    data = (sets / "ice.tar.xz").read_bytes()
-    (sets / "ice.tar.xz").write_bytes(data[: len(data) // 2])
-    shutil.rmtree(sets / "ice")
-    with pytest.raises(UnreadableFileError, match="cannot be unpacked"):
-        unpacked(sets, "ice")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", "is not TOML"),
+        ("", "one key, `sets`"),
+        ('sets = []\nother = 1', "one key, `sets`"),
+        ('[[sets]]\nname = "a"', "neither files nor a reason"),
+        ('[[sets]]\nnane = "a"', "set 1: unknown keys: nane; known are name, files, licence"),
+        ('[[sets]]\nlicence = "MIT"', "set 1: has no `name`"),
+        ('[[sets]]\nname = 1', "`name` must be a text"),
+        ('[[sets]]\nname = "a/b"\nleft_out = "all"', "is no name of a set"),
+        ('[[sets]]\nname = "a"\nleft_out = "all"\n' * 2, "several sets are named a"),
+        (f'[[sets]]\nlicence = "my own"\n{FILES}', "`licence` must be an SPDX expression"),
+        (f'[[sets]]\n{FILES}readers = "npz"', "set 1, files 1: unknown keys: readers"),
+        (f'[[sets]]\n{FILES}reader = "nxz"', "files 1: .*nxz"),
+        (f'[[sets]]\n{FILES}reader = "npz"\noptions = {{ energy_units = "eV" }}', "files 1: .*energy_units"),
+        (f'[[sets]]\n{FILES}options = {{ energy_unit = "calories" }}', "files 1: unit 'calories' is not known"),
+        (f'[[sets]]\n{FILES}require = ["enthalpy"]', "files 1: .*enthalpy"),
+        (f'[[sets]]\n{FILES}require = "energy"', "`require` must be a list of names"),
+    ],
+)  # fmt: skip
+def test_manifests_that_say_something_impossible_are_refused_with_the_place(tmp_path, text, words):
+    (tmp_path / "sets.toml").write_text(text)
+    with pytest.raises(MlipfmError, match=words):
+        read_manifest(tmp_path / "sets.toml")
 
 
-def test_folder_without_known_sets(tmp_path):
-    with pytest.raises(UnreadableFileError, match="no known set is in this folder"):
-        import_sets(tmp_path, tmp_path / "store")
-    with pytest.raises(UnreadableFileError, match="no such folder"):
-        found_sets(tmp_path / "nowhere")
+def test_options_of_single_files_and_of_manifests_do_not_mix(manifest, tmp_path, capsys):
+    base = ["data", "import", "-o", tmp_path / "store"]
+    for extra, words in (
+        (["--manifest", manifest, "--level", "pbe"], "with --manifest the file states level"),
+        (["--manifest", manifest, tmp_path / "a.xyz"], "with --manifest the file states files"),
+        ([tmp_path / "a.xyz", "--jobs", "2"], "are for --manifest"),
+        ([], "no file is given"),
+    ):
+        status, _, err = run([*base, *extra], capsys)
+        assert (status, words in err) == (2, True), err
 
 
-def test_known_sets_are_whole():
-    """60 sets, most of them importable; levels are canonical; every set has a licence or says None, a citation, and a reason if it has no files."""
-    assert len(KNOWN) >= 60
-    assert sum(bool(known.files) for known in KNOWN.values()) >= 45
-    for known in KNOWN.values():
-        assert known.files or known.not_imported, known.name
-        assert known.citation, known.name
-        for files in known.files:
-            assert files.level is None or canonical_level(files.level) == files.level, known.name
-            assert files.level is not None or not files.options.get("energy_key"), known.name
-    with pytest.raises(InvalidStructureError, match="neither files nor a reason"):
-        KnownSet("nothing")
+def test_a_set_without_files_is_named_before_anything_is_read(manifest, tmp_path):
+    (manifest.parent / "steam").rename(manifest.parent / "fog")
+    with pytest.raises(UnreadableFileError, match=r"the set steam has no file a\.xyz, b\.xyz\|c\.xyz here"):
+        imported(manifest, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 # One file at a time

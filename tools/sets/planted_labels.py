@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mlipfm_data.label_checks.geometry import NONMETALS
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import BOHR, GPA, HARTREE, KCAL_MOL
-
-from .geometry import NONMETALS
 
 Structures = list[Structure]
 #: Frames of one group and composition that make a path or a trajectory, so that energies can be compared with forces.
