@@ -62,7 +62,9 @@ def test_every_default_of_a_command_stands_in_the_table_with_what_it_may_hide():
 
 def test_import_has_no_default_that_could_override_a_reader():
     """Every option of a reader is not stated unless the user states it."""
-    found = {option for command, option, _ in stated_defaults(typer.main.get_command(app)) if command in ("data import", "data check-labels")}
+    found = {
+        option for command, option, _ in stated_defaults(typer.main.get_command(app)) if command in ("data import", "data check-labels")
+    }
     assert found == {"--jobs", "--overlap"}  # of a manifest, which states all that readers use
 
 

@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     same.add_argument("--count", type=int, default=100_000, help="structures (default 100000)")
     same.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     same.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
-    quiet = names.add_parser("alarms", help="false alarms of `mlipfm data check-labels` in right sets (half an hour; resumes)", allow_abbrev=False)
+    quiet = names.add_parser(
+        "alarms", help="false alarms of `mlipfm data check-labels` in right sets (half an hour; resumes)", allow_abbrev=False
+    )
     quiet.add_argument("folder", type=Path, nargs="?", help="of public data sets, in whose parts alarms are counted too")
     quiet.add_argument(
         "--records", type=Path, required=True, metavar="FILE", help="one line of JSON for each set; what is there is not done again"

@@ -1,4 +1,4 @@
-"""`alarms`: how often `mlipfm data check-labels` finds something wrong in sets whose labels are right, and how often it names faults planted into them.
+"""`alarms`: how often `mlipfm data check-labels` finds something wrong in right sets, and how often it names faults planted into them.
 
 Right sets: those of `right_sets` (kinds times seeds), and public sets whole, in random parts and in a few random frames, in their order and shuffled,
 and the parts that `mlipfm data split` and `filter` make of them. A third of the kinds and of the public sets was held out while thresholds were

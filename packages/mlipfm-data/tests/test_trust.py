@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from mlipfm_data.label_checks import planted_faults
 from mlipfm_data.label_checks.checks import Inspector, inspect
 from mlipfm_data.label_checks.energies import jumps, rounding, single_precision_step, two_heaps
 from mlipfm_data.label_checks.findings import CODES

@@ -100,7 +100,7 @@ def check_page() -> str:
     )
     return (
         "# What each check means\n\n"
-        "## Label checks\n\nPrinted by `mlipfm data trust` and, for the units and signs of a file, by `mlipfm data import`.\n\n"
+        "## Label checks\n\nPrinted by `mlipfm data check-labels` and, for the units and signs of a file, by `mlipfm data import`.\n\n"
         + labels
         + "\n"
         "## Model checks\n\nPrinted by `mlipfm check`. A check with an entry in the last column fails only models "

@@ -112,7 +112,9 @@ def check_labels(sets: Sequence[Frames], report: Report) -> None:
         found = [item for item in inspect(chosen) if item.severity != "note"]
         if found:
             faulty[path] = list(dict.fromkeys([*faulty.get(path, []), *(f"{item.severity} {item.code}" for item in found)]))
-            report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data check-labels {path}` says what and how to mend it")
+            report.say(
+                f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data check-labels {path}` says what and how to mend it"
+            )
     if faulty:
         report.facts["label_faults"] = faulty
 
