@@ -55,6 +55,7 @@ def test_a_fine_tuned_model_has_the_licences_of_its_data_and_of_every_ancestor(l
     assert found == [(middle["digest"], ["CC-BY-4.0", "MIT"], ["small"]), (root["digest"], ["CC-BY-4.0"], ["large"])]
     assert licence_faults(last) == []
     card = model_card(last)
+    assert "{'" not in card  # settings stand one by one under their dotted keys
     assert f"| starts from | `{middle['digest']}` (CC-BY-4.0, MIT), which starts from `{root['digest']}` (CC-BY-4.0) |" in card
 
 

@@ -1,4 +1,4 @@
-"""How large a quickstart is: molecules, structures, steps. `FULL` takes minutes on two cores, `QUICK` about two."""
+"""How large a quickstart is: molecules, structures, steps. `FULL` takes minutes on two cores, `QUICK` about three."""
 
 from __future__ import annotations
 
