@@ -12,7 +12,6 @@ import numpy as np
 from mlipfm_interfaces.metrics import Metric, group_of, mean
 from mlipfm_interfaces.result_records import make_record, write_record
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.units import KB
 
 from .plan import Plan
 
@@ -58,12 +57,7 @@ def nvt_temperature(model: Potential, starts: Sequence[Structure], settings: Set
     bath = Langevin(TEMPERATURE, FRICTION)
     run = simulate(model, starts, bath, settings)
     runs = [run] if run.status == "ok" else [simulate(model, [s], bath, settings) for s in starts]
-    means = [
-        2 * np.array(r.kinetic)[len(r.kinetic) // 2 :].mean(axis=0) / (3 * r.n_atoms * KB)
-        if r.status == "ok"
-        else np.full(len(r.n_atoms), np.nan)
-        for r in runs
-    ]
+    means = [np.mean(r.temperature[len(r.steps) // 2 :], axis=0) if r.status == "ok" else np.full(len(r.n_atoms), np.nan) for r in runs]
     return mean(np.concatenate(means), [group_of(s) for s in starts], name="temperature with thermostat", unit="K")
 
 
