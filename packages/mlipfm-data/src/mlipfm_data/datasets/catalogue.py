@@ -13,7 +13,6 @@ from pathlib import Path
 
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
-from mlipfm_interfaces.licences import canonical
 
 from .connect import DownloadError
 from .download import Wanted
@@ -57,33 +56,28 @@ def _wanted(entry: DataSet, file: DataFile) -> Wanted:
 def described(entry: DataSet, wanted: list[Wanted], folder: Path) -> list[SetDescription]:
     """Describe how files of a set are imported from `folder`: one description for each file, with reader, options, level and licence.
 
+    A file that no reader takes is described as left out. The licence is given if all sources of the entry name the same one.
+
     Raises:
-        DownloadError: the catalogue does not say how the set, or one of the files, is read.
+        DownloadError: the catalogue names no reader for any of the files.
     """
-    if not entry.imports:
-        raise DownloadError("the catalogue names no reader for the files of this set", where=entry.name, mend="see `mlipfm data download`")
     licences = {str(fact.value) for fact in entry.licences}
-    licence = licences.pop() if len(licences) == 1 else None  # sources that differ: none of them is given to the structures
+    licence = licences.pop() if len(licences) == 1 else None
     citation = str(entry.citations[0].value) if entry.citations else None
     sets = []
     for one in wanted:
         name = unpacked_name(one.name) if is_archive(one.name) else one.name
-        inside = (folder / name).is_dir()
-        files = tuple(
-            replace(files, path=files.path if inside else name)
-            for files in entry.imports
-            if inside or _is_folder(one.name) or any(fnmatch.fnmatchcase(name, pattern) for pattern in files.path.split("|"))
-        )
-        if not files:
-            raise DownloadError(f"the catalogue names no reader for {one.name}", where=entry.name, mend="see `mlipfm data download`")
+        inside = one.name.lower().endswith((".zip", *TAR))  # an archive becomes a folder, everything else a file
+        fitting = [files for files in entry.imports if inside or any(fnmatch.fnmatch(name, glob) for glob in files.path.split("|"))]
+        files = tuple(files if inside else replace(files, path=name) for files in fitting)
         title = entry.id if len(entry.files) == 1 else f"{entry.id}-{name.partition('.')[0]}"
-        sets.append(SetDescription(title, files, canonical(licence or "") and licence, citation, folder=name if inside else "."))
+        left_out = None if files else f"the catalogue names no reader for {one.name}"
+        sets.append(SetDescription(title, files, licence, citation, left_out, folder=name if inside else "."))
+    if not any(one.files for one in sets):
+        raise DownloadError(
+            "the catalogue names no reader for these files", where=entry.name, mend="`mlipfm data download` only downloads them"
+        )
     return sets
-
-
-def _is_folder(archive: str) -> bool:
-    """Whether a file of this name becomes a folder when it is unpacked."""
-    return archive.lower().endswith((".zip", *TAR))
 
 
 @lru_cache(1)

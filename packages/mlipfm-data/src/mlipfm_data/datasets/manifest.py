@@ -117,6 +117,11 @@ def _set(given: Any, where: str) -> SetDescription:
     if not isinstance(files, list):
         raise InvalidStructureError("`files` must be a list", where=where)
     described = tuple(file_description(one, f"{where}, files {k + 1}") for k, one in enumerate(files))
+    for k, one in enumerate(described):
+        try:
+            one.check()
+        except MlipfmError as error:
+            raise type(error)(error.what, where=f"{where}, files {k + 1}", mend=error.mend) from None
     name = given["name"]
     if not name or "/" in name or name.startswith("."):
         raise InvalidStructureError(f"{name!r} is no name of a set", where=where, mend="a name without `/` that does not begin with a dot")
@@ -125,18 +130,11 @@ def _set(given: Any, where: str) -> SetDescription:
 
 
 def file_description(given: Any, where: str) -> FileDescription:
-    """Return the description of files in a manifest or the catalogue, checked. Raises as `read_manifest`."""
+    """Return the description of files in a manifest or the catalogue. Raises `InvalidStructureError`: an unknown key or a value of another type."""
     _check_keys(given, FileDescription, where)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in given.get("options", {}).items()}
-    level = given.get("level")
-    made = FileDescription(
-        **given | {"options": options, "require": tuple(given.get("require", ("energy",))), "level": level and canonical_level(level)}
-    )
-    try:
-        made.check()
-    except MlipfmError as error:
-        raise type(error)(error.what, where=where, mend=error.mend) from None
-    return made
+    level = given.get("level") and canonical_level(given["level"])
+    return FileDescription(**given | {"options": options, "require": tuple(given.get("require", ("energy",))), "level": level})
 
 
 #: Fields that are no text.

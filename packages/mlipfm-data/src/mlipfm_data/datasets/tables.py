@@ -103,6 +103,9 @@ def one_set(entry: DataSet) -> Iterator[str]:
         size = f"; {file.size} bytes" if file.size else ""
         yield from _wrapped(f"{mark(file.source)} {file.name}{size}{digest}{f'; {file.note}' if file.note else ''}")
         yield f"      {file.url}"
+    for files in entry.imports:
+        said = [f"level {files.level}" if files.level else "", *(f"{key} {value}" for key, value in files.options.items())]
+        yield from _wrapped(f"`mlipfm data get` reads {files.path} by {', '.join([files.reader or 'its name', *filter(None, said)])}")
     yield "sources:"
     for k, name in enumerate(used, 1):
         source = sources()[name]
@@ -134,5 +137,6 @@ def as_json(entry: DataSet) -> dict[str, Any]:
     for name in FACTS:
         told[name] = [{k: v for k, v in asdict(fact).items() if v not in (None, False, 0)} for fact in getattr(entry, name)] or None
     told["files"] = [{k: v for k, v in asdict(file).items() if v is not None} for file in entry.files] or None
+    told["imports"] = [asdict(files) for files in entry.imports] or None
     told["differing"] = entry.differing()
     return told
