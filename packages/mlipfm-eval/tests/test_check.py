@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from mlipfm_eval._check_model_input import prepare_model
+from mlipfm_eval._model_checks import MODEL_CHECKS
 from mlipfm_eval.check import Outcome, broken, check_model, check_record, held_to
-from mlipfm_eval.check_benchmark import elements_of, figure, table, verdict
-from mlipfm_eval.check_model_input import prepare_model
+from mlipfm_eval.check_benchmark import _elements_of, _figure, _table, _verdict
 from mlipfm_eval.cli import check_app
 from mlipfm_eval.data_sets import open_sets
-from mlipfm_eval.model_checks import MODEL_CHECKS
 from mlipfm_interfaces.benchmark import OpenModel
 from mlipfm_interfaces.checkpoint import build, save_potential
 from mlipfm_interfaces.console import open_console
@@ -232,7 +232,7 @@ def test_what_direct_forces_do_not_promise_is_judged_where_it_is_required():
 
 def test_verdict_on_a_conservative_model_has_no_reservation():
     held = [Outcome("behaviour", "nve-drift", "held", 0.1, 10.0, "meV/atom/ps")]
-    assert verdict("model", held) == "model breaks no rule: 1 held"
+    assert _verdict("model", held) == "model breaks no rule: 1 held"
 
 
 @pytest.mark.ci
@@ -302,13 +302,13 @@ def test_rule_of_both_suites_is_listed_once_unless_the_contract_alone_is_broken(
         Outcome("behaviour", "net-force", "broken", 0.5, 0.1, "eV/Å", "required"),
         Outcome("behaviour", "rotation", "held", 0.01, 0.1),
     ]
-    brief = table(outcomes, everything=False)
+    brief = _table(outcomes, verbose=False)
     cells = {str(column.header): list(column.cells) for column in brief.columns}
     assert cells["rule"] == ["rotation", "net-torque", "net-force", "rotation"]
     assert cells["figure"] == ["-", "-", "0.5", "0.01"]
     assert ["broken" in verdict for verdict in cells["verdict"]] == [True, False, True, False]
     assert cells["remark"] == ["contract: off by 1 eV", "", "required", ""]
-    whole = table(outcomes)
+    whole = _table(outcomes)
     assert list(whole.columns[0].cells) == [o.suite for o in outcomes]
     assert list(whole.columns[1].cells) == [o.rule for o in outcomes]
 
@@ -316,14 +316,14 @@ def test_rule_of_both_suites_is_listed_once_unless_the_contract_alone_is_broken(
 def test_remarks_of_a_table_in_a_pipe_are_whole(monkeypatch):
     pipe, remark = io.StringIO(), "a remark of many words " * 20
     monkeypatch.setattr("sys.stdout", pipe)
-    open_console().print(table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark.strip())]))
+    open_console().print(_table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark.strip())]))
     assert remark.strip() in pipe.getvalue()
 
 
 def test_brackets_of_a_remark_are_printed_and_no_markup(monkeypatch):
     pipe, remark = io.StringIO(), "forces must have shape [atoms, 3], got [/systems]"
     monkeypatch.setattr("sys.stdout", pipe)
-    open_console().print(table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark)]))
+    open_console().print(_table([Outcome("behaviour", "rotation", "broken", 1.0, 0.1, "eV", remark)]))
     assert remark in pipe.getvalue()
 
 
@@ -333,13 +333,13 @@ def test_brackets_of_a_remark_are_printed_and_no_markup(monkeypatch):
      (5.04, 4.96, ("5.04", "4.96")), (np.nan, 5.0, ("nan", "5")), (np.inf, 0.0, ("inf", "0"))],
 )  # fmt: skip
 def test_figure_above_its_limit_is_shown_above_it_and_no_other(value, limit, shown):
-    assert figure(value, limit) == shown
+    assert _figure(value, limit) == shown
 
 
 def test_elements_are_named_by_symbols_and_unknown_ones_refused():
-    assert elements_of("Si, O,H") == [1, 8, 14]
+    assert _elements_of("Si, O,H") == [1, 8, 14]
     with pytest.raises(UnknownElementError, match="Xx"):
-        elements_of("Xx")
+        _elements_of("Xx")
 
 
 def test_structures_of_a_file_are_those_that_the_model_is_tested_on(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mlipfm_eval._check_model_input import prepare_model
 from mlipfm_eval.check import broken, check_model
-from mlipfm_eval.check_model_input import prepare_model
 from mlipfm_interfaces.errors import UnknownElementError
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.potential import evaluate

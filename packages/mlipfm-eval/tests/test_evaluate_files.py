@@ -10,12 +10,12 @@ import pytest
 from mlipfm_data import Importer
 from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_data.store.writer import StoreWriter
+from mlipfm_eval._training_overlap import known_structures, overlap_text
 from mlipfm_eval.cli import compare_app, evaluate_app
 from mlipfm_eval.comparison import differences
 from mlipfm_eval.data_sets import open_sets
 from mlipfm_eval.evaluation import evaluate_set
 from mlipfm_eval.prediction_errors import predict
-from mlipfm_eval.training_overlap import known_structures, overlap_text
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.frame_hashes import encode, frame_hashes
 from mlipfm_interfaces.structure import Provenance, Structure

@@ -7,7 +7,7 @@ import pytest
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_eval.benchmarks import run_by_name
 from mlipfm_eval.data_sets import open_sets
-from mlipfm_eval.evaluation import composition_energies, evaluate_set, evaluation_record, ood_ratio
+from mlipfm_eval.evaluation import _composition_energies, evaluate_set, evaluation_record, ood_ratio
 from mlipfm_interfaces.benchmark import OpenModel
 from mlipfm_interfaces.errors import ForeignModelError, MissingLabelsError, MlipfmError, RefusedFileError
 from mlipfm_interfaces.result_records import parse_record, record_bytes
@@ -127,7 +127,7 @@ def test_duplicated_frames_do_not_shrink_the_intervals_of_a_record(tmp_path):
 
 def test_composition_alone_gives_a_sum_of_energies_per_element():
     group = [Structure(z, np.eye(3)[: len(z)] * 3) for z in ([1, 8], [1, 1, 8], [8])]
-    assert composition_energies(group, np.array([-5.0, -6.0, -4.0])) == pytest.approx([-5.0, -6.0, -4.0])
+    assert _composition_energies(group, np.array([-5.0, -6.0, -4.0])) == pytest.approx([-5.0, -6.0, -4.0])
 
 
 def test_store_given_twice_is_refused(tmp_path):

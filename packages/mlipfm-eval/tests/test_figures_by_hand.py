@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlipfm_eval.evaluation import composition_energies, penalised
+from mlipfm_eval.evaluation import _composition_energies, penalised
 from mlipfm_eval.prediction_errors import Predictions, force_error_ratio
 from mlipfm_eval.uncertainty import calibration
 from mlipfm_interfaces.structure import Structure
@@ -55,7 +55,7 @@ def three(energies: list[float]) -> list[Structure]:
 def test_a_refused_structure_has_the_error_of_a_composition_and_of_zero_forces():
     """Least squares over (2, 0), (1, 1), (0, 2) of -2, -9, -20 eV: H -0.667, O -9.667; HO is then at -10.333, 1.333 eV from -9."""
     structures = three([-2.0, -9.0, -20.0])
-    numbers = composition_energies(structures, np.array([-2.0, -9.0, -20.0]))
+    numbers = _composition_energies(structures, np.array([-2.0, -9.0, -20.0]))
     exact = np.linalg.lstsq(np.array([[2.0, 0], [1, 1], [0, 2]]), np.array([-2.0, -9.0, -20.0]), rcond=None)[0]
     assert numbers == pytest.approx([2 * exact[0], exact.sum(), 2 * exact[1]])
     labels = [s.labels["forces"] for s in structures]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
-from mlipfm_eval.moving_molecule import moving_molecule
+from mlipfm_eval._moving_molecule import moving_molecule
 from mlipfm_eval.report import report_html
 from mlipfm_eval.report_data import Found
 from mlipfm_interfaces.result_records import make_record

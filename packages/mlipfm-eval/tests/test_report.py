@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from mlipfm_eval import evaluate_set, evaluation_record, open_sets, write_report
-from mlipfm_eval.charts import bar_chart, line_chart, parity_chart
+from mlipfm_eval._charts import bar_chart, line_chart, parity_chart
 from mlipfm_eval.report import report_html
 from mlipfm_eval.report_data import Found, read_folder
 from mlipfm_interfaces.benchmark import OpenModel

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
+    from ._model_checks import MODEL_CHECKS, ModelCheck
     from .accuracy import evaluate_sets
     from .benchmarks import InstalledBenchmark, list_benchmarks, run_by_name
-    from .check import Outcome, broken, check_model, check_record, held_to
+    from .check import Outcome, broken, check_model, check_record, held_to, rules_of
     from .comparison import Difference, compare_models, compared, differences
     from .data_sets import LabelledSet, open_sets
     from .energy_drift import Conservation, nve_drift
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .uncertainty import Calibration, calibration, fit_uncertainty
 
 __all__ = [
+    "MODEL_CHECKS",
     "Calibration",
     "Cases",
     "Conservation",
@@ -29,6 +31,7 @@ __all__ = [
     "Found",
     "InstalledBenchmark",
     "LabelledSet",
+    "ModelCheck",
     "Outcome",
     "Predictions",
     "TrainingRun",
@@ -55,14 +58,15 @@ __all__ = [
     "read_folder",
     "report_html",
     "rotation_metrics",
+    "rules_of",
     "run_by_name",
     "write_report",
 ]
 
 _OLD = {
-    "Evaluated": (".deprecated", "Evaluation"),
-    "Opened": (".deprecated", "mlipfm_interfaces.benchmark.OpenModel"),
-    "opened": (".deprecated", "mlipfm_interfaces.benchmark.open_model"),
-    "write_evaluation_page": (".deprecated", "report_html"),
+    "Evaluated": ("._deprecated", "Evaluation"),
+    "Opened": ("._deprecated", "mlipfm_interfaces.benchmark.OpenModel"),
+    "opened": ("._deprecated", "mlipfm_interfaces.benchmark.open_model"),
+    "write_evaluation_page": ("._deprecated", "report_html"),
 }
 __getattr__, __dir__ = lazy_imports(__name__, _OLD)

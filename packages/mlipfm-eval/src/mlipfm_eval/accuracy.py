@@ -16,10 +16,10 @@ from mlipfm_interfaces.metrics import Metric
 from rich.markup import escape
 from rich.table import Table
 
-from .evaluation import Evaluation, evaluate_set, evaluation_result, ood_ratio
-from .report import FIGURES, report_html
+from ._training_overlap import overlap_text
+from .evaluation import Evaluation, _evaluation_result, evaluate_set, ood_ratio
+from .report import _FIGURES, report_html
 from .report_data import Found
-from .training_overlap import overlap_text
 
 
 def accuracy(
@@ -37,7 +37,7 @@ def accuracy(
     if not data:
         raise MissingLabelsError("there are no data to compare with", mend="mlipfm evaluate MODEL DATA: a store or a file with labels")
     results = evaluate_sets(model, data, level)
-    result = evaluation_result(results, level)
+    result = _evaluation_result(results, level)
     if out is not None:
         _write_predictions(Path(out), results)
     if page is not None:
@@ -91,9 +91,9 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
     for key in ("energy", "forces", "stress"):
         if any(key in r.predictions.cases for r in results):
             shown.add_row(f"structures with {key}", *(str(len(r.predictions.cases.get(key, ()))) for r in results))
-    for key, name in FIGURES.items():
+    for key, name in _FIGURES.items():
         if any(key in r.figures for r in results):
-            shown.add_row(name, *(figure(r.figures.get(key)) for r in results))
+            shown.add_row(name, *(_figure(r.figures.get(key)) for r in results))
     yield shown
     elements = sorted({symbol for r in results for symbol in r.elements})
     if elements:
@@ -101,13 +101,13 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
         for name in ("set", *elements):
             by_element.add_column(name, justify="left" if name == "set" else "right")
         for r in results:
-            by_element.add_row(escape(r.set.name), *(figure(r.elements.get(e)) for e in elements))
+            by_element.add_row(escape(r.set.name), *(_figure(r.elements.get(e)) for e in elements))
         yield by_element
     for r in results:
         yield from _remarks(r)
     ratio = ood_ratio(results)
     if ratio is not None:
-        yield f"{ratio.name}: {figure(ratio)}"
+        yield f"{ratio.name}: {_figure(ratio)}"
 
 
 def _remarks(r: Evaluation) -> Iterator[str]:
@@ -124,10 +124,10 @@ def _remarks(r: Evaluation) -> Iterator[str]:
     for reason, n in r.reasons.items():
         yield f"[yellow]{name}: {n} of {len(r.set.structures)} structures without an answer: {escape(reason)}[/]"
     if r.reasons:
-        yield f"{name}, failures penalised: " + "; ".join(f"{FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
+        yield f"{name}, failures penalised: " + "; ".join(f"{_FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
 
 
-def figure(metric: Metric | None) -> str:
+def _figure(metric: Metric | None) -> str:
     """Return `353.8 [293.3, 394.9]`; `-` without a metric."""
     if metric is None:
         return "-"

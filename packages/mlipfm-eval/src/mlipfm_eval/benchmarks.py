@@ -42,7 +42,7 @@ def list_benchmarks() -> list[InstalledBenchmark]:
     return found
 
 
-def print_benchmarks() -> None:
+def _print_benchmarks() -> None:
     """Print a table of the installed benchmarks."""
     table = Table()
     table.add_column("benchmark", no_wrap=True)
@@ -98,11 +98,11 @@ def run_by_name(
 
 def _print(result: BenchmarkResult) -> None:
     console = open_console()
-    for item in result.printed or [figures_table(result)]:
+    for item in result.printed or [_figures_table(result)]:
         console.print(item, highlight=False, soft_wrap=isinstance(item, str))
 
 
-def figures_table(result: BenchmarkResult) -> Table:
+def _figures_table(result: BenchmarkResult) -> Table:
     """Return a table of figures with their intervals, units and numbers of cases."""
     table = Table()
     for name in ("figure", "value", "95 % interval", "unit", "cases"):

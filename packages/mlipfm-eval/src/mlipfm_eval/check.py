@@ -15,18 +15,18 @@ from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
 
-from .check_model_input import CheckedModel, Precision, prepare_model
-from .model_checks import MODEL_CHECKS, ModelCheck, within
+from ._check_model_input import CheckedModel, Precision, prepare_model
+from ._model_checks import MODEL_CHECKS, ModelCheck, within
 
 for _module in (
-    "check_symmetries",
-    "check_derivatives",
-    "check_reproducibility",
-    "check_repulsion",
+    "_check_symmetries",
+    "_check_derivatives",
+    "_check_reproducibility",
+    "_check_repulsion",
 ):  # they enter their rules, in this order
     import_module(f".{_module}", __package__)
 
-Status = Literal["held", "measured", "skipped", "broken"]
+_Status = Literal["held", "measured", "skipped", "broken"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Outcome:
 
     suite: Literal["contract", "behaviour"]
     rule: str
-    status: Status
+    status: _Status
     value: float | None = None
     limit: float | None = None
     unit: str = "1"
@@ -86,7 +86,7 @@ def check_model(
         twin = model if model.spec.dtype == "float64" else float64_copy(model)
         for rule in contract:
             (found,) = findings((rule,), twin)
-            status: Status = found.verdict.status if found.verdict else "broken"
+            status: _Status = found.verdict.status if found.verdict else "broken"
             remark = found.verdict.remark if found.verdict else str(found.error and found.error.what).removeprefix(f"{rule.name}: ")
             outcomes.append(Outcome("contract", rule.name, status, remark=remark))
             progress(len(outcomes), total)
@@ -119,7 +119,7 @@ def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
     return [_judged(o) if o.status == "measured" and o.rule in rules else o for o in outcomes]
 
 
-def unjudged(outcomes: list[Outcome], promise: str) -> list[Outcome]:
+def _unjudged(outcomes: list[Outcome], promise: str) -> list[Outcome]:
     """Rules about a promise that the model does not make, so that they were measured and not held against it."""
     return [o for o in outcomes if o.status == "measured" and o.value is not None and o.rule in rules_of(promise)]
 
@@ -131,10 +131,10 @@ def broken(outcomes: list[Outcome]) -> list[str]:
 
 def check_record(model: OpenModel, outcomes: list[Outcome], required: Collection[str] = ()) -> Record:
     """Return the result record of a check. required: promises that it was held to (`held_to`), whether it makes them or not."""
-    return benchmark_record("check", check_result(outcomes, required), model)
+    return benchmark_record("check", _check_result(outcomes, required), model)
 
 
-def check_result(outcomes: list[Outcome], required: Collection[str] = ()) -> BenchmarkResult:
+def _check_result(outcomes: list[Outcome], required: Collection[str] = ()) -> BenchmarkResult:
     """Return the figures, statuses and remarks of a check as a benchmark result."""
     metrics = [
         {"name": o.rule, "unit": o.unit, "value": _finite(o.value), "ci95": None, "n_ok": int(_finite(o.value) is not None), "n_total": 1,
@@ -155,7 +155,7 @@ def _outcome(item: ModelCheck, subject: CheckedModel) -> Outcome:
         return Outcome("behaviour", item.name, "broken", remark=what)
     if found is None:
         return Outcome("behaviour", item.name, "skipped", remark="it cannot apply: see the README for what the rule needs")
-    status: Status = "held" if found.holds else "broken"
+    status: _Status = "held" if found.holds else "broken"
     if item.needs is not None and item.needs not in subject.promises:
         status = "measured"
     return Outcome("behaviour", item.name, status, found.value, found.limit, found.unit, found.remark)

@@ -13,9 +13,9 @@ from mlipfm_interfaces.examples import chosen
 from rich.markup import escape
 from rich.table import Table
 
-from .check import Outcome, broken, check_model, check_result, held_to, rules_of, unjudged
-from .check_model_input import LIMITS
-from .model_checks import within
+from ._check_model_input import LIMITS
+from ._model_checks import within
+from .check import Outcome, _check_result, _unjudged, broken, check_model, held_to, rules_of
 
 _STYLE = {"held": "green", "measured": "cyan", "skipped": "dim", "broken": "bold red"}
 
@@ -42,7 +42,7 @@ def check(
         ContractError: an unknown precision or promise, or a model that predicts nothing that is tried. UnknownElementError: an unknown element.
     """
     required = [name.strip() for name in require.split(",") if name.strip()]
-    numbers = elements_of(elements)
+    numbers = _elements_of(elements)
     if precision is not None and precision not in LIMITS:
         raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
     for promise in required:
@@ -52,23 +52,23 @@ def check(
         outcomes = check_model(model.model, precision, advance, data=own, elements=numbers, quick=quick)
     outcomes = held_to(outcomes, *required)
     failed = broken(outcomes)
-    printed: list[Table | str] = [table(outcomes, verbose)]
+    printed: list[Table | str] = [_table(outcomes, verbose)]
     held = sum(_plain(o) for o in outcomes)
     if held and not verbose:
         printed.append(f"[dim]and {held} rules of the contract held (--verbose shows them)[/]")
     if not failed:
-        style = "bold yellow" if unjudged(outcomes, "conservative") else "bold green"
-        printed.append(f"[{style}]{escape(verdict(model.address, outcomes))}[/]")
+        style = "bold yellow" if _unjudged(outcomes, "conservative") else "bold green"
+        printed.append(f"[{style}]{escape(_verdict(model.address, outcomes))}[/]")
     failure = f"{model.address} breaks {len(failed)} rule{'s' * (len(failed) > 1)}: {', '.join(failed)}" if failed else ""
-    return replace(check_result(outcomes, required), printed=printed, failure=failure)
+    return replace(_check_result(outcomes, required), printed=printed, failure=failure)
 
 
-def verdict(address: str, outcomes: list[Outcome]) -> str:
+def _verdict(address: str, outcomes: list[Outcome]) -> str:
     """One sentence on a model that breaks no rule, and what was not held against it if it is not conservative."""
     count = {status: sum(o.status == status for o in outcomes) for status in _STYLE}
     rest = ", ".join(f"{count[status]} {status}" for status in ("measured", "skipped") if count[status])
     text = f"{address} breaks no rule: {count['held']} held" + (f", {rest}" if rest else "")
-    loose = unjudged(outcomes, "conservative")
+    loose = _unjudged(outcomes, "conservative")
     if not loose:
         return text
     figures = ", ".join(f"{o.rule} {o.value:.2g} {o.unit} (limit {o.limit:.2g})" for o in loose if o.rule == "nve-drift")
@@ -84,7 +84,7 @@ def _plain(outcome: Outcome) -> bool:
     return outcome.status == "held" and outcome.value is None
 
 
-def elements_of(names: str | None) -> list[int]:
+def _elements_of(names: str | None) -> list[int]:
     """Atomic numbers of `H,C,O` or `H C O`.
 
     Raises:
@@ -93,7 +93,7 @@ def elements_of(names: str | None) -> list[int]:
     return sorted({number(name) for name in (names or "").replace(",", " ").split()})
 
 
-def figure(value: float | None, limit: float | None) -> tuple[str, str]:
+def _figure(value: float | None, limit: float | None) -> tuple[str, str]:
     """Both as text, with as many digits as keep them in their order: what is above its limit is shown above it, what is not is not."""
     if value is None or limit is None:
         return "-" if value is None else f"{value:.2g}", "-" if limit is None else f"{limit:.2g}"
@@ -120,23 +120,26 @@ def _once(outcomes: list[Outcome]) -> list[Outcome]:
     return rows
 
 
-def table(outcomes: list[Outcome], everything: bool = True) -> Table:
-    """Rule, figure, limit, verdict, remark; without `everything` each rule once, only those with a figure or a trouble, and remarks only where they
-    explain one. With it a column says which suite saw the rule."""
-    if not everything:
+def _table(outcomes: list[Outcome], verbose: bool = True) -> Table:
+    """Return rule, figure, limit, verdict and remark of each outcome.
+
+    Without `verbose` each rule stands once, only if it has a figure or is broken or skipped, and with its remark only where that explains one. With
+    it a column says to which suite the rule belongs.
+    """
+    if not verbose:
         outcomes = _once(outcomes)
         outcomes = [o if o.status in ("broken", "skipped") else replace(o, remark="") for o in outcomes if not _plain(o)]
     remarks = any(o.remark for o in outcomes)
     shown = Table()
-    names = [("suite", "left")] * everything + [("rule", "left")]
+    names = [("suite", "left")] * verbose + [("rule", "left")]
     columns = [*names, ("figure", "right"), ("limit", "right"), ("unit", "left"), ("verdict", "left")]
     for name, justify in columns + [("remark", "left")] * remarks:
         shown.add_column(name, justify=justify, overflow="fold", no_wrap=name in ("suite", "rule", "verdict"))  # type: ignore[arg-type]  # the two words are what rich takes
     for k, o in enumerate(outcomes):
         if k and o.suite != outcomes[k - 1].suite:
             shown.add_section()
-        value, limit = figure(o.value, o.limit)
-        named = [o.suite, o.rule] if everything else [o.rule]
+        value, limit = _figure(o.value, o.limit)
+        named = [o.suite, o.rule] if verbose else [o.rule]
         cells = [*named, value, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
         shown.add_row(*cells, *([escape(o.remark)] if remarks else []))
     return shown

@@ -101,10 +101,10 @@ def evaluate(
 
         mlipfm evaluate run/best.safetensors --benchmark check --option quick=true
     """
-    from .benchmarks import print_benchmarks, run_by_name
+    from .benchmarks import _print_benchmarks, run_by_name
 
     if list_all:
-        print_benchmarks()
+        _print_benchmarks()
         return
     if not model:
         raise typer.BadParameter("name a model, or see --list for the benchmarks", param_hint="MODEL")

@@ -17,16 +17,16 @@ from mlipfm_interfaces.metrics import Metric
 from rich.markup import escape
 from rich.table import Table
 
-from .accuracy import evaluate_sets, figure
+from ._training_overlap import overlap_text
+from .accuracy import _figure, evaluate_sets
 from .data_sets import open_sets
 from .evaluation import Evaluation
-from .prediction_errors import Predictions, Quantity
-from .report import FIGURES
-from .training_overlap import overlap_text
+from .prediction_errors import Predictions, _Quantity
+from .report import _FIGURES
 
-Verdict = Literal["better", "worse", "no difference seen", "no interval"]
+_Verdict = Literal["better", "worse", "no difference seen", "no interval"]
 
-NAMES: dict[Quantity, tuple[str, str]] = {"energy": ("energy", "meV/atom"), "forces": ("force", "meV/Å"), "stress": ("stress", "meV/Å³")}
+_NAMES: dict[_Quantity, tuple[str, str]] = {"energy": ("energy", "meV/atom"), "forces": ("force", "meV/Å"), "stress": ("stress", "meV/Å³")}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Difference:
     metric: Metric
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> _Verdict:
         """Compare by the 95 % interval: `no difference seen` if it holds zero."""
         if self.metric.ci95 is None:
             return "no interval"
@@ -64,7 +64,7 @@ def differences(one: Predictions, base: Predictions) -> list[Difference]:
         other = one.cases.get(key)
         if other is None or other.rows != cases.rows:
             continue  # one of them has no stress
-        name, unit = NAMES[key]
+        name, unit = _NAMES[key]
         groups = [base.resampled[k] for k in cases.rows]
         for error in ("mae", "rmse"):
             options: dict[str, Any] = {"error": error, "how": "difference", "name": f"{name} {error.upper()}", "unit": unit}
@@ -95,10 +95,10 @@ def compare_models(models: Sequence[str], data: Sequence[Path], level: str | Non
         shown = Table(title=f"{data_set.name}: {len(data_set.structures)} structures; {base.predictions.interval_over}")
         for name in ("error", escape(str(models[0])), *(f"{escape(str(m))}\nless the first: verdict" for m in models[1:])):
             shown.add_column(name, justify="left" if name == "error" else "right")
-        for key in [key for key in FIGURES if key in base.figures]:
+        for key in [key for key in _FIGURES if key in base.figures]:
             cells = [_cell(results[m][k], next((d for d in rows[m - 1][k] if d.key == key), None), key) for m in range(1, len(models))]
             if key.endswith(("_mae", "_rmse")):
-                shown.add_row(FIGURES[key], figure(base.figures[key]), *cells)
+                shown.add_row(_FIGURES[key], _figure(base.figures[key]), *cells)
         console.print(shown)
         for address, model_results in zip(models, results, strict=True):
             if model_results[k].seen:
@@ -115,8 +115,8 @@ def compare_models(models: Sequence[str], data: Sequence[Path], level: str | Non
 
 
 def _cell(result: Evaluation, difference: Difference | None, key: str) -> str:
-    own = figure(result.figures[key]) if key in result.figures else "-"
-    return own if difference is None else f"{own}\n{figure(difference.metric)}: {difference.verdict}"
+    own = _figure(result.figures[key]) if key in result.figures else "-"
+    return own if difference is None else f"{own}\n{_figure(difference.metric)}: {difference.verdict}"
 
 
 def _document(

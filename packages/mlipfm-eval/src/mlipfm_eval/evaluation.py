@@ -17,15 +17,15 @@ from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
 
-from .prediction_errors import QUANTITIES, Predictions, Quantity, error_metrics, predict
-from .training_overlap import known_structures, overlap_text
+from ._training_overlap import known_structures, overlap_text
+from .prediction_errors import _QUANTITIES, Predictions, _Quantity, error_metrics, predict
 
 #: Groups whose errors a record lists; with more it lists none.
-MOST_GROUPS = 5000
+_MOST_GROUPS = 5000
 #: Points of a parity plot, and structures of the largest error, that a record keeps of each data set.
-PARITY_POINTS: dict[Quantity, int] = {"energy": 300, "forces": 600, "stress": 300}
-WORST = 10
-_PARITY: dict[Quantity, tuple[str, str]] = {"energy": ("energy per atom, less a sum over the elements", "eV/atom"), "forces": ("forces", "eV/Å"),
+_PARITY_POINTS: dict[_Quantity, int] = {"energy": 300, "forces": 600, "stress": 300}
+_WORST = 10
+_PARITY: dict[_Quantity, tuple[str, str]] = {"energy": ("energy per atom, less a sum over the elements", "eV/atom"), "forces": ("forces", "eV/Å"),
                                             "stress": ("stress", "eV/Å³")}  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def penalised(predictions: Predictions) -> dict[str, float]:
             energies = np.array([predictions.reference_energies[k] for k in cases.rows])
             structures = [predictions.structures[k] for k in cases.rows]
             n = np.array([len(s) for s in structures])
-            ignorant = list(1000 * composition_energies(structures, energies) / n)
+            ignorant = list(1000 * _composition_energies(structures, energies) / n)
         else:
             ignorant = [np.zeros_like(r) for r in cases.reference]
         filled = [p if ok else i for p, i, ok in zip(cases.predicted, ignorant, answered, strict=True)]
@@ -116,7 +116,7 @@ def _floored(errors: np.ndarray, answered: np.ndarray) -> float:
     return float(np.where(answered, errors, np.maximum(errors, floor)).mean())
 
 
-def composition_energies(structures: Sequence[Structure], energies: np.ndarray) -> np.ndarray:
+def _composition_energies(structures: Sequence[Structure], energies: np.ndarray) -> np.ndarray:
     """[structures] eV: the best sum of one energy per element."""
     known = np.unique(np.concatenate([s.atomic_numbers for s in structures]))
     counts = np.array([[np.count_nonzero(s.atomic_numbers == z) for z in known] for s in structures], dtype=float)
@@ -150,10 +150,10 @@ def ood_ratio(results: Sequence[Evaluation]) -> Metric | None:
 
 def evaluation_record(model: OpenModel, results: Sequence[Evaluation], level: str | None = None) -> Record:
     """Return the result record of an evaluation, as `mlipfm evaluate` writes it."""
-    return benchmark_record("accuracy", evaluation_result(results, level), model, [r.set for r in results])
+    return benchmark_record("accuracy", _evaluation_result(results, level), model, [r.set for r in results])
 
 
-def evaluation_result(results: Sequence[Evaluation], level: str | None = None) -> BenchmarkResult:
+def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) -> BenchmarkResult:
     """Return every figure with its set, split and, where it has one, element and penalised value, and what a report shows beside them."""
     rows: list[Mapping[str, Any]] = []
     for r in results:
@@ -173,9 +173,9 @@ def evaluation_result(results: Sequence[Evaluation], level: str | None = None) -
         "intervals": {r.set.name: r.predictions.interval_over for r in results},
         "seen": {r.set.name: r.seen for r in results if r.seen},
         "known": {r.set.name: overlap_text(r.seen, len(r.set.structures)) for r in results if r.seen},
-        "errors": {r.set.name: group_errors(r.predictions) for r in results},
-        "parity": {r.set.name: parity_points(r.predictions) for r in results},
-        "worst": {r.set.name: worst_structures(r.predictions) for r in results},
+        "errors": {r.set.name: _group_errors(r.predictions) for r in results},
+        "parity": {r.set.name: _parity_points(r.predictions) for r in results},
+        "worst": {r.set.name: _worst_structures(r.predictions) for r in results},
         "microseconds_per_atom": {
             r.set.name: round(r.predictions.microseconds, 1) for r in results if np.isfinite(r.predictions.microseconds)
         },
@@ -183,7 +183,7 @@ def evaluation_result(results: Sequence[Evaluation], level: str | None = None) -
     return BenchmarkResult(rows, not failures, details)
 
 
-def parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
+def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
     """Return up to `PARITY_POINTS` reference and predicted values of each label that were answered, chosen at random with a fixed seed, in eV units.
 
     Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in.
@@ -194,28 +194,28 @@ def parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
         if key == "energy":
             structures = [predictions.structures[k] for k in cases.rows]
             n = np.array([len(s) for s in structures])
-            base = composition_energies(structures, reference * n) / n
+            base = _composition_energies(structures, reference * n) / n
             reference, predicted = reference - base, predicted - base
         known = np.flatnonzero(np.isfinite(predicted))
-        shown = np.random.default_rng(0).permutation(known)[: PARITY_POINTS[key]]
+        shown = np.random.default_rng(0).permutation(known)[: _PARITY_POINTS[key]]
         what, unit = _PARITY[key]
         values = {name: [float(f"{v:.6g}") for v in array[shown]] for name, array in (("reference", reference), ("predicted", predicted))}
         found[key] = {"what": what, "unit": unit, "of": len(known), **values}
     return found
 
 
-def worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
+def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
     """Return the `WORST` structures of the largest mean force error (of the largest energy error without forces), those without an answer first.
 
     Each with its frame, formula and group, and its errors of energy (meV/atom) and forces (meV/Å; None without an answer or a label).
     """
-    energy, forces = (predictions.cases.get(key) for key in QUANTITIES[:2])
+    energy, forces = (predictions.cases.get(key) for key in _QUANTITIES[:2])
     main = forces or energy
     if main is None:
         return []
     errors = [dict(zip(c.rows, c.errors().tolist(), strict=True)) if c else {} for c in (energy, forces)]
     rows = []
-    for k in np.argsort(-np.nan_to_num(main.errors(), nan=np.inf), kind="stable")[:WORST].tolist():
+    for k in np.argsort(-np.nan_to_num(main.errors(), nan=np.inf), kind="stable")[:_WORST].tolist():
         row = main.rows[k]
         s = predictions.structures[row]
         both = (float(f"{e[row]:.6g}") if row in e and np.isfinite(e[row]) else None for e in errors)
@@ -228,7 +228,7 @@ def worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
     return rows
 
 
-def group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
+def _group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
     """Label -> group -> [sum of absolute errors, number of components], over answered structures: enough to compare two models pairwise later."""
     found: dict[str, dict[str, list[float]]] = {}
     for key, cases in predictions.cases.items():
@@ -238,5 +238,5 @@ def group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
                 entry = sums.setdefault(str(predictions.resampled[k]), [0.0, 0.0])
                 entry[0] += float(np.abs(a - b).sum())
                 entry[1] += float(np.size(a))
-        found[key] = {group: [round(total, 6), count] for group, (total, count) in sums.items()} if len(sums) <= MOST_GROUPS else {}
+        found[key] = {group: [round(total, 6), count] for group, (total, count) in sums.items()} if len(sums) <= _MOST_GROUPS else {}
     return found

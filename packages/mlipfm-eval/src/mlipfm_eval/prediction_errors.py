@@ -20,10 +20,10 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 #: Atoms evaluated in one batch.
-BATCH_ATOMS = 512
+_BATCH_ATOMS = 512
 
-Quantity = Literal["energy", "forces", "stress"]
-QUANTITIES: tuple[Quantity, ...] = ("energy", "forces", "stress")
+_Quantity = Literal["energy", "forces", "stress"]
+_QUANTITIES: tuple[_Quantity, ...] = ("energy", "forces", "stress")
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Predictions:
         return [s.labels.get("forces", np.full((len(s), 3), np.nan)) for s in self.structures]
 
     @cached_property
-    def cases(self) -> dict[Quantity, Cases]:
+    def cases(self) -> dict[_Quantity, Cases]:
         """What can be compared, by label. Structures of weight 0 are left out."""
-        return {key: cases for key in QUANTITIES if len(cases := self._cases(key))}
+        return {key: cases for key in _QUANTITIES if len(cases := self._cases(key))}
 
-    def _cases(self, key: Quantity) -> Cases:
+    def _cases(self, key: _Quantity) -> Cases:
         rows, predicted, reference, numbers = [], [], [], []
         for k, s in enumerate(self.structures):
             if key not in s.labels or structure_weight(s) == 0 or (key == "stress" and not self._has_stress(k)):
@@ -166,7 +166,7 @@ def predict(
         _check_levels(model, structures)
     if isinstance(model, Potential):
         warn_if_undetermined(model, [s for s in structures if "energy" in s.labels], level)  # of all compositions at once
-    if not any(key in s.labels for s in structures for key in QUANTITIES):
+    if not any(key in s.labels for s in structures for key in _QUANTITIES):
         have = sorted({key for s in structures for key in s.labels})
         raise MissingLabelsError(
             f"no structure has energy, forces or stress to compare with; there are: {', '.join(have) or 'no labels'}",
@@ -256,7 +256,7 @@ def _chunks(structures: Sequence[Structure], *, with_stress: bool) -> list[tuple
     for s in structures:
         stress = with_stress and "stress" in s.labels and bool(s.pbc.all())
         outputs = ("energy", "forces", "stress") if stress else ("energy", "forces")
-        if not chunks or chunks[-1][1] != outputs or atoms + len(s) > BATCH_ATOMS:
+        if not chunks or chunks[-1][1] != outputs or atoms + len(s) > _BATCH_ATOMS:
             chunks.append(([], outputs))
             atoms = 0
         chunks[-1][0].append(s)

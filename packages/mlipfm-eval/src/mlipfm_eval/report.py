@@ -12,18 +12,18 @@ from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.model_card import model_card
 from mlipfm_interfaces.result_records import Record
 
-from .charts import Bar, bar_chart, legend, line_chart, parity_chart, point_chart
-from .moving_molecule import moving_molecule
-from .report_data import Found, benchmark_of, read_folder
-from .report_html import card_html, chart_grid, document, figure_cell, paragraphs, section, short, table
+from ._charts import Bar, bar_chart, legend, line_chart, parity_chart, point_chart
+from ._moving_molecule import moving_molecule
+from ._report_html import card_html, chart_grid, document, figure_cell, paragraphs, section, short, table
+from .report_data import Found, _benchmark_of, read_folder
 
 #: Figures of an evaluation, in the order of tables.
-FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV/atom", "force_mae": "force MAE, meV/Å",
+_FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV/atom", "force_mae": "force MAE, meV/Å",
            "force_rmse": "force RMSE, meV/Å", "force_p99": "force error P99, meV/Å", "force_cosine": "force cosine",
            "stress_mae": "stress MAE, meV/Å³", "stress_rmse": "stress RMSE, meV/Å³"}  # fmt: skip
 
 #: Where a figure stands: model, data set, key of `FIGURES`.
-Errors = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
+_Errors = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 
 
 def write_report(folder: Path | str, out: Path | str | None = None, *, first: str = "") -> Path:
@@ -45,7 +45,7 @@ def report_html(found: Found, first: str = "") -> str:
     """Return the page of what was found; sections without content are left out."""
     models = dict.fromkeys([*found.manifests, *(run.name for run in found.runs), *map(found.model, found.records)])
     colours = {name: k for k, name in enumerate(models)}
-    others = dict.fromkeys(name for name in map(benchmark_of, found.records) if name not in ("accuracy", "check", "result"))
+    others = dict.fromkeys(name for name in map(_benchmark_of, found.records) if name not in ("accuracy", "check", "result"))
     sections = [
         f'<h1>{escape(found.name)}</h1><p class="soft">Models: {escape(", ".join(models) or "none")}</p>',
         first,
@@ -77,12 +77,12 @@ def _result(found: Found, colours: Mapping[str, int]) -> str:
     return "".join(parts)
 
 
-# Errors
+# _Errors
 
 
-def errors_of(found: Found) -> Errors:
+def _errors_of(found: Found) -> _Errors:
     """Return the figures of all evaluations: data set -> model -> key -> figure, the last record of a model counting."""
-    errors: Errors = {}
+    errors: _Errors = {}
     for record in found.benchmark("accuracy"):
         for metric in record["metrics"]:
             if "set" in metric and "key" in metric and "element" not in metric:
@@ -92,12 +92,12 @@ def errors_of(found: Found) -> Errors:
 
 def _errors(found: Found, colours: Mapping[str, int]) -> str:
     """Return for each data set a table of models and figures and one of elements, then a chart of force errors on all sets."""
-    errors, parts = errors_of(found), []
+    errors, parts = _errors_of(found), []
     records = {found.model(record): record for record in found.benchmark("accuracy")}
     for name, models in errors.items():
-        keys = [key for key in FIGURES if any(key in row for row in models.values())]
+        keys = [key for key in _FIGURES if any(key in row for row in models.values())]
         rows = [[escape(model), *(figure_cell(row.get(key)) for key in keys)] for model, row in models.items()]
-        parts.append(f"<h3>{escape(_set_title(name, models, records))}</h3>" + table(["model", *(escape(FIGURES[k]) for k in keys)], rows))
+        parts.append(f"<h3>{escape(_set_title(name, models, records))}</h3>" + table(["model", *(escape(_FIGURES[k]) for k in keys)], rows))
         parts += [paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get("known", {}).get(name))]
         parts.append(_elements(name, models, records))
     if not errors:
@@ -105,7 +105,7 @@ def _errors(found: Found, colours: Mapping[str, int]) -> str:
     marks = {m: [_bar(errors[s].get(m, {}).get("force_mae")) for s in errors] for models in errors.values() for m in models}
     if len(errors) * len(marks) > 1 and any(any(row) for row in marks.values()):
         chosen = {m: colours[m] for m in marks}
-        picture = bar_chart("force errors on every set", FIGURES["force_mae"], list(errors), marks, chosen)
+        picture = bar_chart("force errors on every set", _FIGURES["force_mae"], list(errors), marks, chosen)
         parts.append(legend(chosen) + chart_grid([(picture, "Force MAE with 95 % intervals")]))
     return "".join(parts)
 
@@ -137,7 +137,7 @@ def _bar(figure: Mapping[str, Any] | None) -> Bar | None:
 
 def _speed(found: Found, colours: Mapping[str, int]) -> str:
     """Return charts of the force error against time: steps of dynamics where a record has them, and batches of the evaluation."""
-    errors = errors_of(found)
+    errors = _errors_of(found)
     first = next(iter(errors), "")
     force = {model: bar for model, row in errors.get(first, {}).items() if (bar := _bar(row.get("force_mae")))}
     steps = {found.model(r): m["value"] for r in found.records for m in r["metrics"] if m["unit"] == "steps/s" and m["value"]}
@@ -146,7 +146,7 @@ def _speed(found: Found, colours: Mapping[str, int]) -> str:
     for label, values in (("steps of dynamics per second", steps), ("evaluation in batches, µs per atom", times)):
         points = {model: (float(x), force[model]) for model, x in values.items() if x and model in force}
         if len(points) > 1:
-            charts.append((point_chart(label, label, FIGURES["force_mae"], points, colours), f"{label}; force MAE on {first}"))
+            charts.append((point_chart(label, label, _FIGURES["force_mae"], points, colours), f"{label}; force MAE on {first}"))
     return legend({m: colours[m] for m in force}) + chart_grid(charts) if charts else ""
 
 

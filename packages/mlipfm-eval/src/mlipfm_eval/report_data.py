@@ -41,10 +41,10 @@ class Found:
 
     def benchmark(self, name: str) -> list[Record]:
         """The records of one benchmark."""
-        return [record for record in self.records if benchmark_of(record) == name]
+        return [record for record in self.records if _benchmark_of(record) == name]
 
 
-def benchmark_of(record: Record) -> str:
+def _benchmark_of(record: Record) -> str:
     """Name of the benchmark that wrote a record: `accuracy`, `check`, or what its details say."""
     return str(record["details"].get("benchmark") or {"evaluation": "accuracy"}.get(record["kind"], record["kind"]))
 

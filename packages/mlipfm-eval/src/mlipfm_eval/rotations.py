@@ -12,7 +12,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import moved
 from mlipfm_interfaces.testing.structures import random_rotation
 
-from .check_model_input import ask
+from ._check_model_input import ask
 
 
 def rotation_metrics(

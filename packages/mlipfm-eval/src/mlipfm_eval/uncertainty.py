@@ -24,17 +24,17 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertain import Uncertain, Uncertainty, errors_and_sigma
 from rich.table import Table
 
-from .training_overlap import refuse_known, trained_paths, trained_stores
+from ._training_overlap import refuse_known, trained_paths, trained_stores
 
-METHOD = "llpr"
+_METHOD = "llpr"
 #: Rows of the table: key of `calibration_figures` -> its name.
-FIGURES = {
+_FIGURES = {
     "nll": "negative log likelihood", "miscalibration_area": "miscalibration area (0)",
     "signed_miscalibration": "  signed, over-confident +", "z_variance": "(error/sigma)², mean (1)",
     "ence": "ENCE (0)", "sharpness": "sharpness", "spearman": "rank correlation", "spearman_ideal": "  ideal for these sigma", "crps": "CRPS",
     "auroc": "AUROC, worst tenth (1)", "retention_gain": "retention gain (1)",
 }  # fmt: skip
-UNITS = {"energy": "meV/atom", "forces": "meV/Å"}
+_UNITS = {"energy": "meV/atom", "forces": "meV/Å"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Calibration:
         """Coverage with its interval, widths, error and calibration figures, as dictionaries of `Metric`."""
         n = self.structures
         values = {"half width": (self.half_width, self.unit), "ideal half width": (self.ideal, self.unit), "RMSE": (self.rmse, self.unit)}
-        values |= {FIGURES[key].partition("(")[0].strip(): (value, "1") for key, value in self.figures.items() if key in FIGURES}
+        values |= {_FIGURES[key].partition("(")[0].strip(): (value, "1") for key, value in self.figures.items() if key in _FIGURES}
         first = Metric(f"{self.quantity}: coverage of {100 * self.level:g} % intervals", "1", self.coverage, self.ci95, n, n)
         rest = [Metric(f"{self.quantity}: {name}", unit, value, None, n, n) for name, (value, unit) in values.items()]
         return [metric.as_dict() for metric in (first, *rest)]
@@ -101,12 +101,12 @@ def _calibration(quantity: str, q: float, seen: Sequence[Uncertain], level: floa
     covered = float(np.mean([u.score(quantity) <= q for u in seen]))
     ideal = float(np.sort(largest)[ceil(round(level * len(largest), 9)) - 1])
     return Calibration(
-        quantity, UNITS[quantity], len(seen), level, covered, wilson(covered, len(seen)), float(widths.mean()), ideal,
+        quantity, _UNITS[quantity], len(seen), level, covered, _wilson(covered, len(seen)), float(widths.mean()), ideal,
         float(np.sqrt(np.mean(errors**2))), calibration_figures(errors, sigma),
     )  # fmt: skip
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """95 % interval of a share of n (Wilson, J. Am. Stat. Assoc. 22, 209 (1927))."""
     middle, spread = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
@@ -127,7 +127,7 @@ def uncertainty(model: OpenModel, data: Sequence[LabelledSet], *, file: str, cov
         raise PropertyNotAvailableError("models of other packages have no fitted uncertainty", where=model.address)
     if not data:
         raise MissingLabelsError("there are no data to compare with", mend="mlipfm uncertainty evaluate MODEL FILE STORES")
-    fitted = plugins.load("uncertainties", METHOD).load(Path(file), model.identity)
+    fitted = plugins.load("uncertainties", _METHOD).load(Path(file), model.identity)
     used = fitted.details.get("stores", {})
     hint = "evaluate with structures that nothing was fitted to"
     paths = [one.path for one in data if one.path is not None and (one.path / "manifest.json").is_file()]
@@ -161,7 +161,7 @@ def fit_uncertainty(address: str, train: Sequence[Path], calibrate: Sequence[Pat
         sets = [[stack.enter_context(Store(path)) for path in paths] for paths in (train, calibrate)]
         advance = stack.enter_context(progress_bar("structures", sum(len(store) for stores in sets for store in stores)))
         chains = [(s for store in stores for s in _at_known_levels(store, potential, str(store.path))) for stores in sets]
-        method = plugins.load("uncertainties", METHOD)
+        method = plugins.load("uncertainties", _METHOD)
         fitted = method.fit(potential, str(manifest["digest"]), *chains, details={"stores": digests}, progress=advance)
     digest = fitted.save(out)
     return {"file": str(out), "digest": digest, "model": manifest["digest"], "alpha": dict(fitted.alpha), **_sizes(fitted)}
@@ -180,7 +180,7 @@ def _tables(found: Mapping[str, tuple[str, list[Calibration]]], fitted: Uncertai
         table.add_row("  ideal", *(f"{v.ideal:.4g}" for v in values))
         table.add_row("  over the ideal", *(f"{v.ratio:.2f}" for v in values))
         table.add_row("RMSE", *(f"{v.rmse:.4g}" for v in values))
-        for figure, words in FIGURES.items():
+        for figure, words in _FIGURES.items():
             table.add_row(words, *(f"{v.figures[figure]:.3g}" for v in values))
         tables.append(table)
     return tables

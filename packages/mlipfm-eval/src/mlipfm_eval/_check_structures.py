@@ -20,35 +20,37 @@ SMALL = 15
 
 #: Elements that a model of another package is tried on where it does not state its own.
 COMMON = tuple(
-    number(name)
-    for name in [
-        "H",
-        "C",
-        "N",
-        "O",
-        "F",
-        "Na",
-        "Mg",
-        "Al",
-        "Si",
-        "P",
-        "S",
-        "Cl",
-        "Ar",
-        "Li",
-        "K",
-        "Ca",
-        "Ti",
-        "Fe",
-        "Ni",
-        "Cu",
-        "Ge",
-        "Mo",
-        "Ag",
-        "W",
-        "Pt",
-        "Au",
-    ]
+    map(
+        number,
+        [
+            "H",
+            "C",
+            "N",
+            "O",
+            "F",
+            "Na",
+            "Mg",
+            "Al",
+            "Si",
+            "P",
+            "S",
+            "Cl",
+            "Ar",
+            "Li",
+            "K",
+            "Ca",
+            "Ti",
+            "Fe",
+            "Ni",
+            "Cu",
+            "Ge",
+            "Mo",
+            "Ag",
+            "W",
+            "Pt",
+            "Au",
+        ],
+    )
 )
 ORGANIC = (1, 6, 7, 8)
 

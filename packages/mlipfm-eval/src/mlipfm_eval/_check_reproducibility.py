@@ -13,9 +13,9 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import moved
 from mlipfm_interfaces.testing.structures import rattled
 
-from . import check_structures as made
-from .check_model_input import CheckedModel, energy_noise
-from .model_checks import Measured, answer_gap, model_check, rounding, worst
+from . import _check_structures as made
+from ._check_model_input import CheckedModel, energy_noise
+from ._model_checks import Measured, answer_gap, model_check, rounding, worst
 
 #: From where an atom comes: a general direction, so that nothing cancels by symmetry.
 _FROM = np.array([0.6, -0.48, 0.64])

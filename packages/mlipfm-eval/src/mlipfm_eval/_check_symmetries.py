@@ -12,9 +12,9 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import moved
 from mlipfm_interfaces.testing.structures import random_rotation, supercell
 
-from . import check_structures as made
-from .check_model_input import CheckedModel
-from .model_checks import MODEL_CHECKS, Measured, answer_gap, model_check, worst
+from . import _check_structures as made
+from ._check_model_input import CheckedModel
+from ._model_checks import MODEL_CHECKS, Measured, answer_gap, model_check, worst
 
 __all__ = ["MODEL_CHECKS"]
 

@@ -10,9 +10,9 @@ from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.structure import Structure
 
-from . import check_structures as made
-from .check_model_input import CheckedModel, ask
-from .model_checks import Measured, model_check, worst
+from . import _check_structures as made
+from ._check_model_input import CheckedModel, ask
+from ._model_checks import Measured, model_check, worst
 
 #: Pairs of elements that are tried at most.
 PAIRS, PAIRS_QUICK = 120, 12

@@ -15,7 +15,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import float64_copy, moved
 from mlipfm_interfaces.undetermined import without_warning
 
-from . import check_structures as made
+from . import _check_structures as made
 
 Precision = Literal["float64", "float32", "converged"]
 Answer = dict[str, np.ndarray]

@@ -7,8 +7,8 @@ from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import STENCIL, moved, strained
 
-from .check_model_input import CheckedModel, offers, relative
-from .model_checks import Measured, model_check, worst
+from ._check_model_input import CheckedModel, offers, relative
+from ._model_checks import Measured, model_check, worst
 
 #: What derivatives may differ by, relative, where differences of energies tell so much; three times their uncertainty otherwise, to this most.
 DERIVATIVE, LOOSEST = 1e-3, 1e-2

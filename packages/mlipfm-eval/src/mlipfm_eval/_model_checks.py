@@ -9,7 +9,7 @@ import numpy as np
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.testing.rules import deviation
 
-from .check_model_input import Answer, CheckedModel, relative
+from ._check_model_input import Answer, CheckedModel, relative
 
 
 @dataclass(frozen=True)
