@@ -12,8 +12,8 @@ from mlipfm_interfaces.batch import Batch, GraphSpec, collate
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, random_rotation, rattled, silicon, supercell, water
+from mlipfm_models.backbones.backbone import envelope
 from mlipfm_models.backbones.painn import Message, Painn, PainnConfig, radial_basis
-from mlipfm_models.backbones.radial import envelope
 
 
 def test_envelope_is_the_polynomial_of_dimenet() -> None:

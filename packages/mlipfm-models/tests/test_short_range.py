@@ -12,7 +12,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_models import build_potential
-from mlipfm_models.short_range import Repulsion, screened
+from mlipfm_models.assembly import Repulsion, screened
 
 SMALL = {"channels": 8, "layers": 1}
 

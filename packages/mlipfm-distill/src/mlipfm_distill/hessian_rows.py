@@ -15,7 +15,7 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from mlipfm_train.objectives.entries import structure_weights
+from mlipfm_train.objectives.losses import structure_weights
 from torch import Tensor, nn
 
 

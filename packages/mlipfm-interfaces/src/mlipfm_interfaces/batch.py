@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import PropertyNotAvailableError
-from .flat import flatten
+from .errors import InvalidStructureError, PropertyNotAvailableError
 from .kspace import KSpaceView, kspace_view
-from .neighbors import DenseView, PairView, dense_view, pair_view
+from .neighbors import DenseView, Geometry, PairView, dense_view, pair_view
+from .quantities import QUANTITIES
 from .structure import Structure
 
+Array = NDArray[Any]
 View = PairView | DenseView
 
 
@@ -172,48 +174,54 @@ def collate(
     Raises:
         InvalidStructureError: for an empty list. OverlapError, DensityError: from the neighbour list. CapacityExceeded: fixed capacity too small.
     """
-    flat = flatten(structures)
+    if not structures:
+        raise InvalidStructureError("a batch needs at least one structure")
+    counts = np.array([len(s) for s in structures])
+    labels, masks = _labels(structures, counts)
+    fields = [np.zeros(3) if s.external_field is None else s.external_field for s in structures]
     specs = tuple(dict.fromkeys(graph_specs))
     batch = Batch(
-        positions=torch.from_numpy(flat.positions),
-        atomic_numbers=torch.from_numpy(flat.atomic_numbers),
-        system=torch.from_numpy(np.repeat(np.arange(len(flat)), flat.n_atoms)),
-        n_atoms=torch.from_numpy(flat.n_atoms),
-        cell=torch.from_numpy(flat.cell),
-        pbc=torch.from_numpy(flat.pbc),
-        total_charge=torch.from_numpy(flat.total_charge),
-        charge_stated=torch.from_numpy(flat.charge_stated),
-        spin_multiplicity=torch.from_numpy(flat.spin_multiplicity),
-        external_field=torch.from_numpy(flat.external_field),
-        levels=flat.levels,
-        keys=flat.keys,
-        labels={key: torch.from_numpy(value) for key, value in flat.labels.items()},
-        label_mask={key: torch.from_numpy(value) for key, value in flat.label_mask.items()},
+        positions=torch.from_numpy(np.concatenate([s.positions for s in structures])),
+        atomic_numbers=torch.from_numpy(np.concatenate([s.atomic_numbers for s in structures])),
+        system=torch.from_numpy(np.repeat(np.arange(len(structures)), counts)),
+        n_atoms=torch.from_numpy(counts),
+        cell=torch.from_numpy(np.stack([s.cell for s in structures])),
+        pbc=torch.from_numpy(np.stack([s.pbc for s in structures])),
+        total_charge=torch.tensor([s.total_charge or 0 for s in structures], dtype=torch.int64),
+        charge_stated=torch.tensor([s.total_charge is not None for s in structures]),
+        spin_multiplicity=torch.tensor([s.spin_multiplicity or 0 for s in structures], dtype=torch.int64),
+        external_field=torch.from_numpy(np.stack(fields)),
+        levels=tuple(s.level for s in structures),
+        keys=tuple(s.key for s in structures),
+        labels={key: torch.from_numpy(value) for key, value in labels.items()},
+        label_mask={key: torch.from_numpy(value) for key, value in masks.items()},
         views={spec: _view(structures, spec) for spec in specs},
         kspace={spec: kspace_view(structures, spec.kspace) for spec in specs if spec.kspace is not None},
-        strain=torch.zeros(len(flat), 3, 3, dtype=torch.float64),
+        strain=torch.zeros(len(structures), 3, 3, dtype=torch.float64),
         dtype=dtype,
     )
     return batch if torch.device(device).type == "cpu" else _moved(batch, torch.device(device))
 
 
-def at_positions(batch: Batch, structures: Sequence[Structure]) -> Batch:
-    """Return the batch of the same systems after their atoms have moved: neighbours are built anew, all else is kept.
+def at_positions(batch: Batch, positions: Array) -> Batch:
+    """Return the batch of the same systems after their atoms have moved: neighbours are built anew, all else is kept, `keys` are empty.
 
     Args:
-        structures: as the batch was collated from, at other positions: simulations come here in every step, so that nothing is checked. Positions
-            are copied. `keys` of the new batch are empty.
+        positions: [atoms, 3] float64, Å; copied, not checked (simulations come here in every step).
 
     Raises:
         OverlapError, DensityError: from the neighbour list. CapacityExceeded: fixed capacity too small.
     """
-    positions = torch.from_numpy(np.concatenate([s.positions for s in structures]))
-    device = batch.positions.device
-    views = {spec: _view(structures, spec).to(device) for spec in batch.views}
-    return replace(batch, positions=positions.to(device), views=views, keys=("",) * batch.n_systems)
+    moved = torch.from_numpy(np.array(positions, dtype=np.float64))
+    numbers, cells, pbc = (part.numpy(force=True) for part in (batch.atomic_numbers, batch.cell, batch.pbc))
+    ends = np.cumsum(batch.n_atoms.numpy(force=True))[:-1]
+    systems = zip(np.split(numbers, ends), np.split(moved.numpy(), ends), cells, pbc, strict=True)
+    geometries = [Geometry(*system) for system in systems]
+    views = {spec: _view(geometries, spec).to(batch.positions.device) for spec in batch.views}
+    return replace(batch, positions=moved.to(batch.positions.device), views=views, keys=("",) * batch.n_systems)
 
 
-def _view(structures: Sequence[Structure], spec: GraphSpec) -> View:
+def _view(structures: Sequence[Structure | Geometry], spec: GraphSpec) -> View:
     return (pair_view if spec.layout == "pairs" else dense_view)(structures, spec.cutoff, spec.capacity)
 
 
@@ -228,3 +236,45 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
         return value
 
     return Batch(**{name: move(getattr(batch, name)) for name in Batch.__dataclass_fields__})  # type: ignore[arg-type]
+
+
+def _labels(structures: Sequence[Structure], counts: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Labels and masks as in `Batch`; deviations of labels and labels of pairs are left out."""
+    labels: dict[str, Array] = {}
+    masks: dict[str, Array] = {}
+    for key in sorted({k for s in structures for k in s.labels if k in QUANTITIES}):
+        kind = QUANTITIES[key]
+        present = np.array([key in s.labels for s in structures])
+        if kind.layout == "probe":
+            _probe_labels(structures, counts, key, kind.companion or "", labels, masks)
+        elif kind.layout == "system":
+            labels[key] = np.stack([s.labels.get(key, np.zeros(kind.shape)) for s in structures])
+            masks[key] = present
+        elif kind.layout == "atom":
+            labels[key] = np.concatenate([s.labels[key] if key in s.labels else np.zeros((len(s), *kind.shape)) for s in structures])
+            masks[key] = present
+    return labels, masks
+
+
+def _probe_labels(
+    structures: Sequence[Structure], counts: Array, key: str, companion: str, labels: dict[str, Array], masks: dict[str, Array]
+) -> None:
+    """Row p of every structure stands in one block p, so that one vector-Jacobian product serves all structures."""
+    rows = [len(s.labels[key]) if key in s.labels else 0 for s in structures]
+    first = np.concatenate([[0], np.cumsum(counts)])
+    values = np.zeros((max(rows), int(first[-1]), 3))
+    mask = np.zeros((max(rows), len(structures)), dtype=bool)
+    index = np.zeros((max(rows), len(structures), 2), dtype=np.int64)
+    index[..., 0] = first[:-1]
+    probe = np.zeros_like(values)
+    for k, s in enumerate(structures):
+        if not rows[k]:
+            continue
+        here = slice(first[k], first[k + 1])
+        values[: rows[k], here], mask[: rows[k], k] = s.labels[key], True
+        if companion == "hessian_rows_index":
+            index[: rows[k], k] = s.labels[companion].astype(np.int64) + [first[k], 0]
+        else:
+            probe[: rows[k], here] = s.labels[companion]
+    labels[key], masks[key] = values, mask
+    labels[companion] = index if companion == "hessian_rows_index" else probe

@@ -146,7 +146,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     check_plain({"plugin": name, **config}, where)
     try:
         with torch.random.fork_rng(devices=[]), within(tensors, where):  # loading a model leaves the stream of random numbers as it was
-            potential = build(name, config)
+            potential = _built(name, config, initial=False)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UnreadableFileError(
             f"{name!r} cannot be built from this configuration: {error}", where=where, mend="upgrade its package"
@@ -154,7 +154,8 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     _check_fit(potential, tensors, name, where)
     _check_spec(_spec_json(potential), spec, name, where)
     potential.load_state_dict(tensors)
-    potential.examples = examples_of(manifest.get("extra"), where)
+    if "examples" in manifest.get("extra", ()):
+        potential.examples = examples_of(manifest["extra"], where)
     return potential.eval(), manifest
 
 
@@ -164,12 +165,17 @@ def build(name: str, config: Mapping[str, Any]) -> Potential:
     Raises:
         PluginError: unknown name, with the nearest known one; a backbone that is not derived from the base class of backbones.
     """
+    return _built(name, config, initial=True)
+
+
+def _built(name: str, config: Mapping[str, Any], *, initial: bool) -> Potential:
+    """Without `initial`, weights are whatever comes: a checkpoint brings others."""
     plugin = plugins.load(plugins.POTENTIALS, name)
     if name not in plugins.names("backbones"):
         return cast(Potential, plugin(dict(config)))
     if not hasattr(plugin, "assemble"):
         raise PluginError(f"the plug-in {name!r} is no backbone", mend="derive its class from mlipfm_models.PairBackbone or DenseBackbone")
-    potential: Potential = plugin.assemble(name, dict(config))
+    potential: Potential = plugin.assemble(name, dict(config), initial=initial)
     return potential
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,16 @@ from .structure import Structure
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Pairs = tuple[Ints, Ints, Ints]
+
+
+class Geometry(NamedTuple):
+    """What a neighbour list is made of, as in `Structure`: a Structure will do too."""
+
+    atomic_numbers: Ints
+    positions: Floats
+    cell: Floats
+    pbc: NDArray[np.bool_]
+
 
 #: Å. Atoms closer than this are refused: no bond is shorter than 0.7 Å, no collision in matter comes nearer.
 MIN_DISTANCE = 0.1
@@ -89,14 +100,14 @@ class DenseView:
         return atoms.numpy(force=True), self.index[self.mask].numpy(force=True), self.shift[self.mask].numpy(force=True)
 
 
-def pair_view(structures: Sequence[Structure], cutoff: float, capacity: int | None = None) -> PairView:
+def pair_view(structures: Sequence[Structure | Geometry], cutoff: float, capacity: int | None = None) -> PairView:
     """Pairs of structures end to end, padded to `capacity` pairs if given.
 
     Raises:
         CapacityExceeded: with `needed` pairs. OverlapError, DensityError: see `neighbor_pairs`.
     """
     i, j, shift = _batch_pairs(structures, cutoff)
-    pairs, atoms = len(i), sum(map(len, structures))
+    pairs, atoms = len(i), sum(len(s.positions) for s in structures)
     size = pairs if capacity is None else capacity
     if pairs > size:
         raise CapacityExceeded(f"{pairs} pairs do not fit the capacity of {size}", needed=pairs, mend=f"rebuild with capacity >= {pairs}")
@@ -106,14 +117,14 @@ def pair_view(structures: Sequence[Structure], cutoff: float, capacity: int | No
     return PairView(torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(shifts), torch.arange(size) < pairs)
 
 
-def dense_view(structures: Sequence[Structure], cutoff: float, capacity: int | None = None) -> DenseView:
+def dense_view(structures: Sequence[Structure | Geometry], cutoff: float, capacity: int | None = None) -> DenseView:
     """Neighbours of structures end to end in rows of `capacity` slots, or as many as the busiest atom needs.
 
     Raises:
         CapacityExceeded: with the `needed` neighbours per atom. OverlapError, DensityError: see `neighbor_pairs`.
     """
     i, j, shift = _batch_pairs(structures, cutoff)
-    atoms = sum(map(len, structures))
+    atoms = sum(len(s.positions) for s in structures)
     counts = np.bincount(i, minlength=atoms)
     busiest = int(counts.max())
     width = busiest if capacity is None else capacity
@@ -133,12 +144,12 @@ def dense_view(structures: Sequence[Structure], cutoff: float, capacity: int | N
     return DenseView(*(torch.from_numpy(a.reshape(s)) for a, s in ((index, shape), (shifts, (*shape, 3)), (mask, shape), (reverse, shape))))
 
 
-def _batch_pairs(structures: Sequence[Structure], cutoff: float) -> Pairs:
+def _batch_pairs(structures: Sequence[Structure | Geometry], cutoff: float) -> Pairs:
     parts, offset = [], 0
     for k, s in enumerate(structures):
         i, j, shift = _pairs(s, cutoff, f"structure {k}, " if len(structures) > 1 else "")
         parts.append((i + offset, j + offset, shift))
-        offset += len(s)
+        offset += len(s.positions)
     if len(parts) == 1:
         return parts[0]
     i, j, shift = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -158,13 +169,13 @@ def neighbor_pairs(structure: Structure, cutoff: float) -> Pairs:
     return _pairs(structure, cutoff, "")
 
 
-def _pairs(s: Structure, cutoff: float, where: str) -> Pairs:
+def _pairs(s: Structure | Geometry, cutoff: float, where: str) -> Pairs:
     if not 0 < cutoff < np.inf:
         raise MlipfmError(f"the cutoff must be positive and finite (Angstrom), got {cutoff}")
     if max(np.abs(s.positions).max(), np.abs(s.cell).max()) > MAX_COORDINATE:
         what = f"a coordinate exceeds {MAX_COORDINATE:g} Angstrom: its decimals are lost"
         raise InvalidStructureError(what, where=f"{where}geometry", mend=UNIT_HINT)
-    if len(s) <= BRUTE_FORCE_ATOMS and not s.pbc.any():
+    if len(s.positions) <= BRUTE_FORCE_ATOMS and not s.pbc.any():
         i, j, distance2 = _all_pairs(s.positions, cutoff)
         shift = np.zeros((len(i), 3), dtype=np.int64)
     else:
@@ -186,7 +197,7 @@ def _all_pairs(positions: Floats, cutoff: float) -> tuple[Ints, Ints, Floats]:
     return i, j, distance2[i, j]
 
 
-def _squared_distances(s: Structure, i: Ints, j: Ints, shift: Ints) -> Floats:
+def _squared_distances(s: Structure | Geometry, i: Ints, j: Ints, shift: Ints) -> Floats:
     """From the positions as given. Column by column: (i, j, S) and (j, i, -S) then agree to the last bit, which BLAS does not promise."""
     total = np.zeros(len(i))
     for axis, column in enumerate(np.ascontiguousarray(s.positions.T)):
@@ -197,7 +208,7 @@ def _squared_distances(s: Structure, i: Ints, j: Ints, shift: Ints) -> Floats:
     return total
 
 
-def _refuse_overlaps(s: Structure, i: Ints, j: Ints, distance2: Floats, where: str) -> None:
+def _refuse_overlaps(s: Structure | Geometry, i: Ints, j: Ints, distance2: Floats, where: str) -> None:
     closest = int(distance2.argmin())
     a, b, distance = int(i[closest]), int(j[closest]), float(np.sqrt(distance2[closest]))
     if distance < MIN_DISTANCE:
@@ -211,7 +222,7 @@ def _refuse_overlaps(s: Structure, i: Ints, j: Ints, distance2: Floats, where: s
         raise DensityError(what, where=f"{where}atom {crowd.argmax()}", mend=UNIT_HINT)
 
 
-def _searched_pairs(s: Structure, cutoff: float, where: str) -> Pairs:
+def _searched_pairs(s: Structure | Geometry, cutoff: float, where: str) -> Pairs:
     """Pairs within the cutoff and a little more, in canonical order, by vesin on a geometry without empty space."""
     _refuse_density(s, where)
     vectors, transform = reduced(s.cell[s.pbc])
@@ -324,9 +335,9 @@ def _without_gaps(positions: Floats, vectors: Floats, cutoff: float) -> tuple[Fl
     return points, box, steps
 
 
-def _refuse_density(s: Structure, where: str) -> None:
+def _refuse_density(s: Structure | Geometry, where: str) -> None:
     if s.pbc.all():
-        density = len(s) / abs(float(np.linalg.det(s.cell)))
+        density = len(s.positions) / abs(float(np.linalg.det(s.cell)))
         if density > MAX_DENSITY:
             raise DensityError(f"{density:.3g} atoms per Angstrom^3, more than {MAX_DENSITY:g}", where=f"{where}cell", mend=UNIT_HINT)
 

@@ -138,8 +138,8 @@ class Potential(nn.Module, ABC):
     def check_outputs(self, outputs: Sequence[str]) -> None:
         """Refuse outputs this potential does not have, by name."""
         for key in outputs:
-            quantity(key)
             if key not in self.spec.outputs:
+                quantity(key)  # names a key that is no quantity
                 raise PropertyNotAvailableError(
                     f"this potential does not predict {key!r}", mend=f"it predicts {', '.join(self.spec.outputs)}"
                 )
@@ -151,15 +151,14 @@ class Potential(nn.Module, ABC):
             LevelError: for an unknown level, or none stated where there are several; the message lists them.
         """
         known = self.spec.levels
-        canonical = [canonical_level(name) for name in known]  # older files have other spellings: wb97m-d3(bj)
         indices = []
         for k, level in enumerate(batch.levels):
             if level is None and len(known) == 1:
                 indices.append(0)
             elif level in known:
                 indices.append(known.index(level))
-            elif level is not None and canonical_level(level) in canonical:
-                indices.append(canonical.index(canonical_level(level)))
+            elif level is not None and canonical_level(level) in (canonical := [canonical_level(name) for name in known]):
+                indices.append(canonical.index(canonical_level(level)))  # older files have other spellings: wb97m-d3(bj)
             else:
                 said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
                 raise LevelError(f"system {said}", where=f"system {k}", mend=f"choose one of: {', '.join(known)}")

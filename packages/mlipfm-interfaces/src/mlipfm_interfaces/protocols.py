@@ -95,6 +95,8 @@ class Objective(Protocol):
         requires: label keys without which a data set has nothing to teach it (preflight refuses a set with none).
         module: auxiliary parameters (a projector), trained with the potential, kept in the training state, never exported; or None.
         gather: names of the tensors that `terms` returns as `(tensor, count)` to be gathered over all ranks and finished by `finish`; () if additive.
+
+    An objective may state `has_views = False`: `views` returns the structure itself and is not called.
     """
 
     outputs: tuple[str, ...]

@@ -46,7 +46,6 @@ class _Answer:
     used: tuple[np.ndarray, ...]
     atoms: Atoms
     results: dict[str, Any]
-    structure: Structure
     batch: Batch
     outputs: frozenset[str]
 
@@ -136,20 +135,15 @@ class MlipfmCalculator(GetPropertiesMixin):
         changed = list(_STATE) if before is None else self._changed(before, atoms)
         same = before if not set(changed) - {"positions", "cell"} else None  # the system of the last calculation, if it is still that
         outputs = self._outputs(atoms, properties, same)
-        if (
-            same is None
-            or "cell" in changed
-            or same.batch.positions.device != device_of(self.potential)
-            or not np.isfinite(atoms.positions).all()
-        ):
-            structure = self.to_structure(atoms)
-            batch = self._collated(structure)
+        if same is None or "cell" in changed or same.batch.positions.device != device_of(self.potential):
+            batch = self._collated(self.to_structure(atoms))
         elif changed:
-            structure = Structure.trusted(**{**_fields(same.structure), "positions": atoms.positions.copy()})
-            batch = at_positions(same.batch, [structure])
+            if not np.isfinite(atoms.positions).all():
+                self.to_structure(atoms)  # refuses it, naming the atom
+            batch = at_positions(same.batch, atoms.positions)
         else:
-            structure, batch = same.structure, same.batch
-        return _Answer(self._copied_state(atoms), atoms.copy(), self._predicted(batch, outputs), structure, batch, outputs)
+            batch = same.batch
+        return _Answer(self._copied_state(atoms), atoms.copy(), self._predicted(batch, outputs), batch, outputs)
 
     def _outputs(self, atoms: Atoms, properties: list[str], same: _Answer | None) -> frozenset[str]:
         """What to compute: what is asked, and what was asked of the same system before."""
@@ -166,7 +160,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         widest = max(spec.graphs, key=lambda graph: graph.cutoff)
         pairs = batch.views[widest].pairs()
         warn_if_implausible(structure, widest.cutoff, spec.conditions, pairs=pairs, strict=self.strict, stacklevel=5)
-        warn_if_undetermined(self.potential, [structure], stacklevel=5)
+        if self.potential.config.get("undetermined"):
+            warn_if_undetermined(self.potential, [structure], stacklevel=5)
         return batch
 
     def _predicted(self, batch: Batch, outputs: frozenset[str]) -> dict[str, Any]:
@@ -185,7 +180,7 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def to_structure(self, atoms: Atoms) -> Structure:
         """The Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
-        charge, multiplicity = charge_and_multiplicity(atoms.info)
+        charge, multiplicity = charge_and_multiplicity(atoms.info) if atoms.info else (None, None)
         return Structure(
             atoms.numbers,
             atoms.positions,
@@ -217,7 +212,3 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def _copied_state(self, atoms: Atoms) -> tuple[np.ndarray, ...]:
         return tuple(np.copy(part) for part in self._state(atoms))
-
-
-def _fields(s: Structure) -> dict[str, Any]:
-    return {name: getattr(s, name) for name in Structure.__dataclass_fields__}

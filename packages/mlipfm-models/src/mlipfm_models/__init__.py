@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .assembly import AssembledPotential
-    from .backbones.backbone import Backbone, DenseBackbone, PairBackbone
+    from .assembly import AssembledPotential, build_potential
+    from .backbones.backbone import Backbone, DenseBackbone, ExactConstants, PairBackbone, bessel, envelope
     from .backbones.behler_parrinello import BehlerParrinello, BehlerParrinelloConfig
     from .backbones.deeppot_se import DeepPotSe, DeepPotSeConfig
     from .backbones.density import Density, DensityConfig
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from .backbones.mace import Mace, MaceConfig
     from .backbones.painn import Painn, PainnConfig
     from .backbones.pet import Pet, PetConfig
-    from .backbones.radial import bessel, envelope
-    from .builders import build_potential
     from .configuration import AssemblyConfig
     from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear
     from .transfer import TransferReport, transfer_weights
@@ -35,6 +33,7 @@ __all__ = [
     "DensityConfig",
     "Escaip",
     "EscaipConfig",
+    "ExactConstants",
     "GeometryLinear",
     "InputLinear",
     "Mace",

@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from mlipfm_interfaces import derivatives
-from mlipfm_interfaces.batch import Batch
-from mlipfm_interfaces.elements import symbol
+from mlipfm_interfaces import derivatives, plugins
+from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.elements import COVALENT_RADII, symbol
 from mlipfm_interfaces.errors import PropertyNotAvailableError
+from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, PotentialSpec, Prediction
 from mlipfm_interfaces.quantities import quantity
+from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
-from .backbones.backbone import Backbone
-from .conditioning import CONDITIONS, Conditioning
-from .configuration import AssemblyConfig
+from .backbones.backbone import Backbone, ExactConstants, envelope
+from .conditioning import CONDITIONS, Conditioning, References
+from .configuration import AssemblyConfig, parse, parse_assembly
 from .head_kinds import check_heads, parts_of
 from .heads import Heads
-from .initial import built, initialise
+from .initial import initialise
 from .neighbor_shape import neighbor_shapes
 from .readouts import field_energy, read_out
-from .references import References
-from .short_range import Repulsion
 
 CONSERVATIVE = ("energy", "forces", "stress", "atomic_energies", "hessian_rows", "hvp")
 DIRECT = ("energy", "forces", "atomic_energies", "hessian_rows", "hvp")
 SECOND_DERIVATIVES = ("hessian_rows", "hvp")
 
+#: Universal screening function: sum of c exp(-d r / a), a = 0.8854 Bohr / (Z_i^0.23 + Z_j^0.23).
+SCREENING = ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
+
+M = TypeVar("M", bound=nn.Module)
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def build_potential(name: str, config: Mapping[str, Any]) -> AssembledPotential:
+    """Build a potential around the backbone that is the plug-in `name` of the group `mlipfm.backbones`.
+
+    Args:
+        config: `backbone` as the backbone's `Config` says, the rest as `AssemblyConfig`.
+
+    Raises:
+        PluginError: for an unknown name. RecipeError: for unknown keys and values that cannot be. UnknownElementError: for an element that does
+            not exist.
+    """
+    backbone: type[Backbone] = plugins.load("backbones", name)
+    return assemble(name, backbone, config)
+
+
+def assemble(name: str, backbone: type[Backbone], config: Mapping[str, Any], *, initial: bool = True) -> AssembledPotential:
+    """Build a potential around a class of backbone whose plug-in is called `name`; see `build_potential`.
+
+    Without `initial` its weights are left as they come, for a checkpoint that brings others.
+    """
+    assembly = parse_assembly(config, name)
+    options: Any = parse(backbone.Config, assembly.backbone, f"{name}.backbone")
+    assembly = replace(assembly, backbone=json.loads(json.dumps(asdict(options))))  # as a checkpoint will give it back
+    arguments = (options, assembly.atomic_numbers) if backbone.element_resolved else (options,)
+    potential = AssembledPotential(name, built(lambda: backbone(*arguments), DTYPES[assembly.dtype]), assembly)
+    if initial:
+        initialise(potential, potential.parameter_roles(), assembly.seed)
+    return potential
 
 
 class AssembledPotential(Potential):
@@ -66,7 +101,6 @@ class AssembledPotential(Potential):
             interaction_range=backbone.interaction_range,
             invariant=backbone.invariant,
         )
-        initialise(self, self.parameter_roles(), config.seed)
 
     def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
         """See `Potential.forward`. Leaves that `batch` already has are used and stay connected; otherwise new ones are made.
@@ -145,6 +179,15 @@ class AssembledPotential(Potential):
         return atomic
 
 
+def built(make: Callable[[], M], dtype: torch.dtype) -> M:
+    """Build a module in `dtype` and leave torch's generator as it was; `initialise` gives the values that count.
+
+    (The meta device would avoid the throw-away values, but its first use imports the compiler: 2.5 s.)
+    """
+    with torch.random.fork_rng(devices=[]):
+        return make().to(dtype)
+
+
 def resolved(config: AssemblyConfig) -> dict[str, Any]:
     """The configuration with all defaults, ready for JSON: elements as symbols in the order of their numbers, `undetermined` only if something is."""
     values = asdict(replace(config, elements=tuple(symbol(z) for z in config.atomic_numbers)))
@@ -199,3 +242,40 @@ def _with_leaves(batch: Batch, stress: bool) -> Batch:
 def _detached(prediction: Prediction) -> Prediction:
     features = {name: replace(feature, value=feature.value.detach()) for name, feature in prediction.features.items()}
     return Prediction({key: value.detach() for key, value in prediction.values.items()}, prediction.kind, features)
+
+
+class Repulsion(ExactConstants):
+    """Half of each pair's repulsion for either atom: envelope(r / (R_i + R_j))² Z_i Z_j e²/(4 pi eps0 r) phi(r / a), R the covalent radii.
+
+    The screened nuclear repulsion of Ziegler, Biersack and Littmark (The Stopping and Range of Ions in Solids, 1985): what no data set shows, and
+    every simulation at high temperature or pressure meets. It has no parameters to train. The envelope is squared: bonds often have just this length,
+    and there five derivatives are zero.
+    """
+
+    radii: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constant("radii", torch.tensor(COVALENT_RADII, dtype=torch.float64))
+
+    def forward(self, batch: Batch, graph: GraphSpec) -> Tensor:
+        """[atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""
+        view, z = batch.views[graph], batch.atomic_numbers
+        radii = self.radii.to(torch.float64)[z]
+        with torch.no_grad():  # few pairs are this near: derivatives of all the others would cost more than those of a fast backbone
+            all_r = torch.linalg.vector_norm(batch.displacements(graph), dim=-1)
+            centre = view.i if isinstance(view, PairView) else torch.arange(len(z), device=z.device)[:, None].expand(all_r.shape)
+            neighbour = view.j if isinstance(view, PairView) else view.index
+            near = (all_r < (radii[centre] + radii[neighbour]).clamp_max(graph.cutoff)).nonzero(as_tuple=True)
+            i, j = centre[near], neighbour[near]
+        r = torch.linalg.vector_norm(batch.displacements(graph, near).to(torch.float64), dim=-1)
+        reach = (radii[i] + radii[j]).clamp_max(graph.cutoff)
+        pairs = 0.5 * screened(r, z[i], z[j]) * envelope(r / reach) ** 2
+        return torch.zeros(len(z), dtype=torch.float64, device=r.device).index_add(0, i, pairs)
+
+
+def screened(r: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
+    """Screened nuclear repulsion in eV at distances `r` in Å of atomic numbers `z_i` and `z_j`, all of one shape."""
+    a = 0.8854 * BOHR / (z_i.to(r.dtype) ** 0.23 + z_j.to(r.dtype) ** 0.23)
+    phi = sum((c * torch.exp(-d * r / a) for c, d in SCREENING), torch.zeros_like(r))
+    return COULOMB * z_i * z_j / r * phi

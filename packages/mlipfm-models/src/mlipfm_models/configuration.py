@@ -41,7 +41,7 @@ class AssemblyConfig:
         forces: `conservative` (minus the gradient of the energy) or `direct` (a head of their own).
         heads: quantity -> options of its head, see `head_kinds`: `{"dipole": {}, "charges": {}, "band_gap": {"shift": 2.0, "scale": 0.5}}`.
         level_readout: of the energy, `shared` by all levels (they differ by their embedding), or `stacked`: one for each level, in one parameter.
-        short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`short_range.py`), `none` leaves it out.
+        short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`assembly.Repulsion`), `none` leaves it out.
             Default: `zbl`, and `none` where forces are direct: they do not follow an energy.
         dtype: in which the network computes.
         scale: eV; one factor for energies and forces, best the root-mean-square force component of the training data in eV/Å.

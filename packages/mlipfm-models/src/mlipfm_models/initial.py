@@ -13,24 +13,12 @@ order of construction, and not on what else the model has, so that a direct and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import torch
 from mlipfm_interfaces.potential import ParameterRole
 from mlipfm_interfaces.seeds import stream
 from torch import nn
-
-M = TypeVar("M", bound=nn.Module)
-
-
-def built(make: Callable[[], M], dtype: torch.dtype) -> M:
-    """Build a module in `dtype` and leave torch's generator as it was; `initialise` gives the values that count.
-
-    (The meta device would avoid the throw-away values, but its first use imports the compiler: 2.5 s.)
-    """
-    with torch.random.fork_rng(devices=[]):
-        return make().to(dtype)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import PairView
 from torch import Tensor
 
-from .backbones.radial import bessel, envelope
+from .backbones.backbone import bessel, envelope
 
 #: Radial functions.
 SHAPES = 4

@@ -34,6 +34,7 @@ class Step(nn.Module):
         self.objectives = dict(objectives)
         self.auxiliary = nn.ModuleDict({name: o.module for name, o in objectives.items() if o.module is not None})
         self.outputs = tuple(sorted({key for o in objectives.values() for key in o.outputs}))
+        self._companions = {key: quantity(key).companion for key in self.outputs}
         for name in objectives:
             if "/" in name or "." in name:
                 raise RecipeError(f"an objective cannot be named {name!r}", mend="use letters, digits and hyphens")
@@ -47,7 +48,9 @@ class Step(nn.Module):
         prediction = self.potential(batch, self._asked(batch), create_graph=torch.is_grad_enabled())
         terms: StepTerms = {}
         for name, objective in self.objectives.items():
-            own_prediction, own_batch = select(prediction, batch, step_batch.groups[name])
+            own_prediction, own_batch = prediction, batch
+            if len(self.objectives) > 1 or len(step_batch.groups[name]) != batch.n_systems:  # a single objective made all systems
+                own_prediction, own_batch = select(prediction, batch, step_batch.groups[name])
             terms.update({f"{name}/{key}": value for key, value in objective.terms(own_prediction, own_batch).items()})
         nothing = sum((p.sum() * 0.0 for p in self.parameters() if p.requires_grad), start=torch.zeros((), device=batch.positions.device))
         first = next(iter(terms))
@@ -70,4 +73,4 @@ class Step(nn.Module):
 
     def _asked(self, batch: Batch) -> tuple[str, ...]:
         """Outputs of this step. Which Hessian rows or probes is said by labels: a rank whose systems have none does not ask."""
-        return tuple(key for key in self.outputs if (companion := quantity(key).companion) is None or companion in batch.labels)
+        return tuple(key for key, companion in self._companions.items() if companion is None or companion in batch.labels)

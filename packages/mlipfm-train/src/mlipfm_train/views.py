@@ -39,7 +39,8 @@ def make_views(
     for structure in structures:
         seen: dict[int, int] = {}
         for name, objective in objectives.items():
-            for view in objective.views(structure, stream(seed, "views", name, epoch, structure.key)):
+            plain = not getattr(objective, "has_views", True)
+            for view in [structure] if plain else objective.views(structure, stream(seed, "views", name, epoch, structure.key)):
                 if id(view) not in seen:
                     seen[id(view)] = len(views)
                     views.append(view)  # keeps it alive, so that its id stays its own

@@ -2,25 +2,50 @@
 
 A backbone derives from `PairBackbone` (neighbours as a list of pairs) or `DenseBackbone` (blocks [atoms, K]), names its `Config`, makes its
 modules in `__init__` and its features in `forward`. What the assembly and training ask besides follows from these. Declared in the
-entry-point group `mlipfm.backbones`, it is built by its name like those of this package.
+entry-point group `mlipfm.backbones`, it is built by its name like those of this package. Below the classes stand the functions of the distance that
+backbones share: the envelope that ends every interaction smoothly, and a radial basis.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
 from mlipfm_interfaces.neighbors import DenseView, PairView
 from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
 
-from ..constants import ExactConstants
 from ..parameter_roles import roles_of
 
 if TYPE_CHECKING:
     from ..assembly import AssembledPotential
+
+
+class ExactConstants(nn.Module):
+    """Module whose constants are kept in float64 and rounded anew by every change of dtype or device.
+
+    A plain buffer keeps the rounding of the narrowest dtype that it ever had: `model.float().double()` then computes in float64 with tables of
+    seven digits, and its energies turn with the system by 1e-7. Constants are not part of the state dict.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._exact: dict[str, Tensor] = {}
+
+    def constant(self, name: str, value: Tensor) -> None:
+        """Add the constant `name`; a floating `value` must be float64, and the module's own dtype decides what `self.name` is."""
+        self._exact[name] = value.clone()
+        self.register_buffer(name, value, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExactConstants:
+        super()._apply(fn, recurse)
+        for name, exact in self._exact.items():
+            setattr(self, name, exact.to(getattr(self, name)))
+        return self
 
 
 class Backbone(ExactConstants, ABC):
@@ -71,11 +96,11 @@ class Backbone(ExactConstants, ABC):
         return roles_of(self, self.blocks())
 
     @classmethod
-    def assemble(cls, name: str, config: Mapping[str, Any]) -> AssembledPotential:
-        """Build the potential around this backbone, which is the plug-in `name`; see `builders.assemble`."""
-        from ..builders import assemble
+    def assemble(cls, name: str, config: Mapping[str, Any], *, initial: bool = True) -> AssembledPotential:
+        """Build the potential around this backbone, which is the plug-in `name`; see `assembly.assemble`."""
+        from ..assembly import assemble
 
-        return assemble(name, cls, config)
+        return assemble(name, cls, config, initial=initial)
 
 
 class PairBackbone(Backbone):
@@ -108,3 +133,19 @@ class DenseBackbone(Backbone):
 def _geometry(backbone: Backbone, batch: Batch) -> tuple[PairView | DenseView, Tensor, Tensor]:
     d = batch.displacements(backbone.graph)
     return batch.views[backbone.graph], d, (d * d).sum(dim=-1, keepdim=True).sqrt()
+
+
+def envelope(x: Tensor) -> Tensor:
+    """(1 - x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵) for x < 1, exactly 0 beyond: twice continuously differentiable at x = 1, flat at 0.
+
+    This is the polynomial of arXiv:2003.03123 (DimeNet, p = 6), factored so that nothing cancels near the cutoff.
+    """
+    rest = (1.0 - x).clamp_min(0.0)
+    series = 1.0 + x * (3.0 + x * (6.0 + x * (10.0 + x * (15.0 + x * 21.0))))
+    return rest * rest * rest * series
+
+
+def bessel(r: Tensor, count: int, cutoff: float) -> Tensor:
+    """sqrt(2/r_c) sin(n pi r/r_c)/r for n = 1..count, [..., count], of distances r [..., 1] in Å (arXiv:2003.03123, eq. 7). No envelope."""
+    n = torch.arange(1, count + 1, dtype=r.dtype, device=r.device)
+    return torch.sin(r / cutoff * (n * math.pi)) * (math.sqrt(2.0 / cutoff) / r)

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, silu
 
 from ..configuration import Cutoff, Positive, Radial, Width
-from .backbone import DenseBackbone
+from .backbone import DenseBackbone, envelope
 from .element_linear import ElementLinear, grouped
-from .radial import envelope
 
 
 @dataclass(frozen=True)

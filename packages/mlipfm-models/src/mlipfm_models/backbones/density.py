@@ -24,9 +24,8 @@ from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
-from .backbone import DenseBackbone
+from .backbone import DenseBackbone, envelope
 from .harmonics import harmonics_table
-from .radial import envelope
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,10 @@ from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
-from ..constants import ExactConstants
 from ..parameter_roles import InputLinear
-from .backbone import DenseBackbone
+from .backbone import DenseBackbone, ExactConstants, envelope
 from .coupling import quadrupole_paths, quadrupole_table
 from .harmonics import degrees, harmonics_table
-from .radial import envelope
 
 #: The two parts of an update have variance one at first. Scalars that grew in each layer would be cubed in the next.
 DAMPING = 0.5**0.5

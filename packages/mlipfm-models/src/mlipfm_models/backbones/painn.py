@@ -20,8 +20,7 @@ from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear, VectorLinear
-from .backbone import PairBackbone
-from .radial import bessel, envelope
+from .backbone import PairBackbone, bessel, envelope
 
 
 @dataclass(frozen=True)

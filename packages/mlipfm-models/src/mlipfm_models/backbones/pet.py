@@ -24,8 +24,7 @@ from torch.nn.functional import pad, silu
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import GeometryLinear
 from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
-from .backbone import DenseBackbone
-from .radial import bessel, envelope
+from .backbone import DenseBackbone, bessel, envelope
 
 
 @dataclass(frozen=True)

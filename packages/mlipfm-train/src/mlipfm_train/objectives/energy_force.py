@@ -24,8 +24,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
 from ..augmentation import Augmentation, augmented, check_augmentation
-from .entries import counted, weighted
-from .losses import LOSSES, Loss, losses_of
+from .losses import LOSSES, Loss, counted, losses_of, weighted
 
 
 class EnergyForce:
@@ -60,6 +59,7 @@ class EnergyForce:
         self.requires = self.outputs
         self.module: nn.Module | None = None
         self.gather: tuple[str, ...] = ()
+        self.has_views = augment != "none"
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
         return [augmented(structure, self.augment, rng)]

@@ -20,8 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
 from ..augmentation import Augmentation, augmented, check_augmentation
-from .entries import counted, weighted
-from .losses import LOSSES, Loss, losses_of
+from .losses import LOSSES, Loss, counted, losses_of, weighted
 
 ELSEWHERE = ("energy", "forces", "stress")
 
