@@ -55,6 +55,6 @@ def _unpack(archive: Path, into: Path) -> None:
                     raise RefusedFileError(f"the archive grows beyond {MAX_BYTES} bytes or {MAX_FILES} files", where=str(archive))
                 packed.extract(member, into, filter="data")
     except tarfile.FilterError as error:
-        raise RefusedFileError(f"the archive writes outside its folder: {error}", where=str(archive), mend="do not use it") from None
+        raise RefusedFileError(f"the archive writes outside its folder: {error}", where=str(archive), hint="do not use it") from None
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise UnreadableFileError(f"the archive cannot be unpacked: {error}", where=str(archive), mend="is it complete?") from None
+        raise UnreadableFileError(f"the archive cannot be unpacked: {error}", where=str(archive), hint="is it complete?") from None

@@ -355,5 +355,5 @@ def named(fault: Fault, findings: Sequence[Any]) -> bool:
     """Whether every code of the fault is among the first `TOP` findings, as a fault, and their mends name the unit."""
     faults = [item for item in findings if item.severity == "fault"]
     first = list(dict.fromkeys(item.code for item in faults))[:TOP]  # several levels may say the same
-    mends = " ".join(item.mend for item in faults if item.code in first)
+    mends = " ".join(item.hint for item in faults if item.code in first)
     return all(any(code in first for code in codes.split("|")) for codes in fault.codes) and all(words in mends for words in fault.says)

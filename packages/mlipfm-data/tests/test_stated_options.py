@@ -352,7 +352,7 @@ def test_labels_that_contradict_the_layout_only_behind_the_first_frames_stop_the
 
 
 @pytest.mark.parametrize(
-    ("applied", "mend", "advised"),
+    ("applied", "hint", "advised"),
     [
         (("forces_sign", -1), "import with --forces-sign -1", "--forces-sign 1"),
         (("energy_unit", "Hartree"), "import with --energy-unit kcal/mol", "--energy-unit eV"),
@@ -363,12 +363,12 @@ def test_labels_that_contradict_the_layout_only_behind_the_first_frames_stop_the
         (("energy_unit", "eV"), "import with --energy-unit Hartree", "--energy-unit Hartree"),
     ],
 )
-def test_advice_of_a_finding_is_the_option_that_is_right_for_the_file(applied, mend, advised):
+def test_advice_of_a_finding_is_the_option_that_is_right_for_the_file(applied, hint, advised):
     """Labels read with one convention that look like another: the file has the product of both."""
     report = ReadReport()
     report.conventions[(*applied, "layout X")] += 1
-    (found,) = with_advice_for([Finding("forces-sign", "fault", "words", mend)], report)
-    assert advised in found.mend
+    (found,) = with_advice_for([Finding("forces-sign", "fault", "words", hint)], report)
+    assert advised in found.hint
 
 
 @pytest.mark.ci

@@ -8,7 +8,7 @@ from mlipfm_data.label_checks.checks import Inspector, inspect
 from mlipfm_data.label_checks.energies import jumps, rounding, single_precision_step, two_heaps
 from mlipfm_data.label_checks.findings import CODES
 from mlipfm_data.label_checks.force_assignment import orders
-from mlipfm_data.label_checks.geometry import MENDS, boundary, force_scale, length_fault, naturalness, neighbors_of, stiffness
+from mlipfm_data.label_checks.geometry import CORRECTIONS, boundary, force_scale, length_fault, naturalness, neighbors_of, stiffness
 from mlipfm_data.label_checks.sample import ATOMS, FRAMES, LevelSample, decimals, turning
 from mlipfm_data.label_checks.stress import better_order
 from mlipfm_data.label_checks.units import Evidence, atom_energy, readings, stress_readings
@@ -105,7 +105,7 @@ def test_forces_of_held_atoms_written_as_zero_are_named_and_nothing_else_is_blam
     (finding,) = inspect([zeroed(s, [1, 2]) for s in methane(40)])
     assert finding.code == "constrained-forces"
     assert "forces of 2 atoms are exactly zero in all frames" in finding.words
-    assert "--mask-zero-forces" in finding.mend
+    assert "--mask-zero-forces" in finding.hint
 
 
 def test_forces_that_are_zero_along_some_axes_name_held_atoms_not_a_coarse_grid():
@@ -316,15 +316,15 @@ def test_a_crystal_with_a_cell_in_bohr_is_mended():
     right = Structure(np.full(32, 29), block, cell=np.eye(3) * 7.22, pbc=True)
     assert naturalness(right) == 1.0
     assert boundary(right) == 1.0
-    for mend in MENDS:
-        if not mend.transposed:
+    for correction in CORRECTIONS:
+        if not correction.transposed:
             wrong = Structure.trusted(
                 **{name: getattr(right, name) for name in right.__dataclass_fields__}
-                | {"positions": block / mend.positions, "cell": right.cell / mend.cell}
+                | {"positions": block / correction.positions, "cell": right.cell / correction.cell}
             )
             verdict = length_fault([wrong] * 12)
             assert verdict is not None
-            assert verdict.mend.code == mend.code
+            assert verdict.correction.code == correction.code
 
 
 def test_forces_of_a_molecule_do_not_turn_it():
@@ -364,7 +364,7 @@ def test_levels_are_judged_apart():
     good, bad = methane(40), [s.replace(level="other", labels=s.labels | {"forces": -s.labels["forces"]}) for s in methane(40, 7)]
     found = inspect([*good, *bad])
     assert [(item.code, item.level) for item in found] == [("forces-sign", "other")]
-    assert "--forces-sign -1" in found[0].mend
+    assert "--forces-sign -1" in found[0].hint
     assert json.loads(json.dumps(found[0].as_dict()))["code"] == "forces-sign"
 
 

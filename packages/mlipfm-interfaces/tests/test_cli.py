@@ -24,7 +24,7 @@ app = typer.Typer(help="Toys.")
 @app.command()
 def fail():
     """Fails as a reader would."""
-    raise UnreadableFileError("expected 3 columns,\\n got 2", where="train.xyz:7", mend="repair the line")
+    raise UnreadableFileError("expected 3 columns,\\n got 2", where="train.xyz:7", hint="repair the line")
 
 @app.command()
 def crash():

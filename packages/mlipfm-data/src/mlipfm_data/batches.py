@@ -68,7 +68,7 @@ def fit_cost_model(atoms: np.ndarray, edges: np.ndarray, times: np.ndarray) -> C
     if len(times) < 3 or not (np.isfinite(times) & (times > 0)).all():
         raise RecipeError(f"a cost model is fitted to at least three steps of positive duration, got {times.tolist()}")
     if np.ptp(columns[:, :2], axis=0).max() == 0:
-        raise RecipeError("all measured batches have the same size", mend="measure batches of different sizes")
+        raise RecipeError("all measured batches have the same size", hint="measure batches of different sizes")
     relative = columns / times[:, None]
     best, least = np.zeros(3), np.inf
     for chosen in (subset for size in (1, 2, 3) for subset in combinations(range(3), size) if subset != (2,)):
@@ -107,7 +107,7 @@ def ratio_shares(sizes: Sequence[int] | np.ndarray, ratios: Sequence[float]) -> 
     if len(ratios) != len(sizes) or not all(np.isfinite(r) and r > 0 for r in ratios):
         raise RecipeError(
             f"{len(sizes)} sets need as many positive ratios, got {list(ratios)}",
-            mend="leave a set out of the recipe instead of giving it 0",
+            hint="leave a set out of the recipe instead of giving it 0",
         )
     return _normal(np.asarray(ratios, dtype=np.float64), sizes)
 
@@ -182,7 +182,7 @@ def plan_batches(
         raise RecipeError(f"budget and world size must be positive, got {budget} and {world_size}")
     if not 0 <= per_batch < budget:
         raise RecipeError(
-            f"a batch that is empty costs {per_batch:g}, which a budget of {budget:g} does not pay", mend="raise the batch budget"
+            f"a batch that is empty costs {per_batch:g}, which a budget of {budget:g} does not pay", hint="raise the batch budget"
         )
     if costs.ndim != 1 or not (np.isfinite(costs) & (costs > 0)).all():
         raise RecipeError("every item needs a positive finite cost")
@@ -232,7 +232,7 @@ def _cut_to_multiple(batches: list[list[int]], costs: np.ndarray, world_size: in
         if not divisible:
             raise RecipeError(
                 f"{len(costs)} items fill {len(batches)} batches of one item, which cannot be dealt evenly to {world_size} ranks",
-                mend="raise the batch budget, use fewer ranks, or add data",
+                hint="raise the batch budget, use fewer ranks, or add data",
             )
         largest = max(divisible, key=lambda k: float(costs[batches[k]].sum()))
         members = batches[largest]

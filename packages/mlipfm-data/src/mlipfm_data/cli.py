@@ -118,12 +118,12 @@ def import_(
         if single := sorted(given - _MANIFEST):
             flags = ", ".join(key.replace("_", "-") for key in single)
             raise UnknownQuantityError(
-                f"with --manifest the file states {flags}", where=str(manifest), mend="leave them out, or write them there"
+                f"with --manifest the file states {flags}", where=str(manifest), hint="leave them out, or write them there"
             )
         return _import_manifest(manifest, out, only, jobs, overlap, as_json)
     if not files or given & _MANIFEST:
         what = "no file is given" if not files else "--only, --jobs, --overlap and --json are for --manifest"
-        raise UnknownQuantityError(what, mend="name files to import, or --manifest FILE")
+        raise UnknownQuantityError(what, hint="name files to import, or --manifest FILE")
 
     from .importing import Importer
     from .licensing import checked_licence
@@ -133,7 +133,7 @@ def import_(
     if licence is not None:
         named["licence"] = checked_licence(licence)
     if unlabelled and require is not None:
-        raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", mend="give one of them")
+        raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", hint="give one of them")
     if unlabelled or require is not None:
         named["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
     reports: list[ImportReport] = []
@@ -168,7 +168,7 @@ def _import_manifest(manifest: Path, out: Path, only: list[str], jobs: int, over
     sets = read_manifest(manifest)
     if missing := sorted(set(only) - {one.name for one in sets}):
         names = ", ".join(one.name for one in sets)
-        raise UnreadableFileError(f"has no set named {', '.join(missing)}", where=str(manifest), mend=f"it has {names}")
+        raise UnreadableFileError(f"has no set named {', '.join(missing)}", where=str(manifest), hint=f"it has {names}")
     import_described([one for one in sets if not only or one.name in only], manifest.parent, out, jobs, overlap, as_json)
 
 
@@ -189,8 +189,8 @@ def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refus
     code = worst.refused.most_common(1)[0][0]
     error = worst.first[code]
     what = f"{refused} of {frames} frames refused ({_counted(reports)}); first {code}: {error.what}"
-    mend = "; ".join(text for text in (error.mend, f"all are listed in {quarantine}", "--skip-refused accepts this") if text)
-    raise type(error)(what, where=error.where, mend=mend)
+    hint = "; ".join(text for text in (error.hint, f"all are listed in {quarantine}", "--skip-refused accepts this") if text)
+    raise type(error)(what, where=error.where, hint=hint)
 
 
 def _counted(reports: list[ImportReport]) -> str:
@@ -270,7 +270,7 @@ def label(
     raise LabelingError(
         f"{len(refusals)} of {len(refusals) + len(structures)} structures could not be read, {len(report.refused)} not labelled; first: {first}",
         where=str(source),
-        mend=f"those not labelled are listed in {out / RECORD}; --skip-refused accepts this",
+        hint=f"those not labelled are listed in {out / RECORD}; --skip-refused accepts this",
     )
 
 
@@ -307,7 +307,7 @@ def _frames(source: Path, reader: str | None, texts: list[str]) -> Iterator[Stru
     if not (source / "manifest.json").exists():
         return read(source, reader, **options_for(source, reader, texts, {"require": ()}))
     if reader or texts:
-        raise UnknownQuantityError("--reader and --option are for files", where=str(source), mend="this is a store: leave them out")
+        raise UnknownQuantityError("--reader and --option are for files", where=str(source), hint="this is a store: leave them out")
     return iter(Store(source))
 
 
@@ -376,7 +376,7 @@ def filter_(
     from .store.merge import Wanted, filter_store
 
     if instead_of is not None and licence is None:
-        raise MlipfmError("no licence is given", where="--instead-of", mend="name it: --licence CC-BY-4.0")
+        raise MlipfmError("no licence is given", where="--instead-of", hint="name it: --licence CC-BY-4.0")
     names = tuple(word.strip() for word in elements.split(",") if word.strip())
     wanted = Wanted(level, names, min_atoms, max_atoms, max_force, label, unique)
     done = filter_store(store, out, wanted, licence=licence, instead_of=instead_of, incomplete=incomplete)
@@ -480,7 +480,7 @@ def _settings(source: Path, reader: str | None, level: str | None, texts: list[s
     if (source / "manifest.json").exists():
         given = [name for name, value in (("--level", level), ("--reader", reader), ("--option", texts)) if value]
         if given:
-            raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", mend="leave it out")
+            raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", hint="leave it out")
         return {}
     return options_for(source, reader, texts, {"level": level})
 

@@ -142,7 +142,7 @@ def weights(
         return
     if any(level is None for _, level in places):
         raise LevelError(
-            "a structure states no level of theory, by which its weight is stored", where=str(store), mend="set --level on import"
+            "a structure states no level of theory, by which its weight is stored", where=str(store), hint="set --level on import"
         )
     with StoreWriter(store) as writer:
         for (key, level), value in zip(places, found.values.tolist(), strict=True):
@@ -231,7 +231,7 @@ def split(
     from .store.store import Store
 
     if out.exists() and any(out.iterdir()):
-        raise UnwritableFileError("the folder is not empty", where=str(out), mend="choose a new one")
+        raise UnwritableFileError("the folder is not empty", where=str(out), hint="choose a new one")
     if by is By.time and (hold_out or seed is not None):
         raise typer.BadParameter("blocks of time hold out no classes and know no chance: leave out --hold-out and --seed")
     if by is not By.time and gap is not None:
@@ -267,7 +267,7 @@ def _shares(text: str) -> dict[str, float]:
         try:
             shares[name.strip()] = float(value)
         except ValueError:
-            raise MlipfmError(f"{part!r} is not NAME=SHARE", where="--fractions", mend="train=0.8,valid=0.1,ood=0.1") from None
+            raise MlipfmError(f"{part!r} is not NAME=SHARE", where="--fractions", hint="train=0.8,valid=0.1,ood=0.1") from None
     return shares
 
 

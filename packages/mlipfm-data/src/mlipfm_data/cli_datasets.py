@@ -172,8 +172,8 @@ def _wanted(what: str, patterns: list[str], all_files: bool, name: str | None, s
 
     if "://" in what:
         if patterns or all_files:
-            raise UnknownQuantityError("--file and --all are for sets of the catalogue, an address is one file", mend="leave them out")
+            raise UnknownQuantityError("--file and --all are for sets of the catalogue, an address is one file", hint="leave them out")
         return [wanted_from(what, name, sha256)]
     if name or sha256:
-        raise UnknownQuantityError("--as and --sha256 are for an address, the catalogue knows them for its sets", mend="leave them out")
+        raise UnknownQuantityError("--as and --sha256 are for an address, the catalogue knows them for its sets", hint="leave them out")
     return chosen(find(what), patterns, all_files)

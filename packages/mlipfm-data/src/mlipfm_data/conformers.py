@@ -81,7 +81,7 @@ def _molecule(smiles: str) -> tuple[Any, str]:
     try:
         from rdkit import Chem, rdBase
     except ImportError:
-        raise PluginError("RDKit is not installed", mend="pip install 'mlipfm-data[rdkit]'") from None
+        raise PluginError("RDKit is not installed", hint="pip install 'mlipfm-data[rdkit]'") from None
     with rdBase.BlockLogs():
         parsed = Chem.MolFromSmiles(smiles)
     if parsed is None or parsed.GetNumAtoms() == 0:

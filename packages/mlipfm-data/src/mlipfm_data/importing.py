@@ -83,7 +83,7 @@ class ImportRecord:
             raise RefusedFileError(
                 f"this file is in the store already, imported with {said}",
                 where=str(file),
-                mend="give the same options, or import it into a new store",
+                hint="give the same options, or import it into a new store",
             )
 
     def add(self, file: Path, options: Mapping[str, Any]) -> None:
@@ -361,7 +361,7 @@ class Importer:
         error = None if self.accept_faults else contradiction(result.findings, result.decisions, result.path)
         if error is not None:
             there = f"; {result.stored} frames of it were stored before this was seen" if result.stored else ""
-            raise UnitError(error.what + there, where=error.where, mend=error.mend)
+            raise UnitError(error.what + there, where=error.where, hint=error.hint)
 
     def _take(self, waiting: list[tuple[int, Structure | Refusal]], result: ImportReport) -> None:
         """Store or refuse what waits, in order, and empty the list."""
@@ -380,7 +380,7 @@ class Importer:
             what = "same geometry, state and level as an earlier frame, but other labels"
             where = f"{result.path}: frame {index}"
             return Refusal(
-                index, InvalidStructureError(what, where=where, mend="different levels of theory? import them separately with their level")
+                index, InvalidStructureError(what, where=where, hint="different levels of theory? import them separately with their level")
             )
         there = writer.has(structure)
         self._compare(structure, there, writer, result)

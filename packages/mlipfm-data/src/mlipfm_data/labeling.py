@@ -146,7 +146,7 @@ def _begin(work: Path, job: dict[str, Any]) -> None:
             return
         if _labels(work):
             raise LabelingError(
-                _difference(known, job), where=str(work), mend="finish that one first, remove the folder, or choose another"
+                _difference(known, job), where=str(work), hint="finish that one first, remove the folder, or choose another"
             )
         shutil.rmtree(work)  # nothing is lost
     work.mkdir(parents=True, exist_ok=True)
@@ -171,10 +171,10 @@ def _labels(work: Path) -> int:
 def _finished(out: Path, job: dict[str, Any]) -> LabelReport:
     """The report of a store that is there already, if this very job wrote it."""
     if not (out / RECORD).exists():
-        raise LabelingError("the folder is not empty", where=str(out), mend="choose another folder")
+        raise LabelingError("the folder is not empty", where=str(out), hint="choose another folder")
     record = json.loads((out / RECORD).read_bytes())
     if record["job"] != job:
-        raise LabelingError(_difference(record["job"], job), where=str(out), mend="choose another folder")
+        raise LabelingError(_difference(record["job"], job), where=str(out), hint="choose another folder")
     refused = tuple(Refused(**item) for item in record["refused"])
     total = job["structures"]
     return LabelReport(out, job["level"], total, total - len(refused), refused, total - len(refused), 0.0)

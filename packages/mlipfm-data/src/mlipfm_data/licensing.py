@@ -28,7 +28,7 @@ def checked_licence(text: str) -> str:
     offer = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise MlipfmError(
         f"`licence` must be an SPDX expression, got {text!r}",
-        mend=f"{offer or 'for instance CC-BY-4.0 or MIT; '}LicenseRef-NAME names one that SPDX does not list; leave it out if nobody has said it",
+        hint=f"{offer or 'for instance CC-BY-4.0 or MIT; '}LicenseRef-NAME names one that SPDX does not list; leave it out if nobody has said it",
     )
 
 

@@ -173,7 +173,7 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
         pool.submit(os.getpid).result()
     except BrokenProcessPool:
         raise LabelingError(
-            "the worker processes could not start", mend="in a script, call label_all under `if __name__ == '__main__':`"
+            "the worker processes could not start", hint="in a script, call label_all under `if __name__ == '__main__':`"
         ) from None
     return pool
 

@@ -60,12 +60,12 @@ class TbliteLabeler:
             values = model.evaluate(s.atomic_numbers, s.positions, s.cell, s.pbc, s.total_charge, multiplicity, outputs, s.external_field)
             return _labelled(s, self.level, multiplicity, values)
         except (ValueError, tblite_adapter.TbliteError) as error:
-            what, _, mend = str(error).partition("; ")
-            raise LabelingError(f"{self.method} of {s.formula}: {what}", where=_place(s), mend=mend or None) from None
+            what, _, hint = str(error).partition("; ")
+            raise LabelingError(f"{self.method} of {s.formula}: {what}", where=_place(s), hint=hint or None) from None
         except ImportError as error:
-            raise LabelingError(f"tblite could not be imported: {error}", mend="pip install 'mlipfm-data[tblite]'") from error
+            raise LabelingError(f"tblite could not be imported: {error}", hint="pip install 'mlipfm-data[tblite]'") from error
         except MlipfmError as error:
-            raise LabelingError(f"{self.method} of {s.formula}: {error.what}", where=_place(s), mend=error.mend) from None
+            raise LabelingError(f"{self.method} of {s.formula}: {error.what}", where=_place(s), hint=error.hint) from None
 
 
 def _labelled(s: Structure, level: str, multiplicity: int | None, values: dict[str, np.ndarray]) -> Structure:

@@ -53,7 +53,7 @@ def label(
         or (quantile is not None and uncertainty is None)
         or (uncertainty is not None and out is None)
     ):
-        raise RecipeError("--uncertainty, --like and --out belong together, and --quantile to them", mend="give all three, or none")
+        raise RecipeError("--uncertainty, --like and --out belong together, and --quantile to them", hint="give all three, or none")
     if out is not None:
         share = 0.95 if quantile is None else quantile
         with Store(store) as opened, Store(like if like is not None else store) as known:
@@ -62,7 +62,7 @@ def label(
             )
     elif level is not None:
         raise RecipeError(
-            "--level needs --out: rows laid over a store have the level of its structures", mend="leave it out, or give --out"
+            "--level needs --out: rows laid over a store have the level of its structures", hint="leave it out, or give --out"
         )
     else:
         report = label_hessian_rows(store, teacher, rows=rows, seed=seed)

@@ -40,7 +40,7 @@ class Distill:
             raise RecipeError(
                 f"hessian_weight={hessian_weight}, rows={rows}, outlier={outlier} cannot be",
                 where="distill",
-                mend="weights are >= 0, rows >= 1, outlier > 0",
+                hint="weights are >= 0, rows >= 1, outlier > 0",
             )
         self.labels = EnergyForce(energy_weight, forces_weight)
         self.curvature = HessianRows(hessian_weight, rows, outlier) if hessian_weight > 0 else None

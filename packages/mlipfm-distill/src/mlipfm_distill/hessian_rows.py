@@ -41,7 +41,7 @@ class HessianRows:
             raise RecipeError(
                 f"weight={weight}, rows={rows}, outlier={outlier} cannot be",
                 where="hessian-rows",
-                mend="the weight and outlier are > 0, rows >= 1",
+                hint="the weight and outlier are > 0, rows >= 1",
             )
         self.weight, self.rows, self.outlier = weight, rows, outlier
 

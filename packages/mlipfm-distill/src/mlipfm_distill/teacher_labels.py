@@ -117,7 +117,7 @@ def label_geometries(
     asked_of = _teacher(teacher)
     level = _chosen_level(asked_of.model, level)
     if out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists():
-        raise LabelingError("the folder holds something else", where=str(out), mend="choose a new folder for the teacher's labels")
+        raise LabelingError("the folder holds something else", where=str(out), hint="choose a new folder for the teacher's labels")
     out.mkdir(parents=True, exist_ok=True)
     job: dict[str, Any] = {"teacher": asked_of.digest, "level": level, "rows": rows, "seed": seed}
     asked = [_asked(s, level, asked_of, k) for k, s in enumerate(structures)]
@@ -130,7 +130,7 @@ def label_geometries(
         job["largest_sigma"] = limits.as_dict()
         if not asked:
             raise LabelingError(
-                "the teacher is sure of none of the structures", mend="fine-tune it on structures of this kind, or raise the quantile"
+                "the teacher is sure of none of the structures", hint="fine-tune it on structures of this kind, or raise the quantile"
             )
     _claim(out, job)
     with StoreWriter(out, name=out.name) as writer:
@@ -139,7 +139,7 @@ def label_geometries(
             raise LabelingError(
                 f"{strangers} of {len(writer.present)} structures there are not among those to be labelled: they are of another input",
                 where=str(out),
-                mend="choose another folder, or give all structures again",
+                hint="choose another folder, or give all structures again",
             )
         todo = [s for s in asked if not writer.has(s)]
         for group in batches_of(todo, BATCH_ATOMS):
@@ -164,7 +164,7 @@ def label_hessian_rows(
         levels = sorted({level for level in opened.levels if level is not None})
     if not set(levels) & set(asked_of.model.spec.levels):
         known = ", ".join(asked_of.model.spec.levels)
-        raise LevelError(f"no structure has a level that the teacher knows ({known})", where=str(store), mend="make a store with --out")
+        raise LevelError(f"no structure has a level that the teacher knows ({known})", where=str(store), hint="make a store with --out")
     _claim(store, {"teacher": asked_of.digest, "rows": rows, "seed": seed})
     return _overlay_rows(store, asked_of, rows, seed, advance)
 
@@ -236,7 +236,7 @@ def _teacher(uri: str | Path) -> _Teacher:
         raise PropertyNotAvailableError(
             "the Jacobian of direct forces is not symmetric: it is no Hessian, and no gradient student can fit it",
             where=str(uri),
-            mend="fine-tune the teacher to conservative forces first",
+            hint="fine-tune the teacher to conservative forces first",
         )
     model.check_outputs(("energy", "forces", "hessian_rows"))
     return _Teacher(model.requires_grad_(False), str(manifest["digest"]), combined(stated_licences(manifest.get("extra") or {})))
@@ -248,7 +248,7 @@ def _chosen_level(model: Potential, level: str | None) -> str:
         return known[0]
     if level not in known:
         said = "the teacher knows several levels" if level is None else f"the teacher does not know the level {level!r}"
-        raise LevelError(said, mend=f"choose one of: {', '.join(known)}")
+        raise LevelError(said, hint=f"choose one of: {', '.join(known)}")
     return str(level)
 
 
@@ -269,5 +269,5 @@ def _claim(folder: Path, job: dict[str, Any]) -> None:
     changed = [f"{key} was {found.get(key)}, now {value}" for key, value in job.items() if found.get(key) != value]
     if changed:
         raise LabelingError(
-            f"the store has a teacher's labels of another kind: {'; '.join(changed)}", where=str(folder), mend="choose another folder"
+            f"the store has a teacher's labels of another kind: {'; '.join(changed)}", where=str(folder), hint="choose another folder"
         )

@@ -232,15 +232,15 @@ def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: S
 def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:
     """Why a model answers nothing: first that its answers are no numbers, which no other structure mends."""
     if not reasons:
-        return ContractError("it answers none of the common elements", mend="name its elements with --elements, or structures with --data")
+        return ContractError("it answers none of the common elements", hint="name its elements with --elements, or structures with --data")
     if _NOT_FINITE not in reasons:
         return ContractError(
             f"it answers none of the structures that are tried: {reasons[0]}",
-            mend="name its elements with --elements, or structures with --data",
+            hint="name its elements with --elements, or structures with --data",
         )
     weights = not_finite(model)
-    mend = "its training has diverged or the weights were damaged: take another checkpoint" if weights else "look at how it computes"
-    return ContractError(f"{_NOT_FINITE}{': ' * bool(weights)}{weights}", mend=mend)
+    hint = "its training has diverged or the weights were damaged: take another checkpoint" if weights else "look at how it computes"
+    return ContractError(f"{_NOT_FINITE}{': ' * bool(weights)}{weights}", hint=hint)
 
 
 def _precision(model: Potential | Teacher, s: Structure) -> Precision:

@@ -69,9 +69,9 @@ def refuse_known(paths: Sequence[Path], hashes: Collection[str], stores: Sequenc
     used = [Store(path).census() for path in stores]
     for path in paths:
         if sha256(path / "manifest.json") in hashes:
-            raise RefusedFileError(f"is a store that the model {words}", where=str(path), mend=hint)
+            raise RefusedFileError(f"is a store that the model {words}", where=str(path), hint=hint)
         here = Store(path).census()
         known = {int(k) for statistics in used for k in shared(statistics, here)}
         if len(known) > FEW * len(here):
             what = f"{len(known)} of {len(here)} structures are of a store that the model {words} (same geometry and level)"
-            raise RefusedFileError(what, where=str(path), mend=hint)
+            raise RefusedFileError(what, where=str(path), hint=hint)

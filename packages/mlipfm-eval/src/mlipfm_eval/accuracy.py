@@ -35,7 +35,7 @@ def accuracy(
         MissingLabelsError: no data, or no labels; and what `predict` raises.
     """
     if not data:
-        raise MissingLabelsError("there are no data to compare with", mend="mlipfm evaluate MODEL DATA: a store or a file with labels")
+        raise MissingLabelsError("there are no data to compare with", hint="mlipfm evaluate MODEL DATA: a store or a file with labels")
     results = evaluate_sets(model, data, level)
     result = _evaluation_result(results, level)
     if out is not None:
@@ -44,7 +44,7 @@ def accuracy(
         found = Found(f"Evaluation of {model.address}", [benchmark_record("accuracy", result, model, data)])
         atomic_write(page, report_html(found).encode())
     silent = [r.set.name for r in results if sum(r.reasons.values()) >= len(r.set.structures)]
-    error = MlipfmError("no structure was answered", where=", ".join(silent), mend="the reasons stand above; another model, or other data?")
+    error = MlipfmError("no structure was answered", where=", ".join(silent), hint="the reasons stand above; another model, or other data?")
     written = [f"written: {escape(path)}" for path in (out, page) if path is not None]
     return replace(result, printed=[*_printed(results), *written], error=error if silent else None)
 

@@ -74,7 +74,7 @@ def check_model(
 
     unknown = sorted(set(rules or ()) - {item.name for item in POTENTIAL_RULES} - {item.name for item in MODEL_CHECKS})
     if unknown:
-        raise ContractError(f"no rule has the name {unknown[0]!r}", mend=f"choose of: {', '.join(item.name for item in MODEL_CHECKS)}")
+        raise ContractError(f"no rule has the name {unknown[0]!r}", hint=f"choose of: {', '.join(item.name for item in MODEL_CHECKS)}")
     subject = prepare_model(
         model, precision, data=data, elements=elements, quick=quick
     )  # first: a model that answers nothing breaks every rule, and none of them says why
@@ -104,7 +104,7 @@ def rules_of(promise: str) -> list[str]:
     """
     known = dict.fromkeys(item.needs for item in MODEL_CHECKS if item.needs is not None)
     if promise not in known:
-        raise ContractError(f"no rule is about the promise {promise!r}", mend=f"choose of: {', '.join(known)}")
+        raise ContractError(f"no rule is about the promise {promise!r}", hint=f"choose of: {', '.join(known)}")
     return [item.name for item in MODEL_CHECKS if item.needs == promise]
 
 

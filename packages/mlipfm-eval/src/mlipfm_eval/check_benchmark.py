@@ -44,7 +44,7 @@ def check(
     required = [name.strip() for name in require.split(",") if name.strip()]
     numbers = _elements_of(elements)
     if precision is not None and precision not in LIMITS:
-        raise ContractError(f"no precision is named {precision!r}", mend=f"choose one of: {', '.join(LIMITS)}")
+        raise ContractError(f"no precision is named {precision!r}", hint=f"choose one of: {', '.join(LIMITS)}")
     for promise in required:
         rules_of(promise)  # refuses what no rule is about before anything is measured
     own = chosen([s for one in data for s in chosen(one.structures)])

@@ -141,7 +141,7 @@ def _key_values(texts: list[str], option: str, example: str) -> dict[str, str]:
 
     for text in texts:
         if "=" not in text:
-            raise UnknownQuantityError(f"{option} needs KEY=VALUE, got {text!r}", mend=f"for instance {option} {example}")
+            raise UnknownQuantityError(f"{option} needs KEY=VALUE, got {text!r}", hint=f"for instance {option} {example}")
     return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 

@@ -58,7 +58,7 @@ def differences(one: Predictions, base: Predictions) -> list[Difference]:
         MlipfmError: if they are not of the same structures.
     """
     if [s.key for s in one.structures] != [s.key for s in base.structures]:
-        raise MlipfmError("two models are compared on the same structures", mend="evaluate both on one set")
+        raise MlipfmError("two models are compared on the same structures", hint="evaluate both on one set")
     found = []
     for key, cases in base.cases.items():
         other = one.cases.get(key)
@@ -83,7 +83,7 @@ def compared(results: Sequence[Sequence[Evaluation]]) -> list[list[list[Differen
 def compare_models(models: Sequence[str], data: Sequence[Path], level: str | None, out: Path | None, reading: Mapping[str, Any]) -> None:
     """Evaluate every model on the same data, print paired differences from the first, and write them to `out` (JSON)."""
     if len(models) < 2:
-        raise MlipfmError("a comparison needs two models or more", mend="mlipfm compare A B --data STORE")
+        raise MlipfmError("a comparison needs two models or more", hint="mlipfm compare A B --data STORE")
     sets, console = open_sets(data, (), level, **reading), open_console()
     results: list[list[Evaluation]] = []
     for address in models:

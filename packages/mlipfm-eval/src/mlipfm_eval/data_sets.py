@@ -31,7 +31,7 @@ def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str] = (), leve
         if not len(structures):
             raise MissingLabelsError("there are no structures", where=str(path))
         if digest in {known.digest for known in found}:
-            raise RefusedFileError("the same data are given twice", where=str(path), mend="a set is either in or out of distribution")
+            raise RefusedFileError("the same data are given twice", where=str(path), hint="a set is either in or out of distribution")
         names = {known.name for known in found}
         name = path.name if path.name not in names else str(path)
         found.append(LabelledSet(name, digest, split, structures, notes, path))

@@ -170,7 +170,7 @@ def predict(
         have = sorted({key for s in structures for key in s.labels})
         raise MissingLabelsError(
             f"no structure has energy, forces or stress to compare with; there are: {', '.join(have) or 'no labels'}",
-            mend="name the keys of the labels when the file is imported (mlipfm data import)",
+            hint="name the keys of the labels when the file is imported (mlipfm data import)",
         )
     offered = model.spec.outputs if isinstance(model, Potential) else model.outputs
     energies: list[float] = []
@@ -234,7 +234,7 @@ def _check_levels(model: Potential, structures: Sequence[Structure]) -> None:
             raise LevelError(
                 f"the labels are of level {s.level!r}, the model predicts {', '.join(model.spec.levels)}",
                 where=f"structure {k}",
-                mend="give `level` to compare across levels",
+                hint="give `level` to compare across levels",
             )
 
 

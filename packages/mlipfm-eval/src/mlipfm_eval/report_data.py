@@ -61,8 +61,8 @@ def read_folder(folder: Path) -> Found:
     records = list(_records(sorted(folder.rglob("*.json")), notes))
     paths = sorted(path.parent for path in (folder / "events.jsonl", *folder.glob("*/events.jsonl")) if path.is_file())
     if not paths and not records:
-        mend = "give a folder with records of `mlipfm evaluate` or `mlipfm check` (--record), or with runs of `mlipfm train`"
-        raise UnreadableFileError("holds neither a result record nor a training run", where=str(folder), mend=mend)
+        hint = "give a folder with records of `mlipfm evaluate` or `mlipfm check` (--record), or with runs of `mlipfm train`"
+        raise UnreadableFileError("holds neither a result record nor a training run", where=str(folder), hint=hint)
     manifests: dict[str, Mapping[str, Any]] = {}
     for path in paths:
         checkpoint = next((path / name for name in ("best.safetensors", "last.safetensors") if (path / name).exists()), None)

@@ -86,7 +86,7 @@ def calibration(fitted: Uncertainty, seen: Iterable[Uncertain], level: float = 0
     """
     answers = list(seen)
     if not answers:
-        raise MissingLabelsError("no structure to compare with", mend="give a store with labels")
+        raise MissingLabelsError("no structure to compare with", hint="give a store with labels")
     return [_calibration(key, fitted.quantile(key, level), answers, level) for key in fitted.quantities]
 
 
@@ -126,7 +126,7 @@ def uncertainty(model: OpenModel, data: Sequence[LabelledSet], *, file: str, cov
     if not isinstance(model.model, Potential):
         raise PropertyNotAvailableError("models of other packages have no fitted uncertainty", where=model.address)
     if not data:
-        raise MissingLabelsError("there are no data to compare with", mend="mlipfm uncertainty evaluate MODEL FILE STORES")
+        raise MissingLabelsError("there are no data to compare with", hint="mlipfm uncertainty evaluate MODEL FILE STORES")
     fitted = plugins.load("uncertainties", _METHOD).load(Path(file), model.identity)
     used = fitted.details.get("stores", {})
     hint = "evaluate with structures that nothing was fitted to"

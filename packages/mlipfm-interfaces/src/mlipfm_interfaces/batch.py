@@ -106,7 +106,7 @@ class Batch:
             raise PropertyNotAvailableError(
                 "volume and stress need three periodic directions",
                 where=f"system {flat[0]}",
-                mend="do not ask the stress of molecules and slabs",
+                hint="do not ask the stress of molecules and slabs",
             )
         volume: Tensor = torch.linalg.det(self.cell).abs()
         return torch.where(periodic, volume, torch.inf)

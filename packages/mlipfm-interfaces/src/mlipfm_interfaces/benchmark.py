@@ -184,10 +184,10 @@ def _parsed(name: str, known: Mapping[str, Any], options: Mapping[str, Any]) -> 
     """Options as values of the types of their defaults; text stays text where the default is None or text."""
     for key in options:
         if key not in known:
-            raise PluginError(f"benchmark {name!r} has no option {key!r}", mend=f"its options: {', '.join(known) or 'none'}")
+            raise PluginError(f"benchmark {name!r} has no option {key!r}", hint=f"its options: {', '.join(known) or 'none'}")
     for key, default in known.items():
         if default is ... and key not in options:
-            raise PluginError(f"benchmark {name!r} needs the option {key!r}", mend=f"--option {key}=VALUE")
+            raise PluginError(f"benchmark {name!r} needs the option {key!r}", hint=f"--option {key}=VALUE")
     return {key: _value(name, key, known[key], value) for key, value in options.items()}
 
 

@@ -124,7 +124,7 @@ class _Watch(TorchFunctionMode):
         raise RefusedFileError(
             f"its configuration asks for {what}, but the file holds {self.count} tensors of {self.numbers} numbers in all",
             where=self.where,
-            mend="do not trust this file; get the model from where it comes from",
+            hint="do not trust this file; get the model from where it comes from",
         )
 
     def _check(self, numbers: int) -> None:

@@ -44,7 +44,7 @@ def conformal_quantile(scores: ArrayLike, level: float) -> float:
     needed = smallest_calibration_set(level)
     if len(ordered) < needed:
         raise MissingLabelsError(
-            f"{len(ordered)} structures cannot guarantee a coverage of {level:.0%}", mend=f"calibrate with {needed} or more, better 1,000"
+            f"{len(ordered)} structures cannot guarantee a coverage of {level:.0%}", hint=f"calibrate with {needed} or more, better 1,000"
         )
     return float(ordered[ceil(round((len(ordered) + 1) * level, 9)) - 1])
 
@@ -202,5 +202,5 @@ def _calibration_arrays(errors: ArrayLike, sigma: ArrayLike) -> tuple[Floats, Fl
     if error.shape != scale.shape:
         raise ShapeError(f"`sigma` must have as many entries as `errors`, got {len(scale)} for {len(error)}")
     if not (np.isfinite(error).all() and np.isfinite(scale).all() and (scale > 0).all()):
-        raise ShapeError("`errors` must be finite and `sigma` finite and positive", mend="count failed predictions first, see `measure`")
+        raise ShapeError("`errors` must be finite and `sigma` finite and positive", hint="count failed predictions first, see `measure`")
     return error, scale

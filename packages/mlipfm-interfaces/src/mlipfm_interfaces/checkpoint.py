@@ -86,15 +86,15 @@ def load_checkpoint(path: Path | str, kind: str = MODEL_KIND) -> tuple[Manifest,
     _check_kind(manifest, kind, str(path))
     if manifest["format"] > FORMAT:
         raise FormatVersionError(
-            f"checkpoint format {manifest['format']}, this mlipfm reads up to {FORMAT}", where=str(path), mend="upgrade mlipfm-interfaces"
+            f"checkpoint format {manifest['format']}, this mlipfm reads up to {FORMAT}", where=str(path), hint="upgrade mlipfm-interfaces"
         )
     try:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise DamagedFileError(f"is truncated or damaged: {error}", where=str(path), mend="copy it again") from error
+        raise DamagedFileError(f"is truncated or damaged: {error}", where=str(path), hint="copy it again") from error
     if _digest({key: value for key, value in manifest.items() if key != "digest"}, tensors) != manifest.get("digest"):
         raise DamagedFileError(
-            "the digest does not match the content: the file was changed or damaged", where=str(path), mend="copy it again"
+            "the digest does not match the content: the file was changed or damaged", where=str(path), hint="copy it again"
         )
     tensors = _with_ties(tensors, manifest.pop("tied", {}), str(path))
     for version in range(manifest["format"], FORMAT):
@@ -140,7 +140,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     try:
         name, config, spec = manifest["plugin"], manifest["config"], manifest["spec"]
     except KeyError as error:
-        raise RefusedFileError(f"the manifest has no entry {error}", where=where, mend="write models with save_potential") from None
+        raise RefusedFileError(f"the manifest has no entry {error}", where=where, hint="write models with save_potential") from None
     if not (isinstance(name, str) and isinstance(config, dict) and isinstance(spec, dict)):
         raise RefusedFileError("`plugin`, `config` or `spec` of the manifest is of the wrong type", where=where)
     check_plain({"plugin": name, **config}, where)
@@ -149,7 +149,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
             potential = _built(name, config, initial=False)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UnreadableFileError(
-            f"{name!r} cannot be built from this configuration: {error}", where=where, mend="upgrade its package"
+            f"{name!r} cannot be built from this configuration: {error}", where=where, hint="upgrade its package"
         ) from error
     _check_fit(potential, tensors, name, where)
     _check_spec(_spec_json(potential), spec, name, where)
@@ -174,7 +174,7 @@ def _built(name: str, config: Mapping[str, Any], *, initial: bool) -> Potential:
     if name not in plugins.names("backbones"):
         return cast(Potential, plugin(dict(config)))
     if not hasattr(plugin, "assemble"):
-        raise PluginError(f"the plug-in {name!r} is no backbone", mend="derive its class from mlipfm_models.PairBackbone or DenseBackbone")
+        raise PluginError(f"the plug-in {name!r} is no backbone", hint="derive its class from mlipfm_models.PairBackbone or DenseBackbone")
     potential: Potential = plugin.assemble(name, dict(config), initial=initial)
     return potential
 
@@ -194,7 +194,7 @@ def resolve(uri: Path | str) -> Path:
         return Path(uri)
     if scheme[1] in plugins.names("foreign"):
         raise RefusedFileError(
-            f"{uri} is a model of another package", mend="it runs in a process of its own: mlipfm_interfaces.foreign.open_foreign"
+            f"{uri} is a model of another package", hint="it runs in a process of its own: mlipfm_interfaces.foreign.open_foreign"
         )
     resolver = plugins.load("resolvers", scheme[1])()
     return Path(resolver.resolve(str(uri)))
@@ -223,7 +223,7 @@ def _without_ties(tensors: Mapping[str, Tensor]) -> tuple[Tensors, dict[str, str
         tensor = tensors[name].detach()
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ShapeError(
-                "a checkpoint holds plain dense tensors only", where=f"tensor {name!r}", mend="call .to_dense() or materialise it"
+                "a checkpoint holds plain dense tensors only", where=f"tensor {name!r}", hint="call .to_dense() or materialise it"
             )
         place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if tensor.numel() and place in seen:
@@ -246,8 +246,8 @@ def _refuse_folder(path: Path) -> None:
         return
     first = [path / name for name in ("best.safetensors", "last.safetensors")]
     models = [file for file in [*first, *sorted(path.glob("*.safetensors"))] if file.is_file()]
-    mend = f"give {models[0]}" if models else "it holds no checkpoint (.safetensors)"
-    raise UnreadableFileError("is a folder, a file is wanted", where=str(path), mend=mend)
+    hint = f"give {models[0]}" if models else "it holds no checkpoint (.safetensors)"
+    raise UnreadableFileError("is a folder, a file is wanted", where=str(path), hint=hint)
 
 
 def _manifest(data: bytes, where: str) -> Manifest:
@@ -255,16 +255,16 @@ def _manifest(data: bytes, where: str) -> Manifest:
     _refuse_other_files(data, where)
     size = int.from_bytes(data[:8], "little")
     if size > MAX_HEADER:
-        raise DamagedFileError(f"claims a header of {size} bytes, more than any model has", where=where, mend="copy it again")
+        raise DamagedFileError(f"claims a header of {size} bytes, more than any model has", where=where, hint="copy it again")
     if size > len(data) - 8:
-        raise DamagedFileError(f"is truncated: {len(data)} bytes, the header alone needs {size + 8}", where=where, mend="copy it again")
+        raise DamagedFileError(f"is truncated: {len(data)} bytes, the header alone needs {size + 8}", where=where, hint="copy it again")
     header = _json_object(data[8 : 8 + size], "header", where)
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or not isinstance(metadata.get(_KEY), str):
         raise RefusedFileError(
             "is a safetensors file without an mlipfm manifest",
             where=where,
-            mend="convert the model with its own package, or open it as a foreign model",
+            hint="convert the model with its own package, or open it as a foreign model",
         )
     manifest = _json_object(metadata[_KEY].encode("ascii", "replace"), "manifest", where)
     if type(manifest.get("format")) is not int or manifest["format"] < 1:
@@ -280,11 +280,11 @@ def _refuse_other_files(data: bytes, where: str) -> None:
     elif data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         what = "is a pickle; it can run code and is never read"
     elif len(data) < 10:
-        raise UnreadableFileError(f"is truncated: {len(data)} bytes", where=where, mend="copy it again")
+        raise UnreadableFileError(f"is truncated: {len(data)} bytes", where=where, hint="copy it again")
     else:
         what = "is not a checkpoint (.safetensors)"
     raise RefusedFileError(
-        what, where=where, mend="give a checkpoint that save_potential wrote; foreign models run in processes of their own"
+        what, where=where, hint="give a checkpoint that save_potential wrote; foreign models run in processes of their own"
     )
 
 
@@ -292,9 +292,9 @@ def _json_object(text: bytes, what: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"the {what} is damaged: {error}", where=where, mend="copy it again") from error
+        raise DamagedFileError(f"the {what} is damaged: {error}", where=where, hint="copy it again") from error
     if not isinstance(value, dict):
-        raise DamagedFileError(f"the {what} is damaged: no JSON object", where=where, mend="copy it again")
+        raise DamagedFileError(f"the {what} is damaged: no JSON object", where=where, hint="copy it again")
     return value
 
 
@@ -313,8 +313,8 @@ def _no_constant(name: str) -> None:
 def _check_kind(manifest: Manifest, kind: str, where: str) -> None:
     found = manifest.get("kind")
     if found != kind:
-        mend = "give a model checkpoint; a training state belongs to its run folder" if kind == MODEL_KIND else None
-        raise RefusedFileError(f"is a checkpoint of kind {found!r}, wanted {kind!r}", where=where, mend=mend)
+        hint = "give a model checkpoint; a training state belongs to its run folder" if kind == MODEL_KIND else None
+        raise RefusedFileError(f"is a checkpoint of kind {found!r}, wanted {kind!r}", where=where, hint=hint)
 
 
 def _check_fit(potential: Potential, tensors: Tensors, name: str, where: str) -> None:
@@ -328,16 +328,16 @@ def _check_fit(potential: Potential, tensors: Tensors, name: str, where: str) ->
             faults.append(f"{key!r} is {found[key][0]} {found[key][1]}, wanted {wanted[key][0]} {wanted[key][1]}")
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        mend = "install the version of its package that wrote it, see `versions` in the manifest"
-        raise UnreadableFileError(f"the weights do not fit {name!r}: {'; '.join(faults[:3])}{more}", where=where, mend=mend)
+        hint = "install the version of its package that wrote it, see `versions` in the manifest"
+        raise UnreadableFileError(f"the weights do not fit {name!r}: {'; '.join(faults[:3])}{more}", where=where, hint=hint)
 
 
 def _check_spec(built: Manifest, saved: Manifest, name: str, where: str) -> None:
     both = sorted(built.keys() & saved.keys())
     changed = [f"{key} was {str(saved[key])[:200]}, now {str(built[key])[:200]}" for key in both if built[key] != saved[key]]
     if changed:
-        mend = "install the version of its package that wrote it, see `versions` in the manifest"
-        raise UnreadableFileError(f"{name!r} builds another model from this configuration: {'; '.join(changed)}", where=where, mend=mend)
+        hint = "install the version of its package that wrote it, see `versions` in the manifest"
+        raise UnreadableFileError(f"{name!r} builds another model from this configuration: {'; '.join(changed)}", where=where, hint=hint)
 
 
 def _spec_json(potential: Potential) -> Manifest:

@@ -72,10 +72,10 @@ class _Commands(TyperGroup):
         name = args[0]
         if not name.startswith("-") and name not in self.list_commands(ctx):
             near = difflib.get_close_matches(name, self.list_commands(ctx), 1)
-            mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.list_commands(ctx))}"
             if name in plugins.COMMANDS:
-                mend = f"{plugins.COMMANDS[name]} brings it: pip install {plugins.COMMANDS[name]}"
-            raise PluginError(f"no command is named {name!r}", mend=mend)
+                hint = f"{plugins.COMMANDS[name]} brings it: pip install {plugins.COMMANDS[name]}"
+            raise PluginError(f"no command is named {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
 
@@ -90,7 +90,7 @@ def _loaded(entry_point: str, name: str) -> Any:
 def _mount(name: str, app: Any) -> Any:
     """The click command of a plug-in's app, under the name of its entry point."""
     if not isinstance(app, typer.Typer):
-        raise PluginError(f"command {name!r} is a {type(app).__name__}", mend="its entry point must be a typer.Typer")
+        raise PluginError(f"command {name!r} is a {type(app).__name__}", hint="its entry point must be a typer.Typer")
     app.rich_markup_mode = None  # rich's help costs 0.35 s of imports, half of the time a user waits for --help
     only = app.registered_commands[0] if len(app.registered_commands) == 1 and not app.registered_groups else None
     own_name = only and (only.name or getattr(only.callback, "__name__", "").replace("_", "-"))

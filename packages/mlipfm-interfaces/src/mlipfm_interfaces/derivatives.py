@@ -117,7 +117,7 @@ def _grad(value: Tensor, leaves: list[Tensor], create_graph: bool) -> list[Tenso
     if not torch.is_grad_enabled():
         # Everything would look constant, and forces would be silently zero.
         raise PropertyNotAvailableError(
-            "derivatives of an energy computed inside torch.no_grad()", mend="compute it under torch.enable_grad()"
+            "derivatives of an energy computed inside torch.no_grad()", hint="compute it under torch.enable_grad()"
         )
     if not value.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]

@@ -30,7 +30,7 @@ def contracts(
     from .testing.contracts import CONTRACTS
 
     if contract and contract not in CONTRACTS:
-        raise ContractError(f"no contract is named {contract!r}", mend=f"known: {', '.join(CONTRACTS)}")
+        raise ContractError(f"no contract is named {contract!r}", hint=f"known: {', '.join(CONTRACTS)}")
     table = Table()
     table.add_column("rule", no_wrap=True)
     table.add_column("statement")

@@ -278,7 +278,7 @@ _NUMBERS = {name: z for z, name in enumerate(_SYMBOLS, start=1)}
 def symbol(atomic_number: int) -> str:
     """Symbol of an element: 6 -> `C`. Raises `UnknownElementError` outside 1..118."""
     if not 1 <= atomic_number <= N_ELEMENTS:
-        raise UnknownElementError(f"atomic number {atomic_number} does not exist", mend="use 1 (H) to 118 (Og)")
+        raise UnknownElementError(f"atomic number {atomic_number} does not exist", hint="use 1 (H) to 118 (Og)")
     return _SYMBOLS[atomic_number - 1]
 
 
@@ -288,5 +288,5 @@ def number(name: str) -> int:
         hint = f"did you mean {name.capitalize()!r}?" if name.capitalize() in _NUMBERS else "use symbols such as H, C, Fe"
         if name.capitalize() in ISOTOPES:
             hint = "an isotope of hydrogen has its energies: write H (`mlipfm md run` reads D and T, with their masses)"
-        raise UnknownElementError(f"no element is named {name!r}", mend=hint)
+        raise UnknownElementError(f"no element is named {name!r}", hint=hint)
     return _NUMBERS[name]

@@ -6,6 +6,7 @@ status 2) and over HTTP (`as_dict`). Codes are kebab-case and never change; test
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 
@@ -15,18 +16,27 @@ class MlipfmError(Exception):
     Args:
         what: one sentence: what was wanted and what came.
         where: file, frame, atom or argument the error is about.
-        mend: what the user can do about it.
+        hint: what the user can do about it. `mend` is its old name.
     """
 
     code = "error"
 
-    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        super().__init__(what, where, mend)
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None, mend: str | None = None) -> None:
+        if mend is not None:
+            _warn_of_mend()
+        hint = mend if hint is None else hint
+        super().__init__(what, where, hint)
+        self.what, self.where, self.hint = what, where, hint
+
+    @property
+    def mend(self) -> str | None:
+        """The old name of `hint`."""
+        _warn_of_mend()
+        return self.hint
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        advice = f"; {self.mend}" if self.mend else ""
+        advice = f"; {self.hint}" if self.hint else ""
         return f"{place}{self.what}{advice}"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -34,8 +44,12 @@ class MlipfmError(Exception):
         return _restored, (type(self), self.args, self.__dict__)
 
     def as_dict(self) -> dict[str, str | None]:
-        """The error as JSON-ready data, for HTTP and event logs."""
-        return {"code": self.code, "what": self.what, "where": self.where, "mend": self.mend}
+        """Return the error as JSON-ready data, for HTTP and event logs. `mend` is the old name of `hint`."""
+        return {"code": self.code, "what": self.what, "where": self.where, "hint": self.hint, "mend": self.hint}
+
+
+def _warn_of_mend() -> None:
+    warnings.warn("`mend` is an old name: use `hint`", DeprecationWarning, stacklevel=3)
 
 
 def _restored(kind: type[MlipfmError], arguments: tuple[Any, ...], state: dict[str, Any]) -> MlipfmError:
@@ -115,8 +129,8 @@ class CapacityExceeded(MlipfmError):
 
     code = "capacity-exceeded"
 
-    def __init__(self, what: str, *, needed: int, where: str | None = None, mend: str | None = None) -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, what: str, *, needed: int, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what, where=where, hint=hint)
         self.needed = needed
 
 

@@ -71,14 +71,14 @@ def fsync_folder(folder: Path | str) -> None:
 def unwritable(path: Path | str, error: OSError) -> UnwritableFileError:
     """The user's error for a failed write, with what to do about it."""
     if error.errno in _FULL:
-        mend = "free some space or raise the quota, or choose another folder"
+        hint = "free some space or raise the quota, or choose another folder"
     elif error.errno in _FORBIDDEN:
-        mend = "choose a folder you may write to"
+        hint = "choose a folder you may write to"
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
-        mend = "create the folder first"
+        hint = "create the folder first"
     else:
-        mend = "check the disk"
-    return UnwritableFileError(f"cannot write: {error.strerror}", where=str(path), mend=mend)
+        hint = "check the disk"
+    return UnwritableFileError(f"cannot write: {error.strerror}", where=str(path), hint=hint)
 
 
 def read_bytes(path: Path | str) -> bytes:
@@ -91,7 +91,7 @@ def read_bytes(path: Path | str) -> bytes:
     if file.is_dir():
         raise UnreadableFileError("is a folder, a file is wanted", where=str(path))
     if not file.exists():
-        raise UnreadableFileError("there is no such file", where=str(path), mend="check the path")
+        raise UnreadableFileError("there is no such file", where=str(path), hint="check the path")
     if not file.is_file():
         raise UnreadableFileError("is not a plain file", where=str(path))
     try:
@@ -169,5 +169,5 @@ def _acquire(descriptor: int, path: Path | str, timeout: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "another process"
-                raise LockedError(f"is in use by {holder}", where=str(path), mend="wait for it to finish, or stop it") from None
+                raise LockedError(f"is in use by {holder}", where=str(path), hint="wait for it to finish, or stop it") from None
         time.sleep(0.02)

@@ -115,7 +115,7 @@ class ForeignModel:
         """
         wrong = [key for key in outputs if key not in self.outputs]
         if wrong:
-            raise ForeignModelError(f"{self.uri} does not give {', '.join(wrong)}", mend=f"it gives {', '.join(self.outputs)}")
+            raise ForeignModelError(f"{self.uri} does not give {', '.join(wrong)}", hint=f"it gives {', '.join(self.outputs)}")
         return [self._one(structure, k, tuple(outputs)) for k, structure in enumerate(structures)]
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class ForeignModel:
 
     def _one(self, s: Structure, k: int, outputs: tuple[str, ...]) -> dict[str, Array]:
         if s.external_field is not None:
-            raise ForeignModelError(f"{self.uri} knows no external field", where=f"structure {k}", mend="remove `external_field`")
+            raise ForeignModelError(f"{self.uri} knows no external field", where=f"structure {k}", hint="remove `external_field`")
         model = self._connect()
         arrays = {"numbers": s.atomic_numbers, "positions": s.positions, "cell": s.cell, "pbc": s.pbc}
         try:
@@ -159,7 +159,7 @@ class ForeignModel:
             else:
                 values = model.evaluate(s.atomic_numbers, s.positions, s.cell, s.pbc, s.total_charge, s.spin_multiplicity, outputs)
         except ForeignModelError as error:
-            raise ForeignModelError(error.what, where=f"structure {k} ({s.formula})", mend=error.mend) from None
+            raise ForeignModelError(error.what, where=f"structure {k} ({s.formula})", hint=error.hint) from None
         except Exception as error:  # an adapter in this process may fail in any way
             raise ForeignModelError(f"{self.uri}: {type(error).__name__}: {error}", where=f"structure {k} ({s.formula})") from error
         return {key: self._checked(key, values, len(s), k) for key in outputs}
@@ -175,7 +175,7 @@ class ForeignModel:
         if value.shape != wanted:
             raise ForeignModelError(f"{self.uri} answered {key!r} with shape {list(value.shape)}, wanted {list(wanted)}", where=place)
         if not np.isfinite(value).all():
-            raise ForeignModelError(f"{self.uri} answered {key!r} with NaN or infinity", where=place, mend="drop this structure")
+            raise ForeignModelError(f"{self.uri} answered {key!r} with NaN or infinity", where=place, hint="drop this structure")
         return value.astype(np.float64)
 
 
@@ -244,7 +244,7 @@ class _Worker:
         except foreign_worker.ProtocolError as error:
             raise self._failed(f"sent {error}") from None
 
-    def _failed(self, what: str, mend: str | None = None) -> ForeignModelError:
+    def _failed(self, what: str, hint: str | None = None) -> ForeignModelError:
         """End the worker; the error quotes the last lines of its log."""
         try:
             code = self._process.wait(0.5 if what == "died" else 0)
@@ -256,4 +256,4 @@ class _Worker:
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()][-5:]
         self.end()
         said = f"; its last words: {' | '.join(lines)}" if lines else ""
-        return ForeignModelError(f"the worker of {self.uri} {what}{status}{said}", mend=mend)
+        return ForeignModelError(f"the worker of {self.uri} {what}{status}{said}", hint=hint)

@@ -64,7 +64,7 @@ def _make(name: str, folder: Path, wanted: list[str], log: Path) -> None:
     raise ForeignModelError(
         f"the environment of {name!r} could not be made: {errors[-1].strip()}",
         where=str(log),
-        mend=f"it needs {', '.join(wanted)} from a package index, or from a folder of wheels named in PIP_FIND_LINKS",
+        hint=f"it needs {', '.join(wanted)} from a package index, or from a folder of wheels named in PIP_FIND_LINKS",
     )
 
 

@@ -93,8 +93,8 @@ class FrameLog:
         for index in range(len(self)):
             yield self._read(index)
         if self.torn:
-            mend = f"the {len(self)} frames before are given by good_frames(); appending cuts it off"
-            raise DamagedFileError(f"ends in a torn record of {self.torn} bytes", where=str(self.path), mend=mend)
+            hint = f"the {len(self)} frames before are given by good_frames(); appending cuts it off"
+            raise DamagedFileError(f"ends in a torn record of {self.torn} bytes", where=str(self.path), hint=hint)
 
     def good_frames(self) -> Iterator[tuple[int, Structure, Dynamics | None]]:
         """(index, structure, dynamics) of every frame that is whole."""
@@ -200,7 +200,7 @@ class FrameLog:
     def _read(self, index: int) -> tuple[Structure, Dynamics | None]:
         try:
             if not self._places[index].good:
-                raise DamagedFileError("the frame is damaged", mend="good_frames() reads the others")
+                raise DamagedFileError("the frame is damaged", hint="good_frames() reads the others")
             return decode(self.record(index), self._layouts)
         except (DamagedFileError, FormatVersionError) as error:
             error.where = f"{self.path}, frame {index}"
@@ -250,7 +250,7 @@ class FrameLog:
             raise RefusedFileError("is not a log of frames", where=str(self.path))
         if version > FORMAT:
             raise FormatVersionError(
-                f"log format {version}, this mlipfm reads up to {FORMAT}", where=str(self.path), mend="upgrade mlipfm-interfaces"
+                f"log format {version}, this mlipfm reads up to {FORMAT}", where=str(self.path), hint="upgrade mlipfm-interfaces"
             )
         self._end = _HEADER.size
 
@@ -285,7 +285,7 @@ class FrameLog:
         except BlockingIOError:
             self.close()
             raise LockedError(
-                "is being written by another process", where=str(self.path), mend="wait for it to finish, or stop it"
+                "is being written by another process", where=str(self.path), hint="wait for it to finish, or stop it"
             ) from None
         except OSError as error:
             raise unwritable(self.path, error) from error

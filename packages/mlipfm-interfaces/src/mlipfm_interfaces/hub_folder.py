@@ -45,8 +45,8 @@ def read_state(folder: Path) -> HubState | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        mend = "stop it by hand and delete the file"
-        raise UnreadableFileError(f"does not say which process the hub is: {error}", where=str(path), mend=mend) from None
+        hint = "stop it by hand and delete the file"
+        raise UnreadableFileError(f"does not say which process the hub is: {error}", where=str(path), hint=hint) from None
 
 
 def access(folder: Path) -> tuple[str, str]:
@@ -57,7 +57,7 @@ def access(folder: Path) -> tuple[str, str]:
     """
     state = read_state(folder)
     if state is None or not state.is_alive():
-        raise RegistryError("no hub is running on this folder", where=str(folder), mend=f"start it: mlipfm hub up --dir {folder}")
+        raise RegistryError("no hub is running on this folder", where=str(folder), hint=f"start it: mlipfm hub up --dir {folder}")
     return state.address, secret(folder / TOKEN)
 
 
@@ -70,11 +70,11 @@ def secret(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
-        raise RegistryError(f"the secret of the hub cannot be read: {error.strerror}", where=str(path), mend="start the hub anew") from None
+        raise RegistryError(f"the secret of the hub cannot be read: {error.strerror}", where=str(path), hint="start the hub anew") from None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise RegistryError("the secret of the hub is open to others", where=str(path), mend="start the hub anew")
+            raise RegistryError("the secret of the hub is open to others", where=str(path), hint="start the hub anew")
         return file.read(1000).decode("ascii", "replace").strip()
 
 

@@ -60,7 +60,7 @@ def half_space(cell: NDArray[np.float64], resolution: float) -> NDArray[np.int64
     if expected > MAX_VECTORS:
         raise InvalidStructureError(
             f"a cell of {volume:.1e} Angstrom^3 has about {expected:.1e} reciprocal vectors at a resolution of {resolution} Angstrom",
-            mend="shrink the empty part of the cell, or do not make it periodic",
+            hint="shrink the empty part of the cell, or do not make it periodic",
         )
     basis, transform = reduced(cell)
     top = np.floor(np.linalg.norm(basis, axis=1) / resolution * (1 + 1e-12)).astype(np.int64)

@@ -323,7 +323,7 @@ def _pairs(predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> tu
         if a.shape != b.shape:
             raise ShapeError(f"prediction has shape {list(a.shape)}, reference {list(b.shape)}", where=f"case {k}")
         if not np.isfinite(b).all():
-            raise MissingLabelsError("the reference is not finite", where=f"case {k}", mend="drop the case before comparing")
+            raise MissingLabelsError("the reference is not finite", where=f"case {k}", hint="drop the case before comparing")
     return pairs, np.array([np.isfinite(a).all() for a, _ in pairs], dtype=bool)
 
 

@@ -110,7 +110,7 @@ def pair_view(structures: Sequence[Structure | Geometry], cutoff: float, capacit
     pairs, atoms = len(i), sum(len(s.positions) for s in structures)
     size = pairs if capacity is None else capacity
     if pairs > size:
-        raise CapacityExceeded(f"{pairs} pairs do not fit the capacity of {size}", needed=pairs, mend=f"rebuild with capacity >= {pairs}")
+        raise CapacityExceeded(f"{pairs} pairs do not fit the capacity of {size}", needed=pairs, hint=f"rebuild with capacity >= {pairs}")
     first, second = np.full(size, atoms - 1), np.full(size, atoms - 1)
     shifts = np.zeros((size, 3), dtype=np.int64)
     first[:pairs], second[:pairs], shifts[:pairs] = i, j, shift
@@ -132,7 +132,7 @@ def dense_view(structures: Sequence[Structure | Geometry], cutoff: float, capaci
         raise CapacityExceeded(
             f"atom {counts.argmax()} of the batch has {busiest} neighbours, the capacity is {width}",
             needed=busiest,
-            mend=f"rebuild with capacity >= {busiest}",
+            hint=f"rebuild with capacity >= {busiest}",
         )
     slot = i * width + np.arange(len(i)) - (np.cumsum(counts) - counts)[i]
     index = np.repeat(np.arange(atoms), width)
@@ -174,7 +174,7 @@ def _pairs(s: Structure | Geometry, cutoff: float, where: str) -> Pairs:
         raise MlipfmError(f"the cutoff must be positive and finite (Angstrom), got {cutoff}")
     if max(np.abs(s.positions).max(), np.abs(s.cell).max()) > MAX_COORDINATE:
         what = f"a coordinate exceeds {MAX_COORDINATE:g} Angstrom: its decimals are lost"
-        raise InvalidStructureError(what, where=f"{where}geometry", mend=UNIT_HINT)
+        raise InvalidStructureError(what, where=f"{where}geometry", hint=UNIT_HINT)
     if len(s.positions) <= BRUTE_FORCE_ATOMS and not s.pbc.any():
         i, j, distance2 = _all_pairs(s.positions, cutoff)
         shift = np.zeros((len(i), 3), dtype=np.int64)
@@ -215,11 +215,11 @@ def _refuse_overlaps(s: Structure | Geometry, i: Ints, j: Ints, distance2: Float
         names = f"{symbol(int(s.atomic_numbers[a]))} and {symbol(int(s.atomic_numbers[b]))}"
         subject = "an atom and its periodic image" if a == b else names
         what = f"{subject} are {distance:.3g} Angstrom apart, closer than {MIN_DISTANCE}"
-        raise OverlapError(what, where=f"{where}atoms {a} and {b}", mend=UNIT_HINT)
+        raise OverlapError(what, where=f"{where}atoms {a} and {b}", hint=UNIT_HINT)
     crowd = np.bincount(i[distance2 < CROWD_RADIUS**2])
     if crowd.max() >= CROWD:
         what = f"{crowd.max()} atoms are within {CROWD_RADIUS} Angstrom of this one"
-        raise DensityError(what, where=f"{where}atom {crowd.argmax()}", mend=UNIT_HINT)
+        raise DensityError(what, where=f"{where}atom {crowd.argmax()}", hint=UNIT_HINT)
 
 
 def _searched_pairs(s: Structure | Geometry, cutoff: float, where: str) -> Pairs:
@@ -339,7 +339,7 @@ def _refuse_density(s: Structure | Geometry, where: str) -> None:
     if s.pbc.all():
         density = len(s.positions) / abs(float(np.linalg.det(s.cell)))
         if density > MAX_DENSITY:
-            raise DensityError(f"{density:.3g} atoms per Angstrom^3, more than {MAX_DENSITY:g}", where=f"{where}cell", mend=UNIT_HINT)
+            raise DensityError(f"{density:.3g} atoms per Angstrom^3, more than {MAX_DENSITY:g}", where=f"{where}cell", hint=UNIT_HINT)
 
 
 def _refuse_many_neighbors(points: Floats, box: Floats, p: int, cutoff: float, where: str) -> None:
@@ -352,4 +352,4 @@ def _refuse_many_neighbors(points: Floats, box: Floats, p: int, cutoff: float, w
         neighbors = max(neighbors, SPHERE * float((counts.astype(float) ** 2).sum()) / len(points))
     if neighbors > MAX_NEIGHBORS:
         what = f"about {neighbors:.0f} neighbours per atom within {cutoff:g} Angstrom, more than {MAX_NEIGHBORS}"
-        raise DensityError(what, where=f"{where}geometry", mend=UNIT_HINT)
+        raise DensityError(what, where=f"{where}geometry", hint=UNIT_HINT)

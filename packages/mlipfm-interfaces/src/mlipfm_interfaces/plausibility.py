@@ -66,5 +66,5 @@ def warn_if_implausible(
     ignored = [] if conditions is None else unheard(structure, conditions)
     for text in [*implausible(structure, cutoff, pairs), *ignored]:
         if strict:
-            raise InvalidStructureError(text, mend="check the geometry, or leave `strict`")
+            raise InvalidStructureError(text, hint="check the geometry, or leave `strict`")
         warnings.warn(text, ImplausibleStructureWarning, stacklevel=stacklevel + 1)

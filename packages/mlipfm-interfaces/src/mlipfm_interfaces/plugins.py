@@ -63,7 +63,7 @@ def load(group: str | tuple[str, ...], name: str) -> Any:
     try:
         plugin = point.load()
     except Exception as error:  # the code of a plug-in may fail in any way
-        raise PluginError(f"{name!r} of {_owner(point)} could not be imported: {error}", mend=_mend_import(error, point)) from error
+        raise PluginError(f"{name!r} of {_owner(point)} could not be imported: {error}", hint=_mend_import(error, point)) from error
     _check_contract(plugin, point)
     return plugin
 
@@ -83,10 +83,10 @@ def _point(group: str | tuple[str, ...], name: str) -> EntryPoint:
                 f"; of the packages that bring {groups[-1]}, {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
             )
             hint += f"pip install {' '.join(missing)}"
-        raise PluginError(f"no {kind} is named {name!r}", mend=hint)
+        raise PluginError(f"no {kind} is named {name!r}", hint=hint)
     if len({point.value for point in found}) > 1 or (len(found) > 1 and len({_owner(p) for p in found}) > 1):
         owners = " and ".join(sorted({_owner(point) for point in found}))
-        raise PluginError(f"{kind} {name!r} is claimed by {owners}", mend="uninstall one of them")
+        raise PluginError(f"{kind} {name!r} is claimed by {owners}", hint="uninstall one of them")
     return found[0]
 
 
@@ -94,7 +94,7 @@ def _points(group: str | tuple[str, ...]) -> list[EntryPoint]:
     if not isinstance(group, str):
         return [point for one in group for point in _points(one)]
     if group not in GROUPS:
-        raise PluginError(f"no plug-in group is named {group!r}", mend=f"groups: {', '.join(GROUPS)}")
+        raise PluginError(f"no plug-in group is named {group!r}", hint=f"groups: {', '.join(GROUPS)}")
     return list(entry_points(group=f"mlipfm.{group}"))
 
 
@@ -128,5 +128,5 @@ def _check_contract(plugin: Any, point: EntryPoint) -> None:
     supported = (supported,) if isinstance(supported, int) else tuple(supported)
     if CONTRACT not in supported:
         raise PluginError(
-            f"{point.name!r} of {_owner(point)} supports contract {supported}, this mlipfm speaks {CONTRACT}", mend="upgrade it"
+            f"{point.name!r} of {_owner(point)} supports contract {supported}, this mlipfm speaks {CONTRACT}", hint="upgrade it"
         )

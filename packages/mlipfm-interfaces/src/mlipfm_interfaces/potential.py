@@ -141,7 +141,7 @@ class Potential(nn.Module, ABC):
             if key not in self.spec.outputs:
                 quantity(key)  # names a key that is no quantity
                 raise PropertyNotAvailableError(
-                    f"this potential does not predict {key!r}", mend=f"it predicts {', '.join(self.spec.outputs)}"
+                    f"this potential does not predict {key!r}", hint=f"it predicts {', '.join(self.spec.outputs)}"
                 )
 
     def level_index(self, batch: Batch) -> Tensor:
@@ -161,7 +161,7 @@ class Potential(nn.Module, ABC):
                 indices.append(canonical.index(canonical_level(level)))  # older files have other spellings: wb97m-d3(bj)
             else:
                 said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
-                raise LevelError(f"system {said}", where=f"system {k}", mend=f"choose one of: {', '.join(known)}")
+                raise LevelError(f"system {said}", where=f"system {k}", hint=f"choose one of: {', '.join(known)}")
         return torch.tensor(indices, device=batch.positions.device)
 
 
@@ -177,7 +177,7 @@ def check_elements(spec: PotentialSpec, structures: Sequence[Structure]) -> None
             if int(z) not in known:
                 names = " ".join(symbol(e) for e in spec.elements)
                 raise UnknownElementError(
-                    f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", mend=f"it knows {names}"
+                    f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", hint=f"it knows {names}"
                 )
 
 
@@ -260,7 +260,7 @@ def _check_probes(structures: Sequence[Structure], outputs: Sequence[str]) -> No
                     raise PropertyNotAvailableError(
                         f"{key!r} is asked, but which is not said",
                         where=f"structure {k}",
-                        mend=f"give it the label {quantity(key).companion!r} and {key!r}",
+                        hint=f"give it the label {quantity(key).companion!r} and {key!r}",
                     )
 
 

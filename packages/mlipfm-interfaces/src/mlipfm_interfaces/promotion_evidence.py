@@ -42,13 +42,13 @@ def require_test_set(record: Record, manifest: Mapping[str, Any], where: str) ->
         RegistryError: the evaluation does not say what the model knew, or all of its data are known to the model.
     """
     if not isinstance(record["details"].get("errors"), Mapping) or "seen" not in record["details"]:
-        raise RegistryError("its evaluation does not say which structures the model knew", where=where, mend=_AGAIN)
+        raise RegistryError("its evaluation does not say which structures the model knew", where=where, hint=_AGAIN)
     clean = unknown_sets(record, manifest)
     if not clean:
         raise RegistryError(
             f"its evaluation is on data that it was trained on, chosen by or pre-trained on: {', '.join(sorted(record['data'])) or 'no data'}",
             where=where,
-            mend=f"{_AGAIN}, of structures that were in no training or validation data",
+            hint=f"{_AGAIN}, of structures that were in no training or validation data",
         )
     return clean
 
@@ -75,7 +75,7 @@ def require_no_worse(
         raise RegistryError(
             f"{incumbent} was evaluated on none of its test sets ({', '.join(sorted(new_sets))}), so that nobody knows which is better",
             where=where,
-            mend=f"run `mlipfm evaluate {incumbent}` on the same data and push it again with --record FILE",
+            hint=f"run `mlipfm evaluate {incumbent}` on the same data and push it again with --record FILE",
         )
     for name, (what, value, interval) in differences:
         if value > 0 and (interval is None or interval[0] > 0):
@@ -83,7 +83,7 @@ def require_no_worse(
             raise RegistryError(
                 f"it is worse than {incumbent} on {name}: {what} larger by {said}",
                 where=where,
-                mend="promote a better model; --rollback REASON goes back to an older version",
+                hint="promote a better model; --rollback REASON goes back to an older version",
             )
 
 

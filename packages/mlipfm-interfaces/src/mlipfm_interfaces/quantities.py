@@ -95,5 +95,5 @@ def quantity(key: str) -> Quantity:
 
         near = difflib.get_close_matches(key, QUANTITIES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(QUANTITIES)}"
-        raise UnknownQuantityError(f"no quantity is named {key!r}", mend=hint)
+        raise UnknownQuantityError(f"no quantity is named {key!r}", hint=hint)
     return QUANTITIES[key]

@@ -199,7 +199,7 @@ def check(record: bytes) -> tuple[int, int]:
     if length != len(record) - HEAD.size or zlib.crc32(memoryview(record)[4:]) != crc:
         raise DamagedFileError("the checksum of a record does not match its bytes")
     if magic != MAGIC:
-        raise FormatVersionError(f"a record of format {magic[2]}, this mlipfm reads {FORMAT}", mend="upgrade mlipfm-interfaces")
+        raise FormatVersionError(f"a record of format {magic[2]}, this mlipfm reads {FORMAT}", hint="upgrade mlipfm-interfaces")
     return kind, layout
 
 

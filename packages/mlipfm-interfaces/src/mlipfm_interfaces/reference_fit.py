@@ -184,7 +184,7 @@ def sums_of_levels(structures: Iterable[Structure]) -> dict[str, LevelSums]:
             continue
         if s.level is None:
             where = f"structure {s.provenance.index} of {s.provenance.source}"
-            raise LevelError("states no level of theory", where=where, mend="set `level` on import")
+            raise LevelError("states no level of theory", where=where, hint="set `level` on import")
         levels[s.level].add(s)
     return {name: sums for name, sums in sorted(levels.items()) if sums.elements}
 
@@ -235,7 +235,7 @@ def given_energies(given: Given, levels: Iterable[str]) -> dict[str, dict[int, f
             for energies in exact.values():
                 energies.setdefault(number(name), float(value))
         elif name not in exact:
-            raise LevelError(f"energies are given for level {name!r}, which no structure has", mend=f"there are: {', '.join(exact)}")
+            raise LevelError(f"energies are given for level {name!r}, which no structure has", hint=f"there are: {', '.join(exact)}")
         else:
             exact[name] |= {number(element): float(energy) for element, energy in value.items()}
     return exact

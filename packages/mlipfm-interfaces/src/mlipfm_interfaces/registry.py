@@ -116,7 +116,7 @@ def _download(where: Server, version: Version, part: Path) -> None:
         raise DamagedFileError(
             f"SHA-256 is {hasher.hexdigest()}, {registered.sha256} was registered: the file was swapped or damaged",
             where=f"{version} of {where.address}",
-            mend="tell who runs the registry; push the model anew under another name",
+            hint="tell who runs the registry; push the model anew under another name",
         )
 
 
@@ -177,7 +177,7 @@ def _recall(where: Server, name: str) -> Json:
             return dict(memory)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass  # reported below, as a memory of another shape is
-    raise DamagedFileError("what is remembered of the registry is damaged", where=str(path), mend="delete it")
+    raise DamagedFileError("what is remembered of the registry is damaged", where=str(path), hint="delete it")
 
 
 def _remember(where: Server, version: Version, alias: str | None, promotion: Promotion | None) -> None:

@@ -91,7 +91,7 @@ def show(name: Annotated[str, typer.Argument(help="Name in the registry")], regi
     where = server(registry)
     versions = list_versions(where, check_name(name))
     if not versions:
-        raise RegistryError(f"the registry has no model {name!r}", where=where.address, mend="see `mlipfm models list`")
+        raise RegistryError(f"the registry has no model {name!r}", where=where.address, hint="see `mlipfm models list`")
     promotions = dict(list_models(where)).get(name, {})
     for version in versions:
         aliases = [alias for alias, promotion in sorted(promotions.items()) if promotion.version == version.number]

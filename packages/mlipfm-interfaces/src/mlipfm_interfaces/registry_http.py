@@ -102,9 +102,9 @@ class Server:
         finally:
             answer.close()
 
-    def fault(self, what: str, mend: str | None = None) -> RegistryError:
+    def fault(self, what: str, hint: str | None = None) -> RegistryError:
         """An error about this server."""
-        return RegistryError(f"the registry {what}", where=self.address, mend=mend)
+        return RegistryError(f"the registry {what}", where=self.address, hint=hint)
 
     def _request(self, method: str, path: str, data: bytes | None = None, content: str | None = None) -> http.client.HTTPResponse:
         headers = {"Content-Type": content} if content else {}
@@ -119,8 +119,8 @@ class Server:
                 raise self._refusal(error) from None
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            mend = "start one with `mlipfm hub up`, or set MLIPFM_REGISTRY to its address"
-            raise self.fault(f"cannot be reached: {reason}", mend) from error
+            hint = "start one with `mlipfm hub up`, or set MLIPFM_REGISTRY to its address"
+            raise self.fault(f"cannot be reached: {reason}", hint) from error
 
     def _refusal(self, error: urllib.error.HTTPError) -> RegistryError:
         """The server's own words for a status that is not 200, if they are JSON as MLflow writes it."""
@@ -169,8 +169,8 @@ class Server:
 class AnswerError(RegistryError):
     """The registry answered with an error of its own; `answer` is its code, such as RESOURCE_DOES_NOT_EXIST."""
 
-    def __init__(self, what: str, *, answer: str = "", where: str | None = None, mend: str | None = None) -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, what: str, *, answer: str = "", where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what, where=where, hint=hint)
         self.answer = answer
 
 
@@ -187,7 +187,7 @@ def server(address: str | None = None) -> Server:
     if "://" not in given and Path(given).is_dir():
         found, secret = access(Path(given))
         return Server(found, token=secret)
-    mend = f"an address is like {DEFAULT_ADDRESS}"
+    hint = f"an address is like {DEFAULT_ADDRESS}"
     try:
         parts = urllib.parse.urlsplit(given)
         plain = (
@@ -195,17 +195,17 @@ def server(address: str | None = None) -> Server:
         )
         port = parts.port
     except ValueError as error:
-        raise RegistryError(f"{given!r} is no address of a registry: {error}", mend=mend) from None
+        raise RegistryError(f"{given!r} is no address of a registry: {error}", hint=hint) from None
     if not plain or parts.path.strip("/") or not given.isascii() or any(c.isspace() for c in given):
-        raise RegistryError(f"{given!r} is no address of a registry", mend=mend)
+        raise RegistryError(f"{given!r} is no address of a registry", hint=hint)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
     plain_address = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     token = os.environ.get("MLIPFM_REGISTRY_TOKEN") or _known_token(plain_address)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,1000}", token):
-        raise RegistryError("the token of the registry is no line of plain text", where="MLIPFM_REGISTRY_TOKEN", mend="give it as it is")
+        raise RegistryError("the token of the registry is no line of plain text", where="MLIPFM_REGISTRY_TOKEN", hint="give it as it is")
     if token is not None and parts.scheme == "http" and not _is_local(plain_address):
         raise RegistryError(
-            "a token is not sent unencrypted over the net", where=plain_address, mend="use https, or forward the port by ssh -L"
+            "a token is not sent unencrypted over the net", where=plain_address, hint="use https, or forward the port by ssh -L"
         )
     return Server(plain_address, token=token)
 

@@ -52,7 +52,7 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
     """
     check_name(name), check_alias(alias)
     if len(rollback) > LONGEST:
-        raise RegistryError(f"the reason for a rollback has {len(rollback)} characters", mend=f"say it in {LONGEST}")
+        raise RegistryError(f"the reason for a rollback has {len(rollback)} characters", hint=f"say it in {LONGEST}")
     where = server(registry)
     with lock(registry_cache() / f"promote-{name}.lock", timeout=600):
         version, current = get_version(where, name, number), read_alias(where, name, alias)[0]
@@ -138,11 +138,11 @@ def _check_content_is_new(where: Server, version: Version) -> None:
 def _check_direction(version: Version, current: Promotion | None, alias: str, rollback: str) -> None:
     back = current is not None and current.version > version.number
     if current is not None and back and not rollback:
-        mend = "if that is wanted, say why with --rollback REASON, which is logged"
-        raise RegistryError(f"this moves {alias!r} back from version {current.version} to {version.number}", where=version.name, mend=mend)
+        hint = "if that is wanted, say why with --rollback REASON, which is logged"
+        raise RegistryError(f"this moves {alias!r} back from version {current.version} to {version.number}", where=version.name, hint=hint)
     if rollback and not back:
         raise RegistryError(
-            f"{alias!r} is not at a later version than {version.number}: no rollback", where=version.name, mend="leave --rollback out"
+            f"{alias!r} is not at a later version than {version.number}: no rollback", where=version.name, hint="leave --rollback out"
         )
 
 
@@ -154,12 +154,12 @@ def _evidence(where: Server, version: Version) -> dict[str, str]:
         if kind not in latest:
             command = {"evaluation": "mlipfm evaluate", "check": "mlipfm check"}[kind]
             raise RegistryError(
-                f"has no record of kind {kind}", where=what, mend=f"run `{command}` and push the model again with --record FILE"
+                f"has no record of kind {kind}", where=what, hint=f"run `{command}` and push the model again with --record FILE"
             )
     if not any(metric["value"] is not None for metric in latest["evaluation"]["metrics"]):
-        raise RegistryError("its evaluation measured nothing", where=what, mend="evaluate it on data that it can compute")
+        raise RegistryError("its evaluation measured nothing", where=what, hint="evaluate it on data that it can compute")
     if not latest["check"]["passed"]:
-        raise RegistryError("its last check failed", where=what, mend="see `mlipfm check`; a model that breaks a rule is not promoted")
+        raise RegistryError("its last check failed", where=what, hint="see `mlipfm check`; a model that breaks a rule is not promoted")
     return {kind: record["sha256"] for kind, record in latest.items()}
 
 
@@ -181,8 +181,8 @@ def _manifest(where: Server, version: Version) -> Mapping[str, Any]:
 def _check_licences(where: Server, version: Version) -> None:
     faults = licence_faults(_manifest(where, version))
     if faults:
-        mend = "state the licences when the data are imported (--licence, an SPDX identifier), and train again"
-        raise RegistryError(f"data of unknown licence: {'; '.join(faults)}", where=str(version), mend=mend)
+        hint = "state the licences when the data are imported (--licence, an SPDX identifier), and train again"
+        raise RegistryError(f"data of unknown licence: {'; '.join(faults)}", where=str(version), hint=hint)
 
 
 def _point(where: Server, name: str, alias: str, number: int) -> None:

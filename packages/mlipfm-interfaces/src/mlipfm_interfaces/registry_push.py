@@ -114,7 +114,7 @@ def _read_model(model: Path | str) -> tuple[bytes, dict[str, Any]]:
     data = read_bytes(path)
     manifest = load_model(path)[1]
     if sha256(path) != hashlib.sha256(data).hexdigest():
-        raise DamagedFileError("changed while it was read", where=str(path), mend="push a file that nothing writes to")
+        raise DamagedFileError("changed while it was read", where=str(path), hint="push a file that nothing writes to")
     return data, manifest
 
 
@@ -122,7 +122,7 @@ def _record_of(path: Path | str, digest: str) -> Record:
     record = read_record(path)
     if record["model"] != digest:
         raise RefusedFileError(
-            f"is a record of {record['model']}, not of this model ({digest})", where=str(path), mend="measure this model"
+            f"is a record of {record['model']}, not of this model ({digest})", where=str(path), hint="measure this model"
         )
     return record
 

@@ -121,14 +121,14 @@ def parse_address(text: str) -> Address:
     name, mark, rest = name.partition("/")
     if mark and _NUMBER.fullmatch(rest):
         return Address(check_name(name), version=int(rest))
-    raise RegistryError(f"{text!r} is no address of a registered model", mend=_SPELLING)
+    raise RegistryError(f"{text!r} is no address of a registered model", hint=_SPELLING)
 
 
 def check_name(name: str) -> str:
     """The name, if a model may have it; RegistryError otherwise."""
     if not _is_name(name):
         raise RegistryError(
-            f"{name!r} is no name for a model", mend="use up to 100 letters, digits and . _ - between letters or digits, no '..'"
+            f"{name!r} is no name for a model", hint="use up to 100 letters, digits and . _ - between letters or digits, no '..'"
         )
     return name
 
@@ -136,7 +136,7 @@ def check_name(name: str) -> str:
 def check_alias(alias: str) -> str:
     """The alias, if there may be one of this name; RegistryError otherwise."""
     if not _ALIAS.fullmatch(alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
-        raise RegistryError(f"{alias!r} is no alias", mend="use small letters, digits and _ -, not 'latest' and not 'v' with a number")
+        raise RegistryError(f"{alias!r} is no alias", hint="use small letters, digits and _ -, not 'latest' and not 'v' with a number")
     return alias
 
 

@@ -93,7 +93,7 @@ def make_record(
     try:
         record = json.loads(canonical_json(record))  # what a reader will see: lists for tuples, text for keys
     except (TypeError, ValueError) as error:
-        raise ContractError(f"a record must be JSON without NaN: {error}", mend="`Metric.as_dict` writes None for NaN") from error
+        raise ContractError(f"a record must be JSON without NaN: {error}", hint="`Metric.as_dict` writes None for NaN") from error
     record["sha256"] = _hash(record)
     faults = faults_of(record)
     if faults:
@@ -127,22 +127,22 @@ def parse_record(data: bytes, where: str) -> Record:
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RefusedFileError(f"is no JSON: {error}", where=where, mend="give a record that `mlipfm check` or `evaluate` wrote") from error
+        raise RefusedFileError(f"is no JSON: {error}", where=where, hint="give a record that `mlipfm check` or `evaluate` wrote") from error
     if not isinstance(record, dict) or record.get("kind") not in KINDS or type(record.get("format")) is not int:
-        raise RefusedFileError("is no result record", where=where, mend="give a record that `mlipfm check` or `evaluate` wrote")
+        raise RefusedFileError("is no result record", where=where, hint="give a record that `mlipfm check` or `evaluate` wrote")
     if record["format"] > FORMAT:
         raise FormatVersionError(
-            f"record format {record['format']}, this mlipfm reads up to {FORMAT}", where=where, mend="upgrade mlipfm-interfaces"
+            f"record format {record['format']}, this mlipfm reads up to {FORMAT}", where=where, hint="upgrade mlipfm-interfaces"
         )
     try:
         hashed = _hash(record)
     except ValueError as error:
         raise DamagedFileError(f"holds a number that is not finite: {error}", where=where) from error
     if record.get("sha256") != hashed:
-        raise DamagedFileError("the hash does not match the content: the record was changed or damaged", where=where, mend="measure again")
+        raise DamagedFileError("the hash does not match the content: the record was changed or damaged", where=where, hint="measure again")
     faults = faults_of(record)
     if faults:
-        raise DamagedFileError(faults[0], where=where, mend="measure again")
+        raise DamagedFileError(faults[0], where=where, hint="measure again")
     return record
 
 

@@ -26,7 +26,7 @@ def charge_and_multiplicity(info: Mapping[str, Any]) -> tuple[int | None, int | 
     charge = _one(info, CHARGE_KEYS, "total charge")
     multiplicity = _one(info, MULTIPLICITY_KEYS, "spin multiplicity")
     if multiplicity is not None and multiplicity < 1:
-        raise MultiplicityError(f"spin multiplicity {multiplicity} is impossible", mend="give 2S+1 (1 for a singlet), or leave the key out")
+        raise MultiplicityError(f"spin multiplicity {multiplicity} is impossible", hint="give 2S+1 (1 for a singlet), or leave the key out")
     return charge, multiplicity
 
 
@@ -34,7 +34,7 @@ def _one(info: Mapping[str, Any], keys: tuple[str, ...], meaning: str) -> int | 
     found = {key: _whole(info[key], key) for key in keys if info.get(key) is not None}
     if len(set(found.values())) > 1:
         said = ", ".join(f"{key}={value}" for key, value in found.items())
-        raise InvalidStructureError(f"the keys for {meaning} contradict each other: {said}", mend="keep one of them")
+        raise InvalidStructureError(f"the keys for {meaning} contradict each other: {said}", hint="keep one of them")
     return next(iter(found.values()), None)
 
 

@@ -55,7 +55,7 @@ def _frozen(name: str, value: ArrayLike, dtype: Any) -> Array:
         if given.dtype.kind not in "biuf" or np.ma.is_masked(given):
             raise ShapeError(f"`{name}` must be a numeric array without masked entries, got {given.dtype}")
         if given.dtype.kind == "f" and given.dtype.itemsize < 4:
-            raise ShapeError(f"`{name}` has {given.dtype}, which resolves 0.01 at 10", mend="give float64 (float32 at least)")
+            raise ShapeError(f"`{name}` has {given.dtype}, which resolves 0.01 at 10", hint="give float64 (float32 at least)")
         with np.errstate(invalid="ignore"):  # NaN as an integer: refused below
             array = np.array(given, dtype=dtype, copy=True, order="C")
     except (TypeError, ValueError, OverflowError) as error:
@@ -213,12 +213,12 @@ class Structure:
             raise ShapeError(f"`positions` must have shape [{n}, 3] for {n} atoms, got {list(self.positions.shape)}")
         if self.cell.shape != (3, 3):
             raise ShapeError(
-                f"`cell` must have shape [3, 3], got {list(self.cell.shape)}", mend="lattice vectors are rows; lengths only? use np.diag"
+                f"`cell` must have shape [3, 3], got {list(self.cell.shape)}", hint="lattice vectors are rows; lengths only? use np.diag"
             )
         bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > N_ELEMENTS))
         if len(bad):
             raise UnknownElementError(
-                f"atomic number {self.atomic_numbers[bad[0]]} does not exist", where=f"atom {bad[0]}", mend="use 1 (H) to 118 (Og)"
+                f"atomic number {self.atomic_numbers[bad[0]]} does not exist", where=f"atom {bad[0]}", hint="use 1 (H) to 118 (Og)"
             )
         bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
         if len(bad):
@@ -237,12 +237,12 @@ class Structure:
         if (lengths < 1e-3).any():
             axis = int(np.flatnonzero(self.pbc)[np.argmin(lengths)])
             raise InvalidStructureError(
-                f"periodic along axis {axis}, but that lattice vector is zero", mend="give a cell, or set pbc to False"
+                f"periodic along axis {axis}, but that lattice vector is zero", hint="give a cell, or set pbc to False"
             )
         spread = np.linalg.svd(vectors / lengths[:, None], compute_uv=False)[-1]
         if spread < 1e-6:
             raise InvalidStructureError(
-                "the periodic lattice vectors are coplanar or parallel: the cell has no volume", mend="check the cell"
+                "the periodic lattice vectors are coplanar or parallel: the cell has no volume", hint="check the cell"
             )
 
     def _check_state(self) -> None:
@@ -255,7 +255,7 @@ class Structure:
         charge, multiplicity = self.total_charge, self.spin_multiplicity
         if multiplicity is not None and multiplicity < 1:
             raise MultiplicityError(
-                f"spin multiplicity {multiplicity} is impossible", mend="give 2S+1: 1 is a singlet (0 unpaired electrons), 2 a doublet"
+                f"spin multiplicity {multiplicity} is impossible", hint="give 2S+1: 1 is a singlet (0 unpaired electrons), 2 a doublet"
             )
         if charge is None:
             return
@@ -269,7 +269,7 @@ class Structure:
             wanted = "even" if electrons % 2 else "odd"
             raise MultiplicityError(
                 f"{self.formula} with charge {charge:+d} has {electrons} electrons, which multiplicity {multiplicity} cannot pair",
-                mend=f"the multiplicity must be {wanted} and at most {electrons + 1}",
+                hint=f"the multiplicity must be {wanted} and at most {electrons + 1}",
             )
 
     def _check_labels(self) -> None:
@@ -283,7 +283,7 @@ class Structure:
                 raise ShapeError(f"standard deviation of {key!r} needs a label {key!r} of the same shape")
             if not (np.isfinite(value) & (value >= 0)).all():
                 raise InvalidStructureError(
-                    f"standard deviation of {key!r} is negative, NaN or infinite", mend="leave out what is not known"
+                    f"standard deviation of {key!r} is negative, NaN or infinite", hint="leave out what is not known"
                 )
 
     def _plain_labels(self) -> list[str]:
@@ -301,11 +301,11 @@ class Structure:
             if value.shape != wanted:
                 raise ShapeError(f"label {key!r} must have shape {list(wanted)} ({kind.unit}), got {list(value.shape)}")
         if not np.isfinite(value).all():
-            raise InvalidStructureError(f"label {key!r} contains NaN or infinity", mend="drop the label or the frame")
+            raise InvalidStructureError(f"label {key!r} contains NaN or infinity", hint="drop the label or the frame")
         if key in ("weight", "forces_weight") and (value < 0).any():
-            raise InvalidStructureError(f"label {key!r} is negative: {float(value.min())}", mend="weights are 0 (leave out) or more")
+            raise InvalidStructureError(f"label {key!r} is negative: {float(value.min())}", hint="weights are 0 (leave out) or more")
         if key == "fixed" and not np.isin(value, (0.0, 1.0)).all():
-            raise InvalidStructureError("label 'fixed' must be 0 or 1 for each atom", mend="1 marks atoms that are held in place")
+            raise InvalidStructureError("label 'fixed' must be 0 or 1 for each atom", hint="1 marks atoms that are held in place")
 
 
 def _check_companion(key: str, companion: Array, value: Array) -> None:
@@ -319,7 +319,7 @@ def _check_companion(key: str, companion: Array, value: Array) -> None:
     elif companion.shape != value.shape:
         raise ShapeError(f"label {key!r} must have shape {list(value.shape)}, got {list(companion.shape)}")
     elif not np.isfinite(companion).all():
-        raise InvalidStructureError(f"label {key!r} contains NaN or infinity", mend="drop the label or the frame")
+        raise InvalidStructureError(f"label {key!r} contains NaN or infinity", hint="drop the label or the frame")
 
 
 def _received(values: dict[str, Any]) -> Structure:

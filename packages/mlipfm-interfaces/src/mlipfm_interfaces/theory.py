@@ -75,7 +75,7 @@ def parse_level(text: str) -> LevelOfTheory:
             return LevelOfTheory(method=method, basis=basis or None, dispersion=dispersion, **parts)
         except ValueError:  # pydantic's ValidationError is one
             raise LevelError(
-                f"{plus_u[2]!r} is no list of +U values", where=text, mend="for instance 'pbe+u(co=3.32+fe=5.3)/520ev'"
+                f"{plus_u[2]!r} is no list of +U values", where=text, hint="for instance 'pbe+u(co=3.32+fe=5.3)/520ev'"
             ) from None
     return LevelOfTheory(method=method, basis=basis or None, dispersion=dispersion, **parts)
 
@@ -88,7 +88,7 @@ def canonical_level(text: str) -> str:
     """
     name = re.sub(r"\s+", "-", text.strip().lower().replace("ω", "w").replace("omega", "w"))
     if not name:
-        raise LevelError("a level of theory needs a name", mend="for instance 'pbe/520ev' or 'gfn2-xtb'")
+        raise LevelError("a level of theory needs a name", hint="for instance 'pbe/520ev' or 'gfn2-xtb'")
     name = re.sub(r"-d3(m?)[-_]?\(?bj\)?(?=[/:]|$)", r"-d3\1bj", name)
     return re.sub(r"-d3[-_]?(?:\(0\)|\(zero\)|zero|0)(?=[/:]|$)", "-d3zero", name)
 

@@ -99,5 +99,5 @@ def errors_and_sigma(seen: Iterable[Uncertain], quantity: str) -> tuple[Floats, 
 
 def _given(value: Floats | None) -> Floats:
     if value is None:
-        raise PropertyNotAvailableError("the uncertainty of forces was not fitted", mend="fit it for a conservative model")
+        raise PropertyNotAvailableError("the uncertainty of forces was not fitted", hint="fit it for a conservative model")
     return value

@@ -87,4 +87,4 @@ def factor(unit: str, dimension: str) -> float:
         return _FACTORS[dimension][unit]
     except KeyError:
         known = ", ".join(_FACTORS.get(dimension, _FACTORS))
-        raise UnitError(f"unit {unit!r} is not known for {dimension!r}", mend=f"known: {known}") from None
+        raise UnitError(f"unit {unit!r} is not known for {dimension!r}", hint=f"known: {known}") from None

@@ -110,7 +110,7 @@ class Langevin:
         if not 0 < self.friction <= 10:
             raise SimulationError(
                 f"friction must be positive and at most 10 (1/fs), got {self.friction}",
-                mend="0.001 to 0.1 is usual (1/ps is 0.001 here); for no friction use NVE",
+                hint="0.001 to 0.1 is usual (1/ps is 0.001 here); for no friction use NVE",
             )
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
@@ -164,7 +164,7 @@ def centre_of_mass_axes(movable: Array, ensemble: Ensemble) -> Array:
 def check_temperature(kelvin: float) -> None:
     """Raises `SimulationError` for a temperature that no simulation of atoms has."""
     if not 0 <= kelvin <= MAX_TEMPERATURE:
-        raise SimulationError(f"the temperature must be 0 to {MAX_TEMPERATURE:,.0f} K, got {kelvin:g}", mend="give kelvin")
+        raise SimulationError(f"the temperature must be 0 to {MAX_TEMPERATURE:,.0f} K, got {kelvin:g}", hint="give kelvin")
 
 
 def _kick(state: State, dt: float) -> None:

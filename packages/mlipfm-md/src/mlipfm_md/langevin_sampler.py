@@ -48,7 +48,7 @@ class LangevinSampler:
         chosen = [positions for step, positions in frames if step > self.equilibrate][:n]
         if run.status != "ok" or len(chosen) < n:
             raise SamplingError(
-                f"the trajectory at {self.temperature} K broke off: {run.reason}", mend="lower the temperature or the time step"
+                f"the trajectory at {self.temperature} K broke off: {run.reason}", hint="lower the temperature or the time step"
             )
         origin = replace(structure.provenance, sampling=f"langevin-{self.temperature:g}K")
         return [plain.replace(positions=positions, provenance=origin) for positions in chosen]

@@ -44,7 +44,7 @@ def run_dynamics(
     """
     if export is not None and export.suffix not in (".xyz", ".extxyz"):
         raise SimulationError(
-            "trajectories are exported as extended XYZ", where=str(export), mend="name a file .xyz or .extxyz; ASE converts it"
+            "trajectories are exported as extended XYZ", where=str(export), hint="name a file .xyz or .extxyz; ASE converts it"
         )
     opened = _open_model(model)
     console = open_console()
@@ -69,7 +69,7 @@ def run_dynamics(
         raise SimulationError(
             f"the simulation became unstable: {run.reason}",
             where=str(out),
-            mend=f"the last good state is in {out / LAST_GOOD}; shorten dt, or choose another model or start",
+            hint=f"the last good state is in {out / LAST_GOOD}; shorten dt, or choose another model or start",
         )
 
 
@@ -83,7 +83,7 @@ def chosen_ensemble(name: str, temperature: float, friction: float | None) -> En
         return Langevin(temperature, 0.01 if friction is None else friction)
     if friction is not None:
         raise SimulationError(
-            "constant-energy dynamics have no friction", where="--friction", mend="leave it out, or use --ensemble langevin"
+            "constant-energy dynamics have no friction", where="--friction", hint="leave it out, or use --ensemble langevin"
         )
     return NVE()
 

@@ -84,7 +84,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.dt <= 10:
             raise SimulationError(
-                f"the time step must be above 0 and at most 10 fs, got {self.dt}", mend="0.5 fs with hydrogen, 1 to 2 fs without"
+                f"the time step must be above 0 and at most 10 fs, got {self.dt}", hint="0.5 fs with hydrogen, 1 to 2 fs without"
             )
         if not 0 <= self.steps <= MAX_STEPS or self.every < 1 or self.restart_every < 1:
             raise SimulationError(f"`steps` must be 0 to {MAX_STEPS:,}; `every` and `restart_every` at least 1")
@@ -224,7 +224,7 @@ def _start(
     if hottest > settings.max_temperature:
         raise SimulationError(
             f"the velocities of the start are those of {hottest:,.0f} K, above {settings.max_temperature:,.0f} K",
-            mend="are they in another unit? --velocity-unit names it, --new-velocities draws others",
+            hint="are they in another unit? --velocity-unit names it, --new-velocities draws others",
         )
     return state, forces
 
@@ -240,8 +240,8 @@ def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
     """The error of a model whose answers to structures that have passed the border are not finite: it is the model's."""
     what, weights = "the model's energy or forces of the first structures are not finite", not_finite(model)
     if weights:
-        return SimulationError(f"{what}: {weights}", mend="its training has diverged or the weights were damaged: take another checkpoint")
-    return SimulationError(what, mend="`mlipfm check` tells if it answers ordinary molecules; look at contacts in the structures")
+        return SimulationError(f"{what}: {weights}", hint="its training has diverged or the weights were damaged: take another checkpoint")
+    return SimulationError(what, hint="`mlipfm check` tells if it answers ordinary molecules; look at contacts in the structures")
 
 
 def _copies(structures: Sequence[Structure]) -> list[int]:

@@ -69,18 +69,18 @@ def read_starts(path: Path, wanted: Wanted | None = None) -> list[tuple[Start, S
     """
     wanted = wanted or Wanted()
     if wanted.velocity_unit not in (None, *VELOCITY_UNITS):
-        raise SimulationError(f"no unit of velocity is named {wanted.velocity_unit!r}", mend=f"one of {', '.join(VELOCITY_UNITS)}")
+        raise SimulationError(f"no unit of velocity is named {wanted.velocity_unit!r}", hint=f"one of {', '.join(VELOCITY_UNITS)}")
     frames = list(enumerate(_atoms(path)))
     if not frames:
         raise UnreadableFileError("the file holds no structure", where=str(path))
     if wanted.frame is not None:
         if not -len(frames) <= wanted.frame < len(frames):
-            raise SimulationError(f"there is no frame {wanted.frame}: the file has {len(frames)}", where=str(path), mend="-1 is the last")
+            raise SimulationError(f"there is no frame {wanted.frame}: the file has {len(frames)}", where=str(path), hint="-1 is the last")
         frames = [frames[wanted.frame]]
     starts = [_start(atoms, beside, f"{path}, frame {k}", wanted, Provenance(source=path.name, index=k)) for k, (atoms, beside) in frames]
     if wanted.velocity_unit is not None and not any("(column" in words for _, said in starts for words in said.taken):
         raise SimulationError(
-            "no column of velocities was used", where="--velocity-unit", mend=f"leave it out; it is for {', '.join(_VELOCITIES)}"
+            "no column of velocities was used", where="--velocity-unit", hint=f"leave it out; it is for {', '.join(_VELOCITIES)}"
         )
     return starts
 
@@ -90,9 +90,9 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
     import ase.io
 
     if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
-        raise UnreadableFileError("pickle files are never read", where=str(path), mend="convert it to extxyz where it comes from")
+        raise UnreadableFileError("pickle files are never read", where=str(path), hint="convert it to extxyz where it comes from")
     if not path.is_file():
-        raise UnreadableFileError("there is no such file", where=str(path), mend="check the path")
+        raise UnreadableFileError("there is no such file", where=str(path), hint="check the path")
     try:
         source, kind, beside = _source(path)
         frames: list[Any] = list(ase.io.iread(source, ":", format=kind, do_not_split_by_at_sign=True))
@@ -101,8 +101,8 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         isotope = str(error).strip("'\"") in ISOTOPES
-        mend = "write H and a column of masses; D and T are read in XYZ and POSCAR files" if isotope else "check the format"
-        raise UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), mend=mend) from error
+        hint = "write H and a column of masses; D and T are read in XYZ and POSCAR files" if isotope else "check the format"
+        raise UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), hint=hint) from error
     if len(beside) != len(frames):
         beside = [Beside() for _ in frames]
     return list(zip(frames, beside, strict=True))
@@ -220,13 +220,13 @@ def _constrained(constraint: Any, atoms: Any) -> Array:
     if free is None:
         raise SimulationError(
             f"the constraint {name} cannot be kept in these dynamics",
-            mend="remove it from the file, or let every atom move with --ignore-constraints",
+            hint="remove it from the file, or let every atom move with --ignore-constraints",
         )
     axes = _spanned_axes(free())
     if axes is None:
         raise SimulationError(
             f"the constraint {name} holds atoms along a direction that is no axis x, y or z",
-            mend="turn the cell so that it is, or let every atom move with --ignore-constraints",
+            hint="turn the cell so that it is, or let every atom move with --ignore-constraints",
         )
     fixed[constraint.index] = ~axes
     return fixed
@@ -247,7 +247,7 @@ def _truth(values: Any, key: str, n: int) -> Array:
     if not (true | false).all() or true.size not in (n, 3 * n):
         raise SimulationError(
             f"the column {key!r} seems to say which atoms are fixed, but holds more than T and F in one or three columns",
-            mend="write a column move_mask (T: the atom moves), or use --ignore-constraints",
+            hint="write a column move_mask (T: the atom moves), or use --ignore-constraints",
         )
     return np.broadcast_to(true.reshape(n, -1), (n, 3))
 
@@ -273,7 +273,7 @@ def _velocities(atoms: Any, beside: Beside, masses: Array, fixed: Array, wanted:
             raise SimulationError(f"the column {key!r} must hold three numbers for each atom")
         if not np.allclose(values, found[first], rtol=1e-3, atol=1e-6):
             raise SimulationError(
-                f"the columns {first!r} and {key!r} state different velocities", mend="remove one, or name the unit with --velocity-unit"
+                f"the columns {first!r} and {key!r} state different velocities", hint="remove one, or name the unit with --velocity-unit"
             )
     velocities = found[first]
     if wanted.new_velocities or not velocities.any():

@@ -109,7 +109,7 @@ def readable_poscar(text: str, where: str) -> tuple[str, list[Beside]]:
     after = lines[end : end + 2]
     if len(after) == 2 and after[0].strip()[:1].lower() == "d" and len(after[1].split()) >= 3:
         raise SimulationError(
-            "the velocities are in lattice coordinates, which are not read", where=where, mend="write them in Cartesian coordinates, Å/fs"
+            "the velocities are in lattice coordinates, which are not read", where=where, hint="write them in Cartesian coordinates, Å/fs"
         )
     if after and after[0].strip()[:1].lower() == "l":
         beside.unread.append("the velocities of the lattice: the cell is kept as it is")

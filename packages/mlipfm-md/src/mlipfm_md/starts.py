@@ -48,7 +48,7 @@ class Start:
             raise SimulationError(f"{n} atoms need fixed axes [{n}, 3] and masses [{n}], got {list(fixed.shape)} and {list(masses.shape)}")
         _check_masses(masses, self.structure)
         if fixed.all():
-            raise SimulationError("every atom is fixed: nothing can move", mend="free some atoms")
+            raise SimulationError("every atom is fixed: nothing can move", hint="free some atoms")
         object.__setattr__(self, "fixed", fixed)
         object.__setattr__(self, "masses", masses)
         if self.velocities is not None:
@@ -122,7 +122,7 @@ def _check_masses(masses: Array, structure: Structure) -> None:
     if len(bad):
         k = int(bad[0])
         raise SimulationError(
-            f"atom {k} ({symbol(int(structure.atomic_numbers[k]))}) cannot have the mass {masses[k]:g}", mend="give masses in amu"
+            f"atom {k} ({symbol(int(structure.atomic_numbers[k]))}) cannot have the mass {masses[k]:g}", hint="give masses in amu"
         )
 
 

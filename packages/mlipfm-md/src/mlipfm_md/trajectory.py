@@ -56,17 +56,17 @@ class Trajectory:
             atomic_write(path, canonical_json(fingerprint))  # nothing was recorded yet, perhaps because an earlier start was refused
             return
         if not path.exists():
-            raise SimulationError("the folder holds a trajectory of unknown origin", where=str(self.folder), mend="choose another `out`")
+            raise SimulationError("the folder holds a trajectory of unknown origin", where=str(self.folder), hint="choose another `out`")
         try:
             found = json.loads(path.read_bytes())
         except ValueError as error:
-            raise DamagedFileError("does not say whose run it is", where=str(path), mend="choose another `out`") from error
+            raise DamagedFileError("does not say whose run it is", where=str(path), hint="choose another `out`") from error
         for key, value in fingerprint.items():
             if found.get(key) != value:
                 raise SimulationError(
                     f"this folder holds a run with another {_NAMES.get(key, key)}{_difference(found.get(key), value)}",
                     where=str(self.folder),
-                    mend="choose another `out`",
+                    hint="choose another `out`",
                 )
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Trajectory:
         manifest, tensors = load_checkpoint(self.restart, kind=RESTART_KIND)
         if len(self.log) < manifest["frames"]:
             said = f"{len(self.log)} frames, {manifest['frames']} when the restart was written"
-            raise DamagedFileError(said, where=str(self.log.path), mend="restore the file, or start again in another folder")
+            raise DamagedFileError(said, where=str(self.log.path), hint="restore the file, or start again in another folder")
         self.log.truncate(manifest["frames"])
         arrays = {name: tensors[name].numpy().copy() for name in _ARRAYS}
         return State(**arrays, step=manifest["step"]), tensors["reference"].numpy().copy()

@@ -208,7 +208,7 @@ def _derived(made: Mapping[str, Tensor], batch: Batch, outputs: Sequence[str], c
         companion = quantity(key).companion or ""
         if companion not in batch.labels:
             raise PropertyNotAvailableError(
-                f"{key!r} needs to know which", where="batch", mend=f"give the structures the label {companion!r}"
+                f"{key!r} needs to know which", where="batch", hint=f"give the structures the label {companion!r}"
             )
         compute = derivatives.hessian_rows if key == "hessian_rows" else derivatives.hvp
         forces = new["forces"] if "forces" in new else made["forces"]

@@ -54,11 +54,11 @@ def table(
     try:
         numbers = [int(width) for width in widths.split(",")]
     except ValueError:
-        raise RecipeError(f"widths {widths!r} are not whole numbers", where="--widths", mend="for instance 32,64,128") from None
+        raise RecipeError(f"widths {widths!r} are not whole numbers", where="--widths", hint="for instance 32,64,128") from None
     chosen, known = [name.strip() for name in only.split(",") if name.strip()], plugins.names(plugins.POTENTIALS)
     for name in chosen:
         if name not in known:
-            raise PluginError(f"no potential is named {name!r}", where="--only", mend=f"known: {', '.join(known)}")
+            raise PluginError(f"no potential is named {name!r}", where="--only", hint=f"known: {', '.join(known)}")
     torch.set_num_threads(threads)
     rows = speed_rows(numbers, side, only=chosen)
     typer.echo(json.dumps(as_dicts(rows), indent=1) if as_json else "\n".join(table_lines(rows)))

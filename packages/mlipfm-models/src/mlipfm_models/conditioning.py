@@ -121,7 +121,7 @@ class References(nn.Module):
         if bool((rows < 0).any()):
             stranger = int(atomic_numbers[rows < 0][0])
             known = " ".join(symbol(z) for z in self.elements)
-            raise UnknownElementError(f"this model was not trained on {symbol(stranger)}", mend=f"it knows {known}")
+            raise UnknownElementError(f"this model was not trained on {symbol(stranger)}", hint=f"it knows {known}")
         return rows
 
     def forward(self, atomic_numbers: Tensor, level: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class References(nn.Module):
         if bool(missing.any()):
             z, at = int(atomic_numbers[missing][0]), self.levels[int(level[missing][0])]
             raise LevelError(
-                f"level {at!r} has no reference energy for {symbol(z)}", mend="use another level or train with references for it"
+                f"level {at!r} has no reference energy for {symbol(z)}", hint="use another level or train with references for it"
             )
         return energies
 

@@ -81,7 +81,7 @@ def parse(schema: type[C], values: Mapping[str, Any], where: str) -> C:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             raise RecipeError(
-                f"unknown key {key!r}", where=where, mend=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                f"unknown key {key!r}", where=where, hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             )
     try:
         return TypeAdapter(schema).validate_python(dict(values))
@@ -114,7 +114,7 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
         raise RecipeError(
             "a repulsion is an energy, and forces of their own do not follow it",
             where=f"{where}.short_range",
-            mend="use conservative forces",
+            hint="use conservative forces",
         )
     if len(set(config.conditions)) < len(config.conditions):
         raise RecipeError(f"conditions must be named once each, got {_short(list(config.conditions))}", where=f"{where}.conditions")
@@ -146,5 +146,5 @@ def _members(given: Any, known: Any, where: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise RecipeError(
-                f"{name!r} is not known here", where=where, mend=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                f"{name!r} is not known here", where=where, hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             )

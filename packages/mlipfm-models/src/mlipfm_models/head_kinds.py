@@ -129,7 +129,7 @@ def check_heads(
     """
     if forces == "direct" and "vectors" not in provides:
         raise RecipeError(
-            "direct forces need vectors, which the backbone does not provide", where=f"{where}.forces", mend="use conservative forces"
+            "direct forces need vectors, which the backbone does not provide", where=f"{where}.forces", hint="use conservative forces"
         )
     for key, options in heads.items():
         kind, place = HEADS[key], f"{where}.heads.{key}"
@@ -137,16 +137,16 @@ def check_heads(
         if lacking:
             fitting = [other for other, k in HEADS.items() if set(k.needs) <= set(provides)]
             what = f"{key!r} needs {' and '.join(lacking)}, which the backbone does not provide"
-            raise RecipeError(what, where=place, mend=f"with this backbone fit: {', '.join(fitting) or 'none'}")
+            raise RecipeError(what, where=place, hint=f"with this backbone fit: {', '.join(fitting) or 'none'}")
         if kind.condition is not None and kind.condition not in conditions:
-            raise RecipeError(f"{key!r} depends on {kind.condition!r}", where=place, mend=f"add {kind.condition!r} to `conditions`")
+            raise RecipeError(f"{key!r} depends on {kind.condition!r}", where=place, hint=f"add {kind.condition!r} to `conditions`")
         shift = options.get("shift")
         missing = [symbol(z) for z in elements if isinstance(shift, Mapping) and shift and symbol(z) not in shift]
         if missing:
-            raise RecipeError(f"no shift for {', '.join(missing)}", where=place, mend="give one for every element, or none at all")
+            raise RecipeError(f"no shift for {', '.join(missing)}", where=place, hint="give one for every element, or none at all")
     if "stress" in heads and forces == "conservative":
         raise RecipeError(
-            "the stress of a conservative model is a derivative of its energy", where=f"{where}.heads.stress", mend="leave it out"
+            "the stress of a conservative model is a derivative of its energy", where=f"{where}.heads.stress", hint="leave it out"
         )
     if "external_field" in conditions:
         _check_field(heads, forces, f"{where}.conditions")
@@ -154,9 +154,9 @@ def check_heads(
 
 def _check_field(heads: Mapping[str, Any], forces: str, where: str) -> None:
     if "dipole" not in heads:
-        mend = "add the head 'dipole', and 'polarizability' for the response of second order"
-        raise RecipeError("a field acts through the dipole, which this model does not have", where=where, mend=mend)
+        hint = "add the head 'dipole', and 'polarizability' for the response of second order"
+        raise RecipeError("a field acts through the dipole, which this model does not have", where=where, hint=hint)
     if forces == "direct":
         raise RecipeError(
-            "a field is a term of the energy, and forces of their own do not follow it", where=where, mend="use conservative forces"
+            "a field is a term of the energy, and forces of their own do not follow it", where=where, hint="use conservative forces"
         )

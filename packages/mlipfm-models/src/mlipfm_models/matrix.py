@@ -81,7 +81,7 @@ def refusal(backbone: str, column: Column) -> str | None:
         config = parse_assembly({**PLAIN, **column.changes}, backbone)
         check_heads(config.heads, config.conditions, config.forces, made.provides, config.atomic_numbers, backbone)
     except RecipeError as error:
-        return f"{error.what}; {error.mend}" if error.mend else error.what
+        return f"{error.what}; {error.hint}" if error.hint else error.what
     return None
 
 

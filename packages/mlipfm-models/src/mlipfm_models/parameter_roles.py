@@ -57,7 +57,7 @@ def roles_of(root: nn.Module, blocks: Iterable[nn.Module], first_depth: int = 1)
     outside = [name for name, parameter in root.named_parameters() if id(parameter) not in found]
     if outside:
         raise ContractError(
-            f"the parameter {outside[0]!r} of {type(root).__name__} is in no block", mend="put it into a module that blocks() returns"
+            f"the parameter {outside[0]!r} of {type(root).__name__} is in no block", hint="put it into a module that blocks() returns"
         )
     return {name: found[id(parameter)] for name, parameter in root.named_parameters()}
 

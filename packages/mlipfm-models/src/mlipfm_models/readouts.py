@@ -115,7 +115,7 @@ def _refuse_periodic(key: str, batch: Batch) -> None:
     periodic = (~batch.defined(key)).nonzero().flatten().tolist()
     if periodic and not batch.mask_undefined:
         raise PropertyNotAvailableError(
-            f"a periodic system has no {key}", where=f"system {periodic[0]}", mend=f"do not ask the {key} of crystals"
+            f"a periodic system has no {key}", where=f"system {periodic[0]}", hint=f"do not ask the {key} of crystals"
         )
 
 
@@ -137,7 +137,7 @@ def field_energy(raw: Raw, batch: Batch, options: Options) -> Tensor:
     torn = (batch.pbc.any(dim=1) & (batch.external_field != 0).any(dim=1)).nonzero().flatten().tolist()
     if torn:
         raise PropertyNotAvailableError(
-            "a uniform field has no potential in a periodic system", where=f"system {torn[0]}", mend="set no external_field there"
+            "a uniform field has no potential in a periodic system", where=f"system {torn[0]}", hint="set no external_field there"
         )
     field = batch.external_field[batch.system]
     charge = torch.where(batch.charge_stated, batch.total_charge.to(torch.float64), 0.0)

@@ -106,7 +106,7 @@ def _levels(table: str, a: Sequence[str], b: Sequence[str], ours: Tensor, theirs
     for level, origin in starts.items():
         if level not in b or origin not in a:
             raise LevelError(
-                f"level {level!r} cannot start from {origin!r}", mend=f"the target has {', '.join(b)}; the source has {', '.join(a)}"
+                f"level {level!r} cannot start from {origin!r}", hint=f"the target has {', '.join(b)}; the source has {', '.join(a)}"
             )
     rows = _Rows([], [f"{table}[{level}]" for level in a if level not in b], [])
     known = {level: level for level in a} | dict(starts)
@@ -140,7 +140,7 @@ def _check_heads(old: AssembledPotential, new: AssembledPotential) -> None:
         raise RecipeError(
             "readouts of several levels cannot become one",
             where="level_readout",
-            mend="keep `level_readout: stacked` and name fewer levels",
+            hint="keep `level_readout: stacked` and name fewer levels",
         )
     for key in old.config["heads"].keys() & new.config["heads"].keys():
         a, b = (potential.config["heads"][key].get("shift") for potential in (old, new))
@@ -148,7 +148,7 @@ def _check_heads(old: AssembledPotential, new: AssembledPotential) -> None:
             raise RecipeError(
                 f"the head {key!r} has the shift {b}, the source has {a}",
                 where="heads",
-                mend="use the source's, its weights mean nothing else",
+                hint="use the source's, its weights mean nothing else",
             )
 
 
@@ -170,5 +170,5 @@ def _check_backbones(old: AssembledPotential, new: AssembledPotential) -> None:
     different = [f"{key} is {b.get(key)}, the source has {a.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
     if different:
         raise RecipeError(
-            f"backbones differ: {'; '.join(different)}", where="backbone", mend="use the source's options, its weights mean nothing else"
+            f"backbones differ: {'; '.join(different)}", where="backbone", hint="use the source's options, its weights mean nothing else"
         )

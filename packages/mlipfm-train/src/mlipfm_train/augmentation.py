@@ -19,7 +19,7 @@ Augmentation = Literal["none", "rotations"]
 def check_augmentation(augment: str, where: str) -> None:
     """Raise `RecipeError` unless the option is known."""
     if augment not in ("none", "rotations"):
-        raise RecipeError(f"augment {augment!r} is unknown", where=where, mend="known: none, rotations")
+        raise RecipeError(f"augment {augment!r} is unknown", where=where, hint="known: none, rotations")
 
 
 def augmented(structure: Structure, augment: Augmentation, rng: np.random.Generator) -> Structure:
@@ -80,6 +80,6 @@ def _by_atom(index: Floats) -> NDArray[np.intp]:
         raise MissingLabelsError(
             "Hessian rows turn only with the three rows of their atom",
             where="hessian_rows",
-            mend="give all axes of an atom, or do not augment",
+            hint="give all axes of an atom, or do not augment",
         )
     return order

@@ -31,7 +31,7 @@ def plugin_of(group: str, named: Named, given: int = 0, reserved: tuple[str, ...
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     for option in named.options:
         if option not in known and not takes_any:
-            raise RecipeError(f"{named.name!r} has no option {option!r}", where=group, mend=nearest(option, list(known)))
+            raise RecipeError(f"{named.name!r} has no option {option!r}", where=group, hint=nearest(option, list(known)))
     filled = {name: p.default for name, p in known.items() if p.default is not inspect.Parameter.empty} | named.options
     missing = [name for name, p in known.items() if name not in filled and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     if missing:

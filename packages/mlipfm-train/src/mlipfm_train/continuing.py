@@ -43,13 +43,13 @@ def refuse_changes(recipe: Recipe, folder: Path, extra: Mapping[str, Any], train
         raise RecipeError(
             f"this folder holds a run of another recipe: {shown}",
             where=str(folder),
-            mend=f"use that recipe ({', '.join(STOPS)} may grow), or another folder: {_start_from(folder)} starts there from this model",
+            hint=f"use that recipe ({', '.join(STOPS)} may grow), or another folder: {_start_from(folder)} starts there from this model",
         )
     if recipe.steps < before.steps:
         raise RecipeError(
             f"a run cannot be shortened: steps: {before.steps} -> {recipe.steps}",
             where=str(folder),
-            mend="use another folder; the models of this one stay as they are",
+            hint="use another folder; the models of this one stay as they are",
         )
     return before
 
@@ -82,7 +82,7 @@ def _refuse_other_data(extra: Mapping[str, Any], train: Frames, valid: Frames, f
                     f"the data of this run have changed: {name} had a store of hash {entry['manifest'][:12]} with {entry['structures']} "
                     f"structures in use when training began, now {now[:12]}; what was learnt and what the model says of its data would not agree",
                     where=str(store.path),
-                    mend=f"put the old store back, or train in another folder: {_start_from(folder)} starts there from this model",
+                    hint=f"put the old store back, or train in another folder: {_start_from(folder)} starts there from this model",
                 )
 
 

@@ -37,16 +37,16 @@ class Frames(Sequence[Structure]):
         for level in levels:
             if level not in known:
                 raise LevelError(
-                    f"no structure has level {level!r}", where=", ".join(map(str, paths)), mend=f"there are: {', '.join(known) or 'none'}"
+                    f"no structure has level {level!r}", where=", ".join(map(str, paths)), hint=f"there are: {', '.join(known) or 'none'}"
                 )
         wanted = [(k, i) for k, i, level in found if not levels or level in levels]
         if paths and not wanted:
-            raise MissingLabelsError("there are no structures", where=", ".join(map(str, paths)), mend="fill the store first")
+            raise MissingLabelsError("there are no structures", where=", ".join(map(str, paths)), hint="fill the store first")
         idle = [store.weightless() for store in self.stores]
         self._place = [(k, i) for k, i in wanted if i not in idle[k]]
         self.weightless = len(wanted) - len(self._place)
         if paths and not self._place:
-            raise MissingLabelsError("all structures have weight 0", where=", ".join(map(str, paths)), mend="correct the label `weight`")
+            raise MissingLabelsError("all structures have weight 0", where=", ".join(map(str, paths)), hint="correct the label `weight`")
 
     def __len__(self) -> int:
         return len(self._place)

@@ -101,7 +101,7 @@ def start_from(recipe: Recipe, facts: Survey, structures: Sequence[Structure]) -
     for level in _stated_levels(recipe):
         if level not in config.get("levels", [level]):
             raise RecipeError(
-                f"{level!r} is no level of this model", where="potential.references", mend=f"it has {', '.join(config['levels'])}"
+                f"{level!r} is no level of this model", where="potential.references", hint=f"it has {', '.join(config['levels'])}"
             )
     reports: dict[str, ReferenceReport] = {}
     if "references" in config and facts.n:
@@ -135,7 +135,7 @@ def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[s
         raise RecipeError(
             f"a {old.plugin!r} potential cannot take over weights into another configuration",
             where="init_from",
-            mend="change nothing of it",
+            hint="change nothing of it",
         )
     new.load_state_dict(old.state_dict())
     return Start(new, copied=tuple(key for key, _ in new.named_parameters()))
@@ -148,7 +148,7 @@ def _refuse_untrained(potential: Potential, trained: Collection[int], facts: Sur
         raise RecipeError(
             f"no training structure has {', '.join(idle)}",
             where="potential.elements",
-            mend="leave them out, or leave out `elements` altogether",
+            hint="leave them out, or leave out `elements` altogether",
         )
 
 

@@ -137,7 +137,7 @@ def _load(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UnreadableFileError(f"is damaged: {error}", where=str(path), mend="delete it: the events are delivered again") from None
+        raise UnreadableFileError(f"is damaged: {error}", where=str(path), hint="delete it: the events are delivered again") from None
     return state
 
 

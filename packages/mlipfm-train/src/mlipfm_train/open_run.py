@@ -126,7 +126,7 @@ def open_run(
         except RuntimeError as error:
             if strategy.world_size > 1 and "gloo" in str(error):  # what torch says when a connection breaks or times out
                 raise TrainingError(
-                    "another process of this run ended or does not answer", mend="look at its messages; start again to continue"
+                    "another process of this run ended or does not answer", hint="look at its messages; start again to continue"
                 ) from error
             raise
 
@@ -186,7 +186,7 @@ def _start(
     if not len(train):
         if potential is None and recipe.init_from is None:
             raise RecipeError(
-                "there are no training structures", where="data.train", mend="name a store, or give init_from and a source that simulates"
+                "there are no training structures", where="data.train", hint="name a store, or give init_from and a source that simulates"
             )
         facts = Survey.empty()
     else:

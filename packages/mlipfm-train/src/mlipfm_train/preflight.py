@@ -71,10 +71,10 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
         for key in objective.requires:
             if key in facts.undefined and facts.undefined[key] == facts.labels[key]:
                 what = f"all {facts.labels[key]} structures with a label {key!r}, which {name!r} needs, are {NOT_DEFINED[key]}"
-                raise MissingLabelsError(what, where=where, mend="add structures that have it, or switch this term off")
+                raise MissingLabelsError(what, where=where, hint="add structures that have it, or switch this term off")
             if not facts.labels[key]:
-                mend = f"labels found: {found}; map the keys of the file on import, or switch this term off"
-                raise MissingLabelsError(f"none of {facts.n} structures has the label {key!r} that {name!r} needs", where=where, mend=mend)
+                hint = f"labels found: {found}; map the keys of the file on import, or switch this term off"
+                raise MissingLabelsError(f"none of {facts.n} structures has the label {key!r} that {name!r} needs", where=where, hint=hint)
             lacking, without = facts.n - facts.labels[key], facts.undefined[key]
             if lacking:
                 report.say(f"{lacking} of {facts.n} structures have no {key!r}: they do not enter that term of {name!r}")
@@ -136,7 +136,7 @@ def check_held_out(train: Census, valid: Census, report: Report) -> None:
     known, split = len(shared(train, valid)), "`mlipfm data split STORE --by random --fractions train=0.9,valid=0.1 --out PARTS`"
     if known == len(valid) > 0:
         what = f"every validation structure is a training structure ({known} of {len(valid)}, same geometry and level): nothing is held out"
-        raise RecipeError(what, where="data.valid", mend=f"{split} makes two stores of one, or leave data.valid out")
+        raise RecipeError(what, where="data.valid", hint=f"{split} makes two stores of one, or leave data.valid out")
     if known:
         told = f"warning: {known} of {len(valid)} validation structures are training structures (same geometry and level)"
         report.say(f"{told}: errors look smaller than they are; {split} makes two stores that share none", validation_in_training=known)
@@ -162,7 +162,7 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
     for name, objective in objectives.items():
         for key in objective.outputs:
             if key not in spec.outputs:
-                raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", mend=f"it predicts {', '.join(spec.outputs)}")
+                raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", hint=f"it predicts {', '.join(spec.outputs)}")
     _check_domain(potential, facts.elements, sorted(facts.levels), "the training data")
     _check_domain(potential, valid.elements, sorted({str(kind.level) for kind in valid.kinds}), "the validation data")
     states = (("total_charge", facts.charged, "are charged"), ("spin_multiplicity", facts.open_shell, "are open-shell"))
@@ -258,8 +258,8 @@ def _check_domain(potential: Potential, elements: Sequence[int], levels: Sequenc
     missing = [symbol(z) for z in elements if z not in potential.spec.elements]
     if missing:
         names = " ".join(symbol(z) for z in potential.spec.elements)
-        raise UnknownElementError(f"{what} contain {' '.join(missing)}, which the potential does not know", mend=f"it knows {names}")
+        raise UnknownElementError(f"{what} contain {' '.join(missing)}, which the potential does not know", hint=f"it knows {names}")
     unknown: list[str] = [level for level in levels if level not in potential.spec.levels]
     if unknown:
-        error: MlipfmError = LevelError(f"{what} have level {unknown[0]!r}", mend=f"the potential knows {', '.join(potential.spec.levels)}")
+        error: MlipfmError = LevelError(f"{what} have level {unknown[0]!r}", hint=f"the potential knows {', '.join(potential.spec.levels)}")
         raise error

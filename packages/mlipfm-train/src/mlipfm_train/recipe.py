@@ -258,11 +258,11 @@ def load_recipe(
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        mend = "give a file, or the name of a recipe that `mlipfm train --list` shows"
-        raise UnreadableFileError(f"cannot read the recipe: {reason}", where=str(path), mend=mend) from None
+        hint = "give a file, or the name of a recipe that `mlipfm train --list` shows"
+        raise UnreadableFileError(f"cannot read the recipe: {reason}", where=str(path), hint=hint) from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
-        raise RecipeError("a recipe is a mapping of keys to values", where=str(path), mend="see `mlipfm train --example`")
+        raise RecipeError("a recipe is a mapping of keys to values", where=str(path), hint="see `mlipfm train --example`")
     for key, stores in (("train", train), ("valid", valid)):
         if stores:
             document["data"] = {**(document.get("data") or {}), key: [str(store) for store in stores]}
@@ -291,9 +291,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
 def _upgrade(data: dict[str, Any], where: str | None) -> dict[str, Any]:
     version = data.get("format", FORMAT)
     if not isinstance(version, int) or version < 1:
-        raise RecipeError(f"format {version!r} is not a format number", where=where, mend=f"this version writes format {FORMAT}")
+        raise RecipeError(f"format {version!r} is not a format number", where=where, hint=f"this version writes format {FORMAT}")
     if version > FORMAT:
-        raise FormatVersionError(f"recipe of format {version}, this version reads up to {FORMAT}", where=where, mend="upgrade mlipfm-train")
+        raise FormatVersionError(f"recipe of format {version}, this version reads up to {FORMAT}", where=where, hint="upgrade mlipfm-train")
     for number in range(version, FORMAT):
         data = UPGRADES[number](data)
     return data
@@ -303,7 +303,7 @@ def _override(data: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     *path, last = key.strip().split(".")
     if not equals or not last:
-        raise RecipeError(f"override {text!r} is not key=value", mend="for instance steps=1000 or optimizer.lr=1e-3")
+        raise RecipeError(f"override {text!r} is not key=value", hint="for instance steps=1000 or optimizer.lr=1e-3")
     target: Any = data
     if path and data.get(path[0]) is None and path[0] in _DEFAULT_PLUGINS:  # weight_rule.decay=0.99 changes the default rule
         data[path[0]] = json.loads(json.dumps(_DEFAULT_PLUGINS[path[0]]))
@@ -322,7 +322,7 @@ def _slot(target: Any, part: str, key: str) -> str | int:
     if not isinstance(target, list):
         raise RecipeError(f"a single value has no key {part!r}", where=key)
     if not part.isdigit() or int(part) >= len(target):
-        raise RecipeError(f"{part!r} is no position in a list of {len(target)}", where=key, mend="count from 0")
+        raise RecipeError(f"{part!r} is no position in a list of {len(target)}", where=key, hint="count from 0")
     return int(part)
 
 
@@ -332,10 +332,10 @@ def _explain(error: ValidationError, where: str | None) -> RecipeError:
     place = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(path[:-1]))
-        return RecipeError(f"unknown key {place!r}", where=where, mend=nearest(path[-1], known))
+        return RecipeError(f"unknown key {place!r}", where=where, hint=nearest(path[-1], known))
     if first["type"] == "list_type" and isinstance(first["input"], str):
         said = f"a list is wanted, got the text {first['input']!r}"
-        return RecipeError(f"{place}: {said}", where=where, mend=f"write [{first['input']}]")
+        return RecipeError(f"{place}: {said}", where=where, hint=f"write [{first['input']}]")
     message = first["msg"].removeprefix("Value error, ")
     return RecipeError(f"{place + ': ' if place else ''}{message[:1].lower() + message[1:]}", where=where)
 

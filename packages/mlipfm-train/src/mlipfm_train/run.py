@@ -140,7 +140,7 @@ class Run:
             raise TrainingError(
                 f"loss or gradient was not finite in {self.skipped_in_row} steps in a row, the last with structures {keys} ...",
                 where=f"step {step}",
-                mend="lower optimizer.lr, check these structures, or start again from an earlier checkpoint",
+                hint="lower optimizer.lr, check these structures, or start again from an earlier checkpoint",
             )
 
     def due(self, step: int, every: int) -> bool:
@@ -207,7 +207,7 @@ class Run:
             raise TrainingError(
                 f"training has diverged: {self.metrics[0].name} is {error:.4g} {self.metrics[0].unit}, the best was {self.best:.4g}",
                 where=f"step {step}",
-                mend=f"lower optimizer.lr or optimizer.clip and train in another folder{kept}",
+                hint=f"lower optimizer.lr or optimizer.clip and train in another folder{kept}",
             )
 
     def save(self, step: int) -> None:
@@ -256,7 +256,7 @@ class Run:
             raise TrainingError(
                 f"every one of {self.next_step} steps was skipped, loss or gradient was not finite: nothing was learnt",
                 where=str(self.folder),
-                mend="lower optimizer.lr and the weights of the objectives, and look at the labels: `mlipfm data check-labels STORE`",
+                hint="lower optimizer.lr and the weights of the objectives, and look at the labels: `mlipfm data check-labels STORE`",
             )
         best = self.folder / "best.safetensors"
         return FitResult(

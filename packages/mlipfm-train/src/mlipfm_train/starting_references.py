@@ -38,7 +38,7 @@ def stated_references(recipe: Recipe) -> dict[str, Any]:
     by_level = stated.values() if isinstance(stated, Mapping) else [stated]
     for value in [e for some in by_level for e in (some.values() if isinstance(some, Mapping) else [some])]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise RecipeError(f"{value!r} is no energy in eV", where="potential.references", mend="for instance {pbe: {Cu: -996.49}}")
+            raise RecipeError(f"{value!r} is no energy in eV", where="potential.references", hint="for instance {pbe: {Cu: -996.49}}")
     return dict(stated)
 
 

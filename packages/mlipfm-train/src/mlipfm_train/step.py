@@ -37,7 +37,7 @@ class Step(nn.Module):
         self._companions = {key: quantity(key).companion for key in self.outputs}
         for name in objectives:
             if "/" in name or "." in name:
-                raise RecipeError(f"an objective cannot be named {name!r}", mend="use letters, digits and hyphens")
+                raise RecipeError(f"an objective cannot be named {name!r}", hint="use letters, digits and hyphens")
 
     def forward(self, step_batch: StepBatch) -> StepTerms:
         """Local terms of all objectives, `objective/term` -> (weighted sum, count), or (tensor, count) for the terms that an objective gathers.

@@ -120,7 +120,7 @@ def _refuse_no_level(frames: Sequence[Structure], census: Census) -> None:
     if len(lacking):
         origin = frames[int(lacking[0])].provenance
         place = f"structure {origin.index} of {origin.source}"
-        raise LevelError("states no level of theory", where=place, mend="set `level` when the data are imported")
+        raise LevelError("states no level of theory", where=place, hint="set `level` when the data are imported")
 
 
 def sample(census: Census, seed: int, size: int) -> list[int]:

@@ -56,7 +56,7 @@ def load_newest_state(folder: Path) -> dict[str, Any] | None:
             _log.warning("training state %s cannot be used, falling back to the one before: %s", path.name, error)
     if found:
         raise DamagedFileError(
-            "no training state is usable", where=str(folder), mend="start again in another folder; the model checkpoints may be whole"
+            "no training state is usable", where=str(folder), hint="start again in another folder; the model checkpoints may be whole"
         )
     return None
 

@@ -21,7 +21,7 @@ class Ema:
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise RecipeError(f"decay must be in [0, 1), got {decay:g}", where="weight_rule 'ema'", mend="for instance 0.999")
+            raise RecipeError(f"decay must be in [0, 1), got {decay:g}", where="weight_rule 'ema'", hint="for instance 0.999")
         self.decay = decay
         self.updates = 0
         self._average: dict[str, Tensor] = {}

@@ -60,7 +60,7 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
         running = find(folder)
         if running is not None:
             raise LockedError(
-                f"a hub is running at {running.address}", where=str(folder), mend=f"stop it with `mlipfm hub down --dir {folder}`"
+                f"a hub is running at {running.address}", where=str(folder), hint=f"stop it with `mlipfm hub down --dir {folder}`"
             )
         _check_port(host, port)
         write_secret(folder / TOKEN, secrets.token_urlsafe(32))
@@ -130,8 +130,8 @@ def _loopback(host: str, port: int) -> str:
     except ValueError:
         local = False
     if not local:
-        mend = "give 127.0.0.1; from elsewhere, forward the port by ssh -L, which also asks who you are"
-        raise RegistryError(f"the hub listens on this machine only, not on {host!r}", mend=mend)
+        hint = "give 127.0.0.1; from elsewhere, forward the port by ssh -L, which also asks who you are"
+        raise RegistryError(f"the hub listens on this machine only, not on {host!r}", hint=hint)
     return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
 
 
@@ -141,7 +141,7 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise RegistryError(f"port {port} cannot be used: {error.strerror}", where=host, mend="choose another with --port") from error
+            raise RegistryError(f"port {port} cannot be used: {error.strerror}", where=host, hint="choose another with --port") from error
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, log: Path, waiting: Callable[[float], None] | None) -> None:

@@ -75,7 +75,7 @@ def down(folder: Annotated[Path, _DIR] = Path("hub")) -> None:
 
     hub = find(folder.resolve())
     if hub is None:
-        raise RegistryError("no hub is running on this folder", where=str(folder), mend="give its folder with --dir")
+        raise RegistryError("no hub is running on this folder", where=str(folder), hint="give its folder with --dir")
     stop(hub)
     typer.echo(f"stopped the hub at {hub.address}; its data stay in {hub.folder}")
 

@@ -113,8 +113,8 @@ def _run(job: Job, log: Path) -> None:
         broken = end.code == 1 and job.command[0] == "check" and Path(job.makes).exists()  # a model that breaks a rule is a result
         if end.code not in (0, None) and not broken:
             said = (log.read_text(errors="replace").splitlines() or ["no output"])[-1]
-            mend = "run `mlipfm quickstart` again to go on"
-            raise MlipfmError(f"`{str(job)[2:]}` failed: {said.removeprefix('mlipfm: ')}", where=str(log), mend=mend) from None
+            hint = "run `mlipfm quickstart` again to go on"
+            raise MlipfmError(f"`{str(job)[2:]}` failed: {said.removeprefix('mlipfm: ')}", where=str(log), hint=hint) from None
 
 
 def _is_done(folder: Path, job: Job) -> bool:

@@ -84,5 +84,5 @@ def claim(folder: Path, plan: Plan) -> None:
         raise TrainingError(
             f"the folder holds a quickstart with other settings ({', '.join(changed)})",
             where=str(folder),
-            mend="choose another --out, or remove it",
+            hint="choose another --out, or remove it",
         )

@@ -67,7 +67,7 @@ class Results:
         errors = {name: self.error(name, "test", "force_mae") for name, record in self.of("check").items() if record["passed"]}
         good = {name: float(error["value"]) for name, error in errors.items() if error is not None}
         if not good:
-            raise RegistryError("no model has passed its check", mend="see log/check-NAME.log")
+            raise RegistryError("no model has passed its check", hint="see log/check-NAME.log")
         return min(good, key=lambda name: good[name])
 
     @property

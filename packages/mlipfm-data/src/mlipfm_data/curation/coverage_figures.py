@@ -47,7 +47,7 @@ def _figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise PluginError("pictures need matplotlib", mend="pip install 'mlipfm-data[plots]'") from None
+        raise PluginError("pictures need matplotlib", hint="pip install 'mlipfm-data[plots]'") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

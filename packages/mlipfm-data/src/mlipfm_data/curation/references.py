@@ -20,8 +20,8 @@ def parse_given(text: str) -> dict[str, float]:
         except ValueError:
             energy = math.nan
         if not math.isfinite(energy):
-            raise MlipfmError(f"{part!r} is not ELEMENT=ENERGY in eV", mend="H=-13.6,O=-2041.3")
+            raise MlipfmError(f"{part!r} is not ELEMENT=ENERGY in eV", hint="H=-13.6,O=-2041.3")
         if name.strip() in given:
-            raise MlipfmError(f"{name.strip()} is given twice", mend="give one energy for each element")
+            raise MlipfmError(f"{name.strip()} is given twice", hint="give one energy for each element")
         given[name.strip()] = energy
     return given

@@ -58,7 +58,7 @@ def time_split(structures: Sequence[Structure], fractions: Mapping[str, float], 
     """
     if not all(share > 0 for share in fractions.values()) or not abs(sum(fractions.values()) - 1) <= 1e-6 or OOD in fractions:
         raise MlipfmError(
-            f"fractions {dict(fractions)} are not positive numbers that add up to 1, without {OOD!r}", mend="train=0.8,valid=0.2"
+            f"fractions {dict(fractions)} are not positive numbers that add up to 1, without {OOD!r}", hint="train=0.8,valid=0.2"
         )
     trajectories = _trajectories(structures)
     names = [geometry_of(s) for s in structures]
@@ -71,7 +71,7 @@ def time_split(structures: Sequence[Structure], fractions: Mapping[str, float], 
         longest = max(map(len, trajectories.values()))
         raise MlipfmError(
             f"no trajectory can be cut into {len(fractions)} blocks with gaps of {gap}: the longest of {len(trajectories)} has {longest} frames",
-            mend="frames of a trajectory have one source and one group (--group-key); if these are none, split by random, molecule or composition",
+            hint="frames of a trajectory have one source and one group (--group-key); if these are none, split by random, molecule or composition",
         )
     return Split("time", 0, parts, (), len(trajectories)), [k for k, name in enumerate(names) if part_of[name] is None]
 

@@ -95,7 +95,7 @@ def weigh(
     capped = np.zeros(len(values), dtype=bool) if force_cap is None else np.nan_to_num(largest) > force_cap
     values = np.where(capped, 0.0, values)
     if not values.any():
-        raise MlipfmError("no structure has a weight: all are beyond the force cap", mend="raise --force-cap")
+        raise MlipfmError("no structure has a weight: all are beyond the force cap", hint="raise --force-cap")
     values = values / values[~capped].mean()
     before = np.array([float(s.labels["weight"]) if "weight" in s.labels else np.nan for s in structures])
     replaced = ~np.isnan(before) & ~np.isclose(before, values)

@@ -33,14 +33,14 @@ def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[Wanted]
     if not entry.files:
         pages = ", ".join(str(fact.value) for fact in entry.pages)
         what = "was not released" if entry.status != "released" else "has no address of a file in the catalogue"
-        raise DownloadError(what, where=entry.name, mend=f"see {pages}" if pages else "see `mlipfm data catalogue` for others")
+        raise DownloadError(what, where=entry.name, hint=f"see {pages}" if pages else "see `mlipfm data catalogue` for others")
     names = [file.name for file in entry.files]
     fitting = [file for file in entry.files if all_files or any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)]
     if patterns and not fitting:
-        raise DownloadError(f"no file fits {' or '.join(patterns)}", where=entry.name, mend=f"there are {', '.join(names)}")
+        raise DownloadError(f"no file fits {' or '.join(patterns)}", where=entry.name, hint=f"there are {', '.join(names)}")
     if not fitting and len(names) > 1:
         listed = ", ".join(f"{file.name} ({file.note})" if file.note else file.name for file in entry.files)
-        raise DownloadError(f"has {len(names)} files: {listed}", where=entry.name, mend="choose some with --file PATTERN, or --all")
+        raise DownloadError(f"has {len(names)} files: {listed}", where=entry.name, hint="choose some with --file PATTERN, or --all")
     return [_wanted(entry, file) for file in fitting or entry.files]
 
 
@@ -75,7 +75,7 @@ def described(entry: DataSet, wanted: list[Wanted], folder: Path) -> list[SetDes
         sets.append(SetDescription(title, files, licence, citation, left_out, folder=name if inside else "."))
     if not any(one.files for one in sets):
         raise DownloadError(
-            "the catalogue names no reader for these files", where=entry.name, mend="`mlipfm data download` only downloads them"
+            "the catalogue names no reader for these files", where=entry.name, hint="`mlipfm data download` only downloads them"
         )
     return sets
 
@@ -111,8 +111,8 @@ def find(name: str) -> DataSet:
         if wanted in (plain(entry.id), plain(entry.name)):
             return entry
     near = difflib.get_close_matches(name.lower(), catalogue(), 1, 0.5)
-    mend = f"did you mean {near[0]!r}?" if near else "see `mlipfm data catalogue`"
-    raise UnreadableFileError(f"the catalogue has no set {name!r}", mend=mend)
+    hint = f"did you mean {near[0]!r}?" if near else "see `mlipfm data catalogue`"
+    raise UnreadableFileError(f"the catalogue has no set {name!r}", hint=hint)
 
 
 @dataclass(frozen=True)

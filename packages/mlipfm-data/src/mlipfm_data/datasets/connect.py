@@ -39,11 +39,11 @@ def checked_address(url: str) -> str:
         raise DownloadError(f"is no address: {error}", where=shown(url)) from None
     if parts.scheme not in ("http", "https"):
         raise DownloadError(f"addresses of the kind {parts.scheme or 'without a scheme'!r} are not followed", where=shown(url),
-                            mend="give an address that begins with https://")  # fmt: skip
+                            hint="give an address that begins with https://")  # fmt: skip
     if not parts.hostname or not url.isascii() or any(c.isspace() or ord(c) < 32 for c in url):
-        raise DownloadError("is no address of a file", where=shown(url), mend="give an address like https://HOST/PATH")
+        raise DownloadError("is no address of a file", where=shown(url), hint="give an address like https://HOST/PATH")
     if parts.username or parts.password:
-        raise DownloadError("has a name or a password in it", where=f"{parts.scheme}://{parts.hostname}", mend="give an address without")
+        raise DownloadError("has a name or a password in it", where=f"{parts.scheme}://{parts.hostname}", hint="give an address without")
     return url
 
 
@@ -78,7 +78,7 @@ def _checked_redirect(source: str, target: str) -> None:
     except DownloadError as error:
         raise DownloadError(f"redirects to {shown(target)}, which is not followed: {error.what}", where=shown(source)) from None
     if source.startswith("https:") and not target.startswith("https:"):
-        raise DownloadError(f"redirects from https to {shown(target)}", where=shown(source), mend="use the address of another mirror")
+        raise DownloadError(f"redirects from https to {shown(target)}", where=shown(source), hint="use the address of another mirror")
 
 
 def request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | urllib.error.HTTPError:
@@ -100,7 +100,7 @@ def request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | url
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         host = urllib.parse.urlsplit(url).hostname
         raise BrokenConnection(f"{host} cannot be reached: {reason or type(error).__name__}", where=shown(url),
-                               mend="check the connection and run the same command again: it goes on where it stopped") from error  # fmt: skip
+                               hint="check the connection and run the same command again: it goes on where it stopped") from error  # fmt: skip
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

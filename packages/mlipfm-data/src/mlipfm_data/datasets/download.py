@@ -50,7 +50,7 @@ def download(wanted: Wanted, out: Path, *, unpacking: bool = True, limits: Limit
         DownloadError, DamagedFileError, RefusedFileError, UnwritableFileError, LockedError: see `fetching.fetch` and `unpacking.unpack`.
     """
     if wanted.name == RECORD:
-        raise DownloadError(f"{RECORD} is the name of the record", where=shown(wanted.url), mend="give another: --as NAME")
+        raise DownloadError(f"{RECORD} is the name of the record", where=shown(wanted.url), hint="give another: --as NAME")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,7 +74,7 @@ def _known(published: Known, before: dict[str, Any]) -> Known:
 def _check_same(before: dict[str, Any], wanted: Wanted, out: Path) -> None:
     if before and before.get("url") != wanted.url and not wanted.known.digest:
         raise UnwritableFileError(f"{wanted.name} came from {shown(str(before.get('url')))} before", where=str(out),
-                                  mend="choose another folder, or --as another name")  # fmt: skip
+                                  hint="choose another folder, or --as another name")  # fmt: skip
 
 
 def _entry(wanted: Wanted, fetched: Fetched, before: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def recorded(out: Path) -> dict[str, dict[str, Any]]:
         if told["format"] != _FORMAT or not all(isinstance(entry, dict) for entry in files.values()):
             raise ValueError("not the record of downloads")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedFileError(f"is no record of downloads: {error}", where=str(path), mend="move it away") from None
+        raise DamagedFileError(f"is no record of downloads: {error}", where=str(path), hint="move it away") from None
     return dict(files)
 
 

@@ -157,7 +157,7 @@ def verify(path: Path, known: Known, *, was_there: bool = False) -> Fetched:
 def _compare(what: str, found: object, wanted: object, path: Path) -> None:
     if found != wanted:
         raise DamagedFileError(f"has {what} {found}, {wanted} is known: another or a damaged file", where=str(path),
-                               mend="delete it and download it again; if that gives the same, tell who published it")  # fmt: skip
+                               hint="delete it and download it again; if that gives the same, tell who published it")  # fmt: skip
 
 
 def _digests(path: Path, size: int, with_md5: bool) -> tuple[str, str | None]:
@@ -179,8 +179,8 @@ def _verified_or_removed(part: Path, memo: Path, known: Known, target: Path) -> 
         part.unlink()
         memo.unlink(missing_ok=True)
         error.where = str(target)
-        error.mend = "nothing was kept; try again, and if that gives the same, tell who published it"
-        error.args = (error.what, error.where, error.mend)
+        error.hint = "nothing was kept; try again, and if that gives the same, tell who published it"
+        error.args = (error.what, error.where, error.hint)
         raise
     return Fetched(target, fetched.size, fetched.sha256, fetched.verified)
 
@@ -202,7 +202,7 @@ def _receive_all(url: str, part: Path, memo: Path, known: Known, patience: int, 
             restarts += 1
             if restarts > _RESTARTS:
                 raise DownloadError(
-                    f"changes while it is downloaded ({restarts} times)", where=shown(url), mend="try again later"
+                    f"changes while it is downloaded ({restarts} times)", where=shown(url), hint="try again later"
                 ) from None
         except BrokenConnection as error:
             idle = 0 if _length(part) > before else idle + 1
@@ -257,7 +257,7 @@ class _Try:
         kind = self.answer.headers.get_content_type()
         if kind in ("text/html", "application/xhtml+xml") and not self.part.name.endswith((".html.part", ".htm.part")):
             raise DownloadError("the server answers with a web page and not with the file", where=shown(self.url),
-                                mend="open the address in a browser: it may ask for a login or a licence, or the file has moved")  # fmt: skip
+                                hint="open the address in a browser: it may ask for a login or a licence, or the file has moved")  # fmt: skip
         if status == 200:
             return 0, version
         start, total = _content_range(self.answer.headers.get("Content-Range", ""))
@@ -270,15 +270,15 @@ class _Try:
         if version.total is None:
             if self.answer.headers.get("Transfer-Encoding", "").lower() != "chunked" and self.known.size is None and not self.known.digest:
                 raise DownloadError("the server states no length: a break could not be told from the end", where=shown(self.url),
-                                    mend="give its --sha256")  # fmt: skip
+                                    hint="give its --sha256")  # fmt: skip
             return
         if self.known.size is not None and version.total != self.known.size:
             raise DamagedFileError(f"the server has {version.total} bytes, {self.known.size} are known: another file", where=shown(self.url),
-                                   mend="see whether a new version was published")  # fmt: skip
+                                   hint="see whether a new version was published")  # fmt: skip
         free = shutil.disk_usage(self.part.parent).free
         if version.total - _length(self.part) > free:
             raise UnwritableFileError(f"needs {version.total} bytes, {free} are free", where=str(self.part.parent),
-                                      mend="free some space or choose another folder; a part is continued")  # fmt: skip
+                                      hint="free some space or choose another folder; a part is continued")  # fmt: skip
 
     def _append(self, start: int, version: _Version, advance: Advance) -> None:
         received = start
@@ -295,7 +295,7 @@ class _Try:
             os.fsync(file.fileno())
         if version.total is not None and received != version.total:
             raise BrokenConnection(f"broke off after {received} of {version.total} bytes", where=shown(self.url),
-                                   mend="run the same command again: it goes on where it stopped")  # fmt: skip
+                                   hint="run the same command again: it goes on where it stopped")  # fmt: skip
 
     def _nothing_left(self) -> None:
         """HTTP 416: the part is as long as the file, or belongs to another one."""
@@ -306,13 +306,13 @@ class _Try:
     def _refusal(self, status: int) -> DownloadError:
         what = f"the server refuses: HTTP {status} {http.client.responses.get(status, '')}".rstrip()
         if status in _PASSING:
-            error = BrokenConnection(what, where=shown(self.url), mend="try again later: it goes on where it stopped")
+            error = BrokenConnection(what, where=shown(self.url), hint="try again later: it goes on where it stopped")
             wait = self.answer.headers.get("Retry-After", "")
             error.wait = min(60.0, float(wait)) if wait.isascii() and wait.isdigit() else 0.0
             return error
-        mend = {401: "it asks for a login: open it in a browser", 403: "it asks for a login or a licence: open it in a browser",
+        hint = {401: "it asks for a login: open it in a browser", 403: "it asks for a login or a licence: open it in a browser",
                 404: "the address is old: see `mlipfm data catalogue NAME`", 410: "it was withdrawn"}.get(status)  # fmt: skip
-        return DownloadError(what, where=shown(self.url), mend=mend)
+        return DownloadError(what, where=shown(self.url), hint=hint)
 
 
 def _chunks(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str) -> Iterator[bytes]:
@@ -323,7 +323,7 @@ def _chunks(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str)
             yield chunk
     except (OSError, http.client.HTTPException) as error:
         raise BrokenConnection(f"broke off: {error or type(error).__name__}", where=shown(url),
-                               mend="run the same command again: it goes on where it stopped") from error  # fmt: skip
+                               hint="run the same command again: it goes on where it stopped") from error  # fmt: skip
 
 
 def _version(url: str, answer: http.client.HTTPResponse | urllib.error.HTTPError) -> _Version:
@@ -356,5 +356,5 @@ def file_name(url: str) -> str:
     """The last part of an address's path as the name of a file. Raises `DownloadError`: it has none that is harmless."""
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rstrip("/").rpartition("/")[2])
     if not re.fullmatch(r"[\w()+,=@~-][\w .()+,=@~-]{0,150}", name, re.ASCII) or name.endswith((" ", ".", ".part")):
-        raise DownloadError("the address does not end in the name of a file", where=shown(url), mend="give one: --as NAME")
+        raise DownloadError("the address does not end in the name of a file", where=shown(url), hint="give one: --as NAME")
     return name

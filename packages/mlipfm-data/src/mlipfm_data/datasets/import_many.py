@@ -177,7 +177,7 @@ class _Joined:
         """The row of a set that is there, nothing of it new. Raises `RefusedFileError` if it was another set of that name."""
         if self.rows[name]["digest"] != mark:
             what = f"holds the set {name} from other files, or imported with other settings"
-            raise RefusedFileError(what, where=str(self.out), mend="import into a new store")
+            raise RefusedFileError(what, where=str(self.out), hint="import into a new store")
         first = SetRow(**self.rows[name]["row"])
         return replace(first, stored=0, duplicates=first.stored + first.duplicates, before=True)
 
@@ -269,7 +269,7 @@ def _load(out: Path) -> dict[str, dict[str, Any]]:
     try:
         return dict(json.loads(path.read_bytes()))
     except ValueError:
-        raise UnreadableFileError("the record of imported sets is no JSON", where=str(path), mend="import into a new store") from None
+        raise UnreadableFileError("the record of imported sets is no JSON", where=str(path), hint="import into a new store") from None
 
 
 def _save(out: Path, rows: dict[str, dict[str, Any]]) -> None:

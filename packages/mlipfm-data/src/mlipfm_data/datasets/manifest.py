@@ -87,7 +87,7 @@ class SetDescription:
 
     def __post_init__(self) -> None:
         if not self.files and not self.left_out:
-            raise InvalidStructureError(f"the set {self.name!r} has neither files nor a reason why not", mend="give one of them")
+            raise InvalidStructureError(f"the set {self.name!r} has neither files nor a reason why not", hint="give one of them")
 
 
 def read_manifest(path: Path) -> list[SetDescription]:
@@ -103,11 +103,11 @@ def read_manifest(path: Path) -> list[SetDescription]:
     except ValueError as error:
         raise UnreadableFileError(f"is not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}", where=str(path)) from None
     if not isinstance(content, dict) or set(content) != {"sets"} or not isinstance(content["sets"], list) or not content["sets"]:
-        raise InvalidStructureError("a manifest has one key, `sets`: a list of data sets", where=str(path), mend="see `datasets.manifest`")
+        raise InvalidStructureError("a manifest has one key, `sets`: a list of data sets", where=str(path), hint="see `datasets.manifest`")
     sets = [_set(given, f"{path}: set {k + 1}") for k, given in enumerate(content["sets"])]
     double = sorted({one.name for one in sets if sum(other.name == one.name for other in sets) > 1})
     if double:
-        raise InvalidStructureError(f"several sets are named {', '.join(double)}", where=str(path), mend="give each its own name")
+        raise InvalidStructureError(f"several sets are named {', '.join(double)}", where=str(path), hint="give each its own name")
     return sets
 
 
@@ -121,10 +121,10 @@ def _set(given: Any, where: str) -> SetDescription:
         try:
             one.check()
         except MlipfmError as error:
-            raise type(error)(error.what, where=f"{where}, files {k + 1}", mend=error.mend) from None
+            raise type(error)(error.what, where=f"{where}, files {k + 1}", hint=error.hint) from None
     name = given["name"]
     if not name or "/" in name or name.startswith("."):
-        raise InvalidStructureError(f"{name!r} is no name of a set", where=where, mend="a name without `/` that does not begin with a dot")
+        raise InvalidStructureError(f"{name!r} is no name of a set", where=where, hint="a name without `/` that does not begin with a dot")
     licence = given.get("licence")
     return SetDescription(**given | {"files": described, "licence": None if licence is None else checked_licence(licence)})
 
@@ -147,7 +147,7 @@ def _check_keys(given: Any, kind: type[Any], where: str) -> None:
     if not isinstance(given, dict):
         raise InvalidStructureError(f"a table with {', '.join(known)} is expected, got {given!r}", where=where)
     if unknown := sorted(set(given) - set(known)):
-        raise InvalidStructureError(f"unknown keys: {', '.join(unknown)}", where=where, mend=f"known are {', '.join(known)}")
+        raise InvalidStructureError(f"unknown keys: {', '.join(unknown)}", where=where, hint=f"known are {', '.join(known)}")
     if known[0] not in given:
         raise InvalidStructureError(f"has no `{known[0]}`", where=where)
     for key, value in given.items():

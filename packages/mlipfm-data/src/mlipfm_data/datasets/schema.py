@@ -180,7 +180,7 @@ def _made(kind: type[Any], told: Any, sources: Mapping[str, Source], where: str)
 
 
 def _fault(what: str, where: str) -> InvalidStructureError:
-    return InvalidStructureError(what, where=where, mend="see `mlipfm_data.datasets.schema`")
+    return InvalidStructureError(what, where=where, hint="see `mlipfm_data.datasets.schema`")
 
 
 def _is_text(value: Any) -> bool:

@@ -82,7 +82,7 @@ def unpack(archive: Path, into: Path, limits: Limits = LIMITS) -> Unpacked:
         `into` exists, or no space. In every case nothing is left behind.
     """
     if into.exists() or into.is_symlink():
-        raise UnwritableFileError("is there already", where=str(into), mend="move it away, or use --no-unpack")
+        raise UnwritableFileError("is there already", where=str(into), hint="move it away, or use --no-unpack")
     partial = into.with_name(f".{into.name}.unpacking")
     _remove(partial)
     budget = _Budget(archive, into.parent, limits)
@@ -94,7 +94,7 @@ def unpack(archive: Path, into: Path, limits: Limits = LIMITS) -> Unpacked:
         fsync_folder(into.parent)
     except _DAMAGE as error:
         raise DamagedFileError(
-            f"cannot be unpacked: {error or type(error).__name__}", where=str(archive), mend="download it again"
+            f"cannot be unpacked: {error or type(error).__name__}", where=str(archive), hint="download it again"
         ) from error
     except OSError as error:
         raise unwritable(into, error) from error
@@ -137,7 +137,7 @@ class _Budget:
 
     def refuse(self, what: str, member: str) -> RefusedFileError:
         shown = "".join(c if c.isprintable() else "?" for c in member)[:120]
-        return RefusedFileError(f"{what}: {shown!r}", where=str(self.archive), mend="nothing was unpacked; look at it with another program")
+        return RefusedFileError(f"{what}: {shown!r}", where=str(self.archive), hint="nothing was unpacked; look at it with another program")
 
     def one_more(self, member: str) -> None:
         self.members += 1

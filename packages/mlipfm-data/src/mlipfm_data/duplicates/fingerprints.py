@@ -186,5 +186,5 @@ def _tree(points: NDArray[np.float64]) -> Any:
     try:
         from scipy.spatial import cKDTree
     except ImportError:
-        raise PluginError("searching for duplicates needs scipy", mend="pip install 'mlipfm-data[scipy]'") from None
+        raise PluginError("searching for duplicates needs scipy", hint="pip install 'mlipfm-data[scipy]'") from None
     return cKDTree(points)

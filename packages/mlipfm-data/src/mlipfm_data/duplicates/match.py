@@ -320,7 +320,7 @@ def check_tolerance(tolerance: float) -> None:
     """Raises `MlipfmError` for a tolerance, in Å, that is not above 0 and at most 0.1."""
     if not 0 < tolerance <= 0.1:
         raise MlipfmError(
-            f"the tolerance must be above 0 and at most 0.1 Angstrom, got {tolerance}", mend="the noise of a copy is below 0.01"
+            f"the tolerance must be above 0 and at most 0.1 Angstrom, got {tolerance}", hint="the noise of a copy is below 0.01"
         )
 
 

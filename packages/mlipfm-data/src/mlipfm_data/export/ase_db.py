@@ -67,7 +67,7 @@ def export_ase_db(structures: Iterable[Structure], path: Path | str) -> ExportRe
             with closing(sqlite3.connect(part)) as database:
                 _fill(database, structures, report)
         except sqlite3.Error as error:
-            raise UnwritableFileError(f"cannot write: {error}", where=str(path), mend="is the disk full?") from error
+            raise UnwritableFileError(f"cannot write: {error}", where=str(path), hint="is the disk full?") from error
     return report
 
 

@@ -72,13 +72,13 @@ def format_of(out: Path, format: str | None = None) -> str:
     """
     known = ", ".join(f"{name} ({', '.join(kind.suffixes)}{', a folder' if kind.folder else ''})" for name, kind in FORMATS.items())
     if format is not None and format not in FORMATS:
-        raise UnwritableFileError(f"no export is named {format!r}", where=str(out), mend=f"choose one of {known}")
+        raise UnwritableFileError(f"no export is named {format!r}", where=str(out), hint=f"choose one of {known}")
     told = next((name for name, kind in FORMATS.items() if out.suffix in kind.suffixes), None)
     if format is None and told is None:
         what = f"the name ends in {out.suffix!r}, which no export writes" if out.suffix else "the name does not tell the format"
-        raise UnwritableFileError(what, where=str(out), mend=f"name it, or set --format (in Python `format`), for one of {known}")
+        raise UnwritableFileError(what, where=str(out), hint=f"name it, or set --format (in Python `format`), for one of {known}")
     if format is not None and told not in (None, format):
-        raise UnwritableFileError(f"the name says {told}, the format {format}", where=str(out), mend="change one of them")
+        raise UnwritableFileError(f"the name says {told}, the format {format}", where=str(out), hint="change one of them")
     return format or str(told)
 
 
@@ -87,16 +87,16 @@ def _check_free(out: Path, chosen: Format, replace: bool) -> None:
     if not out.exists():
         return
     if not replace:
-        raise UnwritableFileError("is there already", where=str(out), mend="choose another name, or --force")
+        raise UnwritableFileError("is there already", where=str(out), hint="choose another name, or --force")
     if out.is_dir() != chosen.folder:
         kinds = ("file", "folder") if chosen.folder else ("folder", "file")
-        raise UnwritableFileError(f"is a {kinds[0]}, and this format is a {kinds[1]}", where=str(out), mend="choose another name")
+        raise UnwritableFileError(f"is a {kinds[0]}, and this format is a {kinds[1]}", where=str(out), hint="choose another name")
     foreign = next((path for path in out.rglob("*") if not path.is_dir() and not _ours(path)), None) if chosen.folder else None
     if foreign is not None:
-        raise UnwritableFileError(f"holds {foreign.relative_to(out)}, which no export wrote", where=str(out), mend="choose another name")
+        raise UnwritableFileError(f"holds {foreign.relative_to(out)}, which no export wrote", where=str(out), hint="choose another name")
     beside = next((path for end in ("-wal", "-journal") if (path := out.with_name(out.name + end)).exists()), None)
     if beside is not None:
-        raise UnwritableFileError(f"is in use: {beside.name} is beside it", where=str(out), mend="close the program, or remove both files")
+        raise UnwritableFileError(f"is in use: {beside.name} is beside it", where=str(out), hint="close the program, or remove both files")
 
 
 def _ours(path: Path) -> bool:

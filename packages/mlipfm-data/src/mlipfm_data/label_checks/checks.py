@@ -81,27 +81,27 @@ def judge_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding
     small = [s for s in structures if len(s) <= 400] or structures[:4]
     verdict = length_fault(small)
     if verdict is not None:
-        mend = verdict.mend
+        correction = verdict.correction
         figures: dict[str, float | int | str] = {
             "natural": verdict.given,
-            "natural_mended": verdict.mended,
+            "natural_mended": verdict.corrected,
             "structures": verdict.structures,
         }
         finding = Finding(
-            mend.code,
+            correction.code,
             "fault",
-            f"neighbours are at distances of matter only if {mend.words}",
+            f"neighbours are at distances of matter only if {correction.words}",
             "correct lengths on import (--length-unit)",
             figures,
             level,
         )
-        mended = LevelSample()
+        corrected = LevelSample()
         for frame in sample.frames():
-            mended.add(frame.index, mend(frame.structure))
-        return [finding], mended
+            corrected.add(frame.index, correction(frame.structure))
+        return [finding], corrected
     species = species_fault([frame.structure for frame in sample.frames() if len(frame.structure) <= 100])
     if species is not None:
-        figures = {"possible_valences": species.given, "possible_mended": species.mended, "frames": len(species.frames)}
+        figures = {"possible_valences": species.given, "possible_mended": species.corrected, "frames": len(species.frames)}
         frames = [frame for frame in sample.frames() if len(frame.structure) <= 100]
         return [
             Finding(

@@ -419,8 +419,8 @@ def _rounded(level: str | None, passing: Passing) -> list[Finding]:
     if not coarse and not (lost.single and step >= 2e-3):
         return []
     words = f"energies have single precision, steps of {step:.2g} eV" if lost.single else f"energies are whole multiples of {step:g} eV"
-    mend = "read them from the calculation with all digits" + (
+    hint = "read them from the calculation with all digits" + (
         ", or subtract the energies of atoms before they are stored" if lost.single else ""
     )
     figures: dict[str, float | int | str] = {"step_eV": step, "step_eV_per_atom": per_atom}
-    return [Finding("energy-rounded", "fault" if coarse else "doubt", words, mend, figures, level)]
+    return [Finding("energy-rounded", "fault" if coarse else "doubt", words, hint, figures, level)]

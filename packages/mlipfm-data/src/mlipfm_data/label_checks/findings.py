@@ -1,4 +1,4 @@
-"""What `inspect` says: findings, each with a stable code, how sure it is, words, a mend and the figures that decided."""
+"""Findings of the label checks, each with a stable code, a severity, words, a hint and the figures that decided."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Finding:
     Attributes:
         code: kebab-case, never changes; `CODES` lists them.
         severity: `fault`: physics contradicts the labels; `doubt`: unusual, look at it; `note`: good to know.
-        words: what was found. mend: what to do about it.
+        words: what was found. hint: what to do about it.
         figures: the numbers that decided, by name (units in the name or in `words`).
         level: of theory, None if not stated.
         groups: groups that are concerned, if not all. indices: positions in the stream, at most `MOST`.
@@ -26,7 +26,7 @@ class Finding:
     code: str
     severity: Severity
     words: str
-    mend: str
+    hint: str
     figures: Mapping[str, float | int | str] = field(default_factory=dict)
     level: str | None = None
     groups: tuple[str, ...] = ()
@@ -38,11 +38,12 @@ class Finding:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self.figures.items()
         )
         frames = f"; frames {', '.join(map(str, self.indices[:8]))}{', ...' if len(self.indices) > 8 else ''}" if self.indices else ""
-        return f"{self.severity} {self.code}{where}: {self.words}{f' ({numbers})' if numbers else ''}{frames}; {self.mend}"
+        return f"{self.severity} {self.code}{where}: {self.words}{f' ({numbers})' if numbers else ''}{frames}; {self.hint}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"code": self.code, "severity": self.severity, "words": self.words, "mend": self.mend, "figures": dict(self.figures),
+        """Return the finding as JSON-ready data; `mend` is the old name of `hint`."""
+        return {"code": self.code, "severity": self.severity, "words": self.words, "hint": self.hint, "mend": self.hint,
+                "figures": dict(self.figures),
                 "level": self.level, "groups": list(self.groups), "indices": list(self.indices)}  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def _fields(structure: Structure) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class Mend:
+class Correction:
     """A change of lengths: code, words, scale of positions and of the cell, whether lattice vectors are columns."""
 
     code: str
@@ -105,14 +105,14 @@ class Mend:
         return scaled(structure, self.positions, self.cell, self.transposed)
 
 
-MENDS = (
-    Mend("length-unit", "lengths are in bohr", BOHR, BOHR),
-    Mend("length-unit", "lengths are in Angstrom and were converted as if they were in bohr", 1 / BOHR, 1 / BOHR),
-    Mend("cell-in-bohr", "the cell is in bohr, positions in Angstrom", 1.0, BOHR),
-    Mend("cell-length-unit", "positions are in bohr, the cell in Angstrom", BOHR, 1.0),
-    Mend("cell-transposed", "lattice vectors are columns", transposed=True),
+CORRECTIONS = (
+    Correction("length-unit", "lengths are in bohr", BOHR, BOHR),
+    Correction("length-unit", "lengths are in Angstrom and were converted as if they were in bohr", 1 / BOHR, 1 / BOHR),
+    Correction("cell-in-bohr", "the cell is in bohr, positions in Angstrom", 1.0, BOHR),
+    Correction("cell-length-unit", "positions are in bohr, the cell in Angstrom", BOHR, 1.0),
+    Correction("cell-transposed", "lattice vectors are columns", transposed=True),
 )
-#: Structures that are measured; the quality below which something is wrong with lengths, and below which it may be, if a mend helps everywhere.
+#: Structures that are measured; the quality below which something is wrong with lengths, and below which it may be, if a correction helps everywhere.
 MEASURED, NATURAL, ALMOST = 24, 0.7, 0.96
 #: Helium to radon.
 NOBLE = (2, 10, 18, 36, 54, 86)
@@ -124,11 +124,11 @@ TOUCHING = 3.5
 
 @dataclass(frozen=True)
 class LengthVerdict:
-    """What is wrong with lengths or cells, and `naturalness` as given and as mended."""
+    """What is wrong with lengths or cells, and `naturalness` as given and as corrected."""
 
-    mend: Mend
+    correction: Correction
     given: float
-    mended: float
+    corrected: float
     structures: int
 
 
@@ -141,11 +141,15 @@ def length_fault(structures: list[Structure]) -> LengthVerdict | None:
     given = _qualities(usable)
     if given.mean() > ALMOST:
         return None
-    tried = [(mend, _qualities([mend(s) for s in usable])) for mend in MENDS if not mend.transposed or _skewed(usable)]
-    mend, mended = max(tried, key=lambda item: float(item[1].mean()))
-    poor = given.mean() < NATURAL and mended.mean() > max(0.85, given.mean() + 0.3)
-    everywhere = mended.mean() > 0.98 and np.mean(mended > given) > 0.7
-    return LengthVerdict(mend, float(given.mean()), float(mended.mean()), len(usable)) if poor or everywhere else None
+    tried = [
+        (correction, _qualities([correction(s) for s in usable]))
+        for correction in CORRECTIONS
+        if not correction.transposed or _skewed(usable)
+    ]
+    correction, corrected = max(tried, key=lambda item: float(item[1].mean()))
+    poor = given.mean() < NATURAL and corrected.mean() > max(0.85, given.mean() + 0.3)
+    everywhere = corrected.mean() > 0.98 and np.mean(corrected > given) > 0.7
+    return LengthVerdict(correction, float(given.mean()), float(corrected.mean()), len(usable)) if poor or everywhere else None
 
 
 def _skewed(structures: list[Structure]) -> bool:
@@ -199,7 +203,7 @@ class SpeciesVerdict:
     code: str
     words: str
     given: float
-    mended: float
+    corrected: float
     frames: tuple[int, ...]
 
 

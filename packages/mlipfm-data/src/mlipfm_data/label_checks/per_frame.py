@@ -20,8 +20,8 @@ def judge_counts(level: str | None, sample: LevelSample, passing: Passing) -> li
     return found
 
 
-def _marked(code: str, severity: Severity, words: str, mend: str, mark: Marked, level: str | None, **figures: float | int | str) -> Finding:
-    return Finding(code, severity, words, mend, {"frames": mark.count, **figures}, level, tuple(sorted(mark.groups)), tuple(mark.indices))
+def _marked(code: str, severity: Severity, words: str, hint: str, mark: Marked, level: str | None, **figures: float | int | str) -> Finding:
+    return Finding(code, severity, words, hint, {"frames": mark.count, **figures}, level, tuple(sorted(mark.groups)), tuple(mark.indices))
 
 
 def _states(level: str | None, passing: Passing, found: list[Finding]) -> None:
@@ -233,8 +233,8 @@ def _held(level: str | None, sample: LevelSample, passing: Passing, found: list[
     atoms = f"{counts[0]} atom{'s' * (counts[0] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} atoms"
     where = "in all frames" if passing.held.count == passing.with_forces else f"in {passing.held.count} of {passing.with_forces} frames"
     words = f"forces of {atoms} are exactly zero {where}: held (constrained) atoms, whose forces are no labels"
-    mend = "leave them out of the loss: import with --mask-zero-forces"
-    found.append(_marked("constrained-forces", "doubt", words, mend, passing.held, level))
+    hint = "leave them out of the loss: import with --mask-zero-forces"
+    found.append(_marked("constrained-forces", "doubt", words, hint, passing.held, level))
 
 
 def _sums(level: str | None, passing: Passing, found: list[Finding]) -> None:
@@ -244,8 +244,8 @@ def _sums(level: str | None, passing: Passing, found: list[Finding]) -> None:
             words = (
                 f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: held (constrained) atoms"
             )
-            mend = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
-            found.append(_marked("constrained-forces", "doubt", words, mend, passing.partly_held, level, net_over_sum=net))
+            hint = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
+            found.append(_marked("constrained-forces", "doubt", words, hint, passing.partly_held, level, net_over_sum=net))
         elif net > 0.05:
             found.append(
                 Finding(

@@ -40,7 +40,7 @@ def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path
                 return UnitError(
                     f"{says} {option.replace('_', ' ')} {value}, and so read the labels contradict it: {item}",
                     where=str(path),
-                    mend=f"state what the file holds with {option_words(option)}, or import it as it says with --accept-faults",
+                    hint=f"state what the file holds with {option_words(option)}, or import it as it says with --accept-faults",
                 )
     return None
 
@@ -55,7 +55,7 @@ def with_advice_for(findings: Iterable[Finding], decisions: ReadReport) -> list[
 
 
 def _advised(item: Finding, decisions: ReadReport) -> Finding:
-    words = re.search(r"--(forces|stress)-(sign) (-?1)|--(energy|length|forces|stress)-(unit) (\S+)|--stress-(order) (\S+)", item.mend)
+    words = re.search(r"--(forces|stress)-(sign) (-?1)|--(energy|length|forces|stress)-(unit) (\S+)|--stress-(order) (\S+)", item.hint)
     if words is None:
         return item
     dimension, kind, wanted = ([part for part in words.groups() if part] + [""])[:3] if words[7] is None else ("stress", "order", words[8])
@@ -65,7 +65,7 @@ def _advised(item: Finding, decisions: ReadReport) -> Finding:
         return item
     value = _composed(dimension, kind, applied, wanted.rstrip(".,;"))
     advice = f"--{dimension}-{kind} {value}" if value else f"the right --{dimension}-{kind}: {applied}, which was applied, is not it"
-    return replace(item, mend=item.mend.replace(words[0], advice))
+    return replace(item, hint=item.hint.replace(words[0], advice))
 
 
 def _composed(dimension: str, kind: str, applied: str | int, wanted: str) -> str | None:

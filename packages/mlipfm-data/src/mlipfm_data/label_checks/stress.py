@@ -206,7 +206,7 @@ def judge_stresses(level: str | None, sample: LevelSample, comparison: Compariso
     for name, frames in systems:
         verdict = judge_stress(frames, comparison, slope, energy, forces)
         for finding in [] if verdict is None else _of_verdict(level, verdict):
-            said.setdefault((finding.code, finding.mend), []).append((name, finding))
+            said.setdefault((finding.code, finding.hint), []).append((name, finding))
     found = []
     for parts in said.values():
         finding = max((part for _, part in parts), key=lambda part: float(part.figures.get("frames", 0)))
@@ -259,9 +259,9 @@ def _of_verdict(level: str | None, verdict: StressVerdict) -> list[Finding]:
             same = next((k for k, other in enumerate(found) if other.code == item.code), None)
             if same is None:
                 found.append(item)
-            elif item.mend not in found[same].mend:
+            elif item.hint not in found[same].hint:
                 found[same] = replace(
-                    found[same], words=f"{found[same].words}, or {item.words}", mend=f"{found[same].mend}, or {item.mend}"
+                    found[same], words=f"{found[same].words}, or {item.words}", hint=f"{found[same].hint}, or {item.hint}"
                 )
     return found
 

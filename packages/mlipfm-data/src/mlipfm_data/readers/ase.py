@@ -39,7 +39,7 @@ def require_ase() -> None:
     try:
         import ase  # noqa: F401
     except ImportError:
-        raise PluginError("ASE is not installed", mend="pip install 'mlipfm-data[ase]'") from None
+        raise PluginError("ASE is not installed", hint="pip install 'mlipfm-data[ase]'") from None
 
 
 def to_ase(structure: Structure) -> Atoms:
@@ -108,7 +108,7 @@ def _check_occupancy(info: dict[str, Any], arrays: Mapping[str, Any]) -> None:
     shared = isinstance(sites, Mapping) and any(len(site) > 1 for site in sites.values())
     column = np.asarray(arrays.get("occupancy", []), dtype=np.float64)
     if shared or any(abs(x - 1) > 1e-6 for x in found) or ((column > 0) & (column < 1)).any():
-        raise InvalidStructureError("a site is partly occupied", mend="disordered structures are not read: write an ordered one")
+        raise InvalidStructureError("a site is partly occupied", hint="disordered structures are not read: write an ordered one")
 
 
 def _flat(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _options(path: Path, name: str, options: dict[str, Any]) -> ReadOptions:
             raise UnitError(
                 f"{option_words(option)} {options[option]!r}: ASE has converted the values of {name!r} to {_CONVERTED[option]}",
                 where=str(path),
-                mend="leave it out",
+                hint="leave it out",
             )
     return options_from(options, layout=_CONVERTED, name=f"{name} as ASE reads it")
 
@@ -194,7 +194,7 @@ def _format(path: Path, wanted: str | None) -> str:
     found = wanted or next((name for end, name in FORMATS.items() if path.name.endswith(end)), None)
     if found not in known:
         what = f"format {wanted!r} is not read" if wanted else "the name of the file does not tell its format"
-        raise UnreadableFileError(what, where=str(path), mend=f"set format to one of {', '.join(known)} (--option format=NAME)")
+        raise UnreadableFileError(what, where=str(path), hint=f"set format to one of {', '.join(known)} (--option format=NAME)")
     return found
 
 
@@ -207,7 +207,7 @@ def _atoms(path: Path, name: str) -> Iterator[Atoms]:
         with path.open("rb") as stream:
             is_sqlite = stream.read(16).startswith(b"SQLite format 3")
         if name == "db" and not is_sqlite:
-            raise UnreadableFileError("this is no sqlite database", where=str(path), mend="other formats: --option format=NAME")
+            raise UnreadableFileError("this is no sqlite database", where=str(path), hint="other formats: --option format=NAME")
         database = connect(str(path), type=name, use_lock_file=False)
         return (row.toatoms(add_additional_information=True) for row in database.select())
     from ase.io import iread
@@ -226,6 +226,6 @@ def _next(frames: Iterator[Atoms], path: Path, index: int, report: ReadReport) -
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UnreadableFileError(f"ASE cannot read frame {index} ({reason})", where=str(path), mend="is the file complete?") from error
+        raise UnreadableFileError(f"ASE cannot read frame {index} ({reason})", where=str(path), hint="is the file complete?") from error
     report.notes.update(f"ASE says: {' '.join(str(item.message).split())[:120]}" for item in caught)
     return atoms

@@ -44,7 +44,7 @@ def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> Ra
         cell = np.asarray(_value(row.get("cell", np.zeros((3, 3)))), dtype=np.float64).reshape(3, 3)
         pbc = np.broadcast_to(np.asarray(_value(row.get("pbc", False)), dtype=bool), 3)
     except KeyError as error:
-        raise UnreadableFileError(f"the row has no {error}", where=where, mend="is this a database of structures?") from None
+        raise UnreadableFileError(f"the row has no {error}", where=where, hint="is this a database of structures?") from None
     except (TypeError, ValueError) as error:
         raise InvalidStructureError(f"the row is damaged: {error}", where=where) from None
     results = {key: _value(row[key]) for key in RESULTS if row.get(key) is not None}
@@ -131,14 +131,14 @@ def _connected(path: Path) -> sqlite3.Connection:
     try:
         with path.open("rb") as stream:
             if stream.read(len(_MAGIC)) != _MAGIC:
-                raise UnreadableFileError("this is no sqlite database", where=str(path), mend="name another reader")
+                raise UnreadableFileError("this is no sqlite database", where=str(path), hint="name another reader")
         whole = not path.with_name(path.name + "-wal").exists()  # then nothing is written beside it, and it may lie on a read-only disk
         database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if whole else ''}", uri=True, check_same_thread=False)
         database.execute("select numbers, positions, cell, pbc from systems limit 1")
     except OSError as error:
         raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
     except sqlite3.Error as error:
-        raise UnreadableFileError(f"this is no database of ASE: {error}", where=str(path), mend="name another reader") from None
+        raise UnreadableFileError(f"this is no database of ASE: {error}", where=str(path), hint="name another reader") from None
     return database
 
 
@@ -169,7 +169,7 @@ def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> di
     for name, unit in given.items():
         if unit not in _UNITS:
             raise UnitError(
-                f"the metadata state the unit {unit!r}", mend=f"state one with {option_words(name)}; known: {', '.join(_UNITS)}"
+                f"the metadata state the unit {unit!r}", hint=f"state one with {option_words(name)}; known: {', '.join(_UNITS)}"
             )
     return {name: _UNITS[unit] for name, unit in given.items()}
 
@@ -191,7 +191,7 @@ def _frames(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | Mli
         try:
             yield row_frame(_decoded(row), index, where, path.name)
         except MlipfmError as error:
-            yield error if error.where else type(error)(error.what, where=where, mend=error.mend)
+            yield error if error.where else type(error)(error.what, where=where, hint=error.hint)
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             yield InvalidStructureError(f"the row is damaged: {error}", where=where)
         index += 1
@@ -279,7 +279,7 @@ def unpacked(value: bytes, where: str) -> dict[str, Any]:
             raise UnreadableFileError(f"the row has more than {LARGEST_ROW} bytes when it is unpacked", where=where)
         row = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise UnreadableFileError(f"the row is no compressed JSON: {str(error)[:80]}", where=where, mend="is the file complete?") from None
+        raise UnreadableFileError(f"the row is no compressed JSON: {str(error)[:80]}", where=where, hint="is the file complete?") from None
     if not isinstance(row, dict):
         raise UnreadableFileError(f"the row is a {type(row).__name__}, not a dictionary", where=where)
     return row

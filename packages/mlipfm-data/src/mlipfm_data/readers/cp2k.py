@@ -92,7 +92,7 @@ def _numbers(names: list[str], where: str) -> np.ndarray | MlipfmError:
     try:
         known = {name: number(re.sub(r"\d+$", "", name)) for name in dict.fromkeys(names)}
     except MlipfmError as error:
-        return type(error)(error.what, where=where, mend=error.mend)
+        return type(error)(error.what, where=where, hint=error.hint)
     return np.array([known[name] for name in names], dtype=np.int64)
 
 
@@ -132,7 +132,7 @@ def _cells(path: Path, given: str | None) -> Iterator[np.ndarray]:
         raise UnreadableFileError(
             f"no file states the cell ({file.name} is not there)",
             where=str(path),
-            mend="give it: --option cell='10 10 20' (three or nine numbers), or cell=none",
+            hint="give it: --option cell='10 10 20' (three or nine numbers), or cell=none",
         )
 
 

@@ -114,7 +114,7 @@ def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> Bin
         raise UnreadableFileError(
             f"{lines} lines for {frames} frames",
             where=str(file),
-            mend="export again; only if another program changed the frames, remove this file",
+            hint="export again; only if another program changed the frames, remove this file",
         )
     return stream
 
@@ -132,7 +132,7 @@ def _format(first: bytes, where: str) -> int:
         raise UnreadableFileError(f"is of kind {header['kind']!r}, format {number!r}, not the frames of an export", where=where)
     if number > FRAMES_FORMAT:
         raise FormatVersionError(
-            f"{FRAMES_KIND} format {number}, this mlipfm reads up to {FRAMES_FORMAT}", where=where, mend="upgrade mlipfm-data"
+            f"{FRAMES_KIND} format {number}, this mlipfm reads up to {FRAMES_FORMAT}", where=where, hint="upgrade mlipfm-data"
         )
     return number
 
@@ -189,7 +189,7 @@ def _elements(path: Path) -> np.ndarray:
     """Atomic number of each type."""
     file = path / "type_map.raw"
     if not file.is_file():
-        raise UnreadableFileError("there is no type_map.raw that names the elements", where=str(path), mend="write one element a line")
+        raise UnreadableFileError("there is no type_map.raw that names the elements", where=str(path), hint="write one element a line")
     return np.array([number(word) for word in _words(file)], dtype=np.int64)
 
 

@@ -63,7 +63,7 @@ def parse_comment(text: str) -> dict[str, str]:
             raise UnreadableFileError(f"cannot read the comment line from character {position + 1}: {text[position : position + 30]!r}")
         key, value = _plain(match["key"]), "T" if match["value"] is None else _plain(match["value"])
         if values.get(key, value) != value:
-            raise UnreadableFileError(f"the comment line gives {key!r} twice, with different values", mend="keep one of them")
+            raise UnreadableFileError(f"the comment line gives {key!r} twice, with different values", hint="keep one of them")
         values[key] = value
         position = match.end()
     return values
@@ -88,10 +88,10 @@ def parse_properties(text: str) -> list[Column]:
         triple = words[k : k + 3]
         if len(triple) < 3 or triple[1].upper() not in _KINDS or not triple[2].isdecimal() or int(triple[2]) < 1:
             raise UnreadableFileError(
-                f"`Properties` is malformed at {':'.join(triple)!r}", mend="triples of name:kind:width, kind one of S, R, I, L"
+                f"`Properties` is malformed at {':'.join(triple)!r}", hint="triples of name:kind:width, kind one of S, R, I, L"
             )
         if any(column.name.lower() == triple[0].lower() for column in columns):
-            raise UnreadableFileError(f"`Properties` names {triple[0]!r} twice", mend="keep one of them")
+            raise UnreadableFileError(f"`Properties` names {triple[0]!r} twice", hint="keep one of them")
         columns.append(Column(triple[0], triple[1].upper(), first, int(triple[2])))
         first += int(triple[2])
     return columns
@@ -213,18 +213,18 @@ class _Lines:
         self.number += 1
         if len(raw) > LONGEST_LINE:
             raise UnreadableFileError(
-                f"a line is longer than {LONGEST_LINE} bytes", where=f"{self.path}: line {self.number}", mend="is it text?"
+                f"a line is longer than {LONGEST_LINE} bytes", where=f"{self.path}: line {self.number}", hint="is it text?"
             )
         self.open_end = not raw.endswith(b"\n")
         try:
             return raw.rstrip(b"\r\n").decode()
         except UnicodeDecodeError:
             raise UnreadableFileError(
-                "not text: bytes that are no UTF-8", where=f"{self.path}: line {self.number}", mend="is it an xyz file?"
+                "not text: bytes that are no UTF-8", where=f"{self.path}: line {self.number}", hint="is it an xyz file?"
             ) from None
 
-    def fail(self, what: str, mend: str | None = None) -> UnreadableFileError:
-        return UnreadableFileError(what, where=f"{self.path}: line {self.number}", mend=mend)
+    def fail(self, what: str, hint: str | None = None) -> UnreadableFileError:
+        return UnreadableFileError(what, where=f"{self.path}: line {self.number}", hint=hint)
 
 
 def _frames(lines: _Lines) -> Iterator[RawFrame | MlipfmError]:
@@ -243,12 +243,12 @@ def _frames(lines: _Lines) -> Iterator[RawFrame | MlipfmError]:
         try:
             if cut:
                 raise UnreadableFileError(
-                    "the last line has no newline and is shorter than the others: the file looks truncated", mend=_CUT
+                    "the last line has no newline and is shorter than the others: the file looks truncated", hint=_CUT
                 )
             yield _frame(comment, atoms, index, where, lines.path.name)
         except MlipfmError as error:
             place = f"{where}, {error.where}" if error.where else where
-            yield type(error)(error.what, where=place, mend=error.mend)
+            yield type(error)(error.what, where=place, hint=error.hint)
         index += 1
 
 
@@ -323,7 +323,7 @@ def _special(info: dict[str, str], name: str) -> Any:
     keys = [key for key in info if key.lower() == name.lower()]
     values = {info.pop(key) for key in keys}
     if len(values) > 1:
-        raise UnreadableFileError(f"the comment line has {' and '.join(map(repr, keys))}, which differ", mend="keep one of them")
+        raise UnreadableFileError(f"the comment line has {' and '.join(map(repr, keys))}, which differ", hint="keep one of them")
     return values.pop() if values else None
 
 
@@ -373,7 +373,7 @@ def _symbol(name: str, names: np.ndarray) -> int:
     try:
         return number(name)
     except MlipfmError as error:
-        raise type(error)(error.what, where=f"atom {int(np.argmax(names == name))}", mend=error.mend) from None
+        raise type(error)(error.what, where=f"atom {int(np.argmax(names == name))}", hint=error.hint) from None
 
 
 def _is_logical(text: str) -> np.ndarray:
@@ -445,7 +445,7 @@ def provenance_values(structure: Structure) -> dict[str, Any]:
 def _place(name: str, key: str, value: np.ndarray, n: int, columns: list[tuple[str, np.ndarray]], info: dict[str, str]) -> None:
     if layout_of(key) == "pair":
         raise UnknownQuantityError(
-            f"label {key!r} belongs to pairs, and extended XYZ holds systems and atoms only", mend="drop it before the export"
+            f"label {key!r} belongs to pairs, and extended XYZ holds systems and atoms only", hint="drop it before the export"
         )
     per_atom, value = placed(key, value)
     if not per_atom:

@@ -41,7 +41,7 @@ def refuse_pickle(path: Path) -> None:
         raise RefusedFileError(
             "this is a pickle, and pickles are never read: they can run code",
             where=str(path),
-            mend="export it as extxyz with the program that wrote it",
+            hint="export it as extxyz with the program that wrote it",
         )
 
 
@@ -228,7 +228,7 @@ class ReadOptions:
                 raise UnitError(f"`{name}` must be 1 or -1, got {getattr(self, name)!r}")
         components = ["".join(sorted(name)) for name in self.convention("stress_order").split(",")]
         if sorted(components) != sorted(VOIGT_ASE.split(",")):
-            raise UnitError(f"`stress_order` {self.stress_order!r} does not name six components", mend=f"for instance {VOIGT_ASE!r}")
+            raise UnitError(f"`stress_order` {self.stress_order!r} does not name six components", hint=f"for instance {VOIGT_ASE!r}")
         for name in ("total_charge", "spin_multiplicity"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
@@ -240,12 +240,12 @@ class ReadOptions:
             quantity(name)
         for name in self.factors:
             if name in HAS_UNIT_OPTION:
-                raise UnitError(f"`factors` holds {name!r}, which has a unit option", mend=f"use {option_words(HAS_UNIT_OPTION[name])}")
+                raise UnitError(f"`factors` holds {name!r}, which has a unit option", hint=f"use {option_words(HAS_UNIT_OPTION[name])}")
         if self.convention("spin_meaning") not in ("multiplicity", "unpaired"):
             raise InvalidStructureError(f"`spin_meaning` must be 'multiplicity' or 'unpaired', got {self.spin_meaning!r}")
         if self.periodic not in (None, False):
             raise InvalidStructureError(
-                f"`periodic` can only be False or left out, got {self.periodic!r}", mend="the file must state its cell"
+                f"`periodic` can only be False or left out, got {self.periodic!r}", hint="the file must state its cell"
             )
 
     @cached_property
@@ -300,8 +300,8 @@ def option_names() -> list[str]:
 def unknown_option(name: str, known: Sequence[str]) -> UnknownQuantityError:
     """The error for an option that no reader, or not this one, has."""
     near = difflib.get_close_matches(name, known, 1)
-    mend = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
-    return UnknownQuantityError(f"readers have no option {name!r}", mend=mend)
+    hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
+    return UnknownQuantityError(f"readers have no option {name!r}", hint=hint)
 
 
 def _stated(values: Mapping[str, Any]) -> dict[str, Any]:

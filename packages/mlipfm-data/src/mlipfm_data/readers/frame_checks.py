@@ -44,7 +44,7 @@ def check_frame(frame: RawFrame, options: ReadOptions, seen: Decisions) -> None:
             if value is None or _is_cell(value):
                 raise InvalidStructureError(
                     f"no cell is read here, but {key!r} looks like one",
-                    mend=f'write it as the format does (extended XYZ: Lattice="nine numbers"); for molecules --option ignore={key}',
+                    hint=f'write it as the format does (extended XYZ: Lattice="nine numbers"); for molecules --option ignore={key}',
                 )
     seen.notes += frame.remarks
     if frame.periodic_assumed and options.periodic is None and frame.pbc.any():
@@ -62,7 +62,7 @@ def check_frame(frame: RawFrame, options: ReadOptions, seen: Decisions) -> None:
             unconverged = unconverged or f"the file says {key}={value}"
     if unconverged and not options.accept_unconverged:
         raise UnconvergedError(
-            unconverged, mend="compute it again; --accept-unconverged (in Python `accept_unconverged=True`) takes it as it is"
+            unconverged, hint="compute it again; --accept-unconverged (in Python `accept_unconverged=True`) takes it as it is"
         )
     if unconverged:
         seen.effective.add("accept_unconverged")

@@ -56,4 +56,4 @@ def opened(path: Path) -> BinaryIO:
 
 def placed(error: MlipfmError, where: str) -> MlipfmError:
     """The same error with its place."""
-    return type(error)(error.what, where=f"{where}, {error.where}" if error.where else where, mend=error.mend)
+    return type(error)(error.what, where=f"{where}, {error.where}" if error.where else where, hint=error.hint)

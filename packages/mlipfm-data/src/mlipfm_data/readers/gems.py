@@ -53,7 +53,7 @@ class GemsReader:
                     raise UnreadableFileError(what, where=str(path))
                 yield from checked(_rows(database, path), chosen, report, path)
             except sqlite3.Error as error:
-                raise UnreadableFileError(f"the database is damaged: {error}", where=str(path), mend="is the file complete?") from None
+                raise UnreadableFileError(f"the database is damaged: {error}", where=str(path), hint="is the file complete?") from None
 
 
 def _is_gems(database: sqlite3.Connection) -> bool:

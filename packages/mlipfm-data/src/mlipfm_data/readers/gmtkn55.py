@@ -58,7 +58,7 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
         try:
             yield _frame(folder, index, where, path)
         except MlipfmError as error:  # one bad species says nothing about the next
-            yield placed(InvalidStructureError(error.what, where=error.where, mend=error.mend), where)
+            yield placed(InvalidStructureError(error.what, where=error.where, hint=error.hint), where)
 
 
 def _frame(folder: Path, index: int, where: str, root: Path) -> RawFrame:

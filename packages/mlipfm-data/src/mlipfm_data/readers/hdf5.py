@@ -77,7 +77,7 @@ def _unknown(group: Any, data: dict[str, Any]) -> UnreadableFileError:
     found = ", ".join(sorted(data)[:12])
     known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.needs))}" for layout in LAYOUTS)
     return UnreadableFileError(
-        f"no known layout has the data sets {found}", where=f"{group.file.filename}: {group.name}", mend=f"known: {known}"
+        f"no known layout has the data sets {found}", where=f"{group.file.filename}: {group.name}", hint=f"known: {known}"
     )
 
 

@@ -28,13 +28,13 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
-        raise PluginError("h5py is not installed", mend="pip install 'mlipfm-data[hdf5]'") from None
+        raise PluginError("h5py is not installed", hint="pip install 'mlipfm-data[hdf5]'") from None
     if not path.is_file():
         raise UnreadableFileError("no such file", where=str(path))
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise UnreadableFileError(f"cannot be opened as HDF5: {error}", where=str(path), mend="is the file complete?") from None
+        raise UnreadableFileError(f"cannot be opened as HDF5: {error}", where=str(path), hint="is the file complete?") from None
     with file:
         yield file
 
@@ -67,7 +67,7 @@ def _members(group: Any) -> Iterator[tuple[str, Any]]:
     try:
         for name in group:
             if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-                raise RefusedFileError(f"{name!r} links to another file", where=where, mend="copy the data into one file")
+                raise RefusedFileError(f"{name!r} links to another file", where=where, hint="copy the data into one file")
             yield name, group[name]
     except (OSError, RuntimeError, KeyError) as error:
         raise UnreadableFileError(f"the group is damaged: {error}", where=where) from None
@@ -79,7 +79,7 @@ def _is_dataset(item: Any) -> bool:
     if not isinstance(item, h5py.Dataset):
         return False
     if item.is_virtual or item.external:
-        raise RefusedFileError("the data lie in another file", where=f"{item.file.filename}: {item.name}", mend="copy them into one file")
+        raise RefusedFileError("the data lie in another file", where=f"{item.file.filename}: {item.name}", hint="copy them into one file")
     return True
 
 

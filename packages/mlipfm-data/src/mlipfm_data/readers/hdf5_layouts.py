@@ -87,11 +87,11 @@ def stated_units(molecule: Molecule, layout: Layout, user: Mapping[str, Any]) ->
         known = None if unit is None else _SPELLED.get(unit.replace(" ", "").lower())
         if unit is not None and known is None and user.get(option) is None:
             raise UnitError(
-                f"{name!r} states the unit {unit!r}", mend=f"state one with {option_words(option)}; known: {', '.join(_SPELLED)}"
+                f"{name!r} states the unit {unit!r}", hint=f"state one with {option_words(option)}; known: {', '.join(_SPELLED)}"
             )
         if known is not None and stated.setdefault(option, known) != known:
             raise UnitError(
-                f"{name!r} states the unit {unit!r}, another {dimension} states {stated[option]!r}", mend="choose one with `level`"
+                f"{name!r} states the unit {unit!r}, another {dimension} states {stated[option]!r}", hint="choose one with `level`"
             )
     return stated
 
@@ -128,7 +128,7 @@ def _qm9(molecule: Molecule) -> None:
         if dataset is not None:
             unit = text(dataset.attrs["u"])
             if unit != "kilojoule_per_mole":
-                raise UnitError(f"{name!r} is in {unit!r}", mend="known here: kilojoule_per_mole")
+                raise UnitError(f"{name!r} is in {unit!r}", hint="known here: kilojoule_per_mole")
             values[name] = whole(dataset)
     if "zero_point_vibrational_energy" in values:
         molecule.data["U0 - ZPE"] = values["internal_energy_at_0K"] - values["zero_point_vibrational_energy"]

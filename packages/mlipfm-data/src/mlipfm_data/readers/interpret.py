@@ -76,7 +76,7 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) ->
         where = f"{frame.where}, {error.where}" if error.where else frame.where
         unpaired = "; if the file counts unpaired electrons, set --spin-meaning unpaired (in Python `spin_meaning`)"
         hint = unpaired if isinstance(error, MultiplicityError) and options.convention("spin_meaning") == "multiplicity" else ""
-        raise type(error)(error.what, where=where, mend=(error.mend or "") + hint or None) from None
+        raise type(error)(error.what, where=where, hint=(error.hint or "") + hint or None) from None
     seen.count(report)
     return structure
 
@@ -154,7 +154,7 @@ def _structure(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Struct
     if missing:
         raise MissingLabelsError(
             f"no {' and no '.join(missing)} label; keys found: {_found(frame)}",
-            mend="name the key: --energy-key, --forces-key, ... (in Python energy_key, ...)",
+            hint="name the key: --energy-key, --forces-key, ... (in Python energy_key, ...)",
         )
     charge, multiplicity = _state(frame, options, seen)
     field = frame.find(FIELD_KEY)
@@ -223,7 +223,7 @@ def _choose(
         if raw is None:
             raise MissingLabelsError(
                 f"no key {explicit!r} for {quantity}; keys found: {_found(frame)}",
-                mend=f"change {option_words(_EXPLICIT.get(quantity, 'keys'))}",
+                hint=f"change {option_words(_EXPLICIT.get(quantity, 'keys'))}",
             )
         seen.take(quantity, explicit)
         return convert(raw, explicit)
@@ -263,13 +263,13 @@ def _candidates(seen: Decisions, quantity: str) -> dict[str, Any]:
 def _conflict(quantity: str, one: str, a: np.ndarray, two: str, b: np.ndarray) -> InvalidStructureError:
     k = int(np.argmax(np.abs(a - b)))
     option = _EXPLICIT.get(quantity)
-    mend = (
+    hint = (
         f"say which with {option_words(option)} {one!r} or {two!r}"
         if option
         else f"leave one out: --option ignore={shlex.quote(one)} or {shlex.quote(two)} (in Python `ignore`)"
     )
     return InvalidStructureError(
-        f"{one!r} and {two!r} both claim to be the {quantity} and differ: {a.flat[k]:.8g} and {b.flat[k]:.8g}", mend=mend
+        f"{one!r} and {two!r} both claim to be the {quantity} and differ: {a.flat[k]:.8g} and {b.flat[k]:.8g}", hint=hint
     )
 
 
@@ -305,7 +305,7 @@ def _stress_against_virial(one: str, stress: np.ndarray, two: str, virial: np.nd
     hint = "; they differ by their sign only: is one of them positive under compression?" if opposite else ""
     return InvalidStructureError(
         f"{one!r} and {two!r} both claim to be the stress and differ (stress = -virial/V): {stress.flat[k]:.8g} and {virial.flat[k]:.8g}{hint}",
-        mend=f"say which with --stress-key {shlex.quote(one)} or --virial-key {shlex.quote(two)} (in Python `stress_key`, `virial_key`)",
+        hint=f"say which with --stress-key {shlex.quote(one)} or --virial-key {shlex.quote(two)} (in Python `stress_key`, `virial_key`)",
     )
 
 
@@ -356,7 +356,7 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
     for standard, names, explicit in (("charge", CHARGE_KEYS, options.charge_key), ("spin", MULTIPLICITY_KEYS, options.spin_key)):
         if explicit and frame.find(explicit) is None:
             raise MissingLabelsError(
-                f"no key {explicit!r} for {standard}; keys found: {_found(frame)}", mend=f"change {option_words(f'{standard}_key')}"
+                f"no key {explicit!r} for {standard}; keys found: {_found(frame)}", hint=f"change {option_words(f'{standard}_key')}"
             )
         for key, raw in ((explicit, frame.find(explicit)),) if explicit else seen.spelt(names, one_place=True):
             value = _single(raw, key)
@@ -365,7 +365,7 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
             name = names[0] if explicit else key.lower()
             if stated.setdefault(name, value) != value:
                 raise InvalidStructureError(
-                    f"{key!r} is given twice, as {stated[name]:g} and {value:g}", mend=f"say which with {option_words(f'{standard}_key')}"
+                    f"{key!r} is given twice, as {stated[name]:g} and {value:g}", hint=f"say which with {option_words(f'{standard}_key')}"
                 )
             seen.take("total_charge" if standard == "charge" else "spin_multiplicity", key)
     if AMBIGUOUS_SPIN in frame.info and options.spin_key != AMBIGUOUS_SPIN:
@@ -376,7 +376,7 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
         raise
     except InvalidStructureError as error:
         raise InvalidStructureError(
-            error.what, mend="say which with --charge-key or --spin-key (in Python `charge_key`, `spin_key`)"
+            error.what, hint="say which with --charge-key or --spin-key (in Python `charge_key`, `spin_key`)"
         ) from None
     charge, multiplicity = _agreed(pair, options, seen)
     marks.unstated_state(seen, charge, multiplicity)
@@ -388,7 +388,7 @@ def _agreed(stated: tuple[int | None, int | None], options: ReadOptions, seen: D
     for name, value in zip(("total_charge", "spin_multiplicity"), stated, strict=True):
         said = getattr(options, name)
         if said is not None and value is not None and said != value:
-            raise InvalidStructureError(f"the frame states {name} {value}, the import says {said}", mend=f"leave `{name}` out")
+            raise InvalidStructureError(f"the frame states {name} {value}, the import says {said}", hint=f"leave `{name}` out")
         if said is not None and value is None:
             seen.used[name] = f"option ({said})"
     charge, multiplicity = stated
@@ -408,7 +408,7 @@ def _level(frame: RawFrame, options: ReadOptions, seen: Decisions) -> str | None
     if in_file is not None:
         stated = canonical_level(str(in_file))
         if wanted and wanted != stated:
-            raise LevelError(f"the file says level {stated!r}, the import says {wanted!r}", mend="leave `level` out or correct it")
+            raise LevelError(f"the file says level {stated!r}, the import says {wanted!r}", hint="leave `level` out or correct it")
         seen.take("level", LEVEL_KEY)
         return stated
     if wanted:
@@ -428,7 +428,7 @@ def _provenance(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Prove
         raw = frame.find(options.group_key)
         if raw is None:
             raise MissingLabelsError(
-                f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", mend=f"change {option_words('group_key')}"
+                f"no key {options.group_key!r} for the group; keys found: {_found(frame)}", hint=f"change {option_words('group_key')}"
             )
         group = str(raw)
         seen.take("group", options.group_key)

@@ -136,7 +136,7 @@ class JsonStream:
 
     def fail(self, what: str, place: int | None = None) -> UnreadableFileError:
         place = self.passed + (self.here if place is None else place)
-        return UnreadableFileError(what, where=f"{self.path}: character {place}", mend="is the file complete?")
+        return UnreadableFileError(what, where=f"{self.path}: character {place}", hint="is the file complete?")
 
     def _more(self, size: int = _CHUNK) -> None:
         """Read on, and drop what lies behind us and behind a look ahead."""
@@ -202,7 +202,7 @@ def _layout(value: Any) -> Layout:
             if layout.fits(value):
                 return layout
     keys = ", ".join(map(str, list(value)[:8])) if isinstance(value, Mapping) else type(value).__name__
-    raise UnreadableFileError(f"no structure in this entry; it holds {keys}", mend="is this a file of structures?")
+    raise UnreadableFileError(f"no structure in this entry; it holds {keys}", hint="is this a file of structures?")
 
 
 def entries(stream: JsonStream) -> Iterator[tuple[tuple[str, ...], Any]]:

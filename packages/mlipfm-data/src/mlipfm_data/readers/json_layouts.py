@@ -103,7 +103,7 @@ def _site_properties(value: Mapping[str, Any], sites: list[Mapping[str, Any]]) -
 def _element(site: Mapping[str, Any]) -> int:
     species = site["species"]
     if len(species) != 1 or abs(float(species[0].get("occu", 1)) - 1) > 1e-6:
-        raise InvalidStructureError(f"a site is occupied by {species}", mend="disordered structures are not read")
+        raise InvalidStructureError(f"a site is occupied by {species}", hint="disordered structures are not read")
     return number(str(species[0]["element"]))
 
 
@@ -226,7 +226,7 @@ def _fitsnap(entry: Entry) -> list[RawFrame | MlipfmError]:
     v = entry.value
     for key, wanted in (("EnergyStyle", "electronvolt"), ("PositionsStyle", "angstrom"), ("LatticeStyle", "angstrom")):
         if v.get(key, wanted) != wanted:
-            raise UnitError(f"{key} {v[key]!r} is not read", mend=f"convert it to {wanted}")
+            raise UnitError(f"{key} {v[key]!r} is not read", hint=f"convert it to {wanted}")
     frames: list[RawFrame | MlipfmError] = []
     for k, data in enumerate(v["Data"]):
         numbers = np.array([number(str(name)) for name in data["AtomTypes"]], dtype=np.int64)

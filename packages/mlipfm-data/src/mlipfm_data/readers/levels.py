@@ -69,7 +69,7 @@ class LevelFrames:
     def failed(self, geometry: RawFrame, error: MlipfmError, labels: Labels | None = None) -> MlipfmError:
         """`error` with the place of the frame that it stands for: the geometry, or its labels at one level."""
         where = self._numbered(geometry, labels or Labels(None, {})).where
-        return type(error)(error.what, where=where, mend=error.mend)
+        return type(error)(error.what, where=where, hint=error.hint)
 
     def _numbered(self, geometry: RawFrame, labels: Labels) -> RawFrame:
         words = f" at {labels.level}" if self.several and labels.level else ""
@@ -109,5 +109,5 @@ def _chosen(levels: Sequence[Labels], user: dict[str, Any]) -> tuple[Sequence[La
     chosen = [labels for labels in levels if labels.level == wanted]
     if not chosen:
         known = ", ".join(str(labels.level) for labels in levels)
-        raise LevelError(f"the file has no level {wanted!r}", mend=f"it has {known}; leave `level` out to read all of them")
+        raise LevelError(f"the file has no level {wanted!r}", hint=f"it has {known}; leave `level` out to read all of them")
     return chosen, True

@@ -48,7 +48,7 @@ def check_size(path: Path) -> None:
     pages, page_size = _header(path)
     needed, size = pages * page_size, path.stat().st_size
     if size < needed:
-        raise DamagedFileError(f"the file has {size} bytes, its header says {needed}: it is cut off", where=str(path), mend="copy it again")
+        raise DamagedFileError(f"the file has {size} bytes, its header says {needed}: it is cut off", where=str(path), hint="copy it again")
 
 
 def _header(path: Path) -> tuple[int, int]:
@@ -68,10 +68,10 @@ def _header(path: Path) -> tuple[int, int]:
 def _meta(page: bytes, path: Path) -> tuple[int, int, int]:
     """(pages, page size, transaction) of one of the two headers."""
     if len(page) < _PAGE_HEADER + _META.size:
-        raise UnreadableFileError("too short for an LMDB file", where=str(path), mend="is it complete?")
+        raise UnreadableFileError("too short for an LMDB file", where=str(path), hint="is it complete?")
     magic, version, _, _, page_size, last, transaction = _META.unpack_from(page, _PAGE_HEADER)
     if magic != _MAGIC or version not in (1, 999) or page_size not in (1 << k for k in range(8, 17)):
-        raise UnreadableFileError("this is no LMDB file of a 64-bit machine", where=str(path), mend="name another reader")
+        raise UnreadableFileError("this is no LMDB file of a 64-bit machine", where=str(path), hint="name another reader")
     return last + 1, page_size, transaction
 
 
@@ -95,7 +95,7 @@ def _acquire(path: Path, mark: tuple[str, int]) -> Any:
     try:
         import lmdb
     except ImportError:
-        raise PluginError("lmdb is not installed", mend="pip install 'mlipfm-data[lmdb]'") from None
+        raise PluginError("lmdb is not installed", hint="pip install 'mlipfm-data[lmdb]'") from None
     with _LOCK:
         handle, users = _HANDLES.get(mark, (None, 0))
         if handle is None:

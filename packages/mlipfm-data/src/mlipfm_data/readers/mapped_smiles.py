@@ -31,10 +31,10 @@ def elements(smiles: str) -> np.ndarray:
     found: dict[int, int] = {}
     for match in _ATOM.finditer(smiles):
         if match["number"] is None or match["hydrogens"] or int(match["number"]) in found:
-            raise InvalidStructureError(f"atom {match[0]!r} of the SMILES has no number of its own or hides hydrogens", mend=_MAP)
+            raise InvalidStructureError(f"atom {match[0]!r} of the SMILES has no number of its own or hides hydrogens", hint=_MAP)
         found[int(match["number"])] = number(match["symbol"].capitalize())
     if not found or sorted(found) != list(range(1, len(found) + 1)) or re.search(r"[A-Za-z]", _ATOM.sub("", smiles)):
-        raise InvalidStructureError("the atoms of the SMILES are not numbered 1 to N", mend=_MAP)
+        raise InvalidStructureError("the atoms of the SMILES are not numbered 1 to N", hint=_MAP)
     return np.array([found[k] for k in sorted(found)], dtype=np.int64)
 
 

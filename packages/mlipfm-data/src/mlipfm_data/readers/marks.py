@@ -35,7 +35,7 @@ def _stated(seen: Decisions, quantity: str, names: tuple[str, ...], per_atom: bo
         yield from seen.spelt(names, per_atom)
     elif seen.frame.find(named) is None:
         raise MissingLabelsError(
-            f"no key {named!r} for {quantity}; keys found: {', '.join(seen.frame.found())}", mend="change --option keys=..."
+            f"no key {named!r} for {quantity}; keys found: {', '.join(seen.frame.found())}", hint="change --option keys=..."
         )
     else:
         yield named, seen.frame.find(named)
@@ -86,7 +86,7 @@ def fixed_atoms(seen: Decisions) -> Array | None:
     for other in keys[1:]:
         if not np.array_equal(found[keys[0]], found[other]):
             raise InvalidStructureError(
-                f"{keys[0]!r} and {other!r} hold different atoms in place", mend=f"leave one out: --option ignore={other}"
+                f"{keys[0]!r} and {other!r} hold different atoms in place", hint=f"leave one out: --option ignore={other}"
             )
     if not keys or not (found[keys[0]].any() or _HELD[0] in keys):
         return None

@@ -66,7 +66,7 @@ class NablaDftReader:
             chosen = options_from(options, layout=defaults, name="nablaDFT")
             if kind == "energy" and total and chosen.energy_unit != "Hartree":
                 what = f"`energy_unit` {chosen.energy_unit!r}: the energies of the atoms, which are added, are in Hartree"
-                raise UnitError(what, where=str(path), mend="leave `energy_unit` out, or set total=False (--option total=False)")
+                raise UnitError(what, where=str(path), hint="leave `energy_unit` out, or set total=False (--option total=False)")
             yield from checked(_until_damage(frames, path), chosen, report, path)
 
 
@@ -103,7 +103,7 @@ def _kind(database: sqlite3.Connection, path: Path) -> str | None:
         columns = {row[1] for row in database.execute("pragma table_info(data)")}
         return "hamiltonian" if columns >= {"Z", "R", "E", "F", "H"} else None
     except sqlite3.Error as error:
-        raise UnreadableFileError(f"no sqlite database: {error}", where=str(path), mend="is the file complete?") from None
+        raise UnreadableFileError(f"no sqlite database: {error}", where=str(path), hint="is the file complete?") from None
 
 
 def _until_damage(frames: Iterator[Any], path: Path) -> Iterator[Any]:
@@ -147,7 +147,7 @@ def _total(energy: float, numbers: np.ndarray, atoms: Mapping[int, float], repor
     """The total energy in Hartree: molecules are bound by less than a hundredth of the energies of their atoms, so the two cannot be confused."""
     lacking = sorted({int(z) for z in numbers} - set(atoms))
     if lacking:
-        raise InvalidStructureError(f"no atomic energy for the elements {lacking}", mend="set total=False (--option total=False)")
+        raise InvalidStructureError(f"no atomic energy for the elements {lacking}", hint="set total=False (--option total=False)")
     shift = sum(atoms[int(z)] for z in numbers)
     if energy < 0.5 * shift:
         return energy

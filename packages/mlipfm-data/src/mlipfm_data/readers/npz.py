@@ -47,7 +47,7 @@ class NpyRows:
             raise RefusedFileError(
                 "the array holds Python objects, which are pickles, and pickles are never read: they can run code",
                 where=where,
-                mend="save it again as an array of numbers",
+                hint="save it again as an array of numbers",
             )
         self.fortran = fortran and len(self.shape) > 1
         if self._bytes(self.shape[1:]) > LARGEST_ROW or (self.fortran and self._bytes(self.shape) > LARGEST_ROW):
@@ -89,7 +89,7 @@ class NpyRows:
             except _BROKEN as error:
                 raise UnreadableFileError(f"damaged in {what}: {error}", where=self.where) from None
             if not part:
-                raise UnreadableFileError(f"the file ends in {what} of {self.rows}", where=self.where, mend="the file is truncated")
+                raise UnreadableFileError(f"the file ends in {what} of {self.rows}", where=self.where, hint="the file is truncated")
             parts.append(part)
             wanted -= len(part)
         return np.frombuffer(b"".join(parts), dtype=self.dtype).reshape(shape)
@@ -164,7 +164,7 @@ class NpzReader:
             except FileNotFoundError:
                 raise UnreadableFileError("no such file", where=str(path)) from None
             except (zipfile.BadZipFile, OSError) as error:
-                raise UnreadableFileError(f"cannot be opened as npz: {error}", where=str(path), mend="is the file complete?") from None
+                raise UnreadableFileError(f"cannot be opened as npz: {error}", where=str(path), hint="is the file complete?") from None
             frames = _frames(_Arrays(archive, path, stack), path, options, report)
             yield from checked(frames, options_from(options), report, path)
 
@@ -191,7 +191,7 @@ def _frames(
     if layout is None:
         known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.needs))}" for layout in LAYOUTS)
         raise UnreadableFileError(
-            f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", where=str(path), mend=f"known: {known}"
+            f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", where=str(path), hint=f"known: {known}"
         )
     maker = LevelFrames((Labels(None, layout.keys),), layout.options, options, report, layout.name)
     stated = _stated_units(arrays)
@@ -256,10 +256,10 @@ def _stated_units(arrays: _Arrays) -> dict[str, str]:
         if name in arrays.names:
             value = str(np.asarray(arrays.open(name).whole()).reshape(-1)[0].astype(str))
             if value not in known:
-                raise UnitError(f"{name} is {value!r}", where=str(arrays.path), mend=f"known here: {', '.join(known)}")
+                raise UnitError(f"{name} is {value!r}", where=str(arrays.path), hint=f"known here: {', '.join(known)}")
             stated[name] = known[value]
     if "r_unit" in stated and stated["r_unit"] != "Angstrom":
-        raise UnitError("positions in bohr are not expected in this layout", where=str(arrays.path), mend="convert them to Angstrom")
+        raise UnitError("positions in bohr are not expected in this layout", where=str(arrays.path), hint="convert them to Angstrom")
     if "e_unit" not in stated:
         return {}
     return {"energy_unit": stated["e_unit"], "forces_unit": f"{stated['e_unit']}/Angstrom"}

@@ -65,11 +65,11 @@ def parsed_options(texts: Sequence[str], reader: Reader, named: Mapping[str, Any
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals:
-            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", mend="for instance --option forces_sign=-1")
+            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", hint="for instance --option forces_sign=-1")
         if name not in types_of:
             raise unknown_option(name, list(types_of))
         if named.get(name) is not None or name in found:
-            raise UnknownQuantityError(f"`{name}` is stated twice", mend="state it once")
+            raise UnknownQuantityError(f"`{name}` is stated twice", hint="state it once")
         found[name] = _parsed(name, value.strip(), types_of[name])
     return found
 
@@ -80,7 +80,7 @@ def _parsed(name: str, text: str, hint: Any) -> Any:
             return _as(text, member)
         except (ValueError, TypeError):
             continue
-    raise UnknownQuantityError(f"`{name}` must be {_words(hint)}, got {text!r}", mend=f"for instance --option {name}={_example(hint)}")
+    raise UnknownQuantityError(f"`{name}` must be {_words(hint)}, got {text!r}", hint=f"for instance --option {name}={_example(hint)}")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -41,14 +41,14 @@ def load_yaml(path: Path) -> Any:
     try:
         import yaml
     except ImportError:
-        raise PluginError("pyyaml is not installed", mend="pip install 'mlipfm-data[yaml]'") from None
+        raise PluginError("pyyaml is not installed", hint="pip install 'mlipfm-data[yaml]'") from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text = _text(path)
     try:
         _check(yaml.parse(text, Loader=loader), path)
         return yaml.load(text, Loader=loader)  # a safe one
     except (yaml.YAMLError, ValueError) as error:
-        raise UnreadableFileError(f"no YAML: {' '.join(str(error).split())[:200]}", where=str(path), mend="is the file complete?") from None
+        raise UnreadableFileError(f"no YAML: {' '.join(str(error).split())[:200]}", where=str(path), hint="is the file complete?") from None
 
 
 def _text(path: Path) -> bytes:
@@ -56,7 +56,7 @@ def _text(path: Path) -> bytes:
         try:
             text = stream.read(LARGEST + 1)
         except BROKEN as error:
-            raise UnreadableFileError(f"cannot be unpacked: {error}", where=str(path), mend="is the file complete?") from None
+            raise UnreadableFileError(f"cannot be unpacked: {error}", where=str(path), hint="is the file complete?") from None
     if len(text) > LARGEST:
         raise RefusedFileError(f"the file has more than {LARGEST} bytes", where=str(path))
     return text
@@ -69,7 +69,7 @@ def _check(events: Any, path: Path) -> None:
         kind = type(event).__name__
         depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
         if kind == "AliasEvent":
-            raise RefusedFileError("the file has aliases (*NAME), which can make it huge", where=str(path), mend="write it without them")
+            raise RefusedFileError("the file has aliases (*NAME), which can make it huge", where=str(path), hint="write it without them")
         if count > MOST_EVENTS:
             raise RefusedFileError(f"the file has more than {MOST_EVENTS} numbers, texts, lists and ends of lists", where=str(path))
         if depth > DEEPEST:
@@ -174,7 +174,7 @@ def _units(content: Mapping[str, Any], file: Path) -> Units:
     """Those of the calculator, which the file must not contradict."""
     calculator = content["phonopy"].get("calculator") or "vasp"
     if calculator not in UNITS:
-        raise UnitError(f"the units of the calculator {calculator!r} are not known", where=str(file), mend=f"known: {', '.join(UNITS)}")
+        raise UnitError(f"the units of the calculator {calculator!r} are not known", where=str(file), hint=f"known: {', '.join(UNITS)}")
     units, stated = UNITS[calculator], content.get("physical_unit") or {}
     for name, wanted in (("length", units.length_name), ("force", units.force_name)):
         if name in stated and stated[name] != wanted:
@@ -185,7 +185,7 @@ def _units(content: Mapping[str, Any], file: Path) -> Units:
 def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadReport, path: Path) -> Iterator[RawFrame | MlipfmError]:
     cell = content.get("supercell")
     if not isinstance(cell, dict):
-        raise UnreadableFileError("there is no supercell", where=str(file), mend="phonopy writes it since version 2")
+        raise UnreadableFileError("there is no supercell", where=str(file), hint="phonopy writes it since version 2")
     lattice, numbers = (
         _numbers(cell["lattice"], (3, 3)),
         np.array([_element(point["symbol"], f"{file}: supercell, atom {k}") for k, point in enumerate(cell["points"], 1)], dtype=np.int64),
@@ -236,20 +236,20 @@ def _displaced(content: Mapping[str, Any], n: int, file: Path, path: Path) -> Di
     if not beside.is_file():
         what = "there are no displacements" if found is None else "there are displacements without forces"
         raise UnreadableFileError(
-            f"{what}, and no {FORCE_SETS} is beside it", where=str(file), mend=f"put the {FORCE_SETS} of this run beside it"
+            f"{what}, and no {FORCE_SETS} is beside it", where=str(file), hint=f"put the {FORCE_SETS} of this run beside it"
         )
     sets = _force_sets(beside, n)
     if found is None:
         return sets
     if not _agree(found.moves, sets.moves):
         what = f"has other displacements than {file.name} ({len(sets.moves)} and {len(found.moves)})"
-        raise UnreadableFileError(what, where=str(beside), mend="are both of one run?")
+        raise UnreadableFileError(what, where=str(beside), hint="are both of one run?")
     if found.forces is None or _agree(found.forces, sets.forces):
         forces = sets.forces if found.forces is None or path == beside else found.forces
         return Displaced(found.moves, forces, found.energies)  # the displacements of the YAML have more decimals
     if path == beside:
         return Displaced(found.moves, sets.forces)  # the energies are those of other forces
-    raise UnreadableFileError(f"has other forces than {file.name}", where=str(beside), mend="name the one file that is meant")
+    raise UnreadableFileError(f"has other forces than {file.name}", where=str(beside), hint="name the one file that is meant")
 
 
 def _agree(a: np.ndarray, b: np.ndarray | None) -> bool:
@@ -298,7 +298,7 @@ def _force_sets(file: Path, n: int) -> Displaced:
         return Displaced(moves, _numbers([block[2:] for block in blocks], (-1, n, 3)))
     except (OSError, UnicodeDecodeError, ValueError, IndexError) as error:
         raise UnreadableFileError(
-            f"not as phonopy writes it: {error}", where=str(file), mend="is it complete, and of this supercell?"
+            f"not as phonopy writes it: {error}", where=str(file), hint="is it complete, and of this supercell?"
         ) from None
 
 

@@ -75,7 +75,7 @@ RECORDS = {
 
 
 def refuse(what: str) -> RefusedFileError:
-    return RefusedFileError(f"the pickle {what}, which no data needs: it is not run", mend="do not use this file")
+    return RefusedFileError(f"the pickle {what}, which no data needs: it is not run", hint="do not use this file")
 
 
 def numpy_array(m: Machine, state: Any) -> np.ndarray:

@@ -77,7 +77,7 @@ def _require_rdkit() -> None:
     try:
         from rdkit import RDLogger
     except ImportError:
-        raise PluginError("RDKit is not installed", mend="pip install 'mlipfm-data[rdkit]'") from None
+        raise PluginError("RDKit is not installed", hint="pip install 'mlipfm-data[rdkit]'") from None
     RDLogger.DisableLog("rdApp.*")  # it would print every refusal a second time
 
 
@@ -107,12 +107,12 @@ def _blocks(stream: BinaryIO, path: Path) -> Iterator[str]:
             lines.append(line)
             size += len(line)
             if size > LARGEST_BLOCK:
-                raise UnreadableFileError(f"a molecule is longer than {LARGEST_BLOCK} bytes", where=str(path), mend="is it an SDF file?")
+                raise UnreadableFileError(f"a molecule is longer than {LARGEST_BLOCK} bytes", where=str(path), hint="is it an SDF file?")
     except BROKEN as error:
         raise UnreadableFileError(f"the file breaks off: {error}", where=str(path)) from None
     rest = b"".join(lines).decode(errors="replace")
     if rest.strip() and "M  END" not in rest:
-        raise UnreadableFileError("the file ends inside a molecule", where=str(path), mend="is it complete?")
+        raise UnreadableFileError("the file ends inside a molecule", where=str(path), hint="is it complete?")
     if rest.strip():
         yield rest
 
@@ -150,12 +150,12 @@ def _column(path: Path) -> str:
 
 def _frame(molecule: Mol | None, index: int, where: str, source: str, values: Mapping[str, Any], group: str | None) -> RawFrame:
     if molecule is None:
-        raise InvalidStructureError("RDKit cannot read this molecule", mend="check it")
+        raise InvalidStructureError("RDKit cannot read this molecule", hint="check it")
     if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
-        raise InvalidStructureError("the molecule has no coordinates in three dimensions", mend="make some: mlipfm_data.conformers")
+        raise InvalidStructureError("the molecule has no coordinates in three dimensions", hint="make some: mlipfm_data.conformers")
     atoms = list(molecule.GetAtoms())
     if any(atom.GetTotalNumHs() for atom in atoms if not atom.GetNoImplicit()) and not any(atom.GetAtomicNum() == 1 for atom in atoms):
-        raise InvalidStructureError("the molecule has no hydrogen atoms, only their number", mend="write it with all atoms")
+        raise InvalidStructureError("the molecule has no hydrogen atoms, only their number", hint="write it with all atoms")
     info: dict[str, Any] = {"charge": sum(atom.GetFormalCharge() for atom in atoms)}
     for key, value in values.items():
         try:

@@ -51,7 +51,7 @@ def reactions(path: Path | str) -> Iterator[Reaction]:
         try:
             k, word = next(content)
         except StopIteration:
-            raise UnreadableFileError("the file ends inside a reaction", where=f"{path}: line {k}", mend="is it complete?") from None
+            raise UnreadableFileError("the file ends inside a reaction", where=f"{path}: line {k}", hint="is it complete?") from None
         if coefficient:
             species.append((coefficient, word.split()[0]))
             continue
@@ -59,7 +59,7 @@ def reactions(path: Path | str) -> Iterator[Reaction]:
         yield Reaction(tuple(species), _number(words[0], path, k) * KCAL_MOL, words[1] if len(words) > 1 else "")
         species = []
     if species:
-        raise UnreadableFileError("the file ends inside a reaction", where=str(path), mend="is it complete?")
+        raise UnreadableFileError("the file ends inside a reaction", where=str(path), hint="is it complete?")
 
 
 def _content(path: Path) -> Iterator[tuple[int, str]]:

@@ -128,9 +128,9 @@ def crystal(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise UnreadableFileError(f"the CIF lacks or spells wrongly: {error}") from None
     operations = columns.get("_symmetry_equiv_pos_as_xyz") or columns.get("_space_group_symop_operation_xyz") or ["x,y,z"]
     if [word.replace(" ", "").replace("+", "").lower() for word in operations] != ["x,y,z"]:
-        raise InvalidStructureError("the CIF has symmetry beyond P1", mend="write all atoms of the cell into it")
+        raise InvalidStructureError("the CIF has symmetry beyond P1", hint="write all atoms of the cell into it")
     if any(abs(_number(word) - 1) > 1e-6 for word in columns.get("_atom_site_occupancy", ())):
-        raise InvalidStructureError("a site is partly occupied", mend="disordered structures are not read")
+        raise InvalidStructureError("a site is partly occupied", hint="disordered structures are not read")
     cell = _cell(lengths, angles)
     numbers = np.array([number("".join(c for c in name if c.isalpha())) for name in names], dtype=np.int64)
     return numbers, fractional @ cell, cell
@@ -230,7 +230,7 @@ def _qm9_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
                 where = f"{path}: frame {index} (line {table.line_num})"
                 if None in row or None in row.values():
                     raise UnreadableFileError(
-                        f"the row has not {len(table.fieldnames or ())} columns", where=where, mend="is the file complete?"
+                        f"the row has not {len(table.fieldnames or ())} columns", where=where, hint="is the file complete?"
                     )
                 try:
                     yield _frame(row, index, where, path.name)

@@ -92,7 +92,7 @@ def _archive(path: Path, stack: ExitStack) -> tuple[set[str], Callable[[str], Bi
         members = {item.name: item for item in archive.getmembers() if item.isfile()}
         return set(members), lambda name: cast(BinaryIO, archive.extractfile(members[name]))
     except (*BROKEN, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise UnreadableFileError(f"the archive cannot be read: {error}", where=str(path), mend="is it complete?") from None
+        raise UnreadableFileError(f"the archive cannot be read: {error}", where=str(path), hint="is it complete?") from None
 
 
 def _steps(stream: BinaryIO, where: str) -> Iterator[RawFrame | MlipfmError]:
@@ -127,7 +127,7 @@ def _elements(stream: BinaryIO, where: str) -> Iterator[ElementTree.Element]:
     """The elements that are wanted, complete, one after the other; everything else is dropped as it passes."""
     head = stream.read(_CHUNK)
     if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
-        raise RefusedFileError("it declares entities of its own", where=where, mend="a vasprun.xml needs none")
+        raise RefusedFileError("it declares entities of its own", where=where, hint="a vasprun.xml needs none")
     if b"<modeling" not in head:
         raise UnreadableFileError("this is no vasprun.xml", where=where)
     parser: ElementTree.XMLPullParser[Any] = ElementTree.XMLPullParser(["start", "end"])
@@ -154,7 +154,7 @@ def _elements(stream: BinaryIO, where: str) -> Iterator[ElementTree.Element]:
             chunk = stream.read(_CHUNK)
         parser.close()
     except (ElementTree.ParseError, *BROKEN) as error:
-        raise UnreadableFileError(f"the XML breaks off or is damaged: {error}", where=where, mend="did the calculation finish?") from None
+        raise UnreadableFileError(f"the XML breaks off or is damaged: {error}", where=where, hint="did the calculation finish?") from None
 
 
 def _numbers(info: ElementTree.Element) -> np.ndarray:

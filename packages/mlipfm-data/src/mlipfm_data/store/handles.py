@@ -67,7 +67,7 @@ def verify(path: Path, wanted: str) -> None:
         return
     if sha256(path) != wanted:
         raise DamagedFileError(
-            "its hash does not match the manifest: it was changed or damaged", where=str(path), mend="copy the store again"
+            "its hash does not match the manifest: it was changed or damaged", where=str(path), hint="copy the store again"
         )
     _verified[path] = stamp
 

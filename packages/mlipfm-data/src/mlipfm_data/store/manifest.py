@@ -84,20 +84,20 @@ def load(folder: Path) -> Manifest:
         raise UnreadableFileError(
             "is not a store: it has no manifest.json",
             where=str(folder),
-            mend="give the folder of a store; `mlipfm data import FILES --out FOLDER` makes one",
+            hint="give the folder of a store; `mlipfm data import FILES --out FOLDER` makes one",
         )
     data, where = read_bytes(path), str(path)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"is not JSON: {error}", where=where, mend="copy the store again") from error
+        raise DamagedFileError(f"is not JSON: {error}", where=where, hint="copy the store again") from error
     if not isinstance(value, dict) or value.get("kind") != KIND:
         raise RefusedFileError("is not the manifest of a store", where=where)
     if value.get("digest") != _digest(value) or data != _spell(value):
-        raise DamagedFileError("its digest does not match: it was changed or damaged", where=where, mend="copy the store again")
+        raise DamagedFileError("its digest does not match: it was changed or damaged", where=where, hint="copy the store again")
     if value["format"] > FORMAT:
         raise FormatVersionError(
-            f"store format {value['format']}, this mlipfm reads up to {FORMAT}", where=where, mend="upgrade mlipfm-data"
+            f"store format {value['format']}, this mlipfm reads up to {FORMAT}", where=where, hint="upgrade mlipfm-data"
         )
     for version in range(value["format"], FORMAT):
         value = UPGRADES[version](value)

@@ -99,7 +99,7 @@ def merge_stores(stores: Sequence[Path | str], out: Path | str, name: str, *, ke
     """
     out, opened = Path(out), [Store(path) for path in stores]
     if out.exists():
-        raise RefusedFileError("exists already", where=str(out), mend="choose a new folder")
+        raise RefusedFileError("exists already", where=str(out), hint="choose a new folder")
     for store in opened:
         store.require_complete()
     seen = {(store.key(i), level) for store in opened for i, level in enumerate(store.levels)}
@@ -108,7 +108,7 @@ def merge_stores(stores: Sequence[Path | str], out: Path | str, name: str, *, ke
         raise InvalidStructureError(
             f"{doubles} structures are there more than once, with the same geometry and level",
             where=", ".join(map(str, stores)),
-            mend="keep them (--keep-duplicates) and drop the later ones with `mlipfm data filter --unique`, or keep them on purpose",
+            hint="keep them (--keep-duplicates) and drop the later ones with `mlipfm data filter --unique`, or keep them on purpose",
         )
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a merge that was killed
@@ -175,9 +175,9 @@ def filter_store(
     out, dropped, seen = Path(out), dict[str, int](), set[tuple[str, str | None]]()
     given = None if licence is None else _Given(checked_licence(licence), instead_of)
     if out.resolve() == Path(store).resolve():
-        raise RefusedFileError("is the store that is read", where=str(out), mend="choose a new folder")
+        raise RefusedFileError("is the store that is read", where=str(out), hint="choose a new folder")
     if out.exists() and (out / manifests.FILE).exists() and manifests.load(out).complete:
-        raise RefusedFileError("exists already", where=str(out), mend="choose a new folder")
+        raise RefusedFileError("exists already", where=str(out), hint="choose a new folder")
     with Store(store) as source:
         if not incomplete:
             source.require_complete("finish it first: run again what wrote it; or take what it holds so far (--incomplete)")
@@ -225,7 +225,7 @@ def _kept(source: Store, wanted: Wanted, dropped: dict[str, int], seen: set[tupl
 def _write(frames: Iterable[Structure], writer: StoreWriter, given: _Given | None) -> tuple[int, int, dict[str, int]]:
     """Write structures, but those that a killed run wrote, which must be these; see `Kept` for what is returned."""
     count, licensed, unclear = 0, 0, Counter[str]()
-    fault = RefusedFileError("holds structures that this filter does not give", where=str(writer.path), mend="choose a new folder")
+    fault = RefusedFileError("holds structures that this filter does not give", where=str(writer.path), hint="choose a new folder")
     writer.commit()
     with Store(writer.path) as before:
         for s in frames:

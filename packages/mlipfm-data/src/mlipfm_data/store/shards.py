@@ -40,7 +40,7 @@ def seal(part: Path, target: Path) -> tuple[Entry, Summary]:
     log = FrameLog(part)
     if log.torn or not all(place.good for place in log.places()):
         raise DamagedFileError(
-            "what was read back is not what was written", where=str(part), mend="check the disk; FrameLog reads the good frames"
+            "what was read back is not what was written", where=str(part), hint="check the disk; FrameLog reads the good frames"
         )
     index, summary = _index(log)
     size, records = log.size, len(log)
@@ -94,10 +94,10 @@ class Shard:
                 found = path.stat().st_size
             except OSError as error:
                 raise UnreadableFileError(
-                    f"is missing from the store: {error.strerror}", where=str(path), mend="copy the store again"
+                    f"is missing from the store: {error.strerror}", where=str(path), hint="copy the store again"
                 ) from error
             if found != size:
-                raise DamagedFileError(f"has {found} bytes, the manifest says {size}", where=str(path), mend="copy the store again")
+                raise DamagedFileError(f"has {found} bytes, the manifest says {size}", where=str(path), hint="copy the store again")
 
     def __len__(self) -> int:
         return self.entry.records
@@ -185,7 +185,7 @@ class Shard:
         data = read_bytes(path)
         if hashlib.sha256(data).hexdigest() != self.entry.index_sha256:
             raise DamagedFileError(
-                "its hash does not match the manifest: it was changed or damaged", where=str(path), mend="copy the store again"
+                "its hash does not match the manifest: it was changed or damaged", where=str(path), hint="copy the store again"
             )
         handles.verify(self.path, self.entry.sha256)
         table = np.frombuffer(data, ROW)

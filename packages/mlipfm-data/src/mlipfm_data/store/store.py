@@ -188,14 +188,14 @@ class Store(Sequence[Structure]):
                 faults.append(error)
         return faults
 
-    def require_complete(self, mend: str = "finish it first: run again what wrote it") -> None:
+    def require_complete(self, hint: str = "finish it first: run again what wrote it") -> None:
         """Refuse a store that has not all that it is to have.
 
         Raises:
             RefusedFileError: a writer is at work or was killed.
         """
         if not self.complete:
-            raise RefusedFileError("is not complete: a writer is at work or was killed", where=str(self.path), mend=mend)
+            raise RefusedFileError("is not complete: a writer is at work or was killed", where=str(self.path), hint=hint)
 
     def close(self) -> None:
         """Give back the open files; reading again takes them again."""

@@ -144,7 +144,7 @@ class StoreWriter:
             InvalidStructureError: no such structure in this store. ShapeError, UnknownQuantityError: labels that do not fit it.
         """
         if not self.present or key not in self._sizes:
-            raise InvalidStructureError(f"this store has no structure with key {key}", where=str(self.path), mend="add the structure first")
+            raise InvalidStructureError(f"this store has no structure with key {key}", where=str(self.path), hint="add the structure first")
         atoms = self._sizes[key]
         checked = Structure(np.ones(atoms), np.zeros((atoms, 3)), labels=labels)
         self._begin()
@@ -211,11 +211,11 @@ class StoreWriter:
             manifest = manifests.load(self.path)
             if name not in (None, manifest.name):
                 raise RefusedFileError(
-                    f"is the store of {manifest.name!r}, not of {name!r}", where=str(self.path), mend="choose another folder"
+                    f"is the store of {manifest.name!r}, not of {name!r}", where=str(self.path), hint="choose another folder"
                 )
             return manifest
         if name is None:
-            raise UnreadableFileError("is not a store", where=str(self.path), mend="give a name to make a new one")
+            raise UnreadableFileError("is not a store", where=str(self.path), hint="give a name to make a new one")
         manifest = Manifest(name)
         manifest.save(self.path)
         return manifest

@@ -43,7 +43,7 @@ def check_forces(potential: Potential) -> None:
     if potential.spec.kind != "conservative":
         raise PropertyNotAvailableError(
             "direct forces are no derivative of the last layer, so it says nothing about their uncertainty",
-            mend="ask for that of energies alone, or fine-tune the model to conservative forces",
+            hint="ask for that of energies alone, or fine-tune the model to conservative forces",
         )
 
 
@@ -74,7 +74,7 @@ def _observe(potential: Potential, batch: Batch, forces: bool, combine: Tensor |
     batch = batch.with_leaves() if forces else batch
     prediction = potential(batch, ("energy",))
     if "last_layer" not in prediction.features:
-        raise PropertyNotAvailableError("this potential shows no last layer", mend="use a checkpoint of mlipfm-models")
+        raise PropertyNotAvailableError("this potential shows no last layer", hint="use a checkpoint of mlipfm-models")
     layer = prediction.features["last_layer"].value.to(torch.float64)
     means = (batch.sum_per_system(layer) / batch.n_atoms[:, None]).detach().cpu()
     sizes, energy = batch.n_atoms.tolist(), prediction["energy"]

@@ -81,7 +81,7 @@ class Llpr:
         plain = cls(model, factor, regularizer, ones, zeros, {})
         seen = list(plain.predict(potential, _counted(calibrate, progress, n_train)))
         if not seen:
-            raise MissingLabelsError("no structure to calibrate with", mend="give structures of the same kind that were not trained on")
+            raise MissingLabelsError("no structure to calibrate with", hint="give structures of the same kind that were not trained on")
         alpha, floor = {}, {}
         for key in quantities:
             errors, sigma = errors_and_sigma(seen, key)
@@ -124,13 +124,13 @@ class Llpr:
             raise RefusedFileError(
                 f"is the uncertainty of the model {str(manifest.get('model'))[:12]}, not of {model[:12]}",
                 where=str(path),
-                mend="fit one for this model: mlipfm uncertainty fit",
+                hint="fit one for this model: mlipfm uncertainty fit",
             )
         try:
             scores = {key: tensors[f"scores.{key}"].numpy() for key in manifest["alpha"]}
             return cls(model, tensors["factor"], manifest["regularizer"], manifest["alpha"], manifest["floor"], scores, manifest["details"])
         except (KeyError, TypeError) as error:
-            raise DamagedFileError(f"lacks an entry: {error}", where=str(path), mend="fit it again") from error
+            raise DamagedFileError(f"lacks an entry: {error}", where=str(path), hint="fit it again") from error
 
 
 def gram_matrix(potential: Potential, structures: Iterable[Structure], progress: Progress | None = None) -> tuple[Tensor, int]:
@@ -147,7 +147,7 @@ def gram_matrix(potential: Potential, structures: Iterable[Structure], progress:
         if progress is not None:
             progress(n)
     if gram is None:
-        raise MissingLabelsError("no training structure", mend="give the structures that the model was trained on")
+        raise MissingLabelsError("no training structure", hint="give the structures that the model was trained on")
     return gram, n
 
 
@@ -158,7 +158,7 @@ def factorise(gram: Tensor, regularizer: float | None = None) -> tuple[Tensor, f
         factor, info = torch.linalg.cholesky_ex(symmetric + s * eye)
         if int(info) == 0:
             return factor, s
-    raise MissingLabelsError("the features of the training structures are not finite", mend="check the model")
+    raise MissingLabelsError("the features of the training structures are not finite", hint="check the model")
 
 
 def raw_sigma(factor: Tensor, features: Tensor) -> Tensor:

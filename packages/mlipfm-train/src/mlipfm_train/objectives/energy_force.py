@@ -87,10 +87,10 @@ class EnergyForce:
 def _check(weights: Mapping[str, Any], losses: Mapping[str, str], delta: float) -> None:
     if not all(0 <= weight < math.inf for weight in weights.values()) or max(weights.values()) == 0:
         raise RecipeError(
-            f"weights {dict(weights)} teach nothing", where="energy-force", mend="weights are finite, >= 0 and one of them > 0"
+            f"weights {dict(weights)} teach nothing", where="energy-force", hint="weights are finite, >= 0 and one of them > 0"
         )
     for key, loss in losses.items():
         if loss not in LOSSES:
-            raise RecipeError(f"{key}_loss {loss!r} is unknown", where="energy-force", mend=f"known: {', '.join(LOSSES)}")
+            raise RecipeError(f"{key}_loss {loss!r} is unknown", where="energy-force", hint=f"known: {', '.join(LOSSES)}")
     if not 0 < delta < math.inf:
         raise RecipeError(f"huber_delta must be positive, got {delta}", where="energy-force")

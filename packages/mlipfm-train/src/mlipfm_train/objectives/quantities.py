@@ -83,18 +83,18 @@ class Quantities:
 def _check(weights: Mapping[str, float], scales: Mapping[str, float], loss: str, delta: float) -> None:
     where = "quantities"
     if not weights or not all(weight > 0 for weight in weights.values()):
-        raise RecipeError(f"weights {dict(weights)} teach nothing", where=where, mend="for instance weights: {dipole: 1.0}")
+        raise RecipeError(f"weights {dict(weights)} teach nothing", where=where, hint="for instance weights: {dipole: 1.0}")
     for key in weights:
         if quantity(key).layout not in ("system", "atom"):
             raise RecipeError(f"{key!r} belongs to {quantity(key).layout}s, not to systems or atoms", where=where)
         if not quantity(key).target:
             raise RecipeError(f"no model predicts {key!r}: {quantity(key).meaning}", where=where)
         if key in ELSEWHERE:
-            raise RecipeError(f"{key!r} is a term of the objective 'energy-force'", where=where, mend=f"take it there: {key}_weight")
+            raise RecipeError(f"{key!r} is a term of the objective 'energy-force'", where=where, hint=f"take it there: {key}_weight")
     for key, scale in scales.items():
         if key not in weights or not scale > 0:
-            raise RecipeError(f"scale {scale} of {key!r}", where=where, mend="scales are above 0, of quantities that have a weight")
+            raise RecipeError(f"scale {scale} of {key!r}", where=where, hint="scales are above 0, of quantities that have a weight")
     if loss not in LOSSES:
-        raise RecipeError(f"loss {loss!r} is unknown", where=where, mend=f"known: {', '.join(LOSSES)}")
+        raise RecipeError(f"loss {loss!r} is unknown", where=where, hint=f"known: {', '.join(LOSSES)}")
     if not delta > 0:
         raise RecipeError(f"huber_delta must be positive, got {delta}", where=where)

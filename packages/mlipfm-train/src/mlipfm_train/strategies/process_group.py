@@ -24,8 +24,8 @@ def join(strategy: str, timeout: float) -> bool:
     if dist.is_initialized():
         return False
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
-        mend = "start it with `torchrun --nproc-per-node 2 --no-python mlipfm train ...`, or use strategy.name=single"
-        raise RecipeError(f"strategy {strategy!r} needs several processes", mend=mend)
+        hint = "start it with `torchrun --nproc-per-node 2 --no-python mlipfm train ...`, or use strategy.name=single"
+        raise RecipeError(f"strategy {strategy!r} needs several processes", hint=hint)
     dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
     return True
 

@@ -132,7 +132,7 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # unknown name, torch without it, or no such card
         raise RecipeError(
-            f"there is no device {name!r} here: {str(error).splitlines()[0]}", where="strategy.device", mend="use cpu"
+            f"there is no device {name!r} here: {str(error).splitlines()[0]}", where="strategy.device", hint="use cpu"
         ) from None
     return torch.device(name)
 
