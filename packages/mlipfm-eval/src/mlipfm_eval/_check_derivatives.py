@@ -17,7 +17,7 @@ LEAST_FORCE, LEAST_STRESS = 1e-3, 1e-4
 
 
 def slopes_of(values: np.ndarray, steps: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Slopes along directions from energies [steps, directions, stencil]: at the step that agrees best with the next larger one.
+    """Return slopes along directions from energies [steps, directions, stencil]: at the step that agrees best with the next larger one.
 
     A small step measures rounding, or where an iteration ended; a large one curvature. The choice does not look at the forces.
 

@@ -1,4 +1,4 @@
-"""What the rules of behaviour ask a model: structures that it knows, in its own arithmetic or in an exact copy, and limits that follow."""
+"""The model and the structures of a model check: those that it supports, its own arithmetic or an exact copy, and the limits that follow."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class CheckedModel:
         return replace(self, model=float64_copy(self.model), precision="float64")
 
     def ask(self, structures: Sequence[Structure], outputs: Sequence[str] = ("energy", "forces")) -> list[Answer]:
-        """Answers to all structures in one call.
+        """Predict all structures in one call.
 
         Raises:
             ContractError: an answer is not finite. Comparisons of such a figure with a limit would say anything.
@@ -119,11 +119,11 @@ class CheckedModel:
         return rows
 
     def energies(self, structures: Sequence[Structure]) -> np.ndarray:
-        """[structures] eV."""
+        """Predict energies [structures] in eV."""
         return np.array([float(row["energy"]) for row in self.ask(structures, ("energy",))])
 
     def answers(self, s: Structure) -> bool:
-        """Whether the model takes such a structure: some refuse slabs, charges or lone atoms, and that is no fault."""
+        """Tell whether the model predicts such a structure: some refuse slabs, charges or lone atoms, and that is no fault."""
         try:
             ask(self.model, [s], ("energy", "forces"))
         except MlipfmError as error:
@@ -132,7 +132,7 @@ class CheckedModel:
 
 
 def ask(model: Potential | Teacher, structures: Sequence[Structure], outputs: Sequence[str]) -> list[Answer]:
-    """Answers in chunks of about 2,000 atoms; a potential of several levels is asked at the last, unless its own structure states one it knows."""
+    """Predict in chunks of about 2,000 atoms; a potential of several levels predicts the last, unless its own structure states one it knows."""
     rows: list[Answer] = []
     with without_warning():
         for part in _chunks(structures):
@@ -164,7 +164,7 @@ def prepare_model(
     elements: Sequence[int] = (),
     quick: bool = False,
 ) -> CheckedModel:
-    """Find out what a model answers.
+    """Find out what a model predicts.
 
     Args:
         precision: of its arithmetic; None finds out: the spec of a potential, else `float32` if all forces are float32 numbers, else by the noise
@@ -253,7 +253,7 @@ def _precision(model: Potential | Teacher, s: Structure) -> Precision:
 
 
 def energy_noise(model: Potential | Teacher, s: Structure) -> float:
-    """eV, standard deviation of the noise of the energy: from sixth differences on a path of steps of 1e-4 Å, where a smooth function has none."""
+    """Return the noise of the energy, its standard deviation in eV, from sixth differences on a path of steps of 1e-4 Å, where a smooth function has none."""
     direction = ask(model, [s], ("energy", "forces"))[0]["forces"]
     direction = direction / np.abs(direction).max()
     path = [moved(s, s.positions + 1e-4 * k * direction) for k in range(-9, 10)]
@@ -293,11 +293,11 @@ def _reason(model: Potential | Teacher, s: Structure) -> str | None:
 
 
 def offers(subject: CheckedModel, key: str) -> bool:
-    """Whether the model gives a quantity."""
+    """Tell whether the model predicts a quantity."""
     known_outputs = subject.model.spec.outputs if isinstance(subject.model, Potential) else subject.model.outputs
     return key in known_outputs
 
 
 def relative(forces: np.ndarray) -> float:
-    """Scale of a comparison of forces: 1 eV/Å or the largest component."""
+    """Return the scale of a comparison of forces: 1 eV/Å or the largest component."""
     return max(1.0, float(np.abs(forces).max(initial=0.0)))

@@ -25,7 +25,7 @@ PUSHED = 0.5
 
 
 def pairs_of(subject: CheckedModel, most: int) -> list[tuple[int, int]]:
-    """Pairs of elements: those of its structures first, then equal ones, then the rest of those it states, up to `most`."""
+    """Return pairs of elements: those of its structures first, then equal ones, then the rest of those it states, up to `most`."""
     own = sorted({int(z) for s in (*subject.own, *subject.all) for z in s.atomic_numbers})
     first = list(combinations_with_replacement(own, 2))
     rest = [(z, z) for z in subject.stated] + list(combinations_with_replacement(subject.stated, 2))
@@ -117,7 +117,7 @@ def _curve(subject: CheckedModel, structures: list[Structure], distances: list[f
 
 
 def time_step(s: Structure, temperature: float = 300.0) -> float:
-    """fs: 0.25 with hydrogen at 300 K, longer for heavier atoms as the square root of the lightest mass, shorter when it is hotter."""
+    """Return a time step in fs: 0.25 with hydrogen at 300 K, longer for heavier atoms (root of the lightest mass), shorter when it is hotter."""
     return float(min(0.25 * np.sqrt(MASSES[s.atomic_numbers].min()) * (300.0 / temperature) ** 0.25, 1.5))
 
 

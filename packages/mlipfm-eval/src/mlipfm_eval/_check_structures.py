@@ -80,7 +80,7 @@ class Candidates:
 
 
 def candidates(own: Sequence[Structure], elements: Sequence[int], potential: Potential | None) -> Candidates:
-    """What to ask a model of these elements: its own structures first, then real molecules and crystals, then random ones of its elements."""
+    """Collect structures to check a model on: its own first, then real molecules and crystals, then random ones of its elements."""
     allowed = set(elements)
     molecules = [s for s in map(_charged, _molecules()) if set(s.atomic_numbers.tolist()) <= allowed]
     crystals = [s for s in map(_charged, _crystals(elements)) if set(s.atomic_numbers.tolist()) <= allowed]
@@ -104,22 +104,22 @@ def candidates(own: Sequence[Structure], elements: Sequence[int], potential: Pot
 
 
 def distorted(s: Structure, amplitude: float = 0.04) -> Structure:
-    """Atoms displaced at random, so that no force is zero by symmetry; labels are dropped."""
+    """Displace atoms at random, so that no force is zero by symmetry; labels are dropped."""
     return known.rattled(s, amplitude)
 
 
 def lone_atom(z: int) -> Structure:
-    """One atom, neutral, in the state of lowest multiplicity."""
+    """Return one atom, neutral, in the state of lowest multiplicity."""
     return _charged(known.atoms([z], np.zeros((1, 3))))
 
 
 def dimer(first: int, second: int, r: float) -> Structure:
-    """Two atoms at a distance in Å, neutral."""
+    """Return two atoms at a distance in Å, neutral."""
     return _charged(known.atoms([first, second], [[0.0, 0.0, 0.0], [0.36 * r, -0.48 * r, 0.8 * r]]))
 
 
 def cluster_of(elements: Sequence[int]) -> Structure:
-    """A winding chain of two atoms of each element, neighbours 1.1 times the sum of their covalent radii apart."""
+    """Return a winding chain of two atoms of each element, neighbours 1.1 times the sum of their covalent radii apart."""
     numbers = np.array([*elements, *reversed(elements)])
     rng = np.random.default_rng(len(numbers) + int(numbers.sum()))
     positions = np.zeros((len(numbers), 3))
@@ -130,7 +130,7 @@ def cluster_of(elements: Sequence[int]) -> Structure:
 
 
 def cut_out(s: Structure, count: int = 9) -> Structure:
-    """A free cluster: the `count` atoms of a structure that are nearest to its first atom, with their images."""
+    """Return a free cluster: the `count` atoms of a structure that are nearest to its first atom, with their images."""
     span = np.array([1 if axis else 0 for axis in s.pbc])
     grid = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in 2 * span], indexing="ij"), -1).reshape(-1, 3)
     positions = (s.positions[None] + (grid @ s.cell)[:, None]).reshape(-1, 3)
@@ -140,14 +140,14 @@ def cut_out(s: Structure, count: int = 9) -> Structure:
 
 
 def with_elements(s: Structure, numbers: np.ndarray) -> Structure:
-    """Other elements at the same places, of the same charge; the lowest multiplicity where one is stated."""
+    """Put other elements at the same places, of the same charge; the lowest multiplicity where one is given."""
     return with_charge(
         s.replace(atomic_numbers=numbers, spin_multiplicity=None, labels={}, label_std={}), s.total_charge, s.spin_multiplicity
     )
 
 
 def with_atom(s: Structure, z: int, position: np.ndarray) -> Structure:
-    """A free molecule and one atom more, neutral."""
+    """Add one atom to a free molecule, neutral."""
     return with_charge(
         s.replace(
             atomic_numbers=np.append(s.atomic_numbers, z), positions=np.concatenate([s.positions, position[None]]), labels={}, label_std={}
@@ -157,19 +157,19 @@ def with_atom(s: Structure, z: int, position: np.ndarray) -> Structure:
 
 
 def with_charge(s: Structure, charge: int | None, multiplicity: int | None = 1) -> Structure:
-    """This charge, with the lowest multiplicity that its electrons allow unless that is None: not stated."""
+    """Set this charge, with the lowest multiplicity that its electrons allow unless that is None: not given."""
     least = 1 + int(s.atomic_numbers.sum() - (charge or 0)) % 2
     return s.replace(spin_multiplicity=None).replace(total_charge=charge, spin_multiplicity=None if multiplicity is None else least)
 
 
 def boxed(s: Structure, margin: float) -> Structure:
-    """A crystal of one molecule in a slightly skewed cell, `margin` Å larger than it along every axis."""
+    """Return a crystal of one molecule in a slightly skewed cell, `margin` Å larger than it along every axis."""
     cell = np.diag(np.ptp(s.positions, axis=0) + margin) + 0.3 * np.eye(3, k=1)
     return s.replace(cell=cell, pbc=(True, True, True), labels={}, label_std={})
 
 
 def far_copies(s: Structure, copies: int, distance: float = 250.0) -> Structure:
-    """So many copies of a molecule in one system, on a cubic grid of `distance` Å."""
+    """Return so many copies of a molecule in one system, on a cubic grid of `distance` Å."""
     side = int(np.ceil(np.cbrt(copies)))
     grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)[:copies]
     positions = (s.positions[None] + distance * grid[:, None]).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""What a rule of behaviour is, its figure and its limit, and how two answers are compared."""
+"""What a model check is, its figure and its limit, and how two predictions are compared."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Check = Callable[[CheckedModel], Measured | None]
 
 
 def model_check(name: str, statement: str, needs: str | None = None, *, exact: bool = True) -> Callable[[Check], Check]:
-    """Decorator: enter a check."""
+    """Register a function as a model check (a decorator)."""
 
     def enter(check: Check) -> Check:
         MODEL_CHECKS.append(ModelCheck(name, statement, check, needs, exact))
@@ -66,31 +66,31 @@ def model_check(name: str, statement: str, needs: str | None = None, *, exact: b
 
 
 def within(value: float | None, limit: float | None) -> bool:
-    """Whether a figure keeps its limit; NaN does not."""
+    """Tell whether a figure is within its limit; NaN is not."""
     return value is not None and limit is not None and bool(value <= limit)
 
 
 def worst(*found: Measured) -> Measured:
-    """The figure that is largest in units of its limit."""
+    """Return the figure that is largest in units of its limit."""
     return max(found, key=lambda m: m.ratio)
 
 
 def energy_gap(subject: CheckedModel, got: np.ndarray | float, want: np.ndarray | float, n: int, remark: str = "") -> Measured:
-    """Difference of two energies of `n` atoms that should be equal, eV/atom. The last digits of large totals are allowed for."""
+    """Compare two energies of `n` atoms that should be equal, eV/atom. The last digits of large totals are allowed for."""
     return Measured(deviation(got, want) / n, subject.limits.energy + rounding(subject) * abs(float(want)) / n, "eV/atom", remark)
 
 
 def rounding(subject: CheckedModel) -> float:
-    """Relative rounding of a total energy: a few last digits. Potentials add up theirs in float64, whatever they compute in."""
+    """Return the relative rounding of a total energy: a few last digits. Potentials add up theirs in float64, whatever they compute in."""
     return 4e-7 if subject.precision == "float32" and not isinstance(subject.model, Potential) else 1e-14
 
 
 def forces_gap(subject: CheckedModel, got: np.ndarray, want: np.ndarray, remark: str = "") -> Measured:
-    """Difference of forces that should be equal, relative to the largest component, or to 1 eV/Å where they are smaller."""
+    """Compare forces that should be equal, relative to the largest component, or to 1 eV/Å where they are smaller."""
     return Measured(deviation(got, want) / relative(want), subject.limits.forces, "of the largest force or 1 eV/Å", remark)
 
 
 def answer_gap(subject: CheckedModel, got: Answer, want: Answer, remark: str = "") -> Measured:
-    """The worse of the two differences, of answers that should be equal."""
+    """Compare energies and forces that should be equal; return the worse of the two."""
     gaps = energy_gap(subject, got["energy"], want["energy"], len(want["forces"])), forces_gap(subject, got["forces"], want["forces"])
     return replace(worst(*gaps), remark=remark)

@@ -1,4 +1,4 @@
-"""`mlipfm check`: is this model what a potential must be? Rules, figures, limits, verdicts, and a record of them."""
+"""Model checks: every rule with its figure, its limit and its outcome, and the result record of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_model(
     elements: Sequence[int] = (),
     quick: bool = False,
 ) -> list[Outcome]:
-    """Every rule that applies: the contract of potentials if it is one, and the behaviour of anything.
+    """Apply every rule that can be: the contract of potentials to a potential, and the model checks to any model.
 
     Args:
         precision, data, elements: see `prepare_model`. progress: called with the number of rules done, and of all.
@@ -97,7 +97,7 @@ def check_model(
 
 
 def rules_of(promise: str) -> list[str]:
-    """Names of the rules of behaviour that judge only models that make this promise: `conservative`, `invariant`, `local-charge`.
+    """Return the names of the rules that judge only models that declare this: `conservative`, `invariant`, `local-charge`.
 
     Raises:
         ContractError: no rule is about such a promise; those that are are named.
@@ -109,8 +109,8 @@ def rules_of(promise: str) -> list[str]:
 
 
 def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
-    """The outcomes with rules judged that were only measured, because the model does not promise them: what is to drive dynamics is held to
-    `conservative`, whatever it promises.
+    """Judge rules that were only measured because the model does not declare them: what is to drive dynamics must be `conservative`, whatever
+    it declares; return all outcomes.
 
     Raises:
         ContractError: as `rules_of`.
@@ -125,7 +125,7 @@ def _unjudged(outcomes: list[Outcome], promise: str) -> list[Outcome]:
 
 
 def broken(outcomes: list[Outcome]) -> list[str]:
-    """Names of the rules that failed, each once, in order."""
+    """Return the names of the rules that failed, each once, in order."""
     return list(dict.fromkeys(outcome.rule for outcome in outcomes if outcome.status == "broken"))
 
 

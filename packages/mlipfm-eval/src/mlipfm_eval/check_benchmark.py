@@ -64,7 +64,7 @@ def check(
 
 
 def _verdict(address: str, outcomes: list[Outcome]) -> str:
-    """One sentence on a model that breaks no rule, and what was not held against it if it is not conservative."""
+    """Return one sentence on a model that breaks no rule, and what was not held against it if it is not conservative."""
     count = {status: sum(o.status == status for o in outcomes) for status in _STYLE}
     rest = ", ".join(f"{count[status]} {status}" for status in ("measured", "skipped") if count[status])
     text = f"{address} breaks no rule: {count['held']} held" + (f", {rest}" if rest else "")
@@ -85,7 +85,7 @@ def _plain(outcome: Outcome) -> bool:
 
 
 def _elements_of(names: str | None) -> list[int]:
-    """Atomic numbers of `H,C,O` or `H C O`.
+    """Return the atomic numbers of `H,C,O` or `H C O`.
 
     Raises:
         UnknownElementError: for a name that no element has.
@@ -94,7 +94,7 @@ def _elements_of(names: str | None) -> list[int]:
 
 
 def _figure(value: float | None, limit: float | None) -> tuple[str, str]:
-    """Both as text, with as many digits as keep them in their order: what is above its limit is shown above it, what is not is not."""
+    """Return both as text, with as many digits as keep them in their order: what is above its limit is shown above it, what is not is not."""
     if value is None or limit is None:
         return "-" if value is None else f"{value:.2g}", "-" if limit is None else f"{limit:.2g}"
     for digits in range(2, 18):

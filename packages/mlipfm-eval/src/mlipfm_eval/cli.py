@@ -122,7 +122,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write the differences to this file (JSON)")] = None,
     read: Annotated[list[str] | None, typer.Option(help=_READ)] = None,
 ) -> None:
-    """Which of two models is better, by paired differences of their errors on the same structures, with 95 % intervals.
+    """Compare two models or more by paired differences of their errors on the same structures, with 95 % intervals.
 
     Examples:
 

@@ -68,7 +68,7 @@ def evaluate_set(
     progress: Callable[[int], None] | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Predict and measure one set.
+    """Predict one data set and compare with its labels.
 
     Args:
         manifest: of the model's checkpoint, which says what it was trained on.
@@ -87,7 +87,7 @@ def evaluate_set(
 
 
 def penalised(predictions: Predictions) -> dict[str, float]:
-    """MAE and RMSE over all structures with the label, never below those over the answered ones.
+    """Return MAE and RMSE over all structures with the label, never below those over the answered ones.
 
     A structure without an answer counts with zero forces (and zero stress) and the energy that its composition alone predicts (least squares on
     this very set), or with the mean error of the answers where that is larger: a model that is worse than knowing nothing gains nothing by refusing.
@@ -117,14 +117,14 @@ def _floored(errors: np.ndarray, answered: np.ndarray) -> float:
 
 
 def _composition_energies(structures: Sequence[Structure], energies: np.ndarray) -> np.ndarray:
-    """[structures] eV: the best sum of one energy per element."""
+    """Return the best sum of one energy per element, [structures] eV."""
     known = np.unique(np.concatenate([s.atomic_numbers for s in structures]))
     counts = np.array([[np.count_nonzero(s.atomic_numbers == z) for z in known] for s in structures], dtype=float)
     return np.asarray(counts @ np.linalg.lstsq(counts, energies, rcond=None)[0])
 
 
 def ood_ratio(results: Sequence[Evaluation]) -> Metric | None:
-    """Force MAE out of distribution over that in distribution, groups drawn from both; None without both, or without forces."""
+    """Return the force MAE out of distribution over that in distribution, groups drawn from both; None without both, or without forces."""
     sides = [[r for r in results if r.set.split == split] for split in ("id", "ood")]
     if not all(sides):
         return None

@@ -44,7 +44,7 @@ class Cases:
         return len(self.rows)
 
     def errors(self) -> np.ndarray:
-        """[cases] mean absolute error of each; NaN without an answer."""
+        """Return the mean absolute error of each case, [cases]; NaN without a prediction."""
         return np.array([float(np.abs(a - b).mean()) for a, b in zip(self.predicted, self.reference, strict=True)])
 
 
@@ -153,7 +153,7 @@ class Predictions:
 def predict(
     model: Potential | Teacher, structures: Sequence[Structure], *, level: str | None = None, progress: Callable[[int], None] | None = None
 ) -> Predictions:
-    """Energies and forces of structures that have labels, and the stress of those that have a label of it.
+    """Predict energies and forces of structures that have labels, and the stress of those that have a label of it.
 
     Args:
         progress: called with the number of structures done.
@@ -195,7 +195,7 @@ def predict(
 
 
 def error_metrics(predictions: Predictions) -> dict[str, Metric]:
-    """MAE and RMSE of energy (meV/atom), forces (meV/Å; also 99th percentile and cosine) and stress (meV/Å³), of the labels that are there.
+    """Return MAE and RMSE of energy (meV/atom), forces (meV/Å; also 99th percentile and cosine) and stress (meV/Å³), of the labels that are there.
 
     `n_total` of each figure is the number of structures with its label.
     """
@@ -213,7 +213,7 @@ def error_metrics(predictions: Predictions) -> dict[str, Metric]:
 
 
 def force_error_ratio(first: Predictions, second: Predictions) -> Metric:
-    """Force MAE of `first` over that of `second` on the same structures, paired: an interval below 1 says that `first` is better."""
+    """Return the force MAE of `first` over that of `second` on the same structures, paired: an interval below 1 says that `first` is better."""
     a, b = first.cases["forces"], second.cases["forces"]
     return metrics.compare(a.predicted, b.predicted, a.reference, [first.resampled[k] for k in a.rows], name="force MAE ratio")
 

@@ -35,17 +35,17 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
     def model(self, record: Record) -> str:
-        """What the model of a record is called: its run, or its address, or the first digits of its digest."""
+        """Return what the model of a record is called: its run, or its address, or the first digits of its digest."""
         known = {manifest["digest"]: name for name, manifest in self.manifests.items()}
         return known.get(record["model"]) or str(record["details"].get("address") or record["model"][:16])
 
     def benchmark(self, name: str) -> list[Record]:
-        """The records of one benchmark."""
+        """Return the records of one benchmark."""
         return [record for record in self.records if _benchmark_of(record) == name]
 
 
 def _benchmark_of(record: Record) -> str:
-    """Name of the benchmark that wrote a record: `accuracy`, `check`, or what its details say."""
+    """Return the name of the benchmark that wrote a record: `accuracy`, `check`, or what its details say."""
     return str(record["details"].get("benchmark") or {"evaluation": "accuracy"}.get(record["kind"], record["kind"]))
 
 

@@ -1,4 +1,4 @@
-"""How well a model knows that space has no directions: what unconstrained models learn, and others have built in."""
+"""Rotation errors: how far forces are from rotating with the structure, which unconstrained models learn and others have built in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._check_model_input import ask
 def rotation_metrics(
     model: Potential | Teacher, structures: Sequence[Structure], orientations: int = 32, seed: int = 0
 ) -> dict[str, Metric]:
-    """`rotation_error` of forces (relative, see `metrics.rotation_error`) and `energy_spread`, the standard deviation of the energy in meV/atom.
+    """Return `rotation_error` of forces (relative, see `metrics.rotation_error`) and `energy_spread`, its standard deviation in meV/atom.
 
     Args:
         orientations: of each structure, uniform over rotations and mirror images, half of each, the same for all structures.

@@ -64,12 +64,12 @@ class Calibration:
         return self.half_width / self.ideal if self.ideal > 0 else float("inf")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; figures that are not finite become None."""
+        """Return everything JSON-ready; figures that are not finite become None."""
         figures = {key: value if np.isfinite(value) else None for key, value in self.figures.items()}
         return asdict(self) | {"ratio": self.ratio if np.isfinite(self.ratio) else None, "figures": figures, "ci95": list(self.ci95)}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Coverage with its interval, widths, error and calibration figures, as dictionaries of `Metric`."""
+        """Return coverage with its interval, widths, error and calibration figures, as dictionaries of `Metric`."""
         n = self.structures
         values = {"half width": (self.half_width, self.unit), "ideal half width": (self.ideal, self.unit), "RMSE": (self.rmse, self.unit)}
         values |= {_FIGURES[key].partition("(")[0].strip(): (value, "1") for key, value in self.figures.items() if key in _FIGURES}
@@ -107,7 +107,7 @@ def _calibration(quantity: str, q: float, seen: Sequence[Uncertain], level: floa
 
 
 def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a share of n (Wilson, J. Am. Stat. Assoc. 22, 209 (1927))."""
+    """Return the 95 % interval of a share of n (Wilson, J. Am. Stat. Assoc. 22, 209 (1927))."""
     middle, spread = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
 
