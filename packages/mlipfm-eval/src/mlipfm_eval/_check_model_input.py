@@ -253,7 +253,7 @@ def _precision(model: Potential | Teacher, s: Structure) -> Precision:
 
 
 def energy_noise(model: Potential | Teacher, s: Structure) -> float:
-    """Return the noise of the energy, its standard deviation in eV, from sixth differences on a path of steps of 1e-4 Å, where a smooth function has none."""
+    """Return the noise of the energy, a standard deviation in eV, from sixth differences along a path of steps of 1e-4 Å."""
     direction = ask(model, [s], ("energy", "forces"))[0]["forces"]
     direction = direction / np.abs(direction).max()
     path = [moved(s, s.positions + 1e-4 * k * direction) for k in range(-9, 10)]
