@@ -2,15 +2,34 @@
 
 import json
 
+import numpy as np
 import pytest
 from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_eval import list_benchmarks
+from mlipfm_eval.accuracy import accuracy
 from mlipfm_eval.benchmarks import InstalledBenchmark
 from mlipfm_interfaces import plugins
+from mlipfm_interfaces.benchmark import LabelledSet, OpenModel
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import PluginError
+from mlipfm_interfaces.testing.contract_suites import BenchmarkContract
+from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase
 
 from .test_evaluate_files import copper
+from .test_prediction_errors import Spring, labelled
+
+
+class NotANumber(Spring):
+    def evaluate(self, structures, outputs):
+        rows = super().evaluate(structures, outputs)
+        return [{key: value * np.nan for key, value in rows[0].items()}, *rows[1:]]
+
+
+class TestAccuracy(BenchmarkContract):
+    def benchmark_case(self):
+        data = [LabelledSet("test", "a" * 64, "id", labelled(8, 4))]
+        good, failing = (OpenModel("x:", "x:", model) for model in (Spring(error=0.01), NotANumber()))
+        return BenchmarkCase(accuracy, good, failing, data)
 
 
 def run(capsys, *words) -> tuple[int, str, str]:
