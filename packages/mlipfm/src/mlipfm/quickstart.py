@@ -68,13 +68,22 @@ def quickstart(out: Path, plan: Plan, console: Console, registry_wanted: bool = 
             registry.stop_hub(out / "hub")
     results = Results.read(out)
     seconds = {**seconds_of(out), "this run": round(time.perf_counter() - start, 1)}
+    cpu = round(sum(seconds_of(out, "cpu").values()))
     page = write_report(out)
     print_model(console, out, results, page)
     print_comparison(console, results)
     if registry_wanted and missing is not None:
         console.print(f"The registry was left out: {missing}.", highlight=False)
-    console.print("Seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()), style="dim", highlight=False)
-    document = {"plan": asdict(plan), "models": results.digests, "best": best, "conclusions": results.conclusions, "seconds": seconds}
+    spent = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    console.print(f"Seconds: {spent}; CPU seconds of all commands: {cpu}", style="dim", highlight=False)
+    document = {
+        "plan": asdict(plan),
+        "models": results.digests,
+        "best": best,
+        "conclusions": results.conclusions,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+    }
     atomic_write(out / "quickstart.json", json.dumps(document, indent=1).encode())
     if failure is not None:
         raise failure
