@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_eval import list_benchmarks
 from mlipfm_eval.accuracy import accuracy
 from mlipfm_eval.benchmarks import InstalledBenchmark
@@ -15,7 +14,6 @@ from mlipfm_interfaces.errors import PluginError
 from mlipfm_interfaces.testing.contract_suites import BenchmarkContract
 from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase
 
-from .test_evaluate_files import copper
 from .test_prediction_errors import Spring, labelled
 
 
@@ -82,6 +80,7 @@ def test_check_as_a_benchmark_takes_the_options_of_the_command_and_writes_the_sa
         (["emt:", "--benchmark", "check", "--page", "p.html"], "benchmark 'check' has no option 'page'"),
         (["emt:", "--benchmark", "check", "--option", "quick=perhaps"], "option 'quick' of benchmark 'check'"),
         (["emt:", "--benchmark", "check", "--option", "quick"], "--option needs KEY=VALUE, got 'quick'"),
+        (["emt:", "--benchmark", "check", "--record", "no/such/folder.json"], "no/such/folder.json: cannot write: no such folder"),
         (["emt:"], "there are no data to compare with"),
         ([], "name a model, or see --list"),
     ],
@@ -90,11 +89,3 @@ def test_what_cannot_be_measured_is_refused_with_status_2(capsys, words, said):
     status, out, err = run(capsys, "evaluate", *words)
     assert (status, out) == (2, "")
     assert said in err
-
-
-def test_every_file_that_a_command_writes_is_named(capsys, tmp_path):
-    export_extxyz(copper(4), tmp_path / "test.xyz")
-    files = {"--record": "r.json", "--page": "p.html", "--out": "o.xyz"}
-    status, out, _ = run(capsys, "evaluate", "emt:", tmp_path / "test.xyz", *(w for k, f in files.items() for w in (k, tmp_path / f)))
-    assert status == 0
-    assert all(f"written: {tmp_path / file}" in out for file in files.values())

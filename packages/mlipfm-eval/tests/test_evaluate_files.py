@@ -62,6 +62,7 @@ def test_file_with_all_three_labels_is_evaluated_as_it_is(tmp_path):
     )
     for words in ("structures with energy", "structures with forces", "stress MAE, meV/Å³", "intervals over 3 molecules or trajectories"):
         assert words in said
+    assert all(f"written: {tmp_path / file}" in said for file in ("r.json", "p.html", "o.xyz"))
     figures = {m["key"]: m for m in json.loads((tmp_path / "r.json").read_text())["metrics"] if "element" not in m}
     assert {k: figures[k]["n_total"] for k in ("energy_mae", "force_mae", "stress_mae")} == dict.fromkeys(
         ("energy_mae", "force_mae", "stress_mae"), 6

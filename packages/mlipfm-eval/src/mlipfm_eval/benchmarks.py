@@ -11,7 +11,7 @@ import typer
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.benchmark import BenchmarkResult, open_model, options_of, run_benchmark, summary_of
 from mlipfm_interfaces.console import open_console
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import MlipfmError, UnwritableFileError
 from mlipfm_interfaces.result_records import Record, write_record
 from rich.markup import escape
 from rich.table import Table
@@ -73,9 +73,12 @@ def run_by_name(
         reading: options of readers. quiet: print nothing. options: those of the benchmark that are given.
 
     Raises:
-        what the model, the data and the benchmark raise; typer.Exit with 1 if the benchmark says that the model failed.
+        UnwritableFileError: no folder for the record, before anything is measured; typer.Exit with 1 if the benchmark says that the model failed;
+        what the model, the data and the benchmark raise.
     """
     benchmark = plugins.load("benchmarks", name)
+    if record is not None and not record.parent.is_dir():
+        raise UnwritableFileError("cannot write: no such folder", where=str(record), hint="create the folder first")
     given = dict(options or {})
     if level is not None and "level" in options_of(benchmark):
         given["level"] = level
