@@ -35,7 +35,7 @@ for program, *words in map(str.split, sys.argv[1:]):
         sys.exit(f"{program} {words} ended with {status}")
 """
 #: Most lines that each kind of plug-in may take.
-LINES = {"mlipfm-schnet": 70, "mlipfm-eos": 20}
+LINES = {"mlipfm-schnet": 70, "mlipfm-eos": 20, "mlipfm-runner": 25}
 
 
 class Outside:
@@ -172,6 +172,29 @@ def test_a_benchmark_from_outside_is_listed_run_reported_and_keeps_the_contract(
     # the parameters of effective medium theory were fitted to 134 GPa and 3.59 Å (Jacobsen et al., Surf. Sci. 366, 394 (1996), table 1)
     assert [m["value"] for m in figures] == [pytest.approx(134, rel=0.05), pytest.approx(3.59, abs=0.02)]
     assert "<h2>Eos</h2>" in (outside.folder / "records" / "report.html").read_text()
+
+
+RUNNER_FILE = """begin
+atom 0 0 0 H 0 0 0 0 0.1
+atom 0 0 1.4 H 0 0 0 0 -0.1
+energy -1.17
+end
+"""
+
+
+@pytest.mark.ci
+def test_a_format_from_outside_is_imported_in_its_own_units_and_in_those_of_the_user(outside: Outside) -> None:
+    outside.install("mlipfm-runner")
+    (outside.folder / "input.data").write_text(RUNNER_FILE)
+    printed = outside.mlipfm(
+        "mlipfm data import input.data --out hartree --level pbe --option total_charge=0",
+        "mlipfm data import input.data --out kcal --level pbe --energy-unit kcal/mol --forces-unit kcal/mol/bohr",
+        "mlipfm data export kcal --out kcal.xyz",
+    )
+    assert "energy Hartree" in printed
+    assert "(layout RuNNer)" in printed
+    assert "energy kcal/mol" in printed
+    assert "REF_energy=-0.0507" in (outside.folder / "kcal.xyz").read_text()
 
 
 @pytest.mark.parametrize("plugin", LINES)

@@ -13,7 +13,7 @@ from mlipfm_data.readers.ase import FORMATS, AseReader, from_ase, to_ase
 from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_interfaces.errors import InvalidStructureError, PluginError, RefusedFileError, UnreadableFileError
-from mlipfm_interfaces.protocols import Reader, Refusal
+from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.structure import Provenance, Structure
 
 
@@ -40,7 +40,7 @@ def same_labels(structure: Structure, atoms: Atoms) -> None:
 
 
 def test_the_reader_is_a_reader():
-    assert isinstance(AseReader(), Reader)
+    assert isinstance(AseReader(), Format)
 
 
 def test_compressed_copper_has_negative_stress():

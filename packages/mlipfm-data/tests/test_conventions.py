@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from mlipfm_data.readers.frame import RawFrame, ReadOptions, ReadReport, options_from
 from mlipfm_data.readers.interpret import SPELLINGS, structure_from
+from mlipfm_data.readers.options import ReadOptions, options_from
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.errors import (
     InvalidStructureError,
     LevelError,
@@ -13,21 +14,21 @@ from mlipfm_interfaces.errors import (
     UnitError,
     UnknownQuantityError,
 )
+from mlipfm_interfaces.raw_frame import RawFrame
 from mlipfm_interfaces.units import BOHR, GPA, HARTREE
 
 CELL = np.diag([2.0, 3.0, 4.0])
+PLACE = "h2.xyz: frame 3 (line 13)"
 
 
 def frame(info=None, arrays=None, results=None, periodic=False, atoms=2) -> RawFrame:
     numbers, positions = np.array([1] * atoms), np.array([[0, 0, 0.74 * k] for k in range(atoms)])
     cell = CELL if periodic else np.zeros((3, 3))
-    return RawFrame(
-        3, "h2.xyz: frame 3 (line 13)", "h2.xyz", numbers, positions, cell, np.full(3, periodic), info or {}, arrays or {}, results or {}
-    )
+    return RawFrame(numbers, positions, cell, np.full(3, periodic), info or {}, arrays or {}, results or {}, index=3, source="h2.xyz")
 
 
 def convert(raw: RawFrame, **options):
-    return structure_from(raw, ReadOptions(**options), ReadReport())
+    return structure_from(raw, ReadOptions(**options), ReadReport(), PLACE)
 
 
 @pytest.mark.parametrize("key", SPELLINGS["energy"])
@@ -52,7 +53,7 @@ def test_results_of_a_calculator_are_labels():
 
 def test_free_energy_is_used_only_where_there_is_no_energy():
     report = ReadReport()
-    s = structure_from(frame(results={"free_energy": -1.1}), ReadOptions(), report)
+    s = structure_from(frame(results={"free_energy": -1.1}), ReadOptions(), report, PLACE)
     assert float(s.labels["energy"]) == -1.1
     assert "energy <- free_energy (calculator) in 1 of 1 accepted frames" in report.lines()
 
@@ -110,7 +111,7 @@ def test_local_energies_beside_the_total_do_not_replace_it():
 
 def test_stress_of_a_molecule_is_left_out_and_said():
     report = ReadReport()
-    s = structure_from(frame({"energy": "1", "stress": "1 2 3 0 0 0"}), ReadOptions(), report)
+    s = structure_from(frame({"energy": "1", "stress": "1 2 3 0 0 0"}), ReadOptions(), report, PLACE)
     assert "stress" not in s.labels
     assert "'stress' not used: stress needs three periodic directions (1 frames)" in report.lines()
 
@@ -160,7 +161,7 @@ def test_unpaired_electrons_are_turned_into_a_multiplicity():
 
 def test_ambiguous_total_spin_is_not_read_unless_named():
     report = ReadReport()
-    assert structure_from(frame({"total_spin": "1"}), ReadOptions(), report).spin_multiplicity is None
+    assert structure_from(frame({"total_spin": "1"}), ReadOptions(), report, PLACE).spin_multiplicity is None
     assert any("'total_spin' not used" in line for line in report.lines())
     assert convert(frame({"total_spin": "1"}), spin_key="total_spin").spin_multiplicity == 1
 
@@ -182,13 +183,13 @@ def test_label_of_a_wrong_shape():
     with pytest.raises(ShapeError, match=r"'forces' has shape \[3, 3\], forces needs \[2, 3\]"):
         convert(frame(arrays={"forces": np.ones((3, 3))}))
     report = ReadReport()
-    structure_from(frame({"dipole_moment": "1.8"}), ReadOptions(), report)  # QM9 stores its length
+    structure_from(frame({"dipole_moment": "1.8"}), ReadOptions(), report, PLACE)  # QM9 stores its length
     assert any("'dipole_moment' has not the shape of dipole" in line for line in report.lines())
 
 
 def test_what_was_not_used_is_listed():
     report = ReadReport()
-    structure_from(frame({"energy": "1", "config_type": "md"}), ReadOptions(), report)
+    structure_from(frame({"energy": "1", "config_type": "md"}), ReadOptions(), report, PLACE)
     assert report.lines() == [
         "energy <- energy in 1 of 1 accepted frames",
         "level: not stated",

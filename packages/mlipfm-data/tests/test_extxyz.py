@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlipfm_data.readers.extxyz import LONGEST_LINE, ExtxyzReader, export_extxyz, parse_comment, parse_properties, quote
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.errors import UnreadableFileError
-from mlipfm_interfaces.protocols import Reader, Refusal
+from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
 from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
@@ -35,7 +35,7 @@ def everything(path: Path, **options) -> list[Structure | Refusal]:
 
 
 def test_the_reader_is_a_reader():
-    assert isinstance(ExtxyzReader(), Reader)
+    assert isinstance(ExtxyzReader(), Format)
 
 
 def test_water_is_read_as_written(tmp_path):
@@ -282,4 +282,4 @@ def unknown_column(path: Path) -> str:
 @pytest.mark.ci  # memory is traced
 class TestExtxyz(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(ExtxyzReader(), good_frames, damaged_frames, unknown_column, ReadReport)
+        return ReaderCase(ExtxyzReader(), read, good_frames, damaged_frames, unknown_column, ReadReport)

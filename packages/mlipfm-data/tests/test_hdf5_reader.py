@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers import mapped_smiles
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.hdf5 import Hdf5Reader
 from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.errors import InvalidStructureError, LevelError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
@@ -331,4 +331,4 @@ def _write_unknown(path: Path) -> str:
 
 class TestHdf5Reader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Hdf5Reader(), _write, _write_damaged, _write_unknown, ReadReport)
+        return ReaderCase(Hdf5Reader(), read, _write, _write_damaged, _write_unknown, ReadReport)

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_data.readers.ase_db import AseLmdbReader
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.lmdb import PickledLmdbReader, check_size, entries
-from mlipfm_data.readers.registry import find_reader, read_all
+from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_data.readers.safe_pickle import plain
 from mlipfm_interfaces.errors import DamagedFileError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
@@ -122,13 +122,13 @@ def unknown_catalyst(path: Path) -> str:
 
 class TestAseLmdb(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(AseLmdbReader(), write_rows, damaged_rows, unknown_row, ReadReport)
+        return ReaderCase(AseLmdbReader(), read, write_rows, damaged_rows, unknown_row, ReadReport)
 
 
 @pytest.mark.ci  # its files are slow to write
 class TestPickledLmdb(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(PickledLmdbReader(), write_catalyst, damaged_catalyst, unknown_catalyst, ReadReport)
+        return ReaderCase(PickledLmdbReader(), read, write_catalyst, damaged_catalyst, unknown_catalyst, ReadReport)
 
 
 def test_row_of_aselmdb_carries_labels_charge_and_spin(tmp_path):
@@ -151,7 +151,7 @@ def test_deleted_rows_of_aselmdb_are_left_out(tmp_path):
 def test_row_that_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("mlipfm_data.readers.ase_db.LARGEST_ROW", 1 << 20)
     write_lmdb(tmp_path / "a.aselmdb", {"1": zlib.compress(b" " * (1 << 22)), "2": row(2)})
-    first, second = AseLmdbReader().read(tmp_path / "a.aselmdb")
+    first, second = read(tmp_path / "a.aselmdb", AseLmdbReader())
     assert isinstance(first, Refusal)
     assert "when it is unpacked" in str(first.error)
     assert not isinstance(second, Refusal)
@@ -176,7 +176,7 @@ def test_conformers_of_unimol_are_frames_of_one_group(tmp_path):
         "1": pickle.dumps({"atoms": ["O", "H"], "coordinates": [coordinates[0], coordinates[0][:2]], "smi": "[OH]"}),
     }
     write_lmdb(tmp_path / "train.lmdb", records)
-    items = list(PickledLmdbReader().read(tmp_path / "train.lmdb"))
+    items = list(read(tmp_path / "train.lmdb", PickledLmdbReader()))
     assert [isinstance(item, Refusal) for item in items] == [False, False, False, True, False]
     assert [item.provenance.group for item in items if not isinstance(item, Refusal)] == ["O", "O", "O", "[OH]"]
     assert not items[0].labels
@@ -192,7 +192,7 @@ def test_cut_lmdb_file_is_an_error_and_not_the_end_of_python(tmp_path, name, par
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: int(part * len(data))])
     with pytest.raises(DamagedFileError, match="it is cut off"):
-        list(find_reader(tmp_path / name).read(tmp_path / name))
+        list(read(tmp_path / name))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 9000, b"SQLite format 3\x00" * 700])
@@ -263,7 +263,7 @@ def test_pickles_that_run_code_are_refused_and_nothing_happens(tmp_path):
             plain(data)
         assert not canary.exists(), name
         write_lmdb(tmp_path / "h.lmdb", {"0": data, "1": catalyst(1)})
-        bad, good = PickledLmdbReader().read(tmp_path / "h.lmdb")
+        bad, good = read(tmp_path / "h.lmdb", PickledLmdbReader())
         assert isinstance(bad, Refusal), name
         assert not isinstance(good, Refusal), name
         assert not canary.exists(), name

@@ -13,11 +13,11 @@ import ase.db
 import numpy as np
 import pytest
 from ase import Atoms
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.gems import GemsReader
 from mlipfm_data.readers.gmtkn55 import Gmtkn55Reader
 from mlipfm_data.readers.nabladft import ATOMS, NablaDftReader, read_only, unpacked
 from mlipfm_data.readers.registry import find_reader, read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_data.readers.tables import Qm9CsvReader
 from mlipfm_data.readers.transition1x_json import Transition1xJsonReader
 from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
@@ -75,7 +75,7 @@ def test_only_nabladft_databases_are_taken_from_the_readers_of_ase_databases(tmp
         database.write(Atoms(Z, WATER), key_value_pairs={"name": "water"})
     assert not isinstance(find_reader(tmp_path / "b.db"), NablaDftReader)
     with pytest.raises(UnreadableFileError, match=r"b\.db: no nablaDFT database"):
-        list(NablaDftReader().read(tmp_path / "b.db"))
+        list(read(tmp_path / "b.db", NablaDftReader()))
 
 
 def test_bytes_that_are_a_pickle_or_damaged_are_refused_row_by_row(tmp_path):
@@ -93,7 +93,7 @@ def test_truncated_database_is_refused(tmp_path):
     path = nabladft(tmp_path / "a.db", 300)
     (tmp_path / "cut.db").write_bytes(path.read_bytes()[:20000])
     with pytest.raises(UnreadableFileError, match=r"cut\.db: .*database"):
-        list(NablaDftReader().read(tmp_path / "cut.db"))
+        list(read(tmp_path / "cut.db", NablaDftReader()))
 
 
 def test_hamiltonian_database_in_atomic_units(tmp_path):
@@ -144,7 +144,7 @@ def test_failed_calculations_are_refused_and_their_other_level_is_kept(tmp_path)
 def test_cut_json_keeps_the_entries_before(tmp_path):
     path = tmp_path / "cut.json"
     path.write_text(json.dumps([entry(k) for k in range(4)])[:-30])
-    frames = Transition1xJsonReader().read(path)
+    frames = read(path, Transition1xJsonReader())
     assert sum(isinstance(next(frames), Structure) for _ in range(6)) == 6
     with pytest.raises(UnreadableFileError, match=r"cut\.json: character \d+"):
         list(frames)
@@ -196,15 +196,15 @@ def test_qm9_energy_is_without_the_zero_point_energy(tmp_path):
 
 def test_foreign_and_cut_tables_are_refused(tmp_path):
     with pytest.raises(UnreadableFileError, match=r"no table of QM9: it has not the columns Elements, Index"):
-        list(Qm9CsvReader().read(table(tmp_path / "a.csv", ["1,2"], "smiles,y")))
+        list(read(table(tmp_path / "a.csv", ["1,2"], "smiles,y")), Qm9CsvReader())
     whole = table(tmp_path / "b.csv", [row(k) for k in range(3)]).read_text()
     (tmp_path / "cut.csv").write_text(whole[:-60])
     with pytest.raises(UnreadableFileError, match=r"cut\.csv: "):
-        list(Qm9CsvReader().read(tmp_path / "cut.csv"))
+        list(read(tmp_path / "cut.csv", Qm9CsvReader()))
     packed = table(tmp_path / "c.csv.gz", [row(k) for k in range(300)]).read_bytes()
     (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(UnreadableFileError, match=r"cut\.csv\.gz: line \d+: the file breaks off"):
-        list(Qm9CsvReader().read(tmp_path / "cut.csv.gz"))
+        list(read(tmp_path / "cut.csv.gz", Qm9CsvReader()))
 
 
 # Contracts
@@ -267,23 +267,30 @@ def _unknown_table(path: Path) -> str:
 
 class TestNablaDftReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(NablaDftReader(), lambda path, n: nabladft(path, n) and None, _damaged_nabladft, _unknown_nabladft, ReadReport)
+        return ReaderCase(
+            NablaDftReader(), read, lambda path, n: nabladft(path, n) and None, _damaged_nabladft, _unknown_nabladft, ReadReport
+        )
 
 
 class TestTransition1xJsonReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Transition1xJsonReader(), _write_json, _damaged_json, _unknown_json, ReadReport)
+        return ReaderCase(Transition1xJsonReader(), read, _write_json, _damaged_json, _unknown_json, ReadReport)
 
 
 class TestGmtkn55Reader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Gmtkn55Reader(), _write_gmtkn55, _damaged_gmtkn55)
+        return ReaderCase(Gmtkn55Reader(), read, _write_gmtkn55, _damaged_gmtkn55)
 
 
 class TestQm9CsvReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
         return ReaderCase(
-            Qm9CsvReader(), lambda path, n: table(path, [row(k) for k in range(n)]) and None, _damaged_table, _unknown_table, ReadReport
+            Qm9CsvReader(),
+            read,
+            lambda path, n: table(path, [row(k) for k in range(n)]) and None,
+            _damaged_table,
+            _unknown_table,
+            ReadReport,
         )
 
 
@@ -381,4 +388,4 @@ def _damaged_gems(path: Path) -> tuple[int, tuple[int, ...]]:
 
 class TestGemsReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(GemsReader(), lambda path, n: gems(path, n) and None, _damaged_gems)
+        return ReaderCase(GemsReader(), read, lambda path, n: gems(path, n) and None, _damaged_gems)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_data.label_checks.work import energy_against_forces
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.registry import read
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure

@@ -15,11 +15,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from mlipfm_data.readers.ase_db import AseDbReader
 from mlipfm_data.readers.cp2k import Cp2kReader
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.json import JsonReader
 from mlipfm_data.readers.rdkit import CxsmilesReader, SdfReader
 from mlipfm_data.readers.refdata import RefdataReader, reactions
 from mlipfm_data.readers.registry import find_reader, read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_data.readers.tables import CifCsvReader, crystal
 from mlipfm_data.readers.vasp import VaspXmlReader
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnitError, UnreadableFileError
@@ -86,7 +86,7 @@ def unknown_json(path: Path) -> str:
 
 class TestJson(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(JsonReader(), write_json, damaged_json, unknown_json, ReadReport)
+        return ReaderCase(JsonReader(), read, write_json, damaged_json, unknown_json, ReadReport)
 
 
 def test_stress_of_snap_files_is_kbar_and_in_the_order_of_vasp(tmp_path):
@@ -199,7 +199,7 @@ def test_cut_json_names_the_place_and_keeps_what_was_whole(tmp_path, cut):
     path = tmp_path / "a.json"
     write_json(path, 4)
     path.write_text(path.read_text()[:cut])
-    seen, error = until_the_error(JsonReader().read(path))
+    seen, error = until_the_error(read(path, JsonReader()))
     assert "character" in str(error)
     assert len(seen) == {10: 0, 500: 0, 2500: 1, -1: 4}[cut]
 
@@ -207,7 +207,7 @@ def test_cut_json_names_the_place_and_keeps_what_was_whole(tmp_path, cut):
 def test_json_nested_without_end_is_an_error(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ' * 3 + "[" * 100_000)
     with pytest.raises(UnreadableFileError, match="nested too deep|no JSON|too early"):
-        list(JsonReader().read(tmp_path / "a.json"))
+        list(read(tmp_path / "a.json", JsonReader()))
 
 
 @pytest.mark.ci
@@ -215,7 +215,7 @@ def test_memory_of_a_large_json_is_that_of_its_largest_entry(tmp_path):
     write_json(tmp_path / "large.json", 2000)
     size = (tmp_path / "large.json").stat().st_size
     tracemalloc.start()
-    count = sum(1 for _ in JsonReader().read(tmp_path / "large.json"))
+    count = sum(1 for _ in read(tmp_path / "large.json", JsonReader()))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 2000
@@ -250,7 +250,7 @@ def unknown_db(path: Path) -> str:
 @pytest.mark.ci  # its files are slow to write
 class TestAseDb(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(AseDbReader(), write_db, damaged_db, unknown_db, ReadReport)
+        return ReaderCase(AseDbReader(), read, write_db, damaged_db, unknown_db, ReadReport)
 
 
 def test_units_that_schnetpack_states_are_taken_and_told(tmp_path):
@@ -299,7 +299,7 @@ class TestVaspXml(ReaderContract):
             path.write_text(vasprun(1).replace("</calculation>", "<varray name='born_charges'><v>1 0 0</v></varray></calculation>"))
             return "born_charges"
 
-        return ReaderCase(VaspXmlReader(), lambda path, n: path.write_text(vasprun(n)) and None, damaged, unknown, ReadReport)
+        return ReaderCase(VaspXmlReader(), read, lambda path, n: path.write_text(vasprun(n)) and None, damaged, unknown, ReadReport)
 
 
 def test_energy_of_vasp_comes_from_the_last_electronic_step(tmp_path):
@@ -311,7 +311,7 @@ def test_energy_of_vasp_comes_from_the_last_electronic_step(tmp_path):
 
 def test_cut_vasprun_keeps_the_steps_before(tmp_path):
     (tmp_path / "vasprun.xml").write_text(vasprun(3)[:-200])
-    seen, error = until_the_error(VaspXmlReader().read(tmp_path / "vasprun.xml"))
+    seen, error = until_the_error(read(tmp_path / "vasprun.xml", VaspXmlReader()))
     assert "breaks off" in str(error)
     assert len(seen) == 2
 
@@ -320,7 +320,7 @@ def test_entities_of_xml_are_refused(tmp_path):
     bomb = "<!DOCTYPE x [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;'>]>"
     (tmp_path / "vasprun.xml").write_text(vasprun(1).replace("<modeling>", bomb + "<modeling>"))
     with pytest.raises(RefusedFileError, match="entities"):
-        list(VaspXmlReader().read(tmp_path / "vasprun.xml"))
+        list(read(tmp_path / "vasprun.xml", VaspXmlReader()))
 
 
 def test_vasprun_in_archives_with_moments_from_the_outcar(tmp_path):
@@ -369,7 +369,7 @@ def unknown_cp2k(path: Path) -> str:
 @pytest.mark.ci  # three files a case
 class TestCp2k(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(Cp2kReader(), write_cp2k, damaged_cp2k, unknown_cp2k, ReadReport)
+        return ReaderCase(Cp2kReader(), read, write_cp2k, damaged_cp2k, unknown_cp2k, ReadReport)
 
 
 def test_cp2k_forces_are_in_hartree_per_bohr_and_the_cell_is_asked_for(tmp_path):
@@ -404,7 +404,9 @@ class TestSdf(ReaderContract):
             path.write_text(sdf(0))
             return "gap"
 
-        return ReaderCase(SdfReader(), lambda path, n: path.write_text("".join(map(sdf, range(n)))) and None, damaged, unknown, ReadReport)
+        return ReaderCase(
+            SdfReader(), read, lambda path, n: path.write_text("".join(map(sdf, range(n)))) and None, damaged, unknown, ReadReport
+        )
 
 
 def test_charges_of_an_sdf_are_added_and_fields_are_read(tmp_path):
@@ -434,7 +436,7 @@ class TestCxsmiles(ReaderContract):
         def good(path: Path, n: int) -> None:
             path.write_text("smiles,gap\n" + "".join(map(smiles_row, range(n))))
 
-        return ReaderCase(CxsmilesReader(), good, damaged, unknown, ReadReport)
+        return ReaderCase(CxsmilesReader(), read, good, damaged, unknown, ReadReport)
 
 
 def test_csv_tables_find_their_reader_by_their_columns(tmp_path):
@@ -493,7 +495,7 @@ class TestCifCsv(ReaderContract):
         def good(path: Path, n: int) -> None:
             path.write_text("material_id,cif\n" + "".join(map(cif_row, range(n))))
 
-        return ReaderCase(CifCsvReader(), good, damaged, unknown, ReadReport)
+        return ReaderCase(CifCsvReader(), read, good, damaged, unknown, ReadReport)
 
 
 def test_cell_of_a_cif_has_its_lengths_and_angles():
@@ -533,7 +535,7 @@ class TestRefdata(ReaderContract):
             write_din(path, 5, missing=(1, 3))
             return 5, (1, 3)
 
-        return ReaderCase(RefdataReader(), write_din, damaged)
+        return ReaderCase(RefdataReader(), read, write_din, damaged)
 
 
 def test_reactions_have_coefficients_and_energies_in_electronvolts(tmp_path):

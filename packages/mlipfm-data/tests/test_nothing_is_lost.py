@@ -17,8 +17,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, Hookean
 from ase.db import connect
 from mlipfm_data import Store
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import (
     InvalidStructureError,

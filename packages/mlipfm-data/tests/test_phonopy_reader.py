@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.phonopy import PhonopyReader
 from mlipfm_data.readers.registry import find_reader, read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError, UnitError, UnknownElementError, UnreadableFileError
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
 from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
@@ -322,4 +322,4 @@ def unknown(path: Path) -> str:
 
 class TestPhonopyReader(ReaderContract):
     def reader_case(self) -> ReaderCase:
-        return ReaderCase(PhonopyReader(), dataset, damaged, unknown, ReadReport)
+        return ReaderCase(PhonopyReader(), read, dataset, damaged, unknown, ReadReport)

@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 from mlipfm_data.label_checks.work import energy_against_forces
-from mlipfm_data.readers.frame import ReadReport
 from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.errors import MultiplicityError
 from mlipfm_interfaces.protocols import Refusal
 

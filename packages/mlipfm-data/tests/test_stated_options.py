@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from mlipfm_data.label_checks.findings import Finding
 from mlipfm_data.label_checks.stated_units import with_advice_for
-from mlipfm_data.readers.frame import ReadReport, options_from
+from mlipfm_data.readers.options import options_from
 from mlipfm_data.readers.registry import read, read_all
+from mlipfm_data.readers.report import ReadReport
 from mlipfm_data.store.store import Store
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UnitError, UnknownQuantityError
@@ -240,7 +241,7 @@ def test_units_of_formats_that_ase_converts_cannot_be_stated(tmp_path):
 
     write(tmp_path / "POSCAR", Atoms("Cu", cell=[3, 3, 3], pbc=True))
     for options in ({"length_unit": "bohr"}, {"stress_unit": "kbar"}, {"stress_sign": -1}):
-        with pytest.raises(UnitError, match="ASE has converted the values of 'vasp'"):
+        with pytest.raises(UnitError, match="ASE has converted the values of this format"):
             read_all(tmp_path / "POSCAR", **options)
     assert len(read_all(tmp_path / "POSCAR", length_unit="Angstrom")) == 1
 
@@ -256,7 +257,9 @@ def test_units_in_the_metadata_of_an_ase_database_hold_for_both_of_its_readers_a
             database.write(Atoms("He"), data={"energy": np.array([-2.0])})
         for reader in ("ase-db", "ase"):
             if wanted is None:
-                with pytest.raises(UnitError, match="the metadata state the unit 'furlong'; state one with --energy-unit"):
+                with pytest.raises(
+                    UnitError, match="the file states the energy unit 'furlong', which is not known; state one with --energy-unit"
+                ):
                     read_all(path, reader)
                 assert read_all(path, reader, energy_unit="eV")[0].labels["energy"] == -2.0
             else:
@@ -265,7 +268,7 @@ def test_units_in_the_metadata_of_an_ase_database_hold_for_both_of_its_readers_a
 
 def test_energies_of_atoms_in_hartree_are_not_added_to_energies_in_a_unit_of_the_user(shared_data):
     path = shared_data("nabladft_sample") / "test_optim_database.db"
-    with pytest.raises(UnitError, match="the energies of the atoms, which are added, are in Hartree"):
+    with pytest.raises(UnitError, match="the energies of the atoms, which `total` adds, are in Hartree"):
         next(read(path, "nabladft", energy_unit="eV"))
     assert isinstance(next(read(path, "nabladft", energy_unit="eV", total=False)), Structure)
 
@@ -404,7 +407,7 @@ def test_units_in_attributes_of_hdf5_data_sets_count_more_than_the_layout(tmp_pa
         if force:
             group["forces"].attrs["unit"] = force
     if wanted is None:
-        with pytest.raises(UnitError, match="'energies' states the unit 'furlong'; state one with --energy-unit"):
+        with pytest.raises(UnitError, match="the file states the energy unit 'furlong', which is not known; state one with --energy-unit"):
             read_all(tmp_path / "a.h5")
         wanted = (HARTREE / 2, HARTREE)
         energy_unit = "Ry"

@@ -14,7 +14,8 @@ from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
 from mlipfm_interfaces.potential import Potential, Prediction, evaluate
-from mlipfm_interfaces.protocols import Refusal, Terms
+from mlipfm_interfaces.protocols import Format, Refusal, Terms
+from mlipfm_interfaces.raw_frame import At, RawFrame
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.closed_forms import LennardJones, Morse
 from mlipfm_interfaces.testing.data_seam_rules import LabelerCase, ReaderCase, SamplerCase, TeacherCase
@@ -28,29 +29,34 @@ class LinesReader:
 
     suffixes: tuple[str, ...] = (".lines",)
 
-    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
-        if not path.exists():
-            raise UnreadableFileError("does not exist", where=str(path))
+    def frames(self, path: Path, **options: Any) -> Iterator[At]:
         with path.open() as lines:
-            for k, line in enumerate(lines):
-                frame = self.frame(line, path, k)
-                if "report" in options and isinstance(frame, Structure):
-                    options["report"].unused.update(self.unread(line))
-                yield frame
+            for k, line in enumerate(lines, 1):
+                yield At(f"line {k}", self.frame, line)
 
-    def unread(self, line: str) -> set[str]:
-        """Names of what a line holds and `frame` does not read."""
-        return set(json.loads(line)) - {"numbers", "positions", "energy"}
+    def frame(self, line: str) -> RawFrame:
+        values = json.loads(line)
+        return RawFrame(values.pop("numbers"), values.pop("positions"), info=values)
 
-    def frame(self, line: str, path: Path, index: int) -> Structure | Refusal:
+
+def read_lines(path: Path, reader: Format, report: Any = None) -> Iterator[Structure | Refusal]:
+    """Interpret what a reader like `LinesReader` yields, as `mlipfm_data.read` does for every format and option."""
+    if not path.exists():
+        raise UnreadableFileError("does not exist", where=str(path))
+    for k, item in enumerate(reader.frames(path)):
         try:
-            values = json.loads(line)
-            provenance = Provenance(source=path.name, index=index)
-            return Structure(values["numbers"], values["positions"], labels={"energy": values["energy"]}, provenance=provenance)
+            frame = item.make(*item.arguments) if isinstance(item, At) else item
+            assert isinstance(frame, RawFrame)
+            provenance = Provenance(source=path.name, index=k)
+            structure = Structure(frame.numbers, frame.positions, labels={"energy": frame.info["energy"]}, provenance=provenance)
         except MlipfmError as error:
-            return Refusal(index, error)
+            yield Refusal(k, error)
         except (ValueError, KeyError) as error:
-            return Refusal(index, InvalidStructureError(f"not a frame: {error}"))
+            yield Refusal(k, InvalidStructureError(f"not a frame: {error}"))
+        else:
+            if report is not None:
+                report.unused.update(set(frame.found()) - {"energy"})
+            yield structure
 
 
 def write_lines(path: Path, n: int) -> None:
@@ -254,7 +260,7 @@ def cases() -> dict[str, Any]:
     data = waters(5)
     stretched = water().replace(positions=2 * water().positions)
     return {
-        "reader": ReaderCase(LinesReader(), write_lines, write_damaged_lines, write_unknown_lines),
+        "reader": ReaderCase(LinesReader(), read_lines, write_lines, write_damaged_lines, write_unknown_lines),
         "sampler": SamplerCase(Rattler(), data[0]),
         "labeler": LabelerCase(ClosedFormLabeler(), data[:2]),
         "teacher": TeacherCase(PotentialTeacher(LennardJones()), [*data[:2], stretched]),

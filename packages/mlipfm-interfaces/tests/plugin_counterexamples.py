@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.potential import Potential, Prediction
-from mlipfm_interfaces.protocols import Refusal, Terms
+from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.quantities import quantity
+from mlipfm_interfaces.raw_frame import At, RawFrame
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.closed_forms import LennardJones
 from torch import Tensor
@@ -57,42 +59,45 @@ def breaks(seam: str, rule: str, mistake: str) -> Callable[[type[Any]], type[Any
 
 @breaks("reader", "reader-order", "drops the first frame as if it were a header")
 class _Headless(LinesReader):
-    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
-        frames = super().read(path)
+    def frames(self, path: Path, **options: Any) -> Iterator[At]:
+        frames = super().frames(path)
         next(frames)
         yield from frames
 
 
 @breaks("reader", "reader-deterministic", "labels that depend on the time of reading")
 class _Noisy(LinesReader):
-    def frame(self, line: str, path: Path, index: int) -> Structure | Refusal:
-        s = super().frame(line, path, index)
-        return s if isinstance(s, Refusal) else s.replace(labels={"energy": np.random.default_rng().normal()})
+    def frame(self, line: str) -> RawFrame:
+        return replace(super().frame(line), info={"energy": np.random.default_rng().normal()})
 
 
 @breaks("reader", "reader-streams", "reads the whole file before it gives the first frame")
 class _Greedy(LinesReader):
-    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
-        yield from list(super().read(path))
+    def frames(self, path: Path, **options: Any) -> Iterator[At]:
+        yield from list(super().frames(path))
 
 
 @breaks("reader", "reader-refuses-frames", "skips frames it cannot use")
 class _Skipping(LinesReader):
-    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
-        yield from (frame for frame in super().read(path) if isinstance(frame, Structure))
+    def frames(self, path: Path, **options: Any) -> Iterator[At]:
+        for item in super().frames(path):
+            with contextlib.suppress(ValueError):
+                item.make(*item.arguments)
+                yield item
 
 
 @breaks("reader", "reader-missing-file", "an empty answer for a missing file")
 class _Careless(LinesReader):
-    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
+    def frames(self, path: Path, **options: Any) -> Iterator[At]:
         if path.exists():
-            yield from super().read(path)
+            yield from super().frames(path)
 
 
-@breaks("reader", "reader-names-unread", "drops the fields that it does not know without a word")
+@breaks("reader", "reader-names-unread", "drops the fields that it does not know in silence")
 class _Silent(LinesReader):
-    def unread(self, line: str) -> set[str]:
-        return set()
+    def frame(self, line: str) -> RawFrame:
+        frame = super().frame(line)
+        return replace(frame, info={"energy": frame.info["energy"]})
 
 
 # Sampler

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .normal_modes import NormalModeSampler, sample_modes, spring_hessian
     from .readers.ase import from_ase, to_ase
     from .readers.extxyz import export_extxyz
-    from .readers.frame import ReadOptions, ReadReport
+    from .readers.options import ReadOptions
     from .readers.registry import read, read_all
+    from .readers.report import ReadReport
     from .store.store import Store
     from .store.writer import StoreWriter
 
@@ -27,7 +28,7 @@ _HOMES = {
     "quickstart_molecules": "conformers",
     "Slope": "label_checks.work", "energy_against_forces": "label_checks.work",
     "export_extxyz": "readers.extxyz",
-    "ReadOptions": "readers.frame", "ReadReport": "readers.frame",
+    "ReadOptions": "readers.options", "ReadReport": "readers.report",
     "ImportReport": "importing", "Importer": "importing", "import_file": "importing",
     "NormalModeSampler": "normal_modes", "sample_modes": "normal_modes", "spring_hessian": "normal_modes",
     "read": "readers.registry", "read_all": "readers.registry",

@@ -23,8 +23,9 @@ from .label_checks.findings import Finding
 from .label_checks.stated_units import contradiction, with_advice_for
 from .label_checks.work import Slope, energy_against_forces
 from .licensing import checked_licence
-from .readers.frame import ASSUMED, ReadReport
+from .readers.options import ASSUMED
 from .readers.registry import read
+from .readers.report import ReadReport
 from .store.store import Store
 from .store.writer import StoreWriter
 
@@ -316,7 +317,7 @@ class Importer:
         if self._record is not None:
             self._options = options | {"reader": reader}
             self._record.check(result.path, self._options)
-        settings = {"require": ("energy",), "report": result.decisions} | options
+        settings: dict[str, Any] = {"require": ("energy",), "report": result.decisions} | options
         near: list[Structure] = []
         inspector = Inspector() if self.inspected else None
         frames = read(path, reader, **settings)

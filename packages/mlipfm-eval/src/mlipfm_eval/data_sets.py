@@ -47,8 +47,8 @@ def _open_store(path: Path, level: str | None) -> tuple[Sequence[Structure], str
 
 
 def _read_file(path: Path, reading: Mapping[str, Any]) -> tuple[list[Structure], str, tuple[str, ...]]:
-    from mlipfm_data.readers.frame import ReadReport
     from mlipfm_data.readers.registry import read_all
+    from mlipfm_data.readers.report import ReadReport
 
     report = ReadReport()
     structures = read_all(path, require=(), report=report, **reading)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import MlipfmError
 from .plugins import CONTRACT as CONTRACT
+from .raw_frame import At, Note, RawFrame
 from .structure import Structure
 
 if TYPE_CHECKING:  # importing torch takes seconds, which readers, labellers and their worker processes need not pay
@@ -35,18 +36,25 @@ class Refusal:
 
 
 @runtime_checkable
-class Reader(Protocol):
-    """Reads one native format. `read` streams: memory does not grow with the file."""
+class Format(Protocol):
+    """Reads one file format into raw frames: an object, or a module. `mlipfm_data.read` interprets them, and honours every read option.
+
+    Two attributes are optional: `conventions` (`raw_frame.Conventions`), the units, signs and levels that the format fixes; and a method
+    `recognises(path) -> bool`, asked where the file's name fits and for every folder: a format that says no is not used.
+    """
 
     suffixes: tuple[str, ...]
 
-    def read(self, path: Path, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures in the file's order; a frame that cannot be used yields a `Refusal` and reading goes on.
+    def frames(self, path: Path, **options: Any) -> Iterator[RawFrame | At | MlipfmError | Note]:
+        """Yield the frames in the file's order; memory must not grow with the file.
 
-        Option `report`: its `unused`, a Counter, gets the name of every field that was found and is not used.
+        An `At` is a frame that may turn out damaged, an error stands for a frame that is there and cannot be used, a `Note` for a remark.
+
+        Keyword-only parameters are options of the format (`--option NAME=VALUE`). Two names are read options that a format may want to know, too:
+        `level` (the id that the user chose) and `keys` (quantity -> key that the user named), for files of which not everything is loaded.
 
         Raises:
-            UnreadableFileError: if the file as a whole cannot be read (missing, truncated, another format), naming the place.
+            UnreadableFileError: if the rest of the file cannot be read. `read` turns every other exception into one.
         """
 
 

@@ -42,7 +42,7 @@ class FileDescription:
         path: glob inside the set's folder, or several joined by `|`; files are read in the order of their names.
         reader: name of a reader, or None: found by the file's name.
         level: level of theory of the labels; None if the file says it or there are no labels.
-        options: further options of the reader (units, signs, keys), as `readers.frame.ReadOptions`.
+        options: further options of the reader (units, signs, keys), as `readers.options.ReadOptions`.
         require: labels without which a frame is refused; () for geometries and properties.
         group: structures that must stay together in a split: a name, `{stem}` (name of the file), `{folder}`, `{name}` (of the set), or None.
     """
@@ -56,14 +56,14 @@ class FileDescription:
 
     def check(self) -> None:
         """Raise `MlipfmError` for an unknown reader, an option that the reader does not have, an unknown unit, or a level that is not canonical."""
-        from ..readers.frame import ReadOptions, option_names
-        from ..readers.option_text import check_options
+        from ..readers.option_text import split_options
+        from ..readers.options import ReadOptions, option_names
         from ..readers.registry import find_reader
 
         if self.level is not None and canonical_level(self.level) != self.level:
             raise InvalidStructureError(f"the level {self.level!r} is written {canonical_level(self.level)!r}")
         if self.reader is not None:
-            check_options(find_reader(Path(self.path), self.reader), self.options)
+            split_options(find_reader(Path(self.path), self.reader), self.options)
         ReadOptions(require=self.require, **{key: value for key, value in self.options.items() if key in option_names()})
 
 

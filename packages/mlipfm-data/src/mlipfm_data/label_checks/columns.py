@@ -14,8 +14,8 @@ from mlipfm_interfaces.errors import MlipfmError, MultiplicityError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
-from ..readers.frame import ReadReport
 from ..readers.registry import read
+from ..readers.report import ReadReport
 from ..store.store import Store
 from .checks import Inspector
 from .findings import Finding, ordered

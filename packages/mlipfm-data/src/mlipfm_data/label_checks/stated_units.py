@@ -11,7 +11,8 @@ from pathlib import Path
 from mlipfm_interfaces.errors import UnitError
 from mlipfm_interfaces.units import factor, known_units
 
-from ..readers.frame import ASSUMED, VOIGT_ASE, ReadReport, option_words
+from ..readers.options import ASSUMED, VOIGT_ASE, option_words
+from ..readers.report import ReadReport
 from .findings import Finding
 
 #: Code of a finding -> the convention that is wrong if it is right.

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import chain, repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PluginError, UnitError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.errors import InvalidStructureError, PluginError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, Conventions, Note, RawFrame
 from mlipfm_interfaces.structure import Structure
 
-from .ase_db import metadata_units
+from .ase_db import AseDbReader
 from .convergence import flags
 from .extxyz import provenance_values
-from .frame import ASSUMED, RawFrame, ReadOptions, ReadReport, option_words, options_from, refuse_pickle
 from .interpret import LEVEL_KEY, PROVENANCE_KEY, structure_from
 from .label_names import placed, split_by_atoms
 from .marks import fixed_by
+from .options import ASSUMED, options_from
+from .report import ReadReport
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -77,11 +80,13 @@ def from_ase(atoms: Atoms, *, report: ReadReport | None = None, **options: Any) 
     Raises:
         MlipfmError: whatever a reader would refuse.
     """
-    return structure_from(raw_frame(atoms, 0, "Atoms", "Atoms"), options_from(options), report if report is not None else ReadReport())
+    frame = raw_frame(atoms)
+    frame.index, frame.source = 0, "Atoms"
+    return structure_from(frame, options_from(options), report if report is not None else ReadReport(), "Atoms")
 
 
-def raw_frame(atoms: Atoms, index: int, where: str, source: str) -> RawFrame:
-    """What Atoms carry, uninterpreted. `data` and `key_value_pairs` of ASE databases count as info and arrays."""
+def raw_frame(atoms: Atoms, unconverged: str | None = None) -> RawFrame:
+    """Return what Atoms carry, uninterpreted. `data` and `key_value_pairs` of ASE databases count as info and arrays."""
     info: dict[str, Any] = {}
     arrays = {key: value for key, value in atoms.arrays.items() if key not in _GEOMETRY}
     system, per_atom = split_by_atoms(_flat(atoms.info), len(atoms))
@@ -93,7 +98,7 @@ def raw_frame(atoms: Atoms, index: int, where: str, source: str) -> RawFrame:
     arrays |= held
     results = {} if atoms.calc is None else {key: value for key, value in getattr(atoms.calc, "results", {}).items() if value is not None}
     return RawFrame(
-        index, where, source, atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, info, arrays, results, unread=unread
+        atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc, info, arrays, results, unread=unread, unconverged=unconverged
     )
 
 
@@ -130,6 +135,7 @@ _OWN_READERS = (".xyz", ".extxyz", ".db", ".json", ".xml")
 #: Formats of which ASE passes on numbers as they are; those of all others it has converted to its units.
 _AS_THEY_ARE = ("traj", "db", "json", "extxyz", "xyz")
 _CONVERTED = {name: value for name, value in ASSUMED.items() if name != "spin_meaning"}
+_WHY = "ASE has converted the values of this format"
 _BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
 
 
@@ -137,56 +143,41 @@ _UNCLEAR = "a calculation of this file did not converge ({}), and which frame it
 
 
 class AseReader:
-    """Structures from the files of `FORMATS`; option `format` names one where the file's name does not. Others: `frames_in.ReadOptions`."""
+    """The files of `FORMATS`; the option `format` names one where the file's name does not."""
 
     suffixes = tuple(end for end in FORMATS if end not in _OWN_READERS)
 
-    def read(
-        self, path: Path, *, report: ReadReport | None = None, format: str | None = None, **options: Any
-    ) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order.
+    def frames(self, path: Path, *, format: str | None = None, keys: Mapping[str, str] = MappingProxyType({})) -> Iterator[At | Note]:
+        """Yield the frames.
 
         Raises:
-            UnreadableFileError: missing, damaged, or not in the format; frames before the damage have been yielded. RefusedFileError: a pickle.
+            UnreadableFileError: damaged, or not in the format; the frames before the damage were yielded.
         """
         require_ase()
-        path = Path(path)
-        refuse_pickle(path)
         name = _format(path, format)
-        report, chosen = report if report is not None else ReadReport(), _options(path, name, options)
-        frames = _atoms(path, name)
-        said = flags(path, name) if path.is_file() else []
-        index = 0
+        conventions, stated = None, {}
+        if name not in _AS_THEY_ARE:
+            conventions = Conventions(f"{name} as ASE reads it", _CONVERTED, fixed=dict.fromkeys(_CONVERTED, _WHY))
+        elif name == "db":
+            stated = AseDbReader().units(path, keys)
+        frames, said = _atoms(path, name), flags(path, name)
         if any(said):  # then each has to be told apart
             frames = iter(whole := list(frames))
             said = said if len(said) == len(whole) else [_UNCLEAR.format(next(filter(None, said)))] * len(whole)
-        while (atoms := _next(frames, path, index, report)) is not None:
-            report.frames += 1
-            where = f"{path}: frame {index}"
-            try:
-                frame = raw_frame(atoms, index, where, path.name)
-                frame.unconverged = said[index] if index < len(said) else None
-                yield structure_from(frame, chosen, report)
-            except MlipfmError as error:
-                report.refuse(error)
-                yield Refusal(index, error)
-            index += 1
-        if index == 0:
-            raise UnreadableFileError("the file holds no frame", where=str(path))
+        for index, words in enumerate(chain(said, repeat(None))):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                atoms = _next(frames, index)
+            yield from (Note(f"ASE says: {' '.join(str(item.message).split())[:120]}") for item in caught)
+            if atoms is None:
+                return
+            yield At("", _frame, atoms, words, conventions, stated)
 
 
-def _options(path: Path, name: str, options: dict[str, Any]) -> ReadOptions:
-    """Options for a format of ASE. Raises `UnitError` for units and signs of a format whose values ASE has converted already."""
-    if name in _AS_THEY_ARE:
-        return options_from(options, file=metadata_units(path, options) if name == "db" else {})
-    for option in _CONVERTED.keys() & options.keys():
-        if options[option] not in (None, _CONVERTED[option]):
-            raise UnitError(
-                f"{option_words(option)} {options[option]!r}: ASE has converted the values of {name!r} to {_CONVERTED[option]}",
-                where=str(path),
-                hint="leave it out",
-            )
-    return options_from(options, layout=_CONVERTED, name=f"{name} as ASE reads it")
+def _frame(atoms: Atoms, unconverged: str | None, conventions: Conventions | None, stated: Mapping[str, Any]) -> RawFrame:
+    frame = raw_frame(atoms, unconverged)
+    frame.conventions, frame.stated = conventions, stated
+    return frame
 
 
 def _format(path: Path, wanted: str | None) -> str:
@@ -199,8 +190,6 @@ def _format(path: Path, wanted: str | None) -> str:
 
 
 def _atoms(path: Path, name: str) -> Iterator[Atoms]:
-    if not path.is_file():
-        raise UnreadableFileError("no such file", where=str(path))
     if name in ("db", "json"):
         from ase.db import connect
 
@@ -216,16 +205,10 @@ def _atoms(path: Path, name: str) -> Iterator[Atoms]:
     return iterator
 
 
-def _next(frames: Iterator[Atoms], path: Path, index: int, report: ReadReport) -> Atoms | None:
-    """The next frame; whatever ASE raises on a bad file becomes one readable error, and its warnings become notes."""
+def _next(frames: Iterator[Atoms], index: int) -> Atoms | None:
+    """Return the next frame; whatever ASE raises on a bad file becomes one readable error."""
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            atoms = next(frames, None)
-    except MlipfmError:
-        raise
+        return next(frames, None)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UnreadableFileError(f"ASE cannot read frame {index} ({reason})", where=str(path), hint="is the file complete?") from error
-    report.notes.update(f"ASE says: {' '.join(str(item.message).split())[:120]}" for item in caught)
-    return atoms
+        raise UnreadableFileError(f"ASE cannot read frame {index} ({reason})", hint="is the file complete?") from error

@@ -8,15 +8,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, RawFrame
 
-from .frame import RawFrame, ReadReport, option_words, options_from
-from .framed import checked
 from .interpret import SPELLINGS
 from .label_names import split_by_atoms, whole_entry
 from .lmdb import entries
@@ -32,8 +30,8 @@ _KNOWN = ("numbers", "positions", "cell", "pbc", "key_value_pairs", "data", "con
           "calculator", "calculator_parameters", "natoms", "mass", "volume", "fmax", "smax", "age", "formula", "constrained_forces")  # fmt: skip
 
 
-def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> RawFrame:
-    """The frame of a row; ASE's spelling of arrays (`__ndarray__`) is undone.
+def row_frame(row: Mapping[str, Any]) -> RawFrame:
+    """Return the frame of a row; ASE's spelling of arrays (`__ndarray__`) is undone.
 
     Raises:
         UnreadableFileError: it has no atoms. InvalidStructureError: arrays that do not fit each other.
@@ -44,9 +42,9 @@ def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> Ra
         cell = np.asarray(_value(row.get("cell", np.zeros((3, 3)))), dtype=np.float64).reshape(3, 3)
         pbc = np.broadcast_to(np.asarray(_value(row.get("pbc", False)), dtype=bool), 3)
     except KeyError as error:
-        raise UnreadableFileError(f"the row has no {error}", where=where, hint="is this a database of structures?") from None
+        raise UnreadableFileError(f"the row has no {error}", hint="is this a database of structures?") from None
     except (TypeError, ValueError) as error:
-        raise InvalidStructureError(f"the row is damaged: {error}", where=where) from None
+        raise InvalidStructureError(f"the row is damaged: {error}") from None
     results = {key: _value(row[key]) for key in RESULTS if row.get(key) is not None}
     info: dict[str, Any] = {}
     arrays = {key: _value(row[key]) for key in _PER_ATOM if row.get(key) is not None}
@@ -58,7 +56,7 @@ def row_frame(row: Mapping[str, Any], index: int, where: str, source: str) -> Ra
     system, atoms, more = whole_entry({key: _value(value) for key, value in rest.items()}, len(numbers))
     info, arrays = {**system, **info}, {**atoms, **arrays}
     held, unread = fixed_by(_value(row.get("constraints")), len(numbers))
-    return RawFrame(index, where, source, numbers, positions, cell, pbc, info, arrays | held, results, unread=(*unread, *more))
+    return RawFrame(numbers, positions, cell, pbc, info, arrays | held, results, unread=(*unread, *more))
 
 
 def _inner(value: Any) -> Mapping[str, Any]:
@@ -102,29 +100,30 @@ _UNITS = {
 
 
 class AseDbReader:
-    """Streams the rows of ASE databases. Options: `frames_in.ReadOptions`, and `report`.
-
-    Where the metadata state units (SchNetPack), these are taken unless an option says otherwise.
-    """
+    """ASE databases in SQLite, read one row at a time in the order of the ids. Units are those that the metadata state (SchNetPack)."""
 
     suffixes = (".db",)
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the ids; a damaged row does not end the reading.
-
-        Raises:
-            UnreadableFileError: missing, no SQLite database, or not one of ASE.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
+    def frames(self, path: Path, *, keys: Mapping[str, str] = MappingProxyType({})) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`: no SQLite database, or not one of ASE."""
         with closing(_connected(path)) as database:
-            stated = _stated_units(_metadata(database, path), options)
-            yield from checked(_frames(database, path), options_from(options, file=stated), report, path)
+            stated = _stated_units(_metadata(database), keys)
+            known = [row[1] for row in database.execute("pragma table_info(systems)")]
+            wanted = [name for name in ("id", "pbc", "key_value_pairs", "data", "constraints", *_PLAIN, *_BLOBS) if name in known]
+            for values in database.execute(f"select {', '.join(wanted)} from systems order by id"):
+                row = dict(zip(wanted, values, strict=True))
+                yield At(f"id {row.get('id')}", _frame, row, stated)
+
+    def units(self, path: Path, keys: Mapping[str, str]) -> dict[str, str]:
+        """Return the unit options that the metadata state. Raises as `frames`."""
+        with closing(_connected(path)) as database:
+            return _stated_units(_metadata(database), keys)
 
 
-def metadata_units(path: Path, options: Mapping[str, Any]) -> dict[str, str]:
-    """Unit options that the metadata of a database state. Raises `UnreadableFileError` as `AseDbReader.read`."""
-    with closing(_connected(path)) as database:
-        return _stated_units(_metadata(database, path), options)
+def _frame(row: Mapping[str, Any], stated: Mapping[str, str]) -> RawFrame:
+    frame = row_frame(_decoded(row))
+    frame.stated = stated
+    return frame
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -142,7 +141,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _metadata(database: sqlite3.Connection, path: Path) -> Mapping[str, Any]:
+def _metadata(database: sqlite3.Connection) -> Mapping[str, Any]:
     try:
         found = database.execute("select value from information where name = 'metadata'").fetchone()
         value = json.loads(found[0]) if found else {}
@@ -151,50 +150,17 @@ def _metadata(database: sqlite3.Connection, path: Path) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _stated_units(metadata: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """Unit options from SchNetPack's metadata, of the keys that will be read.
-
-    Raises:
-        UnitError: a unit that is not known, unless the user states it.
-    """
+def _stated_units(metadata: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, str]:
+    """Unit options from SchNetPack's metadata, of the keys that will be read."""
     units = metadata.get("_property_unit_dict")
     if not isinstance(units, Mapping):
         return {}
     stated = {"length_unit": metadata.get("_distance_unit")}
     lower = {str(key).lower(): unit for key, unit in units.items()}
     for quantity in ("energy", "forces", "stress", "dipole"):
-        keys = (options.get(f"{quantity}_key"), *SPELLINGS[quantity])
-        stated[f"{quantity}_unit"] = next((lower[str(key).lower()] for key in keys if str(key).lower() in lower), None)
-    given = {name: str(unit) for name, unit in stated.items() if unit is not None and options.get(name) is None}
-    for name, unit in given.items():
-        if unit not in _UNITS:
-            raise UnitError(
-                f"the metadata state the unit {unit!r}", hint=f"state one with {option_words(name)}; known: {', '.join(_UNITS)}"
-            )
-    return {name: _UNITS[unit] for name, unit in given.items()}
-
-
-def _frames(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:
-    known = [row[1] for row in database.execute("pragma table_info(systems)")]
-    wanted = [name for name in ("id", "pbc", "key_value_pairs", "data", "constraints", *_PLAIN, *_BLOBS) if name in known]
-    rows = database.execute(f"select {', '.join(wanted)} from systems order by id")
-    index = 0
-    while True:
-        try:
-            values = rows.fetchone()
-        except sqlite3.Error as error:
-            raise UnreadableFileError(f"the database is damaged from row {index} on: {error}", where=str(path)) from None
-        if values is None:
-            return
-        row = dict(zip(wanted, values, strict=True))
-        where = f"{path}: frame {index} (id {row.get('id')})"
-        try:
-            yield row_frame(_decoded(row), index, where, path.name)
-        except MlipfmError as error:
-            yield error if error.where else type(error)(error.what, where=where, hint=error.hint)
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
-            yield InvalidStructureError(f"the row is damaged: {error}", where=where)
-        index += 1
+        names = (keys.get(quantity), *SPELLINGS[quantity])
+        stated[f"{quantity}_unit"] = next((lower[str(key).lower()] for key in names if str(key).lower() in lower), None)
+    return {name: _UNITS.get(str(unit), str(unit)) for name, unit in stated.items() if unit is not None}
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,43 +209,27 @@ _NO_ROWS = (b"nextid", b"deleted_ids", b"metadata")
 
 
 class AseLmdbReader:
-    """Streams Structures from `.aselmdb` files in the order of their ids. Options: `frames_in.ReadOptions`, and `report`."""
+    """`.aselmdb` files in the order of their ids; deleted rows are left out."""
 
     suffixes = (".aselmdb",)
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals; a row that is damaged or deleted does not end the reading (deleted rows are left out).
-
-        Raises:
-            UnreadableFileError, DamagedFileError: missing, cut off, no LMDB file. PluginError: lmdb is not installed.
-        """
-        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
-        yield from checked(_lmdb_frames(path), chosen, report, path)
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`, `DamagedFileError`: cut off, no LMDB file. `PluginError`: lmdb is not installed."""
+        for key, value in entries(path):
+            if key not in _NO_ROWS:
+                yield At(f"id {key.decode(errors='replace')[:40]}", _packed_frame, value)
 
 
-def _lmdb_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    index = 0
-    for key, value in entries(path):
-        if key in _NO_ROWS:
-            continue
-        where = f"{path}: frame {index} (id {key.decode(errors='replace')[:40]})"
-        try:
-            yield row_frame(unpacked(value, where), index, where, path.name)
-        except MlipfmError as error:
-            yield error
-        index += 1
-
-
-def unpacked(value: bytes, where: str) -> dict[str, Any]:
-    """A row from compressed JSON. Raises `UnreadableFileError`: not compressed, not JSON, no dictionary, or too large."""
+def _packed_frame(value: bytes) -> RawFrame:
+    """The frame of a row of compressed JSON. Raises `UnreadableFileError`: not compressed, not JSON, no dictionary, or too large."""
     try:
         inflate = zlib.decompressobj()
         text = inflate.decompress(value, LARGEST_ROW)
         if inflate.unconsumed_tail:
-            raise UnreadableFileError(f"the row has more than {LARGEST_ROW} bytes when it is unpacked", where=where)
+            raise UnreadableFileError(f"the row has more than {LARGEST_ROW} bytes when it is unpacked")
         row = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise UnreadableFileError(f"the row is no compressed JSON: {str(error)[:80]}", where=where, hint="is the file complete?") from None
+        raise UnreadableFileError(f"the row is no compressed JSON: {str(error)[:80]}", hint="is the file complete?") from None
     if not isinstance(row, dict):
-        raise UnreadableFileError(f"the row is a {type(row).__name__}, not a dictionary", where=where)
-    return row
+        raise UnreadableFileError(f"the row is a {type(row).__name__}, not a dictionary")
+    return row_frame(row)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .framed import opened
+from .compressed import opened
 
 #: ASE's name of a format -> (what says that a calculation converged, what says that it did not).
 _SAID = {

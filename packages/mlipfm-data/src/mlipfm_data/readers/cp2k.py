@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, Conventions, RawFrame
 
 from .convergence import cp2k_steps
-from .frame import RawFrame, ReadReport, options_from, refuse_pickle
-from .framed import checked
 
 _ENERGY = re.compile(r"\bE\s*=\s*([-+0-9.eEdD]+)")
 _STEP = re.compile(r"\bi\s*=\s*(\d+)")
@@ -28,72 +25,56 @@ _UNITS = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "Hartree",
 
 
 class Cp2kReader:
-    """Streams the steps of a trajectory of CP2K. Options: `frames_in.ReadOptions`, `report`, and `cell`.
+    """The steps of a trajectory of CP2K.
 
     `cell`: three lengths or nine numbers in Å, for runs of constant volume that wrote no `.cell` file; `"none"` for molecules without periodicity.
     """
 
     suffixes = ("-pos-1.xyz",)
+    conventions = Conventions("CP2K", _UNITS)
 
-    def read(
-        self, path: Path, *, report: ReadReport | None = None, cell: str | None = None, **options: Any
-    ) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the steps.
+    def frames(self, path: Path, *, cell: str | None = None) -> Iterator[At]:
+        """Yield the steps. Raises `UnreadableFileError`: cut off, or neither a `.cell` file nor `cell` is there."""
+        forces_path = path.with_name(path.name.replace("-pos-", "-frc-"))
+        forces = _blocks(forces_path) if forces_path != path and forces_path.is_file() else None
+        cells = _cells(path, cell)
+        failed, log = cp2k_steps(path)
+        project = path.name.split("-pos-")[0]
+        known = {path.name, forces_path.name, path.name.replace("-pos-1.xyz", "-1.cell"), log}
+        beside = tuple(sorted(file.name for file in path.parent.glob(f"{glob.escape(project)}-*") if file.name not in known))
+        for index, block in enumerate(_blocks(path)):
+            step = _step(block[0])
+            words = f"{log} says of step {step}: SCF run NOT converged" if int(step or index) in failed else None
+            others = (forces_path.name, next(forces, None)) if forces is not None else None
+            yield At("", _frame, block, others, next(cells, None), path.name, beside, words)
 
-        Raises:
-            UnreadableFileError: missing, cut off, or neither a `.cell` file nor `cell` is there.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        chosen = options_from(options, layout=_UNITS, name="CP2K")
-        refuse_pickle(path)
-        yield from checked(_frames(path, cell), chosen, report, path)
+
+_Block = tuple[str, list[str], np.ndarray]
 
 
-def _frames(path: Path, cell: str | None) -> Iterator[RawFrame | MlipfmError]:
-    if not path.is_file():
-        raise UnreadableFileError("no such file", where=str(path))
-    forces_path = path.with_name(path.name.replace("-pos-", "-frc-"))
-    forces = _blocks(forces_path) if forces_path != path and forces_path.is_file() else None
-    cells = _cells(path, cell)
-    failed, log = cp2k_steps(path)
-    project = path.name.split("-pos-")[0]
-    known = {path.name, forces_path.name, path.name.replace("-pos-1.xyz", "-1.cell"), log}
-    beside = tuple(sorted(file.name for file in path.parent.glob(f"{glob.escape(project)}-*") if file.name not in known))
-    for index, (comment, names, positions) in enumerate(_blocks(path)):
-        where = f"{path}: frame {index}"
-        lattice = next(cells, None)
-        results: dict[str, Any] = {}
-        found = _ENERGY.search(comment)
-        if found:
-            results["energy"] = float(found[1].replace("D", "E").replace("d", "e"))
-        if forces is not None:
-            other = next(forces, None)
-            if other is None or other[1] != names or _step(other[0]) != _step(comment):
-                yield InvalidStructureError(f"{forces_path.name} has other atoms or another step here", where=where)
-                continue
-            results["forces"] = other[2]
-        if lattice is None:
-            yield InvalidStructureError("the .cell file has fewer steps", where=where)
-            continue
-        numbers = _numbers(names, where)
-        words = f"{log} says of step {_step(comment)}: SCF run NOT converged" if int(_step(comment) or index) in failed else None
-        yield numbers if isinstance(numbers, MlipfmError) else RawFrame(
-            index, where, path.name, numbers, positions, lattice, np.full(3, bool(lattice.any())), results=results, group=path.name,
-            unread=beside, unconverged=words,
-        )  # fmt: skip
+def _frame(
+    block: _Block, others: tuple[str, _Block | None] | None, cell: np.ndarray | None, group: str, unread: tuple[str, ...], words: str | None
+) -> RawFrame:
+    comment, names, positions = block
+    results: dict[str, Any] = {}
+    found = _ENERGY.search(comment)
+    if found:
+        results["energy"] = float(found[1].replace("D", "E").replace("d", "e"))
+    if others is not None:
+        name, other = others
+        if other is None or other[1] != names or _step(other[0]) != _step(comment):
+            raise InvalidStructureError(f"{name} has other atoms or another step here")
+        results["forces"] = other[2]
+    if cell is None:
+        raise InvalidStructureError("the .cell file has fewer steps")
+    known = {name: number(re.sub(r"\d+$", "", name)) for name in dict.fromkeys(names)}
+    numbers = np.array([known[name] for name in names], dtype=np.int64)
+    return RawFrame(numbers, positions, cell, np.full(3, bool(cell.any())), results=results, group=group, unread=unread, unconverged=words)
 
 
 def _step(comment: str) -> str:
     found = _STEP.search(comment)
     return found[1] if found else ""
-
-
-def _numbers(names: list[str], where: str) -> np.ndarray | MlipfmError:
-    try:
-        known = {name: number(re.sub(r"\d+$", "", name)) for name in dict.fromkeys(names)}
-    except MlipfmError as error:
-        return type(error)(error.what, where=where, hint=error.hint)
-    return np.array([known[name] for name in names], dtype=np.int64)
 
 
 def _blocks(path: Path) -> Iterator[tuple[str, list[str], np.ndarray]]:

@@ -10,12 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import FormatVersionError, InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import FormatVersionError, InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, At, Conventions, RawFrame
 
-from .frame import EV_ANGSTROM, RawFrame, ReadReport, options_from
-from .framed import checked
 from .interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from .npz import NpyRows, rows_of
 
@@ -36,26 +33,26 @@ _LONGEST_LINE = 1 << 20
 
 
 class DeepmdReader:
-    """Structures from a DeePMD system, which is a folder, or from a folder of them. Options: `frames_in.ReadOptions`."""
+    """A DeePMD system, which is a folder, or a folder of them; set after set, in the memory of a frame."""
 
     suffixes = (".deepmd",)
+    conventions = Conventions("DeePMD", EV_ANGSTROM)
 
     def recognises(self, path: Path) -> bool:
         return any(any(system.glob("set.*/coord.npy")) for system in _systems(path))
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals, set after set; memory is that of a frame.
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the frames.
 
         Raises:
-            UnreadableFileError: no system there, a file of it is missing, cut or damaged (frames before that have been yielded). RefusedFileError:
+            UnreadableFileError: no system there, a file of it is missing, cut or damaged (frames before that were yielded). RefusedFileError:
                 an array of Python objects. UnknownElementError: `type_map.raw` names no element.
         """
-        path, report = Path(path), report if report is not None else ReadReport()
         systems = _systems(path)
         if not systems:
-            raise UnreadableFileError("no DeePMD system: there is no type.raw", where=str(path))
-        frames = (frame for system in systems for frame in _frames(system))
-        yield from checked(frames, options_from(options, layout=EV_ANGSTROM, name="DeePMD"), report, path)
+            raise UnreadableFileError("no DeePMD system: there is no type.raw")
+        for system in systems:
+            yield from _frames(system)
 
 
 def _systems(path: Path) -> list[Path]:
@@ -65,7 +62,7 @@ def _systems(path: Path) -> list[Path]:
     return sorted(file.parent for pattern in ("*/type.raw", "*/*/type.raw") for file in path.glob(pattern))
 
 
-def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
+def _frames(path: Path) -> Iterator[At]:
     table = _elements(path)
     types = _whole_numbers(path / "type.raw")
     index = 0
@@ -84,15 +81,8 @@ def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
             unread = tuple(sorted(file.name for file in folder.iterdir() if file.name not in known))
             stated = _stated_lines(folder, columns["_positions"].rows, stack)
             for row in rows_of(columns, columns["_positions"].rows):
-                where = f"{path}: frame {index} ({folder.name})"
                 line = stated.readline(_LONGEST_LINE) if stated is not None else b"{}"
-                try:
-                    frame = _frame(row, types, table, index, where, path)
-                    frame.unread = unread
-                    frame.info = {**frame.info, **_stated(line)}
-                    yield frame
-                except (MlipfmError, ValueError) as error:
-                    yield InvalidStructureError(getattr(error, "what", str(error)), where=where)
+                yield At(f"{path.name}/{folder.name}", _frame, row, types, table, index, path, unread, line)
                 index += 1
 
 
@@ -150,7 +140,9 @@ def _stated(line: bytes) -> dict[str, Any]:
     return {key: values[key] for key in _STATED if key in values}
 
 
-def _frame(row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, index: int, where: str, path: Path) -> RawFrame:
+def _frame(
+    row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, index: int, path: Path, unread: tuple[str, ...], line: bytes
+) -> RawFrame:
     positions = row.pop("_positions").reshape(-1, 3)
     types = row.pop("_types", types)
     if len(types) != len(positions):
@@ -161,7 +153,9 @@ def _frame(row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, ind
     box = row.pop("_box", None)
     periodic = box is not None and not (path / "nopbc").is_file()
     cell = box.reshape(3, 3) if box is not None and periodic else np.zeros((3, 3))
-    frame = RawFrame(index, where, path.name, table[types[real]], positions[real], cell, np.full(3, periodic), group=path.name)
+    frame = RawFrame(
+        table[types[real]], positions[real], cell, np.full(3, periodic), group=path.name, unread=unread, index=index, source=path.name
+    )
     hessian = row.pop("_hessian", None)
     frame.info, frame.arrays = {key: row[key] for key in ("energy", "virial") if key in row}, {}
     for key in ("forces", "REF_atomic_energies", "forces_weight"):
@@ -169,6 +163,7 @@ def _frame(row: dict[str, np.ndarray], types: np.ndarray, table: np.ndarray, ind
             frame.arrays[key] = row[key].reshape(len(positions), -1)[real]
     if hessian is not None and real.all():
         frame.arrays |= hessian_rows(hessian, len(positions))
+    frame.info |= _stated(line)
     return frame
 
 
@@ -211,26 +206,25 @@ _PWDATA_FILES = {"position": "_positions", "lattice": "_cell", "energies": "ener
 
 
 class PwdataReader:
-    """Structures from a PWdata folder. Options: `frames_in.ReadOptions`. `ei` (atomic energies of PWmat) and `atom_type` are not needed."""
+    """A PWdata folder, `train` before `valid`. `ei` (atomic energies of PWmat) and `atom_type` are not needed. Memory is that of a frame."""
 
     suffixes = (".pwdata",)
+    conventions = Conventions("PWdata", EV_ANGSTROM)
 
     def recognises(self, path: Path) -> bool:
         return bool(_parts(path))
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals, `train` before `valid`; memory is that of a frame.
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the frames.
 
         Raises:
-            UnreadableFileError: no such folder, a file of it is missing, cut or damaged (frames before that have been yielded). RefusedFileError:
-                an array of Python objects.
+            UnreadableFileError: a file is missing, cut or damaged (frames before that were yielded). RefusedFileError: an array of Python objects.
         """
-        path, report = Path(path), report if report is not None else ReadReport()
-        if not _parts(path):
-            raise UnreadableFileError(
-                "no PWdata: there is no position.npy with image_type.npy, nor train and valid with them", where=str(path)
-            )
-        yield from checked(_pwdata_frames(path), options_from(options, layout=EV_ANGSTROM, name="PWdata"), report, path)
+        parts = _parts(path)
+        if not parts:
+            raise UnreadableFileError("no PWdata: there is no position.npy with image_type.npy, nor train and valid with them")
+        for part in parts:
+            yield from _part_frames(part, path.name)
 
 
 def _parts(path: Path) -> list[Path]:
@@ -241,43 +235,35 @@ def _parts(path: Path) -> list[Path]:
     ]
 
 
-def _pwdata_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    index = 0
-    for part in _parts(path):
-        with contextlib.ExitStack() as stack:
-            columns = {
-                key: NpyRows(stack.enter_context((part / f"{name}.npy").open("rb")), str(part / f"{name}.npy"))
-                for name, key in _PWDATA_FILES.items()
-                if (part / f"{name}.npy").is_file()
-            }
-            if "_cell" not in columns:
-                raise UnreadableFileError("there is no lattice.npy", where=str(part))
-            types = NpyRows(stack.enter_context((part / "image_type.npy").open("rb")), str(part / "image_type.npy"))
-            constant = types.whole().reshape(-1) if types.rows == 1 else None
-            if constant is None:
-                columns["_types"] = types
-            known = {*(f"{name}.npy" for name in _PWDATA_FILES), "image_type.npy", "atom_type.npy"}
-            unread = tuple(sorted(file.name for file in part.glob("*.npy") if file.name not in known))
-            for row in rows_of(columns, columns["_positions"].rows):
-                frame = _pwdata_frame(row, constant, index, f"{path}: frame {index} ({part.name})", path.name)
-                if isinstance(frame, RawFrame):
-                    frame.unread = unread
-                yield frame
-                index += 1
+def _part_frames(part: Path, group: str) -> Iterator[At]:
+    with contextlib.ExitStack() as stack:
+        columns = {
+            key: NpyRows(stack.enter_context((part / f"{name}.npy").open("rb")), str(part / f"{name}.npy"))
+            for name, key in _PWDATA_FILES.items()
+            if (part / f"{name}.npy").is_file()
+        }
+        if "_cell" not in columns:
+            raise UnreadableFileError("there is no lattice.npy", where=str(part))
+        types = NpyRows(stack.enter_context((part / "image_type.npy").open("rb")), str(part / "image_type.npy"))
+        constant = types.whole().reshape(-1) if types.rows == 1 else None
+        if constant is None:
+            columns["_types"] = types
+        known = {*(f"{name}.npy" for name in _PWDATA_FILES), "image_type.npy", "atom_type.npy"}
+        unread = tuple(sorted(file.name for file in part.glob("*.npy") if file.name not in known))
+        for row in rows_of(columns, columns["_positions"].rows):
+            yield At(part.name, _pwdata_frame, row, constant, group, unread)
 
 
-def _pwdata_frame(row: dict[str, np.ndarray], constant: np.ndarray | None, index: int, where: str, source: str) -> RawFrame | MlipfmError:
+def _pwdata_frame(row: dict[str, np.ndarray], constant: np.ndarray | None, group: str, unread: tuple[str, ...]) -> RawFrame:
     numbers = row.pop("_types") if constant is None else constant
     fractional, cell = row.pop("_positions"), row.pop("_cell")
     sizes = {"position.npy": fractional.size, "forces.npy": row["forces"].size if "forces" in row else 3 * len(numbers)}
     for name, size in sizes.items():
         if size != 3 * len(numbers):
-            return InvalidStructureError(f"{name} has {size} numbers for {len(numbers)} atoms", where=where)
+            raise InvalidStructureError(f"{name} has {size} numbers for {len(numbers)} atoms")
     if cell.size != 9:
-        return InvalidStructureError(f"lattice.npy has {cell.size} numbers a frame, nine are needed", where=where)
+        raise InvalidStructureError(f"lattice.npy has {cell.size} numbers a frame, nine are needed")
     cell = cell.reshape(3, 3)
     arrays = {"forces": row["forces"].reshape(-1, 3)} if "forces" in row else {}
     info: dict[str, Any] = {key: row[key] for key in ("energy", "virial") if key in row}
-    return RawFrame(
-        index, where, source, numbers, fractional.reshape(-1, 3) @ cell, cell, np.ones(3, dtype=bool), info, arrays, group=source
-    )
+    return RawFrame(numbers, fractional.reshape(-1, 3) @ cell, cell, np.ones(3, dtype=bool), info, arrays, group=group, unread=unread)

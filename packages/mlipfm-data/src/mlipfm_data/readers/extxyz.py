@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -17,11 +16,11 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
+from mlipfm_interfaces.raw_frame import At, RawFrame
 from mlipfm_interfaces.structure import Structure
 
-from .frame import RawFrame, ReadReport, options_from, refuse_pickle
-from .interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY, structure_from
+from .compressed import opened
+from .interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from .label_names import as_numbers, layout_of, placed
 
 # The grammar of extended XYZ: the comment line's `key=value` pairs and the `Properties` of the atom columns, both ways.
@@ -159,42 +158,23 @@ _PROPERTIES, _LATTICE = (re.compile(rf"\b{key}\s*=", re.IGNORECASE) for key in (
 
 
 class ExtxyzReader:
-    """Streams Structures from .xyz and .extxyz files, gzipped or not. Options: `frames_in.ReadOptions`, and `report`."""
+    """Extended and plain XYZ, gzipped or not. Memory is that of one frame."""
 
     suffixes = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order; memory is that of one frame.
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the frames.
 
         Raises:
-            UnreadableFileError: missing file, or from the line on at which no frame begins or the file ends inside a frame. Frames before it
-                have been yielded. RefusedFileError: a pickle.
+            UnreadableFileError: from the line on at which no frame begins or the file ends inside a frame; the frames before it were yielded.
         """
-        chosen, report = options_from(options), report if report is not None else ReadReport()
-        refuse_pickle(Path(path))
-        with _opened(Path(path)) as stream:
-            for index, item in enumerate(_frames(_Lines(stream, Path(path)))):
-                report.frames += 1
-                try:
-                    if isinstance(item, MlipfmError):
-                        raise item
-                    yield structure_from(item, chosen, report)
-                except MlipfmError as error:
-                    report.refuse(error)
-                    yield Refusal(index, error)
-
-
-def raw_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    """Frames of an xyz file, uninterpreted, for layouts that keep one beside other files. Raises as `ExtxyzReader.read`."""
-    with _opened(path) as stream:
-        yield from _frames(_Lines(stream, path))
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]  # GzipFile reads bytes too
-    except OSError as error:
-        raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
+        with opened(path) as stream:
+            lines, index = _Lines(stream, path), 0
+            while (header := lines.next()) is not None:
+                if header.strip():
+                    place = f"line {lines.number}"
+                    yield At(place, _frame, *_raw_lines(lines, header, index))
+                    index += 1
 
 
 class _Lines:
@@ -227,31 +207,6 @@ class _Lines:
         return UnreadableFileError(what, where=f"{self.path}: line {self.number}", hint=hint)
 
 
-def _frames(lines: _Lines) -> Iterator[RawFrame | MlipfmError]:
-    """Frames one after the other; an error stands for a frame whose extent is known but whose content is bad."""
-    index = 0
-    while True:
-        header = lines.next()
-        while header is not None and not header.strip():
-            header = lines.next()
-        if header is None:
-            if index == 0:
-                raise UnreadableFileError("the file holds no frame", where=str(lines.path))
-            return
-        where = f"{lines.path}: frame {index} (line {lines.number})"
-        comment, atoms, cut = _raw_lines(lines, header, index)
-        try:
-            if cut:
-                raise UnreadableFileError(
-                    "the last line has no newline and is shorter than the others: the file looks truncated", hint=_CUT
-                )
-            yield _frame(comment, atoms, index, where, lines.path.name)
-        except MlipfmError as error:
-            place = f"{where}, {error.where}" if error.where else where
-            yield type(error)(error.what, where=place, hint=error.hint)
-        index += 1
-
-
 _CUT = "if the file is complete, end it with a newline"
 
 
@@ -279,7 +234,9 @@ def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], 
     return comment, atoms, lines.open_end and count > 0 and (shorter or not same_width)
 
 
-def _frame(comment: str, atoms: list[str], index: int, where: str, source: str) -> RawFrame:
+def _frame(comment: str, atoms: list[str], cut: bool) -> RawFrame:
+    if cut:
+        raise UnreadableFileError("the last line has no newline and is shorter than the others: the file looks truncated", hint=_CUT)
     extended = _PROPERTIES.search(comment) is not None
     info = _info(comment, extended)
     columns = parse_properties(_special(info, "Properties")) if extended else _PLAIN
@@ -292,16 +249,12 @@ def _frame(comment: str, atoms: list[str], index: int, where: str, source: str) 
     if "pos" not in lower or arrays[lower["pos"]].shape != (len(numbers), 3):
         raise UnreadableFileError("`Properties` has no pos:R:3 column")
     lattice, periodic = _special(info, "Lattice"), _special(info, "pbc")
-    cell = np.zeros((3, 3)) if lattice is None else as_numbers(lattice, "Lattice")
-    if cell.size != 9:
+    cell = None if lattice is None else as_numbers(lattice, "Lattice")
+    if cell is not None and cell.size != 9:
         raise UnreadableFileError(f"`Lattice` has {cell.size} numbers, nine are needed")
     others = {name: value for name, value in arrays.items() if name.lower() not in _GEOMETRY}
-    pbc = np.full(3, lattice is not None) if periodic is None else _is_logical(periodic)
-    positions = arrays[lower["pos"]]
-    assumed = lattice is not None and periodic is None
-    return RawFrame(
-        index, where, source, numbers, positions, cell.reshape(3, 3), pbc, info, others, unread=unread, periodic_assumed=assumed
-    )
+    pbc = None if periodic is None else _is_logical(periodic)
+    return RawFrame(numbers, arrays[lower["pos"]], None if cell is None else cell.reshape(3, 3), pbc, info, others, unread=unread)
 
 
 def _info(comment: str, extended: bool) -> dict[str, str]:

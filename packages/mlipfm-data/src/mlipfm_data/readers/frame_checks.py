@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnconvergedError
+from mlipfm_interfaces.raw_frame import RawFrame
 
-from .frame import RawFrame, ReadOptions
 from .label_names import as_numbers
+from .options import ReadOptions
 
 if TYPE_CHECKING:
     from .interpret import Decisions

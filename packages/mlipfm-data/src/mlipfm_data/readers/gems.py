@@ -13,47 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, At, Conventions, RawFrame
 
-from .frame import EV_ANGSTROM, RawFrame, ReadReport, options_from, refuse_pickle
-from .framed import checked
 from .nabladft import read_only
 
 _COLUMNS = 8
-_CONVENTIONS = EV_ANGSTROM | {"dipole_unit": "e Angstrom", "spin_meaning": "unpaired"}
 
 
 class GemsReader:
-    """Streams the rows of a GEMS database. Options: `frames_in.ReadOptions`. Charge and multiplicity that a row leaves empty stay not stated."""
+    """GEMS databases, in the order of the rows. Charge and multiplicity that a row leaves empty are not given."""
 
     suffixes = (".db",)
+    conventions = Conventions("GEMS", EV_ANGSTROM | {"dipole_unit": "e Angstrom", "spin_meaning": "unpaired"})
 
     def recognises(self, path: Path) -> bool:
-        try:
-            with read_only(path) as database:
-                return _is_gems(database)
-        except (MlipfmError, sqlite3.Error):
-            return False
-
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the rows; memory is that of a row.
-
-        Raises:
-            UnreadableFileError: missing, damaged or cut (rows before that have been yielded), or no GEMS database. RefusedFileError: a pickle.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        refuse_pickle(path)
-        chosen = options_from(options, layout=_CONVENTIONS, name="GEMS")
         with read_only(path) as database:
-            try:
-                if not _is_gems(database):
-                    what = f"no GEMS database: no table `metadata` beside a table `data` of {_COLUMNS} columns with Z, R and E"
-                    raise UnreadableFileError(what, where=str(path))
-                yield from checked(_rows(database, path), chosen, report, path)
-            except sqlite3.Error as error:
-                raise UnreadableFileError(f"the database is damaged: {error}", where=str(path), hint="is the file complete?") from None
+            return _is_gems(database)
+
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`: no GEMS database."""
+        with read_only(path) as database:
+            if not _is_gems(database):
+                raise UnreadableFileError(
+                    f"no GEMS database: no table `metadata` beside a table `data` of {_COLUMNS} columns with Z, R and E"
+                )
+            for row, *values in database.execute("select * from data order by id"):
+                yield At(f"row {row}", _frame, *values)
 
 
 def _is_gems(database: sqlite3.Connection) -> bool:
@@ -67,23 +53,12 @@ def _is_gems(database: sqlite3.Connection) -> bool:
     return first is None or (isinstance(first[3], bytes) and isinstance(first[4], bytes) and isinstance(first[5], int | float | None))
 
 
-def _rows(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:
-    for index, (row, charge, unpaired, *rest) in enumerate(database.execute("select * from data order by id")):
-        where = f"{path}: frame {index} (row {row})"
-        try:
-            yield _frame(index, where, path, charge, unpaired, *rest)
-        except (ValueError, TypeError) as error:
-            yield InvalidStructureError(f"the row cannot be read: {error}", where=where)
-
-
-def _frame(index: int, where: str, path: Path, charge: Any, unpaired: Any, z: bytes, r: bytes, energy: Any, f: Any, d: Any) -> RawFrame:
+def _frame(charge: Any, unpaired: Any, z: bytes, r: bytes, energy: Any, f: Any, d: Any) -> RawFrame:
     numbers = np.frombuffer(z, "<i4")
     info = {"charge": charge, "spin": unpaired, "energy": energy, "dipole": None if d is None else _reals(d, 1, "dipole")[0]}
     arrays = {} if f is None else {"forces": _reals(f, len(numbers), "forces")}
     given = {key: value for key, value in info.items() if value is not None}
-    return RawFrame(
-        index, where, path.name, numbers, _reals(r, len(numbers), "positions"), np.zeros((3, 3)), np.zeros(3, bool), given, arrays
-    )
+    return RawFrame(numbers, _reals(r, len(numbers), "positions"), info=given, arrays=arrays)
 
 
 def _reals(blob: bytes, n: int, what: str) -> np.ndarray:

@@ -9,37 +9,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, RawFrame
 
-from .extxyz import raw_frames
-from .frame import RawFrame, ReadReport, options_from
-from .framed import checked, placed
+from .extxyz import ExtxyzReader
 
 _FILE, _DEEPEST = "struc.xyz", 3
 
 
 class Gmtkn55Reader:
-    """Geometries with charge and multiplicity from a folder of one species, of a subset, or of subsets. Options: `frames_in.ReadOptions`."""
+    """Geometries with charge and multiplicity from a folder of one species, of a subset, or of subsets, in the order of the folders' names.
+
+    The group is the subset, of which molecules are parts of each other.
+    """
 
     suffixes = (".gmtkn55",)
 
     def recognises(self, path: Path) -> bool:
         return any((folder / _FILE).is_file() for folder in (path, *path.glob("*/"), *path.glob("*/*/")))
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the folders' names; the group is the subset, of which molecules are parts of each other.
-
-        Raises:
-            UnreadableFileError: the folder holds no struc.xyz.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the geometries. Raises `UnreadableFileError`: no folder."""
         if not path.is_dir():
-            raise UnreadableFileError("no such folder", where=str(path))
-        yield from checked(_frames(path), options_from(options), report, path)
+            raise UnreadableFileError("no such folder")
+        for folder in _folders(path):
+            yield At(str((folder / _FILE).relative_to(path)), _frame, folder, path)
 
 
 def _folders(path: Path, depth: int = 0) -> Iterator[Path]:
@@ -52,20 +48,11 @@ def _folders(path: Path, depth: int = 0) -> Iterator[Path]:
                 yield from _folders(folder, depth + 1)
 
 
-def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    for index, folder in enumerate(_folders(path)):
-        where = f"{folder / _FILE}: frame {index}"
-        try:
-            yield _frame(folder, index, where, path)
-        except MlipfmError as error:  # one bad species says nothing about the next
-            yield placed(InvalidStructureError(error.what, where=error.where, hint=error.hint), where)
-
-
-def _frame(folder: Path, index: int, where: str, root: Path) -> RawFrame:
-    frame = next(raw_frames(folder / _FILE))
-    if isinstance(frame, MlipfmError):
-        raise frame
-    frame.index, frame.where, frame.source = index, where, root.name
+def _frame(folder: Path, root: Path) -> RawFrame:
+    first = next(ExtxyzReader().frames(folder / _FILE), None)
+    if first is None:
+        raise InvalidStructureError("the file holds no frame")
+    frame = cast(RawFrame, first.make(*first.arguments))
     frame.group = "/".join(folder.relative_to(root).parts[:-1]) or root.name
     frame.info = {**frame.info, "charge": _number(folder / ".CHRG"), "multiplicity": _number(folder / ".UHF") + 1}
     return frame

@@ -5,69 +5,69 @@ The layout is told by the data sets of the file, never by its name. Memory is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.raw_frame import At, Note, RawFrame
+from mlipfm_interfaces.theory import canonical_level
 
-from .frame import RawFrame, ReadOptions, ReadReport, options_from, refuse_pickle
-from .framed import checked, placed
 from .hdf5_files import datasets, opened, rows, rows_at_once, subgroups, text, walk, whole
-from .hdf5_layouts import LAYOUTS, Layout, Molecule, stated_units
-from .levels import LevelFrames
-
-_Item = tuple[RawFrame, ReadOptions] | MlipfmError
+from .hdf5_layouts import LAYOUTS, Hdf5Layout, Molecule, stated_units
+from .interpret import located
 
 
 class Hdf5Reader:
-    """Structures from HDF5 files; a geometry with several levels of theory gives several, of one group. Options: `frames_in.ReadOptions`, where
-    `level` chooses one of several levels; `high_energy=True` also reads the conformers that ANI-1 keeps apart for their high energy.
+    """HDF5 files in the arrangements of `hdf5_layouts.LAYOUTS`; a geometry with several levels of theory gives several frames, of one group.
+
+    `high_energy=True` also reads the conformers that ANI-1 keeps apart for their high energy.
     """
 
     suffixes = (".h5", ".hdf5", ".hdf")
 
-    def read(
-        self, path: Path, *, report: ReadReport | None = None, high_energy: bool = False, **options: Any
-    ) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order.
+    def frames(
+        self, path: Path, *, high_energy: bool = False, level: str | None = None, keys: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[At | MlipfmError | Note]:
+        """Yield the geometries. Only the data sets of `level`, and those that the user names, are loaded.
 
         Raises:
-            UnreadableFileError: missing, damaged (frames before the damage have been yielded), or in no known layout. RefusedFileError: a pickle, or
-                a file whose data lie in other files. LevelError: no such level.
+            UnreadableFileError: damaged (the frames before the damage were yielded), or in no known layout. RefusedFileError: a file whose data lie
+                in other files.
         """
-        path = Path(path)
-        refuse_pickle(path)
-        report = report if report is not None else ReadReport()
         with opened(path) as file:
-            yield from checked(_frames(file, path, options, high_energy, report), options_from(options), report, path)
+            known = False
+            if _repeated(file):
+                yield Note("train, val and test repeat what is in data: not read")
+            for group in walk(file["data"], 1) if _repeated(file) else walk(file):
+                data = datasets(group)
+                layout = layout_of(set(data) | {f"@{name}" for name in group.attrs})
+                if layout is None and not known:
+                    raise _unknown(group, data)
+                if layout is None:
+                    yield _unknown(group, data)
+                    continue
+                known = True
+                parts, count = [data], _high_energy(data)
+                if count and high_energy:
+                    parts.append(data | {"coordinates": data["coordinatesHE"], "energies": data["energiesHE"]})
+                elif count:
+                    yield Note("high-energy conformers (coordinatesHE) not read: set high_energy=True (--option high_energy=true)", count)
+                wanted = {*keys.values(), *_keys(layout, level)}
+                for part in parts:
+                    yield from _molecule(Molecule(group, part, single=part[layout.positions].ndim == 2), layout, wanted)
 
 
-def _frames(file: Any, path: Path, options: dict[str, Any], high_energy: bool, report: ReadReport) -> Iterator[_Item]:
-    makers: dict[str, LevelFrames] = {}
-    index = 0
-    for group in _groups(file, report):
-        data = datasets(group)
-        layout = layout_of(set(data) | {f"@{name}" for name in group.attrs})
-        if layout is None:
-            error = _unknown(group, data)
-            if not makers:
-                raise error
-            yield error
-            index += 1
-            continue
-        maker = makers.setdefault(layout.name, LevelFrames(layout.levels, layout.options, options, report, layout.name))
-        for part in (data, *_high_energy(data, high_energy, report)):
-            maker.index = index
-            yield from _molecule(Molecule(group, part, single=part[layout.positions].ndim == 2), layout, maker, path)
-            index = maker.index
+def _keys(layout: Hdf5Layout, level: str | None) -> set[str]:
+    """Keys of the labels of a level; of all where there is one level, or none is wanted."""
+    wanted = canonical_level(level) if level is not None and len(layout.levels) > 1 else None
+    return {key for labels in layout.levels if wanted in (None, labels.level) for key in labels.keys.values()}
 
 
-def layout_of(names: set[str]) -> Layout | None:
+def layout_of(names: set[str]) -> Hdf5Layout | None:
     """The layout whose telling data sets are all among `names`; of several the most particular one."""
     fitting = [layout for layout in LAYOUTS if layout.needs <= names]
     return max(fitting, key=lambda layout: len(layout.needs), default=None)
@@ -81,54 +81,48 @@ def _unknown(group: Any, data: dict[str, Any]) -> UnreadableFileError:
     )
 
 
-def _groups(file: Any, report: ReadReport) -> Iterator[Any]:
-    """Groups with data; Transition1x repeats its `data` as train, val and test."""
-    if "data" in file and {"train", "val", "test"} & set(file):
-        report.notes["train, val and test repeat what is in data: not read"] += 1
-        yield from walk(file["data"], 1)
-    else:
-        yield from walk(file)
+def _repeated(file: Any) -> bool:
+    """Transition1x repeats its `data` as train, val and test."""
+    return "data" in file and bool({"train", "val", "test"} & set(file))
 
 
-def _high_energy(data: dict[str, Any], wanted: bool, report: ReadReport) -> list[dict[str, Any]]:
-    count = data["coordinatesHE"].shape[0] if "coordinatesHE" in data and "energiesHE" in data else 0
-    if count and not wanted:
-        report.notes["high-energy conformers (coordinatesHE) not read: set high_energy=True (--option high_energy=true)"] += count
-    return [data | {"coordinates": data["coordinatesHE"], "energies": data["energiesHE"]}] if count and wanted else []
+def _high_energy(data: dict[str, Any]) -> int:
+    return data["coordinatesHE"].shape[0] if "coordinatesHE" in data and "energiesHE" in data else 0
 
 
-def _molecule(molecule: Molecule, layout: Layout, maker: LevelFrames, path: Path) -> Iterator[_Item]:
-    where = f"{path}: {molecule.group.name}"
-    positions = molecule.data[layout.positions]
+def _molecule(molecule: Molecule, layout: Hdf5Layout, keys: set[str]) -> Iterator[At | MlipfmError]:
+    name, positions = molecule.group.name, molecule.data[layout.positions]
     count = 1 if molecule.single else positions.shape[0]
     try:
-        molecule.options = stated_units(molecule, layout, maker.user)
+        molecule.options = stated_units(molecule, layout)
         layout.prepare(molecule)
         if molecule.numbers is None:
             molecule.numbers = _numbers(molecule, layout)
-        columns = _columns(molecule, layout, maker.keys(), count)
+        columns = _columns(molecule, layout, keys, count)
     except UnreadableFileError:
         raise
     except MlipfmError as error:  # then no conformation of this molecule can be used
-        for _ in range(count):
-            yield maker.failed(_empty(path, where), placed(error, where))
+        yield from (located(error, name) for _ in range(count))
         return
-    parts = molecule.group.name.strip("/").split("/")
+    parts = name.strip("/").split("/")
     group = parts[max(layout.group, -len(parts))] if layout.group is not None else None
     unread = _unread(molecule, layout, columns)
     for k, values in enumerate(_rows(columns, count, molecule.single)):
-        numbers = values.pop("_numbers") if "_numbers" in values else molecule.numbers
-        frame = RawFrame(0, f"{where}[{k}]", path.name, numbers, values.pop("_positions"), np.zeros((3, 3)), np.zeros(3, bool), group=group)
-        frame.unread = unread
-        info: dict[str, Any] = dict(molecule.info)
-        arrays: dict[str, Any] = {}
-        for key, value in values.items():
-            (arrays if value.ndim and len(value) == len(numbers) and key not in layout.states else info)[key] = value
-        frame.info, frame.arrays = info, arrays
-        yield from maker.frames(frame, molecule.options)
+        yield At(f"{name}[{k}]", _frame, molecule, layout, values, group, unread)
 
 
-def _unread(molecule: Molecule, layout: Layout, columns: dict[str, Any]) -> tuple[str, ...]:
+def _frame(molecule: Molecule, layout: Hdf5Layout, values: dict[str, Any], group: str | None, unread: tuple[str, ...]) -> RawFrame:
+    numbers, positions = values.pop("_numbers", molecule.numbers), values.pop("_positions")
+    info: dict[str, Any] = dict(molecule.info)
+    arrays: dict[str, Any] = {}
+    for key, value in values.items():
+        (arrays if value.ndim and len(value) == len(numbers) and key not in layout.states else info)[key] = value
+    return RawFrame(
+        numbers, positions, info=info, arrays=arrays, group=group, unread=unread, conventions=layout.conventions, stated=molecule.options
+    )
+
+
+def _unread(molecule: Molecule, layout: Hdf5Layout, columns: dict[str, Any]) -> tuple[str, ...]:
     """Names of data sets, attributes (`@name`) and groups beside what is read; the labels of other levels are no part of this frame."""
     known = {layout.positions, layout.numbers, *columns, *layout.needs, *layout.reads, *layout.states, "coordinatesHE", "energiesHE"}
     known |= {key for labels in layout.levels for key in labels.keys.values()}
@@ -136,11 +130,7 @@ def _unread(molecule: Molecule, layout: Layout, columns: dict[str, Any]) -> tupl
     return tuple(sorted(name for name in names if name not in known))
 
 
-def _empty(path: Path, where: str) -> RawFrame:
-    return RawFrame(0, where, path.name, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)), np.zeros(3, bool))
-
-
-def _numbers(molecule: Molecule, layout: Layout) -> Any:
+def _numbers(molecule: Molecule, layout: Hdf5Layout) -> Any:
     """[N] at once, or the data set [conformations, N] itself."""
     dataset = molecule.data[layout.numbers]
     if dataset.dtype.kind in "SO":  # element symbols
@@ -150,7 +140,7 @@ def _numbers(molecule: Molecule, layout: Layout) -> Any:
     return whole(dataset).reshape(-1)
 
 
-def _columns(molecule: Molecule, layout: Layout, keys: set[str], count: int) -> dict[str, Any]:
+def _columns(molecule: Molecule, layout: Hdf5Layout, keys: set[str], count: int) -> dict[str, Any]:
     """What is read row by row, after a look at the shapes.
 
     Raises:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mlipfm_interfaces.errors import UnitError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, Conventions, LevelKeys
 from mlipfm_interfaces.units import KJ_MOL
 
 from . import mapped_smiles
-from .frame import EV_ANGSTROM, option_words
 from .hdf5_files import text, whole
 from .interpret import LEVEL_KEY
-from .levels import Labels
 
 
 @dataclass
@@ -37,12 +37,12 @@ class Molecule:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One published layout.
+class Hdf5Layout:
+    """A published arrangement of data sets.
 
     Attributes:
         needs: data sets (and attributes, as `@name`) by which a group is recognised. positions, numbers: their data sets.
-        levels: see `levels.Labels`. options: units and signs as `frames_in.ReadOptions`.
+        levels: see `raw_frame.LevelKeys`. options: units and signs as `ReadOptions`.
         group: which part of a group's path must never be split: -1 the group itself (a molecule), -2 the one above, None: it is no molecule.
         states: data sets that are read as they are called (charge, mult).
         prepare: reads what is particular to the layout. reads: the data sets and attributes that it takes, beside `needs`.
@@ -52,12 +52,16 @@ class Layout:
     needs: frozenset[str]
     positions: str
     numbers: str
-    levels: tuple[Labels, ...]
+    levels: tuple[LevelKeys, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     group: int | None = -1
     states: tuple[str, ...] = ()
     prepare: Callable[[Molecule], None] = lambda molecule: None
     reads: frozenset[str] = frozenset()
+
+    @cached_property
+    def conventions(self) -> Conventions:
+        return Conventions(self.name, self.options, self.levels)
 
 
 _HARTREE_ANGSTROM = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
@@ -71,11 +75,11 @@ def _level_of_lot(molecule: Molecule) -> None:
         molecule.info[LEVEL_KEY] = text(whole(molecule.data["lot"])).replace("*", "(d)")
 
 
-def stated_units(molecule: Molecule, layout: Layout, user: Mapping[str, Any]) -> dict[str, str]:
-    """Unit options that attributes of the data sets state.
+def stated_units(molecule: Molecule, layout: Hdf5Layout) -> dict[str, str]:
+    """Return the unit options that attributes of the data sets state; a unit that is not known as it is spelt.
 
     Raises:
-        UnitError: a unit that is not known, unless the user states the option, or two units for one quantity.
+        UnitError: two units for one quantity.
     """
     dimensions = ("energy", "forces", "dipole")
     keys = [(quantity, key) for labels in layout.levels for quantity, key in labels.keys.items() if quantity in dimensions]
@@ -83,16 +87,13 @@ def stated_units(molecule: Molecule, layout: Layout, user: Mapping[str, Any]) ->
     for dimension, name in (("length", layout.positions), *keys):
         attributes = getattr(molecule.data.get(name), "attrs", {})
         unit = next((text(attributes[key]) for key in _UNIT_ATTRIBUTES if key in attributes), None)
-        option = f"{dimension}_unit"
-        known = None if unit is None else _SPELLED.get(unit.replace(" ", "").lower())
-        if unit is not None and known is None and user.get(option) is None:
-            raise UnitError(
-                f"{name!r} states the unit {unit!r}", hint=f"state one with {option_words(option)}; known: {', '.join(_SPELLED)}"
-            )
-        if known is not None and stated.setdefault(option, known) != known:
-            raise UnitError(
-                f"{name!r} states the unit {unit!r}, another {dimension} states {stated[option]!r}", hint="choose one with `level`"
-            )
+        if unit is not None:
+            known = _SPELLED.get(unit.replace(" ", "").lower(), unit)
+            if stated.setdefault(f"{dimension}_unit", known) != known:
+                raise UnitError(
+                    f"{name!r} states the unit {unit!r}, another {dimension} states {stated[f'{dimension}_unit']!r}",
+                    hint="choose one with `level`",
+                )
     return stated
 
 
@@ -150,49 +151,49 @@ _WB97X = "wb97x/6-31g(d)"
 
 LAYOUTS = (
     # Smith, Isayev, Roitberg, Sci. Data 4, 170193 (2017): Hartree, Angstrom; the file names no level. High-energy conformers lie in `coordinatesHE`.
-    Layout("ANI-1", frozenset({"coordinates", "energies", "species"}), "coordinates", "species",
-           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM),
+    Hdf5Layout("ANI-1", frozenset({"coordinates", "energies", "species"}), "coordinates", "species",
+           (LevelKeys(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM),
     # Smith et al., J. Chem. Phys. 148, 241733 (2018). `forces` are gradients: along the S66x8 curves dE = +F dx (measured). Level in `lot`.
-    Layout("COMP6", frozenset({"coordinates", "energies", "species", "cm5", "hirshfeld"}), "coordinates", "species",
-           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM | {"forces_sign": -1}, prepare=_level_of_lot,
+    Hdf5Layout("COMP6", frozenset({"coordinates", "energies", "species", "cm5", "hirshfeld"}), "coordinates", "species",
+           (LevelKeys(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM | {"forces_sign": -1}, prepare=_level_of_lot,
            reads=frozenset({"lot"})),
     # Smith et al., Sci. Data 7, 134 (2020), table 2: Hartree, Hartree/Angstrom, e Angstrom; one group per formula; NaN where not computed.
-    Layout("ANI-1x", frozenset({"coordinates", "atomic_numbers", "wb97x_dz.energy"}), "coordinates", "atomic_numbers", (
-        Labels(_WB97X, {"energy": "wb97x_dz.energy", "forces": "wb97x_dz.forces", "dipole": "wb97x_dz.dipole",
+    Hdf5Layout("ANI-1x", frozenset({"coordinates", "atomic_numbers", "wb97x_dz.energy"}), "coordinates", "atomic_numbers", (
+        LevelKeys(_WB97X, {"energy": "wb97x_dz.energy", "forces": "wb97x_dz.forces", "dipole": "wb97x_dz.dipole",
                         "charges": "wb97x_dz.hirshfeld_charges"}),
-        Labels("wb97x/def2-tzvpp", {"energy": "wb97x_tz.energy", "forces": "wb97x_tz.forces", "dipole": "wb97x_tz.dipole",
+        LevelKeys("wb97x/def2-tzvpp", {"energy": "wb97x_tz.energy", "forces": "wb97x_tz.forces", "dipole": "wb97x_tz.dipole",
                                     "charges": "wb97x_tz.mbis_charges"}),
-        Labels("ccsd(t)*/cbs", {"energy": "ccsd(t)_cbs.energy"}),
+        LevelKeys("ccsd(t)*/cbs", {"energy": "ccsd(t)_cbs.energy"}),
     ), _HARTREE_ANGSTROM),
     # Devereux et al., J. Chem. Theory Comput. 16, 4192 (2020): groups by number of atoms, species per conformation; forces are -dE/dr (measured).
-    Layout("ANI-2x", frozenset({"coordinates", "energies", "forces", "species"}), "coordinates", "species",
-           (Labels(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM, group=None),
+    Hdf5Layout("ANI-2x", frozenset({"coordinates", "energies", "forces", "species"}), "coordinates", "species",
+           (LevelKeys(None, {"energy": "energies", "forces": "forces"}),), _HARTREE_ANGSTROM, group=None),
     # Eastman et al., Sci. Data 10, 11 (2023) and J. Chem. Theory Comput. 20, 8583 (2024): gradients; wB97M-D3(BJ)/def2-TZVPPD throughout.
-    Layout("SPICE", frozenset({"conformations", "atomic_numbers", "dft_total_energy"}), "conformations", "atomic_numbers",
-           (Labels("wb97m-d3bj/def2-tzvppd", {"energy": "dft_total_energy", "forces": "dft_total_gradient", "dipole": "scf_dipole",
+    Hdf5Layout("SPICE", frozenset({"conformations", "atomic_numbers", "dft_total_energy"}), "conformations", "atomic_numbers",
+           (LevelKeys("wb97m-d3bj/def2-tzvppd", {"energy": "dft_total_energy", "forces": "dft_total_gradient", "dipole": "scf_dipole",
                                               "charges": "mbis_charges"}),),
            {"energy_unit": "Hartree", "forces_unit": "Hartree/bohr", "forces_sign": -1, "length_unit": "bohr", "dipole_unit": "e bohr"},
            prepare=_spice, reads=frozenset({"smiles", "atomic_numbers"})),
-    Layout("SPICE inputs", frozenset({"conformations", "smiles"}), "conformations", "smiles", (Labels(None, {}),), {"length_unit": "nm"},
+    Hdf5Layout("SPICE inputs", frozenset({"conformations", "smiles"}), "conformations", "smiles", (LevelKeys(None, {}),), {"length_unit": "nm"},
            prepare=_spice, reads=frozenset({"smiles", "atomic_numbers"})),
     # Schreiner et al., Sci. Data 9, 779 (2022): data/FORMULA/REACTION, eV and Angstrom.
-    Layout("Transition1x", frozenset({"positions", "atomic_numbers", "wB97x_6-31G(d).energy"}), "positions", "atomic_numbers",
-           (Labels(_WB97X, {"energy": "wB97x_6-31G(d).energy", "forces": "wB97x_6-31G(d).forces"}),), EV_ANGSTROM),
+    Hdf5Layout("Transition1x", frozenset({"positions", "atomic_numbers", "wB97x_6-31G(d).energy"}), "positions", "atomic_numbers",
+           (LevelKeys(_WB97X, {"energy": "wB97x_6-31G(d).energy", "forces": "wB97x_6-31G(d).forces"}),), EV_ANGSTROM),
     # Hoja et al., Sci. Data 8, 43 (2021), table 2: MOLECULE/CONFORMATION, eV, Angstrom, e Angstrom; PBE0+MBD with FHI-aims, tight.
-    Layout("QM7-X", frozenset({"atXYZ", "atNUM", "ePBE0+MBD"}), "atXYZ", "atNUM",
-           (Labels("pbe0-mbd/fhi-aims-tight", {"energy": "ePBE0+MBD", "forces": "totFOR", "dipole": "vDIP", "charges": "hCHG", "homo": "eH",
+    Hdf5Layout("QM7-X", frozenset({"atXYZ", "atNUM", "ePBE0+MBD"}), "atXYZ", "atNUM",
+           (LevelKeys("pbe0-mbd/fhi-aims-tight", {"energy": "ePBE0+MBD", "forces": "totFOR", "dipole": "vDIP", "charges": "hCHG", "homo": "eH",
                                                "lumo": "eL", "band_gap": "HLgap"}),), _EV_DIPOLE, group=-2),
     # github.com/isayevlab/aimnetcentral, training data: groups by number of atoms; eV, Angstrom, e Angstrom (dipole against charges: measured).
-    Layout("AIMNet2", frozenset({"coord", "numbers", "energy", "mult"}), "coord", "numbers",
-           (Labels(None, {"energy": "energy", "forces": "forces", "dipole": "dipole", "charges": "charges", "spin_charges": "spin_charges"}),),
+    Hdf5Layout("AIMNet2", frozenset({"coord", "numbers", "energy", "mult"}), "coord", "numbers",
+           (LevelKeys(None, {"energy": "energy", "forces": "forces", "dipole": "dipole", "charges": "charges", "spin_charges": "spin_charges"}),),
            _EV_DIPOLE, group=None, states=("charge", "mult")),
     # QM9 as github.com/choderalab/modelforge curates it; Ramakrishnan et al., Sci. Data 1, 140022 (2014): B3LYP/6-31G(2df,p); units in attributes.
-    Layout("modelforge QM9", frozenset({"positions", "atomic_numbers", "internal_energy_at_0K"}), "positions", "atomic_numbers",
-           (Labels("b3lyp/6-31g(2df,p)", {"energy": "U0 - ZPE", "dipole": "dipole", "charges": "partial_charges", "homo": "REF_homo",
+    Hdf5Layout("modelforge QM9", frozenset({"positions", "atomic_numbers", "internal_energy_at_0K"}), "positions", "atomic_numbers",
+           (LevelKeys("b3lyp/6-31g(2df,p)", {"energy": "U0 - ZPE", "dipole": "dipole", "charges": "partial_charges", "homo": "REF_homo",
                                           "lumo": "REF_lumo", "band_gap": "REF_band_gap"}),),
            {"length_unit": "nm", "energy_unit": "kJ/mol", "dipole_unit": "e nm", "factors": dict.fromkeys(("homo", "lumo", "band_gap"), KJ_MOL)},
            prepare=_qm9, reads=_QM9),
     # github.com/instadeepai/mlip: one group per structure, energy and charge as attributes; eV, Angstrom.
-    Layout("mlip", frozenset({"positions", "elements", "@energy", "@charge"}), "positions", "elements",
-           (Labels(None, {"energy": "energy", "forces": "forces", "charges": "atomic_charges"}),), EV_ANGSTROM, prepare=_attributes, group=None),
+    Hdf5Layout("mlip", frozenset({"positions", "elements", "@energy", "@charge"}), "positions", "elements",
+           (LevelKeys(None, {"energy": "energy", "forces": "forces", "charges": "atomic_charges"}),), EV_ANGSTROM, prepare=_attributes, group=None),
 )  # fmt: skip

@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, LevelError, MissingLabelsError, MlipfmError, MultiplicityError, ShapeError
 from mlipfm_interfaces.quantities import QUANTITIES
+from mlipfm_interfaces.raw_frame import CALCULATOR, RawFrame
 from mlipfm_interfaces.state_keys import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.theory import canonical_level
 
 from . import marks
-from .frame import CALCULATOR, RawFrame, ReadOptions, ReadReport, option_words
 from .frame_checks import check_frame
 from .label_names import as_numbers, rows_first
+from .options import ReadOptions, option_words
+from .report import ReadReport
 
 #: Keys of each label in files, in any letter case; REF_ first: it is the spelling that cannot be mistaken for a model's prediction.
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -59,11 +61,11 @@ _VOIGT_PLACES = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "yz": (1, 2), "xz": (
                  "zy": (1, 2), "zx": (0, 2), "yx": (0, 1)}  # fmt: skip
 
 
-def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) -> Structure:
-    """The checked Structure of one frame; decisions are counted in `report` once the frame is accepted.
+def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport, where: str) -> Structure:
+    """Return the checked Structure of one frame; decisions are counted in `report` once the frame is accepted.
 
     Raises:
-        MlipfmError: whatever is wrong with the frame, with the place (`file: frame 7 (line 205), atom 3`).
+        MlipfmError: whatever is wrong with the frame, with its place (`file: frame 7 (line 205), atom 3`).
     """
     from mlipfm_interfaces.neighbors import neighbor_pairs  # it brings torch, which takes a second that `--help` need not wait
 
@@ -73,12 +75,16 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport) ->
         structure = _structure(frame, options, seen)
         neighbor_pairs(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
     except MlipfmError as error:
-        where = f"{frame.where}, {error.where}" if error.where else frame.where
         unpaired = "; if the file counts unpaired electrons, set --spin-meaning unpaired (in Python `spin_meaning`)"
         hint = unpaired if isinstance(error, MultiplicityError) and options.convention("spin_meaning") == "multiplicity" else ""
-        raise type(error)(error.what, where=where, hint=(error.hint or "") + hint or None) from None
+        raise located(type(error)(error.what, where=error.where, hint=(error.hint or "") + hint or None), where) from None
     seen.count(report)
     return structure
+
+
+def located(error: MlipfmError, where: str) -> MlipfmError:
+    """Return the same error with its place."""
+    return type(error)(error.what, where=f"{where}, {error.where}" if error.where else where, hint=error.hint)
 
 
 def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import codecs
 import json
+import lzma
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, RawFrame
 
-from .frame import RawFrame, ReadOptions, ReadReport, options_from, refuse_pickle
-from .framed import BROKEN, checked, opened, placed
-from .json_layouts import LAYOUTS, Entry, Layout
+from .compressed import opened
+from .json_layouts import LAYOUTS, Entry, JsonLayout
 
 # JSON read piece by piece: the parts of a large file one after the other, in the memory of the largest part.
 #
@@ -145,7 +144,7 @@ class JsonStream:
         try:
             raw = self.stream.read(size)
             more = self._decode(raw, final=not raw)
-        except BROKEN as error:
+        except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
             raise self.fail(f"the file breaks off: {error}", len(self.text)) from None
         self.ended = not raw
         drop = min(self.here, self._floor - self.passed) if self._kept else self.here
@@ -159,44 +158,27 @@ _NO_ENTRIES = {"ids", "nextid", "metadata", "index", "columns"}
 
 
 class JsonReader:
-    """Streams Structures from .json files, plain or compressed. Options: `frames_in.ReadOptions`, and `report`.
-
-    Layouts bring their units, signs and orders with them (`json_layouts.LAYOUTS`); options that are given count more.
-    """
+    """.json files, plain or compressed, in the arrangements of `json_layouts.LAYOUTS`; entries without a structure are refused."""
 
     suffixes = (".json", ".json.gz", ".json.bz2", ".json.xz")
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order; entries without a structure are refused.
-
-        Raises:
-            UnreadableFileError: missing, cut off, no JSON, or nothing in it. RefusedFileError: a pickle.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        refuse_pickle(path)
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the entries. Raises `UnreadableFileError`: cut off, or no JSON."""
         with opened(path) as stream:
-            yield from checked(_frames(JsonStream(stream, path, header=True), path, options), options_from(options), report, path)
+            for names, value in entries(JsonStream(stream, path, header=True)):
+                yield At(f"entry {'/'.join(names)}", _frames, value, names)
 
 
-def _frames(stream: JsonStream, path: Path, options: Mapping[str, Any]) -> Iterator[MlipfmError | tuple[RawFrame, ReadOptions]]:
-    known = {layout.name: options_from(options, layout=layout.options, name=layout.name) for layout in LAYOUTS}
-    index = 0
-    for names, value in entries(stream):
-        where = f"{path}: entry {'/'.join(names)}"
-        frames: list[RawFrame | MlipfmError]
-        try:
-            layout = _layout(value)
-            frames = layout.frames(Entry(value, names, where, path.name, index))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            frames = [InvalidStructureError(f"the entry is damaged: {type(error).__name__} {str(error)[:80]}", where=where)]
-        except MlipfmError as error:
-            frames = [placed(error, where)]
-        for frame in frames:
-            yield frame if isinstance(frame, MlipfmError) else (frame, known[layout.name])
-            index += 1
+def _frames(value: Any, names: tuple[str, ...]) -> list[RawFrame | MlipfmError]:
+    layout = _layout(value)
+    frames = layout.frames(Entry(value, names))
+    for frame in frames:
+        if isinstance(frame, RawFrame):
+            frame.conventions = layout.conventions
+    return frames
 
 
-def _layout(value: Any) -> Layout:
+def _layout(value: Any) -> JsonLayout:
     if isinstance(value, Mapping):
         for layout in LAYOUTS:
             if layout.fits(value):

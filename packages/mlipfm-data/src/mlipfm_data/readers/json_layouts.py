@@ -1,4 +1,4 @@
-"""What an entry of a JSON file of structures means: one `Layout` for each way of writing them, with the units and signs that come with it.
+"""What an entry of a JSON file of structures means: one `JsonLayout` for each way of writing them, with the units and signs that come with it.
 
 Units and signs were checked on public files: energies of strained crystals against their stress (SNAP and mlearn: kbar, positive under
 compression, order of VASP), and against forces along trajectories.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, Conventions, RawFrame
 
 from .ase_db import row_frame
-from .frame import EV_ANGSTROM, VOIGT_ASE, RawFrame
 from .interpret import LEVEL_KEY
 from .label_names import regular, whole_entry
+from .options import VOIGT_ASE
 
 #: What VASP prints: kbar, positive under compression, xy before yz and xz.
 VASP_STRESS = {"stress_unit": "kbar", "stress_sign": -1, "stress_order": "xx,yy,zz,xy,yz,xz"}
@@ -26,23 +28,24 @@ VASP_STRESS = {"stress_unit": "kbar", "stress_sign": -1, "stress_order": "xx,yy,
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its value, the names of the places that lead to it, words for messages, the file's name, and the index of its first frame."""
+    """One entry: its value, and the names of the places that lead to it."""
 
     value: Mapping[str, Any]
     names: tuple[str, ...]
-    where: str
-    source: str
-    index: int
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A way of writing structures: whether an entry has it, its frames, and the options that come with it."""
+class JsonLayout:
+    """An arrangement of a structure in an entry: whether an entry has it, its frames, and the units and signs that come with it."""
 
     name: str
     fits: Callable[[Mapping[str, Any]], bool]
     frames: Callable[[Entry], list[RawFrame | MlipfmError]]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def conventions(self) -> Conventions:
+        return Conventions(self.name, self.options)
 
 
 def _frame(
@@ -52,7 +55,6 @@ def _frame(
     taken: Collection[str],
     info: Mapping[str, Any] | None = None,
     group: str | None = None,
-    k: int = 0,
     value: Mapping[str, Any] | None = None,
 ) -> RawFrame:
     """The frame of an entry: what its layout understands, and everything else of `value` (default: the whole entry) that is not `taken`."""
@@ -60,8 +62,8 @@ def _frame(
     rest = {key: x for key, x in (entry.value if value is None else value).items() if key not in taken}
     more, arrays, unread = whole_entry(rest, len(geometry.numbers))
     return RawFrame(
-        entry.index + k, entry.where, entry.source, geometry.numbers, geometry.positions, geometry.cell, geometry.pbc, {**more, **(info or {})},
-        {**arrays, **geometry.arrays}, results, group, unread,
+        geometry.numbers, geometry.positions, geometry.cell, geometry.pbc, {**more, **(info or {})}, {**arrays, **geometry.arrays}, results,
+        group, unread,
     )  # fmt: skip
 
 
@@ -210,7 +212,7 @@ _JARVIS_ATOMS = ("elements", "lattice_mat", "coords", "cartesian", "abc", "angle
 
 
 def _ase(entry: Entry) -> list[RawFrame | MlipfmError]:
-    return [row_frame(entry.value, entry.index, entry.where, entry.source)]
+    return [row_frame(entry.value)]
 
 
 _STRESS_STYLES = {"bar": "bar", "kB": "kbar", "kbar": "kbar", "GPa": "GPa"}
@@ -228,14 +230,14 @@ def _fitsnap(entry: Entry) -> list[RawFrame | MlipfmError]:
         if v.get(key, wanted) != wanted:
             raise UnitError(f"{key} {v[key]!r} is not read", hint=f"convert it to {wanted}")
     frames: list[RawFrame | MlipfmError] = []
-    for k, data in enumerate(v["Data"]):
+    for data in v["Data"]:
         numbers = np.array([number(str(name)) for name in data["AtomTypes"]], dtype=np.int64)
         cell = np.array(data["Lattice"], dtype=np.float64)
         geometry = _Geometry(numbers, np.array(data["Positions"], dtype=np.float64).reshape(len(numbers), 3), cell, np.ones(3, dtype=bool))
         stress = data.get("Stress")
         results = {"energy": data.get("Energy"), "forces": data.get("Forces"), "stress": stress if np.any(stress) else None}
         taken = {"AtomTypes", "Lattice", "Positions", "Stress", "Energy", "Forces", "NumAtoms"}
-        frames.append(_frame(entry, geometry, results, taken, k=k, value=data))
+        frames.append(_frame(entry, geometry, results, taken, value=data))
     return frames
 
 
@@ -253,23 +255,23 @@ def _dimers(entry: Entry) -> list[RawFrame | MlipfmError]:
         magmoms = v.get("magmoms")
         results = {"energy": v["energies"][k], "forces": forces, "magmoms": None if magmoms is None else magmoms[k]}
         taken = {"distances", "energies", "forces", "magmoms"}
-        frames.append(_frame(entry, geometry, results, taken, level, "/".join(entry.names), k))
+        frames.append(_frame(entry, geometry, results, taken, level, "/".join(entry.names)))
     return frames
 
 
 #: In the order in which they are tried.
 LAYOUTS = (
-    Layout("mptrj", _in_structure("uncorrected_total_energy"), _mptrj, VASP_STRESS),
-    Layout("matpes", _is_matpes, _matpes, EV_ANGSTROM | VASP_STRESS | {"stress_order": VOIGT_ASE}),
-    Layout("snap", lambda v: _is_pymatgen(v.get("structure")) and isinstance(v.get("outputs"), Mapping), _snap, VASP_STRESS),
-    Layout("computed-entry", _in_structure("energy", "composition"), _computed_entry),
-    Layout("properties", _in_structure(), _with_properties),
-    Layout("pymatgen", _is_pymatgen, _bare),
-    Layout("jarvis", lambda v: isinstance(v.get("atoms"), Mapping) and "lattice_mat" in v["atoms"], _jarvis),
+    JsonLayout("mptrj", _in_structure("uncorrected_total_energy"), _mptrj, VASP_STRESS),
+    JsonLayout("matpes", _is_matpes, _matpes, EV_ANGSTROM | VASP_STRESS | {"stress_order": VOIGT_ASE}),
+    JsonLayout("snap", lambda v: _is_pymatgen(v.get("structure")) and isinstance(v.get("outputs"), Mapping), _snap, VASP_STRESS),
+    JsonLayout("computed-entry", _in_structure("energy", "composition"), _computed_entry),
+    JsonLayout("properties", _in_structure(), _with_properties),
+    JsonLayout("pymatgen", _is_pymatgen, _bare),
+    JsonLayout("jarvis", lambda v: isinstance(v.get("atoms"), Mapping) and "lattice_mat" in v["atoms"], _jarvis),
     *(
-        Layout(f"fitsnap-{style}", _fitsnap_style(style), _fitsnap, {"stress_unit": unit, "stress_sign": -1})
+        JsonLayout(f"fitsnap-{style}", _fitsnap_style(style), _fitsnap, {"stress_unit": unit, "stress_sign": -1})
         for style, unit in _STRESS_STYLES.items()
     ),
-    Layout("dimers", lambda v: "distances" in v and "energies" in v, _dimers),
-    Layout("ase", lambda v: "numbers" in v and "positions" in v, _ase),
+    JsonLayout("dimers", lambda v: "distances" in v and "energies" in v, _dimers),
+    JsonLayout("ase", lambda v: "numbers" in v and "positions" in v, _ase),
 )

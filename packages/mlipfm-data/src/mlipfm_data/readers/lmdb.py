@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError, MlipfmError, PluginError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.raw_frame import At, RawFrame
 
-from .frame import RawFrame, ReadReport, options_from
-from .framed import checked, placed
 from .label_names import whole_entry
 from .safe_pickle import plain
 
@@ -146,7 +143,7 @@ _UNIMOL = ("atoms", "coordinates")
 
 
 class PickledLmdbReader:
-    """Streams Structures from `.lmdb` files of Open Catalyst or Uni-Mol. Options: `frames_in.ReadOptions`, and `report`.
+    """`.lmdb` files of Open Catalyst or Uni-Mol, in the order of their keys.
 
     Open Catalyst: `pos`, `cell`, `atomic_numbers`, energy `y` (or `energy`), forces `force`; group is `sid`. Periodic as `pbc` says, else where the
     cell is not zero. Uni-Mol: each conformer of `coordinates` is a frame; group is `smi`.
@@ -154,62 +151,38 @@ class PickledLmdbReader:
 
     suffixes = (".lmdb",)
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the keys.
-
-        Raises:
-            UnreadableFileError, DamagedFileError: missing, cut off, no LMDB file. PluginError: lmdb is not installed.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        chosen = options_from(options)
-        yield from checked(_frames(path), chosen, report, path)
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the records. Raises `UnreadableFileError`, `DamagedFileError`: cut off, no LMDB file. `PluginError`: lmdb is not installed."""
+        for key, value in entries(path):
+            if key not in _NO_RECORDS:
+                yield At(f"key {key.decode(errors='replace')[:40]}", _record_frames, value)
 
 
-def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    index = 0
-    for key, value in entries(path):
-        if key in _NO_RECORDS:
-            continue
-        where = f"{path}: frame {index} (key {key.decode(errors='replace')[:40]})"
-        try:
-            made = record_frames(plain(value), index, where, path.name)
-        except MlipfmError as error:
-            made = [placed(error, where)]
-        yield from made
-        index += len(made)
-
-
-def record_frames(record: Any, index: int, where: str, source: str) -> list[RawFrame | MlipfmError]:
-    """The frames of one record. Raises `UnreadableFileError` for a record of another kind, `InvalidStructureError` for arrays that do not fit."""
-    try:
-        if isinstance(record, Mapping) and "atomic_numbers" in record and "pos" in record:
-            return [_catalyst(record, index, where, source)]
-        if isinstance(record, Mapping) and "atoms" in record and "coordinates" in record:
-            return list(_unimol(record, index, where, source))
-    except (TypeError, ValueError) as error:
-        raise InvalidStructureError(f"the record is damaged: {error}") from None
+def _record_frames(value: bytes) -> list[RawFrame | MlipfmError]:
+    """The frames of one record. Raises `UnreadableFileError` for a record of another kind."""
+    record = plain(value)
+    if isinstance(record, Mapping) and "atomic_numbers" in record and "pos" in record:
+        return [_catalyst(record)]
+    if isinstance(record, Mapping) and "atoms" in record and "coordinates" in record:
+        return list(_unimol(record))
     keys = ", ".join(map(str, list(record)[:8])) if isinstance(record, Mapping) else type(record).__name__
     raise UnreadableFileError(f"neither a record of Open Catalyst (pos, atomic_numbers) nor of Uni-Mol (atoms, coordinates): {keys}")
 
 
-def _catalyst(record: Mapping[str, Any], index: int, where: str, source: str) -> RawFrame:
+def _catalyst(record: Mapping[str, Any]) -> RawFrame:
     numbers = np.asarray(record["atomic_numbers"]).reshape(-1)
     positions = np.asarray(record["pos"], dtype=np.float64).reshape(len(numbers), 3)
     cell = record.get("cell")
-    cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64).reshape(3, 3)
-    pbc = record.get("pbc")
-    assumed = pbc is None
-    pbc = np.full(3, bool(cell.any())) if pbc is None else np.asarray(pbc, dtype=bool).reshape(3)
+    cell = None if cell is None or not np.any(cell) else np.asarray(cell, dtype=np.float64).reshape(3, 3)
+    pbc = None if record.get("pbc") is None else np.asarray(record["pbc"], dtype=bool).reshape(3)
     results = {
         name: record[key] for key, name in (("y", "energy"), ("force", "forces"), ("stress", "stress")) if record.get(key) is not None
     }
     rest = {str(k): v for k, v in record.items() if k not in (*_GEOMETRY, "y", "force", "stress")}
     info, arrays, unread = whole_entry(rest, len(numbers))
     group = record.get("sid")
-    return RawFrame(
-        index, where, source, _whole(numbers), positions, cell, pbc, info, arrays, results,
-        group=None if group is None or np.size(group) != 1 else str(np.asarray(group).reshape(-1)[0]), unread=unread, periodic_assumed=assumed,
-    )  # fmt: skip
+    group = None if group is None or np.size(group) != 1 else str(np.asarray(group).reshape(-1)[0])
+    return RawFrame(_whole(numbers), positions, cell, pbc, info, arrays, results, group=group, unread=unread)
 
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
@@ -218,19 +191,15 @@ def _whole(numbers: np.ndarray) -> np.ndarray:
     return rounded.astype(np.int64) if np.array_equal(rounded, numbers) else numbers
 
 
-def _unimol(record: Mapping[str, Any], index: int, where: str, source: str) -> Iterator[RawFrame | MlipfmError]:
+def _unimol(record: Mapping[str, Any]) -> Iterator[RawFrame | MlipfmError]:
     numbers = np.array([number(str(name)) for name in record["atoms"]], dtype=np.int64)
     given = record["coordinates"]
     conformers = [given] if isinstance(given, np.ndarray) and given.ndim == 2 else list(given)
     info, arrays, unread = whole_entry({str(k): v for k, v in record.items() if k not in _UNIMOL}, len(numbers))
     group = record.get("smi")
     for k, coordinates in enumerate(conformers):
-        place = f"{where}, conformer {k}"
         positions = np.asarray(coordinates, dtype=np.float64)
         if positions.shape != (len(numbers), 3):
-            yield InvalidStructureError(f"{len(numbers)} atoms, coordinates of shape {list(positions.shape)}", where=place)
+            yield InvalidStructureError(f"{len(numbers)} atoms, coordinates of shape {list(positions.shape)}", where=f"conformer {k}")
             continue
-        yield RawFrame(
-            index + k, place, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, arrays,
-            group=group if isinstance(group, str) else None, unread=unread,
-        )  # fmt: skip
+        yield RawFrame(numbers, positions, info=info, arrays=arrays, group=group if isinstance(group, str) else None, unread=unread)

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, Conventions, RawFrame
 
 from . import mapped_smiles
-from .frame import RawFrame, ReadReport, options_from, refuse_pickle
-from .framed import checked
 from .label_names import whole_entry
 
 LEVEL = "wb97x-d/def2-svp"
@@ -31,43 +28,28 @@ ATOMS = {1: -0.5024932583661139, 6: -37.79809934247253, 7: -54.522414832380626, 
          15: -341.13941895023964, 16: -397.9719278356063, 17: -459.98864965660516, 35: -2573.8571719614743, 53: -297.7564286148722}  # fmt: skip
 
 _ENERGY = {"level": LEVEL, "forces_sign": 1, "length_unit": "Angstrom", "energy_unit": "Hartree", "forces_unit": "Hartree/Angstrom"}
-_HAMILTONIAN = _ENERGY | {"forces_unit": "Hartree/bohr", "length_unit": "bohr"}
+_HAMILTONIAN = Conventions("nablaDFT", _ENERGY | {"forces_unit": "Hartree/bohr", "length_unit": "bohr"})
+_STORED = Conventions("nablaDFT", _ENERGY)
+_TOTAL = Conventions("nablaDFT", _ENERGY, fixed={"energy_unit": "the energies of the atoms, which `total` adds, are in Hartree"})
+_ADDED = "energies of the atoms added: energies are total ones"
 
 
 class NablaDftReader:
-    """Structures from nablaDFT databases. Options: `frames_in.ReadOptions`; `total=False` leaves energies as they are stored."""
+    """nablaDFT databases, in the order of their rows; `total=False` leaves energies as they are stored."""
 
     suffixes = (".db",)
 
     def recognises(self, path: Path) -> bool:
-        try:
-            with read_only(path) as database:
-                return _kind(database, path) is not None
-        except MlipfmError:
-            return False
-
-    def read(self, path: Path, *, report: ReadReport | None = None, total: bool = True, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the rows; memory is that of a row.
-
-        Raises:
-            UnreadableFileError: missing, damaged (frames before the damage have been yielded), or no nablaDFT database. RefusedFileError: a pickle.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        refuse_pickle(path)
         with read_only(path) as database:
-            kind = _kind(database, path)
+            return _kind(database) is not None
+
+    def frames(self, path: Path, *, total: bool = True) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`: no nablaDFT database."""
+        with read_only(path) as database:
+            kind = _kind(database)
             if kind is None:
-                raise UnreadableFileError(
-                    "no nablaDFT database: neither rows with `moses_id` nor a table `data` of R, E and F", where=str(path)
-                )
-            defaults, frames = (
-                (_ENERGY, _rows(database, path, total, report)) if kind == "energy" else (_HAMILTONIAN, _hamiltonians(database, path))
-            )
-            chosen = options_from(options, layout=defaults, name="nablaDFT")
-            if kind == "energy" and total and chosen.energy_unit != "Hartree":
-                what = f"`energy_unit` {chosen.energy_unit!r}: the energies of the atoms, which are added, are in Hartree"
-                raise UnitError(what, where=str(path), hint="leave `energy_unit` out, or set total=False (--option total=False)")
-            yield from checked(_until_damage(frames, path), chosen, report, path)
+                raise UnreadableFileError("no nablaDFT database: neither rows with `moses_id` nor a table `data` of R, E and F")
+            yield from _rows(database, total) if kind == "energy" else _hamiltonians(database)
 
 
 @contextlib.contextmanager
@@ -93,7 +75,7 @@ def read_only(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _kind(database: sqlite3.Connection, path: Path) -> str | None:
+def _kind(database: sqlite3.Connection) -> str | None:
     """`energy`, `hamiltonian`, or None for another database."""
     try:
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
@@ -103,37 +85,38 @@ def _kind(database: sqlite3.Connection, path: Path) -> str | None:
         columns = {row[1] for row in database.execute("pragma table_info(data)")}
         return "hamiltonian" if columns >= {"Z", "R", "E", "F", "H"} else None
     except sqlite3.Error as error:
-        raise UnreadableFileError(f"no sqlite database: {error}", where=str(path), hint="is the file complete?") from None
+        raise UnreadableFileError(f"no sqlite database: {error}", hint="is the file complete?") from None
 
 
-def _until_damage(frames: Iterator[Any], path: Path) -> Iterator[Any]:
-    try:
-        yield from frames
-    except sqlite3.Error as error:
-        raise UnreadableFileError(f"the database is damaged: {error}", where=str(path)) from None
+def _rows(database: sqlite3.Connection, total: bool) -> Iterator[At]:
+    atoms = ATOMS | _references(database) if total else None
+    for row, *values in database.execute("select id, numbers, positions, cell, pbc, key_value_pairs, data from systems order by id"):
+        yield At(f"row {row}", _frame, atoms, *values)
 
 
-def _rows(database: sqlite3.Connection, path: Path, total: bool, report: ReadReport) -> Iterator[RawFrame | MlipfmError]:
-    atoms = ATOMS | _references(database)
-    rows = database.execute("select id, numbers, positions, cell, pbc, key_value_pairs, data from systems order by id")
-    for index, (row, numbers, positions, cell, pbc, pairs, data) in enumerate(rows):
-        where = f"{path}: frame {index} (row {row})"
-        try:
-            z, info = np.frombuffer(numbers, "<i4"), json.loads(pairs)
-            frame = RawFrame(index, where, path.name, z, np.frombuffer(positions, "<f8").reshape(-1, 3), np.frombuffer(cell, "<f8").reshape(3, 3),
-                             np.array([bool(pbc & 1), bool(pbc & 2), bool(pbc & 4)]), group=f"moses-{info['moses_id']}")  # fmt: skip
-            values = unpacked(data)
-            rest = {**info, **values}
-            system, arrays, frame.unread = whole_entry(
-                {k: v for k, v in rest.items() if k not in ("energy", "forces", "moses_id", "smiles")}, len(z)
+def _frame(atoms: Mapping[int, float] | None, numbers: bytes, positions: bytes, cell: bytes, pbc: int, pairs: str, data: Any) -> RawFrame:
+    """The frame of a row; with energies of `atoms` in Hartree, its energy is the total one."""
+    z, info = np.frombuffer(numbers, "<i4"), json.loads(pairs)
+    for key in ("moses_id", "smiles"):
+        if key not in info:
+            raise InvalidStructureError(
+                f"the row has no {key!r} among its key-value pairs: it is not of nablaDFT", hint="name another reader"
             )
-            frame.arrays = {**arrays, **({"forces": values["forces"]} if "forces" in values else {})}
-            frame.info = system | {"energy": values["energy"], "charge": mapped_smiles.total_charge(info["smiles"])}
-            if total:
-                frame.info["energy"] = _total(float(np.asarray(values["energy"]).reshape(-1)[0]), z, atoms, report)
-            yield frame
-        except (MlipfmError, ValueError, TypeError, KeyError) as error:
-            yield InvalidStructureError(getattr(error, "what", f"the row cannot be read: {type(error).__name__}: {error}"), where=where)
+    values = unpacked(data)
+    if "energy" not in values:
+        raise InvalidStructureError("the row has no energy")
+    rest = {k: v for k, v in {**info, **values}.items() if k not in ("energy", "forces", "moses_id", "smiles")}
+    system, arrays, unread = whole_entry(rest, len(z))
+    frame = RawFrame(z, np.frombuffer(positions, "<f8").reshape(-1, 3), np.frombuffer(cell, "<f8").reshape(3, 3),
+                     np.array([bool(pbc & 1), bool(pbc & 2), bool(pbc & 4)]), group=f"moses-{info['moses_id']}", unread=unread,
+                     conventions=_STORED if atoms is None else _TOTAL)  # fmt: skip
+    frame.arrays = {**arrays, **({"forces": values["forces"]} if "forces" in values else {})}
+    frame.info = system | {"energy": values["energy"], "charge": mapped_smiles.total_charge(info["smiles"])}
+    if atoms is not None:
+        energy = float(np.asarray(values["energy"]).reshape(-1)[0])
+        total = _total(energy, z, atoms)
+        frame.info["energy"], frame.remarks = total, (_ADDED,) if total != energy else ()
+    return frame
 
 
 def _references(database: sqlite3.Connection) -> dict[int, float]:
@@ -143,16 +126,13 @@ def _references(database: sqlite3.Connection) -> dict[int, float]:
     return {z: float(value) for z, value in enumerate(stated) if value}
 
 
-def _total(energy: float, numbers: np.ndarray, atoms: Mapping[int, float], report: ReadReport) -> float:
+def _total(energy: float, numbers: np.ndarray, atoms: Mapping[int, float]) -> float:
     """The total energy in Hartree: molecules are bound by less than a hundredth of the energies of their atoms, so the two cannot be confused."""
     lacking = sorted({int(z) for z in numbers} - set(atoms))
     if lacking:
         raise InvalidStructureError(f"no atomic energy for the elements {lacking}", hint="set total=False (--option total=False)")
     shift = sum(atoms[int(z)] for z in numbers)
-    if energy < 0.5 * shift:
-        return energy
-    report.notes["energies of the atoms added: energies are total ones"] += 1
-    return energy + shift
+    return energy if energy < 0.5 * shift else energy + shift
 
 
 def unpacked(blob: bytes | str | None) -> dict[str, Any]:
@@ -182,30 +162,17 @@ def _value(value: Any, blob: bytes) -> Any:
     return np.frombuffer(blob, kind, count=int(np.prod(shape)), offset=int(offset)).reshape(shape)
 
 
-def _hamiltonians(database: sqlite3.Connection, path: Path) -> Iterator[RawFrame | MlipfmError]:
+def _hamiltonians(database: sqlite3.Connection) -> Iterator[At]:
     """Hamiltonians and overlaps (H, S, C) are no quantities of the table and are not read."""
     columns = [row[1] for row in database.execute("pragma table_info(data)")]
     unread = tuple(name for name in columns if name not in ("id", "Z", "R", "E", "F"))
     named = bool(database.execute("select 1 from sqlite_master where name = 'dataset_ids'").fetchone())
-    for index, (row, z, positions, energy, forces) in enumerate(database.execute("select id, Z, R, E, F from data order by id")):
-        where = f"{path}: frame {index} (row {row})"
+    for row, *values in database.execute("select id, Z, R, E, F from data order by id"):
         molecule = database.execute("select MOSES_ID from dataset_ids where id = ?", (row,)).fetchone() if named else None
-        try:
-            numbers, xyz = np.frombuffer(z, "<i4"), np.frombuffer(positions, "<f4").reshape(-1, 3)
-            arrays = {"forces": np.frombuffer(forces, "<f4").reshape(-1, 3)} if forces else {}
-            group = f"moses-{molecule[0]}" if molecule else None
-            yield RawFrame(
-                index,
-                where,
-                path.name,
-                numbers,
-                xyz,
-                np.zeros((3, 3)),
-                np.zeros(3, bool),
-                {"energy": energy},
-                arrays,
-                group=group,
-                unread=unread,
-            )
-        except (ValueError, TypeError) as error:
-            yield InvalidStructureError(f"the row cannot be read: {error}", where=where)
+        yield At(f"row {row}", _hamiltonian, *values, f"moses-{molecule[0]}" if molecule else None, unread)
+
+
+def _hamiltonian(z: bytes, positions: bytes, energy: float, forces: bytes | None, group: str | None, unread: tuple[str, ...]) -> RawFrame:
+    arrays = {"forces": np.frombuffer(forces, "<f4").reshape(-1, 3)} if forces else {}
+    numbers, xyz = np.frombuffer(z, "<i4"), np.frombuffer(positions, "<f4").reshape(-1, 3)
+    return RawFrame(numbers, xyz, info={"energy": energy}, arrays=arrays, group=group, unread=unread, conventions=_HAMILTONIAN)

@@ -8,16 +8,12 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
-from mlipfm_interfaces.errors import MlipfmError, RefusedFileError, UnitError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
-
-from .frame import EV_ANGSTROM, RawFrame, ReadOptions, ReadReport, options_from, refuse_pickle
-from .framed import checked
-from .levels import Labels, LevelFrames
+from mlipfm_interfaces.errors import RefusedFileError, UnitError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, Conventions, LevelKeys, RawFrame
 
 # Rows of NumPy arrays in files, one after the other: memory is that of a row. Objects (pickles inside .npy) are refused.
 
@@ -109,8 +105,8 @@ def rows_of(columns: dict[str, NpyRows], count: int) -> Iterator[dict[str, np.nd
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One published layout: arrays that tell it, where elements and positions are, labels, units as `frames_in.ReadOptions`."""
+class NpzLayout:
+    """A published arrangement of arrays: those that tell it, where elements and positions are, keys of labels, units as `ReadOptions`."""
 
     name: str
     needs: frozenset[str]
@@ -125,16 +121,16 @@ _KCAL = {"length_unit": "Angstrom", "forces_sign": 1, "energy_unit": "kcal/mol",
 
 LAYOUTS = (
     # Christensen, von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020): kcal/mol and Angstrom.
-    Layout("rMD17", frozenset({"nuclear_charges", "coords", "energies"}), "coords", "nuclear_charges",
+    NpzLayout("rMD17", frozenset({"nuclear_charges", "coords", "energies"}), "coords", "nuclear_charges",
            {"energy": "energies", "forces": "forces"}, _KCAL),
     # Unke, Meuwly, J. Chem. Theory Comput. 15, 3678 (2019): padded to the largest molecule, N atoms each; eV, eV/Angstrom, e Angstrom.
-    Layout("PhysNet", frozenset({"N", "Z", "R", "E"}), "R", "Z", {"energy": "E", "forces": "F", "dipole": "D"},
+    NpzLayout("PhysNet", frozenset({"N", "Z", "R", "E"}), "R", "Z", {"energy": "E", "forces": "F", "dipole": "D"},
            EV_ANGSTROM | {"dipole_unit": "e Angstrom"}, charge="Q"),
     # sgdml.org, data sets: kcal/mol and Angstrom unless `e_unit` and `r_unit` say otherwise.
-    Layout("sGDML", frozenset({"R", "z", "E"}), "R", "z", {"energy": "E", "forces": "F"}, _KCAL),
+    NpzLayout("sGDML", frozenset({"R", "z", "E"}), "R", "z", {"energy": "E", "forces": "F"}, _KCAL),
     # github.com/mir-group/nequip, npz data sets: eV and Angstrom; cell and pbc for all frames or for each.
-    Layout("NequIP", frozenset({"pos", "atomic_numbers"}), "pos", "atomic_numbers", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
-    Layout("NequIP", frozenset({"R", "z", "energy"}), "R", "z", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
+    NpzLayout("NequIP", frozenset({"pos", "atomic_numbers"}), "pos", "atomic_numbers", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
+    NpzLayout("NequIP", frozenset({"R", "z", "energy"}), "R", "z", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
 )  # fmt: skip
 
 #: Arrays that say something of all frames when they have as many dimensions, of each frame when they have one more.
@@ -144,29 +140,20 @@ _CELLS = ("cells", "lattice", "lattices", "box", "boxes", "unit_cell", "lattice_
 
 
 class NpzReader:
-    """Structures from .npz files. Options: `frames_in.ReadOptions`."""
+    """.npz files of the arrangements in `LAYOUTS`. Memory is that of a frame."""
 
     suffixes = (".npz",)
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order; memory is that of a frame.
+    def frames(self, path: Path, *, keys: Mapping[str, str] = MappingProxyType({})) -> Iterator[RawFrame]:
+        """Yield the frames.
 
         Raises:
-            UnreadableFileError: missing, cut, damaged, or in no known layout; frames before the damage have been yielded. RefusedFileError: an array
-                that is read holds Python objects.
+            UnreadableFileError: cut, damaged, or in no known layout; the frames before the damage were yielded. RefusedFileError: an array that is
+                read holds Python objects.
         """
-        path = Path(path)
-        refuse_pickle(path)
-        report = report if report is not None else ReadReport()
         with contextlib.ExitStack() as stack:
-            try:
-                archive = stack.enter_context(zipfile.ZipFile(path))
-            except FileNotFoundError:
-                raise UnreadableFileError("no such file", where=str(path)) from None
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UnreadableFileError(f"cannot be opened as npz: {error}", where=str(path), hint="is the file complete?") from None
-            frames = _frames(_Arrays(archive, path, stack), path, options, report)
-            yield from checked(frames, options_from(options), report, path)
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            yield from _frames(_Arrays(archive, path, stack), set(keys.values()))
 
 
 class _Arrays:
@@ -184,25 +171,19 @@ class _Arrays:
             raise UnreadableFileError(f"cannot be read from the archive: {error}", where=where) from None
 
 
-def _frames(
-    arrays: _Arrays, path: Path, options: dict[str, Any], report: ReadReport
-) -> Iterator[tuple[RawFrame, ReadOptions] | MlipfmError]:
+def _frames(arrays: _Arrays, keys: set[str]) -> Iterator[RawFrame]:
     layout = next((layout for layout in LAYOUTS if layout.needs <= arrays.names), None)
     if layout is None:
         known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.needs))}" for layout in LAYOUTS)
-        raise UnreadableFileError(
-            f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", where=str(path), hint=f"known: {known}"
-        )
-    maker = LevelFrames((Labels(None, layout.keys),), layout.options, options, report, layout.name)
+        raise UnreadableFileError(f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", hint=f"known: {known}")
+    conventions = Conventions(layout.name, layout.options, (LevelKeys(None, layout.keys),))
     stated = _stated_units(arrays)
     columns = {"_positions": arrays.open(layout.positions)}
     constants: dict[str, np.ndarray] = {}
     if len(columns["_positions"].shape) != 3:
-        raise UnreadableFileError(
-            f"{layout.positions!r} has shape {list(columns['_positions'].shape)}, [frames, atoms, 3] was expected", where=str(path)
-        )
+        raise UnreadableFileError(f"{layout.positions!r} has shape {list(columns['_positions'].shape)}, [frames, atoms, 3] was expected")
     taken = {layout.positions, "e_unit", "r_unit"}
-    for key, name, rank in _wanted(layout, maker, arrays):
+    for key, name, rank in _wanted(layout, keys | set(layout.keys.values()), arrays):
         column = arrays.open(name)
         taken.add(name)
         if rank is not None and len(column.shape) == rank:
@@ -210,13 +191,13 @@ def _frames(
         else:
             columns[key] = column
     unread = tuple(sorted(arrays.names - taken))
-    for k, row in enumerate(rows_of(columns, columns["_positions"].rows)):
-        frame = _frame(constants | row, layout, f"{path}: frame {k}", path.name)
-        frame.unread = unread
-        yield from maker.frames(frame, stated)
+    for row in rows_of(columns, columns["_positions"].rows):
+        frame = _frame(constants | row, layout)
+        frame.unread, frame.conventions, frame.stated = unread, conventions, stated
+        yield frame
 
 
-def _wanted(layout: Layout, maker: LevelFrames, arrays: _Arrays) -> Iterator[tuple[str, str, int | None]]:
+def _wanted(layout: NpzLayout, keys: set[str], arrays: _Arrays) -> Iterator[tuple[str, str, int | None]]:
     """(name here, name in the file, number of dimensions that an array for all frames has) of what is read beside the positions."""
     yield "_numbers", layout.numbers, 1
     special = {"_atoms": "N" if "N" in layout.needs else None, "charge": layout.charge}
@@ -224,22 +205,19 @@ def _wanted(layout: Layout, maker: LevelFrames, arrays: _Arrays) -> Iterator[tup
     yield from ((key, key, rank) for key, rank in _CONSTANT.items() if key in arrays.names)
     if "cell" not in arrays.names:
         yield from (("cell", name, _CONSTANT["cell"]) for name in [name for name in _CELLS if name in arrays.names][:1])
-    yield from ((key, key, None) for key in sorted(maker.keys()) if key in arrays.names)
+    yield from ((key, key, None) for key in sorted(keys) if key in arrays.names)
 
 
-def _frame(values: dict[str, np.ndarray], layout: Layout, where: str, source: str) -> RawFrame:
+def _frame(values: dict[str, np.ndarray], layout: NpzLayout) -> RawFrame:
     numbers, positions = values.pop("_numbers"), values.pop("_positions")
     atoms = int(values.pop("_atoms", len(numbers)))
     cell, pbc = values.pop("cell", None), values.pop("pbc", None)
-    frame = RawFrame(0, where, source, numbers[:atoms], positions[:atoms], np.zeros((3, 3)), np.zeros(3, dtype=bool))
     if cell is not None:
         cell = np.diag(cell) if cell.size == 3 else cell
         if cell.size != 9:
-            raise UnreadableFileError(f"the cell has {cell.size} numbers, three or nine are needed", where=where)
-        frame.cell, frame.pbc = cell.reshape(3, 3), np.full(3, bool(cell.any()))
-        frame.periodic_assumed = pbc is None
-    if pbc is not None:
-        frame.pbc = np.broadcast_to(pbc, 3)
+            raise UnreadableFileError(f"the cell has {cell.size} numbers, three or nine are needed")
+        cell = cell.reshape(3, 3) if cell.any() else None
+    frame = RawFrame(numbers[:atoms], positions[:atoms], cell, None if pbc is None else np.broadcast_to(pbc, 3))
     forces = layout.keys["forces"]
     frame.arrays = {key: value[:atoms] for key, value in values.items() if key == forces or (value.ndim and len(value) == len(positions))}
     frame.info = {key: value for key, value in values.items() if key not in frame.arrays}
@@ -256,10 +234,10 @@ def _stated_units(arrays: _Arrays) -> dict[str, str]:
         if name in arrays.names:
             value = str(np.asarray(arrays.open(name).whole()).reshape(-1)[0].astype(str))
             if value not in known:
-                raise UnitError(f"{name} is {value!r}", where=str(arrays.path), hint=f"known here: {', '.join(known)}")
+                raise UnitError(f"{name} is {value!r}", hint=f"known here: {', '.join(known)}")
             stated[name] = known[value]
     if "r_unit" in stated and stated["r_unit"] != "Angstrom":
-        raise UnitError("positions in bohr are not expected in this layout", where=str(arrays.path), hint="convert them to Angstrom")
+        raise UnitError("positions in bohr are not expected in this layout", hint="convert them to Angstrom")
     if "e_unit" not in stated:
         return {}
     return {"energy_unit": stated["e_unit"], "forces_unit": f"{stated['e_unit']}/Angstrom"}

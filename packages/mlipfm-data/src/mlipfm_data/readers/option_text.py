@@ -1,4 +1,4 @@
-"""Options of readers as the command line writes them: KEY=VALUE, each value read by the type that the reader declares for it."""
+"""Options of formats: which a format has, and KEY=VALUE of the command line, each value read by the type that is declared for it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mlipfm_interfaces.errors import UnknownQuantityError
-from mlipfm_interfaces.protocols import Reader
+from mlipfm_interfaces.protocols import Format
 
-from .frame import ReadOptions, option_names, unknown_option
+from .options import ReadOptions, option_names, unknown_option
 
 _TRUE, _FALSE = ("true", "yes", "on", "1", "t"), ("false", "no", "off", "0", "f")
 
 
-@lru_cache(256)
-def own_options(reader: type) -> dict[str, Any]:
-    """Options that a reader takes beside `ReadOptions`, with their types: keyword arguments of its `read` other than `report`."""
-    parameters = inspect.signature(reader.read).parameters.values()  # type: ignore[attr-defined]  # a Reader has it
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "report"]
+def own_options(found: Format) -> dict[str, Any]:
+    """Return the options that a format takes beside `ReadOptions`, with their types: keyword-only parameters of its `frames`."""
+    names = [name for name in _parameters(found) if name not in _common() and name != "report"]
     try:
-        hints = get_type_hints(reader.read)  # type: ignore[attr-defined]
+        hints = get_type_hints(_method(found))
     except NameError:  # a plug-in whose annotations cannot be evaluated
         hints = {}
     return {name: hints.get(name, str) for name in names}
+
+
+def _method(found: Format) -> Any:
+    return getattr(found, "frames", None) or found.read  # type: ignore[attr-defined]  # a plug-in of the old interface
+
+
+def _parameters(found: Format) -> list[str]:
+    return [p.name for p in inspect.signature(_method(found)).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 @lru_cache(1)
@@ -36,21 +42,32 @@ def _common() -> dict[str, Any]:
     return {name: hints[name] for name in option_names()}
 
 
-def check_options(reader: Reader, options: Mapping[str, Any]) -> None:
-    """Refuse options that this reader does not have, and texts where it wants true or false.
+def split_options(found: Format, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split options into those of the format and `ReadOptions`; a format whose `frames` takes `level` or `keys` is told those, too.
 
     Raises:
-        UnknownQuantityError: with the nearest option that there is.
+        UnknownQuantityError: an option that this format does not have, with the nearest that there is, or text where it wants true or false.
     """
-    own = own_options(type(reader))
-    for name, value in options.items():
-        if name not in own and name not in _common() and name != "report":
-            raise unknown_option(name, [*own, *_common()])
-        if name in own and bool in _members(own[name]) and not isinstance(value, bool):
+    known = own_options(found)
+    own = {name: value for name, value in given.items() if name in known}
+    common = {name: value for name, value in given.items() if name not in known}
+    for name in common:
+        if name not in _common():
+            raise unknown_option(name, [*known, *_common()])
+    for name, value in own.items():
+        if bool in _members(known[name]) and not isinstance(value, bool):
             raise UnknownQuantityError(f"`{name}` must be True or False, got {value!r}")
+    told = {"level": common.get("level"), "keys": _named_keys(common)}
+    return own | {name: value for name, value in told.items() if name in _parameters(found)}, common
 
 
-def parsed_options(texts: Sequence[str], reader: Reader, named: Mapping[str, Any]) -> dict[str, Any]:
+def _named_keys(options: Mapping[str, Any]) -> dict[str, str]:
+    """Quantity, charge, spin or group -> the key that the user names for it."""
+    named = {name.removesuffix("_key"): key for name, key in options.items() if name.endswith("_key")}
+    return {**dict(options.get("keys", {})), **named}
+
+
+def parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, Any]) -> dict[str, Any]:
     """Options from `KEY=VALUE` texts.
 
     Args:
@@ -59,7 +76,7 @@ def parsed_options(texts: Sequence[str], reader: Reader, named: Mapping[str, Any
     Raises:
         UnknownQuantityError: no `=`, an option that this reader does not have, one that is stated twice, or a value that is not of its type.
     """
-    types_of = _common() | own_options(type(reader))
+    types_of = _common() | own_options(reader)
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -144,7 +161,7 @@ def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Map
     Raises:
         UnknownQuantityError: as `parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
     """
-    from .registry import reader_of
+    from .registry import format_of
 
     stated = {name: value for name, value in named.items() if value is not None}
-    return stated | (parsed_options(texts, reader_of(path, reader), stated) if texts else {})
+    return stated | (parsed_options(texts, format_of(path, reader), stated) if texts else {})

@@ -7,6 +7,7 @@ Energies are there for some files only (`supercell_energies`), and are read wher
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import MlipfmError, PluginError, RefusedFileError, UnitError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.raw_frame import Conventions, Note, RawFrame
 
-from .frame import RawFrame, ReadReport, options_from
-from .framed import BROKEN, checked, opened, placed
+from .compressed import opened
+from .interpret import located
 
 # YAML files of others: a safe loader, no aliases, bounded depth, size and number of parts.
 
@@ -55,7 +55,7 @@ def _text(path: Path) -> bytes:
     with opened(path) as stream:
         try:
             text = stream.read(LARGEST + 1)
-        except BROKEN as error:
+        except (OSError, EOFError, lzma.LZMAError) as error:
             raise UnreadableFileError(f"cannot be unpacked: {error}", where=str(path), hint="is the file complete?") from None
     if len(text) > LARGEST:
         raise RefusedFileError(f"the file has more than {LARGEST} bytes", where=str(path))
@@ -117,7 +117,7 @@ class Displaced:
 
 
 class PhonopyReader:
-    """Displaced supercells of phonopy. The path is the YAML file, the FORCE_SETS beside one, or the folder of both. Options: `frames_in.ReadOptions`.
+    """Displaced supercells of phonopy. The path is the YAML file, the FORCE_SETS beside one, or the folder of both.
 
     Forces are those of the file that the path names: of a YAML file its own, if it has any. A folder in which the two differ is refused.
     They carry no energy in most files: `require=("forces",)`. Memory is about 40 times the unpacked YAML file.
@@ -126,43 +126,32 @@ class PhonopyReader:
     suffixes = (*_ENDS, FORCE_SETS)
 
     def recognises(self, path: Path) -> bool:
-        try:
-            file = _yaml_of(path)
-            with opened(file) as stream:
-                return file.name.endswith(_ENDS) and stream.read(4096).lstrip().startswith(b"phonopy:")
-        except (MlipfmError, OSError, EOFError):
-            return False
+        file = _yaml_of(path)
+        with opened(file) as stream:
+            return file.name.endswith(_ENDS) and stream.read(4096).lstrip().startswith(b"phonopy:")
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the displacements.
+    def frames(self, path: Path) -> Iterator[RawFrame | Note]:
+        """Yield the supercells in the order of the displacements.
 
         Raises:
-            UnreadableFileError: missing, damaged, no phonopy file, without forces, FORCE_SETS of other displacements, or in a folder of other
-                forces. UnitError: units that are not those of the calculator, or a calculator whose units are not known. UnknownElementError.
-                RefusedFileError: see `plain_yaml.load_yaml`.
+            UnreadableFileError: damaged, no phonopy file, without forces, FORCE_SETS of other displacements, or in a folder of other forces.
+                UnitError: units that are not those of the calculator, or a calculator whose units are not known. UnknownElementError.
+                RefusedFileError: see `load_yaml`.
         """
-        path, report = Path(path), report if report is not None else ReadReport()
         file = _yaml_of(path)
         content = load_yaml(file)
         if not isinstance(content, dict) or not isinstance(content.get("phonopy"), dict):
             raise UnreadableFileError("no file of phonopy: it does not begin with `phonopy:`", where=str(file))
         try:
-            units = _units(content, file)
-            length = "bohr" if units.length_name == "au" else "Angstrom"
-            layout = {"length_unit": length, "energy_unit": "eV", "forces_unit": units.force, "forces_sign": 1}
-            chosen = options_from(options, layout=layout, name="phonopy")
-            yield from checked(_frames(content, units, file, report, path), chosen, report, file)
+            yield from _frames(content, _units(content, file), file, path)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnreadableFileError(f"not as phonopy writes it: {type(error).__name__}: {error}", where=str(file)) from None
 
 
 def _yaml_of(path: Path) -> Path:
     """The YAML file that a path stands for."""
-    if not path.is_dir():
-        if not path.is_file():
-            raise UnreadableFileError("no such file", where=str(path))
-        if path.name != FORCE_SETS:
-            return path
+    if path.is_file() and path.name != FORCE_SETS:
+        return path
     folder, names = (path, _NAMES) if path.is_dir() else (path.parent, _BESIDE_SETS)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
@@ -182,35 +171,29 @@ def _units(content: Mapping[str, Any], file: Path) -> Units:
     return units
 
 
-def _frames(content: Mapping[str, Any], units: Units, file: Path, report: ReadReport, path: Path) -> Iterator[RawFrame | MlipfmError]:
+def _frames(content: Mapping[str, Any], units: Units, file: Path, path: Path) -> Iterator[RawFrame | Note]:
     cell = content.get("supercell")
     if not isinstance(cell, dict):
         raise UnreadableFileError("there is no supercell", where=str(file), hint="phonopy writes it since version 2")
-    lattice, numbers = (
-        _numbers(cell["lattice"], (3, 3)),
-        np.array([_element(point["symbol"], f"{file}: supercell, atom {k}") for k, point in enumerate(cell["points"], 1)], dtype=np.int64),
+    lattice = _numbers(cell["lattice"], (3, 3))
+    numbers = np.array(
+        [_element(point["symbol"], f"{file}: supercell, atom {k}") for k, point in enumerate(cell["points"], 1)], dtype=np.int64
     )
     places = _numbers([point["coordinates"] for point in cell["points"]], (len(numbers), 3)) @ lattice
     found = _displaced(content, len(numbers), file, path)
     energies = found.energies if units.electronvolts else None
     if found.energies is not None and energies is None:
-        report.notes["energies not read: not known to be in eV"] += len(found.energies)
+        yield Note("energies not read: not known to be in eV", len(found.energies))
+    length = "bohr" if units.length_name == "au" else "Angstrom"
+    conventions = Conventions("phonopy", {"length_unit": length, "energy_unit": "eV", "forces_unit": units.force, "forces_sign": 1})
     unread = tuple(str(key) for key, value in content.items() if key not in _READ and value is not None)
     for k, move in enumerate(found.moves):
-        frame = RawFrame(
-            k,
-            f"{file}: displacement {k + 1}",
-            file.name,
-            numbers,
-            places + move,
-            lattice,
-            np.ones(3, bool),
-            group=_group(file),
-        )
-        frame.arrays = {} if found.forces is None else {"forces": found.forces[k]}
-        frame.unread = unread
-        frame.info = {} if energies is None else {"energy": float(energies[k])}
-        yield frame
+        yield RawFrame(
+            numbers, places + move, lattice, np.ones(3, bool),
+            info={} if energies is None else {"energy": float(energies[k])},
+            arrays={} if found.forces is None else {"forces": found.forces[k]},
+            group=_group(file), unread=unread, conventions=conventions, source=file.name,
+        )  # fmt: skip
 
 
 def _element(symbol: Any, where: str) -> int:
@@ -218,7 +201,7 @@ def _element(symbol: Any, where: str) -> int:
     try:
         return number(str(symbol).rstrip("0123456789") or str(symbol))
     except MlipfmError as error:
-        raise placed(error, where) from None
+        raise located(error, where) from None
 
 
 def _group(file: Path) -> str:

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PluginError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, PluginError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, RawFrame
 
-from .frame import RawFrame, ReadReport, options_from, refuse_pickle
-from .framed import BROKEN, checked, opened, placed
+from .compressed import opened
 from .tables import columns, rows
 
 if TYPE_CHECKING:
@@ -28,49 +26,48 @@ _SMILES = ("cxsmiles", "smiles", "SMILES")
 
 
 class SdfReader:
-    """Streams molecules from .sdf and .mol files, plain or compressed. Options: `frames_in.ReadOptions`, and `report`.
+    """Molecules of .sdf and .mol files, plain or compressed; those without three dimensions are refused.
 
     Data fields (`> <name>`) that are numbers count as values of the frame.
     """
 
     suffixes = (".sdf", ".sdf.gz", ".sdf.xz", ".sdf.bz2", ".mol")
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Molecules and refusals in the file's order; those without three dimensions are refused.
-
-        Raises:
-            UnreadableFileError: missing, or it ends inside a molecule. PluginError: RDKit is not installed. RefusedFileError: a pickle.
-        """
-        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the molecules. Raises `UnreadableFileError`: it ends inside a molecule. `PluginError`: RDKit is not installed."""
         _require_rdkit()
-        refuse_pickle(path)
-        yield from checked(_sdf_frames(path), chosen, report, path)
+        from rdkit import Chem
+
+        with opened(path) as stream:
+            for block in _blocks(stream):
+                yield At("", _frame, Chem.MolFromMolBlock(block, sanitize=False, removeHs=False), _fields(block), None)
 
 
 class CxsmilesReader:
-    """Streams molecules from CSV tables whose column `smiles` or `cxsmiles` holds CXSMILES with coordinates (`C |(0,0,0;...)|`).
+    """Molecules of CSV tables whose column `smiles` or `cxsmiles` holds CXSMILES with coordinates (`C |(0,0,0;...)|`); others are refused.
 
-    Options: `frames_in.ReadOptions`, and `report`. Other columns that are numbers count as values of the frame. Group: the SMILES.
+    Other columns that are numbers count as values of the frame. Group: the SMILES.
     """
 
     suffixes = (".csv",)
 
     def recognises(self, path: Path) -> bool:
-        """Whether the table has a column of SMILES, and coordinates in its first row."""
+        """Return whether the table has a column of SMILES, and coordinates in its first row."""
         column = _column(path)
         first = next(rows(path, column), {}) if column in columns(path) else {}
         return "|(" in str(first.get(column))
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Molecules and refusals in the order of the rows; SMILES without coordinates are refused.
-
-        Raises:
-            UnreadableFileError: missing, or no such column. PluginError: RDKit is not installed. RefusedFileError: a pickle.
-        """
-        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`: no such column. `PluginError`: RDKit is not installed."""
         _require_rdkit()
-        refuse_pickle(path)
-        yield from checked(_smiles_frames(path), chosen, report, path)
+        from rdkit import Chem
+
+        settings = Chem.SmilesParserParams()
+        settings.sanitize, settings.removeHs = False, False
+        column = _column(path)
+        for index, row in enumerate(rows(path, column)):
+            text = row.pop(column) or ""
+            yield At(f"row {index + 1}", _frame, Chem.MolFromSmiles(text, settings), row, text.split(" |")[0])
 
 
 def _require_rdkit() -> None:
@@ -81,38 +78,22 @@ def _require_rdkit() -> None:
     RDLogger.DisableLog("rdApp.*")  # it would print every refusal a second time
 
 
-def _sdf_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    from rdkit import Chem
-
-    with opened(path) as stream:
-        for index, block in enumerate(_blocks(stream, path)):
-            where = f"{path}: frame {index}"
-            molecule = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
-            try:
-                yield _frame(molecule, index, where, path.name, _fields(block), None)
-            except MlipfmError as error:
-                yield placed(error, where)
-
-
-def _blocks(stream: BinaryIO, path: Path) -> Iterator[str]:
+def _blocks(stream: BinaryIO) -> Iterator[str]:
     """The molecules of an SDF file as text, between the lines `$$$$`."""
     lines: list[bytes] = []
     size = 0
-    try:
-        for line in stream:
-            if line.startswith(b"$$$$"):
-                yield b"".join(lines).decode(errors="replace")
-                lines, size = [], 0
-                continue
-            lines.append(line)
-            size += len(line)
-            if size > LARGEST_BLOCK:
-                raise UnreadableFileError(f"a molecule is longer than {LARGEST_BLOCK} bytes", where=str(path), hint="is it an SDF file?")
-    except BROKEN as error:
-        raise UnreadableFileError(f"the file breaks off: {error}", where=str(path)) from None
+    for line in stream:
+        if line.startswith(b"$$$$"):
+            yield b"".join(lines).decode(errors="replace")
+            lines, size = [], 0
+            continue
+        lines.append(line)
+        size += len(line)
+        if size > LARGEST_BLOCK:
+            raise UnreadableFileError(f"a molecule is longer than {LARGEST_BLOCK} bytes", hint="is it an SDF file?")
     rest = b"".join(lines).decode(errors="replace")
     if rest.strip() and "M  END" not in rest:
-        raise UnreadableFileError("the file ends inside a molecule", where=str(path), hint="is it complete?")
+        raise UnreadableFileError("the file ends inside a molecule", hint="is it complete?")
     if rest.strip():
         yield rest
 
@@ -128,27 +109,12 @@ def _fields(block: str) -> dict[str, str]:
     }
 
 
-def _smiles_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    from rdkit import Chem
-
-    settings = Chem.SmilesParserParams()
-    settings.sanitize, settings.removeHs = False, False
-    column = _column(path)
-    for index, row in enumerate(rows(path, column)):
-        where = f"{path}: frame {index} (row {index + 1})"
-        text = row.pop(column) or ""
-        try:
-            yield _frame(Chem.MolFromSmiles(text, settings), index, where, path.name, row, text.split(" |")[0])
-        except MlipfmError as error:
-            yield placed(error, where)
-
-
 def _column(path: Path) -> str:
     found = columns(path)
     return next((name for name in _SMILES if name in found), _SMILES[0])
 
 
-def _frame(molecule: Mol | None, index: int, where: str, source: str, values: Mapping[str, Any], group: str | None) -> RawFrame:
+def _frame(molecule: Mol | None, values: Mapping[str, Any], group: str | None) -> RawFrame:
     if molecule is None:
         raise InvalidStructureError("RDKit cannot read this molecule", hint="check it")
     if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
@@ -165,4 +131,4 @@ def _frame(molecule: Mol | None, index: int, where: str, source: str, values: Ma
                 info[str(key)] = str(value)
     numbers = np.array([atom.GetAtomicNum() for atom in atoms], dtype=np.int64)
     positions = np.asarray(molecule.GetConformer().GetPositions(), dtype=np.float64)
-    return RawFrame(index, where, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, group=group)
+    return RawFrame(numbers, positions, info=info, group=group)

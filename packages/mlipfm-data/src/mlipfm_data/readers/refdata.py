@@ -14,13 +14,9 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, RawFrame
 from mlipfm_interfaces.units import KCAL_MOL
-
-from .frame import RawFrame, ReadReport, options_from, refuse_pickle
-from .framed import checked, placed
 
 
 @dataclass(frozen=True)
@@ -81,37 +77,21 @@ def _number(text: str, path: Path, line: int) -> float:
 
 
 class RefdataReader:
-    """Geometries of the species of a `.din` file, each once, from the .xyz files in the folder above. Options: `frames_in.ReadOptions`, `report`.
+    """Geometries of the species of a `.din` file, each once, from the .xyz files in the folder above.
 
     Group: the first reaction in which the species takes part, together with all that share a species with it.
     """
 
     suffixes = (".din",)
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures, and refusals for species whose file is missing or damaged.
-
-        Raises:
-            UnreadableFileError: missing, or no `.din` file. RefusedFileError: a pickle.
-        """
-        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
-        refuse_pickle(path)
-        yield from checked(_frames(path), chosen, report, path)
-
-
-def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    home = path.parent.parent if path.parent.name[:2].isdigit() else path.parent
-    folders = [home, *_folders(home)]
-    first, same = _groups(path)
-    for index, (name, group) in enumerate(first.items()):
-        where = f"{path}: frame {index} ({name})"
-        file = next((file for folder in folders if (file := folder / f"{name}.xyz").is_file()), None)
-        try:
-            if file is None:
-                raise UnreadableFileError("no .xyz file of this name is there", where=where)
-            yield geometry(file, index, where, path.name, _root(same, group))
-        except MlipfmError as error:
-            yield error if error.where else placed(error, where)
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the geometries. Raises `UnreadableFileError`: no `.din` file."""
+        home = path.parent.parent if path.parent.name[:2].isdigit() else path.parent
+        folders = [home, *_folders(home)]
+        first, same = _groups(path)
+        for name, group in first.items():
+            file = next((file for folder in folders if (file := folder / f"{name}.xyz").is_file()), None)
+            yield At(name, geometry, file, _root(same, group))
 
 
 def _folders(home: Path) -> list[Path]:
@@ -140,19 +120,21 @@ def _root(same: dict[str, str], group: str) -> str:
     return group
 
 
-def geometry(path: Path, index: int, where: str, source: str, group: str | None) -> RawFrame:
-    """A geometry with charge and multiplicity from its comment line. Raises `UnreadableFileError` if it is none."""
+def geometry(path: Path | None, group: str | None) -> RawFrame:
+    """Read a geometry with charge and multiplicity from its comment line. Raises `UnreadableFileError` if it is none."""
+    if path is None:
+        raise UnreadableFileError("no .xyz file of this name is there")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     try:
         count = int(lines[0])
         words = [line.split() for line in lines[2 : 2 + count]]
         positions = np.array([row[1:4] for row in words], dtype=np.float64).reshape(count, 3)
     except (IndexError, ValueError) as error:
-        raise UnreadableFileError(f"{path.name} is no geometry: {error}", where=where) from None
+        raise UnreadableFileError(f"{path.name} is no geometry: {error}") from None
     stated = lines[1].split()
     info: dict[str, Any] = {"comment": lines[1].strip()} if stated else {}
     if len(stated) == 2 and all(word.lstrip("+-").isdecimal() for word in stated):
         info = {"charge": int(stated[0]), "spin": int(stated[1])}
     numbers = np.array([number(row[0].rstrip("0123456789").capitalize()) for row in words], dtype=np.int64)
     unread = ("columns behind the fourth",) if any(len(row) > 4 for row in words) else ()
-    return RawFrame(index, where, source, numbers, positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), info, group=group, unread=unread)
+    return RawFrame(numbers, positions, info=info, group=group, unread=unread)

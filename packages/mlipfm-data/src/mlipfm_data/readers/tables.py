@@ -8,17 +8,15 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import At, Conventions, RawFrame
 from mlipfm_interfaces.units import HARTREE
 
-from .frame import RawFrame, ReadReport, options_from, refuse_pickle
-from .framed import BROKEN, checked, opened, placed
+from .compressed import opened
 
 # Reader of CSV tables with a column `cif`: crystals of Carbon-24, Perov-5 and MP-20 with properties beside them, one row at a time.
 #
@@ -32,47 +30,33 @@ _PER_ATOM = "energy_per_atom"
 
 
 class CifCsvReader:
-    """Streams Structures from CSV tables of crystals. Options: `frames_in.ReadOptions`, and `report`. Group: `material_id`."""
+    """CSV tables of crystals, row by row. Group: `material_id`."""
 
     suffixes = (".csv",)
 
     def recognises(self, path: Path) -> bool:
-        """Whether the table has a column `cif`."""
+        """Return whether the table has a column `cif`."""
         return "cif" in columns(path)
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the order of the rows.
-
-        Raises:
-            UnreadableFileError: missing, or no column `cif`. RefusedFileError: a pickle.
-        """
-        path, chosen, report = Path(path), options_from(options), report if report is not None else ReadReport()
-        refuse_pickle(path)
-        yield from checked(_frames(path), chosen, report, path)
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`: no column `cif`."""
+        for index, row in enumerate(rows(path, "cif")):
+            yield At(f"row {index + 1}", _crystal_frame, row)
 
 
-def _frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    for index, row in enumerate(rows(path, "cif")):
-        where = f"{path}: frame {index} (row {index + 1})"
-        try:
-            numbers, positions, cell = crystal(row["cif"] or "")
-            info = _labels(row, len(numbers))
-            frame = RawFrame(index, where, path.name, numbers, positions, cell, np.ones(3, dtype=bool), info, group=row.get("material_id"))
-        except MlipfmError as error:
-            yield placed(error, where)
-        else:
-            yield frame
+def _crystal_frame(row: Mapping[str, Any]) -> RawFrame:
+    numbers, positions, cell = crystal(row["cif"] or "")
+    return RawFrame(numbers, positions, cell, np.ones(3, dtype=bool), _labels(row, len(numbers)), group=row.get("material_id"))
 
 
 def rows(path: Path, column: str) -> Iterator[dict[str, Any]]:
-    """Rows of a CSV table that has `column`, by its header. Raises `UnreadableFileError`: missing, no text, no such column, or cut off in quotes."""
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            yield from _rows(stream, path, column)
-    except OSError as error:
-        raise UnreadableFileError(f"cannot be opened: {error.strerror}", where=str(path)) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UnreadableFileError(f"this is no CSV table: {error}", where=str(path)) from None
+    """Yield the rows of a CSV table that has `column`, by its header. Raises `UnreadableFileError`: no such column."""
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
+    with path.open(encoding="utf-8", newline="") as stream:
+        table = csv.DictReader(stream, strict=True)
+        if column not in (table.fieldnames or ()):
+            raise UnreadableFileError(f"the table has no column {column!r}; it has {', '.join(table.fieldnames or ()) or 'none'}")
+        yield from table
 
 
 def columns(path: Path) -> tuple[str, ...]:
@@ -82,16 +66,6 @@ def columns(path: Path) -> tuple[str, ...]:
             return tuple(next(csv.reader([stream.readline(LARGEST_CELL)]), ()))
     except (OSError, UnicodeDecodeError, csv.Error):
         return ()
-
-
-def _rows(stream: TextIO, path: Path, column: str) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    table = csv.DictReader(stream, strict=True)
-    if column not in (table.fieldnames or ()):
-        raise UnreadableFileError(
-            f"the table has no column {column!r}; it has {', '.join(table.fieldnames or ()) or 'none'}", where=str(path)
-        )
-    yield from table
 
 
 def _labels(row: Mapping[str, Any], atoms: int) -> dict[str, Any]:
@@ -195,54 +169,29 @@ _CONVENTIONS = {
 
 
 class Qm9CsvReader:
-    """Structures from such a table, compressed or not. Options: `frames_in.ReadOptions`."""
+    """QM9 as a table, compressed or not."""
 
     suffixes = (".csv", ".csv.gz")
+    conventions = Conventions("QM9", _CONVENTIONS)
 
     def recognises(self, path: Path) -> bool:
-        try:
-            with opened(path) as stream:
-                return set(stream.readline(1 << 16).decode(errors="replace").strip().split(",")) >= _NEEDS
-        except BROKEN:
-            return False
-        except MlipfmError:
-            return False
+        with opened(path) as stream:
+            return set(stream.readline(1 << 16).decode(errors="replace").strip().split(",")) >= _NEEDS
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order; memory is that of a row.
-
-        Raises:
-            UnreadableFileError: missing, cut, not text, or without the columns of QM9; frames before the damage have been yielded.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        refuse_pickle(path)
-        yield from checked(_qm9_frames(path), options_from(options, layout=_CONVENTIONS, name="QM9"), report, path)
-
-
-def _qm9_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    index = 0
-    with opened(path) as stream:
-        table = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8", newline=""), strict=True)
-        try:
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the rows. Raises `UnreadableFileError`: without the columns of QM9, or a row is cut off."""
+        with opened(path) as stream:
+            table = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8", newline=""), strict=True)
             if not set(table.fieldnames or ()) >= _NEEDS:
-                raise UnreadableFileError(f"no table of QM9: it has not the columns {', '.join(sorted(_NEEDS))}", where=str(path))
+                raise UnreadableFileError(f"no table of QM9: it has not the columns {', '.join(sorted(_NEEDS))}")
             for row in table:
-                where = f"{path}: frame {index} (line {table.line_num})"
                 if None in row or None in row.values():
-                    raise UnreadableFileError(
-                        f"the row has not {len(table.fieldnames or ())} columns", where=where, hint="is the file complete?"
-                    )
-                try:
-                    yield _frame(row, index, where, path.name)
-                except (MlipfmError, ValueError) as error:
-                    yield InvalidStructureError(getattr(error, "what", str(error)), where=where)
-                index += 1
-        except (csv.Error, *BROKEN) as error:
-            where = f"{path}: line {table.line_num + 1}"
-            raise UnreadableFileError(f"the file breaks off or is no table: {error}", where=where) from None
+                    what = f"the row has not {len(table.fieldnames or ())} columns"
+                    raise UnreadableFileError(what, where=f"line {table.line_num}", hint="is the file complete?")
+                yield At(f"line {table.line_num}", _molecule_frame, row)
 
 
-def _frame(row: dict[str, str], index: int, where: str, source: str) -> RawFrame:
+def _molecule_frame(row: dict[str, str]) -> RawFrame:
     numbers = np.array([number(symbol) for symbol in re.findall(r"[A-Z][a-z]?", row["Elements"])], dtype=np.int64)
     positions = _floats(row["XYZ_Ang"])
     if positions.size != 3 * len(numbers):
@@ -250,19 +199,8 @@ def _frame(row: dict[str, str], index: int, where: str, source: str) -> RawFrame
     info: dict[str, Any] = {key: float(row[name]) for key, name in _ORBITALS.items() if row.get(name)}
     info["energy"] = float(row["InternalEnergy_0K_au"]) - float(row["ZPVE_au"])
     arrays = {"charges": _floats(row["Mulliken_pop"])} if row.get("Mulliken_pop") else {}
-    return RawFrame(
-        index,
-        where,
-        source,
-        numbers,
-        positions.reshape(-1, 3),
-        np.zeros((3, 3)),
-        np.zeros(3, bool),
-        info,
-        arrays,
-        group=f"gdb9-{row['Index']}",
-        unread=tuple(name for name, value in row.items() if name not in {*_NEEDS, *_ORBITALS.values(), "Mulliken_pop"} and value),
-    )
+    unread = tuple(name for name, value in row.items() if name not in {*_NEEDS, *_ORBITALS.values(), "Mulliken_pop"} and value)
+    return RawFrame(numbers, positions.reshape(-1, 3), info=info, arrays=arrays, group=f"gdb9-{row['Index']}", unread=unread)
 
 
 def _floats(text: str) -> np.ndarray:

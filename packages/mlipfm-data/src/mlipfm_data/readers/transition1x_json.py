@@ -10,41 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, LabelingError, MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import InvalidStructureError, LabelingError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, At, Conventions, LevelKeys, RawFrame
 
-from .frame import EV_ANGSTROM, RawFrame, ReadOptions, ReadReport, options_from, refuse_pickle
-from .framed import checked, opened
+from .compressed import opened
 from .json import JsonStream
-from .levels import Labels, LevelFrames
 
-_CCSD = Labels("ccsd/cc-pvtz", {"energy": "ccsd.energy"})
-LEVELS = (Labels("wb97x/6-31g(d)", {"energy": "wB97x.energy"}), _CCSD)
+LEVELS = (LevelKeys("wb97x/6-31g(d)", {"energy": "wB97x.energy"}), LevelKeys("ccsd/cc-pvtz", {"energy": "ccsd.energy"}))
 _NEEDS = ("positions", "atomic_numbers", "wB97x.energy", "ccsd.energy")
 
 
 class Transition1xJsonReader:
-    """Structures at two levels of theory; a failed CCSD calculation is a refused frame. Options: `frames_in.ReadOptions`; `level` chooses one."""
+    """Geometries at two levels of theory; a failed CCSD calculation is a refused frame. Memory is that of a geometry."""
 
     suffixes = (".json",)
+    conventions = Conventions("Transition1x", EV_ANGSTROM, LEVELS)
 
     def recognises(self, path: Path) -> bool:
-        try:
-            first = next(_entries(path), None)
-        except MlipfmError:
-            return False
-        return isinstance(first, dict) and all(key in first for key in _NEEDS)
+        return _is_entry(next(_entries(path), None))
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order; memory is that of a geometry.
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the geometries. Raises `UnreadableFileError`: cut, no JSON list; the frames before the damage were yielded."""
+        for k, entry in enumerate(_entries(path)):
+            if k == 0 and not _is_entry(entry):
+                raise UnreadableFileError(f"the entries have not the keys {', '.join(_NEEDS)}", where="entry 0")
+            yield At(f"entry {k}", _geometry, entry)
 
-        Raises:
-            UnreadableFileError: missing, cut, no JSON list; frames before the damage have been yielded. LevelError: no such level.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        refuse_pickle(path)
-        yield from checked(_frames(path, options, report), options_from(options), report, path)
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and all(key in entry for key in _NEEDS)
 
 
 def _entries(path: Path) -> Iterator[Any]:
@@ -56,40 +50,16 @@ def _entries(path: Path) -> Iterator[Any]:
             raise text.fail("something follows the list")
 
 
-def _frames(path: Path, options: dict[str, Any], report: ReadReport) -> Iterator[tuple[RawFrame, ReadOptions] | MlipfmError]:
-    maker = LevelFrames(LEVELS, EV_ANGSTROM, options, report, "Transition1x")
-    for k, entry in enumerate(_entries(path)):
-        where = f"{path}: entry {k}"
-        blank = RawFrame(0, where, path.name, np.zeros(0), np.zeros((0, 3)), np.zeros((3, 3)), np.zeros(3, bool))
-        if k == 0 and not (isinstance(entry, Mapping) and all(key in entry for key in _NEEDS)):
-            raise UnreadableFileError(f"the entries have not the keys {', '.join(_NEEDS)}", where=where)
-        try:
-            geometry = _geometry(entry, blank)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            yield maker.failed(blank, InvalidStructureError(f"not a geometry: {type(error).__name__}: {error}"))
-            continue
-        energies = any(geometry.info.get(labels.keys["energy"]) is not None for labels in maker.levels)
-        if energies:
-            yield from maker.frames(geometry)
-        if _CCSD in maker.levels and (entry.get("success") is False or not energies):
-            reason = str(entry.get("error") or "no reason is given")[:120]
-            yield maker.failed(geometry, LabelingError(f"the CCSD calculation failed: {reason}"), _CCSD)
-
-
-def _geometry(entry: Mapping[str, Any], blank: RawFrame) -> RawFrame:
+def _geometry(entry: Mapping[str, Any]) -> RawFrame:
+    if not isinstance(entry, Mapping):
+        raise InvalidStructureError(f"not a geometry, but a {type(entry).__name__}")
     positions = np.array(entry["positions"], dtype=np.float64).reshape(-1, 3)
     info = {key: entry.get(key) for labels in LEVELS for key in labels.keys.values()}
-    if entry.get("success") is False:
+    failed = entry.get("success") is False
+    missing = {}
+    if failed or not any(value is not None for value in info.values()):
         info["ccsd.energy"] = None
-    return RawFrame(
-        0,
-        blank.where,
-        blank.source,
-        np.array(entry["atomic_numbers"]),
-        positions,
-        blank.cell,
-        blank.pbc,
-        info,
-        group=str(entry["rxn"]),
-        unread=tuple(str(key) for key, value in entry.items() if value is not None and key not in (*_NEEDS, "rxn", "success", "error")),
-    )
+        reason = str(entry.get("error") or "no reason is given")[:120]
+        missing["ccsd.energy"] = LabelingError(f"the CCSD calculation failed: {reason}")
+    unread = tuple(str(key) for key, value in entry.items() if value is not None and key not in (*_NEEDS, "rxn", "success", "error"))
+    return RawFrame(np.array(entry["atomic_numbers"]), positions, info=info, group=str(entry["rxn"]), unread=unread, missing=missing)

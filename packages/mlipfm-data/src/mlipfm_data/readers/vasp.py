@@ -6,6 +6,7 @@ compression. In an archive, magnetic moments come from the OUTCAR beside each va
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
 import zipfile
@@ -18,50 +19,33 @@ from xml.etree import ElementTree
 
 import numpy as np
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, RefusedFileError, UnreadableFileError
-from mlipfm_interfaces.protocols import Refusal
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.errors import RefusedFileError, UnreadableFileError
+from mlipfm_interfaces.raw_frame import EV_ANGSTROM, At, Conventions, RawFrame
 
 from . import convergence
-from .frame import EV_ANGSTROM, RawFrame, ReadReport, options_from
-from .framed import BROKEN, checked, opened
+from .compressed import opened
 
 _MEMBER = re.compile(r"vasprun[^/]*\.xml[^/]*$")
-_CONVENTIONS = EV_ANGSTROM | {"stress_unit": "kbar", "stress_sign": -1}
 #: Attribute by which a step counts its electronic steps, of which only the last two are kept.
 _STEPS = "electronic-steps"
+_UNKNOWN = "warning: whether the electrons converged is not known: the file states no NELM or no EDIFF"
 _CHUNK = 1 << 13  # all that one piece holds is parsed at once
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
 class VaspXmlReader:
-    """Streams the ionic steps of vasprun.xml files. Options: `frames_in.ReadOptions`, and `report`. Group: the file (or member of the archive)."""
+    """The ionic steps of vasprun.xml files. Group: the file, or the member of the archive."""
 
     suffixes = (".xml", ".xml.gz", ".xml.xz", ".xml.bz2", *_ARCHIVES)
+    conventions = Conventions("vasprun.xml", EV_ANGSTROM | {"stress_unit": "kbar", "stress_sign": -1})
 
-    def read(self, path: Path, *, report: ReadReport | None = None, **options: Any) -> Iterator[Structure | Refusal]:
-        """Structures and refusals in the file's order.
-
-        Raises:
-            UnreadableFileError: missing, cut off (steps before have been yielded), or no vasprun.xml. RefusedFileError: it declares entities.
-        """
-        path, report = Path(path), report if report is not None else ReadReport()
-        chosen = options_from(options, layout=_CONVENTIONS, name="vasprun.xml")
-        yield from checked(_all_frames(path), chosen, report, path)
-
-
-def _all_frames(path: Path) -> Iterator[RawFrame | MlipfmError]:
-    index = 0
-    for name, open_member, moments in _members(path):
-        where = str(path) if name == path.name else f"{path}: {name}"
-        with closing(open_member()) as stream:
-            for k, frame in enumerate(_steps(stream, where)):
-                if isinstance(frame, RawFrame):
-                    frame.index, frame.source, frame.group = index, path.name, name
-                    if k < len(moments) and len(moments[k]) == len(frame.numbers):
-                        frame.results = {**frame.results, "magmoms": moments[k]}
-                yield frame
-                index += 1
+    def frames(self, path: Path) -> Iterator[At]:
+        """Yield the steps. Raises `UnreadableFileError`: cut off, or no vasprun.xml. `RefusedFileError`: it declares entities."""
+        for name, open_member, moments in _members(path):
+            with closing(open_member()) as stream:
+                place = "" if name == path.name else f"{name}, step "
+                for k, arguments in enumerate(_steps(stream, str(path) if name == path.name else f"{path}: {name}")):
+                    yield At(place and f"{place}{k}", _frame, *arguments, name, moments[k] if k < len(moments) else None)
 
 
 def _members(path: Path) -> Iterator[tuple[str, Callable[[], BinaryIO], list[np.ndarray]]]:
@@ -91,35 +75,27 @@ def _archive(path: Path, stack: ExitStack) -> tuple[set[str], Callable[[str], Bi
         archive = stack.enter_context(tarfile.open(path))  # noqa: SIM115  # the stack closes it
         members = {item.name: item for item in archive.getmembers() if item.isfile()}
         return set(members), lambda name: cast(BinaryIO, archive.extractfile(members[name]))
-    except (*BROKEN, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (EOFError, OSError, ValueError, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise UnreadableFileError(f"the archive cannot be read: {error}", where=str(path), hint="is it complete?") from None
 
 
-def _steps(stream: BinaryIO, where: str) -> Iterator[RawFrame | MlipfmError]:
+def _steps(stream: BinaryIO, where: str) -> Iterator[tuple[ElementTree.Element, np.ndarray, dict[str, np.ndarray], dict[str, str]]]:
+    """Yield (step, atomic numbers, selective dynamics, settings) of each ionic step."""
     numbers: np.ndarray | None = None
     settings: dict[str, str] = {}
     moving: dict[str, np.ndarray] = {}
-    index = 0
     for element in _elements(stream, where):
-        try:
-            if element.tag == "atominfo":
-                numbers = _numbers(element)
-            elif element.tag in ("incar", "parameters"):  # the second holds the values in force
-                settings |= convergence.settings_of(element)
-            elif element.tag == "structure":
-                rows = [str(row.text).split() for row in element.findall("varray[@name='selective']/v")]
-                moving = {"selective_dynamics": np.array(rows)} if rows else {}
-            elif element.tag == "calculation":
-                if numbers is None:
-                    raise UnreadableFileError("no atoms are named before the first step", where=where)
-                place = f"{where}: frame {index}"
-                index += 1
-                frame = _frame(element, numbers, place)
-                frame.arrays = moving
-                frame.unconverged = _unconverged(element, settings)
-                yield frame
-        except (AttributeError, TypeError, ValueError) as error:
-            yield InvalidStructureError(f"the step is damaged: {error}", where=f"{where}: frame {index - 1}")
+        if element.tag == "atominfo":
+            numbers = _numbers(element)
+        elif element.tag in ("incar", "parameters"):  # the second holds the values in force
+            settings |= convergence.settings_of(element)
+        elif element.tag == "structure":
+            rows = [str(row.text).split() for row in element.findall("varray[@name='selective']/v")]
+            moving = {"selective_dynamics": np.array(rows)} if rows else {}
+        elif numbers is None:
+            raise UnreadableFileError("no atoms are named before the first step", where=where)
+        else:
+            yield element, numbers, moving, settings
         element.clear()
 
 
@@ -153,7 +129,7 @@ def _elements(stream: BinaryIO, where: str) -> Iterator[ElementTree.Element]:
                     open_tags[-1].remove(element)
             chunk = stream.read(_CHUNK)
         parser.close()
-    except (ElementTree.ParseError, *BROKEN) as error:
+    except (ElementTree.ParseError, EOFError, OSError, ValueError, lzma.LZMAError) as error:
         raise UnreadableFileError(f"the XML breaks off or is damaged: {error}", where=where, hint="did the calculation finish?") from None
 
 
@@ -163,16 +139,25 @@ def _numbers(info: ElementTree.Element) -> np.ndarray:
     return np.array([number({"r": "Zr", "X": "Xe"}.get(name, name)) for name in names], dtype=np.int64)
 
 
-def _frame(step: ElementTree.Element, numbers: np.ndarray, where: str) -> RawFrame:
+def _frame(
+    step: ElementTree.Element,
+    numbers: np.ndarray,
+    moving: dict[str, np.ndarray],
+    settings: Mapping[str, str],
+    name: str,
+    moments: np.ndarray | None,
+) -> RawFrame:
     cell = _rows(step.find("structure/crystal/varray[@name='basis']"))
     positions = _rows(step.find("structure/varray[@name='positions']")) @ cell
     found = {"forces": "varray[@name='forces']", "stress": "varray[@name='stress']"}
     results: dict[str, Any] = {key: _rows(element) for key, path in found.items() if (element := step.find(path)) is not None}
     results |= _energies(step)
     names = {str(child.get("name", child.tag)) for child in step} - {"structure", "energy", "scstep", "time", "forces", "stress"}
-    return RawFrame(
-        0, where, "", numbers, positions.reshape(-1, 3), cell, np.ones(3, dtype=bool), results=results, unread=tuple(sorted(names))
-    )
+    if moments is not None and len(moments) == len(numbers):
+        results["magmoms"] = moments
+    words, remarks = _convergence(step, settings)
+    return RawFrame(numbers, positions.reshape(-1, 3), cell, np.ones(3, dtype=bool), arrays=moving, results=results, group=name,
+                    unread=tuple(sorted(names)), unconverged=words, remarks=remarks)  # fmt: skip
 
 
 def _energies(step: ElementTree.Element) -> dict[str, float]:
@@ -190,9 +175,13 @@ def _energies(step: ElementTree.Element) -> dict[str, float]:
     return {"free_energy": free} | ({} if zero is None or last is None else {"energy": free + zero - last})
 
 
-def _unconverged(step: ElementTree.Element, settings: Mapping[str, str]) -> str | None:
+def _convergence(step: ElementTree.Element, settings: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+    """Why the step is not converged, or None; and a remark where the file does not say how many steps were allowed, and nothing can be known."""
     texts = [found.text for found in step.findall("scstep/energy/i[@name='e_fr_energy']")]
-    return convergence.of_vasp_step([float(str(text)) for text in texts], int(step.get(_STEPS, "0")), settings)
+    steps = int(step.get(_STEPS, "0"))
+    words = convergence.of_vasp_step([float(str(text)) for text in texts], steps, settings)
+    unknown = steps > 0 and not {"NELM", "EDIFF"} <= settings.keys()
+    return words, (_UNKNOWN,) if unknown else ()
 
 
 def _rows(element: ElementTree.Element | None) -> np.ndarray:

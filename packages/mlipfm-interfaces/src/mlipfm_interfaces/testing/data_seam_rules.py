@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
-from mlipfm_interfaces.protocols import Labeler, Reader, Refusal, Sampler, Teacher
+from mlipfm_interfaces.protocols import Format, Labeler, Refusal, Sampler, Teacher
 from mlipfm_interfaces.quantities import QUANTITIES, quantity
 from mlipfm_interfaces.structure import Structure
 
@@ -34,17 +34,19 @@ class UnreadNames:
 
 @dataclass(frozen=True)
 class ReaderCase:
-    """A reader and two ways to write files for it.
+    """A format and ways to write files of it.
 
     Attributes:
+        read: what interprets the frames: `mlipfm_data.read`.
         write: writes a file of n good frames.
         write_damaged: writes a file in which some frames cannot be used; returns the number of frames and the indices of the bad ones.
         write_unknown: writes a file of good frames with one field that the reader does not know, and returns the name of the field; None for
             formats that have no place for one.
-        report: makes what the reader takes as its option `report`, on which `unused` counts the names of fields that were found and not used.
+        report: makes what `read` takes as its option `report`, on which `unused` counts the names of fields that were found and not used.
     """
 
-    reader: Reader
+    reader: Format
+    read: Callable[..., Iterator[Structure | Refusal]]
     write: Callable[[Path, int], None]
     write_damaged: Callable[[Path], tuple[int, tuple[int, ...]]]
     write_unknown: Callable[[Path], str] | None = None
@@ -58,7 +60,7 @@ def _read(case: ReaderCase, n: int) -> list[Structure | Refusal]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"frames{case.reader.suffixes[0]}"
         case.write(path, n)
-        return list(case.reader.read(path))
+        return list(case.read(path, case.reader))
 
 
 @rule(READER_RULES, "reader-order", "Every frame is read, in the file's order, with its source and index.")
@@ -90,7 +92,7 @@ def _reader_streams(case: ReaderCase) -> None:
         for n in (20, 20, 400):  # the first warms caches up
             path = Path(folder) / f"frames{case.reader.suffixes[0]}"
             case.write(path, n)
-            stream = case.reader.read(path)
+            stream = case.read(path, case.reader)
             require(isinstance(stream, Iterator), f"read gives a {type(stream).__name__}, wanted an iterator")
             tracemalloc.start()
             try:
@@ -107,18 +109,23 @@ def _reader_refuses(case: ReaderCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"damaged{case.reader.suffixes[0]}"
         n, bad = case.write_damaged(path)
-        frames = list(case.reader.read(path))
+        frames = list(case.read(path, case.reader))
     require(len(frames) == n, f"{n} frames were written, {len(frames)} accounted for")
     found = tuple(f.index for f in frames if isinstance(f, Refusal))
     require(found == bad, f"frames {list(bad)} cannot be used, refused were {list(found)}")
     require(all(isinstance(f.error, MlipfmError) for f in frames if isinstance(f, Refusal)), "a refusal gives no reason")
 
 
-@rule(READER_RULES, "reader-missing-file", "A file that cannot be read as a whole is an UnreadableFileError that names it.")
+@rule(READER_RULES, "reader-missing-file", "A file that is not there is an error, also of the format alone, and no empty answer.")
 def _reader_missing(case: ReaderCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"missing{case.reader.suffixes[0]}"
-        refused("a missing file", lambda: list(case.reader.read(path)), UnreadableFileError, path.name)
+        refused("a missing file", lambda: list(case.read(path, case.reader)), UnreadableFileError, path.name)
+        try:
+            n = len(list(case.reader.frames(path)))
+        except Exception:  # `read` turns whatever it is into an UnreadableFileError
+            return
+        require(False, f"a missing file gives {n} frames, wanted an error")
 
 
 @rule(READER_RULES, "reader-names-unread", "A field that the reader does not know is named in the report: nothing is dropped in silence.")
@@ -128,7 +135,7 @@ def _reader_names_unread(case: ReaderCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"unknown{case.reader.suffixes[0]}"
         name, report = case.write_unknown(path), case.report()
-        frames = [frame for frame in case.reader.read(path, report=report) if isinstance(frame, Structure)]
+        frames = [frame for frame in case.read(path, case.reader, report=report) if isinstance(frame, Structure)]
     require(len(frames) > 0, f"the file with the unknown field {name!r} was not read")
     require(name in report.unused, f"the field {name!r} was neither read nor named; named were {sorted(report.unused)}")
 
