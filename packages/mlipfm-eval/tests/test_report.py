@@ -107,6 +107,17 @@ def test_records_of_checks_and_of_any_benchmark_are_shown(tmp_path):
         assert said in text, said
 
 
+def test_data_that_a_model_was_trained_on_are_marked_also_where_a_later_record_is_of_other_data():
+    records = []
+    for name, marked in (("test", {"test": "the model was trained on 2 of these"}), ("hot", {})):
+        error = figure("force MAE", 1.0, "meV/Å") | {"set": name, "key": "force_mae"}
+        element = error | {"element": "O"}
+        records.append(make_record("evaluation", "a:", passed=True, metrics=[error, element], details={"address": "a:", "known": marked}))
+    text = report_html(Found("x", records))
+    assert "a:: the model was trained on 2 of these" in text
+    assert text.count("force MAE by element") == 2
+
+
 def test_record_that_was_changed_is_a_note_and_no_figure(tmp_path):
     write_record(tmp_path / "good.json", make_record("check", "emt:", passed=True, metrics=[]))
     (tmp_path / "bad.json").write_text((tmp_path / "good.json").read_text().replace("true", "false"))

@@ -22,7 +22,7 @@ _FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, m
            "force_rmse": "force RMSE, meV/Å", "force_p99": "force error P99, meV/Å", "force_cosine": "force cosine",
            "stress_mae": "stress MAE, meV/Å³", "stress_rmse": "stress RMSE, meV/Å³"}  # fmt: skip
 
-#: Where a figure stands: model, data set, key of `FIGURES`.
+#: Figures by data set, model, and key of `_FIGURES`.
 _Errors = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 
 
@@ -77,7 +77,7 @@ def _result(found: Found, colours: Mapping[str, int]) -> str:
     return "".join(parts)
 
 
-# _Errors
+# Errors
 
 
 def _errors_of(found: Found) -> _Errors:
@@ -93,15 +93,17 @@ def _errors_of(found: Found) -> _Errors:
 def _errors(found: Found, colours: Mapping[str, int]) -> str:
     """Return for each data set a table of models and figures and one of elements, then a chart of force errors on all sets."""
     errors, parts = _errors_of(found), []
-    records = {found.model(record): record for record in found.benchmark("accuracy")}
     for name, models in errors.items():
+        records = {
+            found.model(record): record for record in found.benchmark("accuracy") if name in {m.get("set") for m in record["metrics"]}
+        }
         keys = [key for key in _FIGURES if any(key in row for row in models.values())]
         rows = [[escape(model), *(figure_cell(row.get(key)) for key in keys)] for model, row in models.items()]
         parts.append(f"<h3>{escape(_set_title(name, models, records))}</h3>" + table(["model", *(escape(_FIGURES[k]) for k in keys)], rows))
         parts += [paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get("known", {}).get(name))]
         parts.append(_elements(name, models, records))
     if not errors:
-        return "".join(paragraphs([f"{m}: {len(r['metrics'])} figures of no named data set"]) for m, r in records.items())
+        return paragraphs(f"{found.model(r)}: {len(r['metrics'])} figures of no named data set" for r in found.benchmark("accuracy"))
     marks = {m: [_bar(errors[s].get(m, {}).get("force_mae")) for s in errors] for models in errors.values() for m in models}
     if len(errors) * len(marks) > 1 and any(any(row) for row in marks.values()):
         chosen = {m: colours[m] for m in marks}
