@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from mlipfm_data.conformers import conformers, quickstart_molecules
 from mlipfm_data.normal_modes import NormalModeSampler, hessian_by_differences, normal_modes, sample_modes, spring_hessian
+from mlipfm_data.readers.registry import read_all
+from mlipfm_data.sampling import make_sampler
 from mlipfm_interfaces import plugins
+from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import SamplingError
 from mlipfm_interfaces.protocols import Sampler
@@ -149,3 +152,86 @@ def test_nonsense_is_refused():
         conformers("C1CC", 1, 0)
     with pytest.raises(SamplingError, match="number of conformers must be positive"):
         conformers("C", 0, 0)
+
+
+WATER = '3\nProperties=species:S:1:pos:R:3 charge=0 pbc="F F F"\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n'
+
+
+def run(capsys, *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "sample", *map(str, words)])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_the_command_samples_by_name_and_the_seed_decides(tmp_path, capsys):
+    (tmp_path / "water.xyz").write_text(WATER * 2)
+    texts = []
+    for seed in (0, 0, 1):
+        words = (
+            "--sampler",
+            "normal-modes",
+            "--n",
+            3,
+            "--option",
+            "temperature=600",
+            "--seed",
+            seed,
+            "--out",
+            tmp_path / "s.xyz",
+            "--force",
+        )
+        assert run(capsys, tmp_path / "water.xyz", *words)[0] == 0
+        texts.append((tmp_path / "s.xyz").read_text())
+    assert texts[0] == texts[1] != texts[2]
+    found = read_all(tmp_path / "s.xyz", require=())
+    assert len(found) == 6
+    assert {s.provenance.sampling for s in found} == {"normal-modes-600K"}
+    assert len({s.positions.tobytes() for s in found}) == 6  # equal structures have streams of their own
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--sampler", "normal-mode"), "did you mean 'normal-modes'"),
+        (("--sampler", "normal-modes", "--option", "temp=3"), "has no option 'temp'; its options are temperature, floor, step"),
+        (("--sampler", "normal-modes", "--option", "temperature=hot"), "`temperature` must be a number, got 'hot'"),
+        (("--sampler", "normal-modes", "--option", "temperature"), "--option needs KEY=VALUE"),
+        (("--sampler", "normal-modes", "--option", "floor=1", "--option", "floor=2"), "`floor` is stated twice"),
+        (("--sampler", "normal-modes", "--option", "temperature=-1"), "temperature must not be negative"),
+        (("--sampler", "normal-modes", "--model", "no.safetensors"), "there is no such file"),
+        ((), "--sampler is missing"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_in_one_line(tmp_path, capsys, words, message):
+    (tmp_path / "water.xyz").write_text(WATER)
+    status, _, err = run(capsys, tmp_path / "water.xyz", "--n", 2, "--out", tmp_path / "s.xyz", *words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (tmp_path / "s.xyz").exists()
+
+
+@pytest.mark.ci
+def test_the_list_names_every_sampler_with_its_options_and_whether_it_takes_a_model(capsys):
+    _, out, _ = run(capsys, "--list")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert sorted(lines) == plugins.names("samplers")
+    assert "--model optional" in lines["normal-modes"]
+    assert "temperature=300.0, floor=200.0, step=0.01" in lines["normal-modes"]
+    if "langevin" in lines:
+        with pytest.raises(SamplingError, match="needs a model"):
+            make_sampler("langevin")
+
+
+@pytest.mark.ci
+def test_normal_modes_of_a_labeller_are_those_of_its_hessian(tmp_path, capsys):
+    """GFN2-xTB: the O-H stretches of water are stiffer than the generic springs, so the bonds spread less."""
+    pytest.importorskip("tblite")
+    (tmp_path / "water.xyz").write_text(WATER)
+    spread = {}
+    for model in ((), ("--model", "gfn2-xtb")):
+        words = ("--sampler", "normal-modes", "--n", 200, "--out", tmp_path / "s.xyz", "--force", *model)
+        assert run(capsys, tmp_path / "water.xyz", *words)[0] == 0
+        bonds = [np.linalg.norm(s.positions[1] - s.positions[0]) for s in read_all(tmp_path / "s.xyz", require=())]
+        spread[bool(model)] = np.std(bonds)
+    assert spread[True] < 0.9 * spread[False]

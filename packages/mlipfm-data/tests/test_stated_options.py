@@ -203,7 +203,7 @@ def test_every_option_of_a_reader_is_reachable_with_its_type(tmp_path, capsys):
 def test_options_that_no_reader_has_or_of_another_type_are_refused_with_the_nearest(tmp_path, capsys, words, message):
     for command in (
         ["data", "import", "--out", tmp_path / "s"],
-        ["data", "trust"],
+        ["data", "check-labels"],
         ["data", "label", "--method", "gfn2-xtb", "--out", tmp_path / "s"],
     ):
         if command[1] != "import" and any(word.startswith("--") and word != "--option" for word in words):

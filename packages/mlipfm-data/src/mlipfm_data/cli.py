@@ -10,6 +10,7 @@ import typer
 from .cli_curation import add_to as add_curation
 from .cli_datasets import Overlap, import_described
 from .cli_datasets import add_to as add_datasets
+from .cli_labels import add_to as add_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -494,11 +495,10 @@ def trust(
     as_json: bool = typer.Option(False, "--json"),
 ) -> None:
     """Old name of `check-labels`."""
-    import warnings
-
-    warnings.warn("`mlipfm data trust` is an old name: use `mlipfm data check-labels`", FutureWarning, stacklevel=1)
+    typer.echo("mlipfm: warning: `mlipfm data trust` is an old name: use `mlipfm data check-labels`", err=True)
     check_labels(sources, level, reader, options, as_json)
 
 
+add_labels(app)
 add_curation(app)
 add_datasets(app)

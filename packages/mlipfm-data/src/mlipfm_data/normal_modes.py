@@ -8,8 +8,9 @@ straight steps along them soon leave the region that any harmonic picture descri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mlipfm_interfaces.elements import COVALENT_RADII, MASSES
@@ -17,6 +18,9 @@ from mlipfm_interfaces.errors import PropertyNotAvailableError, SamplingError
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import ACCELERATION, KB
+
+if TYPE_CHECKING:
+    from mlipfm_interfaces.potential import Potential
 
 #: Forces [N, 3] eV/Å of a structure.
 Forces = Callable[[Structure], np.ndarray]
@@ -44,12 +48,12 @@ class NormalModeSampler:
     """Samples around a structure at `temperature` K.
 
     Attributes:
-        model: gives the forces of the Hessian (Labeler or Teacher); None uses generic springs (`spring_hessian`), which needs no model.
+        model: gives the forces of the Hessian (Labeler, Teacher or Potential); None uses generic springs (`spring_hessian`), which needs no model.
         floor: 1/cm, softest wavenumber that is sampled as it is.
         step: Å, of the finite differences.
     """
 
-    model: Labeler | Teacher | None = None
+    model: Labeler | Teacher | Potential | None = None
     temperature: float = 300.0
     floor: float = 200.0
     step: float = 0.01
@@ -107,16 +111,21 @@ def _vibrational_space(structure: Structure, root_masses: np.ndarray) -> np.ndar
     return left[:, rank:]
 
 
-def forces_of(model: Labeler | Teacher) -> Forces:
-    """Forces as a function, from whatever gives them."""
+def forces_of(model: Labeler | Teacher | Potential) -> Forces:
+    """Return the forces [N, 3] eV/Å of a labeller, a teacher or a potential as a function of the structure."""
+    if isinstance(model, Labeler):
+        return lambda structure: _forces(model.label(structure).labels)
+    if isinstance(model, Teacher):
+        return lambda structure: _forces(model.evaluate([structure], ["forces"])[0])
+    from mlipfm_interfaces.potential import evaluate  # brings torch
 
-    def forces(structure: Structure) -> np.ndarray:
-        labels = model.label(structure).labels if isinstance(model, Labeler) else model.evaluate([structure], ["forces"])[0]
-        if "forces" not in labels:
-            raise PropertyNotAvailableError("the model gives no forces")
-        return np.asarray(labels["forces"])
+    return lambda structure: _forces(evaluate(model, [structure], ["forces"])[0])
 
-    return forces
+
+def _forces(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    if "forces" not in labels:
+        raise PropertyNotAvailableError("the model gives no forces")
+    return np.asarray(labels["forces"])
 
 
 def hessian_by_differences(structure: Structure, forces: Forces, step: float = 0.01) -> np.ndarray:
