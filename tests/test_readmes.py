@@ -98,7 +98,9 @@ def commands(command: Any, path: tuple[str, ...] = ("mlipfm",)) -> Iterator[tupl
     yield " ".join(path), command.help or ""
     context = typer.Context(command)
     for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
-        yield from commands(command.get_command(context, name), (*path, name))
+        child = command.get_command(context, name)
+        if not child.hidden:  # old names are
+            yield from commands(child, (*path, name))
 
 
 HELP = dict(commands(typer.main.get_command(app)))
