@@ -1,4 +1,4 @@
-"""Configure Sphinx: pages in Markdown, formulas as MathML, reference pages from `reference_pages.py`; pages load nothing from the network."""
+"""Configure Sphinx: pages in Markdown, formulas as MathML, reference pages from `reference_pages.py`. Only notebooks load something: 3Dmol."""
 
 import re
 import sys
@@ -28,6 +28,7 @@ html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tests execute notebooks; pages show the outputs they were saved with
+suppress_warnings = ["mystnb.unknown_mime_type"]  # py3Dmol writes its viewer twice: as HTML, which is shown, and for JupyterLab
 
 autodoc_typehints_format = "short"
 default_role = "literal"  # docstrings write code in single backticks
