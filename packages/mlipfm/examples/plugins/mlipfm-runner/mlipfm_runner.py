@@ -22,6 +22,4 @@ def frames(path: Path) -> Iterator[At]:
 def _frame(atoms: list[list[str]], lines: list[list[str]]) -> RawFrame:
     cell, table = [line[1:] for line in lines if line[0] == "lattice"], np.array([line[:3] + line[4:] for line in atoms], dtype=float)
     info, arrays = {line[0]: " ".join(line[1:]) for line in lines if line[0] != "lattice"}, {"charges": table[:, 3], "forces": table[:, 5:]}
-    return RawFrame(
-        np.array([number(line[3]) for line in atoms]), table[:, :3], np.array(cell, float) if cell else None, None, info, arrays
-    )
+    return RawFrame(np.array([number(a[3]) for a in atoms]), table[:, :3], np.array(cell, float) if cell else None, None, info, arrays)
