@@ -5,7 +5,7 @@ import pytest
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
 from mlipfm_interfaces.structure import Provenance, Structure
-from mlipfm_interfaces.theory import AtomicReferences, LevelOfTheory, canonical_level, fit_references, parse_level
+from mlipfm_interfaces.theory import AtomicReferences, LevelOfTheory, canonical_level, find_level, fit_references, parse_level
 
 PLANTED = {"pbe": {1: -13.6, 6: -1029.0, 8: -2042.5}, "gfn2-xtb": {1: -10.7, 6: -48.8, 8: -102.6}}
 FORMULAS = ["H H O", "C H H H H", "C O", "C O O", "H H", "C C H H H H H H O"]
@@ -133,3 +133,26 @@ def test_a_level_has_one_spelling_and_its_parts(text, method, dispersion, basis)
 )
 def test_ids_that_stores_hold_stay(plain):
     assert canonical_level(plain) == plain == parse_level(plain).id
+
+
+@pytest.mark.parametrize(
+    ("written", "level"),
+    [
+        ("wB97M-D3(BJ)/def2-TZVPPD", "wb97m-d3bj/def2-tzvppd"),
+        ("ωB97M-D3BJ/def2-TZVPPD", "wb97m-d3bj/def2-tzvppd"),
+        ("PBE+D3(BJ)", "pbe-d3bj"),
+        ("pbe-d3/bj", "pbe-d3bj"),
+        ("B3LYP-GD3BJ/6-31G(d)", "b3lyp-d3bj/6-31g(d)"),
+        ("PBE-D3(0)", "pbe-d3zero"),
+        ("PBE0+MBD", "pbe0-mbd"),
+        ("r2SCAN+rVV10/520eV", "r2scan-rvv10/520ev"),
+        ("pbe+u(fe=5.3)-d3(bj)/520ev", "pbe+u(fe=5.3)-d3bj/520ev"),
+        ("pbe(+u)/paw", "pbe(+u)/paw"),
+        ("pbe+u/vasp-520ev", "pbe+u/vasp-520ev"),
+    ],
+)
+def test_a_level_has_one_spelling_and_is_found_by_every_other(written, level):
+    assert canonical_level(written) == level == canonical_level(level) == parse_level(written).id
+    assert find_level(level, ["pbe", written]) == written
+    assert find_level(written, ["pbe", level]) == level
+    assert find_level(level, ["pbe"]) is None is find_level(None, [written])

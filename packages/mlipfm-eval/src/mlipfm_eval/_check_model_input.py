@@ -13,6 +13,7 @@ from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import float64_copy, moved
+from mlipfm_interfaces.theory import find_level
 from mlipfm_interfaces.undetermined import without_warning
 
 from . import _check_structures as made
@@ -144,7 +145,7 @@ def ask(model: Potential | Teacher, structures: Sequence[Structure], outputs: Se
 
 def _level(model: Potential, structures: Sequence[Structure]) -> str | None:
     known = model.spec.levels
-    return None if all(s.level in known for s in structures) else known[-1]
+    return None if all(find_level(s.level, known) for s in structures) else known[-1]
 
 
 def _chunks(structures: Sequence[Structure]) -> list[list[Structure]]:

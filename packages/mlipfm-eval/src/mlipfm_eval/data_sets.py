@@ -12,6 +12,7 @@ from mlipfm_interfaces.benchmark import Split
 from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.theory import find_level
 
 
 def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str] = (), level: str | None = None, **reading: Any) -> list[LabelledSet]:
@@ -42,7 +43,9 @@ def _open_store(path: Path, level: str | None) -> tuple[Sequence[Structure], str
     from mlipfm_data.store.store import Store
 
     store = Store(path)
-    structures = store if level is None else [s if s.level == level else store.at_level(k, level) for k, s in enumerate(store)]
+    structures = (
+        store if level is None else [s if find_level(level, [s.level or ""]) else store.at_level(k, level) for k, s in enumerate(store)]
+    )
     return structures, sha256(path / "manifest.json"), ()
 
 

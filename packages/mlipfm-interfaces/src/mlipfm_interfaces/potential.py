@@ -20,7 +20,7 @@ from .elements import symbol
 from .errors import LevelError, PropertyNotAvailableError, UnknownElementError
 from .quantities import quantity
 from .structure import Structure
-from .theory import canonical_level
+from .theory import find_level
 from .undetermined import warn_if_undetermined
 
 Kind = Literal["conservative", "direct"]
@@ -155,10 +155,8 @@ class Potential(nn.Module, ABC):
         for k, level in enumerate(batch.levels):
             if level is None and len(known) == 1:
                 indices.append(0)
-            elif level in known:
-                indices.append(known.index(level))
-            elif level is not None and canonical_level(level) in (canonical := [canonical_level(name) for name in known]):
-                indices.append(canonical.index(canonical_level(level)))  # older files have other spellings: wb97m-d3(bj)
+            elif (found := find_level(level, known)) is not None:
+                indices.append(known.index(found))
             else:
                 said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
                 raise LevelError(f"system {said}", where=f"system {k}", hint=f"choose one of: {', '.join(known)}")
@@ -267,4 +265,4 @@ def _check_probes(structures: Sequence[Structure], outputs: Sequence[str]) -> No
 def _level_for(potential: Potential, s: Structure) -> str | None:
     """A structure labelled at a level the model does not have is asked at the model's only level."""
     known = potential.spec.levels
-    return s.level if s.level in known or len(known) != 1 else None
+    return s.level if find_level(s.level, known) or len(known) != 1 else None

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import DamagedFileError, FormatVersionError, ShapeError
 from .files import canonical_json
+from .level_names import canonical_level
 from .quantities import QUANTITIES
 from .structure import Provenance, Structure
 
@@ -107,7 +108,8 @@ class Layout:
         pbc.setflags(write=False)
         shared = {key: value[key] for key in ("source", "sampling", "licence")}
         n_free = sum(axis == _FREE for block in blocks for axis in block.axes)
-        return cls(blocks, bool(value["moving"]), pbc, value["level"], MappingProxyType(shared), n_free)
+        level = value["level"] and canonical_level(value["level"])  # older files have other spellings: wb97m-d3(bj)
+        return cls(blocks, bool(value["moving"]), pbc, level, MappingProxyType(shared), n_free)
 
 
 class Layouts:

@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import LevelError, MissingLabelsError
+from .level_names import DISPERSIONS
+from .level_names import canonical_level as canonical_level
+from .level_names import find_level as find_level
 from .structure import Structure
-
-#: Corrections that are named after the functional, in their one spelling. `-d` and `-v` are part of a functional's name (`wb97x-d`, `wb97m-v`).
-DISPERSIONS = ("d2", "d3", "d3bj", "d3zero", "d3m", "d3mbj", "d3op", "d4", "vv10", "rvv10", "mbd", "mbd-nl", "ts", "xdm", "nl")
 
 #: Parts that follow method and basis in an id, by the field of `LevelOfTheory`.
 _PARTS = {"pseudopotential": "pp", "k_mesh": "k", "spin_treatment": "spin", "code": "code"}
@@ -78,19 +78,6 @@ def parse_level(text: str) -> LevelOfTheory:
                 f"{plus_u[2]!r} is no list of +U values", where=text, hint="for instance 'pbe+u(co=3.32+fe=5.3)/520ev'"
             ) from None
     return LevelOfTheory(method=method, basis=basis or None, dispersion=dispersion, **parts)
-
-
-def canonical_level(text: str) -> str:
-    """`GFN2-xTB` -> `gfn2-xtb`, `wB97M-D3(BJ)` -> `wb97m-d3bj`: lower case, `ω` as `w`, spaces as `-`, one spelling of dispersion corrections.
-
-    Raises:
-        LevelError: for an empty name.
-    """
-    name = re.sub(r"\s+", "-", text.strip().lower().replace("ω", "w").replace("omega", "w"))
-    if not name:
-        raise LevelError("a level of theory needs a name", hint="for instance 'pbe/520ev' or 'gfn2-xtb'")
-    name = re.sub(r"-d3(m?)[-_]?\(?bj\)?(?=[/:]|$)", r"-d3\1bj", name)
-    return re.sub(r"-d3[-_]?(?:\(0\)|\(zero\)|zero|0)(?=[/:]|$)", "-d3zero", name)
 
 
 @dataclass(frozen=True)

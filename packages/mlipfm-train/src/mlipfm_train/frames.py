@@ -13,6 +13,7 @@ from mlipfm_data.store.store import Store
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.theory import find_level
 
 #: Up to this many structures every cost is counted; beyond it, costs are interpolated in the number of atoms from a sample of this size.
 COUNTED = 20_000
@@ -35,11 +36,11 @@ class Frames(Sequence[Structure]):
         found = [(k, i, level) for k, store in enumerate(self.stores) for i, level in enumerate(store.levels)]
         known = sorted({level for _, _, level in found if level is not None})
         for level in levels:
-            if level not in known:
+            if find_level(level, known) is None:
                 raise LevelError(
                     f"no structure has level {level!r}", where=", ".join(map(str, paths)), hint=f"there are: {', '.join(known) or 'none'}"
                 )
-        wanted = [(k, i) for k, i, level in found if not levels or level in levels]
+        wanted = [(k, i) for k, i, level in found if not levels or find_level(level, levels)]
         if paths and not wanted:
             raise MissingLabelsError("there are no structures", where=", ".join(map(str, paths)), hint="fill the store first")
         idle = [store.weightless() for store in self.stores]

@@ -26,6 +26,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.theory import find_level
 from mlipfm_interfaces.undetermined import undetermined_energies
 
 from .frames import Frames
@@ -259,7 +260,7 @@ def _check_domain(potential: Potential, elements: Sequence[int], levels: Sequenc
     if missing:
         names = " ".join(symbol(z) for z in potential.spec.elements)
         raise UnknownElementError(f"{what} contain {' '.join(missing)}, which the potential does not know", hint=f"it knows {names}")
-    unknown: list[str] = [level for level in levels if level not in potential.spec.levels]
+    unknown: list[str] = [level for level in levels if find_level(level, potential.spec.levels) is None]
     if unknown:
         error: MlipfmError = LevelError(f"{what} have level {unknown[0]!r}", hint=f"the potential knows {', '.join(potential.spec.levels)}")
         raise error

@@ -19,6 +19,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError
 from mlipfm_interfaces.files import fsync_folder, lock, unwritable
 from mlipfm_interfaces.licences import is_known
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.theory import find_level
 
 from ..licensing import checked_licence, with_licence
 from . import manifest as manifests
@@ -77,7 +78,7 @@ class Wanted:
 
     def refusal(self, s: Structure) -> str | None:
         """Why a structure is dropped, None if it is kept."""
-        if self.levels and s.level not in self.levels:
+        if self.levels and not find_level(s.level, self.levels):
             return "another level"
         if not (self.min_atoms or 0) <= len(s) <= (self.max_atoms or len(s)):
             return "number of atoms"

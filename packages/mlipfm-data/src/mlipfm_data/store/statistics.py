@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import N_ELEMENTS, symbol
+from mlipfm_interfaces.level_names import canonical_level
 from mlipfm_interfaces.structure import Structure
 
 
@@ -108,8 +109,11 @@ class Summary:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Summary:
+        levels: dict[str, LevelStatistics] = {}
+        for name, numbers in value["levels"].items():  # older stores have other spellings: wb97m-d3(bj)
+            levels.setdefault(name and canonical_level(name), LevelStatistics()).merge(LevelStatistics(**numbers))
         return cls(
-            {level: LevelStatistics(**numbers) for level, numbers in value["levels"].items()},
+            levels,
             Counter(value["elements"]),
             Counter({int(n): count for n, count in value["sizes"].items()}),
             Counter(value["licences"]),

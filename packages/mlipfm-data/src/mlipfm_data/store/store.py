@@ -19,6 +19,7 @@ from mlipfm_interfaces.display import html_table, line
 from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.label_weights import structure_weight
+from mlipfm_interfaces.level_names import canonical_level
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
@@ -169,7 +170,7 @@ class Store(Sequence[Structure]):
             MissingLabelsError: if no overlay of that level has labels for it.
         """
         shard, i = self._place(index)
-        plain = shard.structure(i)
+        plain, level = shard.structure(i), canonical_level(level)
         rows = self._joined_at().get((bytes.fromhex(plain.key), level), ())
         if not rows:
             raise MissingLabelsError(f"no labels of level {level!r} for structure {index}", where=str(self.path))

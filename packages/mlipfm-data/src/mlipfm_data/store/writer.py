@@ -16,6 +16,7 @@ import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.files import lock, unwritable
 from mlipfm_interfaces.frames import FrameLog
+from mlipfm_interfaces.level_names import canonical_level
 from mlipfm_interfaces.records import Layouts
 from mlipfm_interfaces.structure import Structure
 
@@ -109,7 +110,7 @@ class StoreWriter:
 
     def has(self, structure: Structure) -> bool:
         """Whether this geometry is in the store at this level, from whatever run: what a resumed job need not do again."""
-        return (self.key(structure), structure.level) in self.present
+        return (self.key(structure), structure.level and canonical_level(structure.level)) in self.present
 
     def key(self, structure: Structure) -> str:
         """The structure's key once it is in this store (that of the rounded positions if `single`)."""
@@ -201,7 +202,7 @@ class StoreWriter:
 
     def _remember(self, key: str, level: str | None, atoms: int) -> None:
         assert self._present is not None
-        self._present.add((key, level))
+        self._present.add((key, level and canonical_level(level)))
         self._sizes[key] = atoms
 
     def _open_manifest(self, name: str | None) -> Manifest:

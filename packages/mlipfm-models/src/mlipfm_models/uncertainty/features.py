@@ -11,6 +11,7 @@ from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.theory import find_level
 from torch import Tensor
 
 #: Atoms of one batch.
@@ -95,7 +96,7 @@ def _slope(value: Tensor, positions: Tensor) -> Tensor:
 
 def _batch(potential: Potential, structures: Sequence[Structure]) -> Batch:
     known = potential.spec.levels
-    asked = [s if s.level in known or len(known) != 1 else s.replace(level=None, labels={}, label_std={}) for s in structures]
+    asked = [s if find_level(s.level, known) or len(known) != 1 else s.replace(level=None, labels={}, label_std={}) for s in structures]
     return collate(asked, potential.spec.graphs, potential.spec.torch_dtype, device_of(potential))
 
 
