@@ -31,7 +31,7 @@ from mlipfm_interfaces.plausibility import implausible
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.calculator import MlipfmCalculator, PropertyNotImplementedError
-from mlipfm_models.matrix import own_backbones
+from mlipfm_models.combinations import own_backbones
 
 POTENTIALS = own_backbones()
 ELEMENTS = ["H", "C", "O", "Na", "Al", "Cl", "Ar"]

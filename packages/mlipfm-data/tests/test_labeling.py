@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kills import kill_at_random_moments, same_bytes
+from mlipfm_data import parallel
 from mlipfm_data.labeling import RECORD, label_all
 from mlipfm_data.parallel import pack, split, unpack
 from mlipfm_data.store.store import Store

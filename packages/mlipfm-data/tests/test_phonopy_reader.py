@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlipfm_data.readers import phonopy
 from mlipfm_data.readers.phonopy import PhonopyReader
 from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_data.readers.report import ReadReport

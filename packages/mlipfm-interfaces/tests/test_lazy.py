@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from mlipfm_interfaces.lazy import lazy_imports
 
-PACKAGES = ["mlipfm_distill", "mlipfm_md", "mlipfm_models", "mlipfm_train"]
+PACKAGES = ["mlipfm_data", "mlipfm_distill", "mlipfm_eval", "mlipfm_md", "mlipfm_models", "mlipfm_train"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -37,3 +38,19 @@ def test_an_old_name_warns_with_what_to_use_instead(tmp_path, monkeypatch):
     get, _ = lazy_imports("toy_lazy", {"value": (".places", "places.value")})
     with pytest.warns(DeprecationWarning, match=r"toy_lazy\.value is an old name: use places\.value"):
         assert get("value") == 3
+
+
+@pytest.mark.parametrize("package", ["mlipfm_md", "mlipfm_models"])
+def test_what_a_package_lists_is_what_its_modules_list(package):
+    """A module states its public names in `__all__`; one without any begins with an underscore, or holds commands, adapters or old names."""
+    root = Path(import_module(package).__file__).parent
+    listed, silent = set(), set()
+    for file in root.rglob("*.py"):
+        names = file.relative_to(root).with_suffix("").parts
+        if names[-1] == "__init__" or any(name.startswith("_") for name in names):
+            continue
+        module = import_module(".".join([package, *names]))
+        listed |= set(getattr(module, "__all__", []))
+        silent |= set() if hasattr(module, "__all__") else {names[-1]}
+    assert listed == set(import_module(package).__all__)
+    assert silent <= {"commands", "cli", "builders", "ase_adapter", "emt_adapter", "foreign_potentials"}

@@ -296,7 +296,7 @@ def test_a_parameter_outside_all_blocks_is_refused_by_name() -> None:
 
 
 def test_a_norm_starts_with_gain_one() -> None:
-    from mlipfm_models.initial import initialise
+    from mlipfm_models._initialisation import initialise
     from mlipfm_models.parameter_roles import roles_of
 
     norm = torch.nn.LayerNorm(4)

@@ -13,8 +13,8 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_models import build_potential
+from mlipfm_models.backbones._element_linear import ElementLinear, grouped
 from mlipfm_models.backbones.behler_parrinello import BehlerParrinello, BehlerParrinelloConfig, angular_functions, cutoff_function
-from mlipfm_models.backbones.element_linear import ElementLinear, grouped
 
 COSINE = BehlerParrinelloConfig(cutoff=6.0, cutoff_function="cosine", zetas=(1,), widths=(1e-12,))
 

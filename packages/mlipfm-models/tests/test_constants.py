@@ -12,7 +12,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_models import build_potential
 from mlipfm_models.assembly import AssembledPotential
 from mlipfm_models.backbones.backbone import ExactConstants
-from mlipfm_models.matrix import own_backbones
+from mlipfm_models.combinations import own_backbones
 
 WATER = Structure(np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.76, 0.1, -0.5], [-0.8, 0.2, -0.45]]))
 

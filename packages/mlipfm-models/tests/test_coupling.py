@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.testing.structures import random_rotation
-from mlipfm_models.backbones.coupling import coupling, quadrupole_paths, quadrupole_table, sphere_mean, triples
-from mlipfm_models.backbones.harmonics import degrees, harmonics_table
+from mlipfm_models.backbones._coupling import coupling, quadrupole_paths, quadrupole_table, sphere_mean, triples
+from mlipfm_models.backbones._harmonics import degrees, harmonics_table
 from mlipfm_models.backbones.mace import Invariants, MaceConfig, edge_features
 
 EVEN = [t for t in product(range(4), repeat=3) if abs(t[0] - t[1]) <= t[2] <= t[0] + t[1] and sum(t) % 2 == 0]

@@ -15,10 +15,10 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, rattled, silicon, water
 from mlipfm_models import build_potential
-from mlipfm_models.backbones.attention import log_envelope
+from mlipfm_models.backbones._attention import log_envelope
+from mlipfm_models.backbones._harmonics import HARMONICS
 from mlipfm_models.backbones.backbone import envelope
 from mlipfm_models.backbones.escaip import Attention, Escaip, EscaipConfig, bond_order, legendre
-from mlipfm_models.backbones.harmonics import HARMONICS
 
 SMALL = {"channels": 16, "layers": 2, "cutoff": 4.0, "radial": 6, "degree": 3, "heads": 2, "expansion": 1}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlipfm_interfaces.checkpoint import build, load_checkpoint, load_model, save_checkpoint, save_potential
 from mlipfm_interfaces.errors import MlipfmError
-from mlipfm_models.matrix import own_backbones
+from mlipfm_models.combinations import own_backbones
 
 SMALL = {"channels": 16, "cutoff": 3.0}
 BASE = {"elements": ["H", "O"], "levels": ["pbe"]}

@@ -21,9 +21,9 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import STENCIL, crystal_of, numerical_stress
 from mlipfm_interfaces.testing.structures import random_rotation, rattled, water
 from mlipfm_models import build_potential
-from mlipfm_models.matrix import Column, cell_id, columns, matrix, own_backbones, refusal
+from mlipfm_models.combinations import Column, cell_id, columns, matrix, own_backbones, refusal
+from mlipfm_models.uncertainty._features import observe
 from mlipfm_models.uncertainty.ensembles import predict_members
-from mlipfm_models.uncertainty.features import observe
 from mlipfm_models.uncertainty.llpr import Llpr, factorise, gram_matrix, raw_sigma
 
 ROOT = Path(__file__).parents[3]

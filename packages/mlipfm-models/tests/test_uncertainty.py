@@ -11,8 +11,8 @@ from mlipfm_interfaces.errors import DamagedFileError, MissingLabelsError, Prope
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_interfaces.testing.structures import methane, rattled, water
+from mlipfm_models.uncertainty._features import observe
 from mlipfm_models.uncertainty.ensembles import draw_heads, predict_members
-from mlipfm_models.uncertainty.features import observe
 from mlipfm_models.uncertainty.llpr import Llpr, factorise, gram_matrix, raw_sigma
 
 LEVEL = "gfn2-xtb"
@@ -73,7 +73,7 @@ def test_sigma_of_forces_turns_with_the_molecule_and_does_not_know_its_batch(fit
 def test_the_order_and_batches_of_training_do_not_matter(small, monkeypatch):
     potential = small()
     gram, n = gram_matrix(potential, TRAIN)
-    monkeypatch.setattr("mlipfm_models.uncertainty.features.BATCH_ATOMS", 7)
+    monkeypatch.setattr("mlipfm_models.uncertainty._features.BATCH_ATOMS", 7)
     other, m = gram_matrix(potential, iter(TRAIN[::-1]))
     assert n == m == 15
     torch.testing.assert_close(gram, other, rtol=1e-12, atol=1e-12)

@@ -5,8 +5,9 @@ Functions that share the name of their module are imported from it: `from mlipfm
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .batches import PlanQuality, edge_costs, plan_batches, plan_quality
@@ -21,19 +22,6 @@ if TYPE_CHECKING:
     from .readers.report import ReadReport
     from .store.store import Store
     from .store.writer import StoreWriter
-
-_HOMES = {
-    "from_ase": "readers.ase", "to_ase": "readers.ase",
-    "PlanQuality": "batches", "edge_costs": "batches", "plan_batches": "batches", "plan_quality": "batches",
-    "quickstart_molecules": "conformers",
-    "Slope": "label_checks.work", "energy_against_forces": "label_checks.work",
-    "export_extxyz": "readers.extxyz",
-    "ReadOptions": "readers.options", "ReadReport": "readers.report",
-    "ImportReport": "importing", "Importer": "importing", "import_file": "importing",
-    "NormalModeSampler": "normal_modes", "sample_modes": "normal_modes", "spring_hessian": "normal_modes",
-    "read": "readers.registry", "read_all": "readers.registry",
-    "Store": "store.store", "StoreWriter": "store.writer",
-}  # fmt: skip
 
 __all__ = [
     "ImportReport",
@@ -60,9 +48,4 @@ __all__ = [
     "to_ase",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Public names are imported when they are asked for: `import mlipfm_data` alone imports neither torch, ase, rdkit nor tblite."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__, __dir__ = lazy_imports(__name__)

@@ -8,11 +8,36 @@ from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .calculator import MlipfmCalculator
-    from .ensembles import NVE, Langevin
+    from .ensembles import NVE, Ensemble, Langevin, State, maxwell_boltzmann
+    from .forces import PotentialForces, TeacherForces
     from .langevin_sampler import LangevinSampler
-    from .simulation import Run, Settings, simulate
-    from .starts import Start
+    from .simulation import Run, Settings, simulate, simulate_frames
+    from .simulation_source import SimulationSource
+    from .start_files import read_starts
+    from .starts import Start, as_starts, temperature_of
+    from .trajectory import Trajectory, export_extxyz
 
-__all__ = ["NVE", "Langevin", "LangevinSampler", "MlipfmCalculator", "Run", "Settings", "Start", "simulate"]
+__all__ = [
+    "NVE",
+    "Ensemble",
+    "Langevin",
+    "LangevinSampler",
+    "MlipfmCalculator",
+    "PotentialForces",
+    "Run",
+    "Settings",
+    "SimulationSource",
+    "Start",
+    "State",
+    "TeacherForces",
+    "Trajectory",
+    "as_starts",
+    "export_extxyz",
+    "maxwell_boltzmann",
+    "read_starts",
+    "simulate",
+    "simulate_frames",
+    "temperature_of",
+]
 
 __getattr__, __dir__ = lazy_imports(__name__)

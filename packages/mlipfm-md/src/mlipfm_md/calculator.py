@@ -25,6 +25,8 @@ from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
+__all__ = ["MlipfmCalculator"]
+
 #: ASE's names of the outputs of a model, and which of these belong to the system and not to its atoms.
 _ASE_NAMES = {"energy": "energy", "free_energy": "energy", "forces": "forces", "stress": "stress", "energies": "atomic_energies",
               "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments"}  # fmt: skip
@@ -95,7 +97,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         return None if self._answer is None else self._answer.atoms
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """ASE's entry point: one property of `atoms`, computed if something it depends on has changed. Threads may share a calculator.
+        """Return one property of `atoms`, computed if something it depends on has changed. Threads may share a calculator.
 
         Raises:
             PropertyNotImplementedError: as ASE expects, for a property this model or this system does not have.
@@ -116,11 +118,11 @@ class MlipfmCalculator(GetPropertiesMixin):
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def calculation_required(self, atoms: Atoms, properties: list[str], system_changes: list[str] | None = None) -> bool:
-        """True if `atoms`, or the charge or multiplicity in its info, differ from those of the cached results."""
+        """Say whether `atoms`, or the charge or multiplicity in its info, differ from those of the cached results."""
         return bool(self.check_state(atoms)) or any(name not in self.results for name in properties)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Names of what changed since the last calculation; every value the model reads is compared, `info` included."""
+        """Name what changed since the last calculation; every value the model reads is compared, `info` included."""
         return list(_STATE) if self._answer is None else self._changed(self._answer, atoms)
 
     def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:
@@ -179,7 +181,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         return results | ({"stress": full_3x3_to_voigt_6_stress(row["stress"])} if "stress" in row else {})
 
     def to_structure(self, atoms: Atoms) -> Structure:
-        """The Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
+        """Return the Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
         charge, multiplicity = charge_and_multiplicity(atoms.info) if atoms.info else (None, None)
         return Structure(
             atoms.numbers,
@@ -196,7 +198,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         self._answer = None
 
     def todict(self) -> dict[str, Any]:
-        """What ASE databases write beside the results."""
+        """Return what ASE databases write beside the results."""
         return {"level": self.level, "charge": self.charge, "multiplicity": self.multiplicity}
 
     @property

@@ -69,7 +69,7 @@ def run(
 
     mlipfm md run model.safetensors slab.xyz --frame -1 --new-velocities --temperature 600
     """
-    from .run_command import chosen_ensemble, run_dynamics
+    from ._run_command import chosen_ensemble, run_dynamics
     from .simulation import Settings
     from .start_files import Wanted, read_starts
 

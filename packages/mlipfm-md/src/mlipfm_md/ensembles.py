@@ -20,6 +20,8 @@ from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.units import ACCELERATION, KB
 
+__all__ = ["NVE", "Ensemble", "Langevin", "State", "maxwell_boltzmann"]
+
 Array = np.ndarray
 Forces = Callable[[Array], tuple[Array, Array]]
 
@@ -56,15 +58,15 @@ class State:
             self.centre = np.zeros((len(self.first) - 1, 3), dtype=bool)
 
     def kinetic(self) -> Array:
-        """Kinetic energy of each system, eV, with that of the centre of mass."""
+        """Return the kinetic energy of each system, eV, with that of the centre of mass."""
         return kinetic_energy(self.velocities, self.masses, self.first)
 
     def degrees_of_freedom(self) -> Array:
-        """[systems], see the head of this module."""
+        """Return the degrees of freedom [systems], see the head of this module."""
         return np.add.reduceat(self.movable.sum(axis=1), self.first[:-1]) - self.centre.sum(axis=1)
 
     def temperature(self) -> Array:
-        """2 E / (n k_B) of each system, K: n degrees of freedom, E the kinetic energy without that of a centre of mass that does not count."""
+        """Return 2 E / (n k_B) of each system, K: n degrees of freedom, E the kinetic energy without that of a centre of mass that does not count."""
         momentum = np.add.reduceat(self.masses[:, None] * self.velocities, self.first[:-1])
         total = np.add.reduceat(self.masses, self.first[:-1])
         drift = 0.5 / ACCELERATION * (self.centre * momentum**2).sum(axis=1) / total
@@ -76,7 +78,8 @@ class Ensemble(Protocol):
 
     keeps_momentum: ClassVar[bool]
 
-    def step(self, state: State, forces: Forces, dt: float, seed: int) -> None: ...
+    def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
+        """Advance `state` by `dt` fs in place, with random numbers of `seed` and the step."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class NVE:
     keeps_momentum: ClassVar[bool] = True
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
+        """Advance `state` by `dt` fs in place: velocity Verlet; `seed` is not used."""
         _kick(state, dt / 2)
         state.positions += dt * state.velocities
         state.energies, state.forces = forces(state.positions)
@@ -114,6 +118,7 @@ class Langevin:
             )
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
+        """Advance `state` by `dt` fs in place; the noise is a function of `seed` and the step."""
         keep = np.exp(-self.friction * dt)
         width = np.sqrt((1 - keep**2) * KB * self.temperature * ACCELERATION / state.masses)[:, None]
         _kick(state, dt / 2)
@@ -127,7 +132,7 @@ class Langevin:
 
 
 def kinetic_energy(velocities: Array, masses: Array, first: Array) -> Array:
-    """Kinetic energy of each system, eV; arguments as in `State`."""
+    """Return the kinetic energy of each system, eV; arguments as in `State`."""
     return np.add.reduceat(0.5 / ACCELERATION * masses * (velocities**2).sum(axis=1), first[:-1])
 
 
@@ -142,7 +147,7 @@ def noise(state: State, seed: int) -> Array:
 def maxwell_boltzmann(
     masses: Array, temperature: float, rng: np.random.Generator, movable: Array | None = None, centre: Array | None = None
 ) -> Array:
-    """Velocities [N, 3] Å/fs of one system at `temperature` K: normal, so that the mean kinetic energy is k_B T / 2 per degree of freedom.
+    """Draw velocities [N, 3] Å/fs of one system at `temperature` K: normal, so that the mean kinetic energy is k_B T / 2 per degree of freedom.
 
     Args:
         movable: [N, 3] bool, axes that get a velocity; all by default.

@@ -13,6 +13,8 @@ from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
+__all__ = ["PotentialForces", "TeacherForces"]
+
 Array = np.ndarray
 
 

@@ -14,6 +14,8 @@ from .ensembles import Langevin
 from .simulation import Settings, simulate_frames
 from .starts import unlabelled
 
+__all__ = ["LangevinSampler"]
+
 
 @dataclass(frozen=True)
 class LangevinSampler:
@@ -31,7 +33,7 @@ class LangevinSampler:
     equilibrate: int = 100
 
     def sample(self, structure: Structure, n: int, rng: np.random.Generator) -> list[Structure]:
-        """`n` unlabelled structures of the group of `structure`; atoms that its label `fixed` holds stay where they are.
+        """Return `n` unlabelled structures of the group of `structure`; atoms that its label `fixed` holds stay where they are.
 
         Raises:
             SamplingError: if the trajectory explodes before `n` structures are there.

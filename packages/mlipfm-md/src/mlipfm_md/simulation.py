@@ -25,6 +25,8 @@ from .forces import PotentialForces, TeacherForces
 from .starts import Start, as_starts
 from .trajectory import Trajectory
 
+__all__ = ["Run", "Settings", "simulate", "simulate_frames"]
+
 Array = np.ndarray
 
 #: Ten microseconds at 1 fs: more is a slip of the pen.
@@ -62,6 +64,7 @@ class Run:
         return np.array(self.potential) + np.array(self.kinetic)
 
     def record(self, state: State) -> None:
+        """Add the energies and temperatures of `state` to those of the run."""
         self.steps.append(state.step)
         self.potential.append(state.energies.copy())
         self.kinetic.append(state.kinetic())
@@ -173,7 +176,7 @@ def _simulate(
 def simulate_frames(
     model: Potential | Teacher | Labeler, structure: Structure | Start, ensemble: Ensemble, settings: Settings
 ) -> tuple[Run, list[tuple[int, Array]]]:
-    """`simulate` of one structure, in memory, with the recorded (step, positions [N, 3])."""
+    """Run `simulate` of one structure in memory and return the recorded (step, positions [N, 3])."""
     frames: list[tuple[int, Array]] = []
     run = simulate(model, [structure], ensemble, settings, on_record=lambda state: frames.append((state.step, state.positions.copy())))
     return run, frames

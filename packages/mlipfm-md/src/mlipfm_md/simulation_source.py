@@ -22,6 +22,8 @@ from .ensembles import Langevin
 from .simulation import Settings, simulate_frames
 from .starts import unlabelled
 
+__all__ = ["SimulationSource"]
+
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +76,7 @@ class SimulationSource:
         self.replaced = 0
 
     def next_batch(self, potential: Potential | None) -> list[Structure]:
-        """Labelled structures of this rank's next step.
+        """Return the labelled structures of this rank's next step.
 
         Raises:
             SimulationError: if no potential is given.
@@ -88,9 +90,11 @@ class SimulationSource:
         return batch
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what an exact continuation needs."""
         return {"batches": self.batches, "replaced": self.replaced}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
         self.batches, self.replaced = int(state["batches"]), int(state["replaced"])
 
     def _visited(self, potential: Potential, start: Structure, seed: int) -> Structure:

@@ -19,8 +19,10 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Simulat
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 
-from .start_text import Beside, readable_poscar, readable_xyz
+from ._start_text import Beside, readable_poscar, readable_xyz
 from .starts import Start
+
+__all__ = ["read_starts"]
 
 Array = np.ndarray
 
@@ -61,7 +63,7 @@ class Said:
 
 
 def read_starts(path: Path, wanted: Wanted | None = None) -> list[tuple[Start, Said]]:
-    """The frames of a file that ASE reads, each a system of its own, and what was taken from each.
+    """Read the frames of a file that ASE reads, each a system of its own, and what was taken from each.
 
     Raises:
         UnreadableFileError: missing, empty or not readable. InvalidStructureError: for a frame that cannot exist, naming it.

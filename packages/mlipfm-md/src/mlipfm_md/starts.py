@@ -14,6 +14,8 @@ from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Ensemble, State, centre_of_mass_axes
 
+__all__ = ["Start", "as_starts", "temperature_of"]
+
 Array = np.ndarray
 
 
@@ -75,7 +77,7 @@ class Start:
         return self.masses
 
     def motion(self) -> dict[str, Any] | None:
-        """What is stated beyond the structure, ready for JSON; None if nothing is. Fixed atoms by axis, masses and velocities as digests."""
+        """Return what is stated beyond the structure, ready for JSON; None if nothing is. Fixed atoms by axis, masses and velocities as digests."""
         said: dict[str, Any] = {}
         if self.axes_fixed.any():
             said["fixed"] = {axis: np.flatnonzero(self.axes_fixed[:, k]).tolist() for k, axis in enumerate("xyz")}
@@ -87,7 +89,7 @@ class Start:
 
 
 def as_starts(structures: Sequence[Structure | Start]) -> list[Start]:
-    """Structures as starts of which nothing else is stated."""
+    """Return structures as starts of which nothing else is stated."""
     return [s if isinstance(s, Start) else Start(s) for s in structures]
 
 
@@ -100,7 +102,7 @@ def fixed_axes(motion: dict[str, Any] | None, n: int) -> Array:
 
 
 def temperature_of(start: Start, ensemble: Ensemble) -> float:
-    """K, of the velocities that are stated; 0 if none are."""
+    """Return the temperature in K of the velocities that are stated; 0 if none are."""
     n, nothing = len(start.structure), np.zeros((len(start.structure), 3))
     velocities = nothing if start.velocities is None else start.velocities
     centre = centre_of_mass_axes(start.movable, ensemble)[None]

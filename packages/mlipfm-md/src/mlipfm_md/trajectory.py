@@ -23,6 +23,8 @@ from mlipfm_interfaces.structure import Structure
 from .ensembles import State
 from .starts import Start, fixed_axes
 
+__all__ = ["Trajectory", "export_extxyz"]
+
 Array = np.ndarray
 
 RESTART_KIND = "mlipfm-md-restart"
@@ -74,12 +76,12 @@ class Trajectory:
         self.log.close()
 
     def append(self, state: State, dt: float) -> None:
-        """One frame of every system, with velocities, energy and forces."""
+        """Write one frame of every system, with velocities, energy and forces."""
         for frame, dynamics in self._frames(state, dt):
             self.log.append(frame, dynamics)
 
     def save_last_good(self, state: State, dt: float) -> None:
-        """The state before an explosion, as `last_good.xyz`: another run can start from it."""
+        """Write the state before an explosion, as `last_good.xyz`: another run can start from it."""
         with (self.folder / LAST_GOOD).open("w") as stream:
             for (frame, dynamics), start in zip(self._frames(state, dt), self.starts, strict=True):
                 _write_frame(stream, frame, dynamics, start.axes_fixed)
@@ -93,7 +95,7 @@ class Trajectory:
             yield frame, Dynamics(state.velocities[a:b], state.masses[a:b], state.step * dt, state.step)
 
     def save_restart(self, state: State, reference: Array) -> None:
-        """Everything a bitwise continuation needs: state, where the neighbour list was built, number of frames in the log."""
+        """Write everything a bitwise continuation needs: state, where the neighbour list was built, number of frames in the log."""
         self.log.flush()
         tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(state, name))) for name in _ARRAYS}
         tensors["reference"] = torch.from_numpy(np.ascontiguousarray(reference))
@@ -101,7 +103,7 @@ class Trajectory:
         save_checkpoint(self.restart, tensors, manifest)
 
     def load_restart(self) -> tuple[State, Array] | None:
-        """State and neighbour reference of the last restart, the log cut back to it; None for a new run.
+        """Return state and neighbour reference of the last restart, the log cut back to it; None for a new run.
 
         Raises:
             DamagedFileError: if the restart is damaged, or the trajectory has fewer frames than it had then.
@@ -117,7 +119,7 @@ class Trajectory:
         return State(**arrays, step=manifest["step"]), tensors["reference"].numpy().copy()
 
     def recorded(self) -> Iterator[tuple[int, Array, Array]]:
-        """(step, potential energies [systems] eV, velocities [atoms, 3] Å/fs) of each recorded frame."""
+        """Yield (step, potential energies [systems] eV, velocities [atoms, 3] Å/fs) of each recorded frame."""
         n = len(self.starts)
         potential, velocities = [], []
         for k, (frame, dynamics) in enumerate(self.log):
@@ -138,7 +140,7 @@ def _difference(found: Any, asked: Any) -> str:
 
 
 def export_extxyz(folder: Path, path: Path) -> int:
-    """Write a trajectory as extended XYZ, exactly; number of frames written. What is written can be started from again.
+    """Write a trajectory as extended XYZ, exactly, and return the number of frames. What is written can be started from again.
 
     Columns are ASE's: `momenta` in its units, `masses` in amu, `forces` eV/Å, and `move_mask` where atoms are fixed.
     """

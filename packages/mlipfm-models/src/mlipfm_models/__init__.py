@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .assembly import AssembledPotential, build_potential
+    from .assembly import AssembledPotential, Repulsion, build_potential
     from .backbones.backbone import Backbone, DenseBackbone, ExactConstants, PairBackbone, bessel, envelope
     from .backbones.behler_parrinello import BehlerParrinello, BehlerParrinelloConfig
     from .backbones.deeppot_se import DeepPotSe, DeepPotSeConfig
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from .backbones.mace import Mace, MaceConfig
     from .backbones.painn import Painn, PainnConfig
     from .backbones.pet import Pet, PetConfig
-    from .configuration import AssemblyConfig
-    from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear
+    from .combinations import Cell, Column, columns, matrix, own_backbones, refusal
+    from .configuration import AssemblyConfig, Cutoff, Layers, Positive, Radial, Width
+    from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear, roles_of
+    from .speed_table import Row, Skipped, speed_rows
     from .transfer import TransferReport, transfer_weights
+    from .uncertainty.ensembles import Members, predict_members
+    from .uncertainty.llpr import Llpr
 
 __all__ = [
     "AssembledPotential",
@@ -26,6 +30,9 @@ __all__ = [
     "Backbone",
     "BehlerParrinello",
     "BehlerParrinelloConfig",
+    "Cell",
+    "Column",
+    "Cutoff",
     "DeepPotSe",
     "DeepPotSeConfig",
     "DenseBackbone",
@@ -36,19 +43,35 @@ __all__ = [
     "ExactConstants",
     "GeometryLinear",
     "InputLinear",
+    "Layers",
+    "Llpr",
     "Mace",
     "MaceConfig",
+    "Members",
     "OutputLinear",
     "Painn",
     "PainnConfig",
     "PairBackbone",
     "Pet",
     "PetConfig",
+    "Positive",
+    "Radial",
+    "Repulsion",
+    "Row",
+    "Skipped",
     "TransferReport",
     "VectorLinear",
+    "Width",
     "bessel",
     "build_potential",
+    "columns",
     "envelope",
+    "matrix",
+    "own_backbones",
+    "predict_members",
+    "refusal",
+    "roles_of",
+    "speed_rows",
     "transfer_weights",
 ]
 

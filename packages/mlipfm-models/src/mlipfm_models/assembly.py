@@ -18,14 +18,16 @@ from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
+from ._conditioning import CONDITIONS, Conditioning, References
+from ._head_kinds import check_heads, parts_of
+from ._heads import Heads
+from ._initialisation import initialise
+from ._neighbor_tensors import neighbor_shapes
+from ._readouts import field_energy, read_out
 from .backbones.backbone import Backbone, ExactConstants, envelope
-from .conditioning import CONDITIONS, Conditioning, References
 from .configuration import AssemblyConfig, parse, parse_assembly
-from .head_kinds import check_heads, parts_of
-from .heads import Heads
-from .initial import initialise
-from .neighbor_shape import neighbor_shapes
-from .readouts import field_energy, read_out
+
+__all__ = ["AssembledPotential", "Repulsion", "build_potential"]
 
 CONSERVATIVE = ("energy", "forces", "stress", "atomic_energies", "hessian_rows", "hvp")
 DIRECT = ("energy", "forces", "atomic_energies", "hessian_rows", "hvp")
@@ -116,7 +118,7 @@ class AssembledPotential(Potential):
         return prediction if create_graph else _detached(prediction)
 
     def blocks(self) -> list[nn.Module]:
-        """Conditioning, the backbone's blocks, heads."""
+        """Return the conditioning, the backbone's blocks and the heads."""
         return [self.conditioning, *self.backbone.blocks(), self.heads]
 
     def parameter_roles(self) -> dict[str, ParameterRole]:

@@ -13,9 +13,11 @@ from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.undetermined import Undetermined
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from .conditioning import CONDITIONS
-from .head_kinds import HEADS, NO_HEAD
-from .head_kinds import Positive as Positive
+from ._conditioning import CONDITIONS
+from ._head_kinds import HEADS, NO_HEAD
+from ._head_kinds import Positive as Positive
+
+__all__ = ["AssemblyConfig", "Cutoff", "Layers", "Positive", "Radial", "Width"]
 
 C = TypeVar("C")
 

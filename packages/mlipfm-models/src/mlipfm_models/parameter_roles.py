@@ -18,6 +18,8 @@ from mlipfm_interfaces.errors import ContractError
 from mlipfm_interfaces.potential import ParameterRole
 from torch import nn
 
+__all__ = ["GeometryLinear", "InputLinear", "OutputLinear", "VectorLinear", "roles_of"]
+
 
 class InputLinear(nn.Linear):
     """Linear map of inputs whose number does not grow with the width of the network, such as radial functions."""

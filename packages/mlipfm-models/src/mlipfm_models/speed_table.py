@@ -16,6 +16,8 @@ from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 
+__all__ = ["Row", "Skipped", "speed_rows"]
+
 WATER = np.array([[0.0, 0.0, 0.0], [0.757, 0.586, 0.0], [-0.757, 0.586, 0.0]])
 SPACING = 3.104  # Å between molecules at the density of water
 LEVEL = "any"
@@ -56,7 +58,7 @@ def water_box(side: int = 4) -> Structure:
 
 
 def speed_rows(widths: Sequence[int], side: int = 4, repeats: int = 3, only: Sequence[str] = ()) -> list[Row | Skipped]:
-    """A row for every width of every potential plug-in that is built from `elements`, `levels` and `backbone.channels`; others are skipped.
+    """Measure a row for every width of every potential plug-in that is built from `elements`, `levels` and `backbone.channels`; others are skipped.
 
     Times are of one process on as many threads as torch has, medians of `repeats` after one warm-up.
     """

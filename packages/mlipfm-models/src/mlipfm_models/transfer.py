@@ -15,10 +15,12 @@ from mlipfm_interfaces.errors import LevelError, RecipeError
 from mlipfm_interfaces.potential import Potential
 from torch import Tensor
 
-from .head_kinds import HEADS, parts_of
+from ._head_kinds import HEADS, parts_of
 
 if TYPE_CHECKING:
     from .assembly import AssembledPotential
+
+__all__ = ["TransferReport", "transfer_weights"]
 
 ELEMENTS, LEVELS = "conditioning.element.weight", "conditioning.level.weight"
 #: Readouts of levels, if they are stacked.

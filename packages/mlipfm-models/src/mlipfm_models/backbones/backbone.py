@@ -24,6 +24,8 @@ from ..parameter_roles import roles_of
 if TYPE_CHECKING:
     from ..assembly import AssembledPotential
 
+__all__ = ["Backbone", "DenseBackbone", "ExactConstants", "PairBackbone", "bessel", "envelope"]
+
 
 class ExactConstants(nn.Module):
     """Module whose constants are kept in float64 and rounded anew by every change of dtype or device.
@@ -136,7 +138,7 @@ def _geometry(backbone: Backbone, batch: Batch) -> tuple[PairView | DenseView, T
 
 
 def envelope(x: Tensor) -> Tensor:
-    """(1 - x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵) for x < 1, exactly 0 beyond: twice continuously differentiable at x = 1, flat at 0.
+    """Return (1 - x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵) for x < 1, exactly 0 beyond: twice continuously differentiable at x = 1, flat at 0.
 
     This is the polynomial of arXiv:2003.03123 (DimeNet, p = 6), factored so that nothing cancels near the cutoff.
     """
@@ -146,6 +148,6 @@ def envelope(x: Tensor) -> Tensor:
 
 
 def bessel(r: Tensor, count: int, cutoff: float) -> Tensor:
-    """sqrt(2/r_c) sin(n pi r/r_c)/r for n = 1..count, [..., count], of distances r [..., 1] in Å (arXiv:2003.03123, eq. 7). No envelope."""
+    """Return sqrt(2/r_c) sin(n pi r/r_c)/r for n = 1..count, [..., count], of distances r [..., 1] in Å (arXiv:2003.03123, eq. 7). No envelope."""
     n = torch.arange(1, count + 1, dtype=r.dtype, device=r.device)
     return torch.sin(r / cutoff * (n * math.pi)) * (math.sqrt(2.0 / cutoff) / r)

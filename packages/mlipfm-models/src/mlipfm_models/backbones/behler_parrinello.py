@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, silu
 
 from ..configuration import Cutoff, Positive, Radial, Width
+from ._element_linear import ElementLinear, grouped
 from .backbone import DenseBackbone, envelope
-from .element_linear import ElementLinear, grouped
+
+__all__ = ["BehlerParrinello", "BehlerParrinelloConfig"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class BehlerParrinello(DenseBackbone):
         return self.network(functions, s, element), s.new_zeros(len(s), 3, 0)
 
     def symmetry_functions(self, d: Tensor, kinds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Radial [A, elements x shells] and angular [A, pairs of elements x functions].
+        """Return radial [A, elements x shells] and angular [A, pairs of elements x functions].
 
         `d` [A, K, 3] are the vectors to the neighbours, `kinds` [A, K, elements] says which element they are.
         """

@@ -19,6 +19,8 @@ from ..configuration import Cutoff, Positive, Width
 from ..parameter_roles import GeometryLinear, VectorLinear
 from .backbone import DenseBackbone
 
+__all__ = ["DeepPotSe", "DeepPotSeConfig"]
+
 
 @dataclass(frozen=True)
 class DeepPotSeConfig:

@@ -24,8 +24,10 @@ from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
+from ._harmonics import harmonics_table
 from .backbone import DenseBackbone, envelope
-from .harmonics import harmonics_table
+
+__all__ = ["Density", "DensityConfig"]
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ from torch.nn.functional import pad, silu
 
 from ..configuration import Cutoff, Layers, Radial, Width
 from ..parameter_roles import InputLinear
-from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
+from ._attention import FeedForward, log_envelope, of_neighbors, rms_norm
 from .backbone import DenseBackbone, bessel, envelope
+
+__all__ = ["Escaip", "EscaipConfig"]
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,11 @@ from torch import Tensor, nn
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
+from ._coupling import quadrupole_paths, quadrupole_table
+from ._harmonics import degrees, harmonics_table
 from .backbone import DenseBackbone, ExactConstants, envelope
-from .coupling import quadrupole_paths, quadrupole_table
-from .harmonics import degrees, harmonics_table
+
+__all__ = ["Mace", "MaceConfig"]
 
 #: The two parts of an update have variance one at first. Scalars that grew in each layer would be cubed in the next.
 DAMPING = 0.5**0.5

@@ -22,6 +22,8 @@ from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear, VectorLinear
 from .backbone import PairBackbone, bessel, envelope
 
+__all__ = ["Painn", "PainnConfig"]
+
 
 @dataclass(frozen=True)
 class PainnConfig:

@@ -23,8 +23,10 @@ from torch.nn.functional import pad, silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import GeometryLinear
-from .attention import FeedForward, log_envelope, of_neighbors, rms_norm
+from ._attention import FeedForward, log_envelope, of_neighbors, rms_norm
 from .backbone import DenseBackbone, bessel, envelope
+
+__all__ = ["Pet", "PetConfig"]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from torch import Tensor
 
-from .features import in_batches, observe
+from ._features import in_batches, observe
 from .llpr import Llpr
+
+__all__ = ["Members", "predict_members"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def draw_heads(llpr: Llpr, members: int, seed: int = 0) -> Tensor:
 def predict_members(
     llpr: Llpr, potential: Potential, structures: Iterable[Structure], members: int = 16, seed: int = 0
 ) -> Iterator[Members]:
-    """All members' answers, in order; the same members for one seed."""
+    """Yield the answers of all members, in order; the same members for one seed."""
     heads, forces = draw_heads(llpr, members, seed), "forces" in llpr.quantities
     for chunk in in_batches(structures):
         seen = observe(potential, chunk, forces=forces, combine=heads)

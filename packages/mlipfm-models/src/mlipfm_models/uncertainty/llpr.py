@@ -23,7 +23,9 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertain import Uncertain, errors_and_sigma
 from torch import Tensor
 
-from .features import Observed, in_batches, observe
+from ._features import Observed, in_batches, observe
+
+__all__ = ["Llpr"]
 
 #: Kind of the file; its number is `format` of the checkpoint container.
 KIND = "mlipfm-uncertainty"
@@ -93,13 +95,13 @@ class Llpr:
         return cls(model, factor, regularizer, alpha, floor, scores, {**(details or {}), "train": n_train, "calibrate": len(seen)})
 
     def predict(self, potential: Potential, structures: Iterable[Structure]) -> Iterator[Uncertain]:
-        """Answers with sigma, in order; the potential must be the one of `model`."""
+        """Yield answers with sigma, in order; the potential must be the one of `model`."""
         for chunk in in_batches(structures):
             seen = observe(potential, chunk, forces="forces" in self.quantities)
             yield from (_scaled(u, self.alpha, self.floor) for u in _answers(self.factor, chunk, seen))
 
     def quantile(self, quantity: str, level: float = 0.9) -> float:
-        """q such that sigma times q covers a new exchangeable structure with probability `level`: the energy, or the forces of all its atoms.
+        """Return q such that sigma times q covers a new exchangeable structure with probability `level`: the energy, or the forces of all its atoms.
 
         Raises:
             MissingLabelsError: too few calibration structures for this level.
@@ -107,7 +109,7 @@ class Llpr:
         return conformal_quantile(self.scores[quantity], level)
 
     def save(self, path: Path | str) -> str:
-        """Write one safetensors file with a JSON manifest; returns its digest."""
+        """Write one safetensors file with a JSON manifest and return its digest."""
         tensors = {"factor": self.factor} | {f"scores.{key}": torch.as_tensor(value) for key, value in self.scores.items()}
         plain = {"alpha": dict(self.alpha), "floor": dict(self.floor), "regularizer": self.regularizer, "details": dict(self.details)}
         return save_checkpoint(path, tensors, {"kind": KIND, "method": "llpr", "model": self.model, **plain})

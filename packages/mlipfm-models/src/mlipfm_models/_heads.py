@@ -1,4 +1,4 @@
-"""Heads: what each atom says, from its features. What becomes of it for a system (sums, charges that add up, averages) is in `readouts.py`.
+"""Heads: what each atom says, from its features. What becomes of it for a system (sums, charges that add up, averages) is in `_readouts.py`.
 
 Everything here is per atom, in the dtype of the network and without units: `energy` and direct `forces` are multiplied by the model's one scale,
 the others by the scale of their own options.
@@ -13,8 +13,8 @@ from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from .head_kinds import Form
-from .neighbor_shape import SHAPES
+from ._head_kinds import Form
+from ._neighbor_tensors import SHAPES
 from .parameter_roles import OutputLinear, VectorLinear, roles_of
 
 

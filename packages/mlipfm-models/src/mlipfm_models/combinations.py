@@ -13,9 +13,11 @@ from typing import Any
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 
+from ._head_kinds import HEADS, NO_HEAD, check_heads
 from .backbones.backbone import Backbone
 from .configuration import parse_assembly
-from .head_kinds import HEADS, NO_HEAD, check_heads
+
+__all__ = ["Cell", "Column", "columns", "matrix", "own_backbones", "refusal"]
 
 #: File of the tests, from the root of the repository.
 TESTS = "packages/mlipfm-models/tests/test_matrix.py"
@@ -48,7 +50,7 @@ class Cell:
 
 
 def columns() -> list[Column]:
-    """All columns, in order."""
+    """Return all columns, in order."""
     return [
         Column("conservative", {"forces": "conservative"}),
         Column("direct", {"forces": "direct"}),
@@ -73,7 +75,7 @@ def _head(key: str) -> Column:
 
 
 def refusal(backbone: str, column: Column) -> str | None:
-    """Why a model of this backbone cannot have it; None if it can. Nothing is built."""
+    """Say why a model of this backbone cannot have it; None if it can. Nothing is built."""
     if column.reason is not None:
         return column.reason
     made = _loaded(backbone)

@@ -24,7 +24,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor
 
-from .harmonics import HARMONICS
+from ._harmonics import HARMONICS
 
 
 def sphere_mean(monomial: str) -> Fraction:
