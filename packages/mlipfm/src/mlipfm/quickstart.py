@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -99,10 +100,8 @@ def training(plan: Plan) -> list[list[Job]]:
             _training("pretrained", plan.pretrain_steps, f"train pretrain-direct {_often(plan.pretrain_steps)} {plan.model} "
                       "--data data/pretrain --valid data/pretrain-valid"),
             _training("finetuned", plan.finetune_steps, f"train finetune init_from=pretrained/best.safetensors {levels} {few}"),
-            _command("uncertainty", "teacher-uncertainty.safetensors", "uncertainty fit finetuned/best.safetensors "
-                     "--train data/finetune --calibrate data/valid --out teacher-uncertainty.safetensors"),
             _command("teacher-labels", "data/teacher/teacher.json", "distill label data/pretrain --teacher finetuned/best.safetensors "
-                     f"--out data/teacher --rows {plan.rows} --uncertainty teacher-uncertainty.safetensors --like data/valid"),
+                     f"--out data/teacher --rows {plan.rows}"),
         ],
         [
             _training("from-scratch", plan.finetune_steps, f"train pretrain-direct potential.forces=conservative {plan.model} {few}"),
@@ -114,13 +113,16 @@ def training(plan: Plan) -> list[list[Job]]:
 
 
 def distillation(plan: Plan) -> list[list[Job]]:
-    """Train students on the true labels and the teacher's, with rows of its Hessian and without."""
-    weights = {"student": plan.hessian_weight, "student-without-rows": 0}
-    stores = "--data data/finetune --data data/teacher"
-    return [
-        [_training(name, plan.student_steps, f"train student.yaml {plan.student} objectives.0.hessian_weight={weight:g} {stores}")]
-        for name, weight in weights.items()
-    ]
+    """Train students on the teacher's labels, with rows of its Hessian and without, then on the few true labels."""
+    last = plan.student_steps // 3
+    first, again = plan.student_steps - last, "'potential={}' optimizer.lr=2e-3 data.budget=250 objectives.0.hessian_weight=0"
+    lanes = []
+    for name, weight in {"student": plan.hessian_weight, "student-without-rows": 0}.items():
+        copy = f"{name}-of-teacher-labels"
+        words = f"train student.yaml {plan.student} objectives.0.hessian_weight={weight:g} {_often(first)} --data data/teacher"
+        true = f"train student.yaml init_from={copy}/best.safetensors {again} {_often(last)}"
+        lanes.append([_training(copy, first, words), _training(name, last, true)])
+    return lanes
 
 
 def measurements(plan: Plan) -> list[list[Job]]:
@@ -154,7 +156,7 @@ def _often(steps: int) -> str:
 
 
 def _training(name: str, steps: int, words: str) -> Job:
-    return Job(name, f"{name}/best.safetensors", (*words.split(), "--out", name), steps=steps)
+    return Job(name, f"{name}/best.safetensors", (*shlex.split(words), "--out", name), steps=steps)
 
 
 def _command(name: str, makes: str, words: str) -> Job:

@@ -164,4 +164,5 @@ def figure(metric: Figure | None) -> str:
     """Return `46 [24, 64]`, or `-` where there is none."""
     if metric is None or metric["value"] is None:
         return "-"
-    return f"{metric['value']:.3g}" + (f" [{metric['ci95'][0]:.3g}, {metric['ci95'][1]:.3g}]" if metric["ci95"] else "")
+    value, *ends = (f"{x:.0f}" if 1000 <= abs(x) < 1e6 else f"{x:.3g}" for x in (metric["value"], *(metric["ci95"] or ())))
+    return f"{value} [{', '.join(ends)}]" if ends else value
