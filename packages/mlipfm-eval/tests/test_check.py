@@ -191,8 +191,8 @@ def test_quantum_chemistry_passes(address):
         assert broken(check_model(model, quick=True)) == []
 
 
-@pytest.mark.ci
-def test_command_exits_with_one_names_the_rules_and_writes_the_record(tmp_path):
+@pytest.mark.full
+def test_limits_of_exact_codes_are_too_narrow_for_one_that_iterates_to_a_threshold(tmp_path):
     # GFN2-xTB iterates to a threshold: held to the limits of exact float64 codes, two molecules have not quite the forces of each alone
     pytest.importorskip("tblite")
     options = ["--precision", "float64", "--quick", "--record", str(tmp_path / "check.json")]
@@ -252,7 +252,7 @@ def test_direct_checkpoint_passes_with_a_reservation_and_fails_where_conservatio
     assert "breaks" in required.output.splitlines()[-1]
     assert "forces-are-gradient" in required.output.splitlines()[-1]
     record = json.loads((tmp_path / "check.json").read_text())
-    assert (record["passed"], record["details"]["required"]) == (False, ["conservative"])
+    assert (record["kind"], record["passed"], record["details"]["required"]) == ("check", False, ["conservative"])
     assert "jacobian-symmetric" in record["details"]["broken"]
 
 
