@@ -21,7 +21,7 @@ BACKBONES = [recipe.name for recipe in shipped_recipes() if recipe.name == recip
 
 
 def test_every_backbone_of_mlipfm_has_a_recipe():
-    points = entry_points(group="mlipfm.potentials")
+    points = entry_points(group="mlipfm.backbones")
     assert set(BACKBONES) == {point.name for point in points if point.module.startswith("mlipfm_models")}
 
 
