@@ -1,6 +1,6 @@
 """Reader of LMDB files whose values are pickles: Open Catalyst (objects of torch_geometric) and Uni-Mol (dictionaries of atoms and conformers).
 
-The pickles are not run: `plain_pickle` takes the data out of them and refuses everything else.
+`safe_pickle` takes the data out of the pickles and refuses everything else.
 """
 
 from __future__ import annotations

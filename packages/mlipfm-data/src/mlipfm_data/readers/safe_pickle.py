@@ -1,285 +1,306 @@
-"""The contents of a pickle as plain data, without running it.
+"""The contents of a pickle as plain data: nothing that a pickle names is imported or called.
 
-Some public data sets are LMDB files of pickles. A pickle is a program that may call any function of Python; this module is an interpreter of its
-own for the few instructions that data needs. It never imports a module that a file names, never looks up an attribute, and calls nothing: names
-stay names, and those on the closed list below are understood here (arrays of numpy and torch become copies in numpy, objects of torch_geometric
-become dictionaries). Whatever is not on the list is refused by name. Sizes, depth and the number of instructions are bounded.
+Some public data sets are LMDB files of pickles, and a pickle is a program that may call any function of Python. Here `pickletools` first reads its
+instructions, and only those that data needs are allowed. Then the `Unpickler` of the standard library runs it with a closed list of stand-ins in the
+place of what it names: arrays of numpy and torch become copies in numpy, objects of torch_geometric dictionaries. Stand-ins have no attributes that
+a pickle could set, and what they return is packed (`_Packed`), so that a pickle never holds an array. Sizes, depth and instructions are bounded.
 """
 
 from __future__ import annotations
 
+import math
+import pickle
+import pickletools
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from io import BytesIO
+from typing import Any, NamedTuple, NoReturn
 
-from mlipfm_interfaces.errors import UnreadableFileError
+import numpy as np
+from mlipfm_interfaces.errors import MlipfmError, RefusedFileError, UnreadableFileError
 
-from .pickled_objects import (
-    CALLS,
-    INERT,
-    MARK,
-    MAX_BYTES,
-    RECORDS,
-    TORCH_TYPES,
-    Array,
-    DType,
-    Finishing,
-    Name,
-    Pending,
-    Token,
-    numpy_array,
-    refuse,
-)
-
-#: A record of a data set is some kilobytes; these are far beyond and far below what would hurt.
-MAX_INSTRUCTIONS = 500_000
-MAX_KEYS = 10_000
+#: Bytes that a record may become, instructions that it may have, and levels of nesting: a record of a data set is some kilobytes.
+MAX_BYTES, MAX_INSTRUCTIONS, MAX_DEPTH = 1 << 28, 100_000, 32
+#: Instructions that build data. INST, OBJ, EXT, PERSID, NEWOBJ_EX, sets, and buffers outside the pickle are not here.
+_NAMES = """PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT LONG LONG1 LONG4 BININT BININT1 BININT2 BINFLOAT FLOAT BINSTRING
+    SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE EMPTY_LIST EMPTY_TUPLE EMPTY_DICT
+    LIST TUPLE DICT TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL
+    REDUCE NEWOBJ BUILD BINPERSID"""
+_ALLOWED = frozenset(_NAMES.split())
+_TORCH_TYPES = {
+    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2",
+    "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
+}  # fmt: skip
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+_DTYPES = {**{code: code for code in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "u2", "u4", "u8")}, "b1": "?"}
 
 
 def plain(data: bytes) -> Any:
-    """What a pickle holds: None, bool, int, float, str, bytes, list, tuple, dict, and numpy arrays.
+    """Return what a pickle holds: None, bool, int, float, str, bytes, list, tuple, dict, and numpy arrays.
 
     Raises:
         RefusedFileError: it names something that is not on the list, or uses an instruction that data does not need. UnreadableFileError: it is
             cut off, damaged, or larger than any record.
     """
     try:
-        machine = Machine(memoryview(data))
-        value, _ = machine.run(0)
-        return Finishing(machine.left).finished(value, 0)
-    except (IndexError, struct.error, KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError, MemoryError) as error:
+        loader = _Loader(BytesIO(data))
+        return loader.unpacked(loader.checked_load(), 0, {})[0]
+    except MlipfmError:
+        raise
+    except Exception as error:  # whatever the Unpickler meets in a damaged pickle
         raise UnreadableFileError(f"this is no whole pickle of data ({type(error).__name__}: {str(error)[:80]})") from None
 
 
-@dataclass(eq=False)
-class Machine:
-    """The interpreter: a stack, a memo, the position in the bytes, and how many bytes may still be made of them."""
+def _refuse(what: str) -> NoReturn:
+    raise RefusedFileError(f"the pickle {what}, which no data needs: it is not run", hint="do not use this file")
 
-    data: memoryview
-    left: list[int] = field(default_factory=lambda: [MAX_BYTES])
-    inner: bool = False
-    stack: list[Any] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
-    here: int = 0
 
-    def run(self, start: int) -> tuple[Any, int]:
-        """The value of the pickle that begins at `start`, and where it ends."""
-        self.stack, self.memo, self.here = [], {}, start
-        for _ in range(MAX_INSTRUCTIONS):
-            code = self.take(1)[0]
-            if code == 0x2E:  # STOP
-                return self.stack.pop(), self.here
-            step = _STEPS.get(code)
-            if step is None:
-                raise refuse(f"uses the instruction {bytes([code])!r} at byte {self.here - 1}")
-            step(self)
-        raise UnreadableFileError(f"the pickle has more than {MAX_INSTRUCTIONS} instructions")
+class _StandIn:
+    """Takes the place of a function or class that a pickle names; `call` is None for a name that is only an argument."""
 
-    def take(self, n: int) -> bytes:
-        if n < 0 or n > MAX_BYTES or self.here + n > len(self.data):
-            raise UnreadableFileError(f"the pickle is cut off: {n} bytes are wanted at byte {self.here} of {len(self.data)}")
-        self.here += n
-        return bytes(self.data[self.here - n : self.here])
+    __slots__ = ("_call", "name")
 
-    def nested(self, data: bytes) -> Machine:
-        """An interpreter for a pickle inside the pickle."""
-        return Machine(memoryview(data), self.left, inner=True)
+    def __init__(self, name: str, call: Callable[..., Any] | None) -> None:
+        self.name, self._call = name, call
 
-    def spend(self, size: int) -> None:
-        """Count `size` bytes that are made anew: something in the memo can be copied a million times by a short pickle."""
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments) if self._call is not None else _refuse(f"calls {self.name}")
+
+    def __setstate__(self, state: Any) -> None:
+        _refuse(f"sets the state of {self.name}")
+
+
+class _Packed:
+    """A value that a pickle can pass on, and neither read nor change."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __setstate__(self, state: Any) -> None:
+        _refuse(f"sets the state of {type(self.value).__name__}")
+
+
+class _Storage(NamedTuple):
+    """A storage that torch keeps outside the pickle: type, key and length."""
+
+    kind: str
+    key: Any
+    length: int
+
+
+class _DType(_Packed):
+    """A type of numbers; its state says the order of the bytes."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] in (">", b">"):
+            self.value = self.value.newbyteorder(">")
+
+
+class _Record:
+    """An object whose state is a dictionary of what we want (of torch_geometric)."""
+
+    __slots__ = ("values",)
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict) and isinstance(state.get("_store"), _Record):  # torch_geometric 2 and later
+            state = state["_store"].values
+        state = state.get("_mapping", state) if isinstance(state, dict) else {}
+        self.values = {key: value for key, value in state.items() if key != "_parent"}  # `_parent` leads back, and makes a ring
+
+
+class _Loader(pickle.Unpickler):
+    """Loads pickles from a stream with stand-ins; `left` is the number of bytes that may still be made."""
+
+    def __init__(self, stream: BytesIO, left: list[int] | None = None) -> None:
+        super().__init__(stream, fix_imports=False, encoding="bytes")
+        self.stream, self.inner, self.left = stream, left is not None, left or [MAX_BYTES]
+
+    def checked_load(self) -> Any:
+        """Load the next pickle of the stream, after its instructions were checked."""
+        start = self.stream.tell()
+        for count, (opcode, argument, place) in enumerate(pickletools.genops(self.stream), 1):
+            if opcode.name not in _ALLOWED:
+                _refuse(f"uses the instruction {opcode.name} at byte {place}")
+            if count > MAX_INSTRUCTIONS:
+                raise UnreadableFileError(f"the pickle has more than {MAX_INSTRUCTIONS} instructions")
+            number = argument if isinstance(argument, int) and opcode.name != "FRAME" else 0
+            if number.bit_length() > 512 or ("PUT" in opcode.name and number > MAX_INSTRUCTIONS):
+                raise UnreadableFileError(f"the pickle holds a number of {number.bit_length()} bits, or as many places in its memo")
+        self.stream.seek(start)
+        return self.load()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _RECORDS:
+            return _Record
+        call = _CALLS.get((module, name))
+        if call is None and (module, name) not in _INERT and not (module == "torch" and name in _TORCH_TYPES):
+            _refuse(f"names {module}.{name}")
+        return _StandIn(name, None if call is None else getattr(self, call))
+
+    def persistent_load(self, pid: Any) -> Any:
+        """('storage', type, key, device, length, view) of torch's old format; allowed only inside `_load_from_bytes`."""
+        if not self.inner or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] not in ("storage", b"storage"):
+            _refuse("refers to something outside itself")
+        if not isinstance(pid[1], _StandIn) or pid[1].name not in _TORCH_TYPES or (len(pid) > 5 and pid[5] is not None):
+            _refuse("holds a tensor of something that is no storage of torch")
+        return _Packed(_Storage(pid[1].name, pid[2], int(pid[4])))
+
+    def _spend(self, size: int) -> None:
+        """Count bytes that are made anew: something in the memo can be copied a million times by a short pickle."""
         self.left[0] -= size
         if self.left[0] < 0:
             raise UnreadableFileError(f"the pickle grows beyond {MAX_BYTES} bytes")
 
-    def number(self, form: str) -> int:
-        value: int = struct.unpack(form, self.take(struct.calcsize(form)))[0]
-        return value
+    def _numbers(self, raw: Any, dtype: Any, shape: tuple[int, ...], fortran: bool) -> _Packed:
+        if not isinstance(dtype, _DType) or not isinstance(raw, bytes | bytearray | str):
+            _refuse("holds an array of no numbers")
+        self._spend(2 * len(raw))
+        raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+        array = np.frombuffer(raw, dtype=dtype.value).reshape(shape, order="F" if fortran else "C")
+        return _Packed(array.astype(dtype.value.newbyteorder("=")))
 
-    def line(self) -> bytes:
-        end = bytes(self.data[self.here : self.here + 4096]).find(b"\n")
-        if end < 0:
-            raise UnreadableFileError("the pickle is cut off: a line has no end")
-        return self.take(end + 1)[:-1]
+    def _dtype(self, code: Any, *_: Any) -> _DType:
+        code = code.decode() if isinstance(code, bytes) else code
+        if not isinstance(code, str) or code.lstrip("<>|=") not in _DTYPES:
+            _refuse(f"holds an array of type {str(code)[:20]!r}")
+        return _DType(np.dtype(_DTYPES[code.lstrip("<>|=")]).newbyteorder(">" if code.startswith(">") else "<"))
 
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
+    def _array(self, *_: Any) -> _Array:
+        return _Array(self)
 
-    def to_mark(self) -> list[Any]:
-        k = len(self.stack) - 1
-        while self.stack[k] is not MARK:
-            k -= 1
-            if k < 0:
-                raise UnreadableFileError("the pickle closes what it did not open")
-        items = self.stack[k + 1 :]
-        del self.stack[k:]
-        return items
+    def _scalar(self, dtype: Any, raw: Any) -> Any:
+        return self._numbers(raw, dtype, (), False).value[()].item()
 
-    def remember(self, slot: int) -> None:
-        self.memo[slot] = self.stack[-1]
+    def _from_buffer(self, raw: Any, dtype: Any, shape: Any, order: Any) -> _Packed:
+        return self._numbers(raw, dtype, tuple(shape), order == "F")
 
+    def _encode(self, text: Any, encoding: Any) -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            _refuse("encodes text")
+        self._spend(len(text))
+        return text.encode("latin1")
 
-def _name(m: Machine, module: str, name: str) -> None:
-    found = Name(module, name)
-    if not _known(found):
-        raise refuse(f"names {found}")
-    m.push(found)
+    def _no_bytes(self) -> bytes:
+        """`bytes()`, as the old protocols spell no bytes."""
+        return b""
 
+    def _dict(self, pairs: Any = ()) -> _Dict:
+        self._spend(100 * len(pairs))
+        return _Dict(pairs)
 
-def _known(name: Name) -> bool:
-    return name in CALLS or name in RECORDS or (name.module == "torch" and name.name in TORCH_TYPES) or name in INERT
+    def _size(self, lengths: Any) -> tuple[Any, ...]:
+        self._spend(8 * len(lengths))
+        return tuple(lengths)
 
+    def _object(self, kind: Any, *_: Any) -> _Record:
+        return _Record() if kind is _Record else _refuse("makes an object that is no record")
 
-def _stack_global(m: Machine) -> None:
-    name, module = m.stack.pop(), m.stack.pop()
-    if not (isinstance(name, str) and isinstance(module, str)):
-        raise refuse("names something that is no name")
-    _name(m, module, name)
+    def _tensor(self, packed: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Packed:
+        """`_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`; the numbers are copied, and every stride is checked."""
+        storage = packed.value if isinstance(packed, _Packed) else None
+        if not isinstance(storage, np.ndarray) or storage.ndim != 1:
+            _refuse("makes a tensor of something that holds no numbers")
+        size, stride = tuple(map(int, size)), tuple(map(int, stride))
+        if len(size) != len(stride) or len(size) > 8 or min(*size, *stride, offset, 0) < 0:
+            raise UnreadableFileError(f"a tensor of shape {size} and strides {stride} is no record")
+        self._spend(16 * math.prod(size))
+        if math.prod(size) == 0:
+            return _Packed(np.zeros(size, dtype=storage.dtype))
+        if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= len(storage):
+            raise UnreadableFileError(f"a tensor of shape {size} reaches beyond its {len(storage)} numbers")
+        index = np.full((), offset)
+        for n, step in zip(size, stride, strict=True):
+            index = index[..., None] + np.arange(n) * step
+        return _Packed(storage[index])
 
+    def _storage(self, raw: Any) -> _Packed:
+        """`_load_from_bytes`: a file of torch's old format inside the pickle: magic number, version, sizes, a storage, its key, its numbers."""
+        if not isinstance(raw, bytes) or self.inner:
+            _refuse("holds pickles in pickles")
+        self._spend(len(raw))
+        stream = BytesIO(raw)
+        magic, _, _, packed, keys = (_Loader(stream, self.left).checked_load() for _ in range(5))
+        token = packed.value if isinstance(packed, _Packed) else None
+        if magic != _TORCH_MAGIC or not isinstance(token, _Storage) or keys != [token.key]:
+            raise UnreadableFileError("this is no storage of torch")
+        dtype = np.dtype(_TORCH_TYPES[token.kind])
+        (count,) = struct.unpack("<q", stream.read(8))
+        if count != token.length:
+            raise UnreadableFileError(f"a storage of torch says {token.length} numbers and holds {count}")
+        return _Packed(np.frombuffer(stream.read(count * dtype.itemsize), dtype=dtype, count=count))
 
-def _reduce(m: Machine) -> None:
-    arguments, function = m.stack.pop(), m.stack.pop()
-    if not isinstance(function, Name) or function not in CALLS or not isinstance(arguments, tuple):
-        raise refuse(f"calls {function if isinstance(function, Name) else type(function).__name__}")
-    m.push(CALLS[function](m, arguments))
-
-
-def _new(m: Machine) -> None:
-    arguments, kind = m.stack.pop(), m.stack.pop()
-    if not isinstance(kind, Name) or kind not in RECORDS or arguments != ():
-        raise refuse(f"makes an object of {kind if isinstance(kind, Name) else type(kind).__name__}")
-    m.push(Pending(kind))
-
-
-def _build(m: Machine) -> None:
-    state, target = m.stack.pop(), m.stack[-1]
-    if isinstance(target, Pending):
-        if isinstance(state, dict):
-            state.pop("_parent", None)  # the way back makes a ring, which only the garbage collector would free
-        target.state = state
-    elif isinstance(target, Array):
-        target.value = numpy_array(m, state)
-    elif isinstance(target, DType):
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
-            target.order = "<" if state[1] in "|=" else state[1]
-    elif isinstance(target, dict) and state in ({}, None):
-        pass
-    else:
-        raise refuse(f"sets the state of {type(target).__name__}")
-
-
-def _persistent(m: Machine) -> None:
-    """('storage', type, key, device, length, view) of torch's old format; allowed only inside `_load_from_bytes`."""
-    value = m.stack.pop()
-    if not m.inner or not isinstance(value, tuple) or len(value) < 5 or value[0] != "storage" or not isinstance(value[1], Name):
-        raise refuse("refers to something outside itself")
-    if value[1].name not in TORCH_TYPES or (len(value) > 5 and value[5] is not None):
-        raise refuse(f"holds a tensor of {value[1]}")
-    m.push(Token(value[1].name, value[2], int(value[4])))
-
-
-def _set_items(m: Machine, items: list[Any]) -> None:
-    if not isinstance(m.stack[-1], dict):
-        raise refuse(f"sets items of {type(m.stack[-1]).__name__}")
-    m.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-    if len(m.stack[-1]) > MAX_KEYS:
-        raise UnreadableFileError(f"the pickle has a dictionary of more than {MAX_KEYS} keys")
-
-
-def _new_dict(m: Machine, items: list[Any]) -> None:
-    m.push({})
-    _set_items(m, items)
-
-
-def _append(m: Machine, items: list[Any]) -> None:
-    if not isinstance(m.stack[-1], list):
-        raise refuse(f"appends to {type(m.stack[-1]).__name__}")
-    m.stack[-1].extend(items)
-
-
-def _pop_tuple(n: int) -> Callable[[Machine], None]:
-    def step(m: Machine) -> None:
-        if len(m.stack) < n:
-            raise UnreadableFileError("the pickle takes what it did not put")
-        items = tuple(m.stack[-n:])
-        del m.stack[-n:]
-        m.push(items)
-
-    return step
+    def unpacked(self, value: Any, depth: int, seen: dict[int, tuple[Any, int] | None]) -> tuple[Any, int]:
+        """Return plain data, and the bytes it would have if nothing in it were shared; what is reached twice is built once, loops are refused."""
+        if depth > MAX_DEPTH:
+            raise UnreadableFileError(f"the pickle is nested deeper than {MAX_DEPTH}")
+        if isinstance(value, _Record):
+            return self.unpacked(getattr(value, "values", {}), depth + 1, seen)
+        if isinstance(value, _Packed):
+            value = value.value if isinstance(value.value, np.ndarray) else None
+        if isinstance(value, _StandIn) or value is _Record:
+            value = None
+        if not isinstance(value, list | tuple | dict):
+            return bytes(value) if isinstance(value, bytearray) else value, value.nbytes if isinstance(value, np.ndarray) else 8
+        if id(value) not in seen:
+            seen[id(value)] = None
+            items = [self.unpacked(item, depth + 1, seen) for item in (value.values() if isinstance(value, dict) else value)]
+            size = 8 + sum(size for _, size in items)
+            if size > self.left[0]:
+                raise UnreadableFileError(f"the pickle grows beyond {MAX_BYTES} bytes")
+            done = [item for item, _ in items]
+            seen[id(value)] = (dict(zip(map(_key, value), done, strict=True)) if isinstance(value, dict) else type(value)(done)), size
+        known = seen[id(value)]
+        if known is None:
+            raise UnreadableFileError("the pickle contains itself")
+        return known
 
 
-def _long(m: Machine, n: int) -> None:
-    if n > 64:
-        raise UnreadableFileError(f"the pickle holds a number of {n} bytes")
-    m.push(int.from_bytes(m.take(n), "little", signed=True))
+class _Array(_Packed):
+    """An array of numpy, whose state brings the numbers."""
+
+    __slots__ = ("loader",)
+
+    def __init__(self, loader: _Loader) -> None:
+        self.value, self.loader = None, loader
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state
+        if isinstance(raw, list):
+            _refuse("holds an array of objects")
+        self.value = self.loader._numbers(raw, dtype, tuple(shape), bool(fortran)).value
 
 
-def _decimal(m: Machine) -> None:
-    text = m.line()
-    if len(text) > 40:
-        raise UnreadableFileError(f"the pickle holds a number of {len(text)} digits")
-    m.push({b"00": False, b"01": True}.get(text) if text in (b"00", b"01") else int(text.rstrip(b"L")))
+class _Dict(dict[Any, Any]):
+    """An `OrderedDict`."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        if state:
+            _refuse("sets the state of a dictionary")
 
 
-def _two(m: Machine) -> list[Any]:
-    value, key = m.stack.pop(), m.stack.pop()
-    return [key, value]
+def _key(key: Any) -> Any:
+    if not isinstance(key, str | int | float | bytes | None):
+        raise UnreadableFileError(f"the pickle has a dictionary whose key is a {type(key).__name__}")
+    return key
 
 
-#: Instructions of protocols 0 to 5 that build data. INST, OBJ, EXT, PERSID, NEWOBJ_EX and the out-of-band buffers are not here.
-_STEPS: dict[int, Callable[[Machine], object]] = {
-    ord("\x80"): lambda m: m.take(1),
-    ord("\x95"): lambda m: m.take(8),
-    ord("("): lambda m: m.push(MARK),
-    ord("0"): lambda m: m.stack.pop(),
-    ord("1"): lambda m: m.to_mark(),
-    ord("2"): lambda m: m.push(m.stack[-1]),
-    ord("N"): lambda m: m.push(None),
-    ord("\x88"): lambda m: m.push(True),
-    ord("\x89"): lambda m: m.push(False),
-    ord("I"): _decimal,
-    ord("L"): _decimal,
-    ord("J"): lambda m: m.push(m.number("<i")),
-    ord("K"): lambda m: m.push(m.number("<B")),
-    ord("M"): lambda m: m.push(m.number("<H")),
-    ord("\x8a"): lambda m: _long(m, m.number("<B")),
-    ord("\x8b"): lambda m: _long(m, m.number("<I")),
-    ord("G"): lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    ord("F"): lambda m: m.push(float(m.line())),
-    ord("T"): lambda m: m.push(m.take(m.number("<I"))),
-    ord("U"): lambda m: m.push(m.take(m.number("<B"))),
-    ord("B"): lambda m: m.push(m.take(m.number("<I"))),
-    ord("C"): lambda m: m.push(m.take(m.number("<B"))),
-    ord("\x8e"): lambda m: m.push(m.take(m.number("<Q"))),
-    ord("\x96"): lambda m: m.push(m.take(m.number("<Q"))),
-    ord("X"): lambda m: m.push(m.take(m.number("<I")).decode("utf-8", "surrogatepass")),
-    ord("\x8c"): lambda m: m.push(m.take(m.number("<B")).decode("utf-8", "surrogatepass")),
-    ord("\x8d"): lambda m: m.push(m.take(m.number("<Q")).decode("utf-8", "surrogatepass")),
-    ord("V"): lambda m: m.push(m.line().decode("raw_unicode_escape")),
-    ord("]"): lambda m: m.push([]),
-    ord(")"): lambda m: m.push(()),
-    ord("}"): lambda m: m.push({}),
-    ord("l"): lambda m: m.push(m.to_mark()),
-    ord("t"): lambda m: m.push(tuple(m.to_mark())),
-    ord("d"): lambda m: _new_dict(m, m.to_mark()),
-    ord("\x85"): _pop_tuple(1),
-    ord("\x86"): _pop_tuple(2),
-    ord("\x87"): _pop_tuple(3),
-    ord("a"): lambda m: _append(m, [m.stack.pop()]),
-    ord("e"): lambda m: _append(m, m.to_mark()),
-    ord("s"): lambda m: _set_items(m, _two(m)),
-    ord("u"): lambda m: _set_items(m, m.to_mark()),
-    ord("g"): lambda m: m.push(m.memo[int(m.line())]),
-    ord("h"): lambda m: m.push(m.memo[m.number("<B")]),
-    ord("j"): lambda m: m.push(m.memo[m.number("<I")]),
-    ord("p"): lambda m: m.remember(int(m.line())),
-    ord("q"): lambda m: m.remember(m.number("<B")),
-    ord("r"): lambda m: m.remember(m.number("<I")),
-    ord("\x94"): lambda m: m.remember(len(m.memo)),
-    ord("c"): lambda m: _name(m, m.line().decode(), m.line().decode()),
-    ord("\x93"): _stack_global,
-    ord("R"): _reduce,
-    ord("\x81"): _new,
-    ord("b"): _build,
-    ord("Q"): _persistent,
-}
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_RECORDS = {
+    ("torch_geometric.data.data", "Data"), ("torch_geometric.data.storage", "GlobalStorage"), ("torch_geometric.data", "Data"),
+    ("torch_geometric.data.batch", "Batch"),
+}  # fmt: skip
+_INERT = (("numpy", "ndarray"), ("builtins", "object"), ("__builtin__", "object"))
+#: (module, name) -> the method of `_Loader` that takes its place.
+_CALLS = {
+    ("collections", "OrderedDict"): "_dict", ("torch._utils", "_rebuild_tensor_v2"): "_tensor", ("torch.storage", "_load_from_bytes"): "_storage",
+    ("torch", "Size"): "_size", ("numpy", "dtype"): "_dtype", ("_codecs", "encode"): "_encode", ("builtins", "bytes"): "_no_bytes",
+    ("__builtin__", "bytes"): "_no_bytes", ("copyreg", "_reconstructor"): "_object", ("copy_reg", "_reconstructor"): "_object",
+    **{(module, "_reconstruct"): "_array" for module in _MULTIARRAY}, **{(module, "scalar"): "_scalar" for module in _MULTIARRAY},
+    **{(f"{module.rsplit('.', 1)[0]}.numeric", "_frombuffer"): "_from_buffer" for module in _MULTIARRAY},
+}  # fmt: skip
