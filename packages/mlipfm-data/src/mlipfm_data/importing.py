@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -439,16 +438,10 @@ def import_file(path: Path | str, out: Path | str, reader: str | None = None, *,
 
 
 def shown(frames: Iterator[Any], title: str) -> Iterator[Any]:
-    """The same items, with a counter on the terminal if there is one."""
-    if not sys.stderr.isatty():
-        yield from frames
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """Yield the same items, with a counter on the terminal if there is one."""
+    from mlipfm_interfaces.console import counter
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:.0f} frames"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None)
+    with counter(title) as advance:
         for item in frames:
-            progress.advance(task)
+            advance(1)
             yield item

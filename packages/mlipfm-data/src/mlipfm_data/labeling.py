@@ -7,14 +7,13 @@ result, which is equal to the last bit. Structures that cannot be labelled are c
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -101,6 +100,8 @@ def label_all(
         LabelingError: `out` or the unfinished work is of another job; the labeller fails otherwise than by refusing a structure.
         LockedError: another process is at this job. UnwritableFileError: disk full, ...; what was labelled is kept.
     """
+    from mlipfm_interfaces.console import counter
+
     start, out = time.monotonic(), Path(out)
     job = _job(structures, labeler)
     work = out.with_name(f".{out.name}.labeling")
@@ -114,7 +115,7 @@ def label_all(
         done = _places(log)
         refused = list[Refused]()
         todo = [i for i in range(len(structures)) if i not in done]
-        with _bar(len(structures), len(done), labeler.level, progress) as advance:
+        with counter(f"labels {labeler.level}", len(structures), done=len(done), show=progress) as advance:
             for answer in labelled(structures, todo, labeler, workers, executor):
                 log.append_records(answer.records, answer.layouts)
                 refused += [Refused(i, error.code, str(error)) for i, error in answer.errors.items()]
@@ -199,20 +200,3 @@ def _write(
             writer.add_records(block, log.layouts)
     atomic_write(folder / RECORD, canonical_json({"job": job, "refused": [asdict(item) for item in refused]}))
     (folder / "writer.lock").unlink()  # names the process that wrote, and when
-
-
-@contextlib.contextmanager
-def _bar(total: int, done: int, title: str, progress: bool) -> Iterator[Any]:
-    """`advance(n)` for n more structures; a bar on the terminal, if there is one."""
-    import sys
-
-    if not (progress and sys.stderr.isatty()):
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"labels {title}", total=total, completed=done)
-        yield lambda n: bar.advance(task, n)

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -241,9 +240,11 @@ def over(
 
     `title` says on the terminal what is done, beside a bar.
     """
-    with bar(len(parts), title) as advance:
+    from mlipfm_interfaces.console import counter
+
+    with counter(title, len(parts)) as advance:
         for answer in _answers(work, structures, parts, executor, more):
-            advance()
+            advance(1)
             yield answer
 
 
@@ -270,21 +271,6 @@ def _answers(
     finally:
         for future in waiting:
             future.cancel()
-
-
-@contextlib.contextmanager
-def bar(total: int, title: str) -> Iterator[Callable[[], None]]:
-    """`advance()` for one more of `total`; nothing is shown where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(title, total=total)
-        yield lambda: shown.advance(task)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from mlipfm_interfaces.console import counter
 
 #: Called with the number of structures that were done.
 Advance = Callable[[int], None]
@@ -17,10 +18,5 @@ def label_progress(total: int, done: int, advance: Advance | None) -> Iterator[A
         advance(done)
         yield advance
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("rows of the Hessian", total=total, completed=done)
-        yield lambda count: bar.advance(task, count)
+    with counter("rows of the Hessian", total, done=done) as shown:
+        yield shown

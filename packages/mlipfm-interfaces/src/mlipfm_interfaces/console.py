@@ -29,3 +29,25 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[..., 
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of=total: bar.update(task, completed=done, total=of)
+
+
+@contextmanager
+def counter(
+    what: str, total: int | None = None, *, done: int = 0, in_bytes: bool = False, show: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal's stderr while the block runs; call what it yields with the number of new items.
+
+    Args:
+        total: items in all, None if not known. done: items done before. in_bytes: the items are bytes. show: False for no bar.
+    """
+    from rich import progress
+
+    console = open_console(stderr=True)
+    if not (show and console.is_terminal):
+        yield lambda count: None
+        return
+    amount = (progress.DownloadColumn(), progress.TransferSpeedColumn()) if in_bytes else (progress.MofNCompleteColumn(),)
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), *amount, progress.TimeRemainingColumn()
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda count: bar.advance(task, count)

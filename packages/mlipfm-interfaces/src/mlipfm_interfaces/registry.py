@@ -8,14 +8,11 @@ without a logged rollback are refused. What was seen of a registry is remembered
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .errors import DamagedFileError, MlipfmError
 from .files import atomic_write, canonical_json, fsync_folder, lock, read_bytes, sha256, unwritable
@@ -105,7 +102,9 @@ def _check_listing(where: Server, version: Version) -> None:
 
 def _download(where: Server, version: Version, part: Path) -> None:
     registered, hasher = version.files[MODEL_FILE], hashlib.sha256()
-    with open(part, "wb") as file, _progress(str(version), registered.size) as advance:
+    from .console import counter
+
+    with open(part, "wb") as file, counter(str(version), registered.size, in_bytes=True, show=registered.size >= 2**23) as advance:
         for chunk in where.download(f"{version.root}/model/{MODEL_FILE}", registered.size):
             hasher.update(chunk)
             file.write(chunk)
@@ -190,18 +189,3 @@ def _remember(where: Server, version: Version, alias: str | None, promotion: Pro
             memory["aliases"][alias] = [version.number, promotion.sequence]
         if canonical_json(memory) != before:
             atomic_write(path, canonical_json(memory))
-
-
-@contextlib.contextmanager
-def _progress(title: str, size: int) -> Iterator[Any]:
-    """A bar on a terminal, for what takes long enough to wonder."""
-    if size < 2**23:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=size)
-        yield lambda count: bar.update(task, advance=count)

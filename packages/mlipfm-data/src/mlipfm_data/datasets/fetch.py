@@ -33,23 +33,13 @@ Advance = Callable[[int], None]
 _SMALL = 1 << 23  # bytes
 
 
-@contextlib.contextmanager
-def bar(title: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-    """Call what this yields with the number of new bytes. `total` None: unknown."""
+def bar(title: str, total: int | None, done: int = 0) -> contextlib.AbstractContextManager[Advance]:
+    """Return a bar for bytes, shown where there are many to come; `total` None: unknown."""
     if total is not None and total - done < _SMALL:
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        return contextlib.nullcontext(lambda count: None)
+    from mlipfm_interfaces.console import counter  # brings rich
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda count: None
-        return
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task(title, total=total, completed=done)
-        yield lambda count: shown.update(task, advance=count)
+    return counter(title, total, done=done, in_bytes=True)
 
 
 _CHUNK = 1 << 20

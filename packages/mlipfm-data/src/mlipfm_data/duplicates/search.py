@@ -14,7 +14,7 @@ from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 
 from ..curation.classes import molecule_class
-from ..parallel import bar, blocks, over
+from ..parallel import blocks, over
 from .fingerprints import fingerprint, near_pairs, nearest_only
 from .match import Undecided, match, match_in_order
 from .superimpose import judged, kabsch
@@ -201,9 +201,11 @@ def _candidates(
         if row.vector is not None and (row.key, side) not in seen:  # one of each key
             seen.add((row.key, side))
             buckets[row.bucket].append(k)
-    with bar(len(buckets), "near fingerprints") as advance:
+    from mlipfm_interfaces.console import counter
+
+    with counter("near fingerprints", len(buckets)) as advance:
         for members in buckets.values():
-            advance()
+            advance(1)
             if len(members) > 1:
                 yield from _near(rows, np.array(members), sides, tolerance, found, within)
 
