@@ -22,12 +22,14 @@ html_title = "mlipfm"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tests execute notebooks; pages show the outputs they were saved with
+nb_merge_streams = True
 suppress_warnings = ["mystnb.unknown_mime_type"]  # py3Dmol writes its viewer twice: as HTML, which is shown, and for JupyterLab
 
 autodoc_typehints_format = "short"
