@@ -21,7 +21,7 @@ GLOSSARY = Path(__file__).parents[3] / ".github" / "GLOSSARY.md"
 PYTHON = {
     "structures": ["mlipfm_interfaces.structure", "mlipfm_interfaces.theory", "mlipfm_interfaces.batch", "mlipfm_interfaces.units"],
     "potentials": ["mlipfm_interfaces.potential", "mlipfm_interfaces.checkpoint", "mlipfm_interfaces.derivatives", "mlipfm_models"],
-    "plug-ins": ["mlipfm_interfaces.protocols", "mlipfm_interfaces.plugins"],
+    "plug-ins": ["mlipfm_interfaces.protocols", "mlipfm_interfaces.raw_frame", "mlipfm_interfaces.plugins"],
     "errors": ["mlipfm_interfaces.errors"],
     "data": ["mlipfm_data"],
     "training": ["mlipfm_train", "mlipfm_distill"],
