@@ -57,10 +57,10 @@ def _print_benchmarks() -> None:
 def run_by_name(
     name: str,
     address: str,
-    data: Sequence[Path] = (),
-    ood: Sequence[Path] = (),
+    data: Sequence[Path | str] = (),
+    ood: Sequence[Path | str] = (),
     *,
-    record: Path | None = None,
+    record: Path | str | None = None,
     level: str | None = None,
     reading: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -77,7 +77,7 @@ def run_by_name(
         what the model, the data and the benchmark raise.
     """
     benchmark = plugins.load("benchmarks", name)
-    if record is not None and not record.parent.is_dir():
+    if record is not None and not Path(record).parent.is_dir():
         raise UnwritableFileError("cannot write: no such folder", where=str(record), hint="create the folder first")
     given = dict(options or {})
     if level is not None and "level" in options_of(benchmark):

@@ -80,7 +80,9 @@ def compared(results: Sequence[Sequence[Evaluation]]) -> list[list[list[Differen
     return [[differences(r.predictions, base.predictions) for r, base in zip(row, first, strict=True)] for row in results[1:]]
 
 
-def compare_models(models: Sequence[str], data: Sequence[Path], level: str | None, out: Path | None, reading: Mapping[str, Any]) -> None:
+def compare_models(
+    models: Sequence[str], data: Sequence[Path | str], level: str | None, out: Path | str | None, reading: Mapping[str, Any]
+) -> None:
     """Evaluate every model on the same data, print paired differences from the first, and write them to `out` (JSON)."""
     if len(models) < 2:
         raise MlipfmError("a comparison needs two models or more", hint="mlipfm compare A B --data STORE")

@@ -49,7 +49,7 @@ def _benchmark_of(record: Record) -> str:
     return str(record["details"].get("benchmark") or {"evaluation": "accuracy"}.get(record["kind"], record["kind"]))
 
 
-def read_folder(folder: Path) -> Found:
+def read_folder(folder: Path | str) -> Found:
     """Read every result record (`*.json`) below a folder, and the training runs in it: the folder itself, or folders in it with an `events.jsonl`.
 
     A JSON file that is no result record is passed over; one that was changed is noted.
@@ -57,7 +57,7 @@ def read_folder(folder: Path) -> Found:
     Raises:
         UnreadableFileError: the folder holds neither a record nor a run.
     """
-    notes: list[str] = []
+    folder, notes = Path(folder), list[str]()
     records = list(_records(sorted(folder.rglob("*.json")), notes))
     paths = sorted(path.parent for path in (folder / "events.jsonl", *folder.glob("*/events.jsonl")) if path.is_file())
     if not paths and not records:

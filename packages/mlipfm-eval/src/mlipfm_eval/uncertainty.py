@@ -143,7 +143,7 @@ def uncertainty(model: OpenModel, data: Sequence[LabelledSet], *, file: str, cov
     return BenchmarkResult(metrics, details={**_sizes(fitted), "results": rows}, printed=_tables(found, fitted))
 
 
-def fit_uncertainty(address: str, train: Sequence[Path], calibrate: Sequence[Path], out: Path) -> dict[str, Any]:
+def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequence[Path | str], out: Path | str) -> dict[str, Any]:
     """Fit the uncertainty of a model in one pass over its training data and one over the calibration data, and write it to `out`.
 
     Returns:
@@ -153,12 +153,13 @@ def fit_uncertainty(address: str, train: Sequence[Path], calibrate: Sequence[Pat
         RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that the model does not have.
     """
     potential, manifest = load_model(address)
-    digests = {kind: [sha256(path / "manifest.json") for path in paths] for kind, paths in (("train", train), ("calibrate", calibrate))}
+    trained, held_out = [Path(path) for path in train], [Path(path) for path in calibrate]
+    digests = {kind: [sha256(path / "manifest.json") for path in paths] for kind, paths in (("train", trained), ("calibrate", held_out))}
     hint = "calibrate with structures that the model has not seen"
     known = trained_stores(manifest) | set(digests["train"])
-    refuse_known(calibrate, known, [*train, *trained_paths(manifest)], "was trained on", hint)
+    refuse_known(held_out, known, [*trained, *trained_paths(manifest)], "was trained on", hint)
     with ExitStack() as stack:
-        sets = [[stack.enter_context(Store(path)) for path in paths] for paths in (train, calibrate)]
+        sets = [[stack.enter_context(Store(path)) for path in paths] for paths in (trained, held_out)]
         advance = stack.enter_context(progress_bar("structures", sum(len(store) for stores in sets for store in stores)))
         chains = [(s for store in stores for s in _at_known_levels(store, potential, str(store.path))) for stores in sets]
         method = plugins.load("uncertainties", _METHOD)

@@ -62,14 +62,14 @@ class Said:
     unused: list[str] = field(default_factory=list)
 
 
-def read_starts(path: Path, wanted: Wanted | None = None) -> list[tuple[Start, Said]]:
+def read_starts(path: Path | str, wanted: Wanted | None = None) -> list[tuple[Start, Said]]:
     """Read the frames of a file that ASE reads, each a system of its own, and what was taken from each.
 
     Raises:
         UnreadableFileError: missing, empty or not readable. InvalidStructureError: for a frame that cannot exist, naming it.
         SimulationError: for a constraint, a mass or velocities that cannot be honoured.
     """
-    wanted = wanted or Wanted()
+    path, wanted = Path(path), wanted or Wanted()
     if wanted.velocity_unit not in (None, *VELOCITY_UNITS):
         raise SimulationError(f"no unit of velocity is named {wanted.velocity_unit!r}", hint=f"one of {', '.join(VELOCITY_UNITS)}")
     frames = list(enumerate(_atoms(path)))

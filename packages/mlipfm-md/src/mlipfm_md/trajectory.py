@@ -37,7 +37,8 @@ _ARRAYS = ("positions", "velocities", "forces", "energies", "masses", "first")
 class Trajectory:
     """The folder of one run. `fingerprint` says of what; another run's folder is refused."""
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any], starts: Sequence[Start]) -> None:
+    def __init__(self, folder: Path | str, fingerprint: dict[str, Any], starts: Sequence[Start]) -> None:
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.starts = folder, list(starts)
         self.restart = folder / "restart.safetensors"
@@ -139,11 +140,12 @@ def _difference(found: Any, asked: Any) -> str:
     return ": " + ", ".join(f"{name} is {found.get(name)} there and {asked.get(name)} here" for name in names)
 
 
-def export_extxyz(folder: Path, path: Path) -> int:
+def export_extxyz(folder: Path | str, path: Path | str) -> int:
     """Write a trajectory as extended XYZ, exactly, and return the number of frames. What is written can be started from again.
 
     Columns are ASE's: `momenta` in its units, `masses` in amu, `forces` eV/Å, and `move_mask` where atoms are fixed.
     """
+    folder, path = Path(folder), Path(path)
     motion = json.loads((folder / "run.json").read_bytes()).get("motion") or [None]
     count, unfinished = 0, path.with_name(path.name + ".part")
     with unfinished.open("w") as stream:
