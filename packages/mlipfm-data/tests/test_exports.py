@@ -10,7 +10,6 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from hypothesis import given, settings
-from mlipfm_data.export.atomic import folder_in_place
 from mlipfm_data.export.deepmd import SET_FRAMES, Plan, virial
 from mlipfm_data.export.formats import FORMATS, export, format_of
 from mlipfm_data.export.report import ExportReport
@@ -19,6 +18,7 @@ from mlipfm_data.readers.deepmd import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
 from mlipfm_data.readers.registry import read, read_all
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
+from mlipfm_interfaces.atomic import folder_in_place
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import FormatVersionError, UnreadableFileError, UnwritableFileError
 from mlipfm_interfaces.protocols import Refusal

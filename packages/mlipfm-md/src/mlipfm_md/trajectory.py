@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
+from mlipfm_interfaces.atomic import file_in_place
 from mlipfm_interfaces.checkpoint import load_checkpoint, save_checkpoint
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import DamagedFileError, SimulationError
@@ -147,13 +148,12 @@ def export_extxyz(folder: Path | str, path: Path | str) -> int:
     """
     folder, path = Path(folder), Path(path)
     motion = json.loads((folder / "run.json").read_bytes()).get("motion") or [None]
-    count, unfinished = 0, path.with_name(path.name + ".part")
-    with unfinished.open("w") as stream:
+    count = 0
+    with file_in_place(path) as part, part.open("w") as stream:
         for s, dynamics in FrameLog(folder / "trajectory.frames"):
             assert dynamics is not None
             _write_frame(stream, s, dynamics, fixed_axes(motion[count % len(motion)], len(s)))
             count += 1
-    unfinished.replace(path)
     return count
 
 

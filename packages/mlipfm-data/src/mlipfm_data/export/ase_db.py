@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlipfm_interfaces.atomic import file_in_place
 from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import UnwritableFileError
 from mlipfm_interfaces.structure import Structure
@@ -24,7 +25,6 @@ from mlipfm_interfaces.structure import Structure
 from ..readers.extxyz import provenance_values
 from ..readers.interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
 from ..readers.label_names import placed
-from .atomic import file_in_place
 from .report import ExportReport, held, not_read_again
 
 #: Of the format that ASE has written since 3.19.

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlipfm_interfaces.atomic import folder_in_place
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 
 from ..readers.deepmd import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
 from ..readers.extxyz import provenance_values
 from ..readers.interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
-from .atomic import folder_in_place
 from .report import ExportReport, not_read_again, unheld
 
 #: Frames of a `set.*`, and bytes beyond which it has fewer: a set is in memory while it is written.

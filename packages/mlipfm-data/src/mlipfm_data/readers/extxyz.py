@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
+from mlipfm_interfaces.atomic import file_in_place
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError, UnreadableFileError
 from mlipfm_interfaces.raw_frame import At, RawFrame
@@ -347,20 +347,13 @@ def export_extxyz(structures: Iterable[Structure], path: Path | str, predicted: 
         predicted: for each structure, values by quantity key in internal units, written beside its labels as `pred_<key>`.
 
     Raises:
-        UnknownQuantityError: for a label of pairs, which the format cannot hold.
+        UnknownQuantityError: for a label of pairs, which the format cannot hold. UnwritableFileError: disk full, missing folder, ...
     """
-    path = Path(path)
-    part, count = path.with_name(path.name + ".part"), 0
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as stream:
-            for structure, values in zip(structures, predicted if predicted is not None else repeat({}), strict=predicted is not None):
-                write_frame(structure, stream, values)
-                count += 1
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    count = 0
+    with file_in_place(Path(path)) as part, part.open("w", encoding="utf-8", newline="\n") as stream:
+        for structure, values in zip(structures, predicted if predicted is not None else repeat({}), strict=predicted is not None):
+            write_frame(structure, stream, values)
+            count += 1
     return count
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlipfm_interfaces.files import fsync_folder, unwritable
+from .files import fsync_folder, unwritable
 
 
 @contextlib.contextmanager
