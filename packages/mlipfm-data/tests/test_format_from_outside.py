@@ -9,6 +9,7 @@ from mlipfm_data import ReadReport, read, read_all
 from mlipfm_data.readers.options import option_names
 from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
 from mlipfm_interfaces.protocols import Format, Refusal
+from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
 from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
 from mlipfm_interfaces.units import BOHR, DEBYE, GPA, HARTREE, KCAL_MOL
@@ -127,6 +128,22 @@ def _holds(effect, structure) -> bool:
 def test_an_option_that_nobody_knows_is_refused(tmp_path):
     with pytest.raises(UnknownQuantityError, match="readers have no option 'energy_unitt'; did you mean 'energy_unit'"):
         read(written(tmp_path), RUNNER, energy_unitt="eV")
+
+
+class OldReader:
+    """A plug-in of the interface before `frames`: it interprets its frames itself."""
+
+    suffixes = (".old",)
+
+    def read(self, path, *, report=None, **options):
+        yield Structure([2], [[0, 0, 0]], level=options["level"])
+
+
+def test_a_plugin_with_read_still_works_and_warns(tmp_path):
+    (tmp_path / "a.old").write_text("x")
+    with pytest.warns(DeprecationWarning, match="OldReader interprets its frames itself: give it `frames`"):
+        frames = read(tmp_path / "a.old", OldReader(), level="pbe")
+    assert next(frames).level == "pbe"
 
 
 def _many(path: Path, n: int) -> None:

@@ -56,6 +56,14 @@ def change(path: Path, statement: str, *values) -> None:
     connection.close()
 
 
+def test_a_row_without_its_smiles_is_refused_in_words(tmp_path):
+    path = nabladft(tmp_path / "a.db", 2)
+    change(path, "update systems set key_value_pairs = ? where id = 2", json.dumps({"moses_id": 1}))
+    good, refusal = read(path)
+    assert not isinstance(good, Refusal)
+    assert "frame 1 (row 2): the row has no 'smiles' among its key-value pairs" in str(refusal.error)
+
+
 def test_nabladft_energies_are_total_ones_in_electronvolt(tmp_path):
     report = ReadReport()
     structures = list(read(nabladft(tmp_path / "a.db"), report=report))
@@ -342,7 +350,7 @@ def test_gems_rows_that_do_not_fit_are_refused_and_other_databases_are_not_taken
     assert isinstance(find_reader(tmp_path / "b.db"), NablaDftReader)
     whole = gems(tmp_path / "c.db", 400).read_bytes()
     (tmp_path / "c.db").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnreadableFileError, match="is damaged"):
+    with pytest.raises(UnreadableFileError, match="cannot be read: DatabaseError"):
         list(read(tmp_path / "c.db", "gems"))
 
 

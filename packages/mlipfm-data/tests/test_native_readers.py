@@ -288,6 +288,15 @@ def vasprun(n: int, bad: tuple[int, ...] = ()) -> str:
     return f"<?xml version='1.0'?><modeling><atominfo><array name='atoms'><set>{atoms}</set></array></atominfo>{steps}</modeling>"
 
 
+def test_a_vasprun_without_its_settings_says_once_that_convergence_is_not_known(tmp_path):
+    (tmp_path / "vasprun.xml").write_text(vasprun(3))
+    report = ReadReport()
+    assert len(read_all(tmp_path / "vasprun.xml", report=report)) == 3
+    assert [line for line in report.lines() if "converged is not known" in line] == [
+        "warning: whether the electrons converged is not known: the file states no NELM or no EDIFF (3 frames)"
+    ]
+
+
 @pytest.mark.ci  # periodic cells under the eye of a memory tracer
 class TestVaspXml(ReaderContract):
     def reader_case(self) -> ReaderCase:

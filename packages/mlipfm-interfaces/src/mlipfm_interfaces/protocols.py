@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,3 +209,11 @@ class Resolver(Protocol):
 
     def resolve(self, address: str) -> Path:
         """Path of the checkpoint; verified by digest. Raises `MlipfmError` if it cannot be had."""
+
+
+def __getattr__(name: str) -> Any:
+    """`Reader` is the old name of `Format`."""
+    if name != "Reader":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("`Reader` is an old name: write a `Format`, whose `frames` yields raw frames", DeprecationWarning, stacklevel=2)
+    return Format

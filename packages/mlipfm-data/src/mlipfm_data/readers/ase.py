@@ -75,7 +75,7 @@ def to_ase(structure: Structure) -> Atoms:
 
 
 def from_ase(atoms: Atoms, *, report: ReadReport | None = None, **options: Any) -> Structure:
-    """Structure of Atoms: charge, multiplicity and labels by the spellings of `conventions`; options as `frames_in.ReadOptions`.
+    """Return the Structure of Atoms, with charge, multiplicity and labels found as `read` finds them; options as `ReadOptions`.
 
     Raises:
         MlipfmError: whatever a reader would refuse.
