@@ -188,7 +188,7 @@ def test_a_format_from_outside_is_imported_in_its_own_units_and_in_those_of_the_
     (outside.folder / "input.data").write_text(RUNNER_FILE)
     printed = outside.mlipfm(
         "mlipfm data import input.data --out hartree --level pbe --option total_charge=0",
-        "mlipfm data import input.data --out kcal --level pbe --energy-unit kcal/mol --forces-unit kcal/mol/bohr",
+        "mlipfm data import input.data --out kcal --level pbe --energy-unit kcal/mol --forces-unit kcal/mol/Angstrom",
         "mlipfm data export kcal --out kcal.xyz",
     )
     assert "energy Hartree" in printed
