@@ -71,7 +71,8 @@ def _result(found: Found, colours: Mapping[str, int]) -> str:
         if frames := details.get("frames"):
             charts.append((moving_molecule(frames["symbols"], frames["positions"], frames["caption"]), frames["caption"]))
         own = Found(found.name, [r for r in found.benchmark("accuracy") if r["model"] == record["model"]], manifests=found.manifests)
-        charts += _parity_charts(own, colours)[:2]
+        inside = next((m["set"] for r in own.records for m in r["metrics"] if m.get("split") == "id" and "set" in m), "")
+        charts += [chart for chart in _parity_charts(own, colours) if f", {inside}: " in chart[1]][:2]
         parts.append(paragraphs(details.get("statements", []), "verdict") + chart_grid(charts))
         parts.append(f"<pre>{escape(details['code'])}</pre>" if "code" in details else "")
     return "".join(parts)
