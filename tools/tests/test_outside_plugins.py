@@ -194,7 +194,7 @@ def test_a_format_from_outside_is_imported_in_its_own_units_and_in_those_of_the_
     assert "energy Hartree" in printed
     assert "(layout RuNNer)" in printed
     assert "energy kcal/mol" in printed
-    assert "REF_energy=-0.0507" in (outside.folder / "kcal.xyz").read_text()
+    assert 'REF_energy="-0.0507' in (outside.folder / "kcal.xyz").read_text()
 
 
 @pytest.mark.parametrize("plugin", LINES)
