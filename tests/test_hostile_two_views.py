@@ -41,7 +41,7 @@ def flat(results: dict[str, torch.Tensor], prefix: str, part: str = "") -> torch
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("strategy", ["fsdp2", "ddp"])
+@pytest.mark.parametrize("strategy", ["fsdp2", pytest.param("ddp", marks=pytest.mark.full)])
 def test_two_views_and_a_projector_on_two_ranks_equal_one_process(tmp_path, strategy):
     (one,) = run(tmp_path / "one", "single", 1)
     for rank in run(tmp_path / "two", strategy, 2):

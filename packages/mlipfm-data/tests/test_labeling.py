@@ -290,7 +290,7 @@ def test_labelling_killed_at_3_moments_gives_the_same_bytes(tmp_path):
     check_kills(tmp_path, 100, 3, workers=1)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_labelling_killed_at_20_moments_gives_the_same_bytes(tmp_path):
     pytest.importorskip("tblite", reason="the extra `tblite` is not installed")
     check_kills(tmp_path, 400, 20, workers=2)

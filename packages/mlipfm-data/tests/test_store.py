@@ -379,7 +379,7 @@ def start_writer(folder: Path, n: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(n)], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.ci)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.full)])
 def test_kill_minus_nine_loses_nothing_and_repeats_nothing(kills: int, tmp_path: Path):
     folder, dice, n = tmp_path / "s", random.Random(kills), 60 * kills  # many more than a writer adds before it is killed
     acknowledged = inside = 0

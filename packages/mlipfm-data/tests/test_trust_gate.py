@@ -103,17 +103,17 @@ def say(capsys, lines: list[str]) -> None:
 
 
 @pytest.mark.ci
-def test_planted_faults_are_named_in_every_second_set(sets, capsys):
-    lines, score = gate(sets, cap=100, per_fault=2, step=2)
+def test_planted_faults_are_named_in_every_fourth_set(sets, capsys):
+    lines, score = gate(sets, cap=100, per_fault=1, step=4)
     say(capsys, lines)
     good, planted = score["all"]
-    assert planted >= 60
+    assert planted >= 25
     assert good >= 0.9 * planted  # 100 frames of each set; with all of them below
 
 
 @pytest.mark.ci
-def test_right_sets_are_left_alone_every_second(sets, capsys):
-    lines, count, alarmed, _ = quiet(sets, cap=100, step=2)
+def test_right_sets_are_left_alone_every_fourth(sets, capsys):
+    lines, count, alarmed, _ = quiet(sets, cap=100, step=4)
     say(capsys, lines)
     assert alarmed <= 0.02 * count
 

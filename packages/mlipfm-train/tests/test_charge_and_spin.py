@@ -33,7 +33,7 @@ def test_states_are_read_as_what_they_are_and_geometries_are_not_torn_apart(exam
     assert not geometries[1] & (geometries[0] | geometries[2])
 
 
-@pytest.mark.ci
+@pytest.mark.full
 @pytest.mark.shared_data
 def test_conditioning_on_spin_cuts_the_force_error_of_carbene_to_a_third(example, shared_data, tmp_path):
     """Singlet and triplet of one geometry differ by 0.6 eV/Å on average. 300 steps are far from converged, and enough."""

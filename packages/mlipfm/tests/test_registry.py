@@ -442,7 +442,7 @@ def _script():
     return module
 
 
-@pytest.mark.parametrize("moments", [4, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.parametrize("moments", [2, pytest.param(50, marks=pytest.mark.full)])
 def test_a_push_or_promotion_killed_at_any_moment_leaves_the_registry_consistent(moments, registry, hub, tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     folder.mkdir()
