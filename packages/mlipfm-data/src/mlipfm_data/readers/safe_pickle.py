@@ -240,7 +240,7 @@ class _Loader(pickle.Unpickler):
         if isinstance(value, _Record):
             return self.unpacked(getattr(value, "values", {}), depth + 1, seen)
         if isinstance(value, _Packed):
-            value = value.value if isinstance(value.value, np.ndarray) else None
+            value = value.value if isinstance(value.value, np.ndarray | np.generic) else None  # a tensor without axes is a number of numpy
         if isinstance(value, _StandIn) or value is _Record:
             value = None
         if not isinstance(value, list | tuple | dict):
