@@ -116,7 +116,7 @@ def write_reference_pages(folder: Path) -> None:
         "commands.md": command_page(),
         "quantities.md": quantity_page(),
         "checks.md": check_page(),
-        "glossary.md": GLOSSARY.read_text(encoding="utf-8").split("## Names to change")[0],
+        "glossary.md": GLOSSARY.read_text(encoding="utf-8").split("## Names still to change")[0],
         **{f"python-{title}.rst": python_page(title, modules) for title, modules in PYTHON.items()},
     }
     folder.mkdir(exist_ok=True)

@@ -330,7 +330,7 @@ def _record(
 
 def _lines(made: Split, leaks: dict[str, dict[str, int]], dropped: Sequence[int]) -> list[str]:
     total = sum(map(len, made.parts.values())) + len(dropped)
-    lines = [f"by {made.by}, seed {made.seed}: {made.classes} classes"]
+    lines = [f"by {made.by}, seed {made.seed}: {made.classes} groups of structures that stay together"]
     if made.by == "time":
         lines = [f"by time: {made.classes} trajectories, {len(dropped)} frames in gaps are in no part"]
     if made.held_out:
