@@ -2,6 +2,7 @@
 
 import sys
 
+import kills
 import pytest
 from kills import kill_at_random_moments, same_bytes
 
@@ -30,8 +31,6 @@ def test_a_job_that_repeats_what_it_had_done_is_caught(tmp_path, mode, sound):
 
 @pytest.mark.ci
 def test_processes_left_behind_by_a_kill_of_the_first_alone_are_named_and_ended(tmp_path, monkeypatch):
-    from mlipfm_interfaces.testing import kills
-
     monkeypatch.setattr(kills, "PATIENCE", 0.3)
     child = "import time; time.sleep(1)"
     code = f"import subprocess, sys, time; c = subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(0.6); c.kill(); c.wait()"
