@@ -13,7 +13,7 @@ app = typer.Typer()
 @app.callback(invoke_without_command=True)
 def quickstart(
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: quickstart, or quickstart-quick]")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smaller run, about three minutes on two cores; figures are rough")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller run, about five minutes on two cores; figures are rough")] = False,
     hub: Annotated[bool, typer.Option(help="Keep the models in a registry of the run, half a gigabyte of memory while it works")] = True,
 ) -> None:
     """Take 24 small molecules the whole path, from SMILES to a registered model, and print what was measured.
