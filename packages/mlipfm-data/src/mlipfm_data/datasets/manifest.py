@@ -103,7 +103,8 @@ def read_manifest(path: Path) -> list[SetDescription]:
     except ValueError as error:
         raise UnreadableFileError(f"is not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}", where=str(path)) from None
     if not isinstance(content, dict) or set(content) != {"sets"} or not isinstance(content["sets"], list) or not content["sets"]:
-        raise InvalidStructureError("a manifest has one key, `sets`: a list of data sets", where=str(path), hint="see `datasets.manifest`")
+        hint = """write [[sets]] with name = "...", below it [[sets.files]] with path = "*.xyz"; the README of mlipfm-data has one"""
+        raise InvalidStructureError("a manifest has one key, `sets`: a list of data sets", where=str(path), hint=hint)
     sets = [_set(given, f"{path}: set {k + 1}") for k, given in enumerate(content["sets"])]
     double = sorted({one.name for one in sets if sum(other.name == one.name for other in sets) > 1})
     if double:
