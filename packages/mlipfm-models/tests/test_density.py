@@ -35,6 +35,12 @@ class TestContractOfTwoLayersTwoLevelsChargeAndSpin(PotentialContract):
 
 
 @pytest.mark.ci
+class TestContractOfFewMixturesAndPairsOfSpecies(PotentialContract):
+    def potential(self) -> Potential:
+        return small(backbone={"layers": 2, "mixed": 2, "species": "pair"})
+
+
+@pytest.mark.ci
 class TestContractOfDirectForces(PotentialContract):
     def potential(self) -> Potential:
         return small(forces="direct", backbone={"layers": 2})
@@ -91,3 +97,17 @@ def test_an_atom_without_neighbours_has_the_energy_of_its_element_alone() -> Non
     singles = [evaluate(potential, [type(s)([int(z)], [[0.0, 0.0, 0.0]])], ("energy",))[0]["energy"] for z in s.atomic_numbers]
     assert alone["energy"] == pytest.approx(sum(singles), abs=1e-12)
     assert np.abs(alone["forces"]).max() == 0
+
+
+def test_as_many_mixtures_as_channels_is_the_model_without_the_option_and_its_configuration_is_the_old_one() -> None:
+    plain, same = small(), small(backbone={"mixed": 8})
+    assert set(plain.config["backbone"]) == {"channels", "layers", "cutoff", "radial", "degree", "mean_neighbors"}
+    energies = [evaluate(potential, [rattled(silicon(), 0.05)], ("energy",))[0]["energy"] for potential in (plain, same)]
+    assert energies[0] == energies[1]
+
+
+def test_fewer_mixtures_leave_heads_vectors_of_all_channels() -> None:
+    potential = small(backbone={"mixed": 2}, forces="direct")
+    assert potential.backbone.layers[0].mix.weight.shape == (4, 8)
+    forces = evaluate(potential, [rattled(silicon(), 0.05)], ("forces",))[0]["forces"]
+    assert np.abs(forces).max() > 0

@@ -62,7 +62,8 @@ def assemble(name: str, backbone: type[Backbone], config: Mapping[str, Any], *, 
     """
     assembly = parse_assembly(config, name)
     options: Any = parse(backbone.Config, assembly.backbone, f"{name}.backbone")
-    assembly = replace(assembly, backbone=json.loads(json.dumps(asdict(options))))  # as a checkpoint will give it back
+    stated = {key: value for key, value in asdict(options).items() if value is not None}  # None: older versions need not know of the option
+    assembly = replace(assembly, backbone=json.loads(json.dumps(stated)))  # as a checkpoint will give it back
     arguments = (options, assembly.atomic_numbers) if backbone.element_resolved else (options,)
     potential = AssembledPotential(name, built(lambda: backbone(*arguments), DTYPES[assembly.dtype]), assembly)
     if initial:
