@@ -212,6 +212,12 @@ class SimulationError(MlipfmError):
     code = "simulation"
 
 
+class ObservableError(MlipfmError):
+    """A trajectory does not have what an observable needs: frames, velocities, a cell, the diffusive regime."""
+
+    code = "observable"
+
+
 class SamplingError(MlipfmError):
     """Structures could not be generated."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -41,6 +42,7 @@ def bootstrap(
     return float(low), float(high)
 
 
+@cache
 def student_t_quantile(p: float, degrees: int) -> float:
     """Quantile of Student's t, 0.5 < p < 1, by integrating cos^(degrees - 1) over t = sqrt(degrees) tan(angle)."""
     angle = np.linspace(0.0, np.pi / 2, 20001)

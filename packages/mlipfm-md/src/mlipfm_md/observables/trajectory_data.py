@@ -1,0 +1,340 @@
+"""`TrajectoryData`: the arrays of one trajectory of one system, from a folder of `mlipfm md run` or from any file that ASE reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.console import counter
+from mlipfm_interfaces.elements import MASSES, symbol
+from mlipfm_interfaces.errors import MlipfmError, ObservableError, UnreadableFileError
+from mlipfm_interfaces.frames import FrameLog
+from mlipfm_interfaces.lattice import reduced
+from mlipfm_interfaces.units import ACCELERATION, KB
+
+__all__ = ["TrajectoryData", "read_run", "read_trajectory", "unwrapped"]
+
+Array = np.ndarray
+
+#: Å/fs in ASE's unit of velocity.
+_ASE_VELOCITY = 0.09822694788464063
+#: The largest step between frames, in half shortest lattice vectors, that is taken for motion and not for a wrong image.
+_LARGEST_STEP = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class TrajectoryData:
+    """F frames of N atoms, evenly spaced in time.
+
+    Attributes:
+        times: [F] fs. atomic_numbers: [N]. positions: [F, N, 3] Å, continuous: never wrapped into the cell (see `unwrapped`).
+        cells: [F, 3, 3] Å, lattice vectors as rows, zero without a cell. pbc: [3] bool. masses: [N] amu, those of the elements by default.
+        velocities: [F, N, 3] Å/fs, or None. energies: [F] potential energy, eV, or None.
+        stress: [F, 3, 3] eV/Å³ of the potential alone, negative under compression (ASE's sign), or None. dipoles: [F, 3] e Å, or None.
+        degrees_of_freedom: along which atoms move, for temperatures; 3N by default.
+        ensemble: `nve`, `nvt` or `npt`, None if not known. pressure: eV/Å³ of the barostat, None without one.
+        source: where it comes from. notes: what a reader of the numbers should know.
+
+    Raises:
+        ObservableError: for shapes that do not fit, times that are not evenly spaced, numbers that are not finite.
+    """
+
+    times: Array
+    atomic_numbers: Array
+    positions: Array
+    cells: Array = field(default_factory=lambda: np.zeros(0))
+    pbc: Array = field(default_factory=lambda: np.zeros(3, dtype=bool))
+    masses: Array = field(default_factory=lambda: np.zeros(0))
+    velocities: Array | None = None
+    energies: Array | None = None
+    stress: Array | None = None
+    dipoles: Array | None = None
+    degrees_of_freedom: int = 0
+    ensemble: str | None = None
+    pressure: float | None = None
+    source: str = "trajectory"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        frames, atoms = len(self.times), len(self.atomic_numbers)
+        if not np.size(self.masses):
+            put(self, "masses", MASSES[self.atomic_numbers])
+        if not np.size(self.cells):
+            put(self, "cells", np.zeros((frames, 3, 3)))
+        if np.shape(self.cells) == (3, 3):
+            put(self, "cells", np.broadcast_to(self.cells, (frames, 3, 3)))
+        put(self, "degrees_of_freedom", self.degrees_of_freedom or 3 * atoms)
+        shapes = {"positions": (frames, atoms, 3), "cells": (frames, 3, 3), "masses": (atoms,), "velocities": (frames, atoms, 3),
+                  "energies": (frames,), "stress": (frames, 3, 3), "dipoles": (frames, 3)}  # fmt: skip
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values is not None and np.shape(values) != shape:
+                raise ObservableError(f"`{name}` must have shape {list(shape)}, got {list(np.shape(values))}")
+            if values is not None and not np.isfinite(values).all():
+                raise ObservableError(f"`{name}` holds numbers that are not finite", where=self.source)
+        steps = np.diff(self.times)
+        if frames > 1 and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3)):
+            raise ObservableError("the frames are not evenly spaced in time", where=self.source, hint="analyse one run, written regularly")
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def interval(self) -> float:
+        """fs between frames."""
+        return float(self.times[-1] - self.times[0]) / (len(self) - 1) if len(self) > 1 else 1.0
+
+    @property
+    def volumes(self) -> Array | None:
+        """[F] Å³; None if the system is not periodic along three axes."""
+        return np.abs(np.linalg.det(self.cells)) if self.pbc.all() else None
+
+    @property
+    def kinetic(self) -> Array | None:
+        """[F] kinetic energy, eV; None without velocities."""
+        if self.velocities is None:
+            return None
+        return 0.5 / ACCELERATION * np.einsum("fnk,fnk,n->f", self.velocities, self.velocities, self.masses)
+
+    @property
+    def temperatures(self) -> Array | None:
+        """[F] K, 2 E / (n k_B) with n `degrees_of_freedom`; None without velocities."""
+        kinetic = self.kinetic
+        return None if kinetic is None else 2 * kinetic / (self.degrees_of_freedom * KB)
+
+    @property
+    def elements(self) -> list[str]:
+        """Symbols of the elements, each once, by atomic number."""
+        return [symbol(int(z)) for z in np.unique(self.atomic_numbers)]
+
+    def atoms_of(self, element: str) -> Array:
+        """Return the indices of the atoms of an element.
+
+        Raises:
+            ObservableError: there are none.
+        """
+        chosen = np.flatnonzero([symbol(int(z)) == element for z in self.atomic_numbers])
+        if not len(chosen):
+            raise ObservableError(f"there is no {element} in {self.source}", hint=f"its elements are {' '.join(self.elements)}")
+        return chosen
+
+    def frames(self, keep: slice) -> TrajectoryData:
+        """Return the data of some frames."""
+        parts = ("times", "positions", "cells", "velocities", "energies", "stress", "dipoles")
+        return replace(self, **{name: values[keep] for name in parts if (values := getattr(self, name)) is not None})
+
+    def longest_radius(self) -> float:
+        """Return half the shortest lattice vector over all frames, Å: within it no atom meets two images of another."""
+        cells = self.cells if (self.cells != self.cells[0]).any() else self.cells[:1]
+        return min(float(np.linalg.norm(reduced(np.array(cell))[0], axis=1).min()) for cell in cells) / 2
+
+
+def unwrapped(positions: Array, cells: Array, pbc: Array, source: str = "trajectory") -> Array:
+    """Return continuous positions [F, N, 3] of positions that may be wrapped into the cell.
+
+    Every step is the shortest of its images in the cell of the later frame and is added to the path before it, which keeps displacements right in
+    cells that change (von Bülow, Bullerjahn and Hummer, J. Chem. Phys. 153, 021101, 2020). Positions that are continuous stay as they are.
+
+    Raises:
+        ObservableError: an atom moves by about half a lattice vector between two frames: its image cannot be told.
+    """
+    vectors = np.flatnonzero(pbc)
+    if not len(vectors) or len(positions) < 2:
+        return positions
+    path = np.array(positions, dtype=np.float64)
+    for k in range(1, len(path)):
+        basis = reduced(np.array(cells[k][vectors]))[0]
+        step = positions[k] - positions[k - 1]
+        step -= np.round(step @ np.linalg.pinv(basis)) @ basis
+        farthest = float(np.linalg.norm(step, axis=1).max())
+        if farthest > _LARGEST_STEP * np.linalg.norm(basis, axis=1).min() / 2:
+            raise ObservableError(
+                f"an atom moves by {farthest:.2g} Angstrom from frame {k - 1} to {k}, about half the cell: its path cannot be followed",
+                where=source,
+                hint="write frames more often",
+            )
+        path[k] = path[k - 1] + step
+    return path
+
+
+def read_run(folder: Path | str, structure: int = 0) -> TrajectoryData:
+    """Read one structure of a run of `mlipfm md run`.
+
+    Raises:
+        UnreadableFileError: no such folder, or no trajectory in it. ObservableError: there is no such structure.
+    """
+    folder = Path(folder)
+    log, run = folder / "trajectory.frames", folder / "run.json"
+    if not log.is_file() or not run.is_file():
+        raise UnreadableFileError("holds no run of `mlipfm md run`", where=str(folder), hint="give its --out folder, or a trajectory file")
+    origin = json.loads(run.read_bytes())
+    count = len(origin["structures"])
+    if not 0 <= structure < count:
+        raise ObservableError(f"there is no structure {structure}: the run has {count}, from 0", where=str(folder))
+    rows, times = [], []
+    with counter("reading frames", len(FrameLog(log)) // count) as show:
+        for k, (frame, dynamics) in enumerate(FrameLog(log)):
+            if k % count == structure and dynamics is not None:
+                rows.append((frame, dynamics.velocities))
+                times.append(dynamics.time)
+                masses = dynamics.masses
+                show(1)
+    if not rows:
+        raise ObservableError("the run has no frame yet", where=str(folder))
+    first = rows[0][0]
+    ensemble, target = _ensemble(origin)
+    return TrajectoryData(
+        np.array(times),
+        first.atomic_numbers,
+        np.stack([frame.positions for frame, _ in rows]),
+        np.stack([frame.cell for frame, _ in rows]),
+        first.pbc,
+        masses,
+        np.stack([velocities for _, velocities in rows]),
+        np.array([float(frame.labels["energy"]) for frame, _ in rows]),
+        _labels(rows, "stress"),
+        _labels(rows, "dipole"),
+        _degrees_of_freedom(origin, structure, len(first), ensemble),
+        ensemble,
+        target,
+        source=str(folder),
+    )
+
+
+def _labels(rows: Sequence[tuple[Any, Array]], key: str) -> Array | None:
+    if any(key not in frame.labels for frame, _ in rows):
+        return None
+    return np.stack([frame.labels[key] for frame, _ in rows])
+
+
+def _ensemble(origin: dict[str, Any]) -> tuple[str, float | None]:
+    """(`nve`, `nvt` or `npt`, pressure of the barostat in eV/Å³) of what run.json says."""
+    name, options = origin["ensemble"]
+    if name == "NVE":
+        return "nve", None
+    pressure = options.get("pressure")
+    return ("nvt", None) if pressure is None else ("npt", pressure)
+
+
+def _degrees_of_freedom(origin: dict[str, Any], structure: int, n: int, ensemble: str) -> int:
+    """Axes along which atoms move, less those of a centre of mass that keeps its momentum (see `ensembles`)."""
+    motion = (origin.get("motion") or [None] * (structure + 1))[structure] or {}
+    fixed = motion.get("fixed") or {}
+    still = sum(len(atoms) for atoms in fixed.values())
+    free_axes = 3 - len(fixed)
+    return 3 * n - still - (free_axes if ensemble == "nve" and n > 1 else 0)
+
+
+def read_trajectory(
+    path: Path | str, interval: float | None = None, *, ensemble: str | None = None, elements: Sequence[str] = ()
+) -> TrajectoryData:
+    """Read a trajectory file that ASE reads: extended XYZ, LAMMPS dump, .traj, XDATCAR, vasprun.xml ...
+
+    Args:
+        interval: fs between frames; not needed where frames state `time_fs`.
+        ensemble: `nve`, `nvt` or `npt`, if known.
+        elements: of the types 1, 2, ... of a LAMMPS dump without a column of elements.
+
+    Energies, velocities, stress and dipoles are used where every frame has them. Positions are made continuous (`unwrapped`).
+
+    Raises:
+        UnreadableFileError: a file that is missing or that ASE cannot read. ObservableError: frames of different atoms, no interval.
+    """
+    path = Path(path)
+    frames = _atoms(path, elements)
+    first = frames[0]
+    for k, atoms in enumerate(frames):
+        if len(atoms) != len(first) or (atoms.numbers != first.numbers).any() or (atoms.pbc != first.pbc).any():
+            raise ObservableError(f"frame {k} has other atoms than frame 0", where=str(path), hint="a trajectory keeps its atoms in order")
+    cells = np.stack([np.asarray(atoms.cell) for atoms in frames])
+    positions = np.stack([atoms.positions for atoms in frames])
+    masses = first.get_masses()
+    momenta = [atoms.arrays.get("momenta") for atoms in frames]
+    moving = all(p is not None and np.any(p) for p in momenta)
+    notes = ["3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed"]
+    return TrajectoryData(
+        _times(frames, interval, path),
+        first.numbers,
+        unwrapped(positions, cells, first.pbc, str(path)),
+        cells,
+        np.array(first.pbc),
+        masses,
+        np.stack([p / masses[:, None] * _ASE_VELOCITY for p in momenta]) if moving else None,
+        _results(frames, "energy"),
+        _stress(frames),
+        _results(frames, "dipole"),
+        max(1, 3 * len(first) - 3),
+        ensemble,
+        source=str(path),
+        notes=tuple(notes),
+    )
+
+
+def _atoms(path: Path, elements: Sequence[str]) -> list[Any]:
+    import ase.io
+
+    if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
+        raise UnreadableFileError("pickle files are never read", where=str(path), hint="convert it to extxyz where it comes from")
+    if not path.is_file():
+        raise UnreadableFileError("there is no such file", where=str(path), hint="check the path")
+    dump = _is_lammps_dump(path)
+    if elements and not dump:
+        raise ObservableError("only a LAMMPS dump has types instead of elements", where="--elements", hint="leave it out")
+    if dump and not elements and "element" not in dump:
+        raise ObservableError(
+            "the dump has types and no column of elements",
+            where=str(path),
+            hint="--elements O H names types 1 and 2; or `dump_modify element`",
+        )
+    options: dict[str, Any] = {"format": "lammps-dump-text", "specorder": list(elements) or None} if dump else {}
+    try:
+        frames: list[Any] = list(ase.io.iread(str(path), ":", do_not_split_by_at_sign=True, **options))
+    except MlipfmError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), hint="check the format") from error
+    if not frames:
+        raise UnreadableFileError("the file holds no frame", where=str(path))
+    return frames
+
+
+def _is_lammps_dump(path: Path) -> list[str]:
+    """Columns of a LAMMPS text dump; empty for another file."""
+    with path.open("rb") as stream:
+        if not stream.readline(64).startswith(b"ITEM: TIMESTEP"):
+            return []
+        for line in stream:
+            if line.startswith(b"ITEM: ATOMS"):
+                return line.decode().split()[2:]
+    return []
+
+
+def _times(frames: Sequence[Any], interval: float | None, path: Path) -> Array:
+    stated = [atoms.info.get("time_fs") for atoms in frames]
+    if interval is None and all(time is not None for time in stated):
+        return np.array(stated, dtype=np.float64)
+    if interval is None:
+        raise ObservableError("the file does not say how far its frames are apart", where=str(path), hint="give --dt, in fs between frames")
+    if not 0 < interval <= 1e6:
+        raise ObservableError(f"frames must be above 0 and at most 1e6 fs apart, got {interval}", where="--dt")
+    return np.arange(len(frames)) * interval
+
+
+def _results(frames: Sequence[Any], key: str) -> Array | None:
+    values = [None if atoms.calc is None else atoms.calc.results.get(key) for atoms in frames]
+    return None if any(value is None for value in values) else np.stack([np.asarray(value, dtype=np.float64) for value in values])
+
+
+def _stress(frames: Sequence[Any]) -> Array | None:
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    values = _results(frames, "stress")
+    if values is None or values.shape[1:] == (3, 3):
+        return values
+    return np.stack([voigt_6_to_full_3x3_stress(value) for value in values])
