@@ -55,14 +55,16 @@ def run_all(mutants: Sequence[Mutant], path: Path, *, again: bool = False) -> di
     for mutant in mutants:
         known = results.get(mutant.name)
         if again or known is None or known.state != mutant.state():
-            results[mutant.name] = run(mutant)
+            results[mutant.name] = run(mutant, known=known)
             path.write_text(json.dumps({name: asdict(r) for name, r in sorted(results.items())}, indent=1) + "\n")
             print(f"{'killed  ' if results[mutant.name].killed else 'SURVIVED'} {mutant.name}: {results[mutant.name].by}", flush=True)
     return results
 
 
-def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT) -> Result:
+def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT, known: Result | None = None) -> Result:
     """Plant one mutant in a scratch folder and run the tests beside it, tier by tier, until one fails.
+
+    The test that noticed it last time (`known`) runs alone before the others.
 
     Raises:
         RuntimeError: pytest itself did not run (no test collected, an unknown option), or the test that failed fails without the mistake too.
@@ -70,24 +72,25 @@ def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT) -> R
     begin, state = time.monotonic(), mutant.state()
     with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
         home = plant(mutant, Path(scratch))
-        for tier in tiers:
-            failed = _failed(mutant, home, tier, limit)
+        beside = [str(path.relative_to(ROOT)) for path in mutant.test_paths]
+        again = [(known.tier, [known.by])] if known and known.killed and known.by.partition("::")[0] in beside else []
+        for tier, tests in [*again, *((tier, beside) for tier in tiers)]:
+            failed = _failed(mutant, tests, home, tier, limit)
             if failed is not None:
                 _refuse_broken(failed, limit)
                 break
     return Result(failed is not None, failed or "no test failed", tier, round(time.monotonic() - begin, 1), state)
 
 
-def _failed(mutant: Mutant, home: Path, tier: str, limit: float) -> str | None:
-    """The test that failed, None if all passed."""
-    tests = [str(path.relative_to(ROOT)) for path in mutant.test_paths]
+def _failed(mutant: Mutant, tests: list[str], home: Path, tier: str, limit: float) -> str | None:
+    """The one of `tests` that failed, None if all passed or none is of this tier."""
     loaded = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # its plug-ins may be loaded already
     words = ["-x", "-q", "-p", "no:cacheprovider", *loaded, "--tier", tier, *tests]
     log = home / "pytest.log"
     status = _forked(words, home, log, limit)
     if status is None:
         return f"the time limit of {limit:.0f} s"
-    if status in (0, 5):  # 5: all tests are of a higher tier
+    if status in (0, 5) or (status == 4 and "::" in tests[0]):  # 5: all are of a higher tier; 4: no test has that name any more
         return None
     output = log.read_text(errors="replace")
     found = re.search(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", output, re.MULTILINE)
