@@ -42,6 +42,20 @@ def test_ranks_hardly_wait_for_each_other(world_size):
     assert plan_quality(batches, costs, 1000.0, world_size).idle < 0.02
 
 
+def test_items_too_large_for_a_batch_are_dealt_to_the_ranks_of_a_step_by_cost():
+    costs = np.array([20.0, 30, 40, 50, 20, 30, 40, 50])  # each a batch of its own
+    batches = plan_batches(costs, 10.0, np.random.default_rng(0), world_size=2)
+    assert sorted((costs[a].sum(), costs[b].sum()) for a, b in zip(batches[::2], batches[1::2], strict=True)) == [
+        (20, 20), (30, 30), (40, 40), (50, 50),
+    ]  # fmt: skip
+
+
+def test_the_constant_of_a_batch_leaves_less_for_its_items():
+    """Budget 10, of which an empty batch costs 3: seven items of cost 1."""
+    batches = plan_batches(np.ones(14), 10.0, np.random.default_rng(0), per_batch=3.0)
+    assert list(map(len, batches)) == [7, 7]
+
+
 def test_same_seed_same_plan_and_new_epoch_new_composition():
     costs = molecules(500)
     one, two = (plan_batches(costs, 500.0, np.random.default_rng(7), 2) for _ in range(2))

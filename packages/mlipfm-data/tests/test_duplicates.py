@@ -64,6 +64,25 @@ def test_noise_changes_no_number_of_a_fingerprint_by_more_than_its_bound(make):
         assert np.abs(fingerprint(s).vector - fingerprint(other).vector).max() <= RADIUS_FACTOR * 0.01
 
 
+def test_fingerprint_of_water_holds_the_distances_of_hydrogen_then_those_of_oxygen():
+    water = Structure([8, 1, 1], [[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    oh, hh = np.hypot(0.24, 0.93), np.hypot(1.2, 0.93)
+    vector = fingerprint(water).vector.reshape(2, 4, -1)  # [elements, shares of the atoms, ranks of the neighbour]
+    assert vector[0, [0, -1], 0].tolist() == pytest.approx([0.96, oh] if oh > 0.96 else [oh, 0.96], abs=1e-6)
+    assert vector[0, :, 1] == pytest.approx([hh] * 4, abs=1e-6)
+    assert vector[1, :, 1] == pytest.approx([max(oh, 0.96)] * 4, abs=1e-6)
+
+
+def test_one_molecule_per_cell_is_another_crystal_than_two():
+    """Each molecule of the dilute crystal lies on one of the dense crystal; half of those have no partner."""
+    one, (box, shift) = molecule(), (25.0, np.array([12.5, 0, 0]))
+    numbers, places = np.tile(one.atomic_numbers, 2), one.positions
+    dilute = Structure(numbers, np.concatenate([places, places + 2 * shift]), box * np.diag([2.0, 1, 1]), [True] * 3)
+    dense = Structure(numbers, np.concatenate([places, places + shift]), box * np.eye(3), [True] * 3)
+    assert match(dilute, dense) is None
+    assert match(dilute, one.replace(cell=box * np.eye(3), pbc=[True] * 3)) is not None
+
+
 def test_symmetric_molecules_are_matched_in_any_order():
     """Benzene: all carbons alike, 12 proper rotations."""
     angles = np.arange(6) * np.pi / 3
