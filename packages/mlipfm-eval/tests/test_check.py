@@ -183,8 +183,9 @@ def test_potential_that_breaks_a_rule_of_the_contract_is_named():
     assert record["details"]["broken"] == ["translation"]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("address", ["tblite:GFN1", "tblite:GFN2"])
+@pytest.mark.parametrize(
+    "address", [pytest.param("tblite:GFN1", marks=pytest.mark.ci), pytest.param("tblite:GFN2", marks=pytest.mark.full)]
+)
 def test_quantum_chemistry_passes(address):
     pytest.importorskip("tblite")
     with open_foreign(address) as model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mlipfm_interfaces.checkpoint import build, save_potential
+from mlipfm_interfaces.cli import main
 
 WATER = "3\nProperties=species:S:1:pos:R:3\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
 
@@ -40,28 +42,35 @@ def md(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("cut.safetensors", "water.xyz"), r"damaged-file.*truncated or damaged"),
-        (("pickle.safetensors", "water.xyz"), r"refused-file.*is a pickle"),
-        (("poisoned.safetensors", "water.xyz"), r"simulation.*\d+ of its [\d,]+ weights are not finite; its training has diverged"),
-        (("model.safetensors", "polonium.xyz"), r"unknown-element.*not trained on Po; it knows H O"),
-        (("model.safetensors", "nan.xyz"), r"invalid-structure.*frame 0, atom 0.*not finite"),
-        (("model.safetensors", "overlap.xyz"), r"overlapping-atoms.*closer than 0.1"),
-        (("model.safetensors", "water.xyz", "--dt", "50"), r"simulation.*at most 10 fs"),
-        (("model.safetensors", "nowhere.xyz"), r"unreadable-file.*nowhere.xyz"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(folder, words, said):
-    import re
+BAD = {
+    ("cut.safetensors", "water.xyz"): r"damaged-file.*truncated or damaged",
+    ("pickle.safetensors", "water.xyz"): r"refused-file.*is a pickle",
+    ("poisoned.safetensors", "water.xyz"): r"simulation.*\d+ of its [\d,]+ weights are not finite; its training has diverged",
+    ("model.safetensors", "polonium.xyz"): r"unknown-element.*not trained on Po; it knows H O",
+    ("model.safetensors", "nan.xyz"): r"invalid-structure.*frame 0, atom 0.*not finite",
+    ("model.safetensors", "overlap.xyz"): r"overlapping-atoms.*closer than 0.1",
+    ("model.safetensors", "water.xyz", "--dt", "50"): r"simulation.*at most 10 fs",
+    ("model.safetensors", "nowhere.xyz"): r"unreadable-file.*nowhere.xyz",
+}
 
-    done = md(folder, *words)
-    assert done.returncode == 2
-    assert re.search(said, done.stderr)
+
+@pytest.mark.parametrize(("words", "said"), BAD.items())
+def test_bad_input_is_one_line_and_exit_2(folder, words, said, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        main(["md", "run", *words])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert re.search(said, err)
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+@pytest.mark.ci
+def test_bad_input_of_a_process_of_its_own_is_one_line_and_exit_2(folder):
+    done = md(folder, "poisoned.safetensors", "water.xyz")
+    assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
 
 
 @pytest.mark.ci

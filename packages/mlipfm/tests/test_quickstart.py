@@ -15,6 +15,7 @@ import pytest
 from mlipfm import jobs
 from mlipfm.jobs import Job
 from mlipfm.plan import FINETUNED, FULL, HELD_OUT, QUICK, claim
+from mlipfm.quickstart import MODELS
 from mlipfm.registry import missing
 from mlipfm.results import Results
 from mlipfm_interfaces.checkpoint import load_checkpoint, tensor_digest
@@ -38,16 +39,17 @@ from mlipfm_data.parallel import worker_pool
 from test_quickstart import TINY
 from rich.console import Console
 
-def models(out, console):
+def models(out, console, first):
     out.mkdir(exist_ok=True)
     with worker_pool(2) as pool:
         make_data(out, TINY, pool, console)
-        run_lanes(out, training(TINY), pool, console)
-        run_lanes(out, distillation(TINY), pool, console)
+        run_lanes(out, [lane[:1] for lane in training(TINY)] if first else training(TINY), pool, console)
+        if not first:
+            run_lanes(out, distillation(TINY), pool, console)
 
 if __name__ == "__main__":
-    out, console = Path(sys.argv[2]).resolve(), Console(width=200)
-    models(out, console) if sys.argv[1] == "models" else quickstart(out, TINY, console, sys.argv[1] == "registry")
+    what, out, console = sys.argv[1], Path(sys.argv[2]).resolve(), Console(width=200)
+    quickstart(out, TINY, console) if what == "registry" else models(out, console, what == "first models")
 """
 
 
@@ -167,14 +169,18 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.ci
-def test_killed_quickstart_goes_on_and_gives_the_same_models(program, tmp_path):
+@pytest.mark.parametrize(
+    ("what", "last", "names"),
+    [pytest.param("first models", "from-scratch", ("pretrained", "from-scratch"), marks=pytest.mark.ci),
+     pytest.param("all models", "student", MODELS, marks=pytest.mark.full)],
+)  # fmt: skip
+def test_killed_quickstart_goes_on_and_gives_the_same_models(program, tmp_path, what, last, names):
     """Killed while it makes geometries and while it trains; the models equal those of an uninterrupted run."""
-    finish(start(program, "models", tmp_path / "whole"))
-    for sign in ("geometries", "student/events.jsonl"):
-        kill_at(program, "models", tmp_path / "parts", sign)
-    finish(start(program, "models", tmp_path / "parts"))
-    for name in ("pretrained", "finetuned", "from-scratch", "student", "student-without-rows", "student-without-teacher"):
+    finish(start(program, what, tmp_path / "whole"))
+    for sign in ("geometries", f"{last}/events.jsonl"):
+        kill_at(program, what, tmp_path / "parts", sign)
+    finish(start(program, what, tmp_path / "parts"))
+    for name in names:
         weights = [tensor_digest(load_checkpoint(tmp_path / run / name / "last.safetensors")[1]) for run in ("whole", "parts")]
         assert weights[0] == weights[1], name
 
