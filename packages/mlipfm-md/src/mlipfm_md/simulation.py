@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, SimulationError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PropertyNotAvailableError, SimulationError
 from mlipfm_interfaces.potential import Potential, not_finite
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
-from .ensembles import MAX_TEMPERATURE, Ensemble, State, centre_of_mass_axes, check_temperature, maxwell_boltzmann
-from .forces import PotentialForces, TeacherForces
-from .starts import Start, as_starts
+from ._plausible_settings import check_plausible
+from .energy_table import volumes
+from .ensembles import MAX_TEMPERATURE, Ensemble, centre_of_mass_axes, check_temperature, maxwell_boltzmann
+from .forces import PotentialForces, SplitForces, TeacherForces
+from .starts import Start, as_starts, joined_bonds
+from .state import State
 from .trajectory import Trajectory
+from .uncertainty_gate import UncertaintyGate
 
 __all__ = ["Run", "Settings", "simulate", "simulate_frames"]
 
@@ -39,8 +43,12 @@ class Run:
 
     Attributes:
         steps: [F] step numbers. times: [F] fs. potential, kinetic: [F, S] eV. temperature: [F, S] K, by the degrees of freedom of `state`.
-        status: `ok`, or `unstable` when energies or forces were not finite, atoms met, or the temperature passed the limit.
-        reason: why it is unstable. state: the last good state.
+        conserved: [F, S] eV, what exact dynamics of this ensemble conserve; NaN where there is none (Langevin).
+        volume: [F, S] Å³, NaN without a cell in three directions. pressure: [F, S] eV/Å³, NaN in dynamics that keep the cell.
+        uncertainty: [F, S] eV/Å, largest standard deviation of a force; NaN where it was not asked.
+        status: `ok`; `unstable` when energies or forces were not finite, atoms met, the temperature passed the limit or the cell collapsed or burst;
+            `uncertain` when the uncertainty passed its limit.
+        reason: why it is not ok. state: the last good state.
         n_atoms: [S].
     """
 
@@ -51,8 +59,12 @@ class Run:
     potential: list[Array] = field(default_factory=list)
     kinetic: list[Array] = field(default_factory=list)
     temperature: list[Array] = field(default_factory=list)
-    status: Literal["ok", "unstable"] = "ok"
+    status: Literal["ok", "unstable", "uncertain"] = "ok"
     reason: str | None = None
+    conserved: list[Array] = field(default_factory=list)
+    volume: list[Array] = field(default_factory=list)
+    pressure: list[Array] = field(default_factory=list)
+    uncertainty: list[Array] = field(default_factory=list)
 
     @property
     def times(self) -> Array:
@@ -63,17 +75,28 @@ class Run:
         """[F, S] total energy, eV."""
         return np.array(self.potential) + np.array(self.kinetic)
 
-    def record(self, state: State) -> None:
-        """Add the energies and temperatures of `state` to those of the run."""
+    def record(self, state: State, conserved: Array | None = None, uncertainty: Array | None = None) -> None:
+        """Add the energies, temperatures, volumes and pressures of `state` to those of the run."""
+        none = np.full(state.n_systems, np.nan)
         self.steps.append(state.step)
         self.potential.append(state.energies.copy())
         self.kinetic.append(state.kinetic())
         self.temperature.append(state.temperature())
+        self.conserved.append(none if conserved is None else conserved)
+        self.volume.append(volumes(state))
+        self.pressure.append(state.pressure())
+        self.uncertainty.append(none if uncertainty is None else uncertainty)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to integrate. `dt` in fs (0.5 with hydrogen, at most 10), `temperature` of velocities that are drawn in K, the rest as in `simulate`."""
+    """How to integrate.
+
+    Attributes:
+        dt: fs; 0.5 with hydrogen, at most 10. steps: number of steps. temperature: K, of velocities that are drawn. seed: of velocities and noise.
+        every, restart_every: steps between recorded frames, and between restart files. skin: Å, of the neighbour list; changes no result.
+        max_temperature: K. max_expansion: factor by which a cell may grow or shrink in volume before the run counts as unstable.
+    """
 
     dt: float = 0.5
     steps: int = 1000
@@ -83,6 +106,7 @@ class Settings:
     restart_every: int = 500
     skin: float = 0.5
     max_temperature: float = MAX_TEMPERATURE
+    max_expansion: float = 4.0
 
     def __post_init__(self) -> None:
         if not 0 < self.dt <= 10:
@@ -96,6 +120,8 @@ class Settings:
             raise SimulationError(f"the skin of the neighbour list must be 0 to 10 Angstrom, got {self.skin}")
         if not self.max_temperature > 0:
             raise SimulationError(f"`max_temperature` must be positive, got {self.max_temperature}")
+        if not self.max_expansion > 1:
+            raise SimulationError(f"`max_expansion` must be above 1, got {self.max_expansion}")
         if self.seed < 0:
             raise SimulationError(f"the seed must not be negative, got {self.seed}")
 
@@ -107,17 +133,21 @@ def simulate(
     settings: Settings,
     *,
     out: Path | str | None = None,
+    inner: Potential | Teacher | Labeler | None = None,
+    gate: UncertaintyGate | None = None,
     on_record: Callable[[State], None] | None = None,
     on_step: Callable[[State], None] | None = None,
 ) -> Run:
     """Run `settings.steps` steps of all `structures` at once (they do not interact).
 
-    Atoms that a structure's label `fixed`, or a `Start`, holds stay where they are; velocities and masses of a `Start` are used, others drawn at
-    `settings.temperature` and taken from the elements.
+    Atoms that a structure's label `fixed`, or a `Start`, holds stay where they are; bonds of a `Start` keep their length; velocities and masses of a
+    `Start` are used, others drawn at the temperature of the ensemble (at constant energy at `settings.temperature`) and taken from the elements.
 
     Args:
         model: a Potential, or anything that evaluates or labels structures.
         out: folder for trajectory and restart; without it only energies are kept, in memory.
+        inner: the cheap model of multiple time stepping (`Respa`).
+        gate: stops the run where the model is too uncertain; asked at recorded frames.
         on_record: called with the state at every recorded frame after the first. on_step: the same after every step.
 
     Raises:
@@ -125,37 +155,61 @@ def simulate(
         UnknownElementError, OverlapError: for structures the model cannot start from.
     """
     starts = as_starts(structures)
-    trajectory = None if out is None else Trajectory(Path(out), _fingerprint(model, starts, ensemble, settings), starts)
+    check_plausible(ensemble, settings.dt, starts, inner is not None)
+    trajectory = None if out is None else Trajectory(Path(out), _fingerprint(model, inner, starts, ensemble, settings), starts)
     try:
-        return _simulate(model, starts, ensemble, settings, trajectory, on_record, on_step)
+        return _simulate(_Job(model, inner, starts, ensemble, settings, trajectory, gate), on_record, on_step)
     finally:
         if trajectory is not None:
             trajectory.close()
 
 
-def _simulate(
-    model: Potential | Teacher | Labeler,
-    starts: list[Start],
-    ensemble: Ensemble,
-    settings: Settings,
-    trajectory: Trajectory | None,
-    on_record: Callable[[State], None] | None,
-    on_step: Callable[[State], None] | None,
-) -> Run:
-    state, force_field = _start(model, starts, ensemble, settings, trajectory)
+@dataclass(frozen=True)
+class _Job:
+    """What `simulate` was given."""
+
+    model: Potential | Teacher | Labeler
+    inner: Potential | Teacher | Labeler | None
+    starts: list[Start]
+    ensemble: Ensemble
+    settings: Settings
+    trajectory: Trajectory | None
+    gate: UncertaintyGate | None
+
+    def record(self, run: Run, state: State) -> None:
+        """Record `state` in the run and on disk; says in `run.status` if the model is too uncertain of it."""
+        conserved = self.ensemble.conserved(state)
+        sigma = np.full(state.n_systems, np.nan) if self.gate is None else self.gate.sigma([s.structure for s in self.starts], state)
+        run.record(state, conserved, sigma)
+        if self.trajectory is not None:
+            self.trajectory.append(state, self.settings.dt, conserved, sigma)
+        self.stop_if_uncertain(run)
+
+    def stop_if_uncertain(self, run: Run) -> None:
+        """Set status and reason of `run` if the last recorded uncertainty is above the limit."""
+        if self.gate is not None and (reason := self.gate.reason(run.uncertainty[-1], run.steps[-1])):
+            run.status, run.reason = "uncertain", reason
+
+    def next_stop(self, step: int) -> int:
+        """The next step at which something is recorded or saved."""
+        s = self.settings
+        return min(s.steps, *(step + n - step % n for n in (s.every, s.restart_every)))
+
+
+def _simulate(job: _Job, on_record: Callable[[State], None] | None, on_step: Callable[[State], None] | None) -> Run:
+    settings, trajectory = job.settings, job.trajectory
+    state, forces = _start(job)
     run = Run(np.diff(state.first), state, settings.dt)
     if trajectory is not None:
-        for step, potential, velocities in trajectory.recorded():
-            run.record(replace(state, step=step, energies=potential, velocities=velocities))
+        for instant, conserved, sigma in trajectory.recorded(state):
+            run.record(instant, conserved, sigma)
     if not run.steps:
-        run.record(state)
-        if trajectory is not None:
-            trajectory.append(state, settings.dt)
-    while state.step < settings.steps:
-        before = (state.positions.copy(), state.velocities.copy(), state.forces, state.energies, state.step)
-        run.reason = _advance(state, ensemble, force_field, settings)
+        job.record(run, state)
+    job.stop_if_uncertain(run)
+    while state.step < settings.steps and run.status == "ok":
+        until = state.step + 1 if on_step is not None else job.next_stop(state.step)
+        run.reason = _advance(state, job.ensemble, forces, settings, until, job.starts)
         if run.reason is not None:
-            state.positions, state.velocities, state.forces, state.energies, state.step = before
             run.status = "unstable"
             if trajectory is not None:
                 trajectory.save_last_good(state, settings.dt)
@@ -163,13 +217,11 @@ def _simulate(
         if on_step is not None:
             on_step(state)
         if state.step % settings.every == 0:
-            run.record(state)
-            if trajectory is not None:
-                trajectory.append(state, settings.dt)
+            job.record(run, state)
             if on_record is not None:
                 on_record(state)
-        if trajectory is not None and (state.step % settings.restart_every == 0 or state.step == settings.steps):
-            trajectory.save_restart(state, force_field.reference)
+        if trajectory is not None and (state.step % settings.restart_every == 0 or state.step == settings.steps or run.status != "ok"):
+            trajectory.save_restart(state, forces.memory())
     return run
 
 
@@ -182,61 +234,125 @@ def simulate_frames(
     return run, frames
 
 
-def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings) -> str | None:
-    """One step; the reason if the simulation is no longer physical."""
-    try:
-        ensemble.step(state, forces, settings.dt, settings.seed)
-    except InvalidStructureError as error:
-        if not np.isfinite(state.positions).all():
-            return f"positions are not finite at step {state.step + 1}"
-        return f"atoms met at step {state.step + 1}: {error}"
-    except MlipfmError as error:
-        raise SimulationError(f"the model failed at step {state.step + 1}: {error}") from error
-    if not (np.isfinite(state.energies).all() and np.isfinite(state.forces).all()):
-        return f"energy or forces are not finite at step {state.step}"
-    hottest = float(state.temperature().max())
-    if hottest > settings.max_temperature:
-        return f"temperature {hottest:.0f} K passed {settings.max_temperature:.0f} K at step {state.step}"
+def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings, until: int, starts: Sequence[Start]) -> str | None:
+    """Take steps up to the step `until`; the reason if the simulation is no longer physical, and then `state` is the last good one."""
+    while state.step < until:
+        before = state.copy()
+        reason = _one_step(state, ensemble, forces, settings) or _broken_cell(state, ensemble, settings, starts)
+        if reason is not None:
+            state.restore(before)
+            return reason
     return None
 
 
-def _start(
-    model: Potential | Teacher | Labeler, starts: list[Start], ensemble: Ensemble, settings: Settings, trajectory: Trajectory | None
-) -> tuple[State, PotentialForces | TeacherForces]:
-    saved = trajectory.load_restart() if trajectory is not None else None
+def _one_step(state: State, ensemble: Ensemble, forces: Any, settings: Settings) -> str | None:
+    step = state.step + 1
+    try:
+        ensemble.step(state, forces, settings.dt, settings.seed)
+    except (InvalidStructureError, np.linalg.LinAlgError) as error:
+        if not np.isfinite(state.positions).all():
+            return f"positions are not finite at step {step}"
+        return f"atoms met at step {step}: {error}"
+    except SimulationError as error:  # bond lengths that cannot be kept
+        return error.what
+    except MlipfmError as error:
+        raise SimulationError(f"the model failed at step {step}: {error}") from error
+    if not (np.isfinite(state.energies).all() and np.isfinite(state.forces).all() and np.isfinite(state.stress).all()):
+        return f"energy or forces are not finite at step {step}"
+    hottest = float(state.temperature().max())
+    if not hottest <= settings.max_temperature:
+        return f"temperature {hottest:.0f} K passed {settings.max_temperature:.0f} K at step {step}"
+    return None
+
+
+def _broken_cell(state: State, ensemble: Ensemble, settings: Settings, starts: Sequence[Start]) -> str | None:
+    """Why the cell of a system is no longer one, if so."""
+    if not ensemble.changes_cell:
+        return None
+    first = np.array([abs(np.linalg.det(start.structure.cell)) for start in starts])
+    ratio = state.volume() / first
+    for k, value in enumerate(ratio):
+        if not 1 / settings.max_expansion <= value <= settings.max_expansion:
+            what = "collapsed" if value < 1 else "burst"
+            return f"the cell of system {k} {what} at step {state.step}: its volume is {value:.3g} times that of the start"
+    return None
+
+
+def _start(job: _Job) -> tuple[State, PotentialForces | TeacherForces | SplitForces]:
+    starts, ensemble, settings = job.starts, job.ensemble, job.settings
+    saved = job.trajectory.load_restart() if job.trajectory is not None else None
     structures = [start.structure.replace(labels={}, label_std={}) for start in starts]
-    if isinstance(model, Potential):
-        reference = None if saved is None else saved[1]
-        forces: PotentialForces | TeacherForces = PotentialForces(model, structures, skin=settings.skin, reference=reference)
-    else:
-        forces = TeacherForces(model, structures)
+    memory = {} if saved is None else saved[1]
+    outer = _forces(job.model, structures, settings.skin, memory)
+    forces: PotentialForces | TeacherForces | SplitForces = outer
+    if job.inner is not None:
+        remembered = {name.removeprefix("inner_"): values for name, values in memory.items() if name.startswith("inner_")}
+        forces = SplitForces(outer, _forces(job.inner, structures, settings.skin, remembered))
     movable = np.concatenate([start.movable for start in starts])
     centre = np.stack([centre_of_mass_axes(start.movable, ensemble) for start in starts])
+    bonds, cells = joined_bonds(starts), np.stack([s.cell for s in structures])
     if saved is not None:
-        return replace(saved[0], movable=movable, centre=centre), forces
+        cells = saved[0].cells if ensemble.changes_cell else cells
+        return replace(saved[0], movable=movable, centre=centre, bonds=bonds, cells=cells), forces
     masses = np.concatenate([start.amu for start in starts])
     positions = np.concatenate([s.positions for s in structures])
     velocities = np.concatenate(
-        [_first_velocities(start, copy, ensemble, settings) for start, copy in zip(starts, _copies(structures), strict=True)]
+        [
+            _first_velocities(start, copy, ensemble, settings, kelvin)
+            for start, copy, kelvin in zip(starts, _copies(structures), _temperatures(ensemble, settings, len(starts)), strict=True)
+        ]
     )
-    energies, start_forces = forces(positions)
-    if not (np.isfinite(energies).all() and np.isfinite(start_forces).all()):
-        raise _no_number(model)
-    state = State(positions, velocities, start_forces, energies, masses, forces.first, movable=movable, centre=centre)
+    nothing = np.zeros_like(positions)
+    none = np.zeros(len(starts))
+    state = State(positions, velocities, nothing, none, masses, forces.first, movable=movable, centre=centre, cells=cells, bonds=bonds)
+    if state.bonds is not None:
+        state.bonds.settle(state)
+    _compute_first(state, forces, ensemble, job.model)
     hottest = float(state.temperature().max())
     if hottest > settings.max_temperature:
         raise SimulationError(
             f"the velocities of the start are those of {hottest:,.0f} K, above {settings.max_temperature:,.0f} K",
             hint="are they in another unit? --velocity-unit names it, --new-velocities draws others",
         )
+    ensemble.begin(state)
     return state, forces
 
 
-def _first_velocities(start: Start, copy: int, ensemble: Ensemble, settings: Settings) -> Array:
+def _forces(
+    model: Potential | Teacher | Labeler, structures: list[Structure], skin: float, memory: dict[str, Array]
+) -> PotentialForces | TeacherForces:
+    if not isinstance(model, Potential):
+        return TeacherForces(model, structures)
+    reference, cells = memory.get("reference"), memory.get("reference_cells")
+    return PotentialForces(model, structures, skin=skin, reference=reference, reference_cells=cells)
+
+
+def _compute_first(
+    state: State, forces: PotentialForces | TeacherForces | SplitForces, ensemble: Ensemble, model: Potential | Teacher | Labeler
+) -> None:
+    """Energies, forces and, if the cell changes, stress of the first positions."""
+    if ensemble.changes_cell:
+        try:
+            state.energies, state.forces, state.stress = forces.with_stress(state.positions, state.cells)
+        except PropertyNotAvailableError as error:
+            raise SimulationError(f"constant pressure needs the stress: {error.what}", hint=error.hint) from error
+    else:
+        state.energies, state.forces = forces(state.positions)
+    if not (np.isfinite(state.energies).all() and np.isfinite(state.forces).all() and np.isfinite(state.stress).all()):
+        raise _no_number(model)
+
+
+def _temperatures(ensemble: Ensemble, settings: Settings, n: int) -> list[float]:
+    """K of drawn velocities of each system: those of an ensemble that has one for each, else that of the settings."""
+    given = getattr(ensemble, "temperatures", getattr(getattr(ensemble, "ensemble", ensemble), "temperature", None))
+    return list(given) if isinstance(given, tuple) and len(given) == n else [settings.temperature] * n
+
+
+def _first_velocities(start: Start, copy: int, ensemble: Ensemble, settings: Settings, kelvin: float) -> Array:
     if start.velocities is not None:
         return start.velocities
     rng = stream(settings.seed, "velocities", start.structure.key, copy)
-    return maxwell_boltzmann(start.amu, settings.temperature, rng, start.movable, centre_of_mass_axes(start.movable, ensemble))
+    return maxwell_boltzmann(start.amu, kelvin, rng, start.movable, centre_of_mass_axes(start.movable, ensemble))
 
 
 def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
@@ -257,24 +373,39 @@ def _copies(structures: Sequence[Structure]) -> list[int]:
     return copies
 
 
-def _fingerprint(model: Any, starts: list[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
+def _fingerprint(model: Any, inner: Any, starts: list[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """What must be equal for a run to be continued; more steps may be asked."""
+    defaults = Settings()
+    chosen = {key: value for key, value in asdict(settings).items() if key != "steps"}
+    chosen = {key: value for key, value in chosen.items() if key != "max_expansion" or value != defaults.max_expansion}
+    motion = [start.motion() for start in starts]
+    found = {
+        "model": _identity(model),
+        "structures": [[start.structure.key, start.structure.level] for start in starts],
+        "motion": motion if any(motion) else None,
+        "ensemble": _described(ensemble),
+        "settings": chosen,
+    }
+    return found if inner is None else found | {"inner model": _identity(inner)}
+
+
+def _identity(model: Any) -> list[Any]:
     from mlipfm_interfaces.checkpoint import tensor_digest
     from mlipfm_interfaces.files import sha256
 
     if isinstance(model, Potential):
-        identity: list[Any] = [model.plugin, model.config, tensor_digest(model.state_dict())]
-    else:  # a foreign model has an address, a labeller its level
-        uri = getattr(model, "uri", None)
-        identity = [type(model).__qualname__, uri, getattr(model, "level", None)]
-        file = Path(str(uri).partition(":")[2])
-        identity += [sha256(file)] if uri is not None and file.is_file() else []  # `mace:PATH`: another file of that name is another model
-    chosen = {key: value for key, value in asdict(settings).items() if key != "steps"}
-    motion = [start.motion() for start in starts]
-    return {
-        "model": identity,
-        "structures": [[start.structure.key, start.structure.level] for start in starts],
-        "motion": motion if any(motion) else None,
-        "ensemble": [type(ensemble).__name__, vars(ensemble)],
-        "settings": chosen,
-    }
+        return [model.plugin, model.config, tensor_digest(model.state_dict())]
+    uri = getattr(model, "uri", None)  # a foreign model has an address, a labeller its level
+    identity = [type(model).__qualname__, uri, getattr(model, "level", None)]
+    file = Path(str(uri).partition(":")[2])
+    return identity + (
+        [sha256(file)] if uri is not None and file.is_file() else []
+    )  # `mace:PATH`: another file of that name is another model
+
+
+def _described(ensemble: Any) -> list[Any]:
+    """Name and parameters; those that are ensembles themselves in the same way."""
+    if not is_dataclass(ensemble):
+        return [type(ensemble).__name__, vars(ensemble)]
+    values = {item.name: getattr(ensemble, item.name) for item in fields(ensemble)}
+    return [type(ensemble).__name__, {name: _described(value) if is_dataclass(value) else value for name, value in values.items()}]

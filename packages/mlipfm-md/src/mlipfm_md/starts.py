@@ -12,7 +12,9 @@ from mlipfm_interfaces.elements import MASSES, symbol
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.structure import Structure
 
-from .ensembles import Ensemble, State, centre_of_mass_axes
+from .constraints import Bonds, check_independent
+from .ensembles import Ensemble, centre_of_mass_axes
+from .state import State
 
 __all__ = ["Start", "as_starts", "temperature_of"]
 
@@ -28,6 +30,7 @@ class Start:
         velocities: [N, 3] Å/fs; None draws them. Those of fixed axes are set to zero.
         masses: [N] amu; None takes those of the elements.
         fixed: [N, 3] bool, axes along which an atom does not move.
+        bonds: [M, 2] pairs of atoms whose distance is kept. bond_lengths: [M] Å; None keeps the distances that are there.
 
     Raises:
         SimulationError: for shapes that do not fit, values that are not finite, masses that are not positive, and if no atom may move.
@@ -37,6 +40,8 @@ class Start:
     velocities: Array | None = None
     masses: Array | None = None
     fixed: Array | None = None
+    bonds: Array | None = None
+    bond_lengths: Array | None = None
 
     def __post_init__(self) -> None:
         n = len(self.structure)
@@ -58,6 +63,24 @@ class Start:
             if velocities.shape != (n, 3) or not np.isfinite(velocities).all():
                 raise SimulationError(f"the velocities must be {n} times 3 finite numbers, got shape {list(velocities.shape)}")
             object.__setattr__(self, "velocities", np.where(fixed, 0.0, velocities))
+        if self.bonds is not None:
+            self._set_bonds(np.asarray(self.bonds, dtype=np.int64).reshape(-1, 2))
+
+    def _set_bonds(self, pairs: Array) -> None:
+        """Bonds between atoms that cannot move at all are dropped: they keep their lengths."""
+        n = len(self.structure)
+        if (pairs < 0).any() or (pairs >= n).any() or (pairs[:, 0] == pairs[:, 1]).any():
+            raise SimulationError(f"bonds of fixed length must join two of the {n} atoms, got {pairs.tolist()[:4]}")
+        present = np.linalg.norm(bond_vectors(self.structure, pairs)[0], axis=1)
+        lengths = present if self.bond_lengths is None else np.asarray(self.bond_lengths, dtype=np.float64)
+        if lengths.shape != present.shape or not ((lengths > 0.1) & (np.abs(lengths - present) < 0.2 * lengths)).all():
+            raise SimulationError(
+                f"the fixed bond lengths {lengths.tolist()[:4]} Angstrom are not those of the structure, {present.tolist()[:4]}",
+                hint="relax the structure with these bond lengths first",
+            )
+        kept = ~self.axes_fixed[pairs].all(axis=(1, 2))
+        object.__setattr__(self, "bonds", pairs[kept] if kept.any() else None)
+        object.__setattr__(self, "bond_lengths", lengths[kept] if kept.any() else None)
 
     @property
     def movable(self) -> Array:
@@ -83,6 +106,9 @@ class Start:
             said["fixed"] = {axis: np.flatnonzero(self.axes_fixed[:, k]).tolist() for k, axis in enumerate("xyz")}
         if not np.array_equal(self.amu, MASSES[self.structure.atomic_numbers]):
             said["masses"] = _digest(self.amu)
+        if self.bonds is not None:
+            assert self.bond_lengths is not None
+            said["bonds"], said["bond_lengths"] = self.bonds.tolist(), _digest(self.bond_lengths)
         if self.velocities is not None:
             said["velocities"] = _digest(self.velocities)
         return said or None
@@ -91,6 +117,39 @@ class Start:
 def as_starts(structures: Sequence[Structure | Start]) -> list[Start]:
     """Return structures as starts of which nothing else is stated."""
     return [s if isinstance(s, Start) else Start(s) for s in structures]
+
+
+def bond_vectors(structure: Structure, pairs: Array) -> tuple[Array, Array]:
+    """Vectors [M, 3] Å from the first atom of each pair to the nearest image of the second, and the lattice vectors [M, 3] to that image."""
+    from ase.geometry import find_mic
+
+    plain = structure.positions[pairs[:, 1]] - structure.positions[pairs[:, 0]]
+    if not structure.pbc.any():
+        return plain, np.zeros_like(plain)
+    vectors, _ = find_mic(plain, structure.cell, structure.pbc)
+    return vectors, vectors - plain
+
+
+def joined_bonds(starts: Sequence[Start]) -> Bonds | None:
+    """Return the bonds of fixed length of systems end to end; None if there are none.
+
+    Raises:
+        SimulationError: their lengths depend on each other.
+    """
+    first = np.concatenate([[0], np.cumsum([len(s.structure) for s in starts])])
+    counts = np.array([0 if s.bonds is None else len(s.bonds) for s in starts])
+    if not counts.any():
+        return None
+    parts = [(s, a) for s, a in zip(starts, first[:-1], strict=True) if s.bonds is not None]
+    found = Bonds(
+        pairs=np.concatenate([np.asarray(s.bonds) + a for s, a in parts]),
+        lengths=np.concatenate([np.asarray(s.bond_lengths) for s, _ in parts]),
+        shifts=np.concatenate([bond_vectors(s.structure, np.asarray(s.bonds))[1] for s, _ in parts]),
+        inverse_masses=np.concatenate([s.movable / s.amu[:, None] for s in starts]),
+        count=counts,
+    )
+    check_independent(found, np.concatenate([s.structure.positions for s in starts]))
+    return found
 
 
 def fixed_axes(motion: dict[str, Any] | None, n: int) -> Array:
@@ -107,8 +166,9 @@ def temperature_of(start: Start, ensemble: Ensemble) -> float:
     velocities = nothing if start.velocities is None else start.velocities
     centre = centre_of_mass_axes(start.movable, ensemble)[None]
     state = State(
-        start.structure.positions, velocities, nothing, np.zeros(1), start.amu, np.array([0, n]), movable=start.movable, centre=centre
-    )
+        start.structure.positions, velocities, nothing, np.zeros(1), start.amu, np.array([0, n]), movable=start.movable, centre=centre,
+        bonds=joined_bonds([start]),
+    )  # fmt: skip
     return float(state.temperature()[0])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,8 +22,9 @@ from mlipfm_interfaces.files import atomic_write, canonical_json
 from mlipfm_interfaces.frames import Dynamics, FrameLog
 from mlipfm_interfaces.structure import Structure
 
-from .ensembles import State
+from .energy_table import EnergyTable
 from .starts import Start, fixed_axes
+from .state import State
 
 __all__ = ["Trajectory", "export_extxyz"]
 
@@ -33,6 +35,8 @@ LAST_GOOD = "last_good.xyz"
 #: Key of the fingerprint -> in words, where the key says too little.
 _NAMES = {"motion": "choice of fixed atoms, masses or first velocities"}
 _ARRAYS = ("positions", "velocities", "forces", "energies", "masses", "first")
+#: Before the names of extended variables and of what the forces remember, in the restart file. `reference` alone is older than the second.
+_EXTENDED, _MEMORY = "extended.", "memory."
 
 
 class Trajectory:
@@ -44,10 +48,13 @@ class Trajectory:
         self.folder, self.starts = folder, list(starts)
         self.restart = folder / "restart.safetensors"
         self.log = FrameLog(folder / "trajectory.frames")
+        self.energies = EnergyTable(folder / "energies.csv")
         self._claim(json.loads(json.dumps(fingerprint)))
         self.log.open_to_append()
+        self.extras: dict[tuple[int, int], tuple[float, float]] = {}
         if not self.restart.exists():
             self.log.truncate(0)
+            self.energies.cut_back(-1)
 
     def _claim(self, fingerprint: dict[str, Any]) -> None:
         """Say in the folder whose run it is, before the first frame.
@@ -77,10 +84,15 @@ class Trajectory:
         """Give the log back, so that another process or a second try can have it."""
         self.log.close()
 
-    def append(self, state: State, dt: float) -> None:
-        """Write one frame of every system, with velocities, energy and forces."""
+    def append(self, state: State, dt: float, conserved: Array, sigma: Array) -> None:
+        """Write one frame of every system, with velocities, energy and forces, and its line of the table.
+
+        Args:
+            conserved, sigma: [systems], see `EnergyTable`.
+        """
         for frame, dynamics in self._frames(state, dt):
             self.log.append(frame, dynamics)
+        self.energies.append(state, dt, conserved, sigma)
 
     def save_last_good(self, state: State, dt: float) -> None:
         """Write the state before an explosion, as `last_good.xyz`: another run can start from it."""
@@ -89,23 +101,33 @@ class Trajectory:
                 _write_frame(stream, frame, dynamics, start.axes_fixed)
 
     def _frames(self, state: State, dt: float) -> Iterator[tuple[Structure, Dynamics]]:
-        for start, a, b, energy in zip(self.starts, state.first[:-1], state.first[1:], state.energies, strict=True):
+        for k, (start, a, b, energy) in enumerate(zip(self.starts, state.first[:-1], state.first[1:], state.energies, strict=True)):
             labels: dict[str, Any] = {"energy": energy, "forces": state.forces[a:b]}
             if start.axes_fixed.any():
                 labels["fixed"] = start.axes_fixed.all(axis=1).astype(float)
-            frame = start.structure.replace(positions=state.positions[a:b], labels=labels, label_std={})
+            if len(state.stress):
+                labels["stress"] = state.stress[k]
+            cell = state.cells[k] if len(state.stress) else start.structure.cell
+            frame = start.structure.replace(positions=state.positions[a:b], cell=cell, labels=labels, label_std={})
             yield frame, Dynamics(state.velocities[a:b], state.masses[a:b], state.step * dt, state.step)
 
-    def save_restart(self, state: State, reference: Array) -> None:
-        """Write everything a bitwise continuation needs: state, where the neighbour list was built, number of frames in the log."""
-        self.log.flush()
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(state, name))) for name in _ARRAYS}
-        tensors["reference"] = torch.from_numpy(np.ascontiguousarray(reference))
-        manifest = {"kind": RESTART_KIND, "step": state.step, "frames": len(self.log)}
-        save_checkpoint(self.restart, tensors, manifest)
+    def save_restart(self, state: State, memory: dict[str, Array]) -> None:
+        """Write everything a bitwise continuation needs: state, where the neighbour list was built, number of frames in the log.
 
-    def load_restart(self) -> tuple[State, Array] | None:
-        """Return state and neighbour reference of the last restart, the log cut back to it; None for a new run.
+        Args:
+            memory: of the forces, see `PotentialForces.memory`.
+        """
+        self.log.flush()
+        self.energies.flush()
+        arrays = {name: getattr(state, name) for name in _ARRAYS}
+        arrays |= {"cells": state.cells, "stress": state.stress} if len(state.stress) else {}
+        arrays |= {_EXTENDED + name: values for name, values in state.extended.items()}
+        arrays |= {name if name == "reference" else _MEMORY + name: values for name, values in memory.items()}
+        manifest = {"kind": RESTART_KIND, "step": state.step, "frames": len(self.log)}
+        save_checkpoint(self.restart, {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}, manifest)
+
+    def load_restart(self) -> tuple[State, dict[str, Array]] | None:
+        """Return state and memory of the forces of the last restart, the log cut back to it; None for a new run.
 
         Raises:
             DamagedFileError: if the restart is damaged, or the trajectory has fewer frames than it had then.
@@ -117,20 +139,40 @@ class Trajectory:
             said = f"{len(self.log)} frames, {manifest['frames']} when the restart was written"
             raise DamagedFileError(said, where=str(self.log.path), hint="restore the file, or start again in another folder")
         self.log.truncate(manifest["frames"])
-        arrays = {name: tensors[name].numpy().copy() for name in _ARRAYS}
-        return State(**arrays, step=manifest["step"]), tensors["reference"].numpy().copy()
+        self.extras = self.energies.cut_back(manifest["step"])
+        arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+        extended = {name.removeprefix(_EXTENDED): arrays.pop(name) for name in list(arrays) if name.startswith(_EXTENDED)}
+        memory = {name.removeprefix(_MEMORY): arrays.pop(name) for name in list(arrays) if name.startswith(_MEMORY)}
+        memory["reference"] = arrays.pop("reference")
+        state = State(step=manifest["step"], extended=extended, **arrays)  # type: ignore[arg-type]  # the names are those of its arrays
+        return state, memory
 
-    def recorded(self) -> Iterator[tuple[int, Array, Array]]:
-        """Yield (step, potential energies [systems] eV, velocities [atoms, 3] Å/fs) of each recorded frame."""
+    def recorded(self, state: State) -> Iterator[tuple[State, Array, Array]]:
+        """Yield each recorded instant: a state with the masses and constraints of `state`, conserved energies and sigma [systems], see `EnergyTable`.
+
+        Extended variables are not recorded; those of `state` stand there.
+        """
         n = len(self.starts)
-        potential, velocities = [], []
-        for k, (frame, dynamics) in enumerate(self.log):
+        rows: list[tuple[Structure, Dynamics]] = []
+        for frame, dynamics in self.log:
             assert dynamics is not None
-            potential.append(float(frame.labels["energy"]))
-            velocities.append(dynamics.velocities)
-            if k % n == n - 1:
-                yield dynamics.step, np.array(potential), np.concatenate(velocities)
-                potential, velocities = [], []
+            rows.append((frame, dynamics))
+            if len(rows) == n:
+                yield self._instant(rows, state)
+                rows = []
+
+    def _instant(self, rows: list[tuple[Structure, Dynamics]], state: State) -> tuple[State, Array, Array]:
+        step = rows[0][1].step
+        changes: dict[str, Any] = {
+            "step": step,
+            "energies": np.array([float(frame.labels["energy"]) for frame, _ in rows]),
+            "positions": np.concatenate([frame.positions for frame, _ in rows]),
+            "velocities": np.concatenate([dynamics.velocities for _, dynamics in rows]),
+        }
+        if len(state.stress):
+            changes |= {"cells": np.stack([f.cell for f, _ in rows]), "stress": np.stack([f.labels["stress"] for f, _ in rows])}
+        extras = np.array([self.extras.get((step, k), (np.nan, np.nan)) for k in range(len(rows))])
+        return replace(state, **changes), extras[:, 0], extras[:, 1]
 
 
 def _difference(found: Any, asked: Any) -> str:
@@ -169,10 +211,12 @@ def _write_frame(stream: TextIO, s: Structure, dynamics: Dynamics, fixed: Array)
     properties = "species:S:1:" + ":".join(f"{name}:{kind}:{values.shape[1]}" for name, kind, values in flat)
     info = {"total_charge": s.total_charge, "spin_multiplicity": s.spin_multiplicity, "energy": float(s.labels["energy"])}
     info |= {"step": dynamics.step, "time_fs": dynamics.time}
+    matrices = {"stress": s.labels["stress"]} if "stress" in s.labels else {}
     head = [f'Lattice="{_words(s.cell.reshape(-1))}"'] if s.cell.any() else []
     head += [f"Properties={properties}", f'pbc="{_words(s.pbc)}"']
     if s.external_field is not None:
         head.append(f'external_field="{_words(s.external_field)}"')
+    head += [f'{key}="{_words(values.reshape(-1))}"' for key, values in matrices.items()]
     head += [f"{key}={value!r}" for key, value in info.items() if value is not None]
     stream.write(f"{len(s)}\n{' '.join(head)}\n")
     for k, z in enumerate(s.atomic_numbers.tolist()):
