@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import MASSES, symbol
 from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.lattice import reduced
 from mlipfm_interfaces.structure import Structure
 
 from .constraints import Bonds, check_independent
@@ -121,13 +123,15 @@ def as_starts(structures: Sequence[Structure | Start]) -> list[Start]:
 
 def bond_vectors(structure: Structure, pairs: Array) -> tuple[Array, Array]:
     """Vectors [M, 3] Å from the first atom of each pair to the nearest image of the second, and the lattice vectors [M, 3] to that image."""
-    from ase.geometry import find_mic
-
     plain = structure.positions[pairs[:, 1]] - structure.positions[pairs[:, 0]]
-    if not structure.pbc.any():
+    basis, _ = reduced(structure.cell[structure.pbc])
+    if not len(basis):
         return plain, np.zeros_like(plain)
-    vectors, _ = find_mic(plain, structure.cell, structure.pbc)
-    return vectors, vectors - plain
+    wrapped = plain - np.rint(plain @ np.linalg.pinv(basis)) @ basis
+    around = np.array(list(product((-1, 0, 1), repeat=len(basis)))) @ basis
+    images = wrapped[:, None] + around
+    nearest = images[np.arange(len(plain)), np.square(images).sum(axis=2).argmin(axis=1)]
+    return nearest, nearest - plain
 
 
 def joined_bonds(starts: Sequence[Start]) -> Bonds | None:
