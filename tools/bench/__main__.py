@@ -52,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     told = actions.add_parser("figures", help="what is complete", allow_abbrev=False)
     told.add_argument("--json", type=Path, metavar="FILE", help="write the figures in place of those that are there")
     told.add_argument("--svg", type=Path, metavar="FILE", help="draw the learning curves")
+    front = names.add_parser("front", help="error against cost of the options of `density` (hours; resumes)", allow_abbrev=False)
+    fronts = front.add_subparsers(dest="action", required=True)
+    trained = fronts.add_parser("run", help="train and test every variant; what is in the results is not done again", allow_abbrev=False)
+    trained.add_argument("folder", type=Path, help="with the sets ethanol_ccsdt, 3bpa, mlearn and water_dpmd")
+    fronts.add_parser("lammps", help="errors and cost of the potentials that come with LAMMPS, on the same structures", allow_abbrev=False)
+    shown = fronts.add_parser("figures", help="tables of what is complete", allow_abbrev=False)
+    shown.add_argument("--svg", type=Path, metavar="FILE", help="draw error against cost")
     path = names.add_parser("quickstart", help="the figures of a finished `mlipfm quickstart`", allow_abbrev=False)
     path.add_argument("folder", type=Path, help="of the quickstart")
     path.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
@@ -78,6 +85,8 @@ def main(arguments: list[str]) -> int:
         return _learning(options)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read when the libraries are loaded
         os.environ[variable] = str(getattr(options, "threads", 1))
+    if options.name == "front":
+        return _front(options)
     if options.name == "duplicates":
         return _duplicates(options)
     if options.name == "alarms":
@@ -158,6 +167,20 @@ def _learned(options: argparse.Namespace) -> int:
             append(options.json, figure)
     if options.svg:
         options.svg.write_text(drawn(), encoding="utf-8")
+    return 0
+
+
+def _front(options: argparse.Namespace) -> int:
+    from bench import front, front_figures
+
+    if options.action == "run":
+        front.run(options.folder, front_figures.RESULTS / "cells.jsonl")
+    elif options.action == "lammps":
+        front.run_lammps(front_figures.RESULTS / "lammps.jsonl")
+    else:
+        print("\n".join([*front_figures.options_table(), "", *front_figures.published_table()]))
+        if options.svg:
+            options.svg.write_text(front_figures.drawn(), encoding="utf-8")
     return 0
 
 
