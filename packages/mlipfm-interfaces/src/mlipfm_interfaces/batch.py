@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import InvalidStructureError, PropertyNotAvailableError
 from .kspace import KSpaceView, kspace_view
-from .neighbors import DenseView, Geometry, PairView, dense_view, pair_view
+from .neighbors import DenseView, PairView, dense_view, pair_view
 from .quantities import QUANTITIES
 from .structure import Structure
 
@@ -203,25 +203,7 @@ def collate(
     return batch if torch.device(device).type == "cpu" else _moved(batch, torch.device(device))
 
 
-def at_positions(batch: Batch, positions: Array) -> Batch:
-    """Return the batch of the same systems after their atoms have moved: neighbours are built anew, all else is kept, `keys` are empty.
-
-    Args:
-        positions: [atoms, 3] float64, Å; copied, not checked (simulations come here in every step).
-
-    Raises:
-        OverlapError, DensityError: from the neighbour list. CapacityExceeded: fixed capacity too small.
-    """
-    moved = torch.from_numpy(np.array(positions, dtype=np.float64))
-    numbers, cells, pbc = (part.numpy(force=True) for part in (batch.atomic_numbers, batch.cell, batch.pbc))
-    ends = np.cumsum(batch.n_atoms.numpy(force=True))[:-1]
-    systems = zip(np.split(numbers, ends), np.split(moved.numpy(), ends), cells, pbc, strict=True)
-    geometries = [Geometry(*system) for system in systems]
-    views = {spec: _view(geometries, spec).to(batch.positions.device) for spec in batch.views}
-    return replace(batch, positions=moved.to(batch.positions.device), views=views, keys=("",) * batch.n_systems)
-
-
-def _view(structures: Sequence[Structure | Geometry], spec: GraphSpec) -> View:
+def _view(structures: Sequence[Structure], spec: GraphSpec) -> View:
     return (pair_view if spec.layout == "pairs" else dense_view)(structures, spec.cutoff, spec.capacity)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import InvalidStructureError
 from .lattice import reduced
+from .neighbors import Geometry
 from .structure import Structure
 
 #: Reciprocal vectors of one system beyond which the list is refused instead of filling the memory.
@@ -35,7 +36,7 @@ class KSpaceView:
         return KSpaceView(self.index.to(device), self.system.to(device))
 
 
-def kspace_view(structures: Sequence[Structure], resolution: float) -> KSpaceView:
+def kspace_view(structures: Sequence[Structure | Geometry], resolution: float) -> KSpaceView:
     """All half-space triples with |k| <= 2 pi / `resolution` (Å) of each system that is periodic in three directions; others have none.
 
     Raises:

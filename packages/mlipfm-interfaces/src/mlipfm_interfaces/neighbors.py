@@ -106,15 +106,7 @@ def pair_view(structures: Sequence[Structure | Geometry], cutoff: float, capacit
     Raises:
         CapacityExceeded: with `needed` pairs. OverlapError, DensityError: see `neighbor_pairs`.
     """
-    i, j, shift = _batch_pairs(structures, cutoff)
-    pairs, atoms = len(i), sum(len(s.positions) for s in structures)
-    size = pairs if capacity is None else capacity
-    if pairs > size:
-        raise CapacityExceeded(f"{pairs} pairs do not fit the capacity of {size}", needed=pairs, hint=f"rebuild with capacity >= {pairs}")
-    first, second = np.full(size, atoms - 1), np.full(size, atoms - 1)
-    shifts = np.zeros((size, 3), dtype=np.int64)
-    first[:pairs], second[:pairs], shifts[:pairs] = i, j, shift
-    return PairView(torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(shifts), torch.arange(size) < pairs)
+    return pairs_from_pairs(*batch_pairs(structures, cutoff), sum(len(s.positions) for s in structures), capacity)
 
 
 def dense_view(structures: Sequence[Structure | Geometry], cutoff: float, capacity: int | None = None) -> DenseView:
@@ -123,8 +115,24 @@ def dense_view(structures: Sequence[Structure | Geometry], cutoff: float, capaci
     Raises:
         CapacityExceeded: with the `needed` neighbours per atom. OverlapError, DensityError: see `neighbor_pairs`.
     """
-    i, j, shift = _batch_pairs(structures, cutoff)
-    atoms = sum(len(s.positions) for s in structures)
+    i, j, shift = batch_pairs(structures, cutoff)
+    return dense_from_pairs(i, j, shift, reversal(i, j, shift), sum(len(s.positions) for s in structures), capacity)
+
+
+def pairs_from_pairs(i: Ints, j: Ints, shift: Ints, atoms: int, capacity: int | None = None) -> PairView:
+    """The view of sorted pairs of `atoms` atoms; see `pair_view`."""
+    pairs = len(i)
+    size = pairs if capacity is None else capacity
+    if pairs > size:
+        raise CapacityExceeded(f"{pairs} pairs do not fit the capacity of {size}", needed=pairs, hint=f"rebuild with capacity >= {pairs}")
+    if pairs < size:
+        last, nothing = np.full(size - pairs, atoms - 1), np.zeros((size - pairs, 3), dtype=np.int64)
+        i, j, shift = np.concatenate([i, last]), np.concatenate([j, last]), np.concatenate([shift, nothing])
+    return PairView(torch.from_numpy(i), torch.from_numpy(j), torch.from_numpy(shift), torch.arange(size) < pairs)
+
+
+def dense_from_pairs(i: Ints, j: Ints, shift: Ints, reverse: Ints, atoms: int, capacity: int | None = None) -> DenseView:
+    """The view of sorted pairs of `atoms` atoms, `reverse` the place of (j, i, -shift) of each; see `dense_view`."""
     counts = np.bincount(i, minlength=atoms)
     busiest = int(counts.max())
     width = busiest if capacity is None else capacity
@@ -134,17 +142,18 @@ def dense_view(structures: Sequence[Structure | Geometry], cutoff: float, capaci
             needed=busiest,
             hint=f"rebuild with capacity >= {busiest}",
         )
-    slot = i * width + np.arange(len(i)) - (np.cumsum(counts) - counts)[i]
+    mask = np.arange(width) < counts[:, None]
+    slot = np.flatnonzero(mask)  # pairs are sorted by i
     index = np.repeat(np.arange(atoms), width)
     shifts = np.zeros((atoms * width, 3), dtype=np.int64)
-    mask = np.zeros(atoms * width, dtype=bool)
-    reverse = np.arange(atoms * width)
-    index[slot], shifts[slot], mask[slot], reverse[slot] = j, shift, True, slot[_reversal(i, j, shift)]
+    back = np.arange(atoms * width)
+    index[slot], shifts[slot], back[slot] = j, shift, slot[reverse]
     shape = (atoms, width)
-    return DenseView(*(torch.from_numpy(a.reshape(s)) for a, s in ((index, shape), (shifts, (*shape, 3)), (mask, shape), (reverse, shape))))
+    return DenseView(*(torch.from_numpy(a.reshape(s)) for a, s in ((index, shape), (shifts, (*shape, 3)), (mask, shape), (back, shape))))
 
 
-def _batch_pairs(structures: Sequence[Structure | Geometry], cutoff: float) -> Pairs:
+def batch_pairs(structures: Sequence[Structure | Geometry], cutoff: float) -> Pairs:
+    """`neighbor_pairs` of structures end to end, with the indices of their atoms there."""
     parts, offset = [], 0
     for k, s in enumerate(structures):
         i, j, shift = _pairs(s, cutoff, f"structure {k}, " if len(structures) > 1 else "")
@@ -267,8 +276,8 @@ def _sorted(columns: list[Ints]) -> Pairs:
     return columns[0], columns[1], np.stack(columns[2:], axis=1)
 
 
-def _reversal(i: Ints, j: Ints, shift: Ints) -> Ints:
-    """Place of the reverse (j, i, -S) of each pair. Pairs are sorted and closed under reversal, so sorting the reversed pairs gives it."""
+def reversal(i: Ints, j: Ints, shift: Ints) -> Ints:
+    """Return the place of the reverse (j, i, -S) of each pair. Pairs are sorted and closed under reversal, so sorting the reversed pairs gives it."""
     columns = [j, i, *(-shift.T)]
     packed = _packed(columns)
     return np.lexsort(columns[::-1]) if packed is None else np.argsort(packed[0])

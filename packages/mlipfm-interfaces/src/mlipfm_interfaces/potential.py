@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -241,7 +242,7 @@ def not_finite(model: object) -> str:
 
 def device_of(potential: nn.Module) -> torch.device:
     """Device of the first parameter or buffer; the CPU if there is none."""
-    for tensor in (*potential.parameters(), *potential.buffers()):
+    for tensor in chain(potential.parameters(), potential.buffers()):
         return tensor.device
     return torch.device("cpu")
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mlipfm_interfaces.batch import Batch, GraphSpec, collate
+from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.errors import PropertyNotAvailableError
-from mlipfm_interfaces.kspace import kspace_view
+from mlipfm_interfaces.moving_batch import SKIN, MovingBatch
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.undetermined import warn_if_undetermined
+
+from .memory import keep_freed_memory
 
 __all__ = ["PotentialForces", "SplitForces", "TeacherForces"]
 
@@ -24,7 +26,7 @@ class PotentialForces:
     """Energies and forces of `structures` at new positions, in their cells or in others.
 
     Neighbours are collected up to cutoff + `skin` and reused while every pair within the cutoff is sure to be among them: in a constant cell until an
-    atom has moved by skin / 2. Pairs between cutoff and cutoff + skin contribute exactly 0, so the result is that of a fresh list. `reference`
+    atom has moved by skin / 2. Those within the cutoff are picked out, so the result is that of a fresh list (see `MovingBatch`). `reference`
     (positions) and `reference_cells` are where the list was built: a restart rebuilds it there.
     """
 
@@ -33,27 +35,23 @@ class PotentialForces:
         potential: Potential,
         structures: Sequence[Structure],
         *,
-        skin: float = 0.5,
+        skin: float = SKIN,
         reference: Array | None = None,
         reference_cells: Array | None = None,
     ) -> None:
         check_elements(potential.spec, structures)
         warn_if_undetermined(potential, structures)
+        keep_freed_memory()
         self.potential = potential.eval()
         self.structures = list(structures)
-        self.skin = skin
         self.first = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
-        self.cells = np.stack([s.cell for s in structures]) if reference_cells is None else reference_cells
-        self.reference = np.concatenate([s.positions for s in structures]) if reference is None else reference
-        self.reference_cells = self.cells
         self._variable = reference_cells is not None
-        self.cutoff = max(spec.cutoff for spec in potential.spec.graphs)
-        self.rebuilds = 0
-        self.batch = self._collate(self.reference)
+        spec, where = potential.spec, {"reference": reference, "reference_cells": reference_cells}
+        self.moving = MovingBatch(structures, spec.graphs, spec.torch_dtype, device_of(potential), skin=skin, **where)
 
     def __call__(self, positions: Array) -> tuple[Array, Array]:
         """(energies [systems] eV, forces [atoms, 3] eV/Å) at `positions` [atoms, 3], in the cells of the last call that gave some."""
-        energy, forces = self._predicted(positions, ("energy", "forces"))
+        energy, forces = self._predicted(self.moving.at(positions), ("energy", "forces"))
         return energy, forces
 
     def with_stress(self, positions: Array, cells: Array) -> tuple[Array, Array, Array]:
@@ -62,61 +60,23 @@ class PotentialForces:
         Raises:
             PropertyNotAvailableError: the model has no stress.
         """
-        self.cells, self._variable = cells, True
-        energy, forces, stress = self._predicted(positions, ("energy", "forces", "stress"))
+        self._variable = True
+        energy, forces, stress = self._predicted(self.moving.at(positions, cells), ("energy", "forces", "stress"))
         return energy, forces, stress
 
-    def memory(self) -> dict[str, Array]:
-        """Return what a restart must give back for the same bits."""
-        return {"reference": self.reference} | ({"reference_cells": self.reference_cells} if self._variable else {})
+    @property
+    def rebuilds(self) -> int:
+        """How often neighbours were searched."""
+        return self.moving.rebuilds
 
-    def _predicted(self, positions: Array, outputs: tuple[str, ...]) -> list[Array]:
-        if self._must_rebuild(positions):
-            self.reference, self.reference_cells = positions.copy(), self.cells
-            self.batch = self._collate(positions)
-        batch = replace(self.batch, positions=torch.as_tensor(positions, dtype=torch.float64, device=self.batch.positions.device).clone())
-        if self.cells is not self.reference_cells:
-            batch = self._in_cells(batch)
+    def memory(self) -> dict[str, Array]:
+        """Return what a restart gives back, so that neighbours are searched at the same steps. (On a GPU the last bits depend on it.)"""
+        cells = {"reference_cells": self.moving.reference_cells} if self._variable else {}
+        return {"reference": self.moving.reference, **cells}
+
+    def _predicted(self, batch: Batch, outputs: tuple[str, ...]) -> list[Array]:
         prediction = self.potential(batch, outputs)
         return [prediction[key].detach().to("cpu", torch.float64).numpy() for key in outputs]
-
-    def _must_rebuild(self, positions: Array) -> bool:
-        """Whether a pair within the cutoff may be missing from the list.
-
-        With F the deformation of the cell since the list was made and u the largest move beyond it, a pair at distance r now was at a distance of
-        at most |F^-1| (r + 2 u) then.
-        """
-        if self.cells is self.reference_cells:
-            return bool(np.square(positions - self.reference).sum(axis=1).max() > (self.skin / 2) ** 2)
-        deformation = np.linalg.solve(self.reference_cells, self.cells)
-        stretch = 1 / np.linalg.svd(deformation, compute_uv=False)[:, -1]
-        n_atoms = np.diff(self.first)
-        if len(n_atoms) == 1:
-            followed = self.reference @ deformation[0]
-        else:
-            followed = np.einsum("ia,iab->ib", self.reference, np.repeat(deformation, n_atoms, axis=0))
-        moved = np.sqrt(np.maximum.reduceat(np.square(positions - followed).sum(axis=1), self.first[:-1]))
-        return bool((stretch * (self.cutoff + 2 * moved) > self.cutoff + self.skin).any())
-
-    def _in_cells(self, batch: Batch) -> Batch:
-        batch = replace(batch, cell=torch.as_tensor(self.cells, dtype=torch.float64, device=batch.cell.device).clone())
-        if not batch.kspace:
-            return batch
-        here = [replace_trusted(s, cell=cell) for s, cell in zip(self.structures, self.cells, strict=True)]
-        kspace = {spec: kspace_view(here, spec.kspace).to(batch.cell.device) for spec in batch.kspace if spec.kspace is not None}
-        return replace(batch, kspace=kspace)
-
-    def _collate(self, positions: Array) -> Batch:
-        self.rebuilds += 1
-        moved = [
-            replace_trusted(s, positions=positions[a:b], cell=cell)
-            for s, a, b, cell in zip(self.structures, self.first[:-1], self.first[1:], self.cells, strict=True)
-        ]
-        wide = {spec: replace(spec, cutoff=spec.cutoff + self.skin) for spec in self.potential.spec.graphs}
-        batch = collate(moved, tuple(wide.values()), self.potential.spec.torch_dtype, device_of(self.potential))
-        return replace(
-            batch, views={spec: batch.views[w] for spec, w in wide.items()}, kspace={s: batch.kspace[w] for s, w in wide.items() if _k(s)}
-        )
 
 
 class TeacherForces:
@@ -183,7 +143,3 @@ class SplitForces:
 def replace_trusted(s: Structure, **changes: object) -> Structure:
     """The structure with some fields changed, unchecked."""
     return Structure.trusted(**{name: getattr(s, name) for name in Structure.__dataclass_fields__} | changes)
-
-
-def _k(spec: GraphSpec) -> bool:
-    return spec.kspace is not None
