@@ -90,7 +90,8 @@ class MovingBatch:
 
     def cells_of(self, atoms: Array) -> Array:
         """Return the present cell of each of `atoms` [n]: [n, 3, 3] Å."""
-        return self.present_cells[self._system[atoms]]
+        cells: Array = self.present_cells[self._system[atoms]]
+        return cells
 
     def _covered(self, positions: Array) -> bool:
         """Whether no pair within a cutoff can be missing from the lists.

@@ -188,10 +188,9 @@ class MlipfmCalculator(GetPropertiesMixin):
     def _evaluated(self, batch: Batch, outputs: list[str]) -> Prediction:
         """In evaluation mode; a model that is being trained goes back to its training."""
         if not self.potential.training:
-            prediction: Prediction = self.potential(batch, outputs)
-            return prediction
+            return self.potential(batch, outputs)
         try:
-            return self.potential.eval()(batch, outputs)  # type: ignore[no-any-return]  # as above
+            return self.potential.eval()(batch, outputs)
         finally:
             self.potential.train()
 

@@ -46,8 +46,16 @@ class PotentialForces:
         self.structures = list(structures)
         self.first = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
         self._variable = reference_cells is not None
-        spec, where = potential.spec, {"reference": reference, "reference_cells": reference_cells}
-        self.moving = MovingBatch(structures, spec.graphs, spec.torch_dtype, device_of(potential), skin=skin, **where)
+        spec = potential.spec
+        self.moving = MovingBatch(
+            structures,
+            spec.graphs,
+            spec.torch_dtype,
+            device_of(potential),
+            skin=skin,
+            reference=reference,
+            reference_cells=reference_cells,
+        )
 
     def __call__(self, positions: Array) -> tuple[Array, Array]:
         """(energies [systems] eV, forces [atoms, 3] eV/Å) at `positions` [atoms, 3], in the cells of the last call that gave some."""
