@@ -273,6 +273,24 @@ def test_the_command_counts_what_it_could_not_read_and_what_it_could_not_label(t
     assert "no labeler is named 'gfn3-xtb'; did you mean 'gfn" in capsys.readouterr().err
 
 
+def test_labels_of_a_file_are_grouped_by_the_key_that_the_command_names(tmp_path, capsys):
+    pytest.importorskip("tblite", reason="the extra `tblite` is not installed")
+    atoms = "O 0 0 0.12\nH 0 0.76 -0.48\nH 0 -0.76 {z}\n"
+    source, out = tmp_path / "in.xyz", tmp_path / "out"
+    frames = [f"3\nProperties=species:S:1:pos:R:3 run={run}\n{atoms.format(z=-0.48 - 0.01 * k)}" for k, run in enumerate("aab")]
+    source.write_text("".join(frames))
+    line = ["--method", "GFN1-xTB", "--charge", "0", "--workers", "1", "--group-key", "run"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["data", "label", str(source), *line, "--out", str(out)])
+    assert not exit_.value.code
+    with Store(out) as store:
+        assert [s.provenance.group for s in store] == ["a", "a", "b"]
+    with pytest.raises(SystemExit) as exit_:
+        main(["data", "label", str(out), *line, "--out", str(tmp_path / "again")])
+    assert exit_.value.code == 2
+    assert "--group-key are for files" in capsys.readouterr().err
+
+
 def check_kills(tmp_path: Path, structures: int, moments: int, workers: int) -> None:
     script = tmp_path / "job.py"
     script.write_text(TBLITE_JOB)

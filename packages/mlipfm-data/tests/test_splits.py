@@ -14,7 +14,7 @@ from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnknownElementError
 from mlipfm_interfaces.structure import Provenance, Structure
 
-SHARES = {"train": 0.6, "valid": 0.15, "id": 0.1, OOD: 0.15}
+SHARES = {"train": 0.6, "valid": 0.15, "test": 0.1, OOD: 0.15}
 FORMULAS = {"water": [8, 1, 1], "ammonia": [7, 1, 1, 1], "methane": [6, 1, 1, 1, 1], "bromomethane": [6, 35, 1, 1, 1], "hydroxide": [8, 1]}
 
 
@@ -42,7 +42,7 @@ ALL = frames()
 
 @pytest.mark.parametrize("by", WAYS)
 def test_every_structure_is_in_one_part_and_the_order_does_not_matter(by):
-    shares = {"train": 0.8, "valid": 0.1, "id": 0.1} if by == "random" else SHARES
+    shares = {"train": 0.8, "valid": 0.1, "test": 0.1} if by == "random" else SHARES
     hold_out = ["Br"] if by == "element" else []
     split = make_split(ALL, by, shares, seed=3, hold_out=hold_out)
     assert sorted(k for part in split.parts.values() for k in part) == list(range(len(ALL)))
@@ -172,7 +172,7 @@ def test_command_writes_stores_that_training_takes(tmp_path, capsys):
     assert "not empty" in out
     code, out = run("--by", "random", "--out", str(tmp_path / "random"))  # its default shares hold nothing out
     assert code == 0, out
-    assert sorted(json.loads((tmp_path / "random" / "split.json").read_text())["parts"]) == ["id", "train", "valid"]
+    assert sorted(json.loads((tmp_path / "random" / "split.json").read_text())["parts"]) == ["test", "train", "valid"]
 
 
 def test_a_store_that_still_grows_is_not_split(tmp_path, capsys):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
-from mlipfm_eval.uncertainty import _wilson, calibration
+from mlipfm_eval.uncertainty import _few, _wilson, calibration
 from mlipfm_interfaces.calibration import conformal_quantile
 from mlipfm_interfaces.checkpoint import build, load_potential, save_potential
 from mlipfm_interfaces.cli import main
@@ -71,6 +71,10 @@ def test_the_ideal_width_is_that_of_the_narrowest_constant_interval():
         calibration(Known(seen), [])  # type: ignore[arg-type]  # it only calibrates
 
 
+def test_a_calibration_of_200_structures_is_not_warned_of():
+    assert _few(200) is None
+
+
 def test_wilson_interval_of_90_of_100():
     """Tabulated: 0.8256 to 0.9448 (Brown, Cai and DasGupta, Statist. Sci. 16, 101 (2001), equation 4)."""
     assert _wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
@@ -103,6 +107,8 @@ def test_the_commands_fit_and_evaluate(files, capsys):
     fitting = ["fit", model, "--train", str(files / "train"), "--calibrate", str(files / "calibrate"), "--out", sure]
     status, out, _ = run(capsys, *fitting)
     assert (status, "12 structures of the training, 20 of the calibration; for energy, forces" in out) == (0, True)
+    assert "warning: 20 structures of the calibration are few: standard deviations are right to 16 % at best" in out  # 1/sqrt(40)
+    assert "more than 95 % cannot be given; calibrate with 200 or more" in out  # 20/21
     status, out, _ = run(capsys, "evaluate", model, sure, str(files / "test"), "--ood", str(files / "hot"), "--json")
     rows = json.loads(out)["results"]
     assert [(r["set"], r["split"], r["quantity"]) for r in rows] == [

@@ -73,8 +73,14 @@ def test_shipped_recipes_are_listed_printed_and_run_by_name(capsys):
     assert all(name in out for name in ("mace", "finetune", "min of one core on 3BPA"))
     status, out, _ = run(capsys, "mace", "--example")
     assert (status, "name: mace" in out) == (0, True)
-    status, _, err = run(capsys, "mace", "--data", "no-store")
-    assert (status, "no-store" in err) == (2, True)
+
+
+def test_a_store_that_is_not_there_leaves_no_folder_and_a_folder_of_the_user_as_it_was(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine"):
+        status, _, err = run(capsys, "mace", "--data", str(tmp_path / "no-store"), "--out", str(tmp_path / name))
+        assert (status, "no-store" in err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize(

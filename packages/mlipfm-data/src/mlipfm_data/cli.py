@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,10 +15,11 @@ from .cli_labels import add_to as add_labels
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mlipfm_interfaces.errors import MlipfmError
     from mlipfm_interfaces.protocols import Labeler, Refusal
     from mlipfm_interfaces.structure import Structure
 
-    from .importing import ImportReport
+    from .importing import Importer, ImportReport
 
 app = typer.Typer(
     help="Read, check, split and export atomistic data.\n\nExample: mlipfm data import set.xyz --out store --level pbe",
@@ -112,7 +113,9 @@ def import_(
     With --manifest it prints a row for each set, the statistics of the store, likely label errors, and which sets share geometries. Run it again to
     go on after an interruption: complete sets are not read again.
     """
-    from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
+    from mlipfm_interfaces.errors import UnknownQuantityError
+
+    from .importing import Importer
 
     given = {key for key in context.params if getattr(context.get_parameter_source(key), "name", "") == "COMMANDLINE"} - {"out"}
     if manifest is not None:
@@ -125,37 +128,47 @@ def import_(
     if not files or given & _MANIFEST:
         what = "no file is given" if not files else "--only, --jobs, --overlap and --json are for --manifest"
         raise UnknownQuantityError(what, hint="name files to import, or --manifest FILE")
-
-    from .importing import Importer
-    from .licensing import checked_licence
-    from .readers.option_text import options_for
-
-    named = {key: context.params[key] for key in _OPTIONS}
-    if licence is not None:
-        named["licence"] = checked_licence(licence)
     if unlabelled and require is not None:
         raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", hint="give one of them")
+    named = {key: context.params[key] for key in _OPTIONS}
     if unlabelled or require is not None:
         named["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
-    reports: list[ImportReport] = []
-    failed: MlipfmError | None = None
     with Importer(out, name=name, inspected=True, accept_faults=accept_faults) as importer:
-        for path in files:
-            try:
-                options = options_for(path, reader, reader_options, named)
-                if "licence" in options:
-                    options["licence"] = checked_licence(options["licence"])
-                reports.append(importer.add(path, reader, **options))
-            except MlipfmError as error:
-                if len(files) == 1:
-                    raise
-                failed = failed or error
-                typer.echo(f"{path}: not imported: {error}")
-                continue
-            typer.echo("\n".join(reports[-1].lines()))
+        reports, failed = _import_files(files, importer, reader, reader_options, named)
     _finish(reports, out, importer.quarantine, skip_refused)
     if failed is not None:
         raise failed
+
+
+def _import_files(
+    files: list[Path], importer: Importer, reader: str | None, texts: list[str], named: dict[str, Any]
+) -> tuple[list[ImportReport], MlipfmError | None]:
+    """Import one file after the other, print what became of each, and return the reports and the first error of a file that was not imported.
+
+    Raises:
+        MlipfmError: the only file cannot be imported.
+    """
+    from mlipfm_interfaces.errors import MlipfmError
+
+    from .licensing import checked_licence
+    from .readers.option_text import options_for
+
+    reports: list[ImportReport] = []
+    failed: MlipfmError | None = None
+    for path in files:
+        try:
+            options = options_for(path, reader, texts, named)
+            if options.get("licence") is not None:
+                options["licence"] = checked_licence(options["licence"])
+            reports.append(importer.add(path, reader, **options))
+        except MlipfmError as error:
+            if len(files) == 1:
+                raise
+            failed = failed or error
+            typer.echo(f"{path}: not imported: {error}")
+            continue
+        typer.echo("\n".join(reports[-1].lines()))
+    return reports, failed
 
 
 _MANIFEST = {"manifest", "only", "jobs", "overlap", "as_json"}
@@ -244,6 +257,7 @@ def label(
     charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that state none."),
     reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
     reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
+    group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
     skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
 ) -> None:
     """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json.
@@ -252,6 +266,8 @@ def label(
 
         mlipfm data label geometries.xyz --method GFN2-xTB --charge 0 --out labelled
 
+        mlipfm data label md.xyz --method GFN2-xTB --charge 0 --group-key trajectory --out labelled
+
         mlipfm data label store --method GFN1-xTB --workers 8 --out cheap
     """
     from mlipfm_interfaces.errors import LabelingError
@@ -259,7 +275,7 @@ def label(
     from .labeling import RECORD, label_all
 
     labeler = _labeler(method)
-    structures, refusals = _structures(_frames(source, reader, reader_options), source, charge)
+    structures, refusals = _structures(_frames(source, reader, reader_options, group_key), source, charge)
     typer.echo("\n".join(_reading_lines(source, len(structures), refusals)))
     if not structures:
         raise refusals[0].error if refusals else LabelingError("there are no structures", where=str(source))
@@ -293,7 +309,7 @@ def _labeler(method: str) -> Labeler:
     return labeler
 
 
-def _frames(source: Path, reader: str | None, texts: list[str]) -> Iterator[Structure | Refusal]:
+def _frames(source: Path, reader: str | None, texts: list[str], group_key: str | None = None) -> Iterator[Structure | Refusal]:
     """Of a store, or of a file (or folder) that a reader knows.
 
     Raises:
@@ -306,9 +322,11 @@ def _frames(source: Path, reader: str | None, texts: list[str]) -> Iterator[Stru
     from .store.store import Store
 
     if not (source / "manifest.json").exists():
-        return read(source, reader, **options_for(source, reader, texts, {"require": ()}))
-    if reader or texts:
-        raise UnknownQuantityError("--reader and --option are for files", where=str(source), hint="this is a store: leave them out")
+        return read(source, reader, **options_for(source, reader, texts, {"require": (), "group_key": group_key}))
+    if reader or texts or group_key:
+        raise UnknownQuantityError(
+            "--reader, --option and --group-key are for files", where=str(source), hint="this is a store: leave them out"
+        )
     return iter(Store(source))
 
 

@@ -175,7 +175,11 @@ def references(
         typer.echo("\n".join(line for report in reports.values() for line in report.lines()))
 
 
-SHARES, RANDOM_SHARES, TIME_SHARES = "train=0.8,valid=0.1,id=0.05,ood=0.05", "train=0.8,valid=0.1,id=0.1", "train=0.8,valid=0.1,test=0.1"
+SHARES, RANDOM_SHARES, TIME_SHARES = (
+    "train=0.8,valid=0.1,test=0.05,ood=0.05",
+    "train=0.8,valid=0.1,test=0.1",
+    "train=0.8,valid=0.1,test=0.1",
+)
 
 
 #: Structures of a part that are looked at for neighbours in time.

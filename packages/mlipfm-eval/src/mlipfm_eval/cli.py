@@ -186,6 +186,8 @@ def fit(
         return
     fitted = ", ".join(found["alpha"])
     print(f"{out}: {found['train']} structures of the training, {found['calibrate']} of the calibration; for {fitted}")
+    if found["warning"]:
+        print(f"warning: {found['warning']}")
     if "forces" not in found["alpha"]:
         print("forces: not fitted, direct forces are no derivative of the last layer")
 

@@ -34,6 +34,8 @@ _FIGURES = {
     "ence": "ENCE (0)", "sharpness": "sharpness", "spearman": "rank correlation", "spearman_ideal": "  ideal for these sigma", "crps": "CRPS",
     "auroc": "AUROC, worst tenth (1)", "retention_gain": "retention gain (1)",
 }  # fmt: skip
+#: Structures of the calibration from which on the scale of the standard deviations is known to 5 %.
+FEW = 200
 _UNITS = {"energy": "meV/atom", "forces": "meV/Å"}
 
 
@@ -147,7 +149,8 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
     """Fit the uncertainty of a model in one pass over its training data and one over the calibration data, and write it to `out`.
 
     Returns:
-        file, digest, digest of the model, alpha by quantity, and the number of structures of each kind.
+        file, digest, digest of the model, alpha by quantity, the number of structures of each kind, and a warning (else None) if the calibration
+        has fewer than `FEW`.
 
     Raises:
         RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that the model does not have.
@@ -165,7 +168,19 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
         method = plugins.load("uncertainties", _METHOD)
         fitted = method.fit(potential, str(manifest["digest"]), *chains, details={"stores": digests}, progress=advance)
     digest = fitted.save(out)
-    return {"file": str(out), "digest": digest, "model": manifest["digest"], "alpha": dict(fitted.alpha), **_sizes(fitted)}
+    sizes = _sizes(fitted)
+    warning = _few(sizes["calibrate"])
+    return {"file": str(out), "digest": digest, "model": manifest["digest"], "alpha": dict(fitted.alpha), **sizes, "warning": warning}
+
+
+def _few(n: int) -> str | None:
+    """What is not known after a calibration with n structures: the scale of sigma to 1/sqrt(2n), and intervals of more than n/(n+1)."""
+    if n >= FEW:
+        return None
+    return (
+        f"{n} structures of the calibration are few: standard deviations are right to {100 / sqrt(2 * n):.0f} % at best, and intervals that cover "
+        f"more than {100 * n / (n + 1):.0f} % cannot be given; calibrate with {FEW} or more"
+    )
 
 
 def _tables(found: Mapping[str, tuple[str, list[Calibration]]], fitted: Uncertainty) -> list[Table]:

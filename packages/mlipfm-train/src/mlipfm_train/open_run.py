@@ -39,6 +39,13 @@ from .training_state import load_newest_state
 Listener = Callable[[Event], None]
 
 
+def _remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it began: it holds nothing but the lock."""
+    if [path.name for path in folder.iterdir()] == ["lock"]:
+        (folder / "lock").unlink()
+        folder.rmdir()
+
+
 @contextmanager
 def open_run(
     recipe: Recipe,
@@ -70,6 +77,8 @@ def open_run(
         stack.callback(strategy.close)
         chief = strategy.rank == 0
         if chief:
+            if not folder.exists():
+                stack.callback(_remove_unused, folder)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock(folder / "lock"))
         resuming = strategy.collect((folder / "recipe.yaml").exists())[0]

@@ -84,8 +84,8 @@ def run(recipe: Recipe, out: Path, report: bool) -> FitResult | None:
     with ExitStack() as stack:
         listeners = []
         if chief:
-            out.mkdir(parents=True, exist_ok=True)
             if recipe.tracking.mlflow is not None:
+                out.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment))
             listeners.append(stack.enter_context(ProgressBar(recipe.steps)))
         result = fit(recipe, out, listeners=listeners, say=typer.echo)

@@ -1,7 +1,7 @@
 """Splits: training, validation and test parts that do not share what they must not share, the same for any order of the structures.
 
 Every structure belongs to a class (a trajectory, a molecule, a composition, a size, ...). Whole classes are held out: they are the part `ood`, which
-tells how a model does on what it has never seen. The structures of all other classes are dealt to the other parts (`train`, `valid`, `id`, ...),
+tells how a model does on what it has never seen. The structures of all other classes are dealt to the other parts (`train`, `valid`, `test`, ...),
 which tell how it does on more of the same. Structures of one geometry (at any level, in any state) are never separated, nor are those of one
 cluster of near-duplicates. All choices are by hashes of the seed and of the content, so they depend neither on order nor on machine.
 """

@@ -22,6 +22,9 @@ from .work import Comparison, compare
 
 #: Structures whose bonds are measured; steps of the energies below which work between two frames is not compared with them.
 MEASURED, STEPS = 60, 10
+#: Cost by which a reading of the units may exceed the cheapest and still be named beside it: labels in Hartree and Hartree/bohr have the ratio of
+#: those in Ry and Ry/bohr.
+TIE = 1.0
 #: Frames of a level below which only what each frame shows on its own is said.
 FEW = 6
 _ALONE = {"labels-not-finite", "multiplicity-counts-unpaired", "impossible-state", "contradictory-duplicates", "isolated-atom"}
@@ -172,9 +175,8 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
         return None
     if best.clean:
         return best
-    ties = [item for item in ranked[1:6] if item.cost < best.cost + 0.4 and not item.clean]
-    for reading in (best, *ties[:1]):
-        found += [item for item in _said(level, reading, figures, alone=not ties) if item.code not in {other.code for other in found}]
+    ties = [item for item in ranked[1:6] if item.cost < best.cost + TIE and not item.clean]
+    found += _said(level, [best, *ties[:2]], figures)
     return best
 
 
@@ -218,53 +220,40 @@ def _figures(evidence: Evidence) -> dict[str, float | int | str]:
     return figures
 
 
-def _said(level: str | None, reading: Reading, figures: dict[str, float | int | str], alone: bool) -> list[Finding]:
-    out, perhaps = [], "" if alone else "likely, or as the other finding says: "
-    if reading.sign < 0:
-        out.append(
-            Finding(
-                "forces-sign",
-                "fault",
-                f"{perhaps}energies rise along the forces: they are gradients",
-                "import with --forces-sign -1",
-                figures,
-                level,
-            )
+def _said(level: str | None, found: list[Reading], figures: dict[str, float | int | str]) -> list[Finding]:
+    """Findings of the cheapest reading; of others as good, what they say of the same label, and what they say besides."""
+    perhaps = "" if len(found) == 1 else "one of several readings that these labels do not tell apart: "
+    out: dict[str, Finding] = {}
+
+    def say(code: str, words: str, hint: str, **more: str) -> None:
+        out[code] = Finding(code, "fault", perhaps + words, hint, figures | more, level)
+
+    if any(item.sign < 0 for item in found):
+        say("forces-sign", "energies rise along the forces: they are gradients", "import with --forces-sign -1")
+    if any(item.energy == PER_ATOM for item in found):
+        say("energy-per-atom", "energies are per atom, not of the whole system", "multiply by the number of atoms")
+    units = [item for item in found if item.energy not in ("eV", PER_ATOM)]
+    if units:
+        words = " or ".join(dict.fromkeys(item.energy for item in units))
+        say("energy-unit", f"energies are in {words}", _import_as(units, found), unit=units[0].energy)
+    units = [item for item in found if item.forces != "eV/Angstrom"]
+    if units:
+        words = " or ".join(dict.fromkeys(item.forces for item in units))
+        say("forces-unit", f"forces are in {words}", _import_as(units, found, forces=True), unit=units[0].forces)
+    return list(out.values())
+
+
+def _import_as(units: list[Reading], found: list[Reading], forces: bool = False) -> str:
+    """How to import: the unit of one label if one reading is left, else both units of each."""
+    if len(found) == 1:
+        return f"import with --forces-unit {units[0].forces}" if forces else f"import with --energy-unit {units[0].energy}"
+    return "import with " + ", or ".join(
+        " ".join(
+            [f"--energy-unit {item.energy}"] * (item.energy not in ("eV", PER_ATOM))
+            + [f"--forces-unit {item.forces}"] * (item.forces != "eV/Angstrom")
         )
-    if reading.energy == PER_ATOM:
-        out.append(
-            Finding(
-                "energy-per-atom",
-                "fault",
-                f"{perhaps}energies are per atom, not of the whole system",
-                "multiply by the number of atoms",
-                figures,
-                level,
-            )
-        )
-    elif reading.energy != "eV":
-        out.append(
-            Finding(
-                "energy-unit",
-                "fault",
-                f"{perhaps}energies are in {reading.energy}",
-                f"import with --energy-unit {reading.energy}",
-                figures | {"unit": reading.energy},
-                level,
-            )
-        )
-    if reading.forces != "eV/Angstrom":
-        out.append(
-            Finding(
-                "forces-unit",
-                "fault",
-                f"{perhaps}forces are in {reading.forces}",
-                f"import with --forces-unit {reading.forces}",
-                figures | {"unit": reading.forces},
-                level,
-            )
-        )
-    return out
+        for item in units
+    )
 
 
 #: Levels of theory that are looked at; more under one name space are a sign of a broken import.

@@ -70,9 +70,34 @@ def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> 
     moved, energies = np.array([_total(pair) for pair in pairs]), np.array([pair.energy for pair in pairs])
     rest_agrees = agreement(moved[~bad], energies[~bad], 1 / (tolerance[~bad] + typical + 1e-9))
     covered = np.mean([pair.a in off or pair.b in off for pair, is_bad in zip(pairs, bad, strict=True) if is_bad])
-    few = len(off) < LEAST * len(per_frame) and covered > 0.9  # single frames, not a part of them
+    few = (len(off) < LEAST * len(per_frame) and covered > 0.9) or _both_ways(pairs, rest, bad)  # single frames, not a part of them
     offset = middle if part > 0.2 and even > 0.7 and rest_agrees.fit > 0.3 and not few else None
     return Jumps(off, offset, typical, part, float(np.abs(rest[bad]).max()), rest_agrees.fit)
+
+
+def _both_ways(pairs: list[Pair], rest: np.ndarray, bad: np.ndarray) -> bool:
+    """Whether frames of one family lie above and below the most that agree with each other: another level of theory lies on one side."""
+    members = {index: index for pair in pairs for index in (pair.a, pair.b)}
+
+    def root(index: int) -> int:
+        while members[index] != index:
+            index = members[index]
+        return index
+
+    for pair, is_bad in zip(pairs, bad, strict=True):
+        if not is_bad:
+            members[root(pair.a)] = root(pair.b)
+    sizes = Counter(root(index) for index in members)
+    largest: dict[int, int] = {}
+    for pair in pairs:
+        largest[pair.family] = max(largest.get(pair.family, root(pair.a)), root(pair.a), root(pair.b), key=lambda k: (sizes[k], k))
+    sides: dict[int, set[bool]] = {}
+    for k in np.flatnonzero(bad):
+        pair = pairs[k]
+        inside = root(pair.a) == largest[pair.family], root(pair.b) == largest[pair.family]
+        if inside[0] != inside[1]:
+            sides.setdefault(pair.family, set()).add(bool(rest[k] > 0) == inside[0])
+    return any(len(found) == 2 for found in sides.values())
 
 
 def _evenness(sizes: np.ndarray, families: np.ndarray) -> float:
@@ -324,7 +349,7 @@ def _shuffled(level: str | None, comparison: Comparison, rest: Referenced | None
     found = comparison.energy_forces()
     figures: dict[str, float | int | str] = {"fit": found.fit, "closure": comparison.closure, "pairs": found.pairs}
     words = "the forces of near frames agree with each other, but energies do not follow them: energies of other frames"
-    if found.fit < 0.15 and comparison.closure > 0.75 and comparison.unrelated(slope):
+    if found.fit < (0.15 if comparison.closure < 0.9 else 0.25) and comparison.closure > 0.75 and comparison.unrelated(slope):
         return [Finding("energies-shuffled", "fault", words, "join energies and geometries by frame again", figures, level)]
     if rest is not None and rest.sizes > 1.5 and rest.explained < 0.3 and rest.compositions >= 6 and found.fit < 0.3:
         figures = {"explained_by_composition": rest.explained, "compositions": rest.compositions}

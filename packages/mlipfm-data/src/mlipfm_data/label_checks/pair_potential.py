@@ -21,6 +21,8 @@ _CENTRES = np.linspace(0.7, 2.2, GAUSSIANS)
 _WIDTH = float(_CENTRES[1] - _CENTRES[0]) * 0.9
 #: Elements up to which every pair has its own function; beyond, hydrogen, nonmetals and metals do.
 MANY, ATOMS, STRUCTURES, RIDGE = 4, 2000, 40, 0.1
+#: eV/Å, median force above which coefficients are measured in it, so that the ridge is no stronger for numbers in another unit.
+LARGE = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,22 @@ def fitted_potential(structures: list[Structure]) -> Potential | None:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Structures with their rows, scales of their forces, and what the other half predicts."""
+    """Structures with their rows, scales of their forces, the unit of the coefficients (eV/Å), and what the other half predicts."""
 
     structures: list[Structure]
     rows: list[_Rows]
     scale: np.ndarray
+    unit: float
     types: _Types
     halves: list[np.ndarray]
     quality: float
 
 
 def _fit_of(structures: list[Structure]) -> _Fit | None:
-    usable = [s for s in structures if len(s) > 1 and "forces" in s.labels and np.abs(s.labels["forces"]).max() > 0.02]
+    usable = [s for s in structures if len(s) > 1 and "forces" in s.labels]
+    largest = np.array([np.abs(s.labels["forces"]).max() for s in usable])
+    least = min(0.02, 0.1 * float(np.median(largest))) if len(usable) else 0.0  # forces may be in another unit
+    usable = [s for s, most in zip(usable, largest, strict=True) if most > least]
     usable = usable[:: max(1, len(usable) // STRUCTURES)]
     while sum(map(len, usable)) > ATOMS and len(usable) >= 16:
         usable = usable[::2]
@@ -100,7 +106,8 @@ def _fit_of(structures: list[Structure]) -> _Fit | None:
     kept = [s for s, _ in pairs]
     size = np.array([np.sqrt(np.mean(s.labels["forces"] ** 2)) for s in kept])
     scale = np.maximum(size, np.median(size))
-    fit = _Fit(kept, rows, scale, types, [], 0.0)
+    unit = max(1.0, float(np.median(size)) / LARGE)
+    fit = _Fit(kept, rows, scale, unit, types, [], 0.0)
     halves = [_solved(fit, parity) for parity in (0, 1)]
     wanted = np.concatenate([known_forces(s).ravel() / f for s, f in zip(kept, scale, strict=True)])
     found = np.concatenate([row.forces @ halves[k % 2] / f for k, (row, f) in enumerate(zip(rows, scale, strict=True))])
@@ -130,16 +137,16 @@ def _determined(fit: _Fit) -> float:
 
 def _solved(fit: _Fit, parity: int | None) -> np.ndarray:
     """Coefficients from the structures of the other parity, or from all."""
-    return np.asarray(np.linalg.solve(*_normal(fit, parity)))
+    return fit.unit * np.asarray(np.linalg.solve(*_normal(fit, parity)))
 
 
 def _normal(fit: _Fit, parity: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Normal equations: matrix and right side."""
+    """Normal equations of the coefficients in `fit.unit`: matrix and right side."""
     size = fit.rows[0].forces.shape[1]
     normal, right = RIDGE * np.eye(size), np.zeros(size)
     for k, (structure, rows) in enumerate(zip(fit.structures, fit.rows, strict=True)):
         if parity is None or k % 2 != parity:
-            a = rows.forces / fit.scale[k]
+            a = rows.forces * (fit.unit / fit.scale[k])
             normal += a.T @ a
             right += a.T @ (known_forces(structure).ravel() / fit.scale[k])
     return normal, right

@@ -79,16 +79,22 @@ class Work:
     """From frame a to frame b.
 
     Attributes:
-        forces: eV, what the forces say the energy changes by. bend: eV, by how much the two ends disagree: large for steps that are too long.
+        forces: eV, what the forces say the energy changes by. curve: eV, half the change of the force along the step, times the step: negative
+        where the energy curves upwards, as around a minimum.
         strain: eV, what the stress says; nan where there is no stress. step: Å, root mean square displacement.
         strained: largest component of the strain between the two cells.
     """
 
     forces: float
-    bend: float
+    curve: float
     strain: float
     step: float
     strained: float
+
+    @property
+    def bend(self) -> float:
+        """eV, by how much the two ends disagree: large for steps that are too long."""
+        return abs(self.curve)
 
 
 def inverse_distances(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +117,7 @@ def inverse_distances(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 def work_inside(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], step: float) -> Work:
     """Between two frames of a molecule, from their `inverse_distances`."""
     dq = b[0] - a[0]
-    return Work(float((a[1] + b[1]) @ dq) / 2, abs(float((b[1] - a[1]) @ dq)) / 2, np.nan, step, 0.0)
+    return Work(float((a[1] + b[1]) @ dq) / 2, float((a[1] - b[1]) @ dq) / 2, np.nan, step, 0.0)
 
 
 def aligned(a: Structure, b: Structure, turn: bool = True) -> tuple[np.ndarray, np.ndarray, float]:
@@ -170,7 +176,7 @@ def work(a: Structure, b: Structure) -> Work | None:
         strain = float(np.sum(strain_between(a, b) * tension)) / 2
     return Work(
         -float(np.sum((first + turned) * step)) / 2,
-        abs(float(np.sum((turned - first) * step))) / 2,
+        float(np.sum((turned - first) * step)) / 2,
         strain,
         float(np.sqrt(np.mean(np.sum(step**2, axis=1)))),
         strained,
@@ -240,11 +246,14 @@ class Comparison:
     Attributes:
         pairs: with energies and forces. loops: (i, j, k) sums of work around three frames and of its absolute values, eV.
         untestable: pairs left out because atoms move whose forces are not known.
+        curvature: sum of the curves over that of the bends, of the forces as they are: -1 where the energy curves upwards along every step,
+        near 0 for forces of other frames.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     loops: list[tuple[float, float]] = field(default_factory=list)
     untestable: int = 0
+    curvature: float = float("nan")
 
     def energy_forces(self, per_atom: bool = False) -> Agreement:
         """dE against the work of forces (and stress where the cell changes), eV; `per_atom` multiplies dE by the number of atoms first."""
@@ -262,11 +271,11 @@ class Comparison:
 
     def above(self, least: float) -> Comparison:
         """Only the pairs between which forces do work of at least `least` eV."""
-        return Comparison([pair for pair in self.pairs if abs(pair.work.forces) >= least], self.loops, self.untestable)
+        return Comparison([pair for pair in self.pairs if abs(pair.work.forces) >= least], self.loops, self.untestable, self.curvature)
 
     def among(self, indices: set[int]) -> Comparison:
         """Only the pairs of these frames."""
-        return Comparison([pair for pair in self.pairs if pair.a in indices and pair.b in indices], self.loops)
+        return Comparison([pair for pair in self.pairs if pair.a in indices and pair.b in indices], self.loops, curvature=self.curvature)
 
     @staticmethod
     def weights(pairs: list[Pair]) -> np.ndarray:
@@ -282,7 +291,8 @@ class Comparison:
         """Whether energies and work have nothing to do with each other, in a way that right labels cannot show.
 
         Signs of dE and of the work agree no more often than by chance, and dE lies outside of what the forces at both ends allow (for a force that is
-        monotone along the step, `bend` on either side of the trapezoid) in many pairs, or there are many pairs.
+        monotone along the step, `bend` on either side of the trapezoid) in many pairs, or there are many pairs. Or it lies outside in most pairs
+        although the forces close around loops to a tenth and change little along the steps.
         """
         kept = [pair for pair in self.pairs if pair.work.strained < 1e-4]
         if len(kept) < 12:
@@ -290,7 +300,8 @@ class Comparison:
         energy, work, bend = np.array([(pair.energy, slope * pair.work.forces, abs(slope) * pair.work.bend) for pair in kept]).T
         agree = float(np.mean(np.sign(energy) * np.sign(work)))
         outside = float(np.mean(np.abs(energy - work) > 1.5 * bend + 0.3 * np.abs(work)))
-        return agree < 0.35 and (outside > 0.3 or len(kept) >= 40)
+        precise = self.closure > 0.9 and self.bending < 0.1
+        return (agree < 0.35 and (outside > 0.3 or len(kept) >= 40)) or (precise and outside > 0.5)
 
     @property
     def bending(self) -> float:
@@ -338,12 +349,14 @@ def compare(sample: LevelSample) -> Comparison:
     give slopes of 0.5 to 1. There a potential is fitted to the forces and integrated exactly; the trapezoid is used for what it does not explain.
     """
     plain = _compare(sample, None)
+    curves = np.array([pair.work.curve for pair in plain.pairs if pair.work.strained < 1e-4])
+    plain.curvature = float(curves.sum() / np.abs(curves).sum()) if np.any(curves) else float("nan")
     if plain.bending < BENT:
         return plain
     potential = fitted_potential([frame.structure for _, frames in sample.with_labels("energy", "forces") for frame in frames])
     if potential is None or potential.quality < EXPLAINED:
         return plain
-    smooth = _compare(sample, potential)
+    smooth = replace(_compare(sample, potential), curvature=plain.curvature)
     return smooth if smooth.bending < plain.bending else plain
 
 
