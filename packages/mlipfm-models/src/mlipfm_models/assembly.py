@@ -281,4 +281,4 @@ def screened(r: Tensor, z_i: Tensor, z_j: Tensor) -> Tensor:
     """Screened nuclear repulsion in eV at distances `r` in Å of atomic numbers `z_i` and `z_j`, all of one shape."""
     a = 0.8854 * BOHR / (z_i.to(r.dtype) ** 0.23 + z_j.to(r.dtype) ** 0.23)
     phi = sum((c * torch.exp(-d * r / a) for c, d in SCREENING), torch.zeros_like(r))
-    return COULOMB * z_i * z_j / r * phi
+    return COULOMB / r * z_i * z_j * phi  # r first: a plain number times whole numbers is float32

@@ -1,0 +1,156 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "density.h"
+#include "dynamics.h"
+#include "neighbors.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<double, nb::c_contig, nb::device::cpu>;
+using Bools = nb::ndarray<const bool, nb::c_contig, nb::device::cpu>;
+// What is wrong with a geometry: kind (0: nothing), two atoms, a value.
+using Wrong = std::tuple<int, int, int, double>;
+
+Wrong wrong(const mlipfm::Refusal &r) { return {int(r.kind), r.first, r.second, r.value}; }
+std::vector<double> copied(const Doubles &x) { return {x.data(), x.data() + x.size()}; }
+
+struct Model {
+  std::shared_ptr<mlipfm::Evaluator> evaluator;
+};
+Model density(const std::map<std::string, Doubles> &arrays, const std::map<std::string, double> &numbers, bool single, const std::string &instructions) {
+  mlipfm::Arrays given;
+  for (const auto &[name, array] : arrays) given.values[name] = copied(array);
+  given.numbers = numbers;
+  return {mlipfm::make_density(given, single, instructions)};
+}
+
+class System {
+ public:
+  System(const Model &model, std::vector<int> first, std::vector<int> types, Doubles cells, std::vector<int> periodic, double skin, int threads)
+      : evaluator_(model.evaluator), neighbors_(std::move(first), std::move(types), copied(cells), std::move(periodic), evaluator_->cutoff(), skin),
+        threads_(threads), dynamics_(*evaluator_, neighbors_, threads_) {}
+
+  Wrong compute(Doubles positions, Out energy, Out force, nb::object virial, nb::object feature) {
+    check(positions.size(), 3); check(energy.size(), 1); check(force.size(), 3);
+    double *v = pointer(virial, 6), *f = pointer(feature, evaluator_->channels());
+    nb::gil_scoped_release release;
+    auto refusal = neighbors_.update(positions.data());
+    if (refusal.kind) return wrong(refusal);
+    force_.resize(4 * (size_t)neighbors_.atoms);
+    const double closest = evaluator_->evaluate(neighbors_.list(), threads_, {energy.data(), force_.data(), v, f});
+    double *to = force.data();
+    for (size_t i = 0; i < (size_t)neighbors_.atoms; i++) for (int k = 0; k < 3; k++) to[3 * i + k] = force_[4 * i + k];
+    if (closest < 0.01) return wrong(neighbors_.rebuild(positions.data()));  // nearer than 0.1 Angstrom: the search names the atoms
+    return {0, 0, 0, 0.0};
+  }
+  // (step reached, why it stopped, system, value, what is wrong with the geometry).
+  std::tuple<int64_t, int, int, double, Wrong> advance(nb::dict state, nb::dict ensemble, int64_t step, int64_t until) {
+    mlipfm::Ensemble e;
+    const auto kind = nb::cast<std::string>(ensemble["kind"]);
+    e.kind = kind == "nve" ? mlipfm::Kind::NVE : kind == "langevin" ? mlipfm::Kind::LANGEVIN : kind == "bussi" ? mlipfm::Kind::BUSSI
+           : kind == "nose-hoover" ? mlipfm::Kind::NOSE_HOOVER : mlipfm::Kind::NPT;
+    auto number = [&](const char *name) { return nb::cast<double>(ensemble[name]); };
+    e.dt = number("dt"); e.acceleration = number("acceleration"); e.boltzmann = number("boltzmann"); e.friction = number("friction");
+    e.time = number("time"); e.hottest = number("hottest"); e.expansion = number("expansion");
+    e.chain = nb::cast<int>(ensemble["chain"]); e.full = nb::cast<bool>(ensemble["full"]); e.seed = nb::cast<uint64_t>(ensemble["seed"]);
+    e.temperature = copied(nb::cast<Doubles>(ensemble["temperature"])); e.pressure = copied(nb::cast<Doubles>(ensemble["pressure"]));
+    e.volume = copied(nb::cast<Doubles>(ensemble["volume"]));
+    const size_t S = neighbors_.first.size() - 1;
+    if (e.temperature.size() != S || e.pressure.size() != S || e.volume.size() != S) throw std::invalid_argument("one value for each system is needed");
+    auto array = [&](const char *name, size_t size) -> double * {
+      if (!state.contains(name)) return nullptr;
+      const auto x = nb::cast<Out>(state[name]);
+      if (x.size() != size) throw std::invalid_argument(std::string(name) + " has another size than the systems say");
+      return x.data();
+    };
+    const size_t N = neighbors_.atoms;
+    mlipfm::Motion m{};
+    m.position = array("positions", 3 * N); m.velocity = array("velocities", 3 * N); m.force = array("forces", 3 * N); m.energy = array("energies", S);
+    m.mass = array("masses", N);
+    const auto movable = nb::cast<Bools>(state["movable"]), centre = nb::cast<Bools>(state["centre"]);
+    if (movable.size() != 3 * N || centre.size() != 3 * S) throw std::invalid_argument("masks have another size than the systems say");
+    m.movable = movable.data(); m.centre = centre.data();
+    m.cell = array("cells", 9 * S); m.stress = array("stress", 9 * S); m.heat = array("heat", S);
+    m.chain_position = array("chain_position", S * e.chain); m.chain_velocity = array("chain_velocity", S * e.chain);
+    m.cell_velocity = array("cell_velocity", 9 * S);
+    const bool complete = m.position && m.velocity && m.force && m.energy && m.mass && (e.kind != mlipfm::Kind::BUSSI || m.heat) &&
+                          (e.kind != mlipfm::Kind::NOSE_HOOVER || (m.chain_position && m.chain_velocity)) &&
+                          (e.kind != mlipfm::Kind::NPT || (m.cell && m.stress && m.heat && m.cell_velocity));
+    if (!complete) throw std::invalid_argument("the state lacks an array that these dynamics change");
+    m.step = step;
+    nb::gil_scoped_release release;
+    const auto stop = dynamics_.run(e, m, until);
+    return {m.step, int(stop.why), stop.system, stop.value, wrong(stop.refusal)};
+  }
+  Wrong restore(Doubles positions, Doubles cells) {
+    check(positions.size(), 3);
+    if (cells.size() != neighbors_.cells.size()) throw std::invalid_argument("one cell for each system is needed");
+    return wrong(neighbors_.restore(positions.data(), cells.data()));
+  }
+  void set_cells(Doubles cells) {
+    if (cells.size() != neighbors_.cells.size()) throw std::invalid_argument("one cell for each system is needed");
+    neighbors_.set_cells(cells.data());
+  }
+  void set_types(const std::vector<int> &types) { check(types.size(), 1); neighbors_.set_types(types); }
+  long builds() const { return neighbors_.builds; }
+  long pairs() const {
+    const auto l = neighbors_.list();
+    return l.atoms && l.first_run && l.first_run[l.atoms] ? l.run_end[l.first_run[l.atoms] - 1] : 0;
+  }
+  long points() const { return neighbors_.total; }
+  std::vector<double> reference() const { return neighbors_.reference; }
+  std::vector<double> reference_cells() const { return neighbors_.reference_cells; }
+
+ private:
+  void check(size_t size, size_t each) const {
+    if (size != each * (size_t)neighbors_.atoms) throw std::invalid_argument("an array has another size than the systems say");
+  }
+  double *pointer(nb::object x, size_t each) const {
+    if (x.is_none()) return nullptr;
+    const auto out = nb::cast<Out>(x);
+    check(out.size(), each);
+    return out.data();
+  }
+
+  std::shared_ptr<mlipfm::Evaluator> evaluator_;
+  mlipfm::Neighbors neighbors_;
+  mlipfm::Threads threads_;
+  mlipfm::Dynamics dynamics_;
+  std::vector<double> force_;
+};
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.def("instruction_sets", &mlipfm::instruction_sets);
+  m.def("peak", &mlipfm::peak, "single"_a, "instructions"_a, "repeats"_a);
+  m.def("density", &density, "arrays"_a, "numbers"_a, "single"_a, "instructions"_a);
+  m.def("springs", [](double stiffness, Doubles places) { return Model{mlipfm::make_springs(stiffness, copied(places))}; });
+  m.def("normals", [](uint64_t seed, uint32_t purpose, uint32_t system, int64_t step, Out out) {
+    mlipfm::normals(seed, purpose, system, step, int(out.size()), out.data());
+  });
+  nb::class_<Model>(m, "Model")
+      .def_prop_ro("instructions", [](const Model &x) { return std::string(x.evaluator->instructions()); })
+      .def_prop_ro("channels", [](const Model &x) { return x.evaluator->channels(); })
+      .def_prop_ro("cutoff", [](const Model &x) { return x.evaluator->cutoff(); });
+  nb::class_<System>(m, "System")
+      .def(nb::init<const Model &, std::vector<int>, std::vector<int>, Doubles, std::vector<int>, double, int>())
+      .def("compute", &System::compute, "positions"_a, "energy"_a, "force"_a, "virial"_a.none(), "feature"_a.none())
+      .def("advance", &System::advance)
+      .def("restore", &System::restore)
+      .def("set_cells", &System::set_cells)
+      .def("set_types", &System::set_types)
+      .def_prop_ro("builds", &System::builds)
+      .def_prop_ro("pairs", &System::pairs)
+      .def_prop_ro("points", &System::points)
+      .def_prop_ro("reference", &System::reference)
+      .def_prop_ro("reference_cells", &System::reference_cells);
+}

@@ -1,0 +1,559 @@
+// Energy and forces of the backbone `density`, one block of atoms at a time. Compiled for each instruction set (ISA) and precision (REAL).
+//
+// The density of neighbours A_cm = sum_j w_jc f_c(r_ij) Y_m(u_ij) has few radial functions: f_c = sum_n filter_cn R_n. Where w depends on the type
+// of the neighbour alone (the first layer), the sum over neighbours is done before the channels exist,
+//     a_nm = sum over neighbours of one type of R_n(r) Y_m(u),     A_cm = sum over types of sum_n (w_c filter_cn) a_nm,
+// and the maps of channels that follow are multiplied into one matrix per type. The work per neighbour is then R (L + 1)^2 multiply-adds for the
+// energy and twice that for the forces, whatever the number of channels.
+//
+// Layouts: an array [n][cap] has the neighbours in its lanes, [.][MP] the harmonics (padded), [.][C] the channels.
+#ifndef REAL
+#define REAL float
+#endif
+#ifndef ISA
+#define ISA native
+#endif
+typedef REAL real;
+#include "vectors.h"
+#include "model.h"
+
+namespace {
+using mlipfm::List;
+using mlipfm::Mode;
+typedef mlipfm::Model<real> Model;
+typedef mlipfm::Layer<real> Layer;
+typedef mlipfm::Results<real> Results;
+typedef mlipfm::Between<real> Between;
+
+constexpr double PI = 3.14159265358979323846;
+constexpr double S3 = 1.7320508075688772935, S38 = 0.61237243569579452455, S58 = 0.79056941504209483300, S15 = 3.8729833462074168852;
+constexpr int BLOCK = 8;  // atoms at most
+
+typedef double quad __attribute__((vector_size(32)));
+typedef double quad_any __attribute__((vector_size(32), aligned(8), may_alias));
+
+INLINE int up(int n) { return (n + W - 1) / W * W; }
+
+// Memory of one thread. Pointers with [atom] are kept from the sums over neighbours to the gradient, for each atom of the block.
+struct Work {
+  int cap, runs, L, MP, R, C, Q;
+  real *row[BLOCK];                                          // [cap][4] vectors to the neighbours, then the gradients by them
+  real *ux[BLOCK], *uy[BLOCK], *uz[BLOCK], *inverse[BLOCK];  // [cap] directions and 1/r
+  real *Y[BLOCK], *radial[BLOCK], *slope[BLOCK];             // [M][cap], [R][cap], [R][cap]
+  real *weighted[BLOCK], *plain[BLOCK], *weight[BLOCK];      // [C][cap] of later layers: w f, f, w
+  real *expansion[BLOCK];                                    // first layer [runs][R][MP], later layers [C][MP]
+  real *mixed[BLOCK];                                        // [M][2 Q]
+  int32_t *index[BLOCK];                                     // [cap]
+  int *type[BLOCK], *start[BLOCK];                           // [runs], [runs + 1]
+  int n[BLOCK], used[BLOCK];
+  real *Yt;                                                  // [cap][MP]
+  real *steep;                                               // [cap] slope of the repulsion
+  real *dY, *dR, *dF, *dD;                                   // [M][cap], [R][cap], [C][cap], gradient of the expansion
+  real *dM, *dMt;                                            // [M][2 Q], [2 Q][MP]
+  real *invariants, *hidden, *slope1, *second, *back, *d_invariants;  // [BLOCK][.]
+};
+
+template <class T> INLINE T *take(char *&at, size_t n) {
+  T *p = (T *)at;
+  at += (n * sizeof(T) + 63) / 64 * 64;
+  return p;
+}
+
+static size_t plan(const Model &m, const List &list, Work &w, char *at) {
+  char *const begin = at;
+  w.runs = list.most_runs > 0 ? list.most_runs : 1;
+  w.cap = up(list.longest + 1) + 2 * W;
+  w.L = m.degree;
+  const int M = (w.L + 1) * (w.L + 1), cap = w.cap;
+  w.MP = up(M);
+  w.R = m.functions; w.C = m.channels; w.Q = m.mixed;
+  const int deep = m.layers > 1 ? w.C : 0, most = w.runs * w.R > deep ? w.runs * w.R : deep;
+  for (int b = 0; b < BLOCK; b++) {
+    w.row[b] = take<real>(at, (size_t)4 * cap);
+    w.ux[b] = take<real>(at, cap); w.uy[b] = take<real>(at, cap); w.uz[b] = take<real>(at, cap); w.inverse[b] = take<real>(at, cap);
+    w.Y[b] = take<real>(at, (size_t)M * cap);
+    w.radial[b] = take<real>(at, (size_t)w.R * cap); w.slope[b] = take<real>(at, (size_t)w.R * cap);
+    w.weighted[b] = take<real>(at, (size_t)deep * cap); w.plain[b] = take<real>(at, (size_t)deep * cap); w.weight[b] = take<real>(at, (size_t)deep * cap);
+    w.expansion[b] = take<real>(at, (size_t)most * w.MP);
+    w.mixed[b] = take<real>(at, (size_t)M * 2 * w.Q);
+    w.index[b] = take<int32_t>(at, cap);
+    w.type[b] = take<int>(at, w.runs); w.start[b] = take<int>(at, w.runs + 1);
+  }
+  w.Yt = take<real>(at, (size_t)cap * w.MP); w.steep = take<real>(at, cap);
+  w.dY = take<real>(at, (size_t)w.MP * cap); w.dR = take<real>(at, (size_t)w.R * cap); w.dF = take<real>(at, (size_t)deep * cap);
+  w.dD = take<real>(at, (size_t)most * w.MP);
+  w.dM = take<real>(at, (size_t)M * 2 * w.Q); w.dMt = take<real>(at, (size_t)2 * w.Q * w.MP);
+  const int X = (w.L + 1) * w.Q;
+  w.invariants = take<real>(at, (size_t)BLOCK * X); w.d_invariants = take<real>(at, (size_t)BLOCK * X);
+  w.hidden = take<real>(at, (size_t)BLOCK * w.C); w.slope1 = take<real>(at, (size_t)BLOCK * w.C);
+  w.second = take<real>(at, (size_t)BLOCK * w.C); w.back = take<real>(at, (size_t)BLOCK * w.C);
+  return size_t(at - begin);
+}
+
+typedef real row4 __attribute__((vector_size(4 * sizeof(real)), may_alias));
+typedef real row4_any __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
+
+// Rows of x y z and a fourth number, one for each neighbour, to and from one vector for each of the three.
+INLINE void load_rows(const real *row, vec &x, vec &y, vec &z) {
+  if constexpr (W >= 4) {
+    vec v[4];
+    for (int k = 0; k < 4; k++)
+      for (int group = 0; group < W / 4; group++) ((row4 *)&v[k])[group] = *(const row4_any *)(row + 4 * (4 * group + k));
+    exchange_four(v);
+    x = v[0]; y = v[1]; z = v[2];
+  } else {
+    for (int lane = 0; lane < W; lane++) { x[lane] = row[4 * lane]; y[lane] = row[4 * lane + 1]; z[lane] = row[4 * lane + 2]; }
+  }
+}
+INLINE void store_rows(real *row, vec x, vec y, vec z) {
+  if constexpr (W >= 4) {
+    vec v[4] = {x, y, z, vec{}};
+    exchange_four(v);
+    for (int k = 0; k < 4; k++)
+      for (int group = 0; group < W / 4; group++) *(row4_any *)(row + 4 * (4 * group + k)) = ((row4 *)&v[k])[group];
+  } else {
+    for (int lane = 0; lane < W; lane++) { row[4 * lane] = x[lane]; row[4 * lane + 1] = y[lane]; row[4 * lane + 2] = z[lane]; row[4 * lane + 3] = 0; }
+  }
+}
+
+// The neighbours of atom i within the cutoff, run by run; after the last come points at the cutoff, where everything is zero, to a whole vector.
+INLINE void gather(const Model &m, const List &list, int i, int b, Work &w) {
+  real *row = w.row[b];
+  int32_t *index = w.index[b];
+  quad own = *(const quad_any *)(list.position + 4 * (size_t)i);
+  own[3] = 0;
+  const real far2 = real(m.cutoff * m.cutoff), edge = real(m.cutoff);
+  int n = 0, used = 0, at = list.first_run[i] ? list.run_end[list.first_run[i] - 1] : 0;
+  for (int run = list.first_run[i]; run < list.first_run[i + 1]; run++) {
+    const int begin = n, end = list.run_end[run];
+    for (; at < end; at++) {
+      const int j = list.neighbor[at];
+      const row4 d = __builtin_convertvector(*(const quad_any *)(list.position + 4 * (size_t)j) - own, row4);
+      *(row4_any *)(row + 4 * (size_t)n) = d;
+      index[n] = j;
+      const row4 d2 = d * d;
+      n += d2[0] + d2[1] + d2[2] < far2;
+    }
+    if (n == begin) continue;
+    w.type[b][used] = list.run_type[run];
+    w.start[b][used++] = begin;
+  }
+  w.start[b][used] = n;
+  for (const int whole = up(n); n < whole; n++) { *(row4_any *)(row + 4 * (size_t)n) = row4{edge, 0, 0, 0}; index[n] = list.total; }
+  w.n[b] = n; w.used[b] = used;
+}
+
+// sin and cos of y = pi (x - 1/2), |y| <= pi/2: of pi x they are cos y and -sin y.
+INLINE void sine_cosine(vec x, vec &s, vec &c) {
+  const double cs[] = {1, -1 / 6., 1 / 120., -1 / 5040., 1 / 362880., -1 / 39916800., 1 / 6227020800., -1 / 1307674368000., 1 / 355687428096000., -1 / 121645100408832000., 1 / 51090942171709440000.};
+  const double cc[] = {1, -1 / 2., 1 / 24., -1 / 720., 1 / 40320., -1 / 3628800., 1 / 479001600., -1 / 87178291200., 1 / 20922789888000., -1 / 6402373705728000., 1 / 2432902008176640000., -1 / 1124000727777607680000.};
+  const vec y = real(PI) * (x - real(.5)), y2 = y * y;
+  if constexpr (sizeof(real) == 4) {
+    const double ss[] = {cs[0], cs[1], cs[2], cs[3], cs[4], cs[5]}, sc[] = {cc[0], cc[1], cc[2], cc[3], cc[4], cc[5], cc[6]};
+    s = polynomial(y2, sc); c = -y * polynomial(y2, ss);
+  } else {
+    s = polynomial(y2, cc); c = -y * polynomial(y2, cs);
+  }
+}
+
+// Directions, harmonics, radial functions and their slopes. R_n = sqrt(2/r_c) sin(n pi r/r_c)/r for n = 1.., then a one, all times the envelope.
+template <int L> INLINE void geometry(const Model &m, int b, Work &w) {
+  constexpr int M = (L + 1) * (L + 1);
+  const int cap = w.cap, MP = (M + W - 1) / W * W, R = w.R;
+  const real inverse_cutoff = real(1 / m.cutoff), front = real(__builtin_sqrt(2 / m.cutoff));
+  for (int k = 0; k < w.n[b]; k += W) {
+    vec x, y, z;
+    load_rows(w.row[b] + 4 * (size_t)k, x, y, z);
+    const vec r2 = x * x + y * y + z * z, r = root(r2), q = real(1) / r;
+    store(w.inverse[b] + k, q);
+    x *= q; y *= q; z *= q;
+    store(w.ux[b] + k, x); store(w.uy[b] + k, y); store(w.uz[b] + k, z);
+    vec Y[(M + W - 1) / W * W];
+    Y[0] = all(1); Y[1] = x; Y[2] = y; Y[3] = z;
+    if constexpr (L >= 2) {
+      const vec xx = x * x, yy = y * y, zz = z * z, xy = x * y;
+      Y[4] = real(S3) * xy; Y[5] = real(S3) * y * z; Y[6] = zz - real(.5) * (xx + yy); Y[7] = real(S3) * x * z; Y[8] = real(S3 / 2) * (xx - yy);
+      if constexpr (L >= 3) {
+        const vec four = real(4) * zz - xx - yy;
+        Y[9] = real(S58) * y * (real(3) * xx - yy); Y[10] = real(S15) * xy * z; Y[11] = real(S38) * y * four;
+        Y[12] = z * (zz - real(1.5) * (xx + yy)); Y[13] = real(S38) * x * four;
+        Y[14] = real(S15 / 2) * z * (xx - yy); Y[15] = real(S58) * x * (xx - real(3) * yy);
+      }
+    }
+#pragma GCC unroll 16
+    for (int q_ = 0; q_ < M; q_++) store(w.Y[b] + (size_t)q_ * cap + k, Y[q_]);
+    for (int q_ = M; q_ < MP; q_++) Y[q_] = vec{};
+    for (int part = 0; part < MP; part += W) {
+      transpose(Y + part);
+#pragma GCC unroll 16
+      for (int lane = 0; lane < W; lane++) store(w.Yt + (size_t)(k + lane) * MP + part, Y[part + lane]);
+    }
+    const vec t = r * inverse_cutoff;
+    vec rest = real(1) - t;
+    rest = pick(rest > real(0), rest, vec{});
+    const double series[] = {1, 3, 6, 10, 15, 21};
+    const vec t2 = t * t, envelope = rest * rest * rest * polynomial(t, series);
+    const vec fall = real(-168) * (t2 * t2 * t) * (rest * rest) * inverse_cutoff;
+    vec s, c;
+    sine_cosine(t, s, c);
+    vec before_s = vec{}, before_c = all(1);
+    const vec two = c + c, scale = front * q;
+    for (int n = 1; n < R; n++) {
+      const vec value = scale * s, slope = scale * (real(n * PI) * inverse_cutoff) * c - value * q;
+      store(w.radial[b] + (size_t)(n - 1) * cap + k, value * envelope);
+      store(w.slope[b] + (size_t)(n - 1) * cap + k, slope * envelope + value * fall);
+      const vec next_s = two * s - before_s, next_c = two * c - before_c;
+      before_s = s; before_c = c; s = next_s; c = next_c;
+    }
+    store(w.radial[b] + (size_t)(R - 1) * cap + k, envelope);
+    store(w.slope[b] + (size_t)(R - 1) * cap + k, fall);
+  }
+}
+
+// Sums over the neighbours: the expansion, and from it both mixtures and what goes straight to the hidden layer.
+INLINE void expand_first(const Model &m, const Layer &layer, int type, int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, C = w.C, Q2 = 2 * w.Q;
+  real *hidden = w.hidden + (size_t)b * C;
+  for (int c = 0; c < C; c += W) store(hidden + c, load(layer.bias + (size_t)type * C + c));
+  for (int run = 0; run < w.used[b]; run++) {
+    const int begin = w.start[b][run], size = w.start[b][run + 1] - begin, t = w.type[b][run];
+    real *a = w.expansion[b] + (size_t)run * R * MP;
+    product(R, size, MP, w.radial[b] + begin, w.cap, 1, w.Yt + (size_t)begin * MP, MP, a, MP, false);
+    product(M, R, Q2, a, 1, MP, layer.mixtures + (size_t)t * R * Q2, Q2, w.mixed[b], Q2, run > 0);
+    product(1, R, C, a, 0, MP, layer.monopole + (size_t)t * R * C, C, hidden, C, true);
+  }
+  if (!w.used[b]) for (int q = 0; q < M * Q2; q += W) store(w.mixed[b] + q, vec{});
+}
+INLINE void expand_later(const Model &m, const Layer &layer, const List &list, const real *weight, const real *scalar, int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, C = w.C, Q2 = 2 * w.Q, n = w.n[b];
+  const size_t cap = w.cap;
+  product(C, w.R, n, layer.filter_t, w.R, 1, w.radial[b], w.cap, w.plain[b], w.cap, false);
+  for (int k = 0; k < n; k += W)
+    for (int c = 0; c < C; c += W) {
+      vec rows[W];
+      for (int lane = 0; lane < W; lane++) rows[lane] = load(weight + (size_t)list.source[w.index[b][k + lane]] * C + c);
+      transpose(rows);
+      for (int lane = 0; lane < W; lane++) {
+        store(w.weight[b] + (c + lane) * cap + k, rows[lane]);
+        store(w.weighted[b] + (c + lane) * cap + k, rows[lane] * load(w.plain[b] + (c + lane) * cap + k));
+      }
+    }
+  product(C, n, MP, w.weighted[b], w.cap, 1, w.Yt, MP, w.expansion[b], MP, false);
+  product(M, C, Q2, w.expansion[b], 1, MP, layer.mix, Q2, w.mixed[b], Q2, false);
+  real *hidden = w.hidden + (size_t)b * C;
+  for (int c = 0; c < C; c += W) store(hidden + c, load(layer.bias + c));
+  product(1, C, C, w.expansion[b], 0, MP, layer.density, C, hidden, C, true);
+  product(1, C, C, scalar, 0, 1, layer.own, C, hidden, C, true);
+}
+
+INLINE void invariants(int b, Work &w) {
+  const int Q = w.Q;
+  for (int l = 0; l <= w.L; l++)
+    for (int q = 0; q < Q; q += W) {
+      vec s = vec{};
+      for (int k = l * l; k < (l + 1) * (l + 1); k++) s += load(w.mixed[b] + (size_t)k * 2 * Q + q) * load(w.mixed[b] + (size_t)k * 2 * Q + Q + q);
+      store(w.invariants + ((size_t)b * (w.L + 1) + l) * Q + q, s);
+    }
+}
+
+// silu in place, and its derivative.
+INLINE void activate(real *x, real *slope, int n) {
+  for (int c = 0; c < n; c += W) {
+    const vec p = load(x + c), s = real(1) / (real(1) + exponential(-p));
+    store(x + c, p * s);
+    store(slope + c, s * (real(1) + p * (real(1) - s)));
+  }
+}
+
+// Gradient of the invariants to that of the mixtures, harmonics in the lanes.
+INLINE void mixtures_back(int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, Q = w.Q;
+  for (int q = 0; q < Q; q += W) {
+    for (int part = 0; part < MP; part += W) {
+      vec one[W], two[W];
+      for (int lane = 0; lane < W; lane++) {
+        const int k = part + lane;
+        if (k >= M) { one[lane] = vec{}; two[lane] = vec{}; continue; }
+        const int l = k < 1 ? 0 : k < 4 ? 1 : k < 9 ? 2 : 3;
+        const vec d = load(w.d_invariants + ((size_t)b * (w.L + 1) + l) * Q + q);
+        one[lane] = d * load(w.mixed[b] + (size_t)k * 2 * Q + Q + q);
+        two[lane] = d * load(w.mixed[b] + (size_t)k * 2 * Q + q);
+      }
+      transpose(one); transpose(two);
+      for (int lane = 0; lane < W; lane++) {
+        store(w.dMt + (size_t)(q + lane) * MP + part, one[lane]);
+        store(w.dMt + (size_t)(Q + q + lane) * MP + part, two[lane]);
+      }
+    }
+  }
+}
+
+// From the gradient of what was summed to those of the harmonics and of the radial functions of each neighbour.
+INLINE void contract_first(const Layer &layer, int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, C = w.C, Q2 = 2 * w.Q;
+  const real *back = w.back + (size_t)b * C;
+  for (int run = 0; run < w.used[b]; run++) {
+    const int begin = w.start[b][run], size = w.start[b][run + 1] - begin, t = w.type[b][run];
+    real *d = w.dD;
+    product(R, Q2, MP, layer.mixtures + (size_t)t * R * Q2, Q2, 1, w.dMt, MP, d, MP, false);
+    for (int n = 0; n < R; n++) {
+      const real *row = layer.monopole + ((size_t)t * R + n) * C;
+      vec s = vec{};
+      for (int c = 0; c < C; c += W) s += load(row + c) * load(back + c);
+      d[n * MP] += sum(s);
+    }
+    // Whole vectors: what is written beyond this run belongs to the next, which comes after.
+    product(M, R, up(size), d, 1, MP, w.radial[b] + begin, w.cap, w.dY + begin, w.cap, false);
+    product(R, M, up(size), d, MP, 1, w.Y[b] + begin, w.cap, w.dR + begin, w.cap, false);
+  }
+}
+INLINE void contract_later(const Layer &layer, const List &list, real *d_weight, int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, C = w.C, n = w.n[b];
+  const size_t cap = w.cap;
+  real *d = w.dD;
+  product(C, 2 * w.Q, MP, layer.mix, 2 * w.Q, 1, w.dMt, MP, d, MP, false);
+  product(1, C, C, w.back + (size_t)b * C, 0, 1, layer.density_t, C, w.dF, C, false);
+  for (int c = 0; c < C; c++) d[c * MP] += w.dF[c];
+  product(M, C, n, d, 1, MP, w.weighted[b], w.cap, w.dY, w.cap, false);
+  product(C, M, n, d, MP, 1, w.Y[b], w.cap, w.dF, w.cap, false);
+  for (int k = 0; k < n; k += W)
+    for (int c = 0; c < C; c += W) {
+      vec rows[W];
+      for (int lane = 0; lane < W; lane++) {
+        const vec f = load(w.dF + (c + lane) * cap + k);
+        rows[lane] = f * load(w.plain[b] + (c + lane) * cap + k);
+        store(w.dF + (c + lane) * cap + k, f * load(w.weight[b] + (c + lane) * cap + k));
+      }
+      transpose(rows);
+      for (int lane = 0; lane < W; lane++) {
+        const int j = w.index[b][k + lane];
+        if (j == list.total) continue;
+        real *to = d_weight + (size_t)list.source[j] * C + c;
+        store(to, load(to) + rows[lane]);
+      }
+    }
+  product(R, C, n, layer.filter, C, 1, w.dF, w.cap, w.dR, w.cap, false);
+}
+
+// Screened nuclear repulsion (Ziegler, Biersack and Littmark 1985) under a squared envelope that ends at the sum of the covalent radii: half of
+// the energy of a pair in eV, and its derivative by r. With `number` a vector of `real` where it is small, a double where atoms collide.
+struct Repulsion { double end, length, front; };
+static Repulsion repulsion_of(const Model &m, int a, int b) {
+  const double end = m.radius[a] + m.radius[b];
+  return {end < m.cutoff ? end : m.cutoff, 0.8854 * MLIPFM_BOHR / (m.charge[2 * a + 1] + m.charge[2 * b + 1]),
+          0.5 * MLIPFM_COULOMB * m.charge[2 * a] * m.charge[2 * b]};
+}
+INLINE vec exponential_of(vec x) { return exponential(x); }
+INLINE double exponential_of(double x) { return __builtin_exp(x); }
+template <class number, class plain> INLINE number repulsion(const Repulsion &p, number r, number &slope) {
+  const double amount[] = {0.18175, 0.50986, 0.28022, 0.02817}, decay[] = {3.1998, 0.94229, 0.4029, 0.20162};
+  number phi = r - r, fall = r - r;
+  for (int k = 0; k < 4; k++) {
+    const number term = plain(amount[k]) * exponential_of(plain(-decay[k] / p.length) * r);
+    phi += term; fall -= plain(decay[k] / p.length) * term;
+  }
+  const number x = plain(1 / p.end) * r, rest = plain(1) - x, rest2 = rest * rest;
+  const number envelope = rest2 * rest * (plain(1) + x * (plain(3) + x * (plain(6) + x * (plain(10) + x * (plain(15) + x * plain(21))))));
+  const number steep = plain(-168 / p.end) * (x * x * x * x * x * rest2);
+  const number pair = plain(p.front) / r;
+  slope = pair * envelope * ((fall - phi / r) * envelope + plain(2) * phi * steep);
+  return pair * phi * envelope * envelope;
+}
+
+// The repulsion of the neighbours inside the covalent radii: its slope by r goes to w.steep, the energy is returned.
+static double repel(const Model &m, const List &list, int i, int b, Work &w) {
+  const int own_type = int(list.position[4 * (size_t)i + 3]);
+  vec energy = vec{};
+  double collided = 0;
+  for (int run = 0; run < w.used[b]; run++) {
+    const Repulsion pair = repulsion_of(m, own_type, w.type[b][run]);
+    const real end = real(pair.end), inner = real(0.4 * pair.end);
+    for (int k = w.start[b][run]; k < w.start[b][run + 1]; k += W) {
+      const vec q = load(w.inverse[b] + k);
+      ivec near = q * end > real(1);
+      if (k + W > w.start[b][run + 1])
+        for (int lane = w.start[b][run + 1] - k; lane < W; lane++) near[lane] = 0;  // of the next run
+      vec slope = vec{};
+      if (any(near)) {
+        const vec r = pick(near, real(1) / q, all(end));
+        vec e = repulsion<vec, real>(pair, r, slope);
+        if (sizeof(real) == 4 && any(r < inner)) {  // a collision: the energy is large, and float32 too coarse for it
+          for (int lane = 0; lane < W; lane++) {
+            if (!(r[lane] < inner)) continue;
+            const double *p = list.position + 4 * (size_t)i, *o = list.position + 4 * (size_t)w.index[b][k + lane];
+            const double d[3] = {o[0] - p[0], o[1] - p[1], o[2] - p[2]};
+            double steep;
+            collided += repulsion<double, double>(pair, __builtin_sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]), steep);
+            e[lane] = 0; slope[lane] = real(steep);
+          }
+        }
+        energy += pick(near, e, vec{});
+        slope = pick(near, slope, vec{});
+      }
+      store(w.steep + k, slope);
+    }
+  }
+  return collided + sum(energy);
+}
+
+// From the gradients by harmonics and radial functions to forces and virial. `last`: the repulsion, which has no layers, is added here once.
+template <int L> INLINE void push(const Model &m, const List &list, int i, int b, bool last, Results &out, Work &w) {
+  const int cap = w.cap, R = w.R;
+  const bool repels = last && m.charge;
+  const real scale = real(m.scale);
+  vec fx = vec{}, fy = vec{}, fz = vec{}, v0 = vec{}, v1 = vec{}, v2 = vec{}, v3 = vec{}, v4 = vec{}, v5 = vec{}, nearest = all(real(1e18));
+  if (repels) out.energy[i] += repel(m, list, i, b, w);
+  for (int k = 0; k < w.n[b]; k += W) {
+    const vec x = load(w.ux[b] + k), y = load(w.uy[b] + k), z = load(w.uz[b] + k), q = load(w.inverse[b] + k), r = real(1) / q;
+    vec radial = vec{};
+    for (int n = 0; n < R; n++) radial += load(w.slope[b] + (size_t)n * cap + k) * load(w.dR + (size_t)n * cap + k);
+#define D(q_) load(w.dY + (size_t)(q_) * cap + k)
+    vec gx = D(1), gy = D(2), gz = D(3);
+    if constexpr (L >= 2) {
+      const vec d4 = real(S3) * D(4), d5 = real(S3) * D(5), d6 = D(6), d7 = real(S3) * D(7), d8 = real(S3) * D(8);
+      gx += d4 * y - d6 * x + d7 * z + d8 * x;
+      gy += d4 * x + d5 * z - d6 * y - d8 * y;
+      gz += d5 * y + real(2) * d6 * z + d7 * x;
+    }
+    if constexpr (L >= 3) {
+      const vec xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z, difference = xx - yy;
+      const vec d9 = real(3 * S58) * D(9), d10 = real(S15) * D(10), d11 = real(S38) * D(11), d12 = D(12), d13 = real(S38) * D(13),
+                d14 = real(S15) * D(14), d15 = real(3 * S58) * D(15);
+      gx += real(2) * d9 * xy + d10 * yz - real(2) * d11 * xy - real(3) * d12 * xz + d13 * (real(4) * zz - real(3) * xx - yy) + d14 * xz + d15 * difference;
+      gy += d9 * difference + d10 * xz + d11 * (real(4) * zz - xx - real(3) * yy) - real(3) * d12 * yz - real(2) * d13 * xy - d14 * yz - real(2) * d15 * xy;
+      gz += d10 * xy + real(8) * d11 * yz + d12 * (real(3) * zz - real(1.5) * (xx + yy)) + real(8) * d13 * xz + real(.5) * d14 * difference;
+    }
+#undef D
+    // The gradient of a harmonic is taken on the sphere.
+    vec along = scale * (radial - q * (gx * x + gy * y + gz * z));
+    const vec across = scale * q;
+    if (repels) along += load(w.steep + k);
+    gx = along * x + across * gx; gy = along * y + across * gy; gz = along * z + across * gz;
+    fx += gx; fy += gy; fz += gz;
+    nearest = pick(r < nearest, r, nearest);
+    const vec dx = x * r, dy = y * r, dz = z * r;
+    v0 += dx * gx; v1 += dy * gy; v2 += dz * gz; v3 += dy * gz; v4 += dx * gz; v5 += dx * gy;
+    store_rows(w.row[b] + 4 * (size_t)k, gx, gy, gz);
+  }
+  for (int k = 0; k < w.n[b]; k++) {
+    quad_any *to = (quad_any *)(out.force + 4 * (size_t)w.index[b][k]);
+    *to -= __builtin_convertvector(*(const row4_any *)(w.row[b] + 4 * (size_t)k), quad);
+  }
+  double *own = out.force + 4 * (size_t)i;
+  own[0] += sum(fx); own[1] += sum(fy); own[2] += sum(fz);
+  if (out.virial) {
+    double *v = out.virial + 6 * (size_t)i;
+    v[0] += sum(v0); v[1] += sum(v1); v[2] += sum(v2); v[3] += sum(v3); v[4] += sum(v4); v[5] += sum(v5);
+  }
+  double close = 1e18;
+  for (int lane = 0; lane < W; lane++) if (nearest[lane] < close) close = nearest[lane];
+  if (close * close < out.closest) out.closest = close * close;
+}
+
+INLINE void add(real *to, const real *from, int n) {
+  for (int c = 0; c < n; c += W) store(to + c, load(to + c) + load(from + c));
+}
+INLINE void times(real *to, const real *from, int n) {
+  for (int c = 0; c < n; c += W) store(to + c, load(to + c) * load(from + c));
+}
+
+static int block(const Model &m) { return m.channels <= 16 ? 2 : BLOCK; }
+
+template <int L> static void layer_of(const Model &m, const List &list, int l, Mode mode, int begin, int end, Results &out, Between &between, Work &w) {
+  const Layer &layer = m.layer[l];
+  const int C = w.C, X = (L + 1) * w.Q, size = block(m);
+  const bool first = l == 0, last = l == m.layers - 1;
+  for (int i0 = begin; i0 < end; i0 += size) {
+    const int count = end - i0 < size ? end - i0 : size;
+    int type[BLOCK];
+    for (int b = 0; b < count; b++) {
+      const int i = i0 + b;
+      type[b] = int(list.position[4 * (size_t)i + 3]);
+      gather(m, list, i, b, w);
+      geometry<L>(m, b, w);
+      if (first) expand_first(m, layer, type[b], b, w);
+      else expand_later(m, layer, list, between.weight[l], between.scalar[l] + (size_t)i * C, b, w);
+      invariants(b, w);
+    }
+    product(count, X, C, w.invariants, X, 1, layer.spectrum, C, w.hidden, C, true);
+    activate(w.hidden, w.slope1, count * C);
+    for (int b = 0; b < count && (mode != mlipfm::BACKWARD); b++) {
+      const real *bias = layer.outer_bias + (first ? (size_t)type[b] * C : 0);
+      for (int c = 0; c < C; c += W) store(w.second + (size_t)b * C + c, load(bias + c));
+    }
+    if (mode == mlipfm::FORWARD) {
+      product(count, C, C, w.hidden, C, 1, layer.outer, C, w.second, C, true);
+      real *next = between.scalar[l + 1] + (size_t)i0 * C;
+      for (int c = 0; c < count * C; c += W) store(next + c, load(w.second + c));
+      if (!first) add(next, between.scalar[l] + (size_t)i0 * C, count * C);
+      product(count, C, C, next, C, 1, m.layer[l + 1].species, C, between.weight[l + 1] + (size_t)i0 * C, C, false);
+      continue;
+    }
+    if (mode == mlipfm::LAST) {
+      product(count, C, C, w.hidden, C, 1, layer.outer, C, w.second, C, true);
+      if (!first) product(count, C, C, between.scalar[l] + (size_t)i0 * C, C, 1, m.head, C, w.second, C, true);
+      for (int b = 0; b < count; b++) {
+        const real *readout = m.readout + (size_t)type[b] * C;
+        vec e = vec{};
+        for (int c = 0; c < C; c += W) {
+          const vec p = load(w.second + (size_t)b * C + c), s = real(1) / (real(1) + exponential(-p)), o = load(readout + c);
+          e += o * (p * s);
+          if (out.feature) store(out.feature + (size_t)(i0 + b) * C + c, p * s);
+          store(w.second + (size_t)b * C + c, o * (s * (real(1) + p * (real(1) - s))));
+        }
+        out.energy[i0 + b] = m.scale * double(sum(e)) + m.constant[type[b]];
+      }
+      product(count, C, C, w.second, C, 1, layer.outer_t, C, w.back, C, false);
+    } else {  // the gradient by the scalars that this layer made: of itself and of the weights made from them
+      real *d = between.d_scalar + (size_t)i0 * C;
+      product(count, C, C, between.d_weight_above + (size_t)i0 * C, C, 1, m.layer[l + 1].species_t, C, d, C, true);
+      product(count, C, C, d, C, 1, layer.outer_t, C, w.back, C, false);
+    }
+    times(w.back, w.slope1, count * C);  // gradient before the first activation
+    if (!first) {
+      real *d = between.d_scalar + (size_t)i0 * C;
+      if (last) product(count, C, C, w.second, C, 1, m.head_t, C, d, C, false);
+      product(count, C, C, w.back, C, 1, layer.own_t, C, d, C, true);
+    }
+    product(count, C, X, w.back, C, 1, layer.spectrum_t, X, w.d_invariants, X, false);
+    for (int b = 0; b < count; b++) {
+      mixtures_back(b, w);
+      if (first) contract_first(layer, b, w);
+      else contract_later(layer, list, between.d_weight, b, w);
+      push<L>(m, list, i0 + b, b, mode == mlipfm::LAST, out, w);
+    }
+  }
+}
+
+static size_t workspace(const Model &m, const List &list) {
+  Work w;
+  return plan(m, list, w, (char *)0) + 64;
+}
+static void run(const Model &m, const List &list, int l, Mode mode, int begin, int end, Results &out, Between &between, void *memory) {
+  Work w;
+  plan(m, list, w, (char *)(((uintptr_t)memory + 63) / 64 * 64));
+  if (m.degree == 3) layer_of<3>(m, list, l, mode, begin, end, out, between, w);
+  else if (m.degree == 2) layer_of<2>(m, list, l, mode, begin, end, out, between, w);
+  else layer_of<1>(m, list, l, mode, begin, end, out, between, w);
+}
+static double peak(long n) {
+  vec a[12];
+  for (int i = 0; i < 12; i++) a[i] = all(real(1 + i * 1e-3));
+  vec x = all(real(0.999999)), y = all(real(1e-7));
+  __asm__ volatile("" : "+x"(x), "+x"(y));
+  for (long t = 0; t < n; t++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; i++) a[i] = a[i] * x + y;
+    __asm__ volatile("" : "+x"(a[0]));
+  }
+  vec s = a[0];
+  for (int i = 1; i < 12; i++) s += a[i];
+  return sum(s);
+}
+}  // namespace
+
+#define JOIN2(a, b, c) a##_##b##_##c
+#define JOIN(a, b, c) JOIN2(a, b, c)
+#define TEXT2(x) #x
+#define TEXT(x) TEXT2(x)
+extern "C" const mlipfm::Kernel<real> JOIN(mlipfm_kernel, ISA, REAL) = {TEXT(ISA), W, block, workspace, run, peak};

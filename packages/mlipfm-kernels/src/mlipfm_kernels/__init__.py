@@ -1,0 +1,23 @@
+"""Compiled kernels of the `density` potential: energies, forces, virials, features of the last layer, and whole steps of molecular dynamics.
+
+Weights are data: nothing is compiled for a model. The best instruction set that the machine has is chosen when a model is made
+(`instruction_sets`); `MLIPFM_INSTRUCTIONS` names another. Only numpy is needed here; `mlipfm_models` makes kernels of its potentials.
+"""
+
+from __future__ import annotations
+
+from .kernel import ClosedForm, DensityKernel, Systems, Trouble, instruction_sets, normals, peak
+from .weights import AtomTypes, DensityShape, fold_weights
+
+__all__ = [
+    "AtomTypes",
+    "ClosedForm",
+    "DensityKernel",
+    "DensityShape",
+    "Systems",
+    "Trouble",
+    "fold_weights",
+    "instruction_sets",
+    "normals",
+    "peak",
+]

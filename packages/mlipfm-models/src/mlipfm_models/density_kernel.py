@@ -1,0 +1,266 @@
+"""The compiled kernels of mlipfm-kernels under a potential with the backbone `density`: the same answers, many times faster.
+
+`compiled_density` makes a `CompiledDensity`, which the calculator and molecular dynamics use; `DensityKernelPotential` wears it as a Potential, so that
+every rule for potentials can be asked of it. Equal to the potential in float64 within 1e-8 of the largest force (float64) and 1e-5 (float32).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import numpy as np
+import torch
+from mlipfm_interfaces.batch import Batch, collate
+from mlipfm_interfaces.compiled import Computed, Stopped
+from mlipfm_interfaces.elements import COVALENT_RADII, symbol
+from mlipfm_interfaces.errors import DensityError, InvalidStructureError, OverlapError, PropertyNotAvailableError
+from mlipfm_interfaces.neighbors import CROWD_RADIUS, MAX_DENSITY, MAX_NEIGHBORS, MIN_DISTANCE, UNIT_HINT
+from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, Prediction, check_elements
+from mlipfm_interfaces.structure import Structure
+from numpy.typing import NDArray
+from torch import nn
+
+from .backbones.density import Density
+
+if TYPE_CHECKING:
+    from mlipfm_kernels import DensityKernel, Systems, Trouble
+
+    from .assembly import AssembledPotential
+
+__all__ = ["CompiledDensity", "DensityKernelPotential", "compiled_density", "why_not_compiled"]
+
+Array = NDArray[np.float64]
+
+#: What the kernels compute; anything else is asked of the potential itself.
+OUTPUTS = frozenset(("energy", "forces", "stress", "atomic_energies"))
+NAMES = {"v4": "AVX-512", "v3": "AVX2", "v2": "SSE4.2", "base": "the baseline"}
+#: Places of xx, yy, zz, yz, xz, xy in a symmetric matrix, row by row.
+FULL = [0, 5, 4, 5, 1, 3, 4, 3, 2]
+
+
+def why_not_compiled(potential: Potential) -> str | None:
+    """Return why there is no compiled form of `potential`; None if there is one."""
+    backbone = getattr(potential, "backbone", None)
+    if not isinstance(backbone, Density):
+        return f"the kernels compute the backbone density, not {potential.plugin}"
+    if potential.spec.kind != "conservative":
+        return "its forces are not the gradient of its energy"
+    if "external_field" in potential.spec.conditions:
+        return "an external field is not in the kernels"
+    if backbone.config.species is not None:
+        return "weights of pairs of species are not in the kernels"
+    if next(potential.parameters()).device.type != "cpu":
+        return "its weights are on a GPU"
+    return _missing()
+
+
+@lru_cache(maxsize=1)
+def _missing() -> str | None:
+    try:
+        import mlipfm_kernels  # noqa: F401
+    except ImportError as error:
+        return f"the package mlipfm-kernels is not installed ({error})"
+    return None
+
+
+def compiled_density(potential: AssembledPotential, *, dtype: Literal["float32", "float64"] | None = None, instructions: str = "") -> CompiledDensity | None:
+    """Return the compiled form of `potential`, or None; `why_not_compiled` says why.
+
+    Args:
+        dtype: in which it computes, by default that of the potential. instructions: an instruction set of `mlipfm_kernels.instruction_sets()`.
+    """
+    return CompiledDensity(potential, dtype=dtype, instructions=instructions) if why_not_compiled(potential) is None else None
+
+
+class CompiledDensity:
+    """See `mlipfm_interfaces.compiled.CompiledPotential`. It keeps a copy of the weights as they are when it is made."""
+
+    def __init__(self, potential: AssembledPotential, *, dtype: Literal["float32", "float64"] | None = None, instructions: str = "") -> None:
+        from mlipfm_kernels import DensityShape
+
+        self.potential = potential
+        self.dtype = dtype or potential.spec.dtype
+        self.wanted = instructions
+        config: Any = potential.backbone.config
+        self.shape = DensityShape(config.layers, config.degree, config.cutoff, config.mean_neighbors, potential.scale)
+        state = {name: value.detach().double().cpu().numpy() for name, value in potential.state_dict().items()}
+        self.parameters = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+        self.parameters |= {f"head.inner.{part}": state[f"heads.energy.inner.{part}"] for part in ("weight", "bias")}
+        self.readout = state["heads.energy.outer.weight"], state["heads.energy.outer.bias"]
+        self.conditioning = copy.deepcopy(potential.conditioning).double()
+
+    @property
+    def description(self) -> str:
+        """`density kernel, float32, AVX2`."""
+        from mlipfm_kernels import instruction_sets
+
+        used = self.wanted or instruction_sets()[0]
+        return f"density kernel, {self.dtype}, {NAMES.get(used, used)}"
+
+    def systems(self, structures: Sequence[Structure], *, skin: float = 0.5, threads: int = 1) -> DensitySystems:
+        """Lay out systems; see `CompiledPotential.systems`."""
+        check_elements(self.potential.spec, structures)
+        return DensitySystems(self, collate(structures, (), torch.float64), skin, threads)
+
+    def kernel(self, batch: Batch) -> tuple[DensityKernel, NDArray[np.int64]]:
+        """The kernel for the atoms of `batch`, and the type [atoms] of each.
+
+        A type is an element at a level; where charge or spin count, of one system too, whose electrons are shared out over its atoms.
+        """
+        from mlipfm_kernels import AtomTypes, DensityKernel
+
+        with torch.no_grad():
+            level = self.potential.level_index(batch)
+            rows = self.potential.references.element_rows(batch.atomic_numbers)
+            share = batch.system if len(self.conditioning.electronic) else level[batch.system]
+            key = torch.stack([share, level[batch.system], batch.atomic_numbers], dim=1).numpy()
+            _, where, types = np.unique(key, axis=0, return_index=True, return_inverse=True)
+            at, z = level[batch.system].numpy()[where], batch.atomic_numbers.numpy()[where]
+            scalars = self.conditioning(rows, level, batch).numpy()[where]
+            reference = self.potential.references(batch.atomic_numbers, level[batch.system]).numpy()[where]
+        weight, bias = self.readout
+        stacked = self.potential.config["level_readout"] == "stacked"
+        pick = at if stacked else np.zeros(len(at), dtype=int)
+        repels = self.potential.short_range is not None
+        found = AtomTypes(
+            scalars=scalars,
+            constant=reference + self.potential.scale * bias[pick],
+            readout=weight[pick],
+            repulsion=np.stack([z.astype(float), np.array(COVALENT_RADII)[z]], axis=1) if repels else None,
+        )
+        kernel = DensityKernel(self.parameters, self.shape, found, dtype=self.dtype, instructions=self.wanted)
+        return kernel, types.reshape(-1)
+
+
+class DensitySystems:
+    """See `mlipfm_interfaces.compiled.CompiledSystems`."""
+
+    def __init__(self, model: CompiledDensity, batch: Batch, skin: float, threads: int) -> None:
+        from mlipfm_kernels import Systems
+
+        kernel, types = model.kernel(batch)
+        self.first = np.concatenate([[0], np.cumsum(batch.n_atoms.numpy())])
+        self.numbers, self.cells = batch.atomic_numbers.numpy(), batch.cell.numpy().copy()
+        self.instructions = kernel.instructions
+        self._systems: Systems = Systems(kernel, self.first, types, self.cells, batch.pbc.numpy(), skin=skin, threads=threads)
+
+    def compute(self, positions: Array, cells: Array | None = None, *, strain: bool = False, features: bool = False) -> Computed:
+        """See `CompiledSystems.compute`."""
+        if cells is not None:
+            self._systems.set_cells(cells)
+        found = self._systems.compute(positions, virial=strain, features=features)
+        if not isinstance(found[0], np.ndarray):
+            self._refuse(found)  # type: ignore[arg-type]  # a tuple that starts with no array is a Trouble
+        atomic, forces, virial, last = found  # type: ignore[misc]
+        energy = np.add.reduceat(atomic, self.first[:-1])
+        derivative = None if virial is None else np.add.reduceat(virial, self.first[:-1])[:, FULL].reshape(-1, 3, 3)
+        return Computed(energy, forces, atomic, derivative, last)
+
+    def restore(self, reference: Array, cells: Array) -> None:
+        """See `CompiledSystems.restore`."""
+        trouble = self._systems.restore(reference, cells)
+        if trouble is not None:
+            self._refuse(trouble)
+
+    def advance(self, state: dict[str, NDArray[Any]], ensemble: dict[str, Any], step: int, until: int) -> tuple[int, Stopped | None]:
+        """See `CompiledSystems.advance`."""
+        reached, trouble = self._systems.advance(state, ensemble, step, until)
+        return reached, None if trouble is None else self._stopped(trouble, reached + 1, ensemble)
+
+    @property
+    def reference(self) -> Array:
+        """[N, 3] Å."""
+        return self._systems.reference
+
+    @property
+    def reference_cells(self) -> Array:
+        """[S, 3, 3] Å."""
+        return self._systems.reference_cells
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the neighbours were collected."""
+        return self._systems.builds
+
+    def _stopped(self, trouble: Trouble, step: int, ensemble: dict[str, Any]) -> Stopped:
+        if trouble.kind == "hot":
+            limit = ensemble["hottest"]
+            return Stopped(f"temperature {trouble.value:.0f} K passed {limit:.0f} K at step {step}", trouble.first)
+        if trouble.kind in ("collapsed", "burst"):
+            what = f"the cell of system {trouble.first} {trouble.kind} at step {step}: its volume is {trouble.value:.3g} times that of the start"
+            return Stopped(what, trouble.first)
+        if trouble.kind == "not-finite":
+            return Stopped(f"energy, forces or positions are not finite at step {step}")
+        try:
+            self._refuse(trouble)
+        except InvalidStructureError as error:
+            return Stopped(f"atoms met at step {step}: {error}")
+
+    def _refuse(self, trouble: Trouble) -> NoReturn:
+        """Raise the error that the neighbour list of a Potential raises for this geometry."""
+        many = len(self.first) > 2
+        system = int(np.searchsorted(self.first, trouble.first, side="right")) - 1
+        where, start = f"system {system}, " if many else "", int(self.first[system])
+        a, b = trouble.first - start, trouble.second - start
+        if trouble.kind == "overlap":
+            names = f"{symbol(int(self.numbers[trouble.first]))} and {symbol(int(self.numbers[trouble.second]))}"
+            subject = "an atom and its periodic image" if a == b else names
+            what = f"{subject} are {trouble.value:.3g} Angstrom apart, closer than {MIN_DISTANCE}"
+            raise OverlapError(what, where=f"{where}atoms {a} and {b}", hint=UNIT_HINT)
+        if trouble.kind == "crowd":
+            raise DensityError(f"{trouble.second} atoms are within {CROWD_RADIUS} Angstrom of this one", where=f"{where}atom {a}", hint=UNIT_HINT)
+        if trouble.kind == "crowded-cell":
+            what = f"{trouble.value:.3g} atoms per Angstrom^3, more than {MAX_DENSITY:g}"
+            raise DensityError(what, where=f"system {trouble.first}, cell" if many else "cell", hint=UNIT_HINT)
+        if trouble.kind == "too-many":
+            raise DensityError(f"more than {MAX_NEIGHBORS} neighbours per atom", where=f"{where}geometry", hint=UNIT_HINT)
+        raise InvalidStructureError("a position is not finite", where=f"{where}atom {a}")
+
+
+class DensityKernelPotential(Potential):
+    """A `density` potential whose energies, forces and stress come from the kernel; all else (second derivatives, other heads, gradients by weights or by
+    given leaves) is asked of the potential itself."""
+
+    def __init__(self, potential: AssembledPotential, *, instructions: str = "", threads: int = 1) -> None:
+        super().__init__()
+        reason = why_not_compiled(potential)
+        if reason is not None:
+            raise PropertyNotAvailableError(f"this potential has no compiled form: {reason}")
+        self.eager = potential
+        self.plugin, self.config, self.spec, self.examples = potential.plugin, potential.config, potential.spec, potential.examples
+        self.instructions, self.threads = instructions, threads
+        self._made: tuple[tuple[int, ...], CompiledDensity] | None = None
+
+    def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
+        """See `Potential.forward`."""
+        self.check_outputs(outputs)
+        leaves = batch.positions.requires_grad or batch.strain.requires_grad
+        if create_graph or leaves or not set(outputs) <= OUTPUTS:
+            return self.eager(batch, outputs, create_graph)
+        volume = batch.volume if "stress" in outputs else None
+        systems = DensitySystems(self._compiled(), batch, 0.0, self.threads)
+        found = systems.compute(batch.positions.detach().numpy(), strain=volume is not None, features=True)
+        made = {"energy": found.energy, "forces": found.forces, "atomic_energies": found.atomic_energies}
+        values = {key: torch.from_numpy(made[key]) for key in outputs if key in made}
+        if volume is not None and found.strain_derivative is not None:
+            values["stress"] = torch.from_numpy(found.strain_derivative) / volume[:, None, None]
+        last = torch.from_numpy(found.features).to(self.spec.torch_dtype)
+        return Prediction(values, self.spec.kind, {"last_layer": Feature(last)})
+
+    def blocks(self) -> list[nn.Module]:
+        """Return those of the potential itself."""
+        return self.eager.blocks()
+
+    def parameter_roles(self) -> dict[str, ParameterRole]:
+        """Return those of the potential itself."""
+        return {f"eager.{name}": role for name, role in self.eager.parameter_roles().items()}
+
+    def _compiled(self) -> CompiledDensity:
+        """The compiled form of the weights as they are now."""
+        now = tuple(part for value in self.eager.parameters() for part in (id(value), value._version))
+        if self._made is None or self._made[0] != now:
+            self._made = now, CompiledDensity(self.eager, instructions=self.instructions)
+        return self._made[1]
