@@ -302,9 +302,10 @@ INLINE void contract_first(const Layer &layer, int b, Work &w) {
       for (int c = 0; c < C; c += W) s += load(row + c) * load(back + c);
       d[n * MP] += sum(s);
     }
-    // Whole vectors: what is written beyond this run belongs to the next, which comes after.
-    product(M, R, up(size), d, 1, MP, w.radial[b] + begin, w.cap, w.dY + begin, w.cap, false);
-    product(R, M, up(size), d, MP, 1, w.Y[b] + begin, w.cap, w.dR + begin, w.cap, false);
+    // Whole vectors: what is written beyond this run belongs to the next, which comes after; the last goes on to the end of the padding.
+    const int lanes = up((run + 1 == w.used[b] ? w.n[b] : begin + size) - begin);
+    product(M, R, lanes, d, 1, MP, w.radial[b] + begin, w.cap, w.dY + begin, w.cap, false);
+    product(R, M, lanes, d, MP, 1, w.Y[b] + begin, w.cap, w.dR + begin, w.cap, false);
   }
 }
 INLINE void contract_later(const Layer &layer, const List &list, real *d_weight, int b, Work &w) {
@@ -368,11 +369,12 @@ static double repel(const Model &m, const List &list, int i, int b, Work &w) {
   for (int run = 0; run < w.used[b]; run++) {
     const Repulsion pair = repulsion_of(m, own_type, w.type[b][run]);
     const real end = real(pair.end), inner = real(0.4 * pair.end);
-    for (int k = w.start[b][run]; k < w.start[b][run + 1]; k += W) {
+    const int stop = run + 1 == w.used[b] ? w.n[b] : w.start[b][run + 1];
+    for (int k = w.start[b][run]; k < stop; k += W) {
       const vec q = load(w.inverse[b] + k);
       ivec near = q * end > real(1);
       if (k + W > w.start[b][run + 1])
-        for (int lane = w.start[b][run + 1] - k; lane < W; lane++) near[lane] = 0;  // of the next run
+        for (int lane = w.start[b][run + 1] > k ? w.start[b][run + 1] - k : 0; lane < W; lane++) near[lane] = 0;  // of the next run
       vec slope = vec{};
       if (any(near)) {
         const vec r = pick(near, real(1) / q, all(end));

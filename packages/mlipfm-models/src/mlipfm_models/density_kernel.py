@@ -221,15 +221,17 @@ class DensitySystems:
 
 
 class DensityKernelPotential(Potential):
-    """A `density` potential whose energies, forces and stress come from the kernel; all else (second derivatives, other heads, gradients by weights or by
-    given leaves) is asked of the potential itself."""
+    """A `density` potential whose energies, forces and stress come from the kernel; all else (training, second derivatives, other heads, gradients by
+    given leaves) is asked of the potential itself, whose modules it shares."""
 
     def __init__(self, potential: AssembledPotential, *, instructions: str = "", threads: int = 1) -> None:
         super().__init__()
         reason = why_not_compiled(potential)
         if reason is not None:
             raise PropertyNotAvailableError(f"this potential has no compiled form: {reason}")
-        self.eager = potential
+        self.__dict__["eager"] = potential  # no module of this one: parameters keep their names
+        for name, module in potential.named_children():
+            self.add_module(name, module)
         self.plugin, self.config, self.spec, self.examples = potential.plugin, potential.config, potential.spec, potential.examples
         self.instructions, self.threads = instructions, threads
         self._made: tuple[tuple[int, ...], CompiledDensity] | None = None
@@ -238,7 +240,8 @@ class DensityKernelPotential(Potential):
         """See `Potential.forward`."""
         self.check_outputs(outputs)
         leaves = batch.positions.requires_grad or batch.strain.requires_grad
-        if create_graph or leaves or not set(outputs) <= OUTPUTS:
+        watched = any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())  # somebody wants to see modules called
+        if self.training or create_graph or leaves or watched or not set(outputs) <= OUTPUTS:
             return self.eager(batch, outputs, create_graph)
         volume = batch.volume if "stress" in outputs else None
         systems = DensitySystems(self._compiled(), batch, 0.0, self.threads)
@@ -256,7 +259,7 @@ class DensityKernelPotential(Potential):
 
     def parameter_roles(self) -> dict[str, ParameterRole]:
         """Return those of the potential itself."""
-        return {f"eager.{name}": role for name, role in self.eager.parameter_roles().items()}
+        return self.eager.parameter_roles()
 
     def _compiled(self) -> CompiledDensity:
         """The compiled form of the weights as they are now."""
