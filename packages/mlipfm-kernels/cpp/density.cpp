@@ -6,6 +6,9 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #define DECLARE(isa) \
   extern "C" const mlipfm::Kernel<float> mlipfm_kernel_##isa##_float; \
@@ -17,13 +20,20 @@ namespace {
 
 template <class real> struct Choice { std::string name; const Kernel<real> *kernel; };
 
-// GCC and Clang know the levels of the x86-64 ABI by the features that make them up.
+// The levels of the x86-64 psABI, asked of the processor and of the operating system (which must save the wide registers). The builtin of the
+// compilers for this is not linked everywhere.
 bool has(const std::string &isa) {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool v2 = __builtin_cpu_supports("sse4.2");
-  const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+  const bool v2 = (c & bit_SSE4_2) && (c & bit_POPCNT);
+  unsigned saved = 0, high = 0;
+  if (c & bit_OSXSAVE) __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+  const bool fma = (c & bit_FMA) && (c & bit_AVX);
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) b = 0;
+  const bool v3 = v2 && fma && (b & bit_AVX2) && (b & bit_BMI2) && (saved & 0x6) == 0x6;
+  const unsigned wide = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ | bit_AVX512CD;
+  const bool v4 = v3 && (b & wide) == wide && (saved & 0xe6) == 0xe6;
   return isa == "v2" ? v2 : isa == "v3" ? v3 : isa == "v4" ? v4 : true;
 #else
   (void)isa;
