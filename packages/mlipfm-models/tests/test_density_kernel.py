@@ -16,7 +16,6 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
 from mlipfm_interfaces.testing.rules import Rule
-
 from mlipfm_models.density_kernel import CompiledDensity, DensityKernelPotential, compiled_density, why_not_compiled
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
@@ -27,7 +26,9 @@ OUTPUTS = ("energy", "forces", "stress", "atomic_energies")
 
 def density(dtype: str = "float64", seed: int = 3, **options: Any) -> Potential:
     """Random weights in which every parameter counts: fresh ones have zero biases and a small readout."""
-    assembly = {key: options.pop(key) for key in ("levels", "conditions", "level_readout", "references", "short_range", "scale") if key in options}
+    assembly = {
+        key: options.pop(key) for key in ("levels", "conditions", "level_readout", "references", "short_range", "scale") if key in options
+    }
     config = {"elements": ELEMENTS, "levels": ["pbe"], "dtype": dtype, "backbone": options} | assembly
     model = build("density", config)
     generator = torch.Generator().manual_seed(seed)
@@ -38,7 +39,9 @@ def density(dtype: str = "float64", seed: int = 3, **options: Any) -> Potential:
     return model.eval()
 
 
-def rattled(numbers: Any, positions: Any, cell: Any = None, pbc: Any = False, seed: int = 0, amplitude: float = 0.1, **fields: Any) -> Structure:
+def rattled(
+    numbers: Any, positions: Any, cell: Any = None, pbc: Any = False, seed: int = 0, amplitude: float = 0.1, **fields: Any
+) -> Structure:
     positions = np.asarray(positions, dtype=float)
     moved = positions + np.random.default_rng(seed).normal(0, amplitude, positions.shape)
     box = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
@@ -46,7 +49,7 @@ def rattled(numbers: Any, positions: Any, cell: Any = None, pbc: Any = False, se
 
 
 def shapes() -> dict[str, Structure]:
-    """A lone atom, a pair, no pair, a molecule, a primitive cell much smaller than the cutoff, a skewed cell, a slab, a wire, atoms outside their cell."""
+    """A lone atom, a pair, no pair, a molecule, a cell much smaller than the cutoff, a skewed one, a slab, a wire, atoms outside their cell."""
     fcc = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 1.81
     grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3) * 2.4
     kinds = np.random.default_rng(5).choice([1, 6, 8, 29], len(grid))
@@ -121,7 +124,9 @@ def test_level_charge_and_spin_count() -> None:
             references=references,
         )
         base = shapes()["cluster"]
-        states = [(None, None), (0, 1), (1, 2), (-2, 3)] if int(base.atomic_numbers.sum()) % 2 == 0 else [(None, None), (1, 1), (0, 2), (-1, 3)]
+        states = (
+            [(None, None), (0, 1), (1, 2), (-2, 3)] if int(base.atomic_numbers.sum()) % 2 == 0 else [(None, None), (1, 1), (0, 2), (-1, 3)]
+        )
         asked = [base.replace(level=level, total_charge=q, spin_multiplicity=m) for level in ("pbe", "r2scan") for q, m in states]
         rows = evaluate(model, asked, ("energy", "forces"))
         found = CompiledDensity(model).systems(asked).compute(np.concatenate([s.positions for s in asked]))  # type: ignore[arg-type]

@@ -25,8 +25,9 @@ class Computed:
     """Predictions for S systems of N atoms end to end.
 
     Attributes:
-        energy: [S] eV. forces: [N, 3] eV/Å. atomic_energies: [N] eV. strain_derivative: [S, 3, 3] eV, dE/dstrain: the volume times the stress; None if it
-            was not asked. features: [N, C] of the last layer; None if they were not asked.
+        energy: [S] eV. forces: [N, 3] eV/Å. atomic_energies: [N] eV.
+        strain_derivative: [S, 3, 3] eV, dE/dstrain, which is the volume times the stress; None if it was not asked.
+        features: [N, C] of the last layer; None if they were not asked.
     """
 
     energy: Array
@@ -45,15 +46,19 @@ class Stopped:
 
 
 class CompiledSystems(Protocol):
-    """Systems end to end whose atoms and cells move.
+    """Systems end to end whose atoms and cells move."""
 
-    Attributes:
-        reference, reference_cells: positions [N, 3] and cells [S, 3, 3] at which the neighbours were collected last. rebuilds: how often they were.
-    """
+    @property
+    def reference(self) -> Array:
+        """Positions [N, 3] Å at which the neighbours were collected last."""
 
-    reference: Array
-    reference_cells: Array
-    rebuilds: int
+    @property
+    def reference_cells(self) -> Array:
+        """Cells [S, 3, 3] Å at which the neighbours were collected last."""
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the neighbours were collected."""
 
     def compute(self, positions: Array, cells: Array | None = None, *, strain: bool = False, features: bool = False) -> Computed:
         """Predict at `positions` [N, 3] Å, in `cells` [S, 3, 3] Å or those of before.
@@ -70,9 +75,11 @@ class CompiledSystems(Protocol):
 
 
 class CompiledPotential(Protocol):
-    """A potential as compiled code. `description` says which and with what: `density kernel, float32, AVX2 (v3)`."""
+    """A potential as compiled code."""
 
-    description: str
+    @property
+    def description(self) -> str:
+        """Which code and with what: `density kernel, float32, AVX2`."""
 
     def systems(self, structures: Sequence[Structure], *, skin: float = 0.5, threads: int = 1) -> CompiledSystems:
         """Lay out systems, checked as a Potential checks them.

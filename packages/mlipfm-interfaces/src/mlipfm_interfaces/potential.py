@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .batch import Batch, GraphSpec, collate
+from .compiled import CompiledPotential
 from .elements import symbol
 from .errors import LevelError, PropertyNotAvailableError, UnknownElementError
 from .quantities import quantity
@@ -135,6 +136,14 @@ class Potential(nn.Module, ABC):
     @abstractmethod
     def parameter_roles(self) -> dict[str, ParameterRole]:
         """Role of every name in `named_parameters()`."""
+
+    def compiled(self) -> CompiledPotential | None:
+        """Return this potential as compiled code, with the weights that it has now; None if there is no such code. See `compiled`."""
+        return None
+
+    def why_not_compiled(self) -> str | None:
+        """Return why `compiled` returns None; None if it does not."""
+        return f"there are no kernels for {self.plugin}"
 
     def check_outputs(self, outputs: Sequence[str]) -> None:
         """Refuse outputs this potential does not have, by name."""

@@ -1,5 +1,6 @@
-from numpy.typing import NDArray
 from typing import Any
+
+from numpy.typing import NDArray
 
 def instruction_sets() -> list[str]: ...
 def peak(single: bool, instructions: str, repeats: int) -> float: ...

@@ -133,8 +133,8 @@ class Systems:
         """Evaluate at `positions` [N, 3] Å.
 
         Returns:
-            (energies of the atoms [N] eV, forces [N, 3] eV/Å, virials of the atoms [N, 6] eV, features of the last layer [N, C]), new arrays; or what is
-            wrong with the geometry. A virial is the part of dE/dstrain, in the order xx, yy, zz, yz, xz, xy.
+            (energies [N] eV, forces [N, 3] eV/Å, virials [N, 6] eV, features of the last layer [N, C]) of the atoms, new arrays; or what is wrong
+            with the geometry. The virial of an atom is its part of dE/dstrain, in the order xx, yy, zz, yz, xz, xy.
         """
         virials = np.empty((self.n, 6)) if virial else None
         last = np.empty((self.n, self.kernel.model.channels)) if features else None
@@ -148,10 +148,11 @@ class Systems:
         """Take steps of molecular dynamics, from `step` to `until`, in place.
 
         Args:
-            state: contiguous arrays `positions`, `velocities`, `forces` [N, 3], `energies` [S], `masses` [N], `movable` [N, 3] and `centre` [S, 3] bool, and
-                of thermostats and barostats `heat` [S], `chain_position`, `chain_velocity` [S, chain], `cells`, `stress`, `cell_velocity` [S, 3, 3].
-            ensemble: `kind` (nve, langevin, bussi, nose-hoover, npt), `dt`, `seed`, `friction`, `time`, `chain`, `full`, `temperature` and `pressure` [S],
-                `acceleration` and `boltzmann` (constants), and the limits `hottest` (K), `expansion` and `volume` [S].
+            state: contiguous arrays `positions`, `velocities`, `forces` [N, 3], `energies` [S], `masses` [N], `movable` [N, 3] and `centre` [S, 3]
+                bool; of thermostats and barostats `heat` [S], `chain_position`, `chain_velocity` [S, chain], `cells`, `stress`,
+                `cell_velocity` [S, 3, 3].
+            ensemble: `kind` (nve, langevin, bussi, nose-hoover, npt), `dt`, `seed`, `friction`, `time`, `chain`, `full`, `temperature` and
+                `pressure` [S], `acceleration` and `boltzmann` (constants), and the limits `hottest` (K), `expansion` and `volume` [S].
 
         Returns:
             (step reached, None), or the last good step, with the arrays as they were then, and why it ended there.

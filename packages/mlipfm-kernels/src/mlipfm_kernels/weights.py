@@ -95,7 +95,14 @@ def fold_weights(parameters: Mapping[str, Array], shape: DensityShape, types: At
     if types.repulsion is not None:
         z, radius = types.repulsion.T
         out["charge"], out["radius"] = np.stack([z, z**0.23], axis=1), radius
-    numbers = {"degree": shape.degree, "channels": c, "mixed": q, "functions": filters[0].shape[1], "layers": shape.layers, "types": n_types}
+    numbers = {
+        "degree": shape.degree,
+        "channels": c,
+        "mixed": q,
+        "functions": filters[0].shape[1],
+        "layers": shape.layers,
+        "types": n_types,
+    }
     return {key: np.ascontiguousarray(value, dtype=np.float64) for key, value in out.items()}, {
         **{key: float(value) for key, value in numbers.items()},
         "cutoff": shape.cutoff,
@@ -114,4 +121,3 @@ def _padded(x: Array, columns: int, rows: int | None = None) -> Array:
     if rows is not None:
         widths[-2] = (0, rows - x.shape[-2])
     return np.pad(x, widths)
-

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .backbones.pet import Pet, PetConfig
     from .combinations import Cell, Column, columns, matrix, own_backbones, refusal
     from .configuration import AssemblyConfig, Cutoff, Layers, Positive, Radial, Width
+    from .density_kernel import CompiledDensity, DensityKernelPotential, compiled_density, why_not_compiled
     from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear, roles_of
     from .speed_table import Row, Skipped, speed_rows
     from .transfer import TransferReport, transfer_weights
@@ -32,12 +33,14 @@ __all__ = [
     "BehlerParrinelloConfig",
     "Cell",
     "Column",
+    "CompiledDensity",
     "Cutoff",
     "DeepPotSe",
     "DeepPotSeConfig",
     "DenseBackbone",
     "Density",
     "DensityConfig",
+    "DensityKernelPotential",
     "Escaip",
     "EscaipConfig",
     "ExactConstants",
@@ -65,6 +68,7 @@ __all__ = [
     "bessel",
     "build_potential",
     "columns",
+    "compiled_density",
     "envelope",
     "matrix",
     "own_backbones",
@@ -73,6 +77,7 @@ __all__ = [
     "roles_of",
     "speed_rows",
     "transfer_weights",
+    "why_not_compiled",
 ]
 
 _OLD = {f"build_{name}": (".builders", f"build_potential({name!r}, config)") for name in ("density", "escaip", "mace", "painn", "pet")}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from mlipfm_interfaces import derivatives, plugins
 from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.compiled import CompiledPotential
 from mlipfm_interfaces.elements import COVALENT_RADII, symbol
 from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.neighbors import PairView
@@ -127,6 +128,18 @@ class AssembledPotential(Potential):
         depth = len(self.backbone.blocks()) + 1
         parts = {"conditioning": self.conditioning.roles(), "backbone": self.backbone.roles(), "heads": self.heads.roles(depth)}
         return {f"{part}.{name}": role for part, roles in parts.items() for name, role in roles.items()}
+
+    def compiled(self) -> CompiledPotential | None:
+        """Return the compiled kernels with the weights of now; None where there are none, see `density_kernel`."""
+        from .density_kernel import compiled_density
+
+        return compiled_density(self)
+
+    def why_not_compiled(self) -> str | None:
+        """Return why there are no compiled kernels for this potential."""
+        from .density_kernel import why_not_compiled
+
+        return why_not_compiled(self)
 
     def load_from(self, other: Potential, level_starts: Mapping[str, str] | None = None) -> dict[str, list[str]]:
         """Take over what another model has learned; see `transfer.transfer_weights`. Returns the names `copied`, `dropped` and `fresh`."""

@@ -1,7 +1,8 @@
 """The compiled kernels of mlipfm-kernels under a potential with the backbone `density`: the same answers, many times faster.
 
-`compiled_density` makes a `CompiledDensity`, which the calculator and molecular dynamics use; `DensityKernelPotential` wears it as a Potential, so that
-every rule for potentials can be asked of it. Equal to the potential in float64 within 1e-8 of the largest force (float64) and 1e-5 (float32).
+`compiled_density` makes a `CompiledDensity`, which the calculator and molecular dynamics use. `DensityKernelPotential` is a Potential that computes
+with it, so that every rule for potentials can be asked of it. Forces equal those of the potential in float64 within 1e-8 of the largest (float64) and
+1e-5 (float32).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["CompiledDensity", "DensityKernelPotential", "compiled_density", "why_not_compiled"]
 
 Array = NDArray[np.float64]
+Dtype = Literal["float32", "float64"]
 
 #: What the kernels compute; anything else is asked of the potential itself.
 OUTPUTS = frozenset(("energy", "forces", "stress", "atomic_energies"))
@@ -66,7 +68,7 @@ def _missing() -> str | None:
     return None
 
 
-def compiled_density(potential: AssembledPotential, *, dtype: Literal["float32", "float64"] | None = None, instructions: str = "") -> CompiledDensity | None:
+def compiled_density(potential: AssembledPotential, *, dtype: Dtype | None = None, instructions: str = "") -> CompiledDensity | None:
     """Return the compiled form of `potential`, or None; `why_not_compiled` says why.
 
     Args:
@@ -78,7 +80,7 @@ def compiled_density(potential: AssembledPotential, *, dtype: Literal["float32",
 class CompiledDensity:
     """See `mlipfm_interfaces.compiled.CompiledPotential`. It keeps a copy of the weights as they are when it is made."""
 
-    def __init__(self, potential: AssembledPotential, *, dtype: Literal["float32", "float64"] | None = None, instructions: str = "") -> None:
+    def __init__(self, potential: AssembledPotential, *, dtype: Dtype | None = None, instructions: str = "") -> None:
         from mlipfm_kernels import DensityShape
 
         self.potential = potential
@@ -139,7 +141,9 @@ class DensitySystems:
     """See `mlipfm_interfaces.compiled.CompiledSystems`."""
 
     def __init__(self, model: CompiledDensity, batch: Batch, skin: float, threads: int) -> None:
-        from mlipfm_kernels import Systems
+        from mlipfm_kernels import Systems, Trouble
+
+        self._trouble = Trouble
 
         kernel, types = model.kernel(batch)
         self.first = np.concatenate([[0], np.cumsum(batch.n_atoms.numpy())])
@@ -152,9 +156,9 @@ class DensitySystems:
         if cells is not None:
             self._systems.set_cells(cells)
         found = self._systems.compute(positions, virial=strain, features=features)
-        if not isinstance(found[0], np.ndarray):
-            self._refuse(found)  # type: ignore[arg-type]  # a tuple that starts with no array is a Trouble
-        atomic, forces, virial, last = found  # type: ignore[misc]
+        if isinstance(found, self._trouble):
+            self._refuse(found)
+        atomic, forces, virial, last = found
         energy = np.add.reduceat(atomic, self.first[:-1])
         derivative = None if virial is None else np.add.reduceat(virial, self.first[:-1])[:, FULL].reshape(-1, 3, 3)
         return Computed(energy, forces, atomic, derivative, last)
@@ -211,7 +215,9 @@ class DensitySystems:
             what = f"{subject} are {trouble.value:.3g} Angstrom apart, closer than {MIN_DISTANCE}"
             raise OverlapError(what, where=f"{where}atoms {a} and {b}", hint=UNIT_HINT)
         if trouble.kind == "crowd":
-            raise DensityError(f"{trouble.second} atoms are within {CROWD_RADIUS} Angstrom of this one", where=f"{where}atom {a}", hint=UNIT_HINT)
+            raise DensityError(
+                f"{trouble.second} atoms are within {CROWD_RADIUS} Angstrom of this one", where=f"{where}atom {a}", hint=UNIT_HINT
+            )
         if trouble.kind == "crowded-cell":
             what = f"{trouble.value:.3g} atoms per Angstrom^3, more than {MAX_DENSITY:g}"
             raise DensityError(what, where=f"system {trouble.first}, cell" if many else "cell", hint=UNIT_HINT)
@@ -223,6 +229,8 @@ class DensitySystems:
 class DensityKernelPotential(Potential):
     """A `density` potential whose energies, forces and stress come from the kernel; all else (training, second derivatives, other heads, gradients by
     given leaves) is asked of the potential itself, whose modules it shares."""
+
+    eager: AssembledPotential
 
     def __init__(self, potential: AssembledPotential, *, instructions: str = "", threads: int = 1) -> None:
         super().__init__()
@@ -240,7 +248,9 @@ class DensityKernelPotential(Potential):
         """See `Potential.forward`."""
         self.check_outputs(outputs)
         leaves = batch.positions.requires_grad or batch.strain.requires_grad
-        watched = any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())  # somebody wants to see modules called
+        watched = any(
+            module._forward_hooks or module._forward_pre_hooks for module in self.modules()
+        )  # somebody wants to see modules called
         if self.training or create_graph or leaves or watched or not set(outputs) <= OUTPUTS:
             return self.eager(batch, outputs, create_graph)
         volume = batch.volume if "stress" in outputs else None
