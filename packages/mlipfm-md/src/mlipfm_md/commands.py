@@ -79,3 +79,78 @@ def run(
     unit = None if velocity_unit is None else str(velocity_unit)
     starts = read_starts(structures, Wanted(level, charge, multiplicity, frame, new_velocities, ignore_constraints, unit))
     run_dynamics(model, starts, out, chosen, settings, export, temperature)
+
+
+class Ensembles(StrEnum):
+    """What a trajectory file was run at."""
+
+    NVE = "nve"
+    NVT = "nvt"
+    NPT = "npt"
+
+
+@app.command("analyse")
+def analyse(
+    trajectory: Annotated[
+        Path, typer.Argument(help="Folder of `mlipfm md run`, or a trajectory that ASE reads (extxyz, LAMMPS dump, .traj ...)")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for page, tables and plots", show_default="TRAJECTORY/analysis or NAME-analysis")
+    ] = None,
+    dt: Annotated[float | None, typer.Option(help="fs between frames of a file that does not say")] = None,
+    structure: Annotated[int, typer.Option(min=0, help="Which structure of a run of several")] = 0,
+    discard: Annotated[float, typer.Option(min=0, help="fs at the beginning that do not count (equilibration)")] = 0.0,
+    rdf: Annotated[list[str] | None, typer.Option(help="Pair of elements, O-H; all pairs by default")] = None,
+    r_max: Annotated[
+        float | None, typer.Option(help="Å, end of g(r)", show_default="10, or half the shortest lattice vector if that is less")
+    ] = None,
+    adf: Annotated[list[str] | None, typer.Option(help="Angle with the largest bond length in Å: H-O-H:1.2")] = None,
+    longest_lag: Annotated[float | None, typer.Option(help="fs, end of the MSD", show_default="a tenth of the trajectory")] = None,
+    msd_fit: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="fs, first and last lag of the line through the MSD", show_default="last three quarters"),
+    ] = None,
+    remove_centre_of_mass: Annotated[bool, typer.Option("--remove-centre-of-mass", help="Subtract its motion from the MSD")] = False,
+    viscosity: Annotated[float | None, typer.Option(help="mPa s; corrects diffusion for the size of the cell (Yeh and Hummer)")] = None,
+    resolution: Annotated[float | None, typer.Option(help="cm⁻¹, of spectra", show_default="20, coarser for a short trajectory")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model that predicts stress and dipoles of the frames, if the trajectory has none")
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="Curve to draw beside one of ours: O-O=FILE with two columns, VDOS=FILE")
+    ] = None,
+    ensemble: Annotated[Ensembles | None, typer.Option(help="Of a file; heat capacity and drift depend on it")] = None,
+    pressure: Annotated[float | None, typer.Option(help="GPa, of the barostat of a file")] = None,
+    elements: Annotated[str | None, typer.Option(help='Elements of the types 1, 2 ... of a LAMMPS dump: "O H"')] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the JSON record instead of tables")] = False,
+) -> None:
+    """Compute observables of a trajectory with error bars, and write one HTML page with plots, CSV and JSON.
+
+    Energies, temperature, conserved energy and its drift, density, pressure, heat capacity, g(r), angles, MSD and diffusion, vibrational density of
+    states, infrared absorption. Errors come from blocks of at least two correlation times. What was not computed is listed with the reason.
+
+    Examples:
+
+    mlipfm md analyse water-300K --discard 5000 --rdf O-O --rdf O-H --adf H-O-H:1.2
+
+    mlipfm md analyse dump.lammpstrj --dt 10 --elements "O H" --ensemble nve --reference O-O=experiment.dat
+
+    mlipfm md analyse run.xyz --model model.safetensors --json
+    """
+    from ._analyse_command import analyse_trajectory, open_trajectory, parse_angle, parse_pair
+    from .observables.analysis import Wanted
+
+    data = open_trajectory(trajectory, dt, structure, None if ensemble is None else str(ensemble), pressure, (elements or "").split())
+    wanted = Wanted(
+        [parse_pair(text) for text in rdf] if rdf else None,
+        [parse_angle(text) for text in adf or []],
+        r_max,
+        longest_lag,
+        msd_fit,
+        remove_centre_of_mass,
+        viscosity,
+        resolution,
+        discard,
+    )
+    folder = out or (trajectory / "analysis" if trajectory.is_dir() else trajectory.with_name(f"{trajectory.stem}-analysis"))
+    analyse_trajectory(data, wanted, folder, reference or [], model, json)

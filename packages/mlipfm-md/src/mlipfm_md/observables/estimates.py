@@ -110,6 +110,9 @@ def block_average(name: str, unit: str, series: Array, interval: float = 1.0, no
         interval: fs between frames, for the correlation time.
     """
     values = np.asarray(series, dtype=np.float64)
+    if len(values) > 1 and np.ptp(values) <= 1e-12 * np.abs(values).max():
+        value = float(values[0])
+        return Estimate(name, unit, value, 0.0, (value, value), len(values), note="; ".join(part for part in (note, "constant") if part))
     return block_estimate(name, unit, lambda keep: float(values[keep].mean()), values, interval, note)
 
 

@@ -19,6 +19,8 @@ SPEED_OF_LIGHT = 2.99792458e-5  # cm/fs
 _EPSILON_0 = 8.8541878128e-12  # F/m
 #: Width of a line behind a Hann window of length T: 1.44 / T at half height.
 _HANN_WIDTH = 1.44
+#: cm⁻¹, unless the user chooses.
+_RESOLUTION = 20.0
 #: Share of the power that displacements between frames may lack before the spectrum counts as folded.
 _FOLDED = 0.02
 
@@ -53,14 +55,14 @@ class Spectrum:
         return float(self.wavenumbers[k] + shift * (self.wavenumbers[1] - self.wavenumbers[0])), float(top)
 
 
-def vibrational_density_of_states(data: TrajectoryData, resolution: float = 20.0) -> Spectrum:
+def vibrational_density_of_states(data: TrajectoryData, resolution: float | None = None) -> Spectrum:
     """Return the power spectrum of the mass-weighted velocities: the Fourier transform of their autocorrelation, with integral 1 over cm⁻¹.
 
     Velocities are cut into segments behind a Hann window (Welch). Without velocities, steps between frames are used and their power divided by
     sinc²; then motion that is faster than half a period per frame cannot be told from slower motion.
 
     Args:
-        resolution: cm⁻¹, width of a sharp line.
+        resolution: cm⁻¹, width of a sharp line; by default 20, or what a fifth of the trajectory gives if that is coarser.
 
     Raises:
         ObservableError: too few frames for the resolution; frames so far apart that fast vibrations appear at wrong, lower wavenumbers.
@@ -81,7 +83,7 @@ def vibrational_density_of_states(data: TrajectoryData, resolution: float = 20.0
     return Spectrum("VDOS", grid, values, "cm", _error(spectra.sum(axis=2)), of_elements, width, len(data), len(spectra), note)
 
 
-def infrared(data: TrajectoryData, resolution: float = 20.0, temperature: float | None = None) -> Spectrum:
+def infrared(data: TrajectoryData, resolution: float | None = None, temperature: float | None = None) -> Spectrum:
     """Return the infrared absorption from the power spectrum of the time derivative of the dipole.
 
     In a periodic system n(nu) alpha(nu), refractive index times absorption coefficient, in cm⁻¹; of a molecule the molar absorption, of which the
@@ -127,9 +129,11 @@ def _absorption(kelvin: float) -> float:
     return float(rate / (KB * ELEMENTARY_CHARGE * kelvin) / (12 * _EPSILON_0 * c**2))
 
 
-def _segments(signal: Array, data: TrajectoryData, resolution: float) -> tuple[Array, Array, float]:
+def _segments(signal: Array, data: TrajectoryData, resolution: float | None) -> tuple[Array, Array, float]:
     """(power [segments, K, atoms], wavenumbers [K], resolution): one-sided power of `signal` [F, atoms, 3] per cm⁻¹, of which the integral is the
     mean square of the signal."""
+    if resolution is None:
+        resolution = max(_RESOLUTION, FEWEST_BLOCKS * _HANN_WIDTH / (len(signal) * data.interval * SPEED_OF_LIGHT))
     if not 0.1 <= resolution <= 1000:
         raise ObservableError(f"the resolution must be 0.1 to 1000 cm^-1, got {resolution:g}", where="--resolution")
     frames = round(_HANN_WIDTH / (resolution * SPEED_OF_LIGHT * data.interval))

@@ -95,7 +95,7 @@ def _constant_energy(data: TrajectoryData, kelvin: Array, note: str) -> Estimate
         rest = 1 - n / 2 * float(kelvin[keep].var() / kelvin[keep].mean() ** 2)
         if rest <= 0:
             raise ObservableError(
-                "the temperature fluctuates more than at constant energy", where=data.source, hint="is it in equilibrium? is it NVE?"
+                "the temperature fluctuates more than at constant energy", where=data.source, hint="is it in equilibrium, long enough, NVE?"
             )
         return n * KB / 2 / rest * _MOLAR
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from mlipfm_interfaces.elements import MASSES, symbol
 from mlipfm_interfaces.errors import MlipfmError, ObservableError, UnreadableFileError
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.lattice import reduced
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.units import ACCELERATION, KB
 
 __all__ = ["TrajectoryData", "read_run", "read_trajectory", "unwrapped"]
@@ -35,8 +37,10 @@ class TrajectoryData:
         cells: [F, 3, 3] Å, lattice vectors as rows, zero without a cell. pbc: [3] bool. masses: [N] amu, those of the elements by default.
         velocities: [F, N, 3] Å/fs, or None. energies: [F] potential energy, eV, or None.
         stress: [F, 3, 3] eV/Å³ of the potential alone, negative under compression (ASE's sign), or None. dipoles: [F, 3] e Å, or None.
+        conserved: [F] eV, the energy that exact dynamics of the ensemble conserve, or None.
         degrees_of_freedom: along which atoms move, for temperatures; 3N by default.
         ensemble: `nve`, `nvt` or `npt`, None if not known. pressure: eV/Å³ of the barostat, None without one.
+        total_charge, spin_multiplicity: as in `Structure`, for models that predict what the trajectory lacks.
         source: where it comes from. notes: what a reader of the numbers should know.
 
     Raises:
@@ -53,9 +57,12 @@ class TrajectoryData:
     energies: Array | None = None
     stress: Array | None = None
     dipoles: Array | None = None
+    conserved: Array | None = None
     degrees_of_freedom: int = 0
     ensemble: str | None = None
     pressure: float | None = None
+    total_charge: int | None = None
+    spin_multiplicity: int | None = None
     source: str = "trajectory"
     notes: tuple[str, ...] = ()
 
@@ -70,7 +77,7 @@ class TrajectoryData:
             put(self, "cells", np.broadcast_to(self.cells, (frames, 3, 3)))
         put(self, "degrees_of_freedom", self.degrees_of_freedom or 3 * atoms)
         shapes = {"positions": (frames, atoms, 3), "cells": (frames, 3, 3), "masses": (atoms,), "velocities": (frames, atoms, 3),
-                  "energies": (frames,), "stress": (frames, 3, 3), "dipoles": (frames, 3)}  # fmt: skip
+                  "energies": (frames,), "conserved": (frames,), "stress": (frames, 3, 3), "dipoles": (frames, 3)}  # fmt: skip
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and np.shape(values) != shape:
@@ -125,7 +132,7 @@ class TrajectoryData:
 
     def frames(self, keep: slice) -> TrajectoryData:
         """Return the data of some frames."""
-        parts = ("times", "positions", "cells", "velocities", "energies", "stress", "dipoles")
+        parts = ("times", "positions", "cells", "velocities", "energies", "conserved", "stress", "dipoles")
         return replace(self, **{name: values[keep] for name in parts if (values := getattr(self, name)) is not None})
 
     def longest_radius(self) -> float:
@@ -187,7 +194,9 @@ def read_run(folder: Path | str, structure: int = 0) -> TrajectoryData:
     if not rows:
         raise ObservableError("the run has no frame yet", where=str(folder))
     first = rows[0][0]
-    ensemble, target = _ensemble(origin)
+    ensemble, target = _ensemble(origin, structure)
+    table = _energy_table(folder / "energies.csv", structure, times)
+    degrees = table.pop("degrees_of_freedom", None) or _degrees_of_freedom(origin, structure, len(first), ensemble)
     return TrajectoryData(
         np.array(times),
         first.atomic_numbers,
@@ -199,11 +208,31 @@ def read_run(folder: Path | str, structure: int = 0) -> TrajectoryData:
         np.array([float(frame.labels["energy"]) for frame, _ in rows]),
         _labels(rows, "stress"),
         _labels(rows, "dipole"),
-        _degrees_of_freedom(origin, structure, len(first), ensemble),
-        ensemble,
-        target,
-        source=str(folder),
+        degrees_of_freedom=degrees,
+        ensemble=ensemble,
+        pressure=target,
+        total_charge=first.total_charge,
+        spin_multiplicity=first.spin_multiplicity,
+        source=str(folder) + (f", structure {structure}" if count > 1 else ""),
+        **table,
     )
+
+
+def _energy_table(path: Path, structure: int, times: Sequence[float]) -> dict[str, Any]:
+    """`conserved` [F] eV and `degrees_of_freedom` from `energies.csv` of a run; empty where there is none or it lacks a frame."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as stream:
+        rows = {float(row["time/fs"]): row for row in csv.DictReader(stream) if row["system"] == str(structure)}
+    lines = [rows.get(time) for time in times]
+    found: dict[str, Any] = {}
+    if all(line is not None and line["conserved/eV"] for line in lines):
+        found["conserved"] = np.array([float(line["conserved/eV"]) for line in lines if line is not None])
+    warm = [(float(line["kinetic/eV"]), float(line["temperature/K"])) for line in lines if line is not None and line["temperature/K"]]
+    ratios = [2 * kinetic / (KB * kelvin) for kinetic, kelvin in warm if kelvin > 0]
+    if ratios:
+        found["degrees_of_freedom"] = round(float(np.median(ratios)))
+    return found
 
 
 def _labels(rows: Sequence[tuple[Any, Array]], key: str) -> Array | None:
@@ -212,13 +241,15 @@ def _labels(rows: Sequence[tuple[Any, Array]], key: str) -> Array | None:
     return np.stack([frame.labels[key] for frame, _ in rows])
 
 
-def _ensemble(origin: dict[str, Any]) -> tuple[str, float | None]:
+def _ensemble(origin: dict[str, Any], structure: int) -> tuple[str, float | None]:
     """(`nve`, `nvt` or `npt`, pressure of the barostat in eV/Å³) of what run.json says."""
     name, options = origin["ensemble"]
     if name == "NVE":
         return "nve", None
-    pressure = options.get("pressure")
-    return ("nvt", None) if pressure is None else ("npt", pressure)
+    pressure = options.get("pressure") if isinstance(options, dict) else None
+    if pressure is None:
+        return "nvt", None
+    return "npt", float(pressure[structure] if isinstance(pressure, list) else pressure)
 
 
 def _degrees_of_freedom(origin: dict[str, Any], structure: int, n: int, ensemble: str) -> int:
@@ -254,6 +285,7 @@ def read_trajectory(
     cells = np.stack([np.asarray(atoms.cell) for atoms in frames])
     positions = np.stack([atoms.positions for atoms in frames])
     masses = first.get_masses()
+    charge, multiplicity = charge_and_multiplicity(first.info)
     momenta = [atoms.arrays.get("momenta") for atoms in frames]
     moving = all(p is not None and np.any(p) for p in momenta)
     notes = ["3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed"]
@@ -268,8 +300,10 @@ def read_trajectory(
         _results(frames, "energy"),
         _stress(frames),
         _results(frames, "dipole"),
-        max(1, 3 * len(first) - 3),
-        ensemble,
+        degrees_of_freedom=max(1, 3 * len(first) - 3),
+        ensemble=ensemble,
+        total_charge=charge,
+        spin_multiplicity=multiplicity,
         source=str(path),
         notes=tuple(notes),
     )
