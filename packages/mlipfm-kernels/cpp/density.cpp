@@ -214,7 +214,7 @@ template <class real> class Density : public Evaluator {
 class Springs : public Evaluator {
  public:
   Springs(double stiffness, std::vector<double> places) : stiffness_(stiffness), places_(std::move(places)) {}
-  double cutoff() const override { return 0.2; }
+  double cutoff() const override { return 0; }
   int channels() const override { return 0; }
   const char *instructions() const override { return "none"; }
   double evaluate(const List &list, Threads &, const Answer &answer) override {

@@ -183,7 +183,7 @@ Refusal Neighbors::collect(int s, const double *x) {
   const double *h = &cells[9 * (size_t)s], *inverse = &inverse_[9 * (size_t)s], reach = cutoff_ + skin_;
   const int *open = &periodic[3 * (size_t)s];
   const bool any = open[0] || open[1] || open[2];
-  if (a == b) return {};
+  if (a == b || cutoff_ <= 0) return {};  // no atoms, or none that see each other
   std::vector<double> point;   // of this system: atoms, wrapped into the cell, then their images
   std::vector<int> id;
   point.reserve(3 * (size_t)(b - a)); id.reserve(b - a);

@@ -15,6 +15,7 @@ from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
+from .compiled_forces import CompiledForces
 from .memory import keep_freed_memory
 
 __all__ = ["PotentialForces", "SplitForces", "TeacherForces"]
@@ -127,8 +128,8 @@ class TeacherForces:
 class SplitForces:
     """The forces of a model, and those of a cheaper one for the inner steps of multiple time stepping."""
 
-    outer: PotentialForces | TeacherForces
-    inner: PotentialForces | TeacherForces
+    outer: PotentialForces | CompiledForces | TeacherForces
+    inner: PotentialForces | CompiledForces | TeacherForces
 
     @property
     def first(self) -> Array:

@@ -7,6 +7,7 @@ same bits as a run that was never stopped (same machine, threads and dtype).
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from mlipfm_interfaces.compiled import CompiledPotential
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PropertyNotAvailableError, SimulationError
 from mlipfm_interfaces.potential import Potential, not_finite
 from mlipfm_interfaces.protocols import Labeler, Teacher
@@ -21,6 +23,7 @@ from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
 from ._plausible_settings import check_plausible
+from .compiled_forces import CompiledForces
 from .energy_table import volumes
 from .ensembles import MAX_TEMPERATURE, Ensemble, centre_of_mass_axes, check_temperature, maxwell_boltzmann
 from .forces import PotentialForces, SplitForces, TeacherForces
@@ -32,6 +35,8 @@ from .uncertainty_gate import UncertaintyGate
 __all__ = ["Run", "Settings", "simulate", "simulate_frames"]
 
 Array = np.ndarray
+Engine = Literal["auto", "kernel", "torch"]
+AnyForces = PotentialForces | CompiledForces | TeacherForces
 
 #: Ten microseconds at 1 fs: more is a slip of the pen.
 MAX_STEPS = 10**10
@@ -96,6 +101,7 @@ class Settings:
         dt: fs; 0.5 with hydrogen, at most 10. steps: number of steps. temperature: K, of velocities that are drawn. seed: of velocities and noise.
         every, restart_every: steps between recorded frames, and between restart files. skin: Å, of the neighbour list; changes no result.
         max_temperature: K. max_expansion: factor by which a cell may grow or shrink in volume before the run counts as unstable.
+        engine: `kernel` runs compiled code, `torch` the model itself; `auto` is the kernel where the model has one. threads: of the kernel.
     """
 
     dt: float = 0.5
@@ -107,6 +113,8 @@ class Settings:
     skin: float = 0.5
     max_temperature: float = MAX_TEMPERATURE
     max_expansion: float = 4.0
+    engine: Engine = "auto"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.dt <= 10:
@@ -124,6 +132,10 @@ class Settings:
             raise SimulationError(f"`max_expansion` must be above 1, got {self.max_expansion}")
         if self.seed < 0:
             raise SimulationError(f"the seed must not be negative, got {self.seed}")
+        if self.engine not in ("auto", "kernel", "torch"):
+            raise SimulationError(f"there is no engine {self.engine!r}", hint="auto, kernel or torch")
+        if not 1 <= self.threads <= 1024:
+            raise SimulationError(f"threads must be 1 to 1024, got {self.threads}")
 
 
 def simulate(
@@ -148,7 +160,8 @@ def simulate(
         out: folder for trajectory and restart; without it only energies are kept, in memory.
         inner: the cheap model of multiple time stepping (`Respa`).
         gate: stops the run where the model is too uncertain; asked at recorded frames.
-        on_record: called with the state at every recorded frame after the first. on_step: the same after every step.
+        on_record: called with the state at every recorded frame after the first.
+        on_step: the same after every step; of compiled dynamics after as many as take about half a second.
 
     Raises:
         SimulationError: for impossible settings, or if `out` holds a run with other settings, structures or model.
@@ -199,7 +212,7 @@ class _Job:
 def _simulate(job: _Job, on_record: Callable[[State], None] | None, on_step: Callable[[State], None] | None) -> Run:
     settings, trajectory = job.settings, job.trajectory
     state, forces = _start(job)
-    run = Run(np.diff(state.first), state, settings.dt)
+    run, stride = Run(np.diff(state.first), state, settings.dt), 1
     if trajectory is not None:
         for instant, conserved, sigma in trajectory.recorded(state):
             run.record(instant, conserved, sigma)
@@ -207,8 +220,11 @@ def _simulate(job: _Job, on_record: Callable[[State], None] | None, on_step: Cal
         job.record(run, state)
     job.stop_if_uncertain(run)
     while state.step < settings.steps and run.status == "ok":
-        until = state.step + 1 if on_step is not None else job.next_stop(state.step)
+        until = job.next_stop(state.step) if on_step is None else min(job.next_stop(state.step), state.step + stride)
+        began, before = time.perf_counter(), state.step
         run.reason = _advance(state, job.ensemble, forces, settings, until, job.starts)
+        if isinstance(forces, CompiledForces) and forces.can_advance(state, job.ensemble):
+            stride = 1 + int((state.step - before) * 0.5 / max(time.perf_counter() - began, 1e-6))
         if run.reason is not None:
             run.status = "unstable"
             if trajectory is not None:
@@ -236,6 +252,8 @@ def simulate_frames(
 
 def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings, until: int, starts: Sequence[Start]) -> str | None:
     """Take steps up to the step `until`; the reason if the simulation is no longer physical, and then `state` is the last good one."""
+    if isinstance(forces, CompiledForces) and forces.can_advance(state, ensemble):
+        return forces.advance(state, ensemble, settings, until, np.array([abs(np.linalg.det(start.structure.cell)) for start in starts]))
     while state.step < until:
         before = state.copy()
         reason = _one_step(state, ensemble, forces, settings) or _broken_cell(state, ensemble, settings, starts)
@@ -278,16 +296,16 @@ def _broken_cell(state: State, ensemble: Ensemble, settings: Settings, starts: S
     return None
 
 
-def _start(job: _Job) -> tuple[State, PotentialForces | TeacherForces | SplitForces]:
+def _start(job: _Job) -> tuple[State, AnyForces | SplitForces]:
     starts, ensemble, settings = job.starts, job.ensemble, job.settings
     saved = job.trajectory.load_restart() if job.trajectory is not None else None
     structures = [start.structure.replace(labels={}, label_std={}) for start in starts]
     memory = {} if saved is None else saved[1]
-    outer = _forces(job.model, structures, settings.skin, memory)
-    forces: PotentialForces | TeacherForces | SplitForces = outer
+    outer = _forces(job.model, structures, settings, memory)
+    forces: AnyForces | SplitForces = outer
     if job.inner is not None:
         remembered = {name.removeprefix("inner_"): values for name, values in memory.items() if name.startswith("inner_")}
-        forces = SplitForces(outer, _forces(job.inner, structures, settings.skin, remembered))
+        forces = SplitForces(outer, _forces(job.inner, structures, settings, remembered))
     movable = np.concatenate([start.movable for start in starts])
     centre = np.stack([centre_of_mass_axes(start.movable, ensemble) for start in starts])
     bonds, cells = joined_bonds(starts), np.stack([s.cell for s in structures])
@@ -318,18 +336,30 @@ def _start(job: _Job) -> tuple[State, PotentialForces | TeacherForces | SplitFor
     return state, forces
 
 
-def _forces(
-    model: Potential | Teacher | Labeler, structures: list[Structure], skin: float, memory: dict[str, Array]
-) -> PotentialForces | TeacherForces:
+def _forces(model: Potential | Teacher | Labeler, structures: list[Structure], settings: Settings, memory: dict[str, Array]) -> AnyForces:
     if not isinstance(model, Potential):
         return TeacherForces(model, structures)
-    reference, cells = memory.get("reference"), memory.get("reference_cells")
-    return PotentialForces(model, structures, skin=skin, reference=reference, reference_cells=cells)
+    remembered = {"reference": memory.get("reference"), "reference_cells": memory.get("reference_cells")}
+    compiled = _compiled(model, settings)
+    if compiled is not None:
+        return CompiledForces(model, compiled, structures, skin=settings.skin, threads=settings.threads, **remembered)
+    return PotentialForces(model, structures, skin=settings.skin, **remembered)
 
 
-def _compute_first(
-    state: State, forces: PotentialForces | TeacherForces | SplitForces, ensemble: Ensemble, model: Potential | Teacher | Labeler
-) -> None:
+def _compiled(model: Any, settings: Settings) -> CompiledPotential | None:
+    """The compiled form of the model that the engine of `settings` asks for, if any.
+
+    Raises:
+        SimulationError: the kernel was asked for, and there is none.
+    """
+    found = model.compiled() if settings.engine != "torch" and isinstance(model, Potential) else None
+    if found is None and settings.engine == "kernel":
+        reason = model.why_not_compiled() if isinstance(model, Potential) else "it is a model of another package"
+        raise SimulationError(f"this model has no compiled kernel: {reason}", where="engine", hint="use the engine auto or torch")
+    return found
+
+
+def _compute_first(state: State, forces: AnyForces | SplitForces, ensemble: Ensemble, model: Potential | Teacher | Labeler) -> None:
     """Energies, forces and, if the cell changes, stress of the first positions."""
     if ensemble.changes_cell:
         try:
@@ -376,7 +406,7 @@ def _copies(structures: Sequence[Structure]) -> list[int]:
 def _fingerprint(model: Any, inner: Any, starts: list[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """What must be equal for a run to be continued; more steps may be asked."""
     defaults = Settings()
-    chosen = {key: value for key, value in asdict(settings).items() if key != "steps"}
+    chosen = {key: value for key, value in asdict(settings).items() if key not in ("steps", "engine", "threads")}
     chosen = {key: value for key, value in chosen.items() if key != "max_expansion" or value != defaults.max_expansion}
     motion = [start.motion() for start in starts]
     found = {
@@ -386,7 +416,9 @@ def _fingerprint(model: Any, inner: Any, starts: list[Start], ensemble: Ensemble
         "ensemble": _described(ensemble),
         "settings": chosen,
     }
-    return found if inner is None else found | {"inner model": _identity(inner)}
+    compiled = _compiled(model, settings)
+    engine = {} if compiled is None else {"engine": [compiled.description, settings.threads]}
+    return found | engine | ({} if inner is None else {"inner model": _identity(inner)})
 
 
 def _identity(model: Any) -> list[Any]:
