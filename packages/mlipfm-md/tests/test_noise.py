@@ -3,9 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import Langevin, State, noise
+from mlipfm_md.noise import normals, philox
 from mlipfm_md.simulation import Settings, simulate
+from scipy import stats
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ([0, 0, 0, 0], (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([0xFFFFFFFF] * 4, (0xFFFFFFFF, 0xFFFFFFFF), [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        ([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], (0xA4093822, 0x299F31D0), [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
+    ],
+    ids=["zero", "ones", "pi"],
+)
+def test_philox_gives_the_published_words(counter, key, words):
+    """Known answers of Philox4x32-10 in Random123 1.09 (kat_vectors)."""
+    assert philox(np.array(counter, dtype=np.uint64)[:, None], key)[:, 0].tolist() == words
+
+
+def test_normal_numbers_are_normal_in_their_tails():
+    """Kolmogorov-Smirnov on 60,000 numbers; 0.27 % beyond three standard deviations."""
+    drawn = normals(5, "md", 3, np.full(20, 3000))
+    assert stats.kstest(drawn, stats.norm.cdf).pvalue > 1e-3
+    assert (np.abs(drawn) > 3).mean() == pytest.approx(0.0027, abs=4 * (0.0027 / 60000) ** 0.5)
+
+
+def test_the_numbers_of_a_replica_do_not_depend_on_the_others():
+    alone, beside = normals(5, "md", 2**40 + 3, np.array([7])), normals(5, "md", 2**40 + 3, np.array([7, 20, 1]))
+    assert np.array_equal(alone, beside[:7])
+    for other in (
+        normals(6, "md", 2**40 + 3, np.array([7])),
+        normals(5, "cell", 2**40 + 3, np.array([7])),
+        normals(5, "md", 3, np.array([7])),
+    ):
+        assert not np.isin(other, alone).any()
 
 
 def at(step: int, replicas: int, atoms: int) -> State:

@@ -2,102 +2,155 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
-from mlipfm_interfaces.metrics import Metric, drift
+from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.plausibility import implausible, unheard
 from mlipfm_interfaces.potential import Potential
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from .ensembles import NVE, Ensemble, Langevin, State
-from .simulation import Run, Settings, simulate
+from ._run_report import exchange_words, record_of, table_of, temperature_words
+from .ensembles import NVE, Ensemble
+from .exchange import ReplicaExchange
+from .simulation import Run, Settings, simulate, temperatures_of
 from .start_files import Said, ranges
 from .starts import Start, temperature_of
-from .trajectory import LAST_GOOD
+from .state import State
+from .trajectory import LAST_GOOD, export_extxyz
+from .uncertainty_gate import UncertaintyGate, open_gate
+
+#: Files of a run's folder that are written at its end.
+SUMMARY, COLLECTED = "summary.json", "uncertain.xyz"
 
 
-def run_dynamics(
-    model: str,
-    starts: Sequence[tuple[Start, Said]],
-    out: Path,
-    ensemble: Ensemble,
-    settings: Settings,
-    export: Path | None,
-    temperature: float | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Request:
+    """What `mlipfm md run` and `mlipfm md exchange` were asked.
+
+    Attributes:
+        model: path or address. out: folder. export: extxyz file, or None. temperature: as the user gave it, None if not.
+        inner: the cheap model of multiple time stepping. uncertainty: file of `mlipfm uncertainty fit`; stop_above, collect_above: eV/Å.
+        as_json: print the record instead of a table.
+    """
+
+    model: str
+    out: Path
+    export: Path | None = None
+    temperature: str | None = None
+    inner: str | None = None
+    uncertainty: Path | None = None
+    stop_above: float | None = None
+    collect_above: float | None = None
+    as_json: bool = False
+
+
+def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensemble: Ensemble, settings: Settings) -> None:
     """Say what was taken from the file, run, and report.
 
-    Args:
-        temperature: as the user stated it, None if not.
-
     Raises:
-        SimulationError: after the report, if the simulation became unstable; before the run, for an export file that is no extxyz.
+        SimulationError: after the report, if the simulation became unstable or too uncertain; before the run, for an export file that is no extxyz.
     """
+    out, export = request.out, request.export
     if export is not None and export.suffix not in (".xyz", ".extxyz"):
         raise SimulationError(
             "trajectories are exported as extended XYZ", where=str(export), hint="name a file .xyz or .extxyz; ASE converts it"
         )
-    opened = _open_model(model)
-    console = open_console()
-    if isinstance(opened, Potential):
-        cutoff = max(graph.cutoff for graph in opened.spec.graphs)
-        for k, (start, _) in enumerate(starts):
-            for words in [*implausible(start.structure, cutoff), *unheard(start.structure, opened.spec.conditions)]:
-                open_console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
-    systems, taken = [start for start, _ in starts], taken_words(starts, ensemble, settings, temperature)
-    with _progress(settings.steps, taken) as show:
-        run = simulate(opened, systems, ensemble, settings, out=out, on_step=show)
-    console.print(_table(run, systems, conserves=isinstance(ensemble, NVE)))
-    if run.state.step > settings.steps:
-        console.print(f"{out} already holds {run.state.step} steps: nothing was run")
-    if run.status == "ok" and len(run.steps) == 1 and settings.steps:
-        console.print(f"only the first frame was recorded: --every {settings.every} is more than --steps {settings.steps}")
-    if export is not None:
-        from .trajectory import export_extxyz
+    opened, gate = _opened(request)
+    _warn(opened, starts)
+    systems, taken = [start for start, _ in starts], taken_words(starts, ensemble, settings, request.temperature)
+    inner = None if request.inner is None else _open_model(request.inner)
+    with _progress(settings.steps, [] if request.as_json else taken) as show:
+        run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show)
+    record = record_of(run, systems, ensemble, settings)
+    atomic_write(out / SUMMARY, (json.dumps(record, indent=1) + "\n").encode())
+    words = _report(request, run, record, systems, ensemble, settings)
+    if request.as_json:
+        print(json.dumps(record))
+    else:
+        for line in (table_of(run, record), *words):
+            open_console().print(line, highlight=False, soft_wrap=isinstance(line, str))
+    _refuse_broken(run, out)
 
-        console.print(f"{export_extxyz(out, export)} frames written to {export}")
-    if run.status != "ok":
+
+def _opened(request: Request) -> tuple[Any, UncertaintyGate | None]:
+    if request.uncertainty is not None:
+        return open_gate(request.model, request.uncertainty, request.stop_above, request.collect_above)
+    for option, value in (("--stop-above", request.stop_above), ("--collect-above", request.collect_above)):
+        if value is not None:
+            raise SimulationError("a limit of the uncertainty needs an uncertainty", where=option, hint="--uncertainty FILE names one")
+    return _open_model(request.model), None
+
+
+def _warn(opened: Any, starts: Sequence[tuple[Start, Said]]) -> None:
+    if not isinstance(opened, Potential):
+        return
+    cutoff = max(graph.cutoff for graph in opened.spec.graphs)
+    for k, (start, _) in enumerate(starts):
+        for words in [*implausible(start.structure, cutoff), *unheard(start.structure, opened.spec.conditions)]:
+            open_console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
+
+
+def _report(request: Request, run: Run, record: dict[str, Any], systems: list[Start], ensemble: Ensemble, settings: Settings) -> list[str]:
+    """Write the files that are made at the end, and return the lines below the table."""
+    out = request.out
+    words = [*exchange_words(record), *temperature_words(run, record, systems, ensemble)]
+    if run.state.step > settings.steps:
+        words.append(f"{out} already holds {run.state.step} steps: nothing was run")
+    if run.status == "ok" and len(run.steps) == 1 and settings.steps:
+        words.append(f"only the first frame was recorded: --every {settings.every} is more than --steps {settings.steps}")
+    if request.collect_above is not None:
+        above = [np.flatnonzero(row > request.collect_above).tolist() for row in run.uncertainty]
+        chosen = {(step, k) for step, uncertain in zip(run.steps, above, strict=True) for k in uncertain}
+        words.append(
+            f"{export_extxyz(out, out / COLLECTED, only=chosen)} frames above {request.collect_above:g} eV/Å written to {out / COLLECTED}"
+        )
+    if isinstance(ensemble, ReplicaExchange):
+        for k, kelvin in enumerate(ensemble.temperatures):
+            path = out / f"{kelvin:g}K.xyz"
+            words.append(f"{export_extxyz(out, path, system=k)} frames at {kelvin:g} K written to {path}")
+    if request.export is not None:
+        words.append(f"{export_extxyz(out, request.export)} frames written to {request.export}")
+        if any(start.bonds is not None for start in systems):
+            words.append("extended XYZ has no place for bonds of fixed length: a run that starts from this file lets them vibrate")
+    return words
+
+
+def _refuse_broken(run: Run, out: Path) -> None:
+    if run.status == "unstable":
         raise SimulationError(
             f"the simulation became unstable: {run.reason}",
             where=str(out),
             hint=f"the last good state is in {out / LAST_GOOD}; shorten dt, or choose another model or start",
         )
-
-
-def chosen_ensemble(name: str, temperature: float, friction: float | None) -> Ensemble:
-    """`nve` or `langevin`.
-
-    Raises:
-        SimulationError: a friction for dynamics that have none.
-    """
-    if name == "langevin":
-        return Langevin(temperature, 0.01 if friction is None else friction)
-    if friction is not None:
+    if run.status == "uncertain":
         raise SimulationError(
-            "constant-energy dynamics have no friction", where="--friction", hint="leave it out, or use --ensemble langevin"
+            f"the simulation was stopped: {run.reason}",
+            where=str(out),
+            hint="label its last frames and train on them, or raise --stop-above",
         )
-    return NVE()
 
 
-def taken_words(starts: Sequence[tuple[Start, Said]], ensemble: Ensemble, settings: Settings, temperature: float | None) -> list[str]:
+def taken_words(starts: Sequence[tuple[Start, Said]], ensemble: Ensemble, settings: Settings, temperature: str | None) -> list[str]:
     """Lines that say what was taken from the file and what was drawn; structures of which the same is said share a line."""
     groups: dict[str, list[int]] = {}
+    kelvin = temperatures_of(ensemble, settings, len(starts))
     for k, (start, said) in enumerate(starts):
         words = list(said.taken)
         if start.velocities is None:
-            words.append(f"velocities drawn at {settings.temperature:g} K with seed {settings.seed}")
+            words.append(f"velocities drawn at {kelvin[k]:g} K with seed {settings.seed}")
         elif temperature is not None:
-            use = "changes nothing" if ensemble.keeps_momentum else "is that of the bath alone"
-            words.append(f"--temperature {temperature:g} {use}: --new-velocities draws velocities at it")
+            use = "changes nothing" if isinstance(ensemble, NVE) else "is that of the bath alone"
+            words.append(f"--temperature {temperature} {use}: --new-velocities draws velocities at it")
         if said.unused:
             words.append("not used: " + ", ".join(said.unused))
         groups.setdefault("; ".join(words), []).append(k)
@@ -167,26 +220,3 @@ def _open_model(model: str) -> Any:
     from mlipfm_interfaces.foreign import is_foreign, open_foreign
 
     return open_foreign(model) if is_foreign(model) else load_potential(model)
-
-
-def _table(run: Run, starts: Sequence[Start], conserves: bool) -> Table:
-    """Temperatures, and the drift of the total energy where the dynamics should conserve it."""
-    table = Table(title=f"{run.state.step} steps of {run.dt} fs: {run.status}")
-    drifts = ["E_total drift / meV/atom/ps"] if conserves else []
-    for column in ("structure", "atoms", "mean T / K", *drifts, "degrees of freedom"):
-        table.add_column(column, justify="right")
-    total, mean = run.total, np.mean(run.temperature, axis=0)
-    for k, (start, free) in enumerate(zip(starts, run.state.degrees_of_freedom(), strict=True)):
-        s = start.structure
-        row = [s.formula, str(len(s)), f"{mean[k]:.0f}"]
-        if conserves:
-            row.append(shown(drift(run.times, total[:, k] / len(s))) if len(run.times) >= 10 else "needs 10 frames")
-        table.add_row(*row, str(free))
-    return table
-
-
-def shown(metric: Metric) -> str:
-    """`0.043 [0.031, 0.055]`: value and interval without name and unit."""
-    if metric.ci95 is None:
-        return f"{metric.value:.3g}"
-    return f"{metric.value:.3g} [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]"

@@ -112,5 +112,5 @@ def readable_poscar(text: str, where: str) -> tuple[str, list[Beside]]:
             "the velocities are in lattice coordinates, which are not read", where=where, hint="write them in Cartesian coordinates, Å/fs"
         )
     if after and after[0].strip()[:1].lower() == "l":
-        beside.unread.append("the velocities of the lattice: the cell is kept as it is")
+        beside.unread.append("the velocities of the lattice")
     return "\n".join(lines) + "\n", [beside]

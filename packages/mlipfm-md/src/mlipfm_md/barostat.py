@@ -18,10 +18,10 @@ from typing import ClassVar
 
 import numpy as np
 from mlipfm_interfaces.errors import SimulationError
-from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.units import ACCELERATION, GPA, KB, to_internal
 
 from .ensembles import Ensemble, Forces, Values, check_friction, check_temperatures, check_time, for_systems, friction_and_noise
+from .noise import normals
 from .state import State
 
 __all__ = ["NPT"]
@@ -138,7 +138,7 @@ class NPT(Ensemble):
         before = state.kinetic() + self._cell_energy(state)
         friction_and_noise(state, self.friction * dt, self.temperature, seed)
         keep = np.exp(-dt / self.relaxation_time)
-        drawn = np.stack([stream(seed, "cell", k, state.step).standard_normal((3, 3)) for k in range(state.n_systems)])
+        drawn = normals(seed, "cell", state.step, np.full(state.n_systems, 9)).reshape(-1, 3, 3)
         kt = KB * for_systems(self.temperature, state, "temperatures")
         width = np.sqrt((1 - keep**2) * kt / self._mass(state))[:, None, None]
         state.extended["cell_velocity"] = keep * state.extended["cell_velocity"] + width * self._allowed(drawn)

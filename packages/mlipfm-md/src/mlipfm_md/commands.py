@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mlipfm_interfaces.errors import SimulationError
 
 app = typer.Typer(
     help="Run molecular dynamics with a model.\n\nExample: mlipfm md run model.safetensors POSCAR --steps 2000", no_args_is_help=True
@@ -27,58 +28,142 @@ class EnsembleName(StrEnum):
 
     NVE = "nve"
     LANGEVIN = "langevin"
+    BUSSI = "bussi"
+    NOSE_HOOVER = "nose-hoover"
+    NPT = "npt"
+    NPT_FULL = "npt-full"
+
+
+Model = Annotated[str, typer.Argument(help="Model checkpoint (.safetensors) or address, or a model of another package such as tblite:GFN2")]
+Steps = Annotated[int, typer.Option(help="Number of steps")]
+TimeStep = Annotated[float, typer.Option(help="Time step in fs")]
+Every = Annotated[int, typer.Option(help="Steps between recorded frames")]
+Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
+Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that state none")]
+Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that state none")]
+Seed = Annotated[int, typer.Option(help="Seed of velocities and noise")]
+IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file holds fixed")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the record as JSON; it is always written to OUT/summary.json")]
 
 
 @app.command("run")
 def run(
-    model: Annotated[
-        str, typer.Argument(help="Model checkpoint (.safetensors) or address, or a model of another package such as tblite:GFN2")
-    ],
+    model: Model,
     structures: Annotated[Path, typer.Argument(help="Starting structures, any format ASE reads; all frames run at once")],
     out: Annotated[Path, typer.Option(help="Folder for trajectory and restart; run again to continue")] = Path("md"),
-    ensemble: Annotated[EnsembleName, typer.Option(help="nve: velocity Verlet; langevin: constant temperature (BAOAB)")] = EnsembleName.NVE,
+    ensemble: Annotated[
+        EnsembleName,
+        typer.Option(
+            help="nve: constant energy (velocity Verlet); langevin (BAOAB), bussi (velocity rescaling), nose-hoover (chains): constant temperature; "
+            "npt: and pressure, the cell keeps its shape; npt-full: all lengths and angles of the cell change"
+        ),
+    ] = EnsembleName.NVE,
     temperature: Annotated[
-        float | None, typer.Option(help="K: of velocities that are drawn, and of the Langevin bath", show_default="300")
+        str | None, typer.Option(help="K: of velocities that are drawn, and of the bath; 300,400 for two structures", show_default="300")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Number of steps")] = 1000,
-    dt: Annotated[float, typer.Option(help="Time step in fs")] = 0.5,
-    friction: Annotated[float | None, typer.Option(help="Langevin friction in 1/fs [default: 0.01]")] = None,
-    every: Annotated[int, typer.Option(help="Steps between recorded frames")] = 10,
-    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
-    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that state none")] = None,
-    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that state none")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of velocities and noise")] = 0,
+    steps: Steps = 1000,
+    dt: TimeStep = 0.5,
+    friction: Annotated[float | None, typer.Option(help="Friction of langevin, npt and npt-full in 1/fs [default: 0.01]")] = None,
+    thermostat_time: Annotated[float | None, typer.Option(help="Relaxation time of bussi and nose-hoover in fs [default: 100]")] = None,
+    pressure: Annotated[str | None, typer.Option(help="Pressure of npt and npt-full with its unit: 1bar, 0.5GPa")] = None,
+    barostat_time: Annotated[float | None, typer.Option(help="Relaxation time of the cell in fs [default: 1000]")] = None,
+    every: Every = 10,
+    level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
+    seed: Seed = 0,
     frame: Annotated[int | None, typer.Option(help="Only this frame of the file; -1 is the last")] = None,
     new_velocities: Annotated[bool, typer.Option("--new-velocities", help="Draw velocities even where the file has some")] = False,
     velocity_unit: Annotated[
         VelocityUnit | None, typer.Option(help="Unit of a column velo, vel or velocities", show_default="A/fs")
     ] = None,
-    ignore_constraints: Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms move that the file holds fixed")] = False,
+    ignore_constraints: IgnoreConstraints = False,
+    inner: Annotated[str | None, typer.Option(help="Cheap model of multiple time stepping (r-RESPA); dt is the large step")] = None,
+    inner_steps: Annotated[int | None, typer.Option(help="Steps of the cheap model in each step of the other [default: 4]")] = None,
+    uncertainty: Annotated[Path | None, typer.Option(help="File of `mlipfm uncertainty fit`; evaluated at recorded frames")] = None,
+    stop_above: Annotated[float | None, typer.Option(help="Stop where a force is more uncertain than this, eV/Å")] = None,
+    collect_above: Annotated[float | None, typer.Option(help="Write frames more uncertain than this, eV/Å, to OUT/uncertain.xyz")] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the trajectory to this extxyz file")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run dynamics, restartable; print temperature and energy drift.
 
-    Fixed atoms, velocities and masses of the file are kept (move_mask, momenta, velo, masses, the symbols D and T; constraints and velocities of
-    ASE, VASP and GROMACS files), and the output says so; what cannot be kept is refused by name. Velocities are drawn where the file has none.
+    Fixed atoms, fixed bond lengths, velocities and masses of the file are kept (move_mask, momenta, velo, masses, the symbols D and T; constraints
+    and velocities of ASE, VASP and GROMACS files), and the output says so; what cannot be kept is refused by name. Velocities are drawn where the
+    file has none. OUT/energies.csv has energies, temperature, volume and pressure of every recorded frame.
 
     Examples:
 
     mlipfm md run model.safetensors water.xyz --ensemble langevin --temperature 300 --steps 10000 --out water-300K
 
-    mlipfm md run model.safetensors POSCAR --dt 1 --steps 2000 --export slab.xyz
+    mlipfm md run model.safetensors POSCAR --ensemble npt-full --pressure 1bar --temperature 300 --dt 1 --steps 20000 --export crystal.xyz
 
     mlipfm md run model.safetensors slab.xyz --frame -1 --new-velocities --temperature 600
+
+    mlipfm md run model.safetensors water.xyz --inner fast.safetensors --inner-steps 4 --dt 2
+
+    mlipfm md run model.safetensors water.xyz --uncertainty sure.safetensors --stop-above 0.5 --collect-above 0.2
     """
-    from ._run_command import chosen_ensemble, run_dynamics
+    from ._chosen_ensemble import chosen_ensemble, temperatures
+    from ._run_command import Request, run_dynamics
     from .simulation import Settings
     from .start_files import Wanted, read_starts
 
-    kelvin = 300.0 if temperature is None else temperature
-    settings = Settings(dt=dt, steps=steps, temperature=kelvin, every=every, seed=seed)
-    chosen = chosen_ensemble(str(ensemble), kelvin, friction)
+    kelvin = temperatures("300" if temperature is None else temperature)
+    settings = Settings(dt=dt, steps=steps, temperature=kelvin[0], every=every, seed=seed)
+    if inner is None and inner_steps is not None:
+        raise SimulationError("inner steps need a cheap model", where="--inner-steps", hint="--inner MODEL names one")
+    chosen = chosen_ensemble(
+        str(ensemble),
+        kelvin[0] if len(kelvin) == 1 else kelvin,
+        friction,
+        thermostat_time=thermostat_time,
+        pressure=pressure,
+        barostat_time=barostat_time,
+        inner_steps=None if inner is None else inner_steps or 4,
+    )
     unit = None if velocity_unit is None else str(velocity_unit)
     starts = read_starts(structures, Wanted(level, charge, multiplicity, frame, new_velocities, ignore_constraints, unit))
-    run_dynamics(model, starts, out, chosen, settings, export, temperature)
+    run_dynamics(Request(model, out, export, temperature, inner, uncertainty, stop_above, collect_above, as_json), starts, chosen, settings)
+
+
+@app.command("exchange")
+def exchange(
+    model: Model,
+    structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads; the first frame, or --frame")],
+    temperatures: Annotated[str, typer.Option(help="Ladder of temperatures in K, ascending: 300,350,400")],
+    out: Annotated[Path, typer.Option(help="Folder for trajectory and restart; run again to continue")] = Path("exchange"),
+    exchange_every: Annotated[int, typer.Option(help="Steps between attempts to exchange")] = 100,
+    steps: Steps = 10000,
+    dt: TimeStep = 0.5,
+    friction: Annotated[float, typer.Option(help="Langevin friction in 1/fs")] = 0.01,
+    every: Every = 100,
+    level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
+    seed: Seed = 0,
+    frame: Annotated[int, typer.Option(help="Frame of the file; -1 is the last")] = 0,
+    ignore_constraints: IgnoreConstraints = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run replica exchange (parallel tempering): a copy at each temperature, with exchanges between neighbours; print acceptance rates.
+
+    Each temperature has a trajectory of its own, OUT/300K.xyz, sampled at that temperature throughout: nothing has to be sorted. Acceptance rates of
+    20 to 40 % are usual; with less, put more temperatures between. All copies run in one batch.
+
+    Example: mlipfm md exchange model.safetensors peptide.xyz --temperatures 300,340,385,440 --steps 100000 --out exchange
+    """
+    from ._chosen_ensemble import temperatures as numbers
+    from ._run_command import Request, run_dynamics
+    from .exchange import ReplicaExchange
+    from .simulation import Settings
+    from .start_files import Wanted, read_starts
+
+    ladder = numbers(temperatures)
+    settings = Settings(dt=dt, steps=steps, temperature=ladder[0] if ladder else 0.0, every=every, seed=seed)
+    chosen = ReplicaExchange(ladder, exchange_every, friction)
+    starts = read_starts(structure, Wanted(level, charge, multiplicity, frame, False, ignore_constraints))
+    run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), starts * len(ladder), chosen, settings)
 
 
 class Ensembles(StrEnum):

@@ -1,8 +1,8 @@
 """Ensembles as steps: NVE (velocity Verlet), and NVT by Langevin dynamics, stochastic velocity rescaling or Nosé-Hoover chains.
 
 An ensemble is its parameters and a `step`; what changes lies in the `State`, variables of thermostats in `State.extended`. All work on arrays of many
-systems end to end, each with a temperature of its own if a tuple is given. Random numbers come from streams keyed by (seed, replica, step), never
-from a generator's history, so a restarted run draws the same. Constant pressure is in `barostat`, what counts as a degree of freedom in `state`.
+systems end to end, each with a temperature of its own if a tuple is given. Random numbers are functions of (seed, replica, step), never of a
+generator's history, so a restarted run draws the same. Constant pressure is in `barostat`, what counts as a degree of freedom in `state`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from mlipfm_interfaces.errors import SimulationError
-from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.units import ACCELERATION, KB
 
+from .noise import normals
 from .state import State, kinetic_energy
 
 __all__ = ["NVE", "Bussi", "Ensemble", "Forces", "Langevin", "NoseHoover", "State", "kinetic_energy", "maxwell_boltzmann"]
@@ -153,12 +153,10 @@ class Bussi(Ensemble):
         free = state.degrees_of_freedom()
         keep = np.exp(-dt / self.relaxation_time)
         unit = KB * for_systems(self.temperature, state, "temperatures") / 2 * (1 - keep)  # eV per squared normal number
-        one, others = np.empty(len(free)), np.empty(len(free))
-        for k in range(len(free)):
-            rng = stream(seed, "bussi", k, state.step)
-            one[k] = rng.standard_normal()
-            others[k] = rng.chisquare(free[k] - 1) if free[k] > 1 else 0.0
-        return np.asarray((np.sqrt(keep * kinetic) + np.sqrt(unit) * one) ** 2 + unit * others)
+        drawn = normals(seed, "bussi", state.step, free)
+        first = np.concatenate([[0], np.cumsum(free)[:-1]])
+        others = np.add.reduceat(drawn**2, first) - drawn[first] ** 2
+        return np.asarray((np.sqrt(keep * kinetic) + np.sqrt(unit) * drawn[first]) ** 2 + unit * others)
 
 
 @dataclass(frozen=True)
@@ -255,10 +253,7 @@ def friction_and_noise(state: State, exponent: float, temperature: Values, seed:
 
 def noise(state: State, seed: int) -> Array:
     """Standard normal numbers [atoms, 3] of the step that follows `state`: a function of (seed, replica, step) alone."""
-    parts = []
-    for replica, (start, end) in enumerate(zip(state.first[:-1], state.first[1:], strict=True)):
-        parts.append(stream(seed, "md", replica, state.step).standard_normal((int(end - start), 3)))
-    return np.concatenate(parts)
+    return normals(seed, "md", state.step, 3 * state.n_atoms).reshape(-1, 3)
 
 
 def maxwell_boltzmann(

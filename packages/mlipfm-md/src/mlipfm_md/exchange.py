@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 from mlipfm_interfaces.errors import SimulationError
-from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.units import KB
 
 from .ensembles import Ensemble, Forces, Langevin, check_friction, check_temperatures
+from .noise import uniforms
 from .state import State
 
 __all__ = ["ReplicaExchange"]
@@ -67,12 +67,12 @@ class ReplicaExchange(Ensemble):
             self._exchange(state, seed)
 
     def _exchange(self, state: State, seed: int) -> None:
-        rng = stream(seed, "exchange", state.step)
+        drawn = uniforms(seed, "exchange", state.step, state.n_systems)
         beta = 1 / (KB * np.array(self.temperatures))
         for k in range(state.step // self.every % 2, len(beta) - 1, 2):
             state.extended["attempted"][k] += 1
             exponent = (beta[k] - beta[k + 1]) * (state.energies[k] - state.energies[k + 1])
-            if rng.random() < np.exp(min(exponent, 0.0)):
+            if drawn[k] <= np.exp(min(exponent, 0.0)):
                 state.extended["accepted"][k] += 1
                 self._swap(state, k)
 

@@ -317,7 +317,7 @@ def _start(job: _Job) -> tuple[State, AnyForces | SplitForces]:
     velocities = np.concatenate(
         [
             _first_velocities(start, copy, ensemble, settings, kelvin)
-            for start, copy, kelvin in zip(starts, _copies(structures), _temperatures(ensemble, settings, len(starts)), strict=True)
+            for start, copy, kelvin in zip(starts, _copies(structures), temperatures_of(ensemble, settings, len(starts)), strict=True)
         ]
     )
     nothing = np.zeros_like(positions)
@@ -372,8 +372,8 @@ def _compute_first(state: State, forces: AnyForces | SplitForces, ensemble: Ense
         raise _no_number(model)
 
 
-def _temperatures(ensemble: Ensemble, settings: Settings, n: int) -> list[float]:
-    """K of drawn velocities of each system: those of an ensemble that has one for each, else that of the settings."""
+def temperatures_of(ensemble: Ensemble, settings: Settings, n: int) -> list[float]:
+    """Return K of drawn velocities and of the bath of each of n systems: those of an ensemble that has one for each, else that of the settings."""
     given = getattr(ensemble, "temperatures", getattr(getattr(ensemble, "ensemble", ensemble), "temperature", None))
     return list(given) if isinstance(given, tuple) and len(given) == n else [settings.temperature] * n
 

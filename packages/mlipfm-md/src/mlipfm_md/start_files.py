@@ -127,9 +127,9 @@ def _start(atoms: Any, beside: Beside, where: str, wanted: Wanted, origin: Prove
     used: set[str] = set()
     try:
         masses = _masses(atoms, beside, said, used)
-        fixed = _fixed(atoms, wanted, said, used)
+        fixed, bonds, lengths = _constraints(atoms, wanted, said, used)
         velocities = _velocities(atoms, beside, masses, fixed, wanted, said, used)
-        start = Start(_structure(atoms, wanted, origin), velocities, masses, fixed)
+        start = Start(_structure(atoms, wanted, origin), velocities, masses, fixed, bonds, lengths)
     except (InvalidStructureError, SimulationError) as error:
         error.where = where + (f", {error.where}" if error.where else "")
         raise
@@ -177,15 +177,18 @@ def _masses(atoms: Any, beside: Beside, said: Said, used: set[str]) -> Array:
     return masses
 
 
-def _fixed(atoms: Any, wanted: Wanted, said: Said, used: set[str]) -> Array:
-    """[N, 3] bool, from ASE's constraints and from columns.
+def _constraints(atoms: Any, wanted: Wanted, said: Said, used: set[str]) -> tuple[Array, Array | None, Array | None]:
+    """Fixed axes [N, 3] bool, from ASE's constraints and from columns, and bonds of fixed length [M, 2] with their lengths [M] Å, if any.
 
     Raises:
         SimulationError: a constraint that these dynamics cannot keep, by name.
     """
     fixed = np.zeros((len(atoms), 3), dtype=bool)
-    names = []
+    names, bonds = [], []
     for constraint in [] if wanted.free_all else atoms.constraints:
+        if type(constraint).__name__ == "FixBondLengths":
+            bonds.append(constraint)
+            continue
         fixed |= _constrained(constraint, atoms)
         names.append(type(constraint).__name__)
     for key, values in atoms.arrays.items():
@@ -201,7 +204,21 @@ def _fixed(atoms: Any, wanted: Wanted, said: Said, used: set[str]) -> Array:
         said.taken.append(f"fixed: {_places(fixed)} ({', '.join(dict.fromkeys(names))})")
     elif wanted.free_all and atoms.constraints:
         said.taken.append("the constraints of the file are ignored: every atom may move")
-    return fixed
+    return fixed, *_bonds(bonds, atoms, said)
+
+
+def _bonds(constraints: list[Any], atoms: Any, said: Said) -> tuple[Array | None, Array | None]:
+    """Pairs [M, 2] and lengths [M] Å of ASE's FixBondLengths; lengths that it does not give are those of the file."""
+    if not constraints:
+        return None, None
+    pairs = np.concatenate([np.asarray(c.pairs, dtype=np.int64).reshape(-1, 2) for c in constraints])
+    present = [np.array([atoms.get_distance(a, b, mic=True) for a, b in c.pairs]) for c in constraints]
+    lengths = [
+        here if c.bondlengths is None else np.asarray(c.bondlengths, dtype=float) for c, here in zip(constraints, present, strict=True)
+    ]
+    few = ", ".join(f"{a}-{b}" for a, b in pairs[:6].tolist()) + (" ..." if len(pairs) > 6 else "")
+    said.taken.append(f"{len(pairs)} bond{'s' if len(pairs) > 1 else ''} of fixed length: {few} (FixBondLengths)")
+    return pairs, np.concatenate(lengths)
 
 
 def _constrained(constraint: Any, atoms: Any) -> Array:

@@ -7,7 +7,7 @@ that belong to the restart, and the run goes on without a missing or doubled fra
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -183,18 +183,25 @@ def _difference(found: Any, asked: Any) -> str:
     return ": " + ", ".join(f"{name} is {found.get(name)} there and {asked.get(name)} here" for name in names)
 
 
-def export_extxyz(folder: Path | str, path: Path | str) -> int:
+def export_extxyz(
+    folder: Path | str, path: Path | str, *, system: int | None = None, only: Collection[tuple[int, int]] | None = None
+) -> int:
     """Write a trajectory as extended XYZ, exactly, and return the number of frames. What is written can be started from again.
+
+    Args:
+        system: index of the only system to write. only: the (step, system) to write.
 
     Columns are ASE's: `momenta` in its units, `masses` in amu, `forces` eV/Å, and `move_mask` where atoms are fixed.
     """
     folder, path = Path(folder), Path(path)
     motion = json.loads((folder / "run.json").read_bytes()).get("motion") or [None]
-    count = 0
+    count, n = 0, len(json.loads((folder / "run.json").read_bytes())["structures"])
     with file_in_place(path) as part, part.open("w") as stream:
-        for s, dynamics in FrameLog(folder / "trajectory.frames"):
+        for k, (s, dynamics) in enumerate(FrameLog(folder / "trajectory.frames")):
             assert dynamics is not None
-            _write_frame(stream, s, dynamics, fixed_axes(motion[count % len(motion)], len(s)))
+            if system not in (None, k % n) or (only is not None and (dynamics.step, k % n) not in only):
+                continue
+            _write_frame(stream, s, dynamics, fixed_axes(motion[k % len(motion)], len(s)))
             count += 1
     return count
 
