@@ -6,16 +6,18 @@ Weights are data: nothing is compiled for a model. The best instruction set that
 
 from __future__ import annotations
 
-from .kernel import ClosedForm, DensityKernel, Systems, Trouble, instruction_sets, normals, peak
+from .kernel import INSTRUCTIONS, ClosedForm, DensityKernel, Systems, Trouble, build_id, instruction_sets, normals, peak
 from .weights import AtomTypes, DensityShape, fold_weights
 
 __all__ = [
+    "INSTRUCTIONS",
     "AtomTypes",
     "ClosedForm",
     "DensityKernel",
     "DensityShape",
     "Systems",
     "Trouble",
+    "build_id",
     "fold_weights",
     "instruction_sets",
     "normals",

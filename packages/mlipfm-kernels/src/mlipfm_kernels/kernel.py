@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from .weights import AtomTypes, DensityShape, fold_weights
 
-__all__ = ["ClosedForm", "DensityKernel", "Systems", "Trouble", "instruction_sets", "normals", "peak"]
+__all__ = ["ClosedForm", "DensityKernel", "Systems", "Trouble", "build_id", "instruction_sets", "normals", "peak"]
 
 Array = NDArray[np.float64]
 Dtype = Literal["float32", "float64"]
@@ -42,6 +42,12 @@ def instruction_sets() -> list[str]:
     """Return the names of the instruction sets that are built in and that this machine has, best first: `v4` (AVX-512), `v3` (AVX2), `v2` (SSE4.2),
     levels of the x86-64 psABI; `base` elsewhere."""
     return _kernels.instruction_sets()
+
+
+def build_id() -> str:
+    """Return the size and time of the compiled module: another build has another."""
+    found = os.stat(_kernels.__file__)
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def peak(dtype: Dtype = "float32", instructions: str = "", repeats: int = 1_000_000) -> int:

@@ -85,6 +85,7 @@ class AssembledPotential(Potential):
         elements, direct = config.atomic_numbers, config.forces == "direct"
         check_heads(config.heads, config.conditions, config.forces, backbone.provides, elements, plugin)
         self.plugin, self.config = plugin, resolved(config)
+        self._compiled: tuple[tuple[int, ...], CompiledPotential | None] | None = None
         self.scale = config.scale
         self.references = References(elements, config.levels, config.references)
         dtype, c = DTYPES[config.dtype], backbone.channels
@@ -130,10 +131,14 @@ class AssembledPotential(Potential):
         return {f"{part}.{name}": role for part, roles in parts.items() for name, role in roles.items()}
 
     def compiled(self) -> CompiledPotential | None:
-        """Return the compiled kernels with the weights of now; None where there are none, see `density_kernel`."""
-        from .density_kernel import compiled_density
+        """Return the compiled kernels with the weights of now, the same object while these do not change; None where there are none, see
+        `density_kernel`."""
+        now = tuple(part for value in self.parameters() for part in (value.data_ptr(), value._version))
+        if self._compiled is None or self._compiled[0] != now:
+            from .density_kernel import compiled_density
 
-        return compiled_density(self)
+            self._compiled = now, compiled_density(self)
+        return self._compiled[1]
 
     def why_not_compiled(self) -> str | None:
         """Return why there are no compiled kernels for this potential."""

@@ -8,16 +8,22 @@ with it, so that every rule for potentials can be asked of it. Forces equal thos
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import warnings
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
 from mlipfm_interfaces.batch import Batch, collate
+from mlipfm_interfaces.checkpoint import tensor_digest
 from mlipfm_interfaces.compiled import Computed, Stopped
 from mlipfm_interfaces.elements import COVALENT_RADII, symbol
 from mlipfm_interfaces.errors import DensityError, InvalidStructureError, OverlapError, PropertyNotAvailableError
+from mlipfm_interfaces.files import atomic_write, cache_dir
 from mlipfm_interfaces.neighbors import CROWD_RADIUS, MAX_DENSITY, MAX_NEIGHBORS, MIN_DISTANCE, UNIT_HINT
 from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, Prediction, check_elements
 from mlipfm_interfaces.structure import Structure
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 
     from .assembly import AssembledPotential
 
-__all__ = ["CompiledDensity", "DensityKernelPotential", "compiled_density", "why_not_compiled"]
+__all__ = ["CompiledDensity", "DensityKernelPotential", "Differences", "compiled_density", "differences", "why_not_compiled"]
 
 Array = NDArray[np.float64]
 Dtype = Literal["float32", "float64"]
@@ -56,11 +62,12 @@ def why_not_compiled(potential: Potential) -> str | None:
         return "weights of pairs of species are not in the kernels"
     if next(potential.parameters()).device.type != "cpu":
         return "its weights are on a GPU"
-    return _missing()
+    return kernels_missing()
 
 
 @lru_cache(maxsize=1)
-def _missing() -> str | None:
+def kernels_missing() -> str | None:
+    """Return why there are no kernels at all; None if they are installed."""
     try:
         import mlipfm_kernels  # noqa: F401
     except ImportError as error:
@@ -71,10 +78,97 @@ def _missing() -> str | None:
 def compiled_density(potential: AssembledPotential, *, dtype: Dtype | None = None, instructions: str = "") -> CompiledDensity | None:
     """Return the compiled form of `potential`, or None; `why_not_compiled` says why.
 
+    It is taken only after its answers to seven small systems have been compared with those of the potential in float64, once for each set of weights,
+    version and instruction set (a file in the cache folder remembers it).
+
     Args:
         dtype: in which it computes, by default that of the potential. instructions: an instruction set of `mlipfm_kernels.instruction_sets()`.
+
+    Warns:
+        UserWarning: it disagrees with the potential, and is not used.
     """
-    return CompiledDensity(potential, dtype=dtype, instructions=instructions) if why_not_compiled(potential) is None else None
+    if why_not_compiled(potential) is not None:
+        return None
+    compiled = CompiledDensity(potential, dtype=dtype, instructions=instructions)
+    mark = cache_dir() / "kernels" / f"{compiled.fingerprint()}.json"
+    if not mark.exists():
+        found = differences(compiled)
+        if not found.agree:
+            warnings.warn(f"the {compiled.description} is not used: {found}", stacklevel=3)
+            return None
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(mark, json.dumps(asdict(found)).encode())
+    return compiled
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Between a kernel and its potential in float64.
+
+    Attributes:
+        energy: largest, eV per atom. forces, stress: largest, as a part of the largest of the system. dtype: of the kernel. systems: compared.
+    """
+
+    energy: float
+    forces: float
+    stress: float
+    dtype: str
+    systems: int
+
+    @property
+    def agree(self) -> bool:
+        """Whether they are those of rounding: forces within 1e-5 (float32) or 1e-8 (float64), energies within 2e-6 or 1e-8 eV/atom."""
+        single = self.dtype == "float32"
+        return self.energy < (2e-6 if single else 1e-8) and max(self.forces, self.stress / 3) < (1e-5 if single else 1e-8)
+
+    def __str__(self) -> str:
+        return f"energies differ by {self.energy:.1e} eV/atom, forces by {self.forces:.1e} and stresses by {self.stress:.1e} of the largest"
+
+
+def differences(compiled: CompiledDensity) -> Differences:
+    """Compare a kernel with its potential in float64 on a lone atom, a pair, a far pair, a cluster, two small crystals and a slab, all
+    in one batch."""
+    exact = copy.deepcopy(compiled.potential).double().eval()
+    systems = _trials(compiled.potential)
+    batch = collate(systems, exact.spec.graphs, torch.float64)
+    batch = replace(batch, mask_undefined=True)
+    made = {key: value.detach().numpy() for key, value in exact(batch, ("energy", "forces", "stress")).values.items()}
+    found = compiled.systems(systems).compute(batch.positions.numpy(), strain=True)
+    assert found.strain_derivative is not None
+    ends = np.cumsum(batch.n_atoms.numpy())[:-1]
+    forces = [
+        float(np.abs(a - b).max() / max(np.abs(b).max(), 0.1))
+        for a, b in zip(np.split(found.forces, ends), np.split(made["forces"], ends), strict=True)
+    ]
+    stress = [
+        float(np.abs(w / abs(np.linalg.det(s.cell)) - b).max() / max(np.abs(b).max(), 1e-3))
+        for w, b, s in zip(found.strain_derivative, made["stress"], systems, strict=True)
+        if s.pbc.all()
+    ]
+    energy = float((np.abs(found.energy - made["energy"]) / batch.n_atoms.numpy()).max())
+    return Differences(energy, max(forces), max(stress), compiled.dtype, len(systems))
+
+
+def _trials(potential: Potential) -> list[Structure]:
+    """Small systems of the model's elements, at its first level that knows them."""
+    rng, spec = np.random.default_rng(0), potential.spec
+    grid = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3) * 2.3
+    box, none, closed = np.eye(3) * 4.6, np.zeros((3, 3)), np.ones(3, dtype=bool)
+    geometries = [
+        (grid[:1], none, ~closed),
+        (grid[:2] * 0.6, none, ~closed),
+        (grid[:2] * 1000, none, ~closed),
+        (grid, none, ~closed),
+        (grid, box, closed),
+        (grid[:2] * 0.7, np.array([[3.2, 0, 0], [1.1, 3.3, 0], [0.2, 1.0, 3.1]]), closed),
+        (grid, box, np.array([True, True, False])),
+    ]
+    stated = potential.config.get("references", {}).get(spec.levels[0])
+    known = [z for z in spec.elements if not stated or symbol(z) in stated]
+    return [
+        Structure(rng.choice(known, len(x)), x + rng.normal(0, 0.05, x.shape), cell, pbc, level=spec.levels[0])
+        for x, cell, pbc in geometries
+    ]
 
 
 class CompiledDensity:
@@ -101,6 +195,13 @@ class CompiledDensity:
 
         used = self.wanted or instruction_sets()[0]
         return f"density kernel, {self.dtype}, {NAMES.get(used, used)}"
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of the weights, the kernels and how they compute."""
+        import mlipfm_kernels
+
+        said = [tensor_digest(self.potential.state_dict()), self.potential.config, mlipfm_kernels.build_id(), self.description]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
     def systems(self, structures: Sequence[Structure], *, skin: float = 0.5, threads: int = 1) -> DensitySystems:
         """Lay out systems; see `CompiledPotential.systems`."""
@@ -273,7 +374,7 @@ class DensityKernelPotential(Potential):
 
     def _compiled(self) -> CompiledDensity:
         """The compiled form of the weights as they are now."""
-        now = tuple(part for value in self.eager.parameters() for part in (id(value), value._version))
+        now = tuple(part for value in self.eager.parameters() for part in (value.data_ptr(), value._version))
         if self._made is None or self._made[0] != now:
             self._made = now, CompiledDensity(self.eager, instructions=self.instructions)
         return self._made[1]
