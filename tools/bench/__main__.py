@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     fronts = front.add_subparsers(dest="action", required=True)
     trained = fronts.add_parser("run", help="train and test every variant; what is in the results is not done again", allow_abbrev=False)
     trained.add_argument("folder", type=Path, help="with the sets ethanol_ccsdt, 3bpa, mlearn and water_dpmd")
+    fronts.add_parser("costs", help="what every variant costs with the compiled kernels", allow_abbrev=False)
     fronts.add_parser("lammps", help="errors and cost of the potentials that come with LAMMPS, on the same structures", allow_abbrev=False)
     shown = fronts.add_parser("figures", help="tables of what is complete", allow_abbrev=False)
     shown.add_argument("--svg", type=Path, metavar="FILE", help="draw error against cost")
@@ -175,6 +176,8 @@ def _front(options: argparse.Namespace) -> int:
 
     if options.action == "run":
         front.run(options.folder, front_figures.RESULTS / "cells.jsonl")
+    elif options.action == "costs":
+        front.measure_costs(front_figures.RESULTS / "cells.jsonl", front_figures.RESULTS / "costs.jsonl")
     elif options.action == "lammps":
         front.run_lammps(front_figures.RESULTS / "lammps.jsonl")
     else:
