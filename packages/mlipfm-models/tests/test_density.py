@@ -35,9 +35,9 @@ class TestContractOfTwoLayersTwoLevelsChargeAndSpin(PotentialContract):
 
 
 @pytest.mark.ci
-class TestContractOfFewMixturesAndPairsOfSpecies(PotentialContract):
+class TestContractOfFewMixtures(PotentialContract):
     def potential(self) -> Potential:
-        return small(backbone={"layers": 2, "mixed": 2, "species": "pair"})
+        return small(backbone={"layers": 2, "mixed": 2})
 
 
 @pytest.mark.ci

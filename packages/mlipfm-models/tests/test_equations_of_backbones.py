@@ -206,7 +206,6 @@ def density(weights: Weights, c: DensityConfig, s: Floats, near: Neighbours) -> 
         for i, (js, d) in enumerate(near):
             r = np.linalg.norm(d, axis=1)
             amplitude = sent[js] * filters(r, m.weight("filter"), c)
-            amplitude = amplitude * (m("centre", s[i]) if c.species == "pair" else 1.0)
             one, two = np.split(m("mix", amplitude), 2, axis=1)
             cosine = (d / r[:, None]) @ (d / r[:, None]).T
             spectrum = [np.einsum("jc,jk,kc->c", one, legendre(l, cosine), two) for l in range(c.degree + 1)]
@@ -379,9 +378,9 @@ CASES: dict[str, tuple[Equations, Any, Callable[[Any], Backbone]]] = {
     "mace of degree 2": (mace, MaceConfig(channels=5, layers=1, cutoff=3.1, radial=4, degree=2, mean_neighbors=7.0), Mace),
     "mace of correlation 2": (mace, MaceConfig(channels=5, layers=2, cutoff=3.1, radial=4, correlation=2, mean_neighbors=7.0), Mace),
     "density": (density, DensityConfig(channels=6, layers=2, cutoff=3.1, radial=5, mean_neighbors=7.0), Density),
-    "density of few mixtures and pairs": (
+    "density of few mixtures": (
         density,
-        DensityConfig(channels=6, layers=2, cutoff=3.1, radial=5, degree=2, mean_neighbors=7.0, mixed=2, species="pair"),
+        DensityConfig(channels=6, layers=2, cutoff=3.1, radial=5, degree=2, mean_neighbors=7.0, mixed=2),
         Density,
     ),
     "escaip": (escaip, EscaipConfig(channels=24, layers=3, cutoff=3.1, radial=5, degree=2, heads=2), Escaip),

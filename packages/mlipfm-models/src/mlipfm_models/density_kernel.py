@@ -58,8 +58,6 @@ def why_not_compiled(potential: Potential) -> str | None:
         return "its forces are not the gradient of its energy"
     if "external_field" in potential.spec.conditions:
         return "an external field is not in the kernels"
-    if backbone.config.species is not None:
-        return "weights of pairs of species are not in the kernels"
     if next(potential.parameters()).device.type != "cpu":
         return "its weights are on a GPU"
     return kernels_missing()
