@@ -187,7 +187,7 @@ def measure_costs(cells: Path, out: Path) -> None:
     Of one molecule, or of a periodic box of at least 500 atoms that move by 0.001 Å between calls; median of 25 calls, fresh weights, float32.
     """
     from mlipfm_data.store.store import Store
-    from mlipfm_interfaces.checkpoint import build
+    from mlipfm_models import build_potential
     from mlipfm_models.density_kernel import compiled_density
 
     made = []
@@ -196,9 +196,8 @@ def measure_costs(cells: Path, out: Path) -> None:
             box = _box(max(store, key=len))
         for options in dict.fromkeys(line["options"] for line in results(cells) if line["set"] == name):
             backbone = {"layers": 1} | json.loads(options)
-            potential = build(
-                "density", {"elements": sorted({int(z) for z in box.atomic_numbers}), "levels": ["any"], "backbone": backbone}
-            )
+            elements = sorted({int(z) for z in box.atomic_numbers})
+            potential = build_potential("density", {"elements": elements, "levels": ["any"], "backbone": backbone})
             if (compiled := compiled_density(potential)) is not None:
                 made.append((name, options, compiled.systems([box]), box))
     times: list[list[float]] = [[] for _ in made]
