@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ._run_report import exchange_words, record_of, table_of, temperature_words
 from .ensembles import NVE, Ensemble
 from .exchange import ReplicaExchange
-from .simulation import Run, Settings, simulate, temperatures_of
+from .simulation import Run, Settings, compiled_form, simulate, temperatures_of
 from .start_files import Said, ranges
 from .starts import Start, temperature_of
 from .state import State
@@ -68,6 +68,7 @@ def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensembl
     opened, gate = _opened(request)
     _warn(opened, starts)
     systems, taken = [start for start, _ in starts], taken_words(starts, ensemble, settings, request.temperature)
+    taken.append(engine_words(opened, settings))
     inner = None if request.inner is None else _open_model(request.inner)
     with _progress(settings.steps, [] if request.as_json else taken) as show:
         run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show)
@@ -80,6 +81,17 @@ def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensembl
         for line in (table_of(run, record), *words):
             open_console().print(line, highlight=False, soft_wrap=isinstance(line, str))
     _refuse_broken(run, out)
+
+
+def engine_words(model: Any, settings: Settings) -> str:
+    """`computed by: density kernel, float32, AVX2, 1 thread`, or torch and why."""
+    if not isinstance(model, Potential):
+        return "computed by: the model's own package"
+    compiled = compiled_form(model, settings)
+    if compiled is not None:
+        return f"computed by: {compiled.description}, {settings.threads} thread{'s' if settings.threads > 1 else ''}"
+    reason = "as asked" if settings.engine == "torch" else model.why_not_compiled() or "its kernel disagreed with it"
+    return f"computed by: torch, {reason}"
 
 
 def _opened(request: Request) -> tuple[Any, UncertaintyGate | None]:

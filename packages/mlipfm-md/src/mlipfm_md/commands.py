@@ -23,6 +23,14 @@ class VelocityUnit(StrEnum):
     ASE = "ase"
 
 
+class EngineName(StrEnum):
+    """What computes."""
+
+    AUTO = "auto"
+    KERNEL = "kernel"
+    TORCH = "torch"
+
+
 class EnsembleName(StrEnum):
     """Ensembles of `mlipfm md run`."""
 
@@ -42,6 +50,10 @@ Level = Annotated[str | None, typer.Option(help="Level of theory, if the model h
 Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that state none")]
 Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that state none")]
 Seed = Annotated[int, typer.Option(help="Seed of velocities and noise")]
+Engine = Annotated[
+    EngineName, typer.Option(help="kernel: compiled code; torch: the model itself; auto: the kernel where the model has one")
+]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of a compiled kernel; torch takes OMP_NUM_THREADS")]
 IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file holds fixed")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the record as JSON; it is always written to OUT/summary.json")]
 
@@ -72,6 +84,8 @@ def run(
     charge: Charge = None,
     multiplicity: Multiplicity = None,
     seed: Seed = 0,
+    engine: Engine = EngineName.AUTO,
+    threads: Threads = 1,
     frame: Annotated[int | None, typer.Option(help="Only this frame of the file; -1 is the last")] = None,
     new_velocities: Annotated[bool, typer.Option("--new-velocities", help="Draw velocities even where the file has some")] = False,
     velocity_unit: Annotated[
@@ -110,7 +124,7 @@ def run(
     from .start_files import Wanted, read_starts
 
     kelvin = temperatures("300" if temperature is None else temperature)
-    settings = Settings(dt=dt, steps=steps, temperature=kelvin[0], every=every, seed=seed)
+    settings = Settings(dt=dt, steps=steps, temperature=kelvin[0], every=every, seed=seed, engine=engine.value, threads=threads)
     if inner is None and inner_steps is not None:
         raise SimulationError("inner steps need a cheap model", where="--inner-steps", hint="--inner MODEL names one")
     chosen = chosen_ensemble(
@@ -142,6 +156,8 @@ def exchange(
     charge: Charge = None,
     multiplicity: Multiplicity = None,
     seed: Seed = 0,
+    engine: Engine = EngineName.AUTO,
+    threads: Threads = 1,
     frame: Annotated[int, typer.Option(help="Frame of the file; -1 is the last")] = 0,
     ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
@@ -160,7 +176,9 @@ def exchange(
     from .start_files import Wanted, read_starts
 
     ladder = numbers(temperatures)
-    settings = Settings(dt=dt, steps=steps, temperature=ladder[0] if ladder else 0.0, every=every, seed=seed)
+    settings = Settings(
+        dt=dt, steps=steps, temperature=ladder[0] if ladder else 0.0, every=every, seed=seed, engine=engine.value, threads=threads
+    )
     chosen = ReplicaExchange(ladder, exchange_every, friction)
     starts = read_starts(structure, Wanted(level, charge, multiplicity, frame, False, ignore_constraints))
     run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), starts * len(ladder), chosen, settings)

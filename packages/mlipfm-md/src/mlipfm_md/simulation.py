@@ -340,14 +340,14 @@ def _forces(model: Potential | Teacher | Labeler, structures: list[Structure], s
     if not isinstance(model, Potential):
         return TeacherForces(model, structures)
     remembered = {"reference": memory.get("reference"), "reference_cells": memory.get("reference_cells")}
-    compiled = _compiled(model, settings)
+    compiled = compiled_form(model, settings)
     if compiled is not None:
         return CompiledForces(model, compiled, structures, skin=settings.skin, threads=settings.threads, **remembered)
     return PotentialForces(model, structures, skin=settings.skin, **remembered)
 
 
-def _compiled(model: Any, settings: Settings) -> CompiledPotential | None:
-    """The compiled form of the model that the engine of `settings` asks for, if any.
+def compiled_form(model: Any, settings: Settings) -> CompiledPotential | None:
+    """Return the compiled form of the model that the engine of `settings` asks for, if any.
 
     Raises:
         SimulationError: the kernel was asked for, and there is none.
@@ -416,7 +416,7 @@ def _fingerprint(model: Any, inner: Any, starts: list[Start], ensemble: Ensemble
         "ensemble": _described(ensemble),
         "settings": chosen,
     }
-    compiled = _compiled(model, settings)
+    compiled = compiled_form(model, settings)
     engine = {} if compiled is None else {"engine": [compiled.description, settings.threads]}
     return found | engine | ({} if inner is None else {"inner model": _identity(inner)})
 
