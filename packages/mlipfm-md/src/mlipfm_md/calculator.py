@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
 from mlipfm_interfaces.batch import Batch
-from mlipfm_interfaces.errors import PropertyNotAvailableError
+from mlipfm_interfaces.compiled import CompiledPotential, CompiledSystems
+from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError
 from mlipfm_interfaces.moving_batch import SKIN, MovingBatch
+from mlipfm_interfaces.neighbors import Pairs
 from mlipfm_interfaces.plausibility import warn_if_implausible
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
@@ -35,6 +37,8 @@ __all__ = ["MlipfmCalculator"]
 _ASE_NAMES = {"energy": "energy", "free_energy": "energy", "forces": "forces", "stress": "stress", "energies": "atomic_energies",
               "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments"}  # fmt: skip
 _OF_THE_SYSTEM = ("energy", "stress", "dipole")
+#: What compiled code computes.
+_COMPILED = frozenset(("energy", "forces", "stress", "atomic_energies"))
 
 #: What an answer depends on, in the order of `MlipfmCalculator._state`, and which of these make it another system.
 _STATE = ("numbers", "positions", "cell", "pbc", "info", "parameters")
@@ -46,7 +50,8 @@ class _Answer:
     """Results (never changed once made), what they are the results of, and what the next calculation can use again.
 
     Attributes:
-        used: see `_STATE`. info: of the Atoms. moving: gives the batch of the same system at other positions and cells.
+        used: see `_STATE`. info: of the Atoms. moving: gives the batch of the same system at other positions and cells. kernel: a compiled potential
+            and the same system in it; one of the two is there.
         outputs: that were computed; the next calculation gives them again, so that a stress that is asked after the forces in each step of a
             simulation costs no second calculation.
     """
@@ -54,8 +59,9 @@ class _Answer:
     used: tuple[Any, ...]
     info: dict[str, Any]
     results: dict[str, Any]
-    moving: MovingBatch
+    moving: MovingBatch | None
     outputs: frozenset[str]
+    kernel: tuple[CompiledPotential, CompiledSystems] | None = None
 
 
 class MlipfmCalculator(GetPropertiesMixin):
@@ -66,6 +72,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         level: level of theory to predict; needed if the model has several.
         charge, multiplicity: used where `atoms.info` states none.
         skin: Å, see `MovingBatch`; the results do not depend on it.
+        engine: `kernel` computes with compiled code, `torch` with the model itself; `auto` with the kernel where the model has one and it gives what
+            is asked. threads: of the kernel.
         strict: refuse structures that look like a mistake (atoms pushed into each other or all alone, a charge that the model does not know)
             instead of warning.
 
@@ -84,6 +92,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         multiplicity: int | None = None,
         strict: bool = False,
         skin: float = SKIN,
+        engine: Literal["auto", "kernel", "torch"] = "auto",
+        threads: int = 1,
     ) -> None:
         if not isinstance(model, Potential):
             from mlipfm_interfaces.checkpoint import load_potential
@@ -93,6 +103,11 @@ class MlipfmCalculator(GetPropertiesMixin):
         self.potential, self.skin = model.eval(), skin
         self.level, self.charge, self.multiplicity, self.strict = level, charge, multiplicity, strict
         self.implemented_properties = [ase for ase, key in _ASE_NAMES.items() if key in model.spec.outputs]
+        self.engine, self.threads = engine, threads
+        if engine not in ("auto", "kernel", "torch"):
+            raise RecipeError(f"there is no engine {engine!r}", where="engine", hint="auto, kernel or torch")
+        if engine == "kernel" and (reason := self.potential.why_not_compiled()) is not None:
+            raise RecipeError(f"this model has no compiled kernel: {reason}", where="engine", hint="use the engine auto or torch")
         self._answer: _Answer | None = None
 
     @property
@@ -147,13 +162,41 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def _calculated(self, atoms: Atoms, properties: list[str], before: _Answer | None, changed: Sequence[str]) -> _Answer:
         same = None if before is None or _OTHER_SYSTEM.intersection(changed) else before
-        if same is not None and same.moving.device != device_of(self.potential):
+        if same is not None and same.moving is not None and same.moving.device != device_of(self.potential):
             same = None
         outputs = self._outputs(atoms, properties, same)
-        moving = self._new_system(self.to_structure(atoms)) if same is None else same.moving
+        compiled = self.potential.compiled() if self.engine != "torch" and not self.potential.training and outputs <= _COMPILED else None
+        if compiled is not None:
+            return self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel)
+        moving = self._new_system(self.to_structure(atoms)) if same is None or same.moving is None else same.moving
         used = self._copied_state(atoms)
         batch = moving.at(used[1], used[2][None])
         return _Answer(used, dict(atoms.info), self._predicted(batch, outputs), moving, outputs)
+
+    def _by_kernel(
+        self, atoms: Atoms, compiled: CompiledPotential, outputs: frozenset[str], before: tuple[CompiledPotential, CompiledSystems] | None
+    ) -> _Answer:
+        """An answer of compiled code, which gives the energies of the atoms in any case."""
+        used = self._copied_state(atoms)
+        if before is None or before[0] is not compiled:
+            structure = self.to_structure(atoms)
+            systems = compiled.systems([structure], skin=self.skin, threads=self.threads)
+            self._warn(structure)
+        else:
+            systems = before[1]
+        found = systems.compute(used[1], used[2][None], strain="stress" in outputs)
+        row = {"energy": found.energy[0], "forces": found.forces, "atomic_energies": found.atomic_energies}
+        if found.strain_derivative is not None:
+            row["stress"] = found.strain_derivative[0] / abs(float(np.linalg.det(used[2])))
+        return _Answer(used, dict(atoms.info), _named(row), None, outputs, (compiled, systems))
+
+    def _warn(self, structure: Structure, pairs: Pairs | None = None) -> None:
+        """The warnings that a simulation gives once."""
+        spec = self.potential.spec
+        cutoff = max(graph.cutoff for graph in spec.graphs)
+        warn_if_implausible(structure, cutoff, spec.conditions, pairs=pairs, strict=self.strict, stacklevel=6)
+        if self.potential.config.get("undetermined"):
+            warn_if_undetermined(self.potential, [structure], stacklevel=6)
 
     def _outputs(self, atoms: Atoms, properties: list[str], same: _Answer | None) -> frozenset[str]:
         """What to compute: what is asked, and what was asked of the same system before."""
@@ -168,10 +211,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         check_elements(spec, [structure])
         moving = MovingBatch([structure], spec.graphs, spec.torch_dtype, device_of(self.potential), skin=self.skin)
         widest = max(spec.graphs, key=lambda graph: graph.cutoff)
-        pairs = moving.at(structure.positions).views[widest].pairs()
-        warn_if_implausible(structure, widest.cutoff, spec.conditions, pairs=pairs, strict=self.strict, stacklevel=5)
-        if self.potential.config.get("undetermined"):
-            warn_if_undetermined(self.potential, [structure], stacklevel=5)
+        self._warn(structure, moving.at(structure.positions).views[widest].pairs())
         return moving
 
     def _predicted(self, batch: Batch, outputs: frozenset[str]) -> dict[str, Any]:
@@ -182,8 +222,7 @@ class MlipfmCalculator(GetPropertiesMixin):
             raise PropertyNotImplementedError(str(error)) from error
         row = {key: prediction[key].detach().to("cpu", torch.float64).numpy() for key in outputs}
         row |= {key: row[key][0] for key in _OF_THE_SYSTEM if key in row}
-        results: dict[str, Any] = {name: row[key] if row[key].ndim else float(row[key]) for name, key in _ASE_NAMES.items() if key in row}
-        return results | ({"stress": full_3x3_to_voigt_6_stress(row["stress"])} if "stress" in row else {})
+        return _named(row)
 
     def _evaluated(self, batch: Batch, outputs: list[str]) -> Prediction:
         """In evaluation mode; a model that is being trained goes back to its training."""
@@ -227,6 +266,12 @@ class MlipfmCalculator(GetPropertiesMixin):
     def _copied_state(self, atoms: Atoms) -> tuple[Any, ...]:
         *arrays, info, parameters = self._state(atoms)
         return *(np.array(a) for a in arrays), info, parameters
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """Results under ASE's names."""
+    results: dict[str, Any] = {name: row[key] if row[key].ndim else float(row[key]) for name, key in _ASE_NAMES.items() if key in row}
+    return results | ({"stress": full_3x3_to_voigt_6_stress(row["stress"])} if "stress" in row else {})
 
 
 def _same(old: Any, new: Any) -> bool:

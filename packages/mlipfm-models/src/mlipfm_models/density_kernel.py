@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -242,7 +243,7 @@ class DensitySystems:
     def __init__(self, model: CompiledDensity, batch: Batch, skin: float, threads: int) -> None:
         from mlipfm_kernels import Systems, Trouble
 
-        self._trouble = Trouble
+        self._trouble, self._one_at_a_time = Trouble, threading.Lock()
 
         kernel, types = model.kernel(batch)
         self.first = np.concatenate([[0], np.cumsum(batch.n_atoms.numpy())])
@@ -252,9 +253,10 @@ class DensitySystems:
 
     def compute(self, positions: Array, cells: Array | None = None, *, strain: bool = False, features: bool = False) -> Computed:
         """See `CompiledSystems.compute`."""
-        if cells is not None:
-            self._systems.set_cells(cells)
-        found = self._systems.compute(positions, virial=strain, features=features)
+        with self._one_at_a_time:
+            if cells is not None:
+                self._systems.set_cells(cells)
+            found = self._systems.compute(positions, virial=strain, features=features)
         if isinstance(found, self._trouble):
             self._refuse(found)
         atomic, forces, virial, last = found

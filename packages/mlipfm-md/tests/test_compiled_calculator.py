@@ -1,0 +1,80 @@
+"""The calculator with a compiled kernel gives what it gives with torch, and never an answer of other weights or of another system."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.errors import OverlapError, RecipeError
+from mlipfm_interfaces.potential import Potential
+from mlipfm_md import MlipfmCalculator
+
+pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
+
+
+def density(**options: object) -> Potential:
+    config = {"elements": ["H", "O", "Cu"], "levels": ["any"], "dtype": "float64", "backbone": {"channels": 16, "cutoff": 4.0}}
+    return build("density", config | options)
+
+
+def both(model: Potential, atoms: Atoms) -> tuple[Atoms, Atoms]:
+    pair = atoms.copy(), atoms.copy()
+    for copy, engine in zip(pair, ("kernel", "torch"), strict=True):
+        copy.calc = MlipfmCalculator(model, engine=engine)  # type: ignore[arg-type]
+    return pair
+
+
+def test_kernel_and_torch_agree_while_atoms_and_cell_move() -> None:
+    ours, theirs = both(density(), bulk("Cu", cubic=True))
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        step, strain = rng.normal(0, 0.1, ours.positions.shape), np.eye(3) + rng.normal(0, 0.01, (3, 3))
+        for atoms in (ours, theirs):
+            atoms.positions += step
+            atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        assert abs(ours.get_potential_energy() - theirs.get_potential_energy()) < 1e-10
+        assert np.abs(ours.get_forces() - theirs.get_forces()).max() < 1e-10
+        assert np.abs(ours.get_stress() - theirs.get_stress()).max() < 1e-12
+        assert np.abs(ours.get_potential_energies() - theirs.get_potential_energies()).max() < 1e-10
+
+
+def test_charge_in_info_changes_the_answer() -> None:
+    ours, theirs = both(density(conditions=["total_charge"]), molecule("H2O"))
+    found = []
+    for charge in (0, 1, -2):
+        for atoms in (ours, theirs):
+            atoms.info["charge"] = charge
+        found.append(ours.get_potential_energy())
+        assert abs(found[-1] - theirs.get_potential_energy()) < 1e-10
+    assert len({round(e, 8) for e in found}) == 3
+
+
+def test_weights_that_change_are_seen() -> None:
+    model, atoms = density(), molecule("H2O")
+    atoms.calc = MlipfmCalculator(model, engine="kernel")
+    before = atoms.get_potential_energy()
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if name == "heads.energy.outer.bias").add_(1.0)
+    atoms.positions[0, 0] += 1e-9
+    assert abs(atoms.get_potential_energy() - before - 3.0) < 1e-6
+
+
+def test_other_atoms_get_answers_of_their_own() -> None:
+    calculator = MlipfmCalculator(density(), engine="kernel")
+    water, copper = molecule("H2O"), bulk("Cu", cubic=True)
+    alone = [MlipfmCalculator(density(), engine="kernel").get_property("energy", a) for a in (water, copper)]
+    assert [calculator.get_property("energy", a) for a in (water, copper, water, copper)] == alone * 2
+
+
+def test_refusals_name_the_reason() -> None:
+    painn = build("painn", {"elements": ["H"], "levels": ["any"], "backbone": {"channels": 8}})
+    with pytest.raises(RecipeError, match="painn"):
+        MlipfmCalculator(painn, engine="kernel")
+    with pytest.raises(RecipeError, match="no engine"):
+        MlipfmCalculator(painn, engine="fast")  # type: ignore[arg-type]
+    near = Atoms("H2", [[0, 0, 0], [0, 0, 0.05]], calculator=MlipfmCalculator(density(), engine="kernel"))
+    with pytest.raises(OverlapError):
+        near.get_potential_energy()
