@@ -153,3 +153,35 @@ def test_relaxation_with_ase_reaches_zero_force(potential, tmp_path):
     start = atoms.get_potential_energy()
     BFGS(atoms, logfile=None).run(fmax=0.01, steps=5)
     assert atoms.get_potential_energy() <= start
+
+
+def test_uncertainty_of_a_file_beside_the_model_is_among_the_results(tmp_path):
+    from mlipfm_interfaces.errors import RefusedFileError
+    from mlipfm_interfaces.structure import Structure
+    from mlipfm_models import Llpr
+
+    rng, model = np.random.default_rng(0), tmp_path / "model.safetensors"
+    potential = build("density", {"elements": ["H", "O"], "levels": ["any"], "backbone": {"channels": 8}})
+    digest = save_potential(model, potential)
+    base = molecule("H2O")
+    labels = {"energy": np.array(0.0), "forces": np.zeros((3, 3))}
+    some = [Structure(base.numbers, base.positions + 0.05 * rng.normal(size=(3, 3)), labels=labels) for _ in range(8)]
+    fitted = Llpr.fit(potential, digest, some[:4], some[4:])
+    atoms = molecule("H2O")
+    atoms.calc = MlipfmCalculator(model)
+    with pytest.raises(PropertyNotImplementedError, match="energy_uncertainty is not predicted"):
+        atoms.calc.get_property("energy_uncertainty", atoms)
+    fitted.save(model.with_suffix(".uncertainty.safetensors"))
+    (expected,) = fitted.predict(potential, [Structure(atoms.numbers, atoms.positions)])
+    for calculator in (MlipfmCalculator(model), MlipfmCalculator(potential, uncertainty=fitted)):
+        atoms.calc = calculator
+        assert calculator.get_property("energy_uncertainty", atoms) == pytest.approx(3 * expected.energy_sigma, rel=1e-4)
+        assert calculator.get_property("forces_uncertainty", atoms) == pytest.approx(expected.force_sigma, rel=1e-3)
+        before = calculator.get_property("energy_uncertainty", atoms)
+        atoms.positions[0, 2] += 0.2
+        assert calculator.get_property("energy_uncertainty", atoms) != before
+        atoms.positions[0, 2] -= 0.2
+    other = save_potential(tmp_path / "other.safetensors", build("density", {"elements": ["H", "O"], "levels": ["any"], "seed": 1}))
+    assert other != digest
+    with pytest.raises(RefusedFileError, match="not of"):
+        MlipfmCalculator(tmp_path / "other.safetensors", uncertainty=model.with_suffix(".uncertainty.safetensors"))

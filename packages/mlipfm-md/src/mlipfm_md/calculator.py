@@ -8,7 +8,7 @@ for small molecules that base class costs more time than the model (copies and c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +20,14 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
 from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.compiled import CompiledPotential, CompiledSystems
-from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError
+from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError, RefusedFileError
 from mlipfm_interfaces.moving_batch import SKIN, MovingBatch
 from mlipfm_interfaces.neighbors import Pairs
 from mlipfm_interfaces.plausibility import warn_if_implausible
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.uncertain import Uncertainty
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 from .memory import keep_freed_memory
@@ -71,6 +72,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         model: a Potential, or the path or address of a model checkpoint.
         level: level of theory to predict; needed if the model has several.
         charge, multiplicity: used where `atoms.info` states none.
+        uncertainty: what `mlipfm uncertainty fit` wrote for this model, opened or as a path. Without it, the file `NAME.uncertainty.safetensors`
+            beside a checkpoint `NAME.safetensors` is taken, if there is one.
         skin: Å, see `MovingBatch`; the results do not depend on it.
         engine: `kernel` computes with compiled code, `torch` with the model itself; `auto` with the kernel where the model has one and it gives what
             is asked. threads: of the kernel.
@@ -78,7 +81,8 @@ class MlipfmCalculator(GetPropertiesMixin):
             instead of warning.
 
     Results: `energy` and `free_energy` eV, `forces` eV/Å, `stress` eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy (ASE's sign), and `energies`
-    (per atom), `dipole`, `charges`, `magmoms` where the model has them.
+    (per atom), `dipole`, `charges`, `magmoms` where the model has them; with an uncertainty `energy_uncertainty` (eV, of the whole system) and
+    `forces_uncertainty` (eV/Å, of every component), standard deviations. `get_hessian` gives the second derivatives.
     """
 
     name = "mlipfm"
@@ -91,18 +95,18 @@ class MlipfmCalculator(GetPropertiesMixin):
         charge: int | None = None,
         multiplicity: int | None = None,
         strict: bool = False,
+        uncertainty: Uncertainty | str | Path | None = None,
         skin: float = SKIN,
         engine: Literal["auto", "kernel", "torch"] = "auto",
         threads: int = 1,
     ) -> None:
-        if not isinstance(model, Potential):
-            from mlipfm_interfaces.checkpoint import load_potential
-
-            model = load_potential(model)
         keep_freed_memory()
+        model, self.uncertainty = _opened(model, uncertainty)
         self.potential, self.skin = model.eval(), skin
         self.level, self.charge, self.multiplicity, self.strict = level, charge, multiplicity, strict
         self.implemented_properties = [ase for ase, key in _ASE_NAMES.items() if key in model.spec.outputs]
+        if self.uncertainty is not None:
+            self.implemented_properties += [f"{key}_uncertainty" for key in self.uncertainty.quantities]
         self.engine, self.threads = engine, threads
         if engine not in ("auto", "kernel", "torch"):
             raise RecipeError(f"there is no engine {engine!r}", where="engine", hint="auto, kernel or torch")
@@ -166,12 +170,14 @@ class MlipfmCalculator(GetPropertiesMixin):
             same = None
         outputs = self._outputs(atoms, properties, same)
         compiled = self.potential.compiled() if self.engine != "torch" and not self.potential.training and outputs <= _COMPILED else None
+        uncertain = self._uncertain(atoms) if any(name.endswith("_uncertainty") for name in properties) else {}
         if compiled is not None:
-            return self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel)
+            answer = self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel)
+            return replace(answer, results=answer.results | uncertain)
         moving = self._new_system(self.to_structure(atoms)) if same is None or same.moving is None else same.moving
         used = self._copied_state(atoms)
-        batch = moving.at(used[1], used[2][None])
-        return _Answer(used, dict(atoms.info), self._predicted(batch, outputs), moving, outputs)
+        results = self._predicted(moving.at(used[1], used[2][None]), outputs)
+        return _Answer(used, dict(atoms.info), results | uncertain, moving, outputs)
 
     def _by_kernel(
         self, atoms: Atoms, compiled: CompiledPotential, outputs: frozenset[str], before: tuple[CompiledPotential, CompiledSystems] | None
@@ -202,7 +208,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         """What to compute: what is asked, and what was asked of the same system before."""
         if "stress" in properties and not atoms.pbc.all():
             raise PropertyNotImplementedError("the stress needs three periodic directions")
-        wanted = {"energy", "forces"} | {_ASE_NAMES[name] for name in properties} | (same.outputs if same is not None else frozenset())
+        named = {_ASE_NAMES[name] for name in properties if name in _ASE_NAMES}
+        wanted = {"energy", "forces"} | named | (same.outputs if same is not None else frozenset())
         return frozenset(wanted & set(self.potential.spec.outputs))
 
     def _new_system(self, structure: Structure) -> MovingBatch:
@@ -232,6 +239,29 @@ class MlipfmCalculator(GetPropertiesMixin):
             return self.potential.eval()(batch, outputs)
         finally:
             self.potential.train()
+
+    def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Second derivatives of the energy, [3 atoms, 3 atoms] eV/Å², by automatic differentiation; constraints do not count. Not cached.
+
+        Raises:
+            PropertyNotImplementedError: direct forces, which are no derivative of an energy, and models without Hessian rows.
+        """
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None or self.potential.spec.kind != "conservative" or "hessian_rows" not in self.potential.spec.outputs:
+            raise PropertyNotImplementedError("the Hessian needs atoms and a model with conservative forces and Hessian rows")
+        n = len(atoms)
+        batch = self._new_system(self.to_structure(atoms)).at(atoms.positions)
+        index = torch.stack([torch.arange(n).repeat_interleave(3), torch.arange(3).repeat(n)], dim=1)[:, None]
+        batch = replace(batch, labels={"hessian_rows_index": index.to(batch.positions.device)})
+        rows = self._evaluated(batch, ["hessian_rows"])["hessian_rows"].detach().to("cpu", torch.float64).numpy().reshape(3 * n, 3 * n)
+        return (rows + rows.T) / 2
+
+    def _uncertain(self, atoms: Atoms) -> dict[str, Any]:
+        """Standard deviations under the names of the results."""
+        assert self.uncertainty is not None
+        (found,) = self.uncertainty.predict(self.potential, [self.to_structure(atoms)])
+        energy = {"energy_uncertainty": found.energy_sigma * len(atoms)}
+        return energy if found.force_sigma is None else energy | {"forces_uncertainty": np.array(found.force_sigma)}
 
     def to_structure(self, atoms: Atoms) -> Structure:
         """Return the Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
@@ -272,6 +302,26 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     """Results under ASE's names."""
     results: dict[str, Any] = {name: row[key] if row[key].ndim else float(row[key]) for name, key in _ASE_NAMES.items() if key in row}
     return results | ({"stress": full_3x3_to_voigt_6_stress(row["stress"])} if "stress" in row else {})
+
+
+def _opened(model: Potential | str | Path, uncertainty: Uncertainty | str | Path | None) -> tuple[Potential, Uncertainty | None]:
+    """The model and its uncertainty, which is refused if it belongs to another model."""
+    if isinstance(model, Potential):
+        if isinstance(uncertainty, str | Path):
+            raise RefusedFileError(
+                "the file of an uncertainty belongs to a checkpoint",
+                where=str(uncertainty),
+                hint="give the model as a path, or open it first",
+            )
+        return model, uncertainty
+    from mlipfm_interfaces.checkpoint import load_model, resolve
+    from mlipfm_interfaces.plugins import load
+
+    path = resolve(model)
+    potential, manifest = load_model(path)
+    beside = path.with_suffix(".uncertainty.safetensors")
+    file = beside if uncertainty is None and beside.is_file() else uncertainty
+    return potential, load("uncertainties", "llpr").load(file, str(manifest["digest"])) if isinstance(file, str | Path) else file
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -1,0 +1,382 @@
+"""The work behind the commands on one structure: read, compute, print, and write record, plot and structures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from mlipfm_interfaces.console import open_console
+from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.files import atomic_write
+from rich.table import Table
+
+from . import _structure_plots as plots
+from .atoms_and_models import frozen, largest_force, open_calculator, read_atoms
+
+Row = tuple[str, str]
+
+
+@dataclass
+class Job:
+    """What a command was asked, and the folder it writes to."""
+
+    command: str
+    file: Path
+    model: str
+    out: Path
+    level: str | None
+    charge: int | None
+    multiplicity: int | None
+    frame: int
+    free_all: bool
+    as_json: bool
+    notes: list[str] = field(default_factory=list)
+
+    def calculator(self) -> Any:
+        """The ASE calculator of the model."""
+        return open_calculator(self.model, level=self.level, charge=self.charge, multiplicity=self.multiplicity)
+
+    def read(self, file: Path | None = None, frame: int | None = None) -> Atoms:
+        """One frame of the file without a calculator; what was taken and not used is printed and noted."""
+        file, frame = file or self.file, self.frame if frame is None else frame
+        ((atoms, words),) = read_atoms(file, charge=self.charge, multiplicity=self.multiplicity, frame=frame, free_all=self.free_all)
+        self.say(f"{file}, frame {frame}: {atoms.get_chemical_formula()}; " + "; ".join(words or ["nothing but the geometry"]))
+        return atoms
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr and keep it for the record."""
+        self.notes.append(text)
+        print(text, file=sys.stderr, flush=True)
+
+    def step(self, number: int, energy: float, force: float) -> None:
+        """Progress of an optimisation."""
+        print(f"step {number}: energy {energy:.6f} eV, largest force {force:.4f} eV/Å", file=sys.stderr, flush=True)
+
+    def part(self, done: int, of: int, what: str) -> None:
+        """Progress of a series of calculations."""
+        print(f"{done} of {of}: {what}", file=sys.stderr, flush=True)
+
+    def write(self, name: str, atoms: Atoms | Sequence[Atoms]) -> None:
+        """Write structures as extended XYZ: energy, forces, constraints, charge and multiplicity with them."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        frames = [atoms] if isinstance(atoms, Atoms) else atoms
+        ase.io.write(self.out / name, [frozen(a) if a.calc is not None else a for a in frames], format="extxyz")
+
+    def csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[float | str]]) -> None:
+        """Write a table."""
+        lines = [",".join(header), *(",".join(x if isinstance(x, str) else f"{x:.10g}" for x in row) for row in rows)]
+        self.out.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.out / name, ("\n".join(lines) + "\n").encode())
+
+    def finish(
+        self, settings: Mapping[str, Any], units: Mapping[str, str], results: Mapping[str, Any], rows: Sequence[Row], figure: Any
+    ) -> None:
+        """Write record and plot, and print either the record or a table."""
+        import importlib.metadata
+
+        record = {
+            "command": self.command,
+            "file": str(self.file),
+            "model": self.model,
+            "settings": {"level": self.level, "charge": self.charge, "multiplicity": self.multiplicity, "frame": self.frame, **settings},
+            "units": dict(units),
+            "results": dict(results),
+            "notes": self.notes,
+            "versions": {name: importlib.metadata.version(name) for name in ("mlipfm-md", "ase", "torch", "numpy")},
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(record, indent=1, default=_plain)
+        atomic_write(self.out / f"{self.command}.json", (text + "\n").encode())
+        plots.save(figure, self.out / f"{self.command}.png")
+        if self.as_json:
+            print(text)
+            return
+        table = Table("", "value", title=f"{self.command} of {self.file.name} by {self.model}")
+        for name, value in rows:
+            table.add_row(name, value)
+        open_console().print(table)
+        open_console().print(
+            f"written to {self.out}: {', '.join(sorted(p.name for p in self.out.iterdir()))}", highlight=False, soft_wrap=True
+        )
+
+
+def run_relax(job: Job, settings: dict[str, Any]) -> None:
+    """`mlipfm relax`; exits with 2, after the results are written, if the limit was not reached."""
+    from .relaxation import relax
+
+    atoms = job.read()
+    atoms.calc = job.calculator()
+    found = relax(atoms, on_step=job.step, **settings)
+    frames = list(found.trajectory)
+    job.write("trajectory.extxyz", frames)
+    job.write("relaxed.extxyz", found.atoms)
+    moved = float(np.linalg.norm(found.atoms.positions - atoms.positions, axis=1).max())
+    results = {
+        "converged": found.converged, "steps": len(found.energies) - 1, "energy": found.energies[-1], "energy_start": found.energies[0],
+        "largest_force": found.largest_forces[-1], "largest_displacement": moved, "cell": found.atoms.cell.array,
+        "energies": found.energies, "largest_forces": found.largest_forces,
+    }  # fmt: skip
+    units = {"energy": "eV", "largest_force": "eV/Å", "largest_displacement": "Å", "cell": "Å", "pressure": "GPa", "fmax": "eV/Å"}
+    rows = [
+        ("converged", "yes" if found.converged else "no"), ("steps", str(len(found.energies) - 1)),
+        ("energy / eV", f"{found.energies[-1]:.6f}"), ("change of energy / eV", f"{found.energies[-1] - found.energies[0]:.6f}"),
+        ("largest force / eV/Å", f"{found.largest_forces[-1]:.5f}"), ("largest displacement / Å", f"{moved:.4f}"),
+        *_cell_rows(found.atoms),
+    ]  # fmt: skip
+    job.finish(settings, units, results, rows, plots.relaxation(found))
+    if not found.converged:
+        raise SimulationError(
+            f"not relaxed after {settings['steps']} steps: the largest force is {found.largest_forces[-1]:.3g} eV/Å",
+            where=str(job.out),
+            hint="run again from relaxed.extxyz, raise --steps, or try --optimizer FIRE",
+        )
+
+
+def run_phonons(job: Job, settings: dict[str, Any], as_is: bool) -> None:
+    """`mlipfm phonons`."""
+    from .crystal_phonons import phonons
+
+    atoms = _relaxed_start(job, settings["fmax"], as_is)
+    found = phonons(atoms, on_step=job.part, **settings)
+    found.phonopy.save(str(_made(job.out) / "phonopy_params.yaml"), settings={"force_constants": True})
+    rows_csv = [(a, b, d, *f) for (ds, fs), (a, b) in zip(found.paths, found.labels, strict=True) for d, f in zip(ds, fs, strict=True)]
+    job.csv("bands.csv", ("from", "to", "distance", *(f"mode_{k + 1}" for k in range(len(rows_csv[0]) - 3))), rows_csv)
+    job.csv("dos.csv", ("frequency_THz", "density"), zip(*found.dos, strict=True))
+    top = max(float(f.max()) for _, f in found.paths)
+    results = {
+        "supercell": found.supercell, "highest_frequency": top, "sum_rule_error": found.sum_rule, "stable": not found.imaginary,
+        "imaginary": [{"q": q, "frequency": f} for q, f in found.imaginary], "thermal": found.thermal,
+    }  # fmt: skip
+    units = {"frequency": "THz", "sum_rule_error": "eV/Å²", "free_energy": "kJ/mol", "entropy": "J/K/mol", "heat_capacity": "J/K/mol",
+             "q": "fractional, of the primitive cell", "displacement": "Å"}  # fmt: skip
+    at_300 = next(row for row in found.thermal if row["temperatures"] == 300.0)
+    words = (
+        "none"
+        if not found.imaginary
+        else f"{len(found.imaginary)} wave vectors, lowest {found.imaginary[0][1]:.2f} THz at {found.imaginary[0][0]}"
+    )
+    rows = [
+        ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", f"{top:.3f}"), ("imaginary modes", words),
+        ("error of the acoustic sum rule / eV/Å²", f"{found.sum_rule:.2g}"), ("heat capacity at 300 K / J/K/mol", f"{at_300['heat_capacity']:.3f}"),
+        ("free energy at 300 K / kJ/mol", f"{at_300['free_energy']:.3f}"),
+    ]  # fmt: skip
+    job.finish(settings, units, results, rows, plots.phonon_bands(found))
+
+
+def run_vibrations(job: Job, settings: dict[str, Any], as_is: bool) -> None:
+    """`mlipfm vibrations`."""
+    from .harmonic_vibrations import thermochemistry, vibrations
+
+    atoms = _relaxed_start(job, settings["fmax"], as_is)
+    found = vibrations(atoms, fmax=max(settings["fmax"], 1e-6) * 1.001, on_step=job.part)
+    conditions = {key: settings[key] for key in ("temperature", "pressure", "symmetry_number")}
+    thermal = {} if found.imaginary else thermochemistry(atoms, found, **conditions)
+    if found.imaginary:
+        job.say(f"no thermochemistry: imaginary modes {', '.join(f'{-f:.1f}i' for f in found.imaginary)} cm⁻¹; this is no minimum")
+    job.csv("modes.csv", ("mode", "wavenumber_per_cm", "energy_meV"), [(k, f, f / 8.065544) for k, f in enumerate(found.frequencies)])
+    with open(_made(job.out) / "modes.xyz", "w", encoding="utf-8") as file:
+        _write_modes(file, found.data)
+    results = {
+        "frequencies": found.frequencies, "rigid": found.rigid, "imaginary": found.imaginary, "zero_point_energy": found.zero_point_energy,
+        "thermochemistry": thermal, "energy": float(atoms.get_potential_energy()),
+    }  # fmt: skip
+    units = {"frequencies": "cm⁻¹, imaginary ones negative", "zero_point_energy": "eV", "energy": "eV", "entropy": "eV/K", "temperature": "K",
+             "pressure": "Pa", "thermochemistry": "eV"}  # fmt: skip
+    rows = [
+        ("wavenumbers / cm⁻¹", ", ".join(f"{f:.1f}" if f >= 0 else f"{-f:.1f}i" for f in found.frequencies)),
+        ("rigid motions / cm⁻¹", ", ".join(f"{f:.1f}" if f >= 0 else f"{-f:.1f}i" for f in found.rigid) or "none"),
+        ("imaginary modes", str(len(found.imaginary))),
+        ("zero-point energy / eV", f"{found.zero_point_energy:.5f}"),
+        *(
+            (f"{key.replace('_', ' ')} / {'eV/K' if key == 'entropy' else 'eV'}", f"{value:.6g}")
+            for key, value in thermal.items()
+            if key != "model"
+        ),
+    ]
+    job.finish(settings, units, results, rows, plots.spectrum(found))
+
+
+def run_eos(job: Job, settings: dict[str, Any]) -> None:
+    """`mlipfm eos`."""
+    from .crystal_elasticity import equation_of_state
+
+    atoms = job.read()
+    atoms.calc = job.calculator()
+    found = equation_of_state(atoms, on_step=job.part, **settings)
+    job.csv("eos.csv", ("volume_A3", "energy_eV"), zip(found.volumes, found.energies, strict=True))
+    job.write("minimum.extxyz", found.atoms)
+    n = len(atoms)
+    results = {
+        "volume": found.volume, "volume_per_atom": found.volume / n, "energy": found.energy, "energy_per_atom": found.energy / n,
+        "bulk_modulus": found.bulk_modulus, "cell": found.atoms.cell.array, "volumes": found.volumes, "energies": found.energies,
+    }  # fmt: skip
+    units = {"volume": "Å³", "energy": "eV", "bulk_modulus": "GPa", "cell": "Å"}
+    rows = [
+        ("volume / Å³ per atom", f"{found.volume / n:.4f}"), ("energy / eV per atom", f"{found.energy / n:.6f}"),
+        ("bulk modulus / GPa", f"{found.bulk_modulus:.2f}"), *_cell_rows(found.atoms),
+    ]  # fmt: skip
+    job.finish(settings, units, results, rows, plots.equation_of_state(found, n))
+
+
+def run_elastic(job: Job, settings: dict[str, Any], as_is: bool) -> None:
+    """`mlipfm elastic`."""
+    from .crystal_elasticity import elastic_tensor
+
+    atoms = _relaxed_start(job, settings["fmax"], as_is, cell="full")
+    found = elastic_tensor(atoms, on_step=job.part, **settings)
+    averages = found.averages() if found.stable else {}
+    if not found.stable:
+        job.say("the crystal is mechanically unstable: its elastic tensor has an eigenvalue that is not positive (Born)")
+    job.write("relaxed.extxyz", atoms)
+    eigenvalues = np.linalg.eigvalsh(found.tensor)
+    results = {
+        "tensor": found.tensor, "asymmetry": found.asymmetry, "space_group": found.space_group, "stable": found.stable,
+        "eigenvalues": eigenvalues, "averages": averages, "stress": found.stress,
+    }  # fmt: skip
+    units = {"tensor": "GPa, order xx yy zz yz xz xy, engineering shear", "averages": "GPa (poisson: 1)", "stress": "GPa"}
+    rows = [
+        *((f"C{k + 1}j / GPa", "  ".join(f"{c:8.2f}" for c in row)) for k, row in enumerate(found.tensor)),
+        ("space group", found.space_group), ("numerical asymmetry / GPa", f"{found.asymmetry:.3f}"),
+        ("mechanically stable (Born)", "yes" if found.stable else f"no: lowest eigenvalue {eigenvalues[0]:.2f} GPa"),
+        *((key.replace("_", " ") + ("" if key == "poisson" else " / GPa"), f"{value:.3f}") for key, value in averages.items()),
+    ]  # fmt: skip
+    job.finish(settings, units, results, rows, plots.elastic(found))
+
+
+def run_neb(job: Job, product: Path | None, settings: dict[str, Any], as_is: bool) -> None:
+    """`mlipfm neb`; exits with 2, after the results are written, if the path did not converge."""
+    from .reaction_paths import minimum_energy_path
+    from .relaxation import relax
+
+    ends = [job.read(job.file, 0), job.read(product or job.file, -1)]
+    calculator = job.calculator()
+    for k, name in enumerate(("first", "last")):
+        ends[k].calc = calculator
+        if not as_is and largest_force(ends[k]) > settings["fmax"]:
+            job.say(f"the {name} end has forces of {largest_force(ends[k]):.3g} eV/Å: it is relaxed first (--as-is: not)")
+            ends[k] = relax(ends[k], fmax=settings["fmax"] / 2, on_step=job.step).atoms
+    found = minimum_energy_path(*ends, on_step=job.step, **settings)
+    top = int(found.energies.argmax())
+    job.write("path.extxyz", found.images)
+    job.write("saddle.extxyz", found.images[top])
+    job.csv("path.csv", ("distance_A", "energy_eV"), zip(found.distances, found.energies, strict=True))
+    results = {
+        "converged": found.converged, "barrier": found.barrier, "reverse_barrier": found.barrier - found.reaction_energy,
+        "reaction_energy": found.reaction_energy, "largest_force": found.largest_force, "saddle_image": top,
+        "distances": found.distances, "energies": found.energies,
+    }  # fmt: skip
+    units = {"barrier": "eV", "reaction_energy": "eV", "distances": "Å", "energies": "eV", "largest_force": "eV/Å"}
+    rows = [
+        ("converged", "yes" if found.converged else "no"), ("barrier / eV", f"{found.barrier:.4f}"),
+        ("reverse barrier / eV", f"{found.barrier - found.reaction_energy:.4f}"), ("reaction energy / eV", f"{found.reaction_energy:.4f}"),
+        ("highest image", f"{top} of {len(found.images) - 1}"), ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
+    ]  # fmt: skip
+    job.finish(settings, units, results, rows, plots.energy_profile(found))
+    if not found.converged:
+        raise SimulationError(
+            f"the path did not converge in {settings['steps']} steps", where=str(job.out), hint="raise --steps or --images"
+        )
+
+
+def run_ts(job: Job, settings: dict[str, Any]) -> None:
+    """`mlipfm ts`; exits with 2, after the results are written, if no transition state was found."""
+    from .reaction_paths import saddle_point
+
+    atoms = job.read()
+    atoms.calc = job.calculator()
+    energies: list[float] = []
+
+    def step(number: int, energy: float, force: float) -> None:
+        energies.append(energy)
+        job.step(number, energy, force)
+
+    found = saddle_point(atoms, on_step=step, **settings)
+    job.write("saddle.extxyz", found.atoms)
+    if found.mode is not None:
+        swing = [found.atoms.copy() for _ in range(16)]
+        for k, frame in enumerate(swing):
+            frame.positions += np.sin(2 * np.pi * k / 16) * found.mode
+        job.write("mode.xyz", swing)
+    results = {
+        "converged": found.converged, "energy": found.energy, "largest_force": found.largest_force,
+        "negative_eigenvalues": found.negative, "is_transition_state": found.converged and len(found.negative) == 1, "energies": energies,
+    }  # fmt: skip
+    units = {"energy": "eV", "largest_force": "eV/Å", "negative_eigenvalues": "eV/Å²"}
+    rows = [
+        ("converged", "yes" if found.converged else "no"), ("energy / eV", f"{found.energy:.6f}"),
+        ("largest force / eV/Å", f"{found.largest_force:.4f}"),
+        ("negative eigenvalues / eV/Å²", ", ".join(f"{v:.3f}" for v in found.negative) or "none: this is a minimum"),
+    ]  # fmt: skip
+    job.finish(settings, units, results, rows, plots.energies(energies))
+    if not results["is_transition_state"]:
+        reason = (
+            f"the largest force is {found.largest_force:.3g} eV/Å"
+            if not found.converged
+            else f"the Hessian has {len(found.negative)} negative eigenvalues"
+        )
+        raise SimulationError(f"no transition state: {reason}", where=str(job.out), hint="start nearer to it: `mlipfm neb` gives a guess")
+
+
+def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> Atoms:
+    """The frame, relaxed with a word where it has forces (or a moving cell has stress)."""
+    from .relaxation import relax
+
+    atoms = job.read()
+    if cell != "fixed" and not atoms.pbc.all():
+        kind = "a molecule" if not atoms.pbc.any() else "a slab or chain"
+        raise SimulationError(
+            f"`mlipfm {job.command}` needs a crystal that is periodic in three directions; this is {kind}", where=str(job.file)
+        )
+    atoms.calc = job.calculator()
+    force = largest_force(atoms)
+    if as_is or (force <= fmax and cell == "fixed"):
+        return atoms
+    job.say(
+        f"the largest force of the file is {force:.3g} eV/Å: {'cell and positions are' if cell != 'fixed' else 'it is'} relaxed first (--as-is: not)"
+    )
+    found = relax(atoms, fmax=fmax, cell=cell, on_step=job.step)
+    if not found.converged:
+        raise SimulationError(
+            f"could not be relaxed: the largest force is still {found.largest_forces[-1]:.3g} eV/Å",
+            where=str(job.file),
+            hint="mlipfm relax --steps",
+        )
+    return found.atoms
+
+
+def _cell_rows(atoms: Atoms) -> list[Row]:
+    if not atoms.pbc.any():
+        return []
+    lengths = atoms.cell.cellpar()
+    return [("cell / Å", " ".join(f"{x:.5f}" for x in lengths[:3])), ("angles / °", " ".join(f"{x:.3f}" for x in lengths[3:]))]
+
+
+def _write_modes(file: Any, data: Any) -> None:
+    """All modes as XYZ with a vector on each atom, which Jmol and Avogadro show."""
+    atoms, wavenumbers = data.get_atoms(), data.get_frequencies()
+    for k, mode in enumerate(data.get_modes(all_atoms=True)):
+        f = wavenumbers[k]
+        file.write(f"{len(atoms)}\nmode {k} f = {abs(f):.1f}{'i' if abs(f.imag) > abs(f.real) else ''} cm^-1\n")
+        for symbol, p, v in zip(atoms.get_chemical_symbols(), atoms.positions, mode, strict=True):
+            file.write(f"{symbol:2s} " + " ".join(f"{x:12.6f}" for x in (*p, *v)) + "\n")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    """JSON of arrays and numbers of numpy."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)

@@ -1,0 +1,129 @@
+"""`mlipfm relax`, `phonons`, `vibrations`, `eos`, `elastic`, `neb`, `ts` as a user types them, on files of other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk, fcc100
+from ase.calculators.emt import EMT
+from mlipfm_interfaces.cli import main
+from mlipfm_md.crystal_elasticity import equation_of_state
+
+#: As VASP writes it: copper, two atoms fixed.
+POSCAR = """Cu slab
+1.0
+2.5456 0.0 0.0
+0.0 2.5456 0.0
+0.0 0.0 14.0
+Cu
+3
+Selective dynamics
+Cartesian
+0.0 0.0 5.0 F F F
+1.2728 1.2728 6.8 F F F
+0.0 0.0 8.7 T T T
+"""
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return int(end.value.code or 0)
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_relaxing_a_poscar_keeps_its_fixed_atoms_and_writes_what_other_tools_open(tmp_path, capfd):
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    assert run("relax", tmp_path / "POSCAR", "--model", "emt:", "--out", tmp_path / "out") == 0
+    said = capfd.readouterr()
+    assert "fixed: atoms 0-1" in said.err
+    assert "step 0: energy" in said.err
+    assert "largest force" in said.out
+    relaxed = ase.io.read(tmp_path / "out" / "relaxed.extxyz")
+    assert relaxed.positions[:2] == pytest.approx(ase.io.read(tmp_path / "POSCAR").positions[:2])
+    energies = [frame.get_potential_energy() for frame in ase.io.read(tmp_path / "out" / "trajectory.extxyz", ":")]
+    found = record(tmp_path / "out", "relax")
+    assert energies == pytest.approx(found["results"]["energies"])
+    assert found["units"]["energy"] == "eV"
+    assert found["notes"]
+    assert (tmp_path / "out" / "relax.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_relaxation_that_does_not_end_is_an_error_that_leaves_what_it_has(tmp_path, capfd):
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    assert run("relax", tmp_path / "POSCAR", "--model", "emt:", "--steps", 1, "--out", tmp_path / "out") == 2
+    assert "not relaxed after 1 steps" in capfd.readouterr().err
+    assert not record(tmp_path / "out", "relax")["results"]["converged"]
+
+
+def test_the_command_gives_the_number_of_the_function(tmp_path, capfd):
+    ase.io.write(tmp_path / "Cu.cif", bulk("Cu", "fcc", 3.6, cubic=True))
+    assert run("eos", tmp_path / "Cu.cif", "--model", "emt:", "--out", tmp_path / "out", "--json") == 0
+    printed = json.loads(capfd.readouterr().out)
+    atoms = ase.io.read(tmp_path / "Cu.cif")
+    atoms.calc = EMT()
+    assert printed["results"]["bulk_modulus"] == pytest.approx(equation_of_state(atoms).bulk_modulus, rel=1e-6)
+    assert printed == record(tmp_path / "out", "eos")
+    assert len((tmp_path / "out" / "eos.csv").read_text().splitlines()) == 10
+
+
+def test_a_structure_that_is_not_relaxed_is_relaxed_with_a_word_or_refused(tmp_path, capfd):
+    pytest.importorskip("phonopy")
+    atoms = bulk("Cu", "fcc", 3.6, cubic=True)
+    atoms.positions[0] += 0.05
+    ase.io.write(tmp_path / "Cu.xyz", atoms)
+    words = ("phonons", tmp_path / "Cu.xyz", "--model", "emt:", "--supercell", 3, 3, 3, "--out", tmp_path / "out")
+    assert run(*words, "--as-is") == 2
+    assert "phonons need a relaxed structure" in capfd.readouterr().err
+    assert run(*words) == 0
+    assert "it is relaxed first" in capfd.readouterr().err
+    found = record(tmp_path / "out", "phonons")["results"]
+    assert found["stable"]
+    assert 7 < found["highest_frequency"] < 9  # measured: 7.3 THz (Svensson, Brockhouse and Rowe, Phys. Rev. 155, 619)
+    assert (tmp_path / "out" / "phonopy_params.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("eos", "slab.xyz"), "needs a crystal that is periodic in three directions; this is periodic along 2 of 3"),
+        (("elastic", "slab.xyz"), "needs a crystal that is periodic in three directions; this is a slab"),
+        (("phonons", "Cu.xyz", "--supercell", 1, 1, 1, "--as-is"), "--supercell 6 6 6 is 12"),
+        (("neb", "Cu.xyz"), "the two ends are the same structure"),
+        (("relax", "Cu.xyz", "--frame", 3), "there is no frame 3"),
+        (("relax", "Cu.xyz", "--charge", 1), "neutral metals only"),
+        (("relax", "nowhere.xyz"), "no such file"),
+        (("relax", "Cu.xyz", "--pressure", 3), "whose volume may change"),
+    ],
+)
+def test_what_cannot_be_is_one_line_with_the_reason_and_status_2(tmp_path, capfd, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("Cu.xyz", bulk("Cu", "fcc", 3.59))
+    slab = fcc100("Cu", (1, 1, 3), vacuum=5.0)
+    slab.info.clear()
+    ase.io.write("slab.xyz", slab)
+    assert run(*words, "--model", "emt:") == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("mlipfm: error[")
+    assert said in last
+
+
+@pytest.mark.ci
+def test_a_molecule_with_a_charge_vibrates_as_the_ion_that_it_is(tmp_path, capfd):
+    """GFN2-xTB knows charges: H3O+ has other frequencies than water has, and the record says which ion it was."""
+    pytest.importorskip("tblite")
+    (tmp_path / "ion.xyz").write_text("4\ncharge=1 spin=1\nO 0 0 0.1\nH 0.95 0 -0.15\nH -0.475 0.823 -0.15\nH -0.475 -0.823 -0.15\n")
+    assert run("vibrations", tmp_path / "ion.xyz", "--model", "tblite:GFN2", "--out", tmp_path / "out", "--symmetry-number", 3) == 0
+    assert "charge 1, multiplicity 1" in capfd.readouterr().err
+    found = record(tmp_path / "out", "vibrations")["results"]
+    assert len(found["frequencies"]) == 6
+    assert 3000 < max(found["frequencies"]) < 4000
+    assert found["thermochemistry"]["gibbs_energy"] < found["thermochemistry"]["enthalpy"]
+    assert np.abs(found["rigid"]).max() < 60
