@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.thermochemistry import HarmonicThermo, IdealGasThermo
 from ase.vibrations import VibrationsData
 from mlipfm_interfaces.errors import SimulationError
@@ -62,10 +64,10 @@ def free_hessian(atoms: Atoms, *, delta: float = 0.005, on_step: OnStep | None =
     free = np.array([k for k in range(len(atoms)) if k not in fixed])
     if not len(free):
         raise SimulationError("every atom is fixed: nothing vibrates", hint="free some atoms")
-    exact = getattr(atoms.calc, "get_hessian", None)
-    if exact is not None:
+    if hasattr(atoms.calc, "get_hessian"):
         rows = (3 * free[:, None] + np.arange(3)).ravel()
-        return free, exact(atoms)[np.ix_(rows, rows)]
+        with suppress(PropertyNotImplementedError):  # direct forces
+            return free, atoms.calc.get_hessian(atoms)[np.ix_(rows, rows)]
     moved = atoms.copy()
     moved.set_constraint()
     moved.calc = atoms.calc
