@@ -6,6 +6,9 @@
 // and the maps of channels that follow are multiplied into one matrix per type. The work per neighbour is then R (L + 1)^2 multiply-adds for the
 // energy and twice that for the forces, whatever the number of channels.
 //
+// Where an atom has few neighbours of many types (molecules), the mixtures of each neighbour, G_qk = sum_n (mix w filter)_qn R_n(r_k), are summed
+// instead: the work per type falls away and that per neighbour is higher.
+//
 // Layouts: an array [n][cap] has the neighbours in its lanes, [.][MP] the harmonics (padded), [.][C] the channels.
 #ifndef REAL
 #define REAL float
@@ -28,6 +31,7 @@ typedef mlipfm::Between<real> Between;
 constexpr double PI = 3.14159265358979323846;
 constexpr double S3 = 1.7320508075688772935, S38 = 0.61237243569579452455, S58 = 0.79056941504209483300, S15 = 3.8729833462074168852;
 constexpr int BLOCK = 8;  // atoms at most
+constexpr int FEW = 64;   // neighbours at most that are summed one by one
 
 typedef double quad __attribute__((vector_size(32)));
 typedef double quad_any __attribute__((vector_size(32), aligned(8), may_alias));
@@ -45,11 +49,14 @@ struct Work {
   real *mixed[BLOCK];                                        // [M][2 Q]
   int32_t *index[BLOCK];                                     // [cap]
   int *type[BLOCK], *start[BLOCK];                           // [runs], [runs + 1]
+  real *each[BLOCK];                                         // [FEW][2 Q] mixtures of each neighbour, where they are few
   int n[BLOCK], used[BLOCK];
+  bool few[BLOCK];
   real *Yt;                                                  // [cap][MP]
   real *steep;                                               // [cap] slope of the repulsion
   real *dY, *dR, *dF, *dD;                                   // [M][cap], [R][cap], [C][cap], gradient of the expansion
   real *dM, *dMt;                                            // [M][2 Q], [2 Q][MP]
+  real *dEach, *dYeach, *dReach;                             // [FEW][2 Q], [FEW][MP], [FEW][R padded]
   real *invariants, *hidden, *slope1, *second, *back, *d_invariants;  // [BLOCK][.]
 };
 
@@ -76,6 +83,7 @@ static size_t plan(const Model &m, const List &list, Work &w, char *at) {
     w.weighted[b] = take<real>(at, (size_t)deep * cap); w.plain[b] = take<real>(at, (size_t)deep * cap); w.weight[b] = take<real>(at, (size_t)deep * cap);
     w.expansion[b] = take<real>(at, (size_t)most * w.MP);
     w.mixed[b] = take<real>(at, (size_t)M * 2 * w.Q);
+    w.each[b] = take<real>(at, (size_t)FEW * 2 * w.Q);
     w.index[b] = take<int32_t>(at, cap);
     w.type[b] = take<int>(at, w.runs); w.start[b] = take<int>(at, w.runs + 1);
   }
@@ -83,6 +91,8 @@ static size_t plan(const Model &m, const List &list, Work &w, char *at) {
   w.dY = take<real>(at, (size_t)w.MP * cap); w.dR = take<real>(at, (size_t)w.R * cap); w.dF = take<real>(at, (size_t)deep * cap);
   w.dD = take<real>(at, (size_t)most * w.MP);
   w.dM = take<real>(at, (size_t)M * 2 * w.Q); w.dMt = take<real>(at, (size_t)2 * w.Q * w.MP);
+  w.dEach = take<real>(at, (size_t)FEW * 2 * w.Q); w.dYeach = take<real>(at, (size_t)FEW * w.MP);
+  w.dReach = take<real>(at, (size_t)FEW * ((w.R + 15) / 16 * 16));
   const int X = (w.L + 1) * w.Q;
   w.invariants = take<real>(at, (size_t)BLOCK * X); w.d_invariants = take<real>(at, (size_t)BLOCK * X);
   w.hidden = take<real>(at, (size_t)BLOCK * w.C); w.slope1 = take<real>(at, (size_t)BLOCK * w.C);
@@ -141,6 +151,7 @@ INLINE void gather(const Model &m, const List &list, int i, int b, Work &w) {
   w.start[b][used] = n;
   for (const int whole = up(n); n < whole; n++) { *(row4_any *)(row + 4 * (size_t)n) = row4{edge, 0, 0, 0}; index[n] = list.total; }
   w.n[b] = n; w.used[b] = used;
+  w.few[b] = n <= FEW && w.start[b][used] < 5 * used;
 }
 
 // sin and cos of y = pi (x - 1/2), |y| <= pi/2: of pi x they are cos y and -sin y.
@@ -224,6 +235,22 @@ INLINE void expand_first(const Model &m, const Layer &layer, int type, int b, Wo
   }
   if (!w.used[b]) for (int q = 0; q < M * Q2; q += W) store(w.mixed[b] + q, vec{});
 }
+INLINE void expand_few(const Layer &layer, int type, int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), R = w.R, C = w.C, Q2 = 2 * w.Q;
+  real *hidden = w.hidden + (size_t)b * C;
+  for (int c = 0; c < C; c += W) store(hidden + c, load(layer.bias + (size_t)type * C + c));
+  for (int run = 0; run < w.used[b]; run++) {
+    const int begin = w.start[b][run], size = w.start[b][run + 1] - begin, t = w.type[b][run];
+    product(size, R, Q2, w.radial[b] + begin, 1, w.cap, layer.mixtures + (size_t)t * R * Q2, Q2, w.each[b] + (size_t)begin * Q2, Q2, false);
+    for (int n = 0; n < R; n++) {
+      real total = 0;
+      for (int k = 0; k < size; k++) total += w.radial[b][(size_t)n * w.cap + begin + k];
+      const real *row = layer.monopole + ((size_t)t * R + n) * C;
+      for (int c = 0; c < C; c += W) store(hidden + c, load(hidden + c) + total * load(row + c));
+    }
+  }
+  product(M, w.start[b][w.used[b]], Q2, w.Y[b], w.cap, 1, w.each[b], Q2, w.mixed[b], Q2, false);
+}
 INLINE void expand_later(const Model &m, const Layer &layer, const List &list, const real *weight, const real *scalar, int b, Work &w) {
   const int M = (w.L + 1) * (w.L + 1), MP = w.MP, C = w.C, Q2 = 2 * w.Q, n = w.n[b];
   const size_t cap = w.cap;
@@ -279,6 +306,11 @@ INLINE void mixtures_back(int b, Work &w) {
         one[lane] = d * load(w.mixed[b] + (size_t)k * 2 * Q + Q + q);
         two[lane] = d * load(w.mixed[b] + (size_t)k * 2 * Q + q);
       }
+      if (w.few[b])
+        for (int lane = 0; lane < W && part + lane < M; lane++) {
+          store(w.dM + (size_t)(part + lane) * 2 * Q + q, one[lane]);
+          store(w.dM + (size_t)(part + lane) * 2 * Q + Q + q, two[lane]);
+        }
       transpose(one); transpose(two);
       for (int lane = 0; lane < W; lane++) {
         store(w.dMt + (size_t)(q + lane) * MP + part, one[lane]);
@@ -307,6 +339,38 @@ INLINE void contract_first(const Layer &layer, int b, Work &w) {
     product(M, R, lanes, d, 1, MP, w.radial[b] + begin, w.cap, w.dY + begin, w.cap, false);
     product(R, M, lanes, d, MP, 1, w.Y[b] + begin, w.cap, w.dR + begin, w.cap, false);
   }
+}
+INLINE void turned(const real *from, int width, int rows, int n, real *to, int cap) {  // [n][width] to [rows][cap]
+  for (int k = 0; k < n; k += W)
+    for (int part = 0; part < rows; part += W) {
+      vec block[W];
+      for (int lane = 0; lane < W; lane++) block[lane] = load(from + (size_t)(k + lane) * width + part);
+      transpose(block);
+      for (int lane = 0; lane < W && part + lane < rows; lane++) store(to + (size_t)(part + lane) * cap + k, block[lane]);
+    }
+}
+INLINE void contract_few(const Layer &layer, int b, Work &w) {
+  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, P = (R + 15) / 16 * 16, C = w.C, Q2 = 2 * w.Q, n = w.start[b][w.used[b]];
+  const real *back = w.back + (size_t)b * C;
+  product(n, M, Q2, w.Y[b], 1, w.cap, w.dM, Q2, w.dEach, Q2, false);
+  product(n, Q2, MP, w.each[b], Q2, 1, w.dMt, MP, w.dYeach, MP, false);
+  for (int run = 0; run < w.used[b]; run++) {
+    const int begin = w.start[b][run], end = w.start[b][run + 1], t = w.type[b][run];
+    product(end - begin, Q2, P, w.dEach + (size_t)begin * Q2, Q2, 1, layer.wide + (size_t)t * Q2 * P, P, w.dReach + (size_t)begin * P, P, false);
+    for (int r = 0; r < R; r++) {
+      const real *row = layer.monopole + ((size_t)t * R + r) * C;
+      vec s = vec{};
+      for (int c = 0; c < C; c += W) s += load(row + c) * load(back + c);
+      const real all_of_run = sum(s);
+      for (int k = begin; k < end; k++) w.dReach[(size_t)k * P + r] += all_of_run;
+    }
+  }
+  for (int k = n; k < w.n[b]; k++) {
+    for (int m = 0; m < MP; m += W) store(w.dYeach + (size_t)k * MP + m, vec{});
+    for (int r = 0; r < P; r += W) store(w.dReach + (size_t)k * P + r, vec{});
+  }
+  turned(w.dYeach, MP, M, w.n[b], w.dY, w.cap);
+  turned(w.dReach, P, R, w.n[b], w.dR, w.cap);
 }
 INLINE void contract_later(const Layer &layer, const List &list, real *d_weight, int b, Work &w) {
   const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, C = w.C, n = w.n[b];
@@ -473,7 +537,9 @@ template <int L> static void layer_of(const Model &m, const List &list, int l, M
       type[b] = int(list.position[4 * (size_t)i + 3]);
       gather(m, list, i, b, w);
       geometry<L>(m, b, w);
-      if (first) expand_first(m, layer, type[b], b, w);
+      if (!first) w.few[b] = false;
+      if (w.few[b]) expand_few(layer, type[b], b, w);
+      else if (first) expand_first(m, layer, type[b], b, w);
       else expand_later(m, layer, list, between.weight[l], between.scalar[l] + (size_t)i * C, b, w);
       invariants(b, w);
     }
@@ -520,7 +586,8 @@ template <int L> static void layer_of(const Model &m, const List &list, int l, M
     product(count, C, X, w.back, C, 1, layer.spectrum_t, X, w.d_invariants, X, false);
     for (int b = 0; b < count; b++) {
       mixtures_back(b, w);
-      if (first) contract_first(layer, b, w);
+      if (w.few[b]) contract_few(layer, b, w);
+      else if (first) contract_first(layer, b, w);
       else contract_later(layer, list, between.d_weight, b, w);
       push<L>(m, list, i0 + b, b, mode == mlipfm::LAST, out, w);
     }
@@ -538,19 +605,22 @@ static void run(const Model &m, const List &list, int l, Mode mode, int begin, i
   else if (m.degree == 2) layer_of<2>(m, list, l, mode, begin, end, out, between, w);
   else layer_of<1>(m, list, l, mode, begin, end, out, between, w);
 }
+// Twelve sums that do not wait for each other, in registers.
 static double peak(long n) {
-  vec a[12];
-  for (int i = 0; i < 12; i++) a[i] = all(real(1 + i * 1e-3));
+  vec a = all(1), b = all(1), c = all(1), d = all(1), e = all(1), f = all(1), g = all(1), h = all(1), i = all(1), j = all(1), k = all(1), l = all(1);
   vec x = all(real(0.999999)), y = all(real(1e-7));
-  __asm__ volatile("" : "+x"(x), "+x"(y));
   for (long t = 0; t < n; t++) {
-#pragma GCC unroll 12
-    for (int i = 0; i < 12; i++) a[i] = a[i] * x + y;
-    __asm__ volatile("" : "+x"(a[0]));
+    a = a * x + y; b = b * x + y; c = c * x + y; d = d * x + y; e = e * x + y; f = f * x + y;
+    g = g * x + y; h = h * x + y; i = i * x + y; j = j * x + y; k = k * x + y; l = l * x + y;
+#if defined(__x86_64__)
+    __asm__ volatile("" : "+x"(a), "+x"(b), "+x"(c), "+x"(d), "+x"(e), "+x"(f));
+    __asm__ volatile("" : "+x"(g), "+x"(h), "+x"(i), "+x"(j), "+x"(k), "+x"(l));
+#else
+    __asm__ volatile("" : "+w"(a), "+w"(b), "+w"(c), "+w"(d), "+w"(e), "+w"(f));
+    __asm__ volatile("" : "+w"(g), "+w"(h), "+w"(i), "+w"(j), "+w"(k), "+w"(l));
+#endif
   }
-  vec s = a[0];
-  for (int i = 1; i < 12; i++) s += a[i];
-  return sum(s);
+  return sum(a + b + c + d + e + f + g + h + i + j + k + l);
 }
 }  // namespace
 

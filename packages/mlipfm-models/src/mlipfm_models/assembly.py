@@ -85,7 +85,7 @@ class AssembledPotential(Potential):
         elements, direct = config.atomic_numbers, config.forces == "direct"
         check_heads(config.heads, config.conditions, config.forces, backbone.provides, elements, plugin)
         self.plugin, self.config = plugin, resolved(config)
-        self._compiled: tuple[tuple[int, ...], CompiledPotential | None] | None = None
+        self._compiled: tuple[list[nn.Parameter], list[int], CompiledPotential | None] | None = None
         self.scale = config.scale
         self.references = References(elements, config.levels, config.references)
         dtype, c = DTYPES[config.dtype], backbone.channels
@@ -133,12 +133,18 @@ class AssembledPotential(Potential):
     def compiled(self) -> CompiledPotential | None:
         """Return the compiled kernels with the weights of now, the same object while these do not change; None where there are none, see
         `density_kernel`."""
-        now = tuple(part for value in self.parameters() for part in (value.data_ptr(), value._version))
-        if self._compiled is None or self._compiled[0] != now:
+        if self._compiled is None or self._compiled[1] != _state_of(self._compiled[0]):
             from .density_kernel import compiled_density
 
-            self._compiled = now, compiled_density(self)
-        return self._compiled[1]
+            weights = list(self.parameters())  # a walk through all modules costs more than a small molecule
+            self._compiled = weights, _state_of(weights), compiled_density(self)
+        return self._compiled[2]
+
+    def train(self, mode: bool = True) -> AssembledPotential:
+        """See `torch.nn.Module.train`; compiled code is made anew afterwards if modules have been exchanged."""
+        self._compiled = None
+        super().train(mode)
+        return self
 
     def why_not_compiled(self) -> str | None:
         """Return why there are no compiled kernels for this potential."""
@@ -198,6 +204,11 @@ class AssembledPotential(Potential):
         if "external_field" in self.spec.conditions:
             atomic = atomic + field_energy(raw, batch, self.config["heads"])
         return atomic
+
+
+def _state_of(weights: Sequence[Tensor]) -> list[int]:
+    """Where weights lie and how often they were changed."""
+    return [part for value in weights for part in (value.data_ptr(), value._version)]
 
 
 def built(make: Callable[[], M], dtype: torch.dtype) -> M:
