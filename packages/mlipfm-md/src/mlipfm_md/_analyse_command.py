@@ -73,7 +73,7 @@ def parse_angle(text: str) -> tuple[str, str, str, float]:
 
 
 def read_reference(text: str) -> tuple[str, tuple[Array, Array]]:
-    """Return name and curve of `O-O=FILE`: the first two columns of a text file with numbers; lines that begin with # or \" are comments.
+    """Return name and curve of `O-O=FILE`: the first two columns of a text file with numbers; lines that begin with #, \" or @ are comments.
 
     Raises:
         ObservableError, UnreadableFileError: no such form, no such file, no numbers.
@@ -83,13 +83,20 @@ def read_reference(text: str) -> tuple[str, tuple[Array, Array]]:
         raise ObservableError(f"{text!r} names no curve and file", where="--reference", hint="write it as O-O=experiment.dat")
     if not Path(path).is_file():
         raise UnreadableFileError("there is no such file", where=path, hint="check the path")
-    rows = [
-        re.split(r"[\s,;]+", line.strip()) for line in Path(path).read_text(errors="replace").splitlines() if line[:1] not in ("#", '"', "")
-    ]
-    try:
-        x, y = np.array([[float(row[0]), float(row[1])] for row in rows]).T
-    except (ValueError, IndexError) as error:
-        raise UnreadableFileError("does not hold two columns of numbers", where=path, hint="comments begin with #") from error
+    rows = []
+    for number, line in enumerate(Path(path).read_text(errors="replace").splitlines(), 1):
+        words = re.split(r"[\s,;]+", line.strip())
+        if words[0] == "" or words[0][0] in '#"@':
+            continue
+        try:
+            rows.append((float(words[0]), float(words[1])))
+        except (ValueError, IndexError) as error:
+            raise UnreadableFileError(
+                f"line {number} does not begin with two numbers: {line.strip()[:40]!r}", where=path, hint="comments begin with #"
+            ) from error
+    if not rows:
+        raise UnreadableFileError("holds no numbers", where=path)
+    x, y = np.array(rows).T
     return name, (x, y)
 
 

@@ -60,6 +60,7 @@ def mean_square_displacement(
     """
     if len(data) < 10:
         raise ObservableError(f"a mean square displacement needs 10 frames, got {len(data)}", where=data.source)
+    data.check_paths()
     duration = float(data.times[-1] - data.times[0])
     longest = duration / 10 if longest is None else longest
     if not data.interval <= longest <= duration / 2 * (1 + 1e-9):

@@ -67,6 +67,7 @@ def vibrational_density_of_states(data: TrajectoryData, resolution: float | None
     Raises:
         ObservableError: too few frames for the resolution; frames so far apart that fast vibrations appear at wrong, lower wavenumbers.
     """
+    data.check_paths()
     velocities = data.velocities
     if velocities is None:
         velocities = np.diff(data.positions, axis=0) / data.interval

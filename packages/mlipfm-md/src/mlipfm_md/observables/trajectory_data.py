@@ -41,6 +41,7 @@ class TrajectoryData:
         degrees_of_freedom: along which atoms move, for temperatures; 3N by default.
         ensemble: `nve`, `nvt` or `npt`, None if not known. pressure: eV/Å³ of the barostat, None without one.
         total_charge, spin_multiplicity: as in `Structure`, for models that predict what the trajectory lacks.
+        broken: why the positions are no paths of atoms (frames too far apart in time), "" if they are.
         source: where it comes from. notes: what a reader of the numbers should know.
 
     Raises:
@@ -63,6 +64,7 @@ class TrajectoryData:
     pressure: float | None = None
     total_charge: int | None = None
     spin_multiplicity: int | None = None
+    broken: str = ""
     source: str = "trajectory"
     notes: tuple[str, ...] = ()
 
@@ -134,6 +136,11 @@ class TrajectoryData:
         """Return the data of some frames."""
         parts = ("times", "positions", "cells", "velocities", "energies", "conserved", "stress", "dipoles")
         return replace(self, **{name: values[keep] for name in parts if (values := getattr(self, name)) is not None})
+
+    def check_paths(self) -> None:
+        """Raise `ObservableError` if the positions are no paths of atoms."""
+        if self.broken:
+            raise ObservableError(self.broken, where=self.source, hint="write frames more often")
 
     def longest_radius(self) -> float:
         """Return half the shortest lattice vector over all frames, Å: within it no atom meets two images of another."""
@@ -288,11 +295,12 @@ def read_trajectory(
     charge, multiplicity = charge_and_multiplicity(first.info)
     momenta = [atoms.arrays.get("momenta") for atoms in frames]
     moving = all(p is not None and np.any(p) for p in momenta)
+    positions, broken = _paths(positions, cells, first.pbc)
     notes = ["3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed"]
     return TrajectoryData(
         _times(frames, interval, path),
         first.numbers,
-        unwrapped(positions, cells, first.pbc, str(path)),
+        positions,
         cells,
         np.array(first.pbc),
         masses,
@@ -304,9 +312,18 @@ def read_trajectory(
         ensemble=ensemble,
         total_charge=charge,
         spin_multiplicity=multiplicity,
+        broken=broken,
         source=str(path),
         notes=tuple(notes),
     )
+
+
+def _paths(positions: Array, cells: Array, pbc: Array) -> tuple[Array, str]:
+    """Continuous positions, or those given and why they cannot be made so."""
+    try:
+        return unwrapped(positions, cells, pbc), ""
+    except ObservableError as error:
+        return positions, error.what
 
 
 def _atoms(path: Path, elements: Sequence[str]) -> list[Any]:
