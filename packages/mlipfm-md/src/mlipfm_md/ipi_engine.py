@@ -32,8 +32,8 @@ INPUT = """<simulation verbosity="medium">
     <properties stride="{every}" filename="out">
       [ step, time{{femtosecond}}, conserved{{electronvolt}}, temperature{{kelvin}}, kinetic_md{{electronvolt}}, potential{{electronvolt}}{pressure} ]
     </properties>
-    <trajectory filename="pos" stride="{every}" format="ase" cell_units="ase"> positions{{ase}} </trajectory>
-    <trajectory filename="for" stride="{every}" format="ase" cell_units="ase"> forces{{ase}} </trajectory>
+    <trajectory filename="pos" stride="{every}" format="xyz" cell_units="angstrom"> positions{{angstrom}} </trajectory>
+    <trajectory filename="for" stride="{every}" format="xyz" cell_units="angstrom"> forces{{ev/ang}} </trajectory>
     <checkpoint stride="1000"/>
   </output>
   <total_steps> {steps} </total_steps>
