@@ -50,7 +50,7 @@ def corrections(density: float) -> tuple[float, float]:
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("density", "energy", "pressure_star", "dt", "steps"),
-    [(0.776, -5.5121, 6.7714e-3, 8.0, 8000), (0.86, -6.0305, 1.2660, 8.0, 8000), (0.009, -0.093973, 7.1641e-3, 15.0, 12000)],
+    [(0.776, -5.5121, 6.7714e-3, 8.0, 8000), (0.86, -6.0305, 1.2660, 8.0, 8000), (0.009, -0.093973, 7.1641e-3, 10.0, 12000)],
 )
 def test_energy_and_pressure_at_reduced_temperature_0_85_are_those_of_nist(tmp_path, density, energy, pressure_star, dt, steps):
     length = SIGMA * (256 / density) ** (1 / 3)
