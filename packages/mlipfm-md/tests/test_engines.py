@@ -52,7 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _write(path: Path, numbers, positions, velocities, cell) -> None:
     head = "" if cell is None else f'Lattice="{" ".join(map(repr, cell.ravel().tolist()))}" pbc="T T T" '
     rows = [
-        f"{'OH'[int(z == 1)]} {' '.join(map(repr, [*x, *v]))}" for z, x, v in zip(numbers, positions.tolist(), velocities.tolist(), strict=True)
+        f"{'OH'[int(z == 1)]} {' '.join(map(repr, [*x, *v]))}"
+        for z, x, v in zip(numbers, positions.tolist(), velocities.tolist(), strict=True)
     ]
     path.write_text("\n".join([str(len(rows)), head + "Properties=species:S:1:pos:R:3:velo:R:3", *rows, ""]))
 
