@@ -40,9 +40,13 @@ STUDIES = {
     "cu": Study(300, 216),
     "3bpa": Study(500, 135, tested=300),
     "water": Study(250, 192, tested=32),
-    "mlearn-cu": Study(1600, 108, energy_weight=20.0),
+    "mlearn-cu": Study(900, 216, energy_weight=5.0),
     "mlearn-si": Study(2000, 64, energy_weight=20.0),
 }
+
+
+#: Options that were tried and taken out again, because they did not help; their results stay.
+REMOVED = ("species",)
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,15 @@ def variant(**options: Any) -> str:
 
 def grid() -> list[Cell]:
     """Cells, the most informative first."""
-    base, wide, cheap, pair = (
-        variant(channels=16),
-        variant(channels=64),
-        variant(channels=64, mixed=16),
-        variant(channels=16, species="pair"),
-    )
+    base, wide, cheap = variant(channels=16), variant(channels=64), variant(channels=64, mixed=16)
     few, fewer, between = variant(channels=16, mixed=4), variant(channels=64, mixed=8), variant(channels=32, mixed=16)
     flat, two_layers = variant(channels=16, degree=2), variant(channels=16, layers=2)
     rest = [variant(channels=8), variant(channels=32), variant(channels=64, degree=2), variant(channels=16, radial=6)]
-    short, every = ("ethanol", "cu", "3bpa", "water"), [base, wide, cheap, few, fewer, between, flat, two_layers, pair, *rest]
-    cells = [Cell("ethanol", options, 0) for options in (base, wide, few, cheap, pair)]
+    short, every = ("ethanol", "cu", "3bpa", "water"), [base, wide, cheap, few, fewer, between, flat, two_layers, *rest]
+    cells = [Cell("ethanol", options, 0) for options in (base, wide, few, cheap)]
     cells += [Cell("cu", options, 0) for options in (base, wide, few, cheap)]
-    cells += [Cell("ethanol", base, 1), Cell("ethanol", pair, 1), Cell("ethanol", fewer, 0)]
-    cells += [Cell(name, cheap, 0) for name in ("mlearn-si", "mlearn-cu", "3bpa", "water")]
+    cells += [Cell("ethanol", base, 1), Cell("ethanol", fewer, 0)]
+    cells += [Cell("mlearn-si", cheap, 0), Cell("mlearn-cu", base, 0), Cell("3bpa", cheap, 0), Cell("water", cheap, 0)]
     cells += [Cell("ethanol", options, seed) for seed in (1, 2) for options in (cheap, base, wide)]
     cells += [Cell("ethanol", options, 0) for options in (two_layers, flat, between, *rest)]
     cells += [Cell(name, options, 0) for options in (wide, fewer, few) for name in ("3bpa", "water")]
@@ -182,7 +181,8 @@ def trained(cell: Cell) -> dict[str, Any]:
 
 
 def measure_costs(cells: Path, out: Path) -> None:
-    """Write what energy and forces cost with the compiled kernels to `out`: options and set of every cell in `cells`, µs of CPU for each atom.
+    """Write what energy and forces cost with the compiled kernels to `out`: µs of CPU for each atom, of the variants in
+    `cells` and of the recipe `density`, on every set.
 
     Of one molecule, or of a periodic box of at least 500 atoms that move by 0.001 Å between calls; median of 25 calls, fresh weights, float32.
     """
@@ -194,7 +194,9 @@ def measure_costs(cells: Path, out: Path) -> None:
     for name in STUDIES:
         with Store(home() / f"{name}-test") as store:
             box = _box(max(store, key=len))
-        for options in dict.fromkeys(line["options"] for line in results(cells) if line["set"] == name):
+        for options in dict.fromkeys([line["options"] for line in results(cells)] + [variant(channels=128, layers=2)]):
+            if any(word in options for word in REMOVED):
+                continue
             backbone = {"layers": 1} | json.loads(options)
             elements = sorted({int(z) for z in box.atomic_numbers})
             potential = build_potential("density", {"elements": elements, "levels": ["any"], "backbone": backbone})

@@ -13,8 +13,6 @@ RESULTS = Path(__file__).resolve().parent / "results" / "front"
 #: Set of the short trainings -> title.
 SHORT = {"ethanol": "ethanol, CCSD(T)", "3bpa": "3BPA, ωB97X", "cu": "Cu, PBE", "water": "water, PBE0+TS"}
 LONG = {"mlearn-cu": "Cu", "mlearn-si": "Si"}
-#: Set -> mean number of neighbours within 5 Å, and elements among them.
-AROUND = {"ethanol": (8, 3), "3bpa": (17, 4), "cu": (44, 1), "water": (52, 2), "mlearn-cu": (44, 1), "mlearn-si": (27, 1)}
 Line = dict[str, Any]
 
 
@@ -29,22 +27,6 @@ def title(options: str) -> str:
     found = json.loads(options)
     words = [f"{found.pop('channels', 64)} channels"] + [f"{key} {value}" for key, value in found.items()]
     return ", ".join(words)
-
-
-def operations(options: str, name: str) -> float:
-    """Thousand multiplications for an atom of the set `name`, energy and forces, in the order in which compiled kernels do them.
-
-    Weights of neighbours depend on their element alone in the first layer, so that the expansion in R radial functions and M harmonics is made for
-    each element, and one matrix leads from it to both mixtures: width then costs little and mixtures cost most. Each product comes back in the
-    backward pass.
-    """
-    found = {"channels": 64, "layers": 1, "radial": 8, "degree": 3} | json.loads(options)
-    c, r, degrees = found["channels"], found["radial"] + 1, found["degree"] + 1
-    q, m, (k, elements) = found.get("mixed", c), degrees**2, AROUND[name]
-    network = degrees * q * c + c * c
-    first = 3 * k * m * r + 2 * (elements * r * (2 * q * m + c) + network)
-    other = 3 * k * c * (m + r) + 2 * (2 * q * m * c + 3 * c * c + network)
-    return (first + (found["layers"] - 1) * other) / 1000
 
 
 def costs() -> dict[tuple[str, str], float]:
@@ -75,13 +57,12 @@ def options_table() -> Iterator[str]:
     by_set = {name: grouped(cells, name) for name in SHORT}
     size = {line["options"]: line["parameters"] for line in cells}
     order = [options for options in size if any(options in found for found in by_set.values())]
-    yield "| options | " + " | ".join(SHORT.values()) + " | parameters | 10³ multiplications/atom: Cu, water | µs/atom: Cu, water |"
-    yield "|---" * (len(SHORT) + 4) + "|"
-    for options in sorted(order, key=lambda text: operations(text, "cu")):
+    yield "| options | " + " | ".join(SHORT.values()) + " | parameters | µs/atom: ethanol, Cu, water |"
+    yield "|---" * (len(SHORT) + 3) + "|"
+    for options in sorted(order, key=lambda text: size[text]):
         errors = " | ".join(spread(by_set[name].get(options)) for name in SHORT)
-        both = ", ".join(f"{cost[options, name]:.2f}" for name in ("cu", "water") if (options, name) in cost)
-        work = ", ".join(f"{operations(options, name):.0f}" for name in ("cu", "water"))
-        yield f"| {title(options)} | {errors} | {size[options]:,} | {work} | {both} |"
+        both = ", ".join(f"{cost[options, name]:.2f}" for name in ("ethanol", "cu", "water") if (options, name) in cost)
+        yield f"| {title(options)} | {errors} | {size[options]:,} | {both} |"
 
 
 def published_table() -> Iterator[str]:
@@ -114,22 +95,20 @@ def _errors(line: Line, key: str) -> str:
 
 
 def drawn() -> str:
-    """Draw error against cost on each set as an SVG that stands alone: measured cost where it is known of all, else multiplications."""
+    """Draw error against cost on each set as an SVG that stands alone."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Picture
 
     picture, text, cells, cost = Picture(figsize=(9, 6.5), layout="constrained"), io.StringIO(), lines("cells"), costs()
-    unit = "µs" if cost else "thousand multiplications"
     for axes, (name, heading) in zip(picture.subplots(2, 2).flat, SHORT.items(), strict=True):
-        points = sorted(
-            (cost[options, name], median(errors), options) for options, errors in grouped(cells, name).items() if (options, name) in cost
-        )
+        found = grouped(cells, name)
+        points = sorted((cost[o, name], median(found[o]), o) for o in found if (o, name) in cost)
         best = [point for k, point in enumerate(points) if all(point[1] < other[1] for other in points[:k])]
         axes.plot([p[0] for p in best], [p[1] for p in best], color="#0072b2", linewidth=1)
         axes.scatter([p[0] for p in points], [p[1] for p in points], s=18, color=["#0072b2" if p in best else "#7f7f7f" for p in points])
         for x, y, options in points:
             axes.annotate(title(options).replace(" channels", ""), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
-        axes.set(xlabel=f"energy and forces, {unit} for each atom", ylabel="force RMSE, meV/Å", title=heading)
+        axes.set(xlabel="energy and forces, µs/atom, one core", ylabel="force RMSE, meV/Å", title=heading)
         axes.set_xscale("log" if points else "linear")
         axes.grid(color="#dddddd")
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "front"}):
