@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,8 +18,15 @@ from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import DamagedFileError, SimulationError
 from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.structure import Structure
-from mlipfm_md.ensembles import NVE, Langevin
-from mlipfm_md.simulation import Settings, simulate
+from mlipfm_interfaces.testing.closed_forms import Morse, noble_gas
+from mlipfm_interfaces.units import BAR
+from mlipfm_md.barostat import NPT
+from mlipfm_md.ensembles import NVE, Bussi, Ensemble, Langevin, NoseHoover
+from mlipfm_md.exchange import ReplicaExchange
+from mlipfm_md.respa import Respa
+from mlipfm_md.simulation import Run, Settings, simulate
+from mlipfm_md.starts import Start
+from mlipfm_md.state import State
 from mlipfm_md.trajectory import export_extxyz
 
 
@@ -31,49 +43,143 @@ def settings(steps: int) -> Settings:
     return Settings(dt=0.5, steps=steps, temperature=300, seed=4, every=5, restart_every=20)
 
 
-@pytest.mark.parametrize("ensemble", [NVE(), Langevin(300.0, 0.02)], ids=["nve", "langevin"])
-def test_stopped_run_continues_with_the_same_bits(tmp_path, ensemble):
-    whole = simulate(model(), waters(), ensemble, settings(100), out=tmp_path / "whole")
-    simulate(model(), waters(), ensemble, settings(50), out=tmp_path / "parts")
-    parts = simulate(model(), waters(), ensemble, settings(100), out=tmp_path / "parts")
-    assert np.array_equal(whole.state.positions, parts.state.positions)
-    assert np.array_equal(whole.state.velocities, parts.state.velocities)
-    assert np.array_equal(whole.total, parts.total)
-    assert whole.steps == parts.steps == list(range(0, 101, 5))
+def crystals() -> list[Structure]:
+    """Argon, fcc with four atoms in a cell that is strained, and one of eight atoms."""
+    rng, corners = np.random.default_rng(0), np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    small, large = 5.4 * np.diag([1.0, 0.98, 1.03]), 5.3 * np.diag([2.0, 1, 1])
+    doubled = np.concatenate([corners, corners + [1, 0, 0]]) * [0.5, 1, 1]
+    return [
+        Structure([18] * len(x), x @ cell + 0.05 * rng.normal(size=x.shape), cell, [True] * 3)
+        for x, cell in ((corners, small), (doubled, large))
+    ]
+
+
+def copies() -> list[Structure]:
+    return crystals()[:1] * 3
+
+
+def rigid() -> list[Start]:
+    """Waters that are rigid: three bonds of fixed length each."""
+    return [Start(s, bonds=np.array([[0, 1], [0, 2], [1, 2]])) for s in waters()]
+
+
+class Case(NamedTuple):
+    """One ensemble on systems that it fits."""
+
+    ensemble: Ensemble
+    starts: Callable[[], list[Any]] = crystals
+    model: Callable[[], Any] = noble_gas
+    inner: Callable[[], Any] | None = None
+    dt: float = 4.0
+
+    def run(self, steps: int, out: Path, **options: Any) -> Run:
+        settings = Settings(**({"dt": self.dt, "temperature": 60, "seed": 4, "every": 5, "restart_every": 20} | {"steps": steps} | options))
+        return simulate(self.model(), self.starts(), self.ensemble, settings, out=out, inner=self.inner and self.inner())
+
+
+CASES = {
+    "nve": Case(NVE()),
+    "langevin": Case(Langevin((60.0, 90.0), 0.02)),
+    "bussi": Case(Bussi(60.0, 50.0)),
+    "nose-hoover": Case(NoseHoover((60.0, 90.0), 50.0)),
+    "npt": Case(NPT(60.0, 100 * BAR, 0.02, 200.0)),
+    "npt-full": Case(NPT(60.0, 100 * BAR, 0.02, 200.0, full=True)),
+    "two-steps": Case(Respa(Langevin(60.0, 0.02), 3), inner=lambda: noble_gas(epsilon=0.012)),
+    "exchange": Case(ReplicaExchange((50.0, 60.0, 70.0), every=4), copies),
+    "rigid": Case(Langevin(300.0, 0.02), rigid, lambda: Morse(), dt=1.0),
+    "learned": Case(Langevin(300.0, 0.02), waters, model, dt=0.5),
+}
+
+
+def same_bits(one: State, two: State) -> bool:
+    arrays = ("positions", "velocities", "forces", "energies", "cells", "stress")
+    return all(np.array_equal(getattr(one, name), getattr(two, name)) for name in arrays) and all(
+        np.array_equal(one.extended[name], two.extended[name]) for name in one.extended
+    )
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_stopped_run_continues_with_the_same_bits(tmp_path, case):
+    """2 n steps are n steps, a restart and n steps: states, thermostats, recorded values and the bytes of both files."""
+    whole = case.run(60, tmp_path / "whole")
+    case.run(30, tmp_path / "parts")
+    parts = case.run(60, tmp_path / "parts")
+    assert same_bits(whole.state, parts.state)
+    for name in ("potential", "kinetic", "temperature", "conserved", "volume", "pressure"):
+        assert np.array_equal(np.array(getattr(whole, name)), np.array(getattr(parts, name)), equal_nan=True)
+    assert whole.steps == parts.steps == list(range(0, 61, 5))
+    for name in ("trajectory.frames", "energies.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.model is noble_gas])
+def test_results_do_not_depend_on_the_skin_of_the_neighbour_list(tmp_path, name):
+    found = [CASES[name].run(40, tmp_path / str(skin), skin=skin).state for skin in (0.0, 0.3, 1.5)]
+    for other in found[1:]:
+        assert other.positions == pytest.approx(found[0].positions, abs=1e-10)
+        assert other.cells == pytest.approx(found[0].cells, abs=1e-10)
+
+
+_SERVER = """
+import os, sys; sys.path.insert(0, {folder!r})
+from pathlib import Path
+from test_restart import CASES
+for line in sys.stdin:
+    name, steps, out = line.split()
+    child = os.fork()
+    if child == 0:
+        CASES[name].run(int(steps), Path(out))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def kill_at_random(names: list[str], kills: int, folder: Path, longest: float) -> None:
+    """Kill runs at random moments up to `longest` s after their begin until `kills` have hit; each run must end with the bits of one left alone."""
+    steps, hits, done, rng = 300, 0, 0, np.random.default_rng(1)
+    code = _SERVER.format(folder=str(Path(__file__).parent))
+    server = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with server:
+        while hits < kills or done < len(names):
+            name = names[done % len(names)]
+            server.stdin.write(f"{name} {steps} {folder / f'killed-{done}'}\n")
+            server.stdin.flush()
+            child = int(server.stdout.readline())
+            if hits < kills:
+                time.sleep(rng.uniform(0, longest))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            status = int(server.stdout.readline())
+            hits += status == -signal.SIGKILL
+            assert status in (0, -signal.SIGKILL)
+            if status == 0:
+                check_same(CASES[name], steps, folder / f"killed-{done}", folder / f"whole-{name}")
+                done += 1
+        server.stdin.close()
+
+
+def check_same(case: Case, steps: int, killed: Path, whole: Path) -> None:
+    first, again = case.run(steps, whole), case.run(steps, killed)  # what is there already is read
+    assert same_bits(first.state, again.state)
+    killed_steps, whole_steps = ([d.step for _, d in FrameLog(out / "trajectory.frames")] for out in (killed, whole))
+    assert killed_steps == whole_steps
+    for name in ("trajectory.frames", "energies.csv", "restart.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.ci
 def test_killed_run_continues_with_the_same_bits(tmp_path):
-    """kill -9 at a random moment, three times; no frame is missing or doubled and the last state is bitwise equal."""
-    whole = simulate(model(), waters(), Langevin(300.0, 0.02), settings(300), out=tmp_path / "whole")
-    code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-from test_restart import *
-import torch; torch.set_num_threads({_threads()})
-print('ready', flush=True)
-simulate(model(), waters(), Langevin(300.0, 0.02), settings(300), out=Path({str(tmp_path / "killed")!r}))
-"""
-    rng = np.random.default_rng(1)
-    for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(rng.uniform(0.05, 0.6))
-        child.kill()
-        child.wait()
-        child.stdout.close()
-    again = simulate(model(), waters(), Langevin(300.0, 0.02), settings(300), out=tmp_path / "killed")
-    assert np.array_equal(whole.state.positions, again.state.positions)
-    assert np.array_equal(whole.total, again.total)
-    killed_steps, whole_steps = ([d.step for _, d in FrameLog(tmp_path / name / "trajectory.frames")] for name in ("killed", "whole"))
-    assert killed_steps == whole_steps
+    """kill -9 at random moments, five times; no frame is missing, doubled or torn and the last state has the same bits."""
+    kill_at_random(["npt-full"], 5, tmp_path, 0.4)
 
 
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
+@pytest.mark.full
+def test_a_hundred_kills_change_no_bit(tmp_path):
+    """100 kills of runs of every ensemble."""
+    kill_at_random([*CASES], 100, tmp_path, 1.0)
 
 
 def test_folder_of_another_run_is_refused(tmp_path):
