@@ -112,7 +112,9 @@ def test_stopped_run_continues_with_the_same_bits(tmp_path, case):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.model is noble_gas])
+@pytest.mark.parametrize(
+    "name", [n if n in ("nve", "npt-full") else pytest.param(n, marks=pytest.mark.full) for n, c in CASES.items() if c.model is noble_gas]
+)
 def test_results_do_not_depend_on_the_skin_of_the_neighbour_list(tmp_path, name):
     found = [CASES[name].run(40, tmp_path / str(skin), skin=skin).state for skin in (0.0, 0.3, 1.5)]
     for other in found[1:]:

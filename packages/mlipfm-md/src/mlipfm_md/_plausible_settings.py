@@ -24,6 +24,8 @@ def check_plausible(ensemble: Ensemble, dt: float, starts: Sequence[Start], has_
     inner = ensemble
     if isinstance(ensemble, Respa):
         inner, small = ensemble.ensemble, dt / ensemble.inner_steps
+        if not has_inner:
+            raise SimulationError("multiple time stepping needs a second model", where="inner", hint="give simulate(..., inner=model)")
     else:
         small = dt
         if has_inner:
