@@ -70,7 +70,7 @@ def test_command_python_and_files_have_the_same_numbers(folder, tmp_path, capsys
         assert (tmp_path / "command" / file).read_bytes() == (tmp_path / "python" / file).read_bytes()
     frames = list(FrameLog(tmp_path / "command" / "trajectory.frames"))
     assert np.array_equal(np.concatenate([frame.positions for frame, _ in frames[-2:]]), run.state.positions)
-    rows = list(csv.DictReader((tmp_path / "command" / "energies.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "command" / "energies.csv").read_text().splitlines()))
     columns = {"temperature/K": run.temperature, "potential/eV": run.potential, "conserved/eV": run.conserved, "pressure/GPa": run.pressure}
     for column, values in columns.items():
         unit = GPA if column == "pressure/GPa" else 1.0
@@ -186,7 +186,7 @@ def test_uncertain_frames_are_collected_and_stop_a_run(folder, tmp_path, capsys)
     status, out, err = md(capsys, *command, "--collect-above", 1e-9, "--out", tmp_path / "all")
     assert status == 0, err
     assert "9 frames above 1e-09 eV/Å written to" in out
-    rows = list(csv.DictReader((tmp_path / "all" / "energies.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "all" / "energies.csv").read_text().splitlines()))
     sigma = np.array([float(row["sigma_forces/(eV/A)"]) for row in rows])
     limit = float(np.sort(sigma)[4])
     first = int(np.argmax(sigma > limit))
