@@ -27,6 +27,7 @@ from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import cache_dir
 from mlipfm_interfaces.foreign_environment import environment
+from mlipfm_interfaces.metrics import drift
 from mlipfm_interfaces.moving_batch import MovingBatch
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.potential import Potential
@@ -144,6 +145,8 @@ def measure(threads: int, quick: bool) -> Iterator[Figure]:
     yield from _calls(made, threads, budget)
     yield from _through_ase(made, threads, budget, quick)
     yield from _dynamics(made, threads, budget, quick)
+    if not quick:
+        yield from _drift(made, threads)
 
 
 def _calls(made: dict[str, Atoms], threads: int, budget: float) -> Iterator[Figure]:
@@ -266,6 +269,20 @@ def _dynamics(made: dict[str, Atoms], threads: int, budget: float, quick: bool) 
         yield figure("kernel", f"{what}: atom-steps", "1/s", rate, threads)
         if peer is not None:
             peer.close()
+
+
+def _drift(made: dict[str, Atoms], threads: int) -> Iterator[Figure]:
+    """Drift of the total energy over 100 ps at constant energy from 300 K, in single precision, with the interval of its slope."""
+    for name, dt in (("ethanol", 0.25), ("Cu 108", 1.0)):
+        atoms = made["ethanol"] if name == "ethanol" else rattled(bulk("Cu", cubic=True).repeat(3))
+        every = int(100 / dt)
+        settings = Settings(dt=dt, steps=1000 * every, every=every, threads=threads, engine="kernel", seed=1)
+        run = simulate(trained(name, atoms), [structure(atoms)], NVE(), settings)
+        assert run.status == "ok", run.reason
+        found = drift(run.times, run.total[:, 0] / len(atoms))
+        spread = found.ci95 or (found.value, found.value)
+        values = [1000 * abs(value) for value in (spread[0], found.value, spread[1])]
+        yield figure("kernel", f"drift of the energy in 100 ps of NVE, density C 16, {name}", "µeV/atom/ps", values, threads)
 
 
 def in_turns_once(action: Callable[[], object], threads: int) -> float:

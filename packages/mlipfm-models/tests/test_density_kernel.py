@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,21 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("instructions", kernels.instruction_sets())
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", MODELS)
+def cases() -> list[Any]:
+    """Every model, precision and instruction set; two in float64 with the best instructions before every push, the others of the best in ci."""
+    best, made = kernels.instruction_sets()[0], []
+    for name, dtype, instructions in product(MODELS, ("float64", "float32"), kernels.instruction_sets()):
+        small = name in ("16 channels", "two layers")
+        tier = (
+            []
+            if small and dtype == "float64" and instructions == best
+            else [pytest.mark.ci if small or instructions == best else pytest.mark.full]
+        )
+        made.append(pytest.param(name, dtype, instructions, marks=tier))
+    return made
+
+
+@pytest.mark.parametrize(("name", "dtype", "instructions"), cases())
 def test_kernel_equals_the_model_in_float64(name: str, dtype: str, instructions: str) -> None:
     judge(density(**MODELS[name]), list(shapes().values()), dtype, instructions)
 
@@ -244,6 +257,7 @@ class TestContract(KernelContract):
         return DensityKernelPotential(density(channels=16))  # type: ignore[arg-type]
 
 
+@pytest.mark.ci
 class TestContractOfTwoLayersLevelsChargeAndSpin(KernelContract):
     def potential(self) -> Potential:
         conditions = ["total_charge", "spin_multiplicity"]
