@@ -78,3 +78,22 @@ def test_refusals_name_the_reason() -> None:
     near = Atoms("H2", [[0, 0, 0], [0, 0, 0.05]], calculator=MlipfmCalculator(density(), engine="kernel"))
     with pytest.raises(OverlapError):
         near.get_potential_energy()
+
+
+def test_energy_uncertainty_of_the_kernel_is_that_of_the_model() -> None:
+    from mlipfm_interfaces.plugins import load
+    from mlipfm_interfaces.structure import Structure
+
+    model, rng, frames = density(), np.random.default_rng(0), []
+    for _ in range(12):
+        water = molecule("H2O")
+        water.positions += rng.normal(0, 0.1, (3, 3))
+        labels = {"energy": np.array(rng.normal()), "forces": rng.normal(0, 1, (3, 3))}
+        frames.append(Structure(water.numbers, water.positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), level="any", labels=labels))
+    fitted = load("uncertainties", "llpr").fit(model, "0" * 64, frames[:6], frames[6:])
+    found = []
+    for engine in ("kernel", "torch"):
+        atoms = molecule("H2O")
+        found.append(MlipfmCalculator(model, engine=engine, uncertainty=fitted).get_property("energy_uncertainty", atoms))  # type: ignore[arg-type]
+    assert found[1] > 0
+    assert abs(found[0] / found[1] - 1) < 1e-6

@@ -170,7 +170,10 @@ class MlipfmCalculator(GetPropertiesMixin):
             same = None
         outputs = self._outputs(atoms, properties, same)
         compiled = self.potential.compiled() if self.engine != "torch" and not self.potential.training and outputs <= _COMPILED else None
-        uncertain = self._uncertain(atoms) if any(name.endswith("_uncertainty") for name in properties) else {}
+        asked = {name for name in properties if name.endswith("_uncertainty")}
+        if compiled is not None and asked == {"energy_uncertainty"} and hasattr(self.uncertainty, "energy_sigma"):
+            return self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel, energy_sigma=True)
+        uncertain = self._uncertain(atoms) if asked else {}
         if compiled is not None:
             answer = self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel)
             return replace(answer, results=answer.results | uncertain)
@@ -180,9 +183,15 @@ class MlipfmCalculator(GetPropertiesMixin):
         return _Answer(used, dict(atoms.info), results | uncertain, moving, outputs)
 
     def _by_kernel(
-        self, atoms: Atoms, compiled: CompiledPotential, outputs: frozenset[str], before: tuple[CompiledPotential, CompiledSystems] | None
+        self,
+        atoms: Atoms,
+        compiled: CompiledPotential,
+        outputs: frozenset[str],
+        before: tuple[CompiledPotential, CompiledSystems] | None,
+        *,
+        energy_sigma: bool = False,
     ) -> _Answer:
-        """An answer of compiled code, which gives the energies of the atoms in any case."""
+        """An answer of compiled code, energies of the atoms included; with `energy_sigma` their uncertainty, from its last layer."""
         used = self._copied_state(atoms)
         if before is None or before[0] is not compiled:
             structure = self.to_structure(atoms)
@@ -190,11 +199,15 @@ class MlipfmCalculator(GetPropertiesMixin):
             self._warn(structure)
         else:
             systems = before[1]
-        found = systems.compute(used[1], used[2][None], strain="stress" in outputs)
+        found = systems.compute(used[1], used[2][None], strain="stress" in outputs, features=energy_sigma)
         row = {"energy": found.energy[0], "forces": found.forces, "atomic_energies": found.atomic_energies}
         if found.strain_derivative is not None:
             row["stress"] = found.strain_derivative[0] / abs(float(np.linalg.det(used[2])))
-        return _Answer(used, dict(atoms.info), _named(row), None, outputs, (compiled, systems))
+        results = _named(row)
+        if found.features is not None:
+            sigma: Any = self.uncertainty
+            results["energy_uncertainty"] = float(sigma.energy_sigma(found.features.mean(axis=0)[None])[0]) * len(atoms)
+        return _Answer(used, dict(atoms.info), results, None, outputs, (compiled, systems))
 
     def _warn(self, structure: Structure, pairs: Pairs | None = None) -> None:
         """The warnings that a simulation gives once."""

@@ -100,6 +100,11 @@ class Llpr:
             seen = observe(potential, chunk, forces="forces" in self.quantities)
             yield from (_scaled(u, self.alpha, self.floor) for u in _answers(self.factor, chunk, seen))
 
+    def energy_sigma(self, features: np.ndarray) -> np.ndarray:
+        """Return standard deviations [systems], eV per atom, of means of the last layer over the atoms [systems, channels]."""
+        sigma = raw_sigma(self.factor, torch.as_tensor(features, dtype=self.factor.dtype)).numpy()
+        return np.asarray(np.maximum(self.alpha["energy"] * sigma, self.floor["energy"]))
+
     def quantile(self, quantity: str, level: float = 0.9) -> float:
         """Return q such that sigma times q covers a new exchangeable structure with probability `level`: the energy, or the forces of all its atoms.
 
