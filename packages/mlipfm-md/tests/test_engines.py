@@ -184,6 +184,8 @@ def test_what_an_engine_cannot_do_is_refused(folder, tmp_path):
     with pytest.raises(SimulationError, match="is no address"):
         parse_address("localhost")
     assert not (tmp_path / "x").exists()
+    with pytest.raises(SimulationError, match="files already"):
+        export_lammps(model, folder / "molecule.xyz", tmp_path)  # an export never takes the place of results
 
 
 class Engine:

@@ -263,7 +263,7 @@ def analyse(
 def export_lammps(
     model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
     structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads")],
-    out: Annotated[Path, typer.Option(help="Folder to write; what it holds is replaced")] = Path("lammps"),
+    out: Annotated[Path, typer.Option(help="Folder to write; one that holds files is refused")] = Path("lammps"),
     dt: Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")] = 0.5,
     steps: Annotated[int, typer.Option(min=0, help="Number of steps")] = 1000,
     every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of output")] = 10,
@@ -293,7 +293,7 @@ def export_lammps(
 def export_ipi(
     model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
     structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads")],
-    out: Annotated[Path, typer.Option(help="Folder to write; what it holds is replaced")] = Path("i-pi"),
+    out: Annotated[Path, typer.Option(help="Folder to write; one that holds files is refused")] = Path("i-pi"),
     address: Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")] = "unix:mlipfm",
     dt: Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")] = 0.5,
     steps: Annotated[int, typer.Option(min=0, help="Number of steps")] = 1000,

@@ -63,6 +63,12 @@ class EngineForces:
         return float(energies[0]), forces, virial
 
 
+def check_free(out: Path) -> None:
+    """Raise `SimulationError` if the folder `out` holds files: results of an engine are not overwritten."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SimulationError("there are files already", where=str(out), hint="choose another --out")
+
+
 def open_model(model: str) -> Any:
     """Return the model of a path or address, of another package too."""
     from mlipfm_interfaces.checkpoint import load_potential

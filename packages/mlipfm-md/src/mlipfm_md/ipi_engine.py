@@ -15,7 +15,7 @@ from mlipfm_interfaces.atomic import folder_in_place
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import SimulationError
 
-from .engine_forces import EngineForces, read_one_start
+from .engine_forces import EngineForces, check_free, read_one_start
 from .start_files import Said, Wanted
 from .starts import Start
 
@@ -159,9 +159,10 @@ def export_ipi(
         dt: fs. temperature: K, of velocities that the file does not have. address: as in `serve`.
 
     Raises:
-        SimulationError: several frames, fixed atoms or bonds. What reading and opening raise.
+        SimulationError: a folder with files, several frames, fixed atoms or bonds. What reading and opening raise.
     """
     where = parse_address(address)
+    check_free(Path(out))
     start, said = read_one_start(start_file, wanted)
     if start.axes_fixed.any() or start.bonds is not None:
         raise SimulationError(

@@ -17,7 +17,7 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 
-from .engine_forces import EngineForces, open_model, read_one_start
+from .engine_forces import EngineForces, check_free, open_model, read_one_start
 from .start_files import Said, Wanted
 from .starts import Start
 
@@ -150,12 +150,13 @@ def export_lammps(
         What was taken from the file.
 
     Raises:
-        SimulationError: several frames, fixed atoms or bonds, a slab or wire (LAMMPS's `external` sees the box). What reading and opening raise.
+        SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire. What reading and opening raise.
     """
     from ase import Atoms, units
     from ase.io.lammpsdata import write_lammps_data
 
     wanted = wanted or Wanted()
+    check_free(Path(out))
     start, said = read_one_start(start_file, wanted)
     s = start.structure
     if start.axes_fixed.any() or start.bonds is not None:
