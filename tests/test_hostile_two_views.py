@@ -40,8 +40,8 @@ def flat(results: dict[str, torch.Tensor], prefix: str, part: str = "") -> torch
     return torch.cat([results[key].flatten() for key in sorted(results) if key.startswith(f"{prefix}/{part}")])
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("strategy", ["fsdp2", pytest.param("ddp", marks=pytest.mark.full)])
+@pytest.mark.full  # the cases of test_strategies are in the ci tier: two views, an auxiliary head, gathered rows
+@pytest.mark.parametrize("strategy", ["fsdp2", "ddp"])
 def test_two_views_and_a_projector_on_two_ranks_equal_one_process(tmp_path, strategy):
     (one,) = run(tmp_path / "one", "single", 1)
     for rank in run(tmp_path / "two", strategy, 2):

@@ -91,8 +91,8 @@ def test_the_list_of_sets_is_the_list_of_counts():
     ("name", "only"),
     [
         ("md17", "ethanol_test"), ("lips20", "P2S5"), ("ethanol_ccsdt", ""), ("water_monomer_props", ""),
-        pytest.param("h2coo_caspt2", ""), pytest.param("lips_batzner", ""),
-        pytest.param("charge_spin_spookynet", "carbene"),
+        *[pytest.param(*case, marks=pytest.mark.full)
+          for case in (("h2coo_caspt2", ""), ("lips_batzner", ""), ("charge_spin_spookynet", "carbene"))],
     ],
 )  # fmt: skip
 def test_energy_falls_along_the_forces(known, name, only):
@@ -208,7 +208,9 @@ def test_aimnet2_charges_and_spins_add_up(known):
     assert 0.9 < point @ dipole / (point @ point) < 1.4  # e Angstrom; in Debye it would be 5
 
 
-@pytest.mark.parametrize(("file", "states"), [("carbene", {(0, 1), (0, 3)}), ("ag3", {(-1, 1), (1, 1)})])
+@pytest.mark.parametrize(
+    ("file", "states"), [pytest.param("carbene", {(0, 1), (0, 3)}, marks=pytest.mark.full), ("ag3", {(-1, 1), (1, 1)})]
+)
 def test_spookynet_sets_are_gfn2_less_one_constant_in_every_state_of_charge_and_spin(known, file, states):
     """No note names their level: tblite does. Energies differ by the free atoms alone, forces not at all, if charge and spin are read right."""
     gfn2 = TbliteLabeler(method="GFN2-xTB")

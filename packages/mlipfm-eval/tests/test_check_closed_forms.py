@@ -71,14 +71,15 @@ def test_stillinger_weber_has_the_cohesive_energy_and_lattice_of_silicon():
     assert np.abs(row["stress"]).max() < 1e-4
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(
     ("name", "model", "formula"),
     [
-        ("argon", Outside(noble_gas()), "Ar4"),
-        ("silicon", StillingerWeber(), "Si2"),
-        ("tungsten", Outside(Morse(ClosedFormConfig(elements=(74,)))), "W2"),
-        ("lithium", Outside(LennardJones(ClosedFormConfig(elements=(3,), cutoff=7.0, switch_on=5.0))), "Li2"),
+        pytest.param("argon", Outside(noble_gas()), "Ar4", marks=pytest.mark.ci),
+        pytest.param("silicon", StillingerWeber(), "Si2", marks=pytest.mark.ci),
+        pytest.param("tungsten", Outside(Morse(ClosedFormConfig(elements=(74,)))), "W2", marks=pytest.mark.full),
+        pytest.param(
+            "lithium", Outside(LennardJones(ClosedFormConfig(elements=(3,), cutoff=7.0, switch_on=5.0))), "Li2", marks=pytest.mark.full
+        ),
     ],
 )
 def test_potential_of_one_element_passes_without_a_word_about_it(name, model, formula):

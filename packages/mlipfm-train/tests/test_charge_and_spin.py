@@ -19,7 +19,7 @@ def example():
     return module
 
 
-@pytest.mark.ci
+@pytest.mark.full
 @pytest.mark.shared_data
 def test_states_are_read_as_what_they_are_and_geometries_are_not_torn_apart(example, shared_data):
     folder = shared_data("charge_spin_spookynet")

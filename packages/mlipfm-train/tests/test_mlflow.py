@@ -15,6 +15,12 @@ from mlipfm_train.recipe import make_recipe
 pytestmark = pytest.mark.filterwarnings("default")
 
 
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory) -> str:
+    """An empty tracking store, whose tables take seconds to make."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
+
+
 def history(uri: str, folder, key: str) -> list[tuple[int, float]]:
     from mlflow.tracking import MlflowClient
 
@@ -34,8 +40,7 @@ def test_names_and_values_of_figures():
 
 
 @pytest.mark.ci
-def test_every_event_arrives_and_values_that_are_not_finite_are_counted(tiny, tmp_path):
-    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+def test_every_event_arrives_and_values_that_are_not_finite_are_counted(tiny, tmp_path, uri):
     folder = tmp_path / "run"
     folder.mkdir()
     with MlflowDrain(folder, uri, "drain", patience=120):
@@ -53,14 +58,13 @@ def test_every_event_arrives_and_values_that_are_not_finite_are_counted(tiny, tm
 
 
 @pytest.mark.ci
-def test_a_dead_server_stops_nothing_and_loses_nothing(tiny, tmp_path, caplog):
+def test_a_dead_server_stops_nothing_and_loses_nothing(tiny, tmp_path, caplog, uri):
     folder = tmp_path / "run"
     folder.mkdir()
     with MlflowDrain(folder, "http://127.0.0.1:9", "drain", patience=5):
         result = fit(make_recipe(tiny), folder)
     assert result.last.exists()
     assert "has not received all events" in caplog.text
-    uri = f"sqlite:///{tmp_path / 'runs.db'}"
     with MlflowDrain(folder, uri, "drain", patience=120):
         pass
     assert [step for step, _ in history(uri, folder, "step/loss")] == list(range(12))
