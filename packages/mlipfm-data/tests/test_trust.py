@@ -87,6 +87,18 @@ def test_a_second_level_has_frames_enough_to_be_compared_with_each_other(wrong, 
     assert offset is not None or set(seen.outliers) == wrong
 
 
+def test_energies_above_and_below_the_others_are_of_no_second_level():
+    """Every fourth of forty frames 4 eV off: to one side they may be a level of their own, to both sides they are outliers."""
+    near = [(k, k + step) for k in range(39) for step in (1, 2) if k + step < 40]
+    done = [Work(0.1 + 0.01 * a, 0.01, np.nan, 0.1, 0.0) for a, _ in near]
+    for signs, offset in (((1, 1), 4.0), ((1, -1), None)):
+        shift = {k: 4.0 * signs[k // 4 % 2] for k in range(0, 40, 4)}
+        pairs = [Pair(a, b, w.forces + shift.get(b, 0.0) - shift.get(a, 0.0), w, 1, 0) for (a, b), w in zip(near, done, strict=True)]
+        seen = jumps(Comparison(pairs), 1.0)
+        assert seen.offset == (offset and pytest.approx(offset))
+        assert set(seen.outliers) == set(shift)
+
+
 def test_energies_that_rounding_makes_equal_are_not_called_copies():
     rounded = [s.replace(labels={**s.labels, "energy": np.round(s.labels["energy"], 1)}) for s in methane(12)]
     assert len({float(s.labels["energy"]) for s in rounded}) < 8

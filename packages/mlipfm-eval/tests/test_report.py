@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -58,6 +59,15 @@ def test_page_asks_for_nothing_runs_nothing_and_fits_a_phone(folder):
     assert 'name="viewport" content="width=device-width' in text
     assert text.count("<svg") == 4  # parity of energies and forces, loss and validation
     assert "<p>what you get</p>" in text
+
+
+def test_chart_that_two_records_hold_is_shown_once(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "twice")
+    shutil.copy(folder / "second" / "test.json", tmp_path / "twice" / "second" / "again.json")
+    text = write_report(tmp_path / "twice").read_text()
+    assert text.count("<svg") == 4
+    assert text.count("stroke: var(--line)") < 10  # the styles of grid lines are in the page once
+    assert ".gridline{" in text
 
 
 def test_error_of_ten_meV_is_in_the_table_under_the_name_of_the_run(folder):

@@ -17,14 +17,19 @@ COLOURS = 7
 # matplotlib draws in these colours, and the page replaces them by its own.
 _STAND_INS = {f"#00000{k}": f"var(--c{k})" for k in range(COLOURS)} | {"#00000a": "var(--soft)", "#00000b": "var(--line)"}
 _SOFT, _LINE = "#00000a", "#00000b"
-# What a page has already (its own style and font) or does not need: metadata, and more than two decimals.
+# What a page has already (its own style and font) or does not need: metadata, names of groups, turns by nothing, and more than two decimals.
 _CLEANED = {
     r"<metadata>.*?</metadata>": "",
     r"<style.*?</style>": "",
     r" font-family: [^;]*;": "",
+    r' id="(?:figure|axes|patch|[xy]tick|line2d|text|matplotlib\.axis)_\d+"': "",
+    r' transform="rotate\(-?0 [^"]*\)"': "",
     r"(\d\.\d\d)\d+": r"\1",
     r"\s*\n\s*": " ",
 }
+# Styles of all charts, which report.css has under these names.
+_CLASSES = {"fill: none; stroke: var(--line); stroke-width: 0.8; stroke-linecap: square": "gridline",
+            "fill: var(--soft); stroke: var(--soft); stroke-width: 0.8": "tick"}  # fmt: skip
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "mlipfm", "path.simplify": False, "font.size": 10, "axes.edgecolor": _SOFT,
           "axes.labelcolor": _SOFT, "xtick.color": _SOFT, "ytick.color": _SOFT, "text.color": _SOFT, "axes.grid": True, "grid.color": _LINE,
           "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}  # fmt: skip
@@ -136,4 +141,6 @@ def _svg(title: str, draw: Callable[[Any], None]) -> str:
         body = re.sub(pattern, instead, body, flags=re.DOTALL)
     for stand_in, colour in _STAND_INS.items():
         body = body.replace(stand_in, colour)
+    for style, name in _CLASSES.items():
+        body = body.replace(f'style="{style}"', f'class="{name}"')
     return f'<svg viewBox="0 0 331.2 230.4" role="img" aria-label="{escape(title, quote=True)}">{body}'

@@ -212,8 +212,8 @@ def _parity(found: Found, colours: Mapping[str, int]) -> str:
 
 
 def _parity_charts(found: Found, colours: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return charts with their captions, in the order of records, data sets and quantities."""
-    charts = []
+    """Return charts with their captions, in the order of records, data sets and quantities; what two records hold is shown once."""
+    charts: dict[tuple[str, str], None] = {}
     for record in found.benchmark("accuracy"):
         model = found.model(record)
         for name, quantities in record["details"].get("parity", {}).items():
@@ -221,8 +221,8 @@ def _parity_charts(found: Found, colours: Mapping[str, int]) -> list[tuple[str, 
                 notes = [f"{m['name']} {short(m['value'])} {m['unit']}" for m in record["metrics"] if _is_error(m, name, key)]
                 picture = parity_chart(f"{model}, {name}: {p['what']}", p["unit"], p["reference"], p["predicted"], notes, colours[model])
                 shown = len(p["reference"])
-                charts.append((picture, f"{model}, {name}: {p['what']}, {f'{shown} of ' * (shown < p['of'])}{p['of']} points"))
-    return charts
+                charts[picture, f"{model}, {name}: {p['what']}, {f'{shown} of ' * (shown < p['of'])}{p['of']} points"] = None
+    return list(charts)
 
 
 def _is_error(metric: Mapping[str, Any], name: str, quantity: str) -> bool:

@@ -27,6 +27,7 @@ class Jumps:
     Attributes:
         outliers: frames that most of their pairs single out. offset: eV per atom between two parts of the frames, if the jumps are all of one size.
         typical: eV, ordinary disagreement of energy and work. part: of the pairs that jump. largest: eV. agreement: fit of the other pairs.
+        alone: whether the outliers, less than a third of the frames, are in nearly all jumps.
     """
 
     outliers: tuple[int, ...]
@@ -35,6 +36,7 @@ class Jumps:
     part: float
     largest: float
     agreement: float
+    alone: bool = False
 
 
 def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> Jumps | None:
@@ -72,32 +74,26 @@ def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> 
     covered = np.mean([pair.a in off or pair.b in off for pair, is_bad in zip(pairs, bad, strict=True) if is_bad])
     few = (len(off) < LEAST * len(per_frame) and covered > 0.9) or _both_ways(pairs, rest, bad)  # single frames, not a part of them
     offset = middle if part > 0.2 and even > 0.7 and rest_agrees.fit > 0.3 and not few else None
-    return Jumps(off, offset, typical, part, float(np.abs(rest[bad]).max()), rest_agrees.fit)
+    alone = bool(covered > 0.9 and 3 * len(off) < len(per_frame))
+    return Jumps(off, offset, typical, part, float(np.abs(rest[bad]).max()), rest_agrees.fit, alone)
 
 
 def _both_ways(pairs: list[Pair], rest: np.ndarray, bad: np.ndarray) -> bool:
-    """Whether frames of one family lie above and below the most that agree with each other: another level of theory lies on one side."""
-    members = {index: index for pair in pairs for index in (pair.a, pair.b)}
-
-    def root(index: int) -> int:
-        while members[index] != index:
-            index = members[index]
-        return index
-
-    for pair, is_bad in zip(pairs, bad, strict=True):
-        if not is_bad:
-            members[root(pair.a)] = root(pair.b)
-    sizes = Counter(root(index) for index in members)
-    largest: dict[int, int] = {}
-    for pair in pairs:
-        largest[pair.family] = max(largest.get(pair.family, root(pair.a)), root(pair.a), root(pair.b), key=lambda k: (sizes[k], k))
-    sides: dict[int, set[bool]] = {}
-    for k in np.flatnonzero(bad):
-        pair = pairs[k]
-        inside = root(pair.a) == largest[pair.family], root(pair.b) == largest[pair.family]
-        if inside[0] != inside[1]:
-            sides.setdefault(pair.family, set()).add(bool(rest[k] > 0) == inside[0])
-    return any(len(found) == 2 for found in sides.values())
+    """Whether some frames lie above and some below the middle of those they are connected with: another level of theory lies on one side."""
+    number = {index: k for k, index in enumerate(sorted({index for pair in pairs for index in (pair.a, pair.b)}))}
+    group, height = np.arange(len(number)), np.zeros(len(number))  # eV above the first frame of the group, joined by the best pairs first
+    for k in np.argsort(np.abs(rest)):
+        a, b = number[pairs[k].a], number[pairs[k].b]
+        if group[a] != group[b]:
+            joined = group == group[b]
+            height[joined] += height[a] + rest[k] - height[b]
+            group[joined] = group[a]
+    least = 0.5 * float(np.median(np.abs(rest[bad])))
+    for members in (group == name for name in np.unique(group)):
+        off = height[members] - np.sort(height[members])[members.sum() // 2]  # one of them: of two halves the middle lies between
+        if off.max() > least and off.min() < -least:
+            return True
+    return False
 
 
 def _evenness(sizes: np.ndarray, families: np.ndarray) -> float:
@@ -315,7 +311,9 @@ def judge_energies(
                 indices=seen.outliers[:MOST],
             )
         ]
-    few = seen is not None and len(seen.outliers) > 0 and seen.part < 0.4 and seen.agreement > 0.6
+    few = (
+        seen is not None and len(seen.outliers) > 0 and seen.agreement > 0.6 and (seen.part < 0.4 or (seen.alone and seen.agreement > 0.9))
+    )
     if (
         rest is not None
         and (reading is None or (reading.energy == "eV" and not comparison.energy_forces().tells))

@@ -301,7 +301,7 @@ class Comparison:
         agree = float(np.mean(np.sign(energy) * np.sign(work)))
         outside = float(np.mean(np.abs(energy - work) > 1.5 * bend + 0.3 * np.abs(work)))
         precise = self.closure > 0.9 and self.bending < 0.1
-        return (agree < 0.35 and (outside > 0.3 or len(kept) >= 40)) or (precise and outside > 0.5)
+        return (agree < 0.35 and (outside > 0.3 or len(kept) >= 40)) or (precise and outside > 0.7)
 
     @property
     def bending(self) -> float:
