@@ -9,7 +9,7 @@ import pytest
 from mlipfm_data.curation.classes import molecule_class
 from mlipfm_data.duplicates.fingerprints import fingerprint
 from mlipfm_data.duplicates.leakage import find_leakage
-from mlipfm_data.duplicates.match import match
+from mlipfm_data.duplicates.match import match, match_in_order
 from mlipfm_data.duplicates.report import find_duplicates
 from mlipfm_data.duplicates.search import RADIUS_FACTOR
 from mlipfm_data.parallel import processes
@@ -81,6 +81,17 @@ def test_one_molecule_per_cell_is_another_crystal_than_two():
     dense = Structure(2 * numbers, np.concatenate([places, places + shift]), box * np.eye(3), [True] * 3)
     assert match(dilute, dense) is None
     assert match(dilute, Structure(numbers, places, box * np.eye(3), [True] * 3)) is not None
+
+
+def test_a_flat_molecule_is_its_own_mirror_image_and_is_matched_without_a_mirror():
+    water = Structure([8, 1, 1], [[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    assert not match(water, disguise(water, "everything", np.random.default_rng(3))).mirror
+
+
+def test_atoms_moved_by_lattice_vectors_are_in_order():
+    s = crystal()
+    moved = s.replace(positions=s.positions + np.array([[0, 0, 0], [1, 0, 0], [0, -2, 0], [1, 1, 1]] * 2) @ s.cell)
+    assert match_in_order(s, moved, 0.01) is not None
 
 
 def test_symmetric_molecules_are_matched_in_any_order():

@@ -39,6 +39,14 @@ def student_of(teacher: Path, store: Path, out: Path) -> dict[str, Any]:
     return load_model(fit(recipe, out).last)[1]
 
 
+def test_labels_have_the_licences_of_geometries_and_teacher(
+    licensed_teacher: MakeTeacher, molecules: list[Structure], tmp_path: Path
+) -> None:
+    label_geometries(molecules[:2], licensed_teacher(["MIT"]), tmp_path / "labels")
+    with Store(tmp_path / "labels") as store:
+        assert [s.provenance.licence for s in store] == ["CC0-1.0 AND MIT"] * 2
+
+
 def test_a_student_has_the_licences_of_geometries_and_teacher(
     licensed_teacher: MakeTeacher, molecules: list[Structure], tmp_path: Path
 ) -> None:

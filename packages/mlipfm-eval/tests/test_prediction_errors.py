@@ -47,6 +47,15 @@ def test_constant_force_error_of_ten_meV_is_reported_as_ten():
     assert found["force_mae"].unit == "meV/Å"
 
 
+def test_three_atoms_off_by_thirty_meV_have_an_error_of_ten_meV_per_atom():
+    class Shifted(Spring):
+        def evaluate(self, structures, outputs):
+            return [{**row, "energy": row["energy"] + 0.03} for row in super().evaluate(structures, outputs)]
+
+    found = error_metrics(predict(Shifted(), labelled(12, 4)))["energy_mae"]
+    assert (found.value, found.unit) == (pytest.approx(10.0), "meV/atom")
+
+
 def test_duplicating_frames_does_not_shrink_the_interval():
     frames = labelled(12, 4)
     noisy = Spring(error=0.01, c=0.1)
