@@ -109,7 +109,6 @@ def drawn() -> str:
         for x, y, options in points:
             axes.annotate(title(options).replace(" channels", ""), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7)
         axes.set(xlabel="energy and forces, µs/atom, one core", ylabel="force RMSE, meV/Å", title=heading)
-        axes.set_xscale("log" if points else "linear")
         axes.grid(color="#dddddd")
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "front"}):
         picture.savefig(text, format="svg", metadata={"Date": None})
