@@ -47,6 +47,15 @@ def test_a_cell_that_grows_or_shrinks_without_bound_stops_the_run(tmp_path, pres
     assert (tmp_path / LAST_GOOD).exists()
 
 
+def test_a_cell_without_a_shape_stops_the_run():
+    """A gas resists no shear, so that its full cell loses its shape at constant volume on average."""
+    run = simulate(Pressed(0.0), [CUBE], NPT(300.0, 2e-4, 0.01, 50.0, full=True), Settings(dt=5.0, steps=2000, max_expansion=3.0))
+    assert run.status == "unstable"
+    assert "lost its shape" in (run.reason or "") or "times that of the start" in (run.reason or "")
+    stretches = np.linalg.svd(np.linalg.solve(CUBE.cell, run.state.cells[0]), compute_uv=False)
+    assert stretches[0] < 3.0 * stretches[2]
+
+
 def test_stress_that_is_no_number_stops_the_run():
     class Poisoned(Pressed):
         calls = 0

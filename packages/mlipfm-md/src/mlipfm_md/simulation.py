@@ -100,7 +100,7 @@ class Settings:
     Attributes:
         dt: fs; 0.5 with hydrogen, at most 10. steps: number of steps. temperature: K, of velocities that are drawn. seed: of velocities and noise.
         every, restart_every: steps between recorded frames, and between restart files. skin: Å, of the neighbour list; changes no result.
-        max_temperature: K. max_expansion: factor by which a cell may grow or shrink in volume before the run counts as unstable.
+        max_temperature: K. max_expansion: factor by which a cell may grow or shrink in volume, or change shape, before the run is unstable.
         engine: `kernel` runs compiled code, `torch` the model itself; `auto` is the kernel where the model has one. threads: of the kernel.
     """
 
@@ -287,9 +287,13 @@ def _broken_cell(state: State, ensemble: Ensemble, settings: Settings, starts: S
     """Why the cell of a system is no longer one, if so."""
     if not ensemble.changes_cell:
         return None
-    first = np.array([abs(np.linalg.det(start.structure.cell)) for start in starts])
-    ratio = state.volume() / first
-    for k, value in enumerate(ratio):
+    stretches = np.linalg.svd(np.linalg.solve(np.stack([start.structure.cell for start in starts]), state.cells), compute_uv=False)
+    for k, (value, stretch) in enumerate(zip(stretches.prod(axis=1), stretches, strict=True)):
+        if not stretch[0] <= settings.max_expansion * stretch[2]:
+            return (
+                f"the cell of system {k} lost its shape at step {state.step}: it is stretched {stretch[0] / stretch[2]:.3g} times more along one "
+                "direction than along another (a liquid resists no shear: keep the shape of its cell, with npt)"
+            )
         if not 1 / settings.max_expansion <= value <= settings.max_expansion:
             what = "collapsed" if value < 1 else "burst"
             return f"the cell of system {k} {what} at step {state.step}: its volume is {value:.3g} times that of the start"
