@@ -242,6 +242,15 @@ def test_settings_of_a_relaxation_that_cannot_be_are_refused(settings, words):
         relax(atoms, **settings)
 
 
+def test_a_model_without_stress_moves_no_cell():
+    atoms = bulk("Cu", "fcc", 3.6)
+    atoms.calc = EMT()
+    atoms.calc.implemented_properties = ["energy", "forces"]
+    for attempt in (lambda: relax(atoms, cell="full"), lambda: elastic_tensor(atoms)):
+        with pytest.raises(SimulationError, match="the model gives no stress, only energy, forces"):
+            attempt()
+
+
 @pytest.mark.full
 def test_gold_hops_on_aluminium_over_the_barrier_of_ases_tutorial():
     """0.35 to 0.40 eV: ASE's tutorials on the nudged elastic band and on the dimer method find 0.37 eV with EMT."""

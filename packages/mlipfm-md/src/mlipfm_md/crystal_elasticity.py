@@ -12,7 +12,7 @@ from ase import Atoms, units
 from ase.eos import EquationOfState
 from mlipfm_interfaces.errors import SimulationError
 
-from .relaxation import check_relaxed, relax
+from .relaxation import check_relaxed, check_stress, relax
 
 __all__ = ["EOS_FORMS", "Elasticity", "StateEquation", "elastic_tensor", "equation_of_state"]
 
@@ -118,6 +118,7 @@ def elastic_tensor(atoms: Atoms, *, strain: float = 0.005, fmax: float = 0.001, 
     _check_crystal(atoms, "an elastic tensor")
     if not 1e-5 <= strain <= 0.05:
         raise SimulationError(f"a strain of {strain:g} is outside of 0.00001 to 0.05", hint="0.005 is usual")
+    check_stress(atoms)
     check_relaxed(atoms, 10 * fmax, "elastic constants")
     raw = np.zeros((6, 6))
     for k in range(6):

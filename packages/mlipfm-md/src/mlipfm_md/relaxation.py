@@ -13,7 +13,7 @@ from mlipfm_interfaces.errors import SimulationError
 
 from .atoms_and_models import frozen, largest_force
 
-__all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "relax"]
+__all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress", "relax"]
 
 OPTIMIZERS = ("BFGS", "LBFGS", "FIRE", "BFGSLineSearch")
 #: What may change of the cell, and how `FrechetCellFilter` is told.
@@ -100,6 +100,17 @@ def check_relaxed(atoms: Atoms, fmax: float, what: str) -> None:
         )
 
 
+def check_stress(atoms: Atoms) -> None:
+    """Refuse a model without stress where cells are deformed.
+
+    Raises:
+        SimulationError: naming what the model predicts.
+    """
+    known = getattr(atoms.calc, "implemented_properties", ("stress",))
+    if "stress" not in known:
+        raise SimulationError(f"the model gives no stress, only {', '.join(known)}", hint="keep the cell fixed, or take another model")
+
+
 def _check(atoms: Atoms, fmax: float, steps: int, cell: str, pressure: float, optimizer: str) -> None:
     if not 0 < fmax < 10 or not 0 < steps <= 10**6:
         raise SimulationError(f"fmax must be between 0 and 10 eV/Å and steps from 1 to 10^6, got {fmax:g} and {steps}")
@@ -111,6 +122,8 @@ def _check(atoms: Atoms, fmax: float, steps: int, cell: str, pressure: float, op
         raise SimulationError(
             "a cell can be relaxed if it is periodic in three directions", where=f"pbc {atoms.pbc}", hint="use --cell fixed"
         )
+    if cell != "fixed":
+        check_stress(atoms)
     if pressure and cell not in ("full", "volume"):
         raise SimulationError("a pressure acts on a cell whose volume may change", where=f"--cell {cell}", hint="add --cell full")
     if abs(pressure) > 10**4:
