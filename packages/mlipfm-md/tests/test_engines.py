@@ -76,7 +76,7 @@ def test_lammps_goes_the_same_way_as_our_driver(folder, name, tmp_path):
     )
     expected = ours(folder, name, tmp_path / "run")
     assert rows[:, 0] == pytest.approx(np.arange(0, STEPS + 1, EVERY))
-    # LAMMPS's units metal have other digits of k_B and eV/amu than CODATA 2018: 1e-6 of energies and times
+    # the model is float32
     assert rows[:, 2] == pytest.approx(expected.energies, abs=2e-4)
     assert rows[:, 3] == pytest.approx(expected.kinetic, abs=2e-4)
     frames = read_trajectory(tmp_path / "lmp" / "dump.lammpstrj", DT * EVERY)
