@@ -25,5 +25,5 @@ def test_water_of_revpbe0_d3_peaks_where_the_measured_curves_do(shared_data, cap
     assert all(f"{name}, reference" in page for name in curves)
     x, g = np.loadtxt(tmp_path / "a" / "rdf_O-O.csv", delimiter=",", skiprows=1, usecols=(0, 1)).T
     r, known = np.loadtxt(measured / curves["O-O"], comments=["#", '"'], usecols=(0, 1)).T
-    assert x[g.argmax()] == pytest.approx(r[known.argmax()], abs=0.1)  # 2.8 Å
+    assert x[g.argmax()] == pytest.approx(r[known.argmax()], abs=0.15)  # 2.8 Å; ten frames in bins of 0.03 Å
     assert g.max() == pytest.approx(known.max(), rel=0.25)
