@@ -164,9 +164,9 @@ def test_turned_cell_and_velocities_of_the_ipi_input_are_a_rotation(folder, tmp_
     lengths = [float(word) for word in lines[1].split()[2:5]]
     assert lengths == pytest.approx(np.linalg.norm(cell, axis=1))
     text = (tmp_path / "ipi" / "input.xml").read_text()
-    speeds = np.array([float(x) for x in re.search(r'mode="manual" units="m/s"> \[ (.*) \]', text)[1].split(",")]).reshape(-1, 3)
+    speeds = np.array([float(x) for x in re.search(r'mode="manual" units="atomic_unit"> \[ (.*) \]', text)[1].split(",")]).reshape(-1, 3)
     given = read_starts(folder / "crystal.xyz")[0][0].velocities
-    assert np.linalg.norm(speeds, axis=1) == pytest.approx(np.linalg.norm(given, axis=1) * 1e5)
+    assert np.linalg.norm(speeds, axis=1) == pytest.approx(np.linalg.norm(given, axis=1) / 21.8769126364)
 
 
 def test_what_an_engine_cannot_do_is_refused(folder, tmp_path):

@@ -25,6 +25,8 @@ Array = np.ndarray
 
 #: Å between a molecule and the walls of the box that i-PI wants.
 _ROOM = 30.0
+#: Å/fs in one atomic unit of velocity (CODATA 2018).
+_ATOMIC_VELOCITY = 21.8769126364
 
 INPUT = """<simulation verbosity="medium">
   <!-- Edit it as any input of i-PI: more beads for path integrals, other ensembles, other outputs. -->
@@ -204,8 +206,8 @@ def _upper_triangular(start: Start) -> tuple[Array, Array]:
 def _velocities(start: Start, turn: Array, temperature: float) -> str:
     if start.velocities is None:
         return f'<velocities mode="thermal" units="kelvin"> {temperature} </velocities>'
-    metres_per_second = start.velocities @ turn * 1e5
-    return f'<velocities mode="manual" units="m/s"> [ {", ".join(map(repr, metres_per_second.ravel().tolist()))} ] </velocities>'
+    atomic = start.velocities @ turn / _ATOMIC_VELOCITY
+    return f'<velocities mode="manual" units="atomic_unit"> [ {", ".join(map(repr, atomic.ravel().tolist()))} ] </velocities>'
 
 
 def _init_file(start: Start, cell: Array, turn: Array) -> str:
