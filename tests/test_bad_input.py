@@ -99,7 +99,7 @@ def test_01_no_structure_exists_of_which_neighbours_could_be_built() -> None:
 
 def test_01_no_neighbour_list_is_begun(potential: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
-    for name in ("_batch_pairs", "neighbor_pairs", "NeighborList"):
+    for name in ("batch_pairs", "neighbor_pairs", "NeighborList"):
         monkeypatch.setattr(neighbors, name, lambda *args, name=name, **options: begun.append(name))
     atoms = bulk("Al", cubic=True) * (4, 4, 3)
     atoms.positions[191, 2] = np.nan

@@ -25,8 +25,11 @@ SENSIBLE = {
     "--max-force": {"0"},
     "--max-unpacked": {"0"},
     "--temperature": {"0"},
+    "--pressure": {"-1", "0"},  # a tension is a pressure too
     "--steps": {"0"},
     "--frame": {"0", "-1"},
+    "--structure": {"0"},
+    "--discard": {"0"},
     "--forces-sign": {"-1", "0"},  # of 0 the import says what it wants, once it has files
     "--stress-sign": {"-1", "0"},
 }
@@ -84,4 +87,13 @@ def test_a_number_that_cannot_be_is_refused_by_name(path, option, capsys, tmp_pa
 
 def _wanted(path: tuple[str, ...], option: str) -> list[str]:
     """Words for arguments and options that the command needs, as far as the number is checked by its engine."""
-    return ["no.safetensors", "no.xyz"] if path == ("md", "run") else []
+    two = ["no.safetensors", "no.xyz"]
+    words = {
+        ("md", "run"): two,
+        ("md", "exchange"): [*two, "--temperatures=300,400"],
+        ("md", "analyse"): ["no.xyz"],
+        ("md", "serve-ipi"): two,
+        ("neb",): ["no.xyz", "no.xyz", "--model=emt:"],
+    }
+    structure = [(name,) for name in ("relax", "phonons", "vibrations", "eos", "elastic", "ts")]
+    return words.get(path, ["no.xyz", "--model=emt:"] if path in structure else [])

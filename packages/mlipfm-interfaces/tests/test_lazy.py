@@ -42,15 +42,22 @@ def test_an_old_name_warns_with_what_to_use_instead(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("package", ["mlipfm_md", "mlipfm_models"])
 def test_what_a_package_lists_is_what_its_modules_list(package):
-    """A module states its public names in `__all__`; one without any begins with an underscore, or holds commands, adapters or old names."""
+    """A module states its public names in `__all__`; one without any begins with an underscore, or holds commands, adapters or old names.
+
+    A package inside that lists names of its own is where its modules' names are found.
+    """
     root = Path(import_module(package).__file__).parent
-    listed, silent = set(), set()
-    for file in root.rglob("*.py"):
-        names = file.relative_to(root).with_suffix("").parts
-        if names[-1] == "__init__" or any(name.startswith("_") for name in names):
-            continue
-        module = import_module(".".join([package, *names]))
-        listed |= set(getattr(module, "__all__", []))
-        silent |= set() if hasattr(module, "__all__") else {names[-1]}
-    assert listed == set(import_module(package).__all__)
-    assert silent <= {"commands", "cli", "builders", "ase_adapter", "emt_adapter", "foreign_potentials"}
+    own = {folder.parent for folder in root.glob("*/__init__.py") if hasattr(import_module(f"{package}.{folder.parent.name}"), "__all__")}
+    for place in [root, *own]:
+        name = ".".join([package, *place.relative_to(root).parts])
+        listed, silent = set(), set()
+        for file in place.rglob("*.py"):
+            names = file.relative_to(place).with_suffix("").parts
+            if names[-1] == "__init__" or any(part.startswith("_") for part in names) or (place == root and own & set(file.parents)):
+                continue
+            module = import_module(".".join([name, *names]))
+            listed |= set(getattr(module, "__all__", []))
+            silent |= set() if hasattr(module, "__all__") else {names[-1]}
+        assert listed == set(import_module(name).__all__)
+        commands = {"commands", "structure_commands", "doctor_command", "cli"}
+        assert silent <= commands | {"builders", "ase_adapter", "emt_adapter", "foreign_potentials"}

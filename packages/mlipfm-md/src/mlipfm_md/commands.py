@@ -95,8 +95,10 @@ def run(
     inner: Annotated[str | None, typer.Option(help="Cheap model of multiple time stepping (r-RESPA); dt is the large step")] = None,
     inner_steps: Annotated[int | None, typer.Option(help="Steps of the cheap model in each step of the other [default: 4]")] = None,
     uncertainty: Annotated[Path | None, typer.Option(help="File of `mlipfm uncertainty fit`; evaluated at recorded frames")] = None,
-    stop_above: Annotated[float | None, typer.Option(help="Stop where a force is more uncertain than this, eV/Å")] = None,
-    collect_above: Annotated[float | None, typer.Option(help="Write frames more uncertain than this, eV/Å, to OUT/uncertain.xyz")] = None,
+    stop_above: Annotated[float | None, typer.Option(min=1e-6, help="Stop where a force is more uncertain than this, eV/Å")] = None,
+    collect_above: Annotated[
+        float | None, typer.Option(min=1e-6, help="Write frames more uncertain than this, eV/Å, to OUT/uncertain.xyz")
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the trajectory to this extxyz file")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -147,7 +149,7 @@ def exchange(
     structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads; the first frame, or --frame")],
     temperatures: Annotated[str, typer.Option(help="Ladder of temperatures in K, ascending: 300,350,400")],
     out: Annotated[Path, typer.Option(help="Folder for trajectory and restart; run again to continue")] = Path("exchange"),
-    exchange_every: Annotated[int, typer.Option(help="Steps between attempts to exchange")] = 100,
+    exchange_every: Annotated[int, typer.Option(min=1, help="Steps between attempts to exchange")] = 100,
     steps: Steps = 10000,
     dt: TimeStep = 0.5,
     friction: Annotated[float, typer.Option(help="Langevin friction in 1/fs")] = 0.01,
@@ -200,22 +202,28 @@ def analyse(
     out: Annotated[
         Path | None, typer.Option(help="Folder for page, tables and plots", show_default="TRAJECTORY/analysis or NAME-analysis")
     ] = None,
-    dt: Annotated[float | None, typer.Option(help="fs between frames of a file that does not say")] = None,
+    dt: Annotated[float | None, typer.Option(min=1e-6, help="fs between frames of a file that does not say")] = None,
     structure: Annotated[int, typer.Option(min=0, help="Which structure of a run of several")] = 0,
     discard: Annotated[float, typer.Option(min=0, help="fs at the beginning that do not count (equilibration)")] = 0.0,
     rdf: Annotated[list[str] | None, typer.Option(help="Pair of elements, O-H; all pairs by default")] = None,
     r_max: Annotated[
-        float | None, typer.Option(help="Å, end of g(r)", show_default="10, or half the shortest lattice vector if that is less")
+        float | None, typer.Option(min=1e-6, help="Å, end of g(r)", show_default="10, or half the shortest lattice vector if that is less")
     ] = None,
     adf: Annotated[list[str] | None, typer.Option(help="Angle with the largest bond length in Å: H-O-H:1.2")] = None,
-    longest_lag: Annotated[float | None, typer.Option(help="fs, end of the MSD", show_default="a tenth of the trajectory")] = None,
+    longest_lag: Annotated[
+        float | None, typer.Option(min=1e-6, help="fs, end of the MSD", show_default="a tenth of the trajectory")
+    ] = None,
     msd_fit: Annotated[
         tuple[float, float] | None,
         typer.Option(help="fs, first and last lag of the line through the MSD", show_default="last three quarters"),
     ] = None,
     remove_centre_of_mass: Annotated[bool, typer.Option("--remove-centre-of-mass", help="Subtract its motion from the MSD")] = False,
-    viscosity: Annotated[float | None, typer.Option(help="mPa s; corrects diffusion for the size of the cell (Yeh and Hummer)")] = None,
-    resolution: Annotated[float | None, typer.Option(help="cm⁻¹, of spectra", show_default="20, coarser for a short trajectory")] = None,
+    viscosity: Annotated[
+        float | None, typer.Option(min=1e-6, help="mPa s; corrects diffusion for the size of the cell (Yeh and Hummer)")
+    ] = None,
+    resolution: Annotated[
+        float | None, typer.Option(min=1e-6, help="cm⁻¹, of spectra", show_default="20, coarser for a short trajectory")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model that predicts stress and dipoles of the frames, if the trajectory has none")
     ] = None,
@@ -324,7 +332,7 @@ def serve_ipi(
     model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
     structure: Annotated[Path, typer.Argument(help="Structure with the atoms that i-PI moves, in the same order")],
     address: Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")] = "unix:mlipfm",
-    patience: Annotated[float, typer.Option(min=0, help="s to wait for i-PI to appear")] = 60.0,
+    patience: Annotated[float, typer.Option(min=1e-3, help="s to wait for i-PI to appear")] = 60.0,
     level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
     charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
     multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,

@@ -11,6 +11,8 @@ from mlipfm_interfaces.units import GPA
 
 from .state import State
 
+__all__ = ["COLUMNS", "EnergyTable", "volumes"]
+
 Array = np.ndarray
 
 #: Names of the columns, with units. `conserved` is the energy that exact dynamics conserve, `sigma_forces` the largest standard deviation of a force.

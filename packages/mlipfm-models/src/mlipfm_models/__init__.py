@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .backbones.pet import Pet, PetConfig
     from .combinations import Cell, Column, columns, matrix, own_backbones, refusal
     from .configuration import AssemblyConfig, Cutoff, Layers, Positive, Radial, Width
-    from .density_kernel import CompiledDensity, DensityKernelPotential, compiled_density, why_not_compiled
+    from .density_kernel import CompiledDensity, DensityKernelPotential, Differences, compiled_density, differences, why_not_compiled
     from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear, roles_of
     from .speed_table import Row, Skipped, speed_rows
     from .transfer import TransferReport, transfer_weights
@@ -41,6 +41,7 @@ __all__ = [
     "Density",
     "DensityConfig",
     "DensityKernelPotential",
+    "Differences",
     "Escaip",
     "EscaipConfig",
     "ExactConstants",
@@ -69,6 +70,7 @@ __all__ = [
     "build_potential",
     "columns",
     "compiled_density",
+    "differences",
     "envelope",
     "matrix",
     "own_backbones",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
+    from .analysis import Analysis, Wanted, analyse, with_predictions
     from .displacements import MeanSquareDisplacement, diffusion, finite_size_correction, mean_square_displacement
     from .distributions import Distribution, angular_distribution, radial_distribution
     from .estimates import Blocks, Estimate, block_average, block_estimate, over_runs, time_blocks_of
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from .trajectory_data import TrajectoryData, read_run, read_trajectory, unwrapped
 
 __all__ = [
+    "Analysis",
     "Blocks",
     "Distribution",
     "Estimate",
     "MeanSquareDisplacement",
     "Spectrum",
     "TrajectoryData",
+    "Wanted",
+    "analyse",
     "angular_distribution",
     "block_average",
     "block_estimate",
@@ -40,6 +44,7 @@ __all__ = [
     "time_blocks_of",
     "unwrapped",
     "vibrational_density_of_states",
+    "with_predictions",
 ]
 
 __getattr__, __dir__ = lazy_imports(__name__)
