@@ -31,7 +31,6 @@ class Vibrations:
     Attributes:
         data: ASE's VibrationsData (Hessian, energies, modes, files of modes). frequencies: [modes] cm⁻¹, ascending, imaginary ones negative, without
             rigid motions. rigid: [0, 3, 5 or 6] cm⁻¹, those of translations and rotations, zero for an exact model and geometry.
-        energies: [modes] eV of the real vibrations.
     """
 
     data: VibrationsData
