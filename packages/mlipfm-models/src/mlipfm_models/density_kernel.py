@@ -116,10 +116,9 @@ class Differences:
 
     @property
     def agree(self) -> bool:
-        """Whether they are those of rounding: forces within 1e-5 (float32) or 1e-8 (float64), energies within 1e-5 or 1e-8 eV/atom. A lone atom
-        has no others to average its rounding with, hence the wide limit for energies: faults are larger by orders."""
+        """Whether they are those of rounding: forces within 1e-5 (float32) or 1e-8 (float64), energies within 2e-6 or 1e-8 eV/atom."""
         single = self.dtype == "float32"
-        return self.energy < (1e-5 if single else 1e-8) and max(self.forces, self.stress / 3) < (1e-5 if single else 1e-8)
+        return self.energy < (2e-6 if single else 1e-8) and max(self.forces, self.stress / 3) < (1e-5 if single else 1e-8)
 
     def __str__(self) -> str:
         return f"energies differ by {self.energy:.1e} eV/atom, forces by {self.forces:.1e} and stresses by {self.stress:.1e} of the largest"
