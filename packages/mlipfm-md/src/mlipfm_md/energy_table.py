@@ -26,7 +26,7 @@ _HEAD = (",".join(COLUMNS) + "\n").encode()
 class EnergyTable:
     """The file, appended to with every recorded frame."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
 
     def append(self, state: State, dt: float, conserved: Array, sigma: Array) -> None:
