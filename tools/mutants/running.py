@@ -19,10 +19,12 @@ from typing import NoReturn
 
 from mutants.planting import ROOT, Mutant, plant
 
-#: Seconds that the tests of one mutant may take; a mutant that hangs is noticed.
+#: Seconds that the tests of one mutant may take in one tier.
 LIMIT = 600
 #: Tiers in which a mutant is looked for, cheapest first.
 TIERS = ("push", "ci")
+#: File of the scratch folder that names the running test.
+CURRENT = "running.txt"
 #: What takes longest to import; the rest comes with the tests.
 LIBRARIES = ("torch", "numpy", "pytest", "hypothesis", "pydantic", "safetensors.torch", "vesin", "typer", "ase")
 
@@ -32,14 +34,21 @@ class Result:
     """What became of one mutant.
 
     Attributes:
-        killed: whether a test failed. by: that test, or why it counts as noticed. tier: in which. seconds: all tests took. state: see `Mutant.state`.
+        outcome: `noticed` by a test that failed; `hung` in a test that ends without the mistake; `survived`; `timed out`: no test failed
+            within the limit, and nothing shows that the mistake is why.
+        by: that test, or why there is none. tier: in which. seconds: all tests took. state: see `Mutant.state`.
     """
 
-    killed: bool
+    outcome: str
     by: str
     tier: str
     seconds: float
     state: str
+
+    @property
+    def killed(self) -> bool:
+        """Whether the tests found the mistake: a time-out alone finds nothing."""
+        return self.outcome in ("noticed", "hung")
 
 
 def read_results(path: Path) -> dict[str, Result]:
@@ -48,16 +57,28 @@ def read_results(path: Path) -> dict[str, Result]:
 
 
 def run_all(mutants: Sequence[Mutant], path: Path, *, again: bool = False) -> dict[str, Result]:
-    """Results of all `mutants`, written to `path` after each; those that still hold are not run `again`."""
+    """Results of all `mutants`, written to `path` after each; those that still hold are not run `again`.
+
+    Raises:
+        RuntimeError: after the last mutant, with all for which pytest itself did not run: see `run`.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "mutants-hypothesis"))
-    results = read_results(path)
+    results, broken = read_results(path), []
     for mutant in mutants:
         known = results.get(mutant.name)
         if again or known is None or known.state != mutant.state():
-            results[mutant.name] = run(mutant, known=known)
+            try:
+                results[mutant.name] = run(mutant, known=known)
+            except RuntimeError as error:
+                print(f"NOT RUN   {mutant.name}: {error}", flush=True)
+                broken.append(str(error))
+                continue
             path.write_text(json.dumps({name: asdict(r) for name, r in sorted(results.items())}, indent=1) + "\n")
-            print(f"{'killed  ' if results[mutant.name].killed else 'SURVIVED'} {mutant.name}: {results[mutant.name].by}", flush=True)
+            outcome = results[mutant.name].outcome
+            print(f"{outcome if outcome == 'noticed' else outcome.upper():9s} {mutant.name}: {results[mutant.name].by}", flush=True)
+    if broken:
+        raise RuntimeError("\n".join(broken))
     return results
 
 
@@ -70,48 +91,79 @@ def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT, know
         RuntimeError: pytest itself did not run (no test collected, an unknown option), or the test that failed fails without the mistake too.
     """
     begin, state = time.monotonic(), mutant.state()
+    outcome, by, tier = "survived", "no test failed", tiers[-1]
     with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
         home = plant(mutant, Path(scratch))
         beside = [str(path.relative_to(ROOT)) for path in mutant.test_paths]
-        again = [(known.tier, [known.by])] if known and known.killed and known.by.partition("::")[0] in beside else []
-        for tier, tests in [*again, *((tier, beside) for tier in tiers)]:
-            failed = _failed(mutant, tests, home, tier, limit)
-            if failed is not None:
-                _refuse_broken(failed, limit)
-                break
-    return Result(failed is not None, failed or "no test failed", tier, round(time.monotonic() - begin, 1), state)
+        again = [(known.tier, [known.by])] if known and known.outcome == "noticed" and known.by.partition("::")[0] in beside else []
+        for tried, tests in [*again, *((tier, beside) for tier in tiers)]:
+            found = _found(mutant, tests, home, tried, limit)
+            if found is not None:
+                (outcome, by), tier = found, tried
+                if outcome != "timed out":
+                    break
+    return Result(outcome, by, tier, round(time.monotonic() - begin, 1), state)
 
 
-def _failed(mutant: Mutant, tests: list[str], home: Path, tier: str, limit: float) -> str | None:
-    """The one of `tests` that failed, None if all passed or none is of this tier."""
-    loaded = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # its plug-ins may be loaded already
-    words = ["-x", "-q", "-p", "no:cacheprovider", *loaded, "--tier", tier, *tests]
+def _found(mutant: Mutant, tests: list[str], home: Path, tier: str, limit: float) -> tuple[str, str] | None:
+    """Outcome and the one of `tests` that failed or did not end; None if all passed or none is of this tier."""
     log = home / "pytest.log"
-    status = _forked(words, home, log, limit)
+    status = _pytest(["-x", *_words(tier), *tests], home, log, limit)
     if status is None:
-        return f"the time limit of {limit:.0f} s"
+        return _timed_out(mutant, tests, home, tier, limit)
     if status in (0, 5) or (status == 4 and "::" in tests[0]):  # 5: all are of a higher tier; 4: no test has that name any more
         return None
     output = log.read_text(errors="replace")
     found = re.search(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", output, re.MULTILINE)
     if status not in (1, 2) or found is None:
         raise RuntimeError(f"{mutant.name}: pytest ended with {status}:\n{output[-2000:]}")
-    return found.group(1)
+    _refuse_broken(found.group(1), limit)
+    return "noticed", found.group(1)
+
+
+def _timed_out(mutant: Mutant, tests: list[str], home: Path, tier: str, limit: float) -> tuple[str, str]:
+    """Tell a mistake that hangs from tests that are slow.
+
+    The test in which the time ran out is run alone: a mistake `hung` if it still does not end in half the limit, and without the mistake ends
+    in a tenth of it.
+    """
+    current = home / CURRENT
+    if not current.is_file():
+        return "timed out", f"{limit:.0f} s before the first test"
+    test = current.read_text()
+    if tests != [test]:
+        return _found(mutant, [test], home, tier, limit / 2) or (
+            "timed out",
+            f"{limit:.0f} s, the last of them in {test}, which passes alone",
+        )
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        begin = time.monotonic()
+        status = _pytest([*_words(tier), test], Path(scratch), Path(scratch) / "pytest.log", limit / 5)
+    if status == 0:
+        return "hung", f"{test} (ends in {time.monotonic() - begin:.0f} s without the mistake)"
+    return "timed out", f"{limit:.0f} s in {test}, which " + ("does not end" if status is None else "fails") + " without the mistake, too"
+
+
+def _words(tier: str) -> list[str]:
+    """Options of pytest; its plug-ins may be loaded already."""
+    return ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--tier", tier]
 
 
 @cache
 def _refuse_broken(test: str, limit: float) -> None:
     """A test that fails without any mistake notices nothing."""
-    if "::" not in test:  # the time limit, or a file that could not be imported
+    if "::" not in test:  # a file that could not be imported
         return
     with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
         home = Path(scratch)
-        words = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--tier", "ci", test]
-        if _forked(words, home, home / "pytest.log", limit) not in (0, 4):  # 4: its name has characters that pytest does not find again
+        if _pytest([*_words("ci"), test], home, home / "pytest.log", limit) not in (
+            0,
+            4,
+        ):  # 4: its name has characters that pytest does not find again
             raise RuntimeError(f"{test} fails without a mistake, too")
 
 
-def _forked(words: list[str], home: Path, log: Path, limit: float) -> int | None:
+def _pytest(words: list[str], home: Path, log: Path, limit: float) -> int | None:
     """Exit status of pytest in a copy of this process, in which the heavy libraries are loaded and mlipfm is not; None after `limit` seconds."""
     for library in LIBRARIES:
         importlib.import_module(library)
@@ -130,6 +182,16 @@ def _forked(words: list[str], home: Path, log: Path, limit: float) -> int | None
     return None
 
 
+class _Current:
+    """A plug-in of pytest that writes the name of the running test to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.path.write_text(nodeid)
+
+
 def _become_pytest(words: list[str], home: Path, log: Path) -> NoReturn:
     """Run pytest from the root with `home` before everything else on the path, here and in processes that tests start."""
     status = 3
@@ -145,7 +207,7 @@ def _become_pytest(words: list[str], home: Path, log: Path) -> NoReturn:
         sys.path.insert(0, str(home))
         import pytest
 
-        status = int(pytest.main(words))
+        status = int(pytest.main(words, plugins=[_Current(home / CURRENT)]))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -154,12 +216,12 @@ def _become_pytest(words: list[str], home: Path, log: Path) -> NoReturn:
 
 
 def table(mutants: Sequence[Mutant], results: dict[str, Result]) -> str:
-    """Markdown: mutants and those noticed for each package, and the names of the survivors."""
+    """Markdown: mutants and those noticed for each package, and those that were not, with those that only hung, by name."""
     lines = ["| package | mutants | noticed |", "|---|---|---|"]
     for package in sorted({mutant.package for mutant in mutants}):
         own = [results[m.name].killed for m in mutants if m.package == package]
         lines.append(f"| {package} | {len(own)} | {sum(own)} |")
     killed = sum(results[m.name].killed for m in mutants)
     lines += [f"| all | {len(mutants)} | {killed} ({100 * killed / max(1, len(mutants)):.1f} %) |", ""]
-    lines += [f"survived: {m.name}: {m.fact}" for m in mutants if not results[m.name].killed]
-    return "\n".join(lines)
+    told = [(results[m.name], m) for m in mutants if results[m.name].outcome != "noticed"]
+    return "\n".join([*lines, *(f"{r.outcome}: {m.name}: {m.fact}" + (f" ({r.by})" if r.outcome != "survived" else "") for r, m in told)])

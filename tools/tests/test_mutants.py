@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mutants import running
 from mutants.planting import ROOT, MutantError, plant, read_mutants
-from mutants.running import Result, run, run_all, table
+from mutants.running import CURRENT, Result, run, run_all, table
 
 PROGRAM = ROOT / "tools" / "mutants"
 
@@ -49,13 +50,43 @@ def test_planting_changes_one_file_of_a_copy_and_nothing_of_the_source(tmp_path:
 
 def test_results_that_still_hold_are_kept_and_counted_by_package(tmp_path: Path) -> None:
     first, second = read_mutants()[:2]
-    known = {m.name: Result(killed, "a test", "push", 1.0, m.state()) for m, killed in ((first, True), (second, False))}
+    known = {m.name: Result(outcome, "a test", "push", 1.0, m.state()) for m, outcome in ((first, "noticed"), (second, "survived"))}
     path = tmp_path / "results.json"
     path.write_text(json.dumps({name: vars(result) for name, result in known.items()}))
     assert run_all([first, second], path) == known
     lines = table([first, second], known).splitlines()
     assert lines[2:4] == [f"| {first.package} | 2 | 1 |", "| all | 2 | 1 (50.0 %) |"]
     assert lines[-1] == f"survived: {second.name}: {second.fact}"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "outcome", "words"),
+    [
+        ([None, None, 0], "hung", "ends in 0 s without the mistake"),
+        ([None, None, None], "timed out", "does not end without the mistake, too"),
+        ([None, None, 1], "timed out", "fails without the mistake, too"),
+        ([None, 0], "timed out", "passes alone"),
+        ([None, 1, 0], "noticed", "a_test.py::test_of_it"),
+    ],
+)
+def test_a_time_out_counts_only_if_the_same_test_alone_ends_without_the_mistake(
+    statuses: list[int | None], outcome: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(statuses)
+
+    def pytest_that_ends(options: list[str], home: Path, log: Path, limit: float) -> int | None:
+        (home / CURRENT).write_text("a_test.py::test_of_it")
+        log.write_text("FAILED a_test.py::test_of_it - AssertionError\n")
+        return next(left)
+
+    monkeypatch.setattr(running, "_pytest", pytest_that_ends)
+    running._refuse_broken.cache_clear()
+    mutant = read_mutants()[0]
+    found = run(mutant, tiers=("push",))
+    assert (found.outcome, found.killed, words in found.by) == (outcome, outcome in ("noticed", "hung"), True), found
+    assert list(left) == []
+    lines = table([mutant], {mutant.name: found}).splitlines()
+    assert (lines[2], len(lines)) == (f"| {mutant.package} | 1 | {int(found.killed)} |", 4 if outcome == "noticed" else 6)
 
 
 def test_the_list_is_printed_and_an_unknown_name_is_refused() -> None:
@@ -72,10 +103,12 @@ def test_a_mistake_is_noticed_and_none_is_imagined(tmp_path: Path) -> None:
     code = (
         "import sys; from dataclasses import replace; sys.path.insert(0, 'tools'); from mutants import running, planting\n"
         "mutant = planting.read_mutants(['painn-no-scalar-product'])[0]\n"
-        "print(running.run(mutant).killed, running.run(replace(mutant, new=mutant.old + '  # the same'), tiers=('push',)).killed)"
+        "same, endless = ('  # the same', '\\n        while True: pass')\n"
+        "print(running.run(mutant).outcome, running.run(replace(mutant, new=mutant.old + same), tiers=('push',)).outcome)\n"
+        "print(running.run(replace(mutant, new=mutant.old + endless), tiers=('push',), limit=150).outcome)"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert found.stdout.split()[-2:] == ["True", "False"], found.stderr
+    assert found.stdout.split()[-3:] == ["noticed", "survived", "hung"], found.stderr
     assert callable(run)
 
 
