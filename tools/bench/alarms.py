@@ -79,9 +79,9 @@ def judged(kind: str, name: str, held: bool, structures: list[Structure]) -> Rec
     return Record(kind, name, held, len(structures), codes["fault"], codes["doubt"])
 
 
-def parts(name: str, structures: list[Structure]) -> Iterator[tuple[str, list[Structure]]]:
-    """A public set whole, in random parts, and a few random frames of it."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+def parts(name: str, structures: list[Structure], first: int = 0) -> Iterator[tuple[str, list[Structure]]]:
+    """A public set whole, in random parts, and a few random frames of it; `first` draws other ones."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()) + first)
 
     def drawn(count: int) -> np.ndarray:
         return rng.choice(len(structures), count, replace=False)
@@ -126,7 +126,7 @@ def planted(kind: str, seed: int) -> list[Record]:
     structures = made(kind, seed)
     known, out = facts(structures), []
     for fault in [fault for fault in FAULTS if fault.name in PLANTED and fault.fits(known)]:
-        found = inspect(fault.plant(structures, np.random.default_rng(0)))
+        found = inspect(fault.plant(structures, np.random.default_rng(seed)))
         codes = sorted({item.code for item in found if item.severity == "fault"})
         out.append(
             Record(f"planted: {fault.name}", f"{kind} {seed}", kind in held_out(SETS), len(structures), codes, [], named(fault, found))
@@ -134,25 +134,28 @@ def planted(kind: str, seed: int) -> list[Record]:
     return out
 
 
-def of_public_set(folder: Path, name: str) -> list[Record]:
+def of_public_set(folder: Path, name: str, first: int = 0) -> list[Record]:
     structures, held = right_set(name, unpacked(folder, name), CAP), name in held_out(labelled_names())
-    out = [judged(f"public set, {words}", name, held, some) for words, some in parts(name, structures)]
+    out = [judged(f"public set, {words}", name, held, some) for words, some in parts(name, structures, first)]
     if len(structures) >= 40 and zlib.crc32(name.encode()) % 4 == 0:
         out += [judged(f"public set, {words}", name, held, some) for words, some in commanded(structures)]
     return out
 
 
-def measure(records: Path, folder: Path | None, seeds: int = SEEDS, workers: int = 2) -> list[Record]:
-    """Judge what is not yet in the file of records, append it, and return all records."""
+def measure(records: Path, folder: Path | None, seeds: int = SEEDS, workers: int = 2, first: int = 0) -> list[Record]:
+    """Judge what is not yet in the file of records, append it, and return all records. Sets of each kind have the seeds `first` and above."""
     known = read(records)
     there, hosts = {record.key for record in known}, {record.name for record in known if record.named is not None}
     todo: list[tuple[Callable[..., list[Record]], tuple[Any, ...]]] = [
-        (of_kind, (kind, seed)) for seed in range(seeds) for kind in SETS if seed < SLOW.get(kind, seeds) and (kind, str(seed)) not in there
+        (of_kind, (kind, seed))
+        for seed in range(first, first + seeds)
+        for kind in SETS
+        if seed < first + SLOW.get(kind, seeds) and (kind, str(seed)) not in there
     ]
     if folder is not None:
-        todo += [(of_public_set, (folder, name)) for name in labelled_names() if ("public set, whole", name) not in there]
+        todo += [(of_public_set, (folder, name, first)) for name in labelled_names() if ("public set, whole", name) not in there]
     np.random.default_rng(0).shuffle(todo)  # whenever it ends, some of everything was measured
-    todo += [(planted, (kind, 0)) for kind in HOSTS if f"{kind} 0" not in hosts]
+    todo += [(planted, (kind, first)) for kind in HOSTS if f"{kind} {first}" not in hosts]
     with ProcessPoolExecutor(workers) as pool, records.open("a") as file:
         for done in map(Future.result, as_completed([pool.submit(_called, task) for task in todo])):
             known += done
