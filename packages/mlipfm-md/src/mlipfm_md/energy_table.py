@@ -27,7 +27,7 @@ class EnergyTable:
     """The file, appended to with every recorded frame."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = path
+        self.path = Path(path)
 
     def append(self, state: State, dt: float, conserved: Array, sigma: Array) -> None:
         """Write the lines of one instant. NaN is written as nothing.
