@@ -183,9 +183,9 @@ def test_verify_names_the_damage(tmp_path, capsys):
 @pytest.mark.ci
 def test_killed_import_continues_where_it_stopped(tmp_path):
     path, out, whole = tmp_path / "in.xyz", tmp_path / "store", tmp_path / "whole"
-    path.write_text("".join(water(-0.4 - 1e-5 * k) for k in range(2000)))
+    path.write_text("".join(water(-0.4 - 1e-5 * k) for k in range(1000)))
     command = [*MLIPFM, "data", "import", str(path), "--out", str(out), "--name", "store"]
-    for wait in (0.1, 0.5):
+    for wait in (0.1, 0.3):
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while running.poll() is None and not list(out.glob("*.part")):
             time.sleep(0.01)
@@ -196,7 +196,7 @@ def test_killed_import_continues_where_it_stopped(tmp_path):
     import_file(path, whole, name="store")
     with Store(out) as one, Store(whole) as two:
         assert [one.key(i) for i in range(len(one))] == [two.key(i) for i in range(len(two))]
-        assert len(one) == 2000
+        assert len(one) == 1000
         assert not one.verify()
 
 

@@ -48,7 +48,7 @@ class TestDistillIsAnObjective(ObjectiveContract):
         return self.case
 
 
-@pytest.mark.parametrize("student", [pytest.param("density", marks=pytest.mark.ci), pytest.param("painn", marks=pytest.mark.full)])
+@pytest.mark.parametrize("student", [pytest.param("density", marks=pytest.mark.full), pytest.param("painn", marks=pytest.mark.full)])
 def test_rows_halve_the_error_of_the_hessian_on_unseen_geometries_at_equal_steps(
     student: str, teacher: Path, make_molecules: Molecules, tmp_path: Path
 ) -> None:

@@ -479,9 +479,12 @@ def test_fault_just_above_the_limit_is_refused_by_its_rule(item):
     assert broken([outcome]) == [item.rule], outcome
 
 
-@pytest.mark.ci
+SCALED = [(name, item) for name, item in zip(IDS, FAULTS, strict=True) if item.scaled]
+
+
 @pytest.mark.parametrize(
-    "item", [item for item in FAULTS if item.scaled], ids=[name for name, item in zip(IDS, FAULTS, strict=True) if item.scaled]
+    "item",
+    [pytest.param(item, id=name, marks=pytest.mark.full if k % 3 else pytest.mark.ci) for k, (name, item) in enumerate(SCALED)],
 )
 def test_fault_of_a_third_of_the_limit_is_let_pass(item):
     model = item.model(0.3)

@@ -104,7 +104,7 @@ def compare(structures: Sequence[Structure], folder: Path, steps: int) -> tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("database", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--keep", type=Path, help="keep stores and checkpoints in this folder")
     arguments = parser.parse_args()
     structures = structures_of(arguments.database) if arguments.database else carbene(200)
