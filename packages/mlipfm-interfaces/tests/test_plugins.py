@@ -3,6 +3,7 @@
 import re
 import sys
 import tomllib
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import pytest
@@ -133,14 +134,14 @@ def test_packages_that_are_named_for_installing_are_those_that_declare_plugins()
 
 
 def test_what_is_not_installed_is_named_with_the_package_that_brings_it(monkeypatch):
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "_declared", lambda group, path: EntryPoints())
     monkeypatch.setattr(plugins, "_installed", lambda package: package != "mlipfm-models")
     with pytest.raises(PluginError, match="no potential is named 'mace'.*mlipfm-models is not installed: pip install mlipfm-models$"):
         plugins.load(plugins.POTENTIALS, "mace")
 
 
 def test_a_command_that_is_not_installed_is_named_with_its_package(monkeypatch, capsys):
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "_declared", lambda group, path: EntryPoints())
     with pytest.raises(SystemExit):
         main(["evaluate", "model", "data"])
     assert "mlipfm-eval brings it: pip install mlipfm-eval" in capsys.readouterr().err

@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, entry_points, version
 from typing import Any
 
 from .errors import PluginError
@@ -96,7 +97,13 @@ def _points(group: str | tuple[str, ...]) -> list[EntryPoint]:
         return [point for one in group for point in _points(one)]
     if group not in GROUPS:
         raise PluginError(f"no plug-in group is named {group!r}", hint=f"groups: {', '.join(GROUPS)}")
-    return list(entry_points(group=f"mlipfm.{group}"))
+    return list(_declared(f"mlipfm.{group}", tuple(sys.path)))
+
+
+@lru_cache(maxsize=64)
+def _declared(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """The entry points of a group, read once for a search path: about 10 ms where a hundred packages are installed."""
+    return entry_points(group=group)
 
 
 def _installed(package: str) -> bool:
