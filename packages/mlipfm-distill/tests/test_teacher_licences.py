@@ -47,6 +47,19 @@ def test_labels_have_the_licences_of_geometries_and_teacher(
         assert [s.provenance.licence for s in store] == ["CC0-1.0 AND MIT"] * 2
 
 
+def test_labels_have_the_licence_of_the_teacher_also_where_the_rows_of_its_hessian_never_came(
+    licensed_teacher: MakeTeacher, molecules: list[Structure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlipfm_distill.teacher_labels.hessian_labels", killed)
+    with pytest.raises(KeyboardInterrupt):
+        label_geometries(molecules[:2], licensed_teacher(["MIT"]), tmp_path / "labels")
+    with Store(tmp_path / "labels") as store:
+        assert [(s.provenance.licence, "hessian_rows" in s.labels) for s in store] == [("CC0-1.0 AND MIT", False)] * 2
+
+
 def test_a_student_has_the_licences_of_geometries_and_teacher(
     licensed_teacher: MakeTeacher, molecules: list[Structure], tmp_path: Path
 ) -> None:
