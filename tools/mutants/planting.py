@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import shutil
 import tomllib
 from collections.abc import Sequence
@@ -114,4 +115,9 @@ def plant(mutant: Mutant, folder: Path) -> Path:
     for stale in (target.parent / "__pycache__").glob(f"{target.stem}.*.pyc"):
         stale.unlink()
     target.write_text(mutant.mutated())
+    installed = importlib.util.find_spec(mutant.module)
+    for compiled in (
+        Path(str(installed.origin)).parent.glob("*.so") if installed else ()
+    ):  # of a package that is not installed from its source
+        (home / mutant.module / compiled.name).symlink_to(compiled)
     return home
