@@ -17,6 +17,7 @@ from mlipfm_interfaces.units import ACCELERATION, KB
 from mlipfm_md import NVE, Bussi, Langevin, NoseHoover, Settings, simulate
 from mlipfm_md.barostat import NPT
 from mlipfm_md.ensembles import Ensemble
+from mlipfm_md.starts import Start
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
 
@@ -44,6 +45,32 @@ def test_deterministic_dynamics_equal_those_of_the_driver(ensemble: Ensemble) ->
     assert np.abs(runs[0].state.positions - runs[1].state.positions).max() < 1e-9
     assert np.abs(runs[0].state.velocities - runs[1].state.velocities).max() < 1e-10
     assert np.abs(np.array(runs[0].conserved) - np.array(runs[1].conserved)).max() < 1e-9
+
+
+def test_a_centre_of_mass_that_moves_is_not_scaled_by_the_chain_of_thermostats() -> None:
+    """Equal to the driver, from velocities with a drift of 0.02 Å/fs, ten times those of heat."""
+    start = Start(molecule(), velocities=np.random.default_rng(2).normal(0, 0.002, (3, 3)) + [0.02, 0, 0])
+    settings = [Settings(dt=0.5, steps=60, seed=3, engine=engine) for engine in ("kernel", "torch")]  # type: ignore[arg-type]
+    runs = [simulate(density(), [start], NoseHoover(300.0, 30.0), chosen) for chosen in settings]
+    assert np.abs(runs[0].state.velocities - runs[1].state.velocities).max() < 1e-10
+    momentum = [run.state.masses @ run.state.velocities / run.state.masses.sum() for run in runs]
+    assert momentum[0] == pytest.approx(start.amu @ start.velocities / start.amu.sum(), abs=1e-12)
+
+
+def test_friction_slows_a_fast_atom_at_its_rate() -> None:
+    """v(t) = v(0) e^(-γt), from a velocity of which the noise is a thousandth."""
+    start = Start(molecule().replace(atomic_numbers=np.array([8]), positions=np.zeros((1, 3))), velocities=np.array([[1.0, 0, 0]]))
+    settings = Settings(dt=1.0, steps=50, seed=3, engine="kernel", max_temperature=1e9)
+    run = simulate(density(), [start], Langevin(0.1, 0.02), settings)
+    assert run.state.velocities[0, 0] == pytest.approx(np.exp(-1.0), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bussi", "npt"])
+def test_what_a_bath_gives_is_taken_off_the_conserved_energy(name: str) -> None:
+    """The energy itself changes a hundred times more."""
+    run = simulate(density(), [crystal()], ALL[name](), Settings(dt=0.25, steps=400, temperature=600.0, seed=3, every=10, engine="kernel"))
+    energies, conserved = run.total, np.array(run.conserved)
+    assert np.ptp(conserved) < 0.01 * np.ptp(energies), (np.ptp(conserved), np.ptp(energies))
 
 
 @pytest.mark.parametrize("full", [False, True])
