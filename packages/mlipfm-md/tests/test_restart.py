@@ -112,6 +112,15 @@ def test_stopped_run_continues_with_the_same_bits(tmp_path, case):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
+def test_a_run_that_is_told_to_stop_between_two_records_goes_on_with_the_same_bits(tmp_path):
+    case = CASES["npt-full"]
+    said = iter([False] * 12 + [True])
+    settings = Settings(dt=4.0, steps=40, temperature=60, seed=4, every=5, restart_every=20)
+    stopped = simulate(noble_gas(), crystals(), case.ensemble, settings, out=tmp_path / "parts", stop=lambda: next(said))
+    assert (stopped.status, stopped.reason, stopped.state.step) == ("stopped", "stopped at step 13", 13)
+    assert same_bits(case.run(40, tmp_path / "parts").state, case.run(40, tmp_path / "whole").state)
+
+
 @pytest.mark.parametrize(
     "name", [n if n in ("nve", "npt-full") else pytest.param(n, marks=pytest.mark.full) for n, c in CASES.items() if c.model is noble_gas]
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,4 +80,26 @@ def test_good_input_runs_and_exports(folder):
     done = md(folder, "model.safetensors", "water.xyz", "--steps", "100", "--every", "5", "--out", "run", "--export", "run.xyz")
     assert done.returncode == 0, done.stderr
     assert "21 frames written to run.xyz" in done.stdout
+    assert (folder / "run" / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.ci
+def test_sigterm_saves_the_state_at_once_and_the_same_command_goes_on_with_the_same_bits(folder):
+    tail = ["--steps", "400", "--temperature", "300"]
+    words = ["md", "run", "model.safetensors", "water.xyz", *tail, "--out", "stopped"]
+    line = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()", *words]
+    running = subprocess.Popen(
+        line, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    table = folder / "stopped" / "energies.csv"
+    while not (table.exists() and table.read_bytes().count(b"\n") > 3) and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert re.search(r"stopped at step \d+, and the state is saved in stopped\n.*run the same command again", err)
+    assert (folder / "stopped" / "restart.safetensors").is_file()
+    assert table.read_bytes().count(b"\n") < 42
+    assert md(folder, *words[2:]).returncode == md(folder, *words[2:-1], "unstopped").returncode == 0
+    assert table.read_bytes() == (folder / "unstopped" / "energies.csv").read_bytes()
     assert (folder / "run.xyz").exists()

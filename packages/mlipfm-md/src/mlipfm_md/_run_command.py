@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from .trajectory import LAST_GOOD, export_extxyz
 from .uncertainty_gate import UncertaintyGate, open_gate
 
 #: Files of a run's folder that are written at its end.
-SUMMARY, COLLECTED = "summary.json", "uncertain.xyz"
+SUMMARY, COLLECTED, PICTURE = "summary.json", "uncertain.xyz", "run.png"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensembl
 
     Raises:
         SimulationError: after the report, if the simulation became unstable or too uncertain; before the run, for an export file that is no extxyz.
+        KeyboardInterrupt: after the state was saved, if SIGINT (Ctrl-C) or SIGTERM came.
     """
     out, export = request.out, request.export
     if export is not None and export.suffix not in (".xyz", ".extxyz"):
@@ -70,11 +73,19 @@ def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensembl
     systems, taken = [start for start, _ in starts], taken_words(starts, ensemble, settings, request.temperature)
     taken.append(engine_words(opened, settings))
     inner = None if request.inner is None else _open_model(request.inner)
-    with _progress(settings.steps, [] if request.as_json else taken) as show:
-        run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show)
+    with _progress(settings.steps, [] if request.as_json else taken) as show, _signals() as stop:
+        run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show, stop=stop)
+    if run.status == "stopped":
+        open_console(stderr=True).print(f"{run.reason}, and the state is saved in {out}", highlight=False, soft_wrap=True)
+        raise KeyboardInterrupt
     record = record_of(run, systems, ensemble, settings)
     atomic_write(out / SUMMARY, (json.dumps(record, indent=1) + "\n").encode())
     words = _report(request, run, record, systems, ensemble, settings)
+    if len(run.steps) > 1:
+        from ._run_plot import history  # matplotlib, when there is something to draw
+        from ._structure_plots import save
+
+        save(history(run), out / PICTURE)
     if request.as_json:
         print(json.dumps(record))
     else:
@@ -179,6 +190,28 @@ def _kelvin(starts: Sequence[Start], ensemble: Ensemble) -> str:
         return ""
     low, high = f"{min(found):.0f}", f"{max(found):.0f}"
     return f" (velocities of {low if low == high else f'{low} to {high}'} K)"
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGINT (Ctrl-C) or SIGTERM (of a batch system) has come. A second one does what it always does."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread alone
+        yield came.is_set
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: Any) -> None:
+        came.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield came.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

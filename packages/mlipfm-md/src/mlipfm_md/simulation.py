@@ -52,7 +52,7 @@ class Run:
         volume: [F, S] Å³, NaN without a cell in three directions. pressure: [F, S] eV/Å³, NaN in dynamics that keep the cell.
         uncertainty: [F, S] eV/Å, largest standard deviation of a force; NaN where it was not asked.
         status: `ok`; `unstable` when energies or forces were not finite, atoms met, the temperature passed the limit or the cell collapsed or burst;
-            `uncertain` when the uncertainty passed its limit.
+            `uncertain` when the uncertainty passed its limit; `stopped` when `stop` said so.
         reason: why it is not ok. state: the last good state.
         n_atoms: [S].
     """
@@ -64,7 +64,7 @@ class Run:
     potential: list[Array] = field(default_factory=list)
     kinetic: list[Array] = field(default_factory=list)
     temperature: list[Array] = field(default_factory=list)
-    status: Literal["ok", "unstable", "uncertain"] = "ok"
+    status: Literal["ok", "unstable", "uncertain", "stopped"] = "ok"
     reason: str | None = None
     conserved: list[Array] = field(default_factory=list)
     volume: list[Array] = field(default_factory=list)
@@ -149,6 +149,7 @@ def simulate(
     gate: UncertaintyGate | None = None,
     on_record: Callable[[State], None] | None = None,
     on_step: Callable[[State], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Run `settings.steps` steps of all `structures` at once (they do not interact).
 
@@ -162,6 +163,7 @@ def simulate(
         gate: stops the run where the model is too uncertain; asked at recorded frames.
         on_record: called with the state at every recorded frame after the first.
         on_step: the same after every step; of compiled dynamics after as many as take about half a second.
+        stop: asked whenever `on_step` is called; where it says True, the state is saved and the run returns.
 
     Raises:
         SimulationError: for impossible settings, or if `out` holds a run with other settings, structures or model.
@@ -171,7 +173,7 @@ def simulate(
     check_plausible(ensemble, settings.dt, starts, inner is not None)
     trajectory = None if out is None else Trajectory(Path(out), _fingerprint(model, inner, starts, ensemble, settings), starts)
     try:
-        return _simulate(_Job(model, inner, starts, ensemble, settings, trajectory, gate), on_record, on_step)
+        return _simulate(_Job(model, inner, starts, ensemble, settings, trajectory, gate), on_record, on_step, stop)
     finally:
         if trajectory is not None:
             trajectory.close()
@@ -209,7 +211,12 @@ class _Job:
         return min(s.steps, *(step + n - step % n for n in (s.every, s.restart_every)))
 
 
-def _simulate(job: _Job, on_record: Callable[[State], None] | None, on_step: Callable[[State], None] | None) -> Run:
+def _simulate(
+    job: _Job,
+    on_record: Callable[[State], None] | None,
+    on_step: Callable[[State], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Run:
     settings, trajectory = job.settings, job.trajectory
     state, forces = _start(job)
     run, stride = Run(np.diff(state.first), state, settings.dt), 1
@@ -220,7 +227,7 @@ def _simulate(job: _Job, on_record: Callable[[State], None] | None, on_step: Cal
         job.record(run, state)
     job.stop_if_uncertain(run)
     while state.step < settings.steps and run.status == "ok":
-        until = job.next_stop(state.step) if on_step is None else min(job.next_stop(state.step), state.step + stride)
+        until = job.next_stop(state.step) if on_step is None and stop is None else min(job.next_stop(state.step), state.step + stride)
         began, before = time.perf_counter(), state.step
         run.reason = _advance(state, job.ensemble, forces, settings, until, job.starts)
         if isinstance(forces, CompiledForces) and forces.can_advance(state, job.ensemble):
@@ -236,6 +243,8 @@ def _simulate(job: _Job, on_record: Callable[[State], None] | None, on_step: Cal
             job.record(run, state)
             if on_record is not None:
                 on_record(state)
+        if run.status == "ok" and state.step < settings.steps and stop is not None and stop():
+            run.status, run.reason = "stopped", f"stopped at step {state.step}"
         if trajectory is not None and (state.step % settings.restart_every == 0 or state.step == settings.steps or run.status != "ok"):
             trajectory.save_restart(state, forces.memory())
     return run
