@@ -27,8 +27,7 @@ from mlipfm_interfaces.errors import (
     ShapeError,
     UnknownElementError,
 )
-from mlipfm_interfaces.plausibility import implausible
-from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.potential import Potential, evaluate, implausible
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.calculator import MlipfmCalculator, PropertyNotImplementedError
 from mlipfm_models.combinations import own_backbones

@@ -22,13 +22,12 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.io import write
-from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.batch import MovingBatch, collate
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import cache_dir
 from mlipfm_interfaces.foreign_environment import environment
 from mlipfm_interfaces.metrics import drift
-from mlipfm_interfaces.moving_batch import MovingBatch
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure

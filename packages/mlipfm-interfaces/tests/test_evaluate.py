@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.errors import PropertyNotAvailableError, UnknownElementError
-from mlipfm_interfaces.plausibility import implausible, unheard
-from mlipfm_interfaces.potential import evaluate, not_finite
+from mlipfm_interfaces.potential import evaluate, implausible, not_finite, unheard
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import ClosedFormConfig, Morse, noble_gas
 

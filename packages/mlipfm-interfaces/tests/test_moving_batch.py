@@ -6,9 +6,8 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from mlipfm_interfaces.batch import GraphSpec, collate
+from mlipfm_interfaces.batch import GraphSpec, MovingBatch, collate
 from mlipfm_interfaces.errors import InvalidStructureError, OverlapError
-from mlipfm_interfaces.moving_batch import MovingBatch
 from mlipfm_interfaces.structure import Structure
 
 GRAPHS = (GraphSpec(4.0, "dense"), GraphSpec(3.1), GraphSpec(4.0, "dense", capacity=80), GraphSpec(4.0, "pairs", kspace=3.0))

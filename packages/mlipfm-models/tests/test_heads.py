@@ -17,7 +17,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, random_structure, rattled, silicon, supercell, water
 from mlipfm_models import AssembledPotential, build_potential
-from mlipfm_models._head_kinds import HEADS, NO_HEAD
+from mlipfm_models._heads import HEADS, NO_HEAD
 from mlipfm_models.backbones.painn import Painn, PainnConfig
 from mlipfm_models.configuration import parse_assembly
 

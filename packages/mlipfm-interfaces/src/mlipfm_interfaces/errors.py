@@ -237,7 +237,7 @@ class UnconvergedError(MlipfmError):
 
 
 class ImplausibleStructureWarning(UserWarning):
-    """A structure that can exist, but looks like a mistake: see `plausibility.implausible`."""
+    """A structure that can exist, but looks like a mistake: see `potential.implausible`."""
 
 
 class UndeterminedEnergyWarning(UserWarning):

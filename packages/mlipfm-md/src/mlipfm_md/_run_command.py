@@ -17,8 +17,7 @@ import numpy as np
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.plausibility import implausible, unheard
-from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.potential import Potential, implausible, unheard
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._run_report import exchange_words, record_of, table_of, temperature_words

@@ -18,13 +18,11 @@ from ase import Atoms
 from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
-from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.batch import SKIN, Batch, MovingBatch
 from mlipfm_interfaces.compiled import CompiledPotential, CompiledSystems
 from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError, RefusedFileError
-from mlipfm_interfaces.moving_batch import SKIN, MovingBatch
 from mlipfm_interfaces.neighbors import Pairs
-from mlipfm_interfaces.plausibility import warn_if_implausible
-from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of
+from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of, warn_if_implausible
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertain import Uncertainty
@@ -38,6 +36,8 @@ __all__ = ["MlipfmCalculator"]
 _ASE_NAMES = {"energy": "energy", "free_energy": "energy", "forces": "forces", "stress": "stress", "energies": "atomic_energies",
               "dipole": "dipole", "charges": "charges", "magmoms": "magnetic_moments"}  # fmt: skip
 _OF_THE_SYSTEM = ("energy", "stress", "dipole")
+#: Atoms; no array of fewer is as large as those that the C library gives back at once (32 MiB).
+_SMALL = 100
 #: What compiled code computes.
 _COMPILED = frozenset(("energy", "forces", "stress", "atomic_energies"))
 
@@ -100,7 +100,6 @@ class MlipfmCalculator(GetPropertiesMixin):
         engine: Literal["auto", "kernel", "torch"] = "auto",
         threads: int = 1,
     ) -> None:
-        keep_freed_memory()
         model, self.uncertainty = _opened(model, uncertainty)
         self.potential, self.skin = model.eval(), skin
         self.level, self.charge, self.multiplicity, self.strict = level, charge, multiplicity, strict
@@ -229,6 +228,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         """The batch of a system that is new to the calculator, with the warnings that a simulation gives once."""
         spec = self.potential.spec
         check_elements(spec, [structure])
+        if len(structure) > _SMALL:
+            keep_freed_memory()
         moving = MovingBatch([structure], spec.graphs, spec.torch_dtype, device_of(self.potential), skin=self.skin)
         widest = max(spec.graphs, key=lambda graph: graph.cutoff)
         self._warn(structure, moving.at(structure.positions).views[widest].pairs())

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mlipfm_interfaces.batch import Batch
+from mlipfm_interfaces.batch import SKIN, Batch, MovingBatch
 from mlipfm_interfaces.errors import PropertyNotAvailableError
-from mlipfm_interfaces.moving_batch import SKIN, MovingBatch
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure

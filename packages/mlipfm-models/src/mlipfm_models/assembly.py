@@ -20,8 +20,7 @@ from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
 from ._conditioning import CONDITIONS, Conditioning, References
-from ._head_kinds import check_heads, parts_of
-from ._heads import Heads
+from ._heads import Heads, check_heads, parts_of
 from ._initialisation import initialise
 from ._neighbor_tensors import neighbor_shapes
 from ._readouts import field_energy, read_out
@@ -133,6 +132,8 @@ class AssembledPotential(Potential):
     def compiled(self) -> CompiledPotential | None:
         """Return the compiled kernels with the weights of now, the same object while these do not change; None where there are none, see
         `density_kernel`."""
+        if not self.backbone.has_kernels:
+            return None
         if self._compiled is None or self._compiled[1] != _state_of(self._compiled[0]):
             from .density_kernel import compiled_density
 

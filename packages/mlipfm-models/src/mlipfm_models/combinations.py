@@ -13,7 +13,7 @@ from typing import Any
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 
-from ._head_kinds import HEADS, NO_HEAD, check_heads
+from ._heads import HEADS, NO_HEAD, check_heads
 from .backbones.backbone import Backbone
 from .configuration import parse_assembly
 

@@ -14,8 +14,8 @@ from mlipfm_interfaces.undetermined import Undetermined
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from ._conditioning import CONDITIONS
-from ._head_kinds import HEADS, NO_HEAD
-from ._head_kinds import Positive as Positive
+from ._heads import HEADS, NO_HEAD
+from ._heads import Positive as Positive
 
 __all__ = ["AssemblyConfig", "Cutoff", "Layers", "Positive", "Radial", "Width"]
 
@@ -41,7 +41,7 @@ class AssemblyConfig:
         backbone: options of the backbone.
         conditions: any of `total_charge`, `spin_multiplicity`, `external_field` (needs the head `dipole`).
         forces: `conservative` (minus the gradient of the energy) or `direct` (a head of their own).
-        heads: quantity -> options of its head, see `head_kinds`: `{"dipole": {}, "charges": {}, "band_gap": {"shift": 2.0, "scale": 0.5}}`.
+        heads: quantity -> options of its head, see `_heads.HEADS`: `{"dipole": {}, "charges": {}, "band_gap": {"shift": 2.0, "scale": 0.5}}`.
         level_readout: of the energy, `shared` by all levels (they differ by their embedding), or `stacked`: one for each level, in one parameter.
         short_range: `zbl` adds the screened repulsion of nuclei inside the sum of covalent radii (`assembly.Repulsion`), `none` leaves it out.
             Default: `zbl`, and `none` where forces are direct: they do not follow an energy.

@@ -59,6 +59,7 @@ class Backbone(ExactConstants, ABC):
         provides: of `scalars`, `vectors`: what heads may ask of it. Without vectors it gives some of no channels, [atoms, 3, 0].
         invariant: False for an unconstrained backbone, whose scalars and vectors turn with the system only approximately.
         element_resolved: whether it is built with (config, elements), because it has parameters for each element.
+        has_kernels: whether `density_kernel` has compiled code for it.
     """
 
     Config: ClassVar[type]
@@ -66,6 +67,7 @@ class Backbone(ExactConstants, ABC):
     provides: ClassVar[tuple[str, ...]] = ("scalars", "vectors")
     invariant: ClassVar[bool] = True
     element_resolved: ClassVar[bool] = False
+    has_kernels: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()

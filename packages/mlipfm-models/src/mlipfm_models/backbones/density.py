@@ -103,6 +103,7 @@ class Density(DenseBackbone):
     """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
 
     Config = DensityConfig
+    has_kernels = True
     table: Tensor
 
     def __init__(self, config: DensityConfig) -> None:
