@@ -1,4 +1,4 @@
-"""`mlipfm data ...`: import native files into a store, look at it, check its labels, label, merge, filter and export it."""
+"""`mlipfm data ...`: import native files into a store, look at it, merge, filter and export it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from .cli_datasets import add_to as add_datasets
 from .cli_labels import add_to as add_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mlipfm_interfaces.errors import MlipfmError
-    from mlipfm_interfaces.protocols import Labeler, Refusal
-    from mlipfm_interfaces.structure import Structure
 
     from .importing import Importer, ImportReport
 
@@ -249,104 +245,6 @@ def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None
 
 
 @app.command()
-def label(
-    source: Path = typer.Argument(..., metavar="IN", help="Folder of a store, or a file that a reader knows (extxyz, ...)."),
-    method: str = typer.Option(..., "--method", help="Labeller, e.g. GFN2-xTB."),
-    out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
-    workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
-    charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that state none."),
-    reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
-    reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
-    group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
-    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
-) -> None:
-    """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json.
-
-    Examples:
-
-        mlipfm data label geometries.xyz --method GFN2-xTB --charge 0 --out labelled
-
-        mlipfm data label md.xyz --method GFN2-xTB --charge 0 --group-key trajectory --out labelled
-
-        mlipfm data label store --method GFN1-xTB --workers 8 --out cheap
-    """
-    from mlipfm_interfaces.errors import LabelingError
-
-    from .labeling import RECORD, label_all
-
-    labeler = _labeler(method)
-    structures, refusals = _structures(_frames(source, reader, reader_options, group_key), source, charge)
-    typer.echo("\n".join(_reading_lines(source, len(structures), refusals)))
-    if not structures:
-        raise refusals[0].error if refusals else LabelingError("there are no structures", where=str(source))
-    report = label_all(structures, labeler, out, workers=workers)
-    typer.echo("\n".join(report.lines()))
-    if skip_refused or not (refusals or report.refused):
-        return
-    first = refusals[0].error if refusals else report.refused[0].text
-    raise LabelingError(
-        f"{len(refusals)} of {len(refusals) + len(structures)} structures could not be read, {len(report.refused)} not labelled; first: {first}",
-        where=str(source),
-        hint=f"those not labelled are listed in {out / RECORD}; --skip-refused accepts this",
-    )
-
-
-def _reading_lines(source: Path, read: int, refusals: list[Refusal]) -> list[str]:
-    """What became of the frames of the source, for people: the counts add up."""
-    lines = [f"{source}: {read + len(refusals)} structures = {read} read + {len(refusals)} refused"]
-    for code in sorted({refusal.error.code for refusal in refusals}):
-        errors = [refusal.error for refusal in refusals if refusal.error.code == code]
-        lines.append(f"  refused: {len(errors)} x {code}, first: {errors[0]}")
-    return lines
-
-
-def _labeler(method: str) -> Labeler:
-    """The labeller of a method, by the canonical name of its level. Raises `PluginError` with the nearest known one."""
-    from mlipfm_interfaces import plugins
-    from mlipfm_interfaces.theory import canonical_level
-
-    labeler: Labeler = plugins.load("labelers", canonical_level(method))()
-    return labeler
-
-
-def _frames(source: Path, reader: str | None, texts: list[str], group_key: str | None = None) -> Iterator[Structure | Refusal]:
-    """Of a store, or of a file (or folder) that a reader knows.
-
-    Raises:
-        UnknownQuantityError: options of a reader for a store.
-    """
-    from mlipfm_interfaces.errors import UnknownQuantityError
-
-    from .readers.option_text import options_for
-    from .readers.registry import read
-    from .store.store import Store
-
-    if not (source / "manifest.json").exists():
-        return read(source, reader, **options_for(source, reader, texts, {"require": (), "group_key": group_key}))
-    if reader or texts or group_key:
-        raise UnknownQuantityError(
-            "--reader, --option and --group-key are for files", where=str(source), hint="this is a store: leave them out"
-        )
-    return iter(Store(source))
-
-
-def _structures(frames: Iterator[Structure | Refusal], source: Path, charge: int | None) -> tuple[list[Structure], list[Refusal]]:
-    """What is to be labelled, without labels, and the frames that could not be read."""
-    from mlipfm_interfaces.structure import Structure
-
-    from .importing import shown
-
-    structures, refusals = [], []
-    for item in shown(frames, source.name):
-        if isinstance(item, Structure):
-            stated = charge if item.total_charge is None else item.total_charge
-            structures.append(item.replace(total_charge=stated, level=None, labels={}, label_std={}))
-        else:
-            refusals.append(item)
-    return structures, refusals
-
-
-@app.command()
 def merge(
     stores: list[Path] = typer.Argument(..., help="Folders of complete stores."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
@@ -456,65 +354,6 @@ def export(
         typer.echo("\n".join(report.lines(out)))
         if not opened.complete:
             typer.echo(f"  warning: {store} is not complete: these are the structures that it holds so far")
-
-
-@app.command("check-labels")
-def check_labels(
-    sources: list[Path] = typer.Argument(..., help="Stores, or files of any format that `import` reads."),
-    level: str = typer.Option(None, help="Level of theory of files that do not state it."),
-    reader: str = typer.Option(None, help="Reader of the files [default: by their names]."),
-    options: list[str] = typer.Option(
-        [], "--option", help="Another option of the reader, KEY=VALUE: forces_unit=Hartree/bohr, forces_sign=-1."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON, with all figures."),
-) -> None:
-    """Check labels with physics alone: units, signs, orders, mixed levels, copies, outliers. Exits 1 if there are label errors.
-
-    Examples:
-
-        mlipfm data check-labels store
-
-        mlipfm data check-labels set.xyz --level pbe --option forces_sign=-1
-    """
-    import json
-
-    from .label_checks.columns import counted, findings_of
-
-    found = {str(source): findings_of(source, reader, _settings(source, reader, level, options)) for source in sources}
-    if as_json:
-        typer.echo(json.dumps({name: [item.as_dict() for item in items] for name, items in found.items()}, indent=1))
-    else:
-        for name, items in found.items():
-            typer.echo("\n".join([f"{name}: {counted(items)}", *(f"  {item}" for item in items)]))
-    if any(item.severity == "fault" for items in found.values() for item in items):
-        raise typer.Exit(1)
-
-
-def _settings(source: Path, reader: str | None, level: str | None, texts: list[str]) -> dict[str, object]:
-    """Options for the reader of a file. Raises `UnknownQuantityError` for a store with options: they would do nothing."""
-    from mlipfm_interfaces.errors import UnknownQuantityError
-
-    from .readers.option_text import options_for
-
-    if (source / "manifest.json").exists():
-        given = [name for name, value in (("--level", level), ("--reader", reader), ("--option", texts)) if value]
-        if given:
-            raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", hint="leave it out")
-        return {}
-    return options_for(source, reader, texts, {"level": level})
-
-
-@app.command("trust", hidden=True)
-def trust(
-    sources: list[Path] = typer.Argument(...),
-    level: str = typer.Option(None),
-    reader: str = typer.Option(None),
-    options: list[str] = typer.Option([], "--option"),
-    as_json: bool = typer.Option(False, "--json"),
-) -> None:
-    """Old name of `check-labels`."""
-    typer.echo("mlipfm: warning: `mlipfm data trust` is an old name: use `mlipfm data check-labels`", err=True)
-    check_labels(sources, level, reader, options, as_json)
 
 
 add_labels(app)

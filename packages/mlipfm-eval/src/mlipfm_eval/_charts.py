@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn by matplotlib in the colours of the page (`--c0` ... `--c6` of report.css), for light and dark ground."""
+"""Charts as inline SVG, drawn by matplotlib in the colours of the page (`--c0` ... `--c6` of page.css), for light and dark ground."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CLEANED = {
     r"(\d\.\d\d)\d+": r"\1",
     r"\s*\n\s*": " ",
 }
-# Styles of all charts, which report.css has under these names.
+# Styles of all charts, which page.css has under these names.
 _CLASSES = {"fill: none; stroke: var(--line); stroke-width: 0.8; stroke-linecap: square": "gridline",
             "fill: var(--soft); stroke: var(--soft); stroke-width: 0.8": "tick"}  # fmt: skip
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "mlipfm", "path.simplify": False, "font.size": 10, "axes.edgecolor": _SOFT,

@@ -1,39 +1,10 @@
-"""Pieces of HTML that a report is made of; text is escaped by whoever puts it in."""
+"""Figures and model cards of a report, as HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
-
-
-def document(title: str, sections: Sequence[str]) -> str:
-    """Return a whole page of sections, with the style sheet in it and without permission for anything else."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><link rel="icon" href="data:,"><title>{escape(title)}</title>'
-    )
-    return f'<!doctype html><html lang="en"><head>{head}<style>{style}</style></head><body>{"".join(sections)}</body></html>\n'
-
-
-def section(title: str, body: str, text: str = "") -> str:
-    """Return a headed section; nothing if there is nothing to show."""
-    intro = f'<p class="soft">{escape(text)}</p>' if text else ""
-    return f"<section><h2>{escape(title)}</h2>{intro}{body}</section>" if body else ""
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table that scrolls sideways where the screen is narrow. Cells are HTML already."""
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{"".join(f"<th>{cell}</th>" for cell in head)}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def paragraphs(lines: Iterable[str], style: str = "soft") -> str:
-    """Return each line as a paragraph, escaped."""
-    return "".join(f'<p class="{style}">{escape(str(line))}</p>' for line in lines)
 
 
 def figure_cell(figure: Mapping[str, Any] | None) -> str:
@@ -51,12 +22,6 @@ def figure_cell(figure: Mapping[str, Any] | None) -> str:
 def short(value: float) -> str:
     """Return three digits, without an exponent where people need none."""
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def chart_grid(charts: Iterable[tuple[str, str]]) -> str:
-    """Return charts (SVG and caption) side by side; nothing without any."""
-    figures = "".join(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>" for picture, caption in charts)
-    return f'<div class="grid">{figures}</div>' if figures else ""
 
 
 def card_html(markdown: str) -> str:

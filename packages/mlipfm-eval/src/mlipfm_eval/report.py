@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.html_page import chart_grid, document, paragraphs, section, table
 from mlipfm_interfaces.model_card import model_card
 from mlipfm_interfaces.result_records import Record
 
 from ._charts import Bar, bar_chart, legend, line_chart, parity_chart, point_chart
 from ._moving_molecule import moving_molecule
-from ._report_html import card_html, chart_grid, document, figure_cell, paragraphs, section, short, table
+from ._report_html import card_html, figure_cell, short
 from .report_data import Found, _benchmark_of, read_folder
 
 #: Figures of an evaluation, in the order of tables.

@@ -21,6 +21,7 @@ from mlipfm_interfaces.potential import Potential, implausible, unheard
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._run_report import exchange_words, record_of, table_of, temperature_words
+from .engine_forces import open_model
 from .ensembles import NVE, Ensemble
 from .exchange import ReplicaExchange
 from .simulation import Run, Settings, compiled_form, simulate, temperatures_of
@@ -71,7 +72,7 @@ def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensembl
     _warn(opened, starts)
     systems, taken = [start for start, _ in starts], taken_words(starts, ensemble, settings, request.temperature)
     taken.append(engine_words(opened, settings))
-    inner = None if request.inner is None else _open_model(request.inner)
+    inner = None if request.inner is None else open_model(request.inner)
     with _progress(settings.steps, [] if request.as_json else taken) as show, _signals() as stop:
         run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show, stop=stop)
     if run.status == "stopped":
@@ -110,7 +111,7 @@ def _opened(request: Request) -> tuple[Any, UncertaintyGate | None]:
     for option, value in (("--stop-above", request.stop_above), ("--collect-above", request.collect_above)):
         if value is not None:
             raise SimulationError("a limit of the uncertainty needs an uncertainty", where=option, hint="--uncertainty FILE names one")
-    return _open_model(request.model), None
+    return open_model(request.model), None
 
 
 def _warn(opened: Any, starts: Sequence[tuple[Start, Said]]) -> None:
@@ -257,10 +258,3 @@ class _Clock:
             rate = self.done / elapsed
             left = (self.steps - step) / rate
             print(f"step {step} of {self.steps}, {rate:.3g} steps/s, {left:.0f} s left", file=sys.stderr, flush=True)
-
-
-def _open_model(model: str) -> Any:
-    from mlipfm_interfaces.checkpoint import load_potential
-    from mlipfm_interfaces.foreign import is_foreign, open_foreign
-
-    return open_foreign(model) if is_foreign(model) else load_potential(model)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.files import atomic_write, canonical_json
+from mlipfm_interfaces.html_page import chart_grid, document, paragraphs, section, table
 from mlipfm_interfaces.units import GPA
 
 from ._charts import curves, panels
@@ -21,11 +22,6 @@ Array = np.ndarray
 Reference = Mapping[str, tuple[Array, Array]]
 
 FORMAT = 1
-_STYLE = """:root{color-scheme:light}body{margin:0 auto;padding:1rem;max-width:70rem;font:16px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff}
-h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:1.6rem 0 .4rem}table{border-collapse:collapse;font-size:.92rem}
-td,th{padding:.3rem .7rem;border-bottom:1px solid #d5dbe3;text-align:left;vertical-align:top}td.n{text-align:right;white-space:nowrap}
-.soft{color:#5b6675;font-size:.9rem}.grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,28rem),1fr))}
-figure{margin:0}svg{width:100%;height:auto}.wide{overflow-x:auto}"""
 
 
 def write_analysis(found: Analysis, out: Path, references: Reference | None = None) -> list[Path]:
@@ -185,23 +181,16 @@ def _page(found: Analysis, charts: Sequence[tuple[str, str]]) -> str:
         f"{len(data.atomic_numbers)} atoms ({' '.join(data.elements)}), {len(data)} frames every {data.interval:g} fs, "
         f"{(data.times[-1] - data.times[0]) / 1000:.4g} ps, ensemble {data.ensemble or 'not stated'}, {data.degrees_of_freedom} degrees of freedom"
     )
-    figures = "".join(f'<figure>{picture}<figcaption class="soft">{escape(text)}</figcaption></figure>' for text, picture in charts)
-    refused = "".join(f"<tr><td>{escape(what)}</td><td>{escape(why)}</td></tr>" for what, why in found.refused)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
-    body = [
+    sections = [
         f"<h1>Analysis of {escape(data.source)}</h1><p>{escape(about)}</p>",
-        f"<ul>{notes}</ul>" if notes else "",
-        f"<h2>Numbers</h2>{_numbers(found)}",
-        '<p class="soft">Errors are standard errors from blocks of at least two correlation times; intervals are of 95 %.</p>',
-        f'<h2>Curves</h2><div class="grid">{figures}</div>' if figures else "",
-        f'<h2>Not computed</h2><div class="wide"><table>{refused}</table></div>' if refused else "",
+        paragraphs(found.notes, ""),
+        section(
+            "Numbers", _numbers(found), "Errors are standard errors from blocks of at least two correlation times; intervals are of 95 %."
+        ),
+        section("Curves", chart_grid((picture, text) for text, picture in charts)),
+        section("Not computed", table((), [[escape(what), escape(why)] for what, why in found.refused], "words") if found.refused else ""),
     ]
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>Analysis of {escape(data.source)}</title><style>{_STYLE}</style>'
-    )
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+    return document(f"Analysis of {data.source}", sections, light_figures=True)
 
 
 def _numbers(found: Analysis) -> str:
@@ -213,8 +202,7 @@ def _numbers(found: Analysis) -> str:
         d = found.energy_drift
         rows.append([d.name, f"{d.value:.3g}", *_spread(None, d.ci95), d.unit, "-", str(len(found.data)), ""])
     head = ("quantity", "value", "error", "95 % interval", "unit", "correlation time", "n", "")
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr>{body}</table></div>'
+    return table(head, [list(map(escape, row)) for row in rows], "words")
 
 
 def _spread(error: float | None, ci95: tuple[float, float] | None) -> tuple[str, str]:
