@@ -77,8 +77,8 @@ def test_readings_that_one_ratio_does_not_tell_apart_are_all_named():
 
 def test_slopes_of_rattled_metals_are_one():
     """32 atoms, 0.15 Å: the trapezoid alone gives 0.6, because forces of compressed neighbours grow faster than linearly."""
+    from mlipfm_data.label_checks.comparison import _compare, compare
     from mlipfm_data.label_checks.sample import LevelSample
-    from mlipfm_data.label_checks.work import _compare, compare
 
     sample = LevelSample()
     for index, structure in enumerate(made("rattled crystals", 1)[:30]):

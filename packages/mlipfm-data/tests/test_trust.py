@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from mlipfm_data.label_checks.checks import Inspector, inspect
+from mlipfm_data.label_checks.comparison import Agreement, Comparison, Pair, agreement
 from mlipfm_data.label_checks.energies import jumps, rounding, single_precision_step, two_heaps
 from mlipfm_data.label_checks.findings import CODES
 from mlipfm_data.label_checks.force_assignment import orders
@@ -12,7 +13,7 @@ from mlipfm_data.label_checks.geometry import CORRECTIONS, boundary, force_scale
 from mlipfm_data.label_checks.sample import ATOMS, FRAMES, LevelSample, decimals, turning
 from mlipfm_data.label_checks.stress import better_order
 from mlipfm_data.label_checks.units import Evidence, atom_energy, readings, stress_readings
-from mlipfm_data.label_checks.work import Agreement, Comparison, Pair, Work, agreement, inverse_distances, strain_between, work, work_inside
+from mlipfm_data.label_checks.work import Work, inverse_distances, strain_between, work, work_inside
 from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main

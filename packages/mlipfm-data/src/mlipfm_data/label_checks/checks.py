@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from mlipfm_interfaces.structure import Structure
 
+from .comparison import Comparison, compare
 from .energies import judge_energies, lost_digits
 from .findings import MOST, Finding, ordered
 from .force_assignment import Placement, misplaced_in_crystals, misplaced_in_molecules
@@ -16,7 +17,6 @@ from .per_frame import judge_counts
 from .sample import LevelSample, Passing, thinned
 from .stress import judge_stresses
 from .units import PER_ATOM, UNEXPLAINED, Evidence, Reading, absolute_unit, atom_energy, log_deviation, readings
-from .work import Comparison, compare
 
 # From measurements to findings: what is said of one level of theory, and what is left unsaid because another finding explains it.
 

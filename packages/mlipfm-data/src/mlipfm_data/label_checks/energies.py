@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .comparison import Comparison, Pair, agreement, nearest_pair
 from .findings import MOST, Finding
 from .sample import LevelSample, Passing
 from .units import ENERGY, Reading
-from .work import Comparison, Pair, agreement, nearest_pair
 
 # Energies among themselves: referenced to compositions, compared with the work between near frames, searched for jumps.
 

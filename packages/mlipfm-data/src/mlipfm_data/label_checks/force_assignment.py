@@ -10,10 +10,10 @@ from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.superposition import best_rotation
 
+from .comparison import Comparison, compare
 from .geometry import BONDED, NONMETALS, neighbors_of, unknown_forces, with_forces
 from .pair_potential import explained_forces
 from .sample import FamilyKey, Frame, LevelSample, thinned, turning
-from .work import Comparison, compare
 
 #: Part of |r||F| that may turn a free molecule: grids leave 1e-3; forces of other atoms give 0.05 and more.
 TURNS = 0.03

@@ -9,12 +9,12 @@ import numpy as np
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 
+from .comparison import Comparison
 from .findings import Finding
 from .geometry import neighbors_of, unknown_forces
 from .pair_potential import fitted_virials
 from .sample import Frame, LevelSample
 from .units import ENERGY, FORCES, UNEXPLAINED, Reading, StressReading, stress_readings
-from .work import Comparison
 
 # Stress against energies of strained cells, forces of molecules in a box, and a potential fitted to the forces: unit, sign, order.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from mlipfm_interfaces.units import BAR, BOHR, GPA, HARTREE, KCAL_MOL, KJ_MOL
 
-from .work import Agreement
+from .comparison import Agreement
 
 # Absolute energies: totals of all electrons are known to a percent for every element, so their unit shows without forces or neighbours.
 
