@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from mlipfm_data.label_checks.checks import Inspector, inspect
 from mlipfm_data.label_checks.comparison import Agreement, Comparison, Pair, agreement
-from mlipfm_data.label_checks.energies import jumps, rounding, single_precision_step, two_heaps
+from mlipfm_data.label_checks.energies import energy_clusters, jumps, rounding, single_precision_step
 from mlipfm_data.label_checks.findings import CODES
 from mlipfm_data.label_checks.force_assignment import orders
 from mlipfm_data.label_checks.geometry import CORRECTIONS, boundary, force_scale, length_fault, naturalness, neighbors_of, stiffness
-from mlipfm_data.label_checks.sample import ATOMS, FRAMES, LevelSample, decimals, turning
+from mlipfm_data.label_checks.sample import ATOMS, FRAMES, LevelSample, decimals, mean_torque
 from mlipfm_data.label_checks.stress import better_order
-from mlipfm_data.label_checks.units import Evidence, atom_energy, readings, stress_readings
+from mlipfm_data.label_checks.units import Evidence, atom_energy, stress_unit_guesses, unit_guesses
 from mlipfm_data.label_checks.work import Work, inverse_distances, strain_between, work, work_inside
 from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_data.store.writer import StoreWriter
@@ -287,15 +287,15 @@ def test_slope_ignores_a_few_wild_pairs():
 def test_measured_ratios_name_units(slope, stretch, absolute, expected):
     """Slope: dE over work in the numbers of the file, 1/27.2 for Hartree and eV/Å. Stretch: stiffness of bonds over what it should be."""
     evidence = Evidence(Agreement(slope, 0.9, 50, 0.01), Agreement(slope, 0.3, 50, 0.5), stretch, absolute)
-    best = readings(evidence)[0]
+    best = unit_guesses(evidence)[0]
     assert (best.energy, best.forces, best.sign) == expected
 
 
 def test_ratios_of_stress_name_units():
-    assert (stress_readings(-GPA / 10, None, 0.05)[0].unit, stress_readings(-GPA / 10, None, 0.05)[0].sign) == ("kbar", -1)
-    assert stress_readings(GPA, None, 0.05)[0].unit == "GPa"
-    assert stress_readings(-1 / 40.0, np.full(5, 40.0), 0.05)[0].unit == "virial"
-    assert stress_readings(1.1, np.full(5, 40.0), 0.1)[0].clean
+    assert (stress_unit_guesses(-GPA / 10, None, 0.05)[0].unit, stress_unit_guesses(-GPA / 10, None, 0.05)[0].sign) == ("kbar", -1)
+    assert stress_unit_guesses(GPA, None, 0.05)[0].unit == "GPa"
+    assert stress_unit_guesses(-1 / 40.0, np.full(5, 40.0), 0.05)[0].unit == "virial"
+    assert stress_unit_guesses(1.1, np.full(5, 40.0), 0.1)[0].clean
 
 
 def test_order_of_shear_is_found():
@@ -342,18 +342,18 @@ def test_a_crystal_with_a_cell_in_bohr_is_mended():
 
 def test_forces_of_a_molecule_do_not_turn_it():
     s = methane(1)[0]
-    assert turning(s.positions, s.labels["forces"]) < 1e-12
-    assert turning(s.positions, s.labels["forces"][::-1]) > 0.03
+    assert mean_torque(s.positions, s.labels["forces"]) < 1e-12
+    assert mean_torque(s.positions, s.labels["forces"][::-1]) > 0.03
 
 
-def test_decimals_steps_and_heaps():
+def test_decimals_steps_and_clusters():
     assert [decimals(np.array(v)) for v in ([1.0, 2.0], [0.25, -1.5], [0.123456], [1 / 3])] == [0, 2, 6, 7]
     assert rounding(np.array([-10.5, 3.0, 0.25])) == pytest.approx(0.25)
     assert rounding(np.array([1 / 3, 0.1])) is None
-    heaps = two_heaps(np.concatenate([np.linspace(0, 0.1, 50), np.linspace(1, 1.1, 40)]))
-    assert heaps is not None
-    assert heaps.distance == pytest.approx(1.0, abs=0.02)
-    assert heaps.part == pytest.approx(40 / 90)
+    clusters = energy_clusters(np.concatenate([np.linspace(0, 0.1, 50), np.linspace(1, 1.1, 40)]))
+    assert clusters is not None
+    assert clusters.distance == pytest.approx(1.0, abs=0.02)
+    assert clusters.part == pytest.approx(40 / 90)
 
 
 def test_sample_is_bounded_even_and_keeps_neighbours():

@@ -286,14 +286,14 @@ def _write(store: Store, made: Split, out: Path) -> None:
 
 def _beside(store: Store, made: Split) -> Iterator[str]:
     """Warnings of parts whose frames lie beside those of the first part in time."""
-    from .curation.trajectories import beside_line, beside_training
+    from .curation.trajectories import beside_training, comparison_line
 
     first, *others = made.parts
     train = [store[k] for k in made.parts[first][:MOST]]
     for name in others:
         beside = beside_training(train, [store[k] for k in made.parts[name][:MOST]])
         if beside.matters:
-            yield beside_line(beside, f"structures of {name!r}")
+            yield comparison_line(beside, f"structures of {name!r}")
 
 
 def _checked(out: Path, made: Split, workers: int) -> dict[str, dict[str, int]]:

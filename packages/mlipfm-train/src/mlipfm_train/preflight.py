@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from mlipfm_data.curation.trajectories import beside_line, beside_training
+from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
 from mlipfm_data.store.census import Census, shared
 from mlipfm_interfaces.elements import symbol
@@ -150,7 +150,7 @@ def check_time(train: Frames, valid: Frames, report: Report) -> None:
     share = min(1.0, NEIGHBOURS / len(train))
     beside = beside_training(train[: int(share * len(train))], valid[: math.ceil(share * len(valid))])
     if beside.matters:
-        report.say(beside_line(beside, "validation structures"), validation_beside_training=beside.count)
+        report.say(comparison_line(beside, "validation structures"), validation_beside_training=beside.count)
 
 
 def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Objective], valid: Census, report: Report) -> None:

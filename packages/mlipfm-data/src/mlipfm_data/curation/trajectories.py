@@ -97,7 +97,7 @@ def beside_training(train: Sequence[Structure], held_out: Sequence[Structure]) -
     return Beside(count, looked_at)
 
 
-def beside_line(beside: Beside, where: str) -> str:
+def comparison_line(beside: Beside, where: str) -> str:
     """The warning, for people."""
     return (
         f"warning: {beside.count} of {beside.looked_at} {where} lie beside training structures of the same trajectory (neighbours in time, and "

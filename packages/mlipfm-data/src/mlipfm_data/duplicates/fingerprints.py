@@ -136,7 +136,7 @@ def near_pairs(vectors: NDArray[np.float32], radius: float) -> Iterator[Pairs]:
         i, j = np.triu_indices(n, 1)
         yield from _in_full(vectors, i, j, radius)
         return
-    some = np.ascontiguousarray(vectors[:, telling(vectors)], dtype=np.float64)
+    some = np.ascontiguousarray(vectors[:, distinguishing(vectors)], dtype=np.float64)
     tree = _tree(some)
     for start in range(0, n, BLOCK):
         found = tree.query_ball_point(some[start : start + BLOCK], radius + 1e-6, p=np.inf, return_sorted=False)
@@ -146,7 +146,7 @@ def near_pairs(vectors: NDArray[np.float32], radius: float) -> Iterator[Pairs]:
         yield from _in_full(vectors, i[j > i], j[j > i], radius)
 
 
-def telling(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+def distinguishing(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     """Columns that tell most: each the one of largest spread after what the earlier ones explain (pivoted Gram-Schmidt)."""
     sample = vectors[:: max(1, len(vectors) // 1000)].astype(np.float64)
     rest = sample - sample.mean(axis=0)

@@ -16,7 +16,7 @@ from mlipfm_interfaces.structure import Structure
 from ..parallel import Chosen
 from .fingerprints import bucket
 from .match import TOLERANCE, check_tolerance
-from .search import MOST, RELATIONS, Found, Pair, Row, Survey, near_only, search, state_of, survey
+from .search import MOST, RELATIONS, Found, Pair, Row, SearchInput, near_duplicates_only, search, state_of, survey
 
 # Duplicates and near-duplicates of a set, and leakage between two: what to throw away, and what a test set must not share with its training set.
 
@@ -184,7 +184,7 @@ def told(pair: Pair, rows: Sequence[Row], others: Sequence[Row]) -> dict[str, An
     }
 
 
-__all__ = ["DuplicateReport", "Survey", "clusters", "find_duplicates", "near_clusters", "table"]
+__all__ = ["DuplicateReport", "SearchInput", "clusters", "find_duplicates", "near_clusters", "table"]
 
 
 #: How a structure is in another set, strongest first: equal coordinates or superimposed within the tolerance; at the same or only at other levels.
@@ -388,7 +388,7 @@ def _near(
     names = {name: k for k, name in enumerate(report.sizes)}
     sides = np.array([names[members[group[0]].name] for group in same], dtype=np.int64)
     report.compared, report.compositions, report.unfit = len(same), sum(len(found) > 1 for found in sets.values()), seen.unfit
-    report.found = near_only(chosen, rows, sides, tolerance, executor)
+    report.found = near_duplicates_only(chosen, rows, sides, tolerance, executor)
     for pair in report.found.pairs:
         if pair.kind == "near":
             yield from ((a, b) for a in same[pair.first] for b in same[pair.second])

@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 @dataclass
-class Survey:
+class SearchInput:
     """Of all structures of a set, in order.
 
     Attributes:
@@ -48,9 +48,9 @@ class Survey:
     unfit: Counter[str] = field(default_factory=Counter)
 
 
-def survey(structures: Sequence[Structure], executor: Executor | None, molecules: bool = False) -> Survey:
+def survey(structures: Sequence[Structure], executor: Executor | None, molecules: bool = False) -> SearchInput:
     """Look at every structure once. `molecules`: also tell molecules by their bonds."""
-    result = Survey()
+    result = SearchInput()
     parts = blocks(len(structures))
     for rows in over(_rows, structures, parts, executor, [molecules] * len(parts), title="fingerprints"):
         result.rows += rows
@@ -143,13 +143,13 @@ def search(
         structures: all, of both sets. rows: of each. sides: [structures] which set each belongs to; pairs are then sought between sets only.
         within: neighbours of each structure in its own trajectory that are looked at.
     """
-    found = near_only(structures, rows, sides, tolerance, executor, within)
+    found = near_duplicates_only(structures, rows, sides, tolerance, executor, within)
     found.pairs += [_pair(rows, a, b, "identical", 0.0) for a, b in _identical(rows, sides)]
     found.pairs.sort(key=lambda pair: (pair.first, pair.second))
     return found
 
 
-def near_only(
+def near_duplicates_only(
     structures: Sequence[Structure],
     rows: Sequence[Row],
     sides: NDArray[np.int64] | None,

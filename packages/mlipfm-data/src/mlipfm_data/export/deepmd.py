@@ -26,7 +26,7 @@ from mlipfm_interfaces.structure import Structure
 from ..readers.deepmd import FRAMES_FILE, FRAMES_FORMAT, FRAMES_KIND
 from ..readers.extxyz import provenance_values
 from ..readers.interpret import FIELD_KEY, LEVEL_KEY, PROVENANCE_KEY
-from .report import ExportReport, not_read_again, unheld
+from .report import ExportReport, left_out, not_read_again
 
 #: Frames of a `set.*`, and bytes beyond which it has fewer: a set is in memory while it is written.
 SET_FRAMES, SET_BYTES = 5000, 1 << 26
@@ -68,7 +68,7 @@ class Plan:
             report.left_out["whole structures (periodic in one or two directions; DeePMD knows all or none)"] += 1
             self.of.append(-1)
             return
-        without = unheld(s, _reason)
+        without = left_out(s, _reason)
         report.left_out.update(f"{key} ({why})" for key, why in without.items() if not key.endswith(("_index", "_probe")))
         report.left_out.update(f"standard deviation of {key} (DeePMD has none)" for key in s.label_std)
         if s.cell.any() and not s.pbc.any():

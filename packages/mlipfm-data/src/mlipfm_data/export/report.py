@@ -41,7 +41,7 @@ class ExportReport:
             yield f"  note: {what}, in {count} structures"
 
 
-def unheld(s: Structure, reason: Reason) -> dict[str, str]:
+def left_out(s: Structure, reason: Reason) -> dict[str, str]:
     """Labels (with their companions) that a format cannot hold -> why."""
     found: dict[str, str] = {}
     for key in s.labels:
@@ -55,7 +55,7 @@ def unheld(s: Structure, reason: Reason) -> dict[str, str]:
 
 def held(s: Structure, report: ExportReport, reason: Reason) -> Structure:
     """The structure without what the format cannot hold, which is counted."""
-    without = unheld(s, reason)
+    without = left_out(s, reason)
     report.left_out.update(f"{key} ({why})" for key, why in without.items() if key in QUANTITIES)
     if not without:
         return s

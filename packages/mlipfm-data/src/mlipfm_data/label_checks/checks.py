@@ -9,14 +9,14 @@ import numpy as np
 from mlipfm_interfaces.structure import Structure
 
 from .comparison import Comparison, compare
-from .energies import judge_energies, lost_digits
+from .energies import check_energies, lost_digits
 from .findings import MOST, Finding, ordered
-from .force_assignment import Placement, misplaced_in_crystals, misplaced_in_molecules
+from .force_assignment import ForceAssignment, misplaced_in_crystals, misplaced_in_molecules
 from .geometry import force_scale, length_fault, neighbors_of, species_fault, stiffness
-from .per_frame import judge_counts
-from .sample import LevelSample, Passing, thinned
-from .stress import judge_stresses
-from .units import PER_ATOM, UNEXPLAINED, Evidence, Reading, absolute_unit, atom_energy, log_deviation, readings
+from .per_frame import check_counts
+from .sample import LevelSample, SampleStatistics, subsample
+from .stress import check_stresses
+from .units import PER_ATOM, UNEXPLAINED, Evidence, UnitGuess, absolute_unit, atom_energy, log_deviation, unit_guesses
 
 # From measurements to findings: what is said of one level of theory, and what is left unsaid because another finding explains it.
 
@@ -40,9 +40,9 @@ _LIKELY = {
 }
 
 
-def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
+def check_level(level: str | None, sample: LevelSample, passing: SampleStatistics) -> list[Finding]:
     """All findings about one level of theory. Of fewer than `FEW` frames what needs statistics is left out, and what is only likely is a doubt."""
-    found = _judge_level(level, sample, passing)
+    found = _check_level(level, sample, passing)
     if passing.frames >= FEW:
         return found
     words = f"{passing.frames} frame{'s are' if passing.frames > 1 else ' is'} too few to test units, signs and orders of labels"
@@ -51,9 +51,9 @@ def judge_level(level: str | None, sample: LevelSample, passing: Passing) -> lis
     return [*facts, *likely, Finding("not-sampled", "note", words, f"test a set of {FEW} frames and more of one system", level=level)]
 
 
-def _judge_level(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
-    found = judge_counts(level, sample, passing)
-    geometry, sample = judge_geometry(level, sample)
+def _check_level(level: str | None, sample: LevelSample, passing: SampleStatistics) -> list[Finding]:
+    found = check_counts(level, sample, passing)
+    geometry, sample = check_geometry(level, sample)
     found += geometry
     if any(item.code.startswith("species") for item in geometry):
         return found  # forces and energies of a wrong geometry say nothing
@@ -67,8 +67,8 @@ def _judge_level(level: str | None, sample: LevelSample, passing: Passing) -> li
         found.append(_placed(level, placement))
     reading = None if codes & {"forces-zero"} or placement else _units(level, sample, comparison, found)
     slope = 1.0 if reading is None else _explained_slope(reading, comparison)
-    stress = [] if placement is not None else judge_stresses(level, sample, comparison, slope, reading)
-    energies = [] if placement else judge_energies(level, sample, passing, comparison, slope, reading, trusted_stress=not stress)
+    stress = [] if placement is not None else check_stresses(level, sample, comparison, slope, reading)
+    energies = [] if placement else check_energies(level, sample, passing, comparison, slope, reading, trusted_stress=not stress)
     if any(item.code == "energies-shuffled" for item in energies):  # of frames that are there twice
         found = [item for item in found if item.code not in ("energies-copied", "contradictory-duplicates")]
     elif "energies-copied" in codes:
@@ -78,9 +78,9 @@ def _judge_level(level: str | None, sample: LevelSample, passing: Passing) -> li
     return found + energies + stress
 
 
-def judge_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:
+def check_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:
     """Findings about lengths, cells and species; the sample with lengths as they should be."""
-    structures = [frame.structure for frame in thinned(sample.frames(), MEASURED)]
+    structures = [frame.structure for frame in subsample(sample.frames(), MEASURED)]
     small = [s for s in structures if len(s) <= 400] or structures[:4]
     verdict = length_fault(small)
     if verdict is not None:
@@ -120,7 +120,7 @@ def judge_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding
     return [], sample
 
 
-def _placement(sample: LevelSample, comparison: Comparison) -> Placement | None:
+def _placement(sample: LevelSample, comparison: Comparison) -> ForceAssignment | None:
     return misplaced_in_molecules(sample) or misplaced_in_crystals(sample, comparison)
 
 
@@ -132,17 +132,17 @@ _REORDER = {
 }
 
 
-def _placed(level: str | None, placement: Placement) -> Finding:
+def _placed(level: str | None, placement: ForceAssignment) -> Finding:
     return Finding(placement.code, "fault", placement.words, _REORDER[placement.code], placement.figures, level)
 
 
-def _explained_slope(reading: Reading, comparison: Comparison) -> float:
+def _explained_slope(reading: UnitGuess, comparison: Comparison) -> float:
     """Slope that the sample's numbers really have, so that single frames can be told from it."""
     found = comparison.energy_forces()
     return found.slope if found.tells else 1.0
 
 
-def _units(level: str | None, sample: LevelSample, comparison: Comparison, found: list[Finding]) -> Reading | None:
+def _units(level: str | None, sample: LevelSample, comparison: Comparison, found: list[Finding]) -> UnitGuess | None:
     """Units and signs of energies and forces; adds findings and returns the reading that explains the numbers."""
     size = [
         float(np.sqrt(np.mean(frame.structure.labels["forces"] ** 2))) for _, frames in sample.with_labels("forces") for frame in frames
@@ -157,7 +157,7 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
     )
     if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None or evidence.absolute):
         return None
-    ranked = readings(evidence)
+    ranked = unit_guesses(evidence)
     best = ranked[0]
     figures = _figures(evidence)
     if best.misfit > UNEXPLAINED:
@@ -187,7 +187,7 @@ def _ratio(numbers: np.ndarray) -> tuple[tuple[int, float], ...]:
 
 
 def _bond_scale(sample: LevelSample) -> float | None:
-    structures = [frame.structure for frame in thinned([f for f in sample.frames() if "forces" in f.structure.labels], MEASURED)]
+    structures = [frame.structure for frame in subsample([f for f in sample.frames() if "forces" in f.structure.labels], MEASURED)]
     heavy = 0
     kept: list[Structure] = []
     for s in structures:
@@ -220,7 +220,7 @@ def _figures(evidence: Evidence) -> dict[str, float | int | str]:
     return figures
 
 
-def _said(level: str | None, found: list[Reading], figures: dict[str, float | int | str]) -> list[Finding]:
+def _said(level: str | None, found: list[UnitGuess], figures: dict[str, float | int | str]) -> list[Finding]:
     """Findings of the cheapest reading; of others as good, what they say of the same label, and what they say besides."""
     perhaps = "" if len(found) == 1 else "one of several readings that these labels do not tell apart: "
     out: dict[str, Finding] = {}
@@ -243,7 +243,7 @@ def _said(level: str | None, found: list[Reading], figures: dict[str, float | in
     return list(out.values())
 
 
-def _import_as(units: list[Reading], found: list[Reading], forces: bool = False) -> str:
+def _import_as(units: list[UnitGuess], found: list[UnitGuess], forces: bool = False) -> str:
     """How to import: the unit of one label if one reading is left, else both units of each."""
     if len(found) == 1:
         return f"import with --forces-unit {units[0].forces}" if forces else f"import with --energy-unit {units[0].energy}"
@@ -270,7 +270,7 @@ class Inspector:
     def __init__(self) -> None:
         self.seen = 0
         self._samples: dict[str | None, LevelSample] = {}
-        self._passing: dict[str | None, Passing] = {}
+        self._passing: dict[str | None, SampleStatistics] = {}
         self._left_out: set[str | None] = set()
         self._unused = 0  # frames of weight 0
 
@@ -285,7 +285,7 @@ class Inspector:
             if len(self._samples) >= LEVELS:
                 self._left_out.add(level)
                 return
-            self._samples[level], self._passing[level] = LevelSample(), Passing()
+            self._samples[level], self._passing[level] = LevelSample(), SampleStatistics()
         self._passing[level].add(index, structure)
         self._samples[level].add(index, structure)
 
@@ -295,7 +295,7 @@ class Inspector:
         for level, sample in self._samples.items():
             passing = self._passing[level]
             labelled = passing.with_energy or passing.with_forces or passing.with_stress or passing.stated.count or passing.not_finite.count
-            found += judge_level(level, sample, passing) if labelled else judge_geometry(level, sample)[0]
+            found += check_level(level, sample, passing) if labelled else check_geometry(level, sample)[0]
         if self._left_out:
             words = f"the stream has more than {LEVELS} levels of theory; {len(self._left_out)} were not looked at"
             found.append(Finding("not-sampled", "doubt", words, "give every level one name"))

@@ -9,8 +9,8 @@ import numpy as np
 
 from .comparison import Comparison, Pair, agreement, nearest_pair
 from .findings import MOST, Finding
-from .sample import LevelSample, Passing
-from .units import ENERGY, Reading
+from .sample import LevelSample, SampleStatistics
+from .units import ENERGY, UnitGuess
 
 # Energies among themselves: referenced to compositions, compared with the work between near frames, searched for jumps.
 
@@ -135,7 +135,7 @@ class Referenced:
     per_atom: float
 
 
-def referenced(passing: Passing) -> Referenced | None:
+def referenced(passing: SampleStatistics) -> Referenced | None:
     """Robust fit of one energy per element over all recorded frames of one level; None where there is too little."""
     records = passing.records
     if len(records) < 16:
@@ -185,7 +185,7 @@ def _growth(energy: np.ndarray, atoms: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Split:
-    """Two heaps of energies with nothing between: distance and the larger spread inside, eV per atom; part of the frames in the smaller heap."""
+    """Two clusters of energies with nothing between: distance and the larger spread inside, eV per atom; part of the frames in the smaller heap."""
 
     distance: float
     spread: float
@@ -205,7 +205,7 @@ def confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tupl
     return found
 
 
-def two_heaps(rest: np.ndarray) -> Split | None:
+def energy_clusters(rest: np.ndarray) -> Split | None:
     """The widest empty interval of the values, with at least an eighth of them, and eight, on either side."""
     values = np.sort(rest)
     n = len(values)
@@ -264,7 +264,7 @@ class LostDigits:
     single: bool
 
 
-def lost_digits(passing: Passing) -> LostDigits | None:
+def lost_digits(passing: SampleStatistics) -> LostDigits | None:
     """From the first recorded frames of a level; None if the energies have their digits."""
     energies = np.array([record.energy for record in passing.records[:2000]])
     step = single_precision_step(energies)
@@ -274,13 +274,13 @@ def lost_digits(passing: Passing) -> LostDigits | None:
     return None if step is None or len(energies) < 8 or len(set(energies.tolist())) < 2 else LostDigits(step, False)
 
 
-def judge_energies(
+def check_energies(
     level: str | None,
     sample: LevelSample,
-    passing: Passing,
+    passing: SampleStatistics,
     comparison: Comparison,
     slope: float,
-    reading: Reading | None,
+    reading: UnitGuess | None,
     trusted_stress: bool,
 ) -> list[Finding]:
     """Rounded, mixed, shuffled and outlying energies; energies per atom where there are no forces.
@@ -357,8 +357,8 @@ def _shuffled(level: str | None, comparison: Comparison, rest: Referenced | None
 
 
 def _referenced(level: str | None, rest: Referenced, sample: LevelSample, slope: float) -> list[Finding]:
-    """What energies without their composition say: two heaps, far ones."""
-    split = two_heaps(rest.rest)
+    """What energies without their composition say: two clusters, far ones."""
+    split = energy_clusters(rest.rest)
     if split is not None and split.distance > max(5 * split.spread, 0.05):
         figures: dict[str, float | int | str] = {
             "distance_eV_per_atom": split.distance,
@@ -369,7 +369,7 @@ def _referenced(level: str | None, rest: Referenced, sample: LevelSample, slope:
             Finding(
                 "mixed-levels",
                 "fault",
-                f"energies without their composition lie in two heaps, {split.distance:.3g} eV per atom apart: two levels "
+                f"energies without their composition lie in two clusters, {split.distance:.3g} eV per atom apart: two levels "
                 "of theory or two zeros",
                 "give each its own level",
                 figures,
@@ -433,7 +433,7 @@ def _strongly_pulled(sample: LevelSample) -> set[int]:
     return {index for index, size in sizes.items() if size > 3 * usual}
 
 
-def _rounded(level: str | None, passing: Passing) -> list[Finding]:
+def _rounded(level: str | None, passing: SampleStatistics) -> list[Finding]:
     lost = lost_digits(passing)
     if lost is None:
         return []

@@ -13,7 +13,7 @@ from mlipfm_interfaces.superposition import best_rotation
 from .comparison import Comparison, compare
 from .geometry import BONDED, NONMETALS, neighbors_of, unknown_forces, with_forces
 from .pair_potential import explained_forces
-from .sample import FamilyKey, Frame, LevelSample, thinned, turning
+from .sample import FamilyKey, Frame, LevelSample, mean_torque, subsample
 
 #: Part of |r||F| that may turn a free molecule: grids leave 1e-3; forces of other atoms give 0.05 and more.
 TURNS = 0.03
@@ -26,7 +26,7 @@ VACUUM, LARGE = 4.0, 300
 
 
 @dataclass(frozen=True)
-class Placement:
+class ForceAssignment:
     """Code, words and the figures behind them."""
 
     code: str
@@ -83,13 +83,13 @@ def free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
     return found
 
 
-def misplaced_in_molecules(sample: LevelSample) -> Placement | None:
+def misplaced_in_molecules(sample: LevelSample) -> ForceAssignment | None:
     """Judge by the torque, which is zero for a molecule in vacuum."""
     families = free_molecules(sample)
     frames = [frame for family in families.values() for frame in family]
     if len(frames) < 3:
         return None
-    torque = float(np.median([turning(f.structure.positions, f.structure.labels["forces"]) for f in frames]))
+    torque = float(np.median([mean_torque(f.structure.positions, f.structure.labels["forces"]) for f in frames]))
     net = float(np.median([_net(f.structure.labels["forces"]) for f in frames]))
     if torque < TURNS or net > 0.05:
         return None
@@ -97,7 +97,7 @@ def misplaced_in_molecules(sample: LevelSample) -> Placement | None:
     chosen = frames[:: max(1, len(frames) // 60)]
     best = _best_order(chosen)
     if best is not None and best[1] < 0.1 * torque:
-        return Placement(
+        return ForceAssignment(
             "forces-atom-order",
             f"forces fit the geometry once their rows, {best[0]}, are put in the order of the atoms",
             figures | {"torque_mended": best[1]},
@@ -105,15 +105,15 @@ def misplaced_in_molecules(sample: LevelSample) -> Placement | None:
     found, asked = _matches(families)
     if asked >= 4 and found > 0.4 * asked:
         words = f"forces turn their own molecules, and fit the geometry of another frame in {found} of {asked} cases"
-        return Placement("forces-other-frame", words, figures | {"matched": found, "asked": asked})
+        return ForceAssignment("forces-other-frame", words, figures | {"matched": found, "asked": asked})
     turned = _turned(frames)
     if turned is not None:
-        return Placement(
+        return ForceAssignment(
             "forces-rotated",
             "forces fit the geometry after a rotation of each frame: positions were reoriented without them",
             figures | {"along_bonds": turned[0], "after_rotation": turned[1]},
         )
-    return Placement("forces-misplaced", "forces turn free molecules: they belong to other geometries, or to other atoms", figures)
+    return ForceAssignment("forces-misplaced", "forces turn free molecules: they belong to other geometries, or to other atoms", figures)
 
 
 def _net(forces: np.ndarray) -> float:
@@ -125,7 +125,7 @@ def _best_order(frames: list[Frame]) -> tuple[str, float] | None:
     for frame in frames:
         s = frame.structure
         for words, index in orders(s.atomic_numbers):
-            values.setdefault(words, []).append(turning(s.positions, s.labels["forces"][index]))
+            values.setdefault(words, []).append(mean_torque(s.positions, s.labels["forces"][index]))
     asked = len(frames)
     means = {words: float(np.median(v)) for words, v in values.items() if len(v) > 0.6 * asked}
     best = min(means, key=lambda words: means[words], default=None)
@@ -210,7 +210,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b) + 1e-300))
 
 
-def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> Placement | None:
+def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> ForceAssignment | None:
     """Judge by work: over short steps, forces that belong to the geometry close around loops of frames and agree with the energies."""
     if sum(frame.structure.pbc.any() for frame in sample.frames()) < 0.5 * len(sample.frames()):
         return None  # of molecules the torque says it, exactly
@@ -224,14 +224,14 @@ def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> Placem
         return None
     for words, fit in _tried(sample, lambda changed: compare(changed).energy_forces().fit):
         if fit > max(0.4, slope.fit + 0.15):
-            return Placement(
+            return ForceAssignment(
                 "forces-atom-order",
                 f"energies follow the forces once their rows, {words}, are put in the order of the atoms",
                 figures | {"fit_mended": fit},
             )
     if flat:
         words = "forces do not pull back atoms that have moved: they belong to other frames, or to other atoms"
-        return Placement("forces-misplaced", words, figures | {"curvature": comparison.curvature})
+        return ForceAssignment("forces-misplaced", words, figures | {"curvature": comparison.curvature})
     if slope.fit > 0.2:
         return None
     ordered = _misordered(sample)
@@ -242,16 +242,16 @@ def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> Placem
     explained = explained_forces([frame.structure for frame in sample.frames()]) if not open_loops else None
     if open_loops or (explained is not None and explained < UNRELATED):
         words = "forces of near frames contradict each other: they belong to other geometries, or to other atoms"
-        return Placement("forces-misplaced", words, figures)
+        return ForceAssignment("forces-misplaced", words, figures)
     return _against_bonds(sample)
 
 
-def _against_bonds(sample: LevelSample) -> Placement | None:
+def _against_bonds(sample: LevelSample) -> ForceAssignment | None:
     """Do forces on hydrogen follow the length of its only bond, to a nonmetal, each atom against its own mean over the frames of its family?"""
     stretch, pull = [], []
     for _, frames in sample.with_labels("forces"):
         per_atom: dict[int, list[tuple[float, float]]] = {}
-        for frame in thinned(frames, 24) if len(frames) >= 8 else []:
+        for frame in subsample(frames, 24) if len(frames) >= 8 else []:
             unknown = unknown_forces(frame.structure)
             for kind, atom, unit, length in _terminal(frame):
                 if kind[0] == 1 and kind[1] in NONMETALS and not unknown[atom]:
@@ -268,10 +268,10 @@ def _against_bonds(sample: LevelSample) -> Placement | None:
     if abs(correlation) > 0.3:
         return None
     words = "forces on hydrogen have nothing to do with its bonds: they belong to other geometries, or to other atoms"
-    return Placement("forces-misplaced", words, {"correlation": correlation, "bonds": len(x)})
+    return ForceAssignment("forces-misplaced", words, {"correlation": correlation, "bonds": len(x)})
 
 
-def _misordered(sample: LevelSample) -> Placement | None:
+def _misordered(sample: LevelSample) -> ForceAssignment | None:
     """Without near frames: does a potential explain the forces only in another order of rows?"""
 
     def explained(changed: LevelSample) -> float:
@@ -283,7 +283,7 @@ def _misordered(sample: LevelSample) -> Placement | None:
         return None
     for words, quality in _tried(sample, explained):
         if quality > max(0.7, now + 0.3):
-            return Placement(
+            return ForceAssignment(
                 "forces-atom-order",
                 f"forces follow from the geometry once their rows, {words}, are put in the order of the atoms",
                 {"explained": now, "explained_mended": quality},

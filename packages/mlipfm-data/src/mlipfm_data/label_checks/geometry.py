@@ -42,7 +42,7 @@ def unmasked_zeros(structure: Structure) -> np.ndarray:
     return zero if weight is None else zero & (np.asarray(weight) != 0)
 
 
-def held_along(forces: np.ndarray) -> np.ndarray:
+def fixed_along(forces: np.ndarray) -> np.ndarray:
     """[N, 3] true where a component is exactly zero, others of the atom are not, and those of other atoms along that axis are not either."""
     zero = forces == 0
     return np.asarray(zero & ~zero.all(axis=0) & ~zero.all(axis=1)[:, None])
@@ -123,7 +123,7 @@ TOUCHING = 3.5
 
 
 @dataclass(frozen=True)
-class LengthVerdict:
+class LengthCheck:
     """What is wrong with lengths or cells, and `naturalness` as given and as corrected."""
 
     correction: Correction
@@ -132,7 +132,7 @@ class LengthVerdict:
     structures: int
 
 
-def length_fault(structures: list[Structure]) -> LengthVerdict | None:
+def length_fault(structures: list[Structure]) -> LengthCheck | None:
     """The change of lengths after which atoms have neighbours at the distances of matter, inside the cell and across its boundary."""
     usable = [s for s in structures if len(s) > 1 or (s.pbc.any() and np.linalg.norm(s.cell[s.pbc], axis=1).max() < ALONE)]
     usable = usable[:: max(1, len(usable) // MEASURED)]
@@ -149,7 +149,7 @@ def length_fault(structures: list[Structure]) -> LengthVerdict | None:
     correction, corrected = max(tried, key=lambda item: float(item[1].mean()))
     poor = given.mean() < NATURAL and corrected.mean() > max(0.85, given.mean() + 0.3)
     everywhere = corrected.mean() > 0.98 and np.mean(corrected > given) > 0.7
-    return LengthVerdict(correction, float(given.mean()), float(corrected.mean()), len(usable)) if poor or everywhere else None
+    return LengthCheck(correction, float(given.mean()), float(corrected.mean()), len(usable)) if poor or everywhere else None
 
 
 def _skewed(structures: list[Structure]) -> bool:
@@ -197,7 +197,7 @@ def _molecule(structure: Structure) -> bool:
 
 
 @dataclass(frozen=True)
-class SpeciesVerdict:
+class SpeciesCheck:
     """Which change of the atomic numbers makes valences possible: code, words, part of atoms with a possible valence before and after."""
 
     code: str
@@ -207,7 +207,7 @@ class SpeciesVerdict:
     frames: tuple[int, ...]
 
 
-def species_fault(structures: list[Structure]) -> SpeciesVerdict | None:
+def species_fault(structures: list[Structure]) -> SpeciesCheck | None:
     """Exchanged elements or atomic numbers in another order, in molecules of H, C, N, O and halogens."""
     usable = [
         (k, s, near)
@@ -231,7 +231,7 @@ def species_fault(structures: list[Structure]) -> SpeciesVerdict | None:
     places = tuple(usable[k][0] for k in bad)
     if best is None or best[2] < max(least, given + (0.3 if least < 0.92 else 0.15)):
         return None
-    return SpeciesVerdict(best[0], best[1], given, best[2], places)
+    return SpeciesCheck(best[0], best[1], given, best[2], places)
 
 
 def _part(scores: list[tuple[int, int]]) -> float:

@@ -7,10 +7,10 @@ import numpy as np
 from .energies import lost_digits
 from .findings import MOST, Finding, Severity
 from .geometry import neighbors_of, unmasked_zeros
-from .sample import Frame, LevelSample, Marked, Passing, thinned
+from .sample import Frame, FrameCount, LevelSample, SampleStatistics, subsample
 
 
-def judge_counts(level: str | None, sample: LevelSample, passing: Passing) -> list[Finding]:
+def check_counts(level: str | None, sample: LevelSample, passing: SampleStatistics) -> list[Finding]:
     """All findings that need no comparison between frames."""
     found: list[Finding] = []
     _states(level, passing, found)
@@ -20,11 +20,13 @@ def judge_counts(level: str | None, sample: LevelSample, passing: Passing) -> li
     return found
 
 
-def _marked(code: str, severity: Severity, words: str, hint: str, mark: Marked, level: str | None, **figures: float | int | str) -> Finding:
+def _marked(
+    code: str, severity: Severity, words: str, hint: str, mark: FrameCount, level: str | None, **figures: float | int | str
+) -> Finding:
     return Finding(code, severity, words, hint, {"frames": mark.count, **figures}, level, tuple(sorted(mark.groups)), tuple(mark.indices))
 
 
-def _states(level: str | None, passing: Passing, found: list[Finding]) -> None:
+def _states(level: str | None, passing: SampleStatistics, found: list[Finding]) -> None:
     if passing.not_finite.count:
         found.append(
             _marked("labels-not-finite", "fault", "labels are NaN or infinite", "drop these labels or frames", passing.not_finite, level)
@@ -56,7 +58,7 @@ def _states(level: str | None, passing: Passing, found: list[Finding]) -> None:
         )
 
 
-def _labels(level: str | None, sample: LevelSample, passing: Passing, found: list[Finding]) -> None:
+def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics, found: list[Finding]) -> None:
     zero = passing.zero_forces
     if zero.count:
         broken, asked = _without_symmetry(sample)
@@ -151,7 +153,7 @@ def _labels(level: str | None, sample: LevelSample, passing: Passing, found: lis
         )
 
 
-def _pushed(level: str | None, passing: Passing, found: list[Finding]) -> None:
+def _pushed(level: str | None, passing: SampleStatistics, found: list[Finding]) -> None:
     """A few frames whose forces do not sum to zero among many that do."""
     if len(passing.pushed) < 20:
         return
@@ -174,7 +176,7 @@ def _pushed(level: str | None, passing: Passing, found: list[Finding]) -> None:
         )
 
 
-def expected_copies(passing: Passing) -> float:
+def expected_copies(passing: SampleStatistics) -> float:
     """Equal energies that the number of digits makes by chance: for each composition a tenth of the pairs that lie up to ten steps apart."""
     by_composition: dict[int, list[float]] = {}
     for record in passing.records[:20_000]:
@@ -205,7 +207,7 @@ def _without_symmetry(sample: LevelSample) -> tuple[int, int]:
     zeros = [
         f for _, frames in sample.with_labels("forces") for f in frames if len(f.structure) > 1 and not np.any(f.structure.labels["forces"])
     ]
-    zeros = thinned(zeros, 40)
+    zeros = subsample(zeros, 40)
     return sum(bool(_lopsided(frame).any()) for frame in zeros), len(zeros)
 
 
@@ -221,10 +223,10 @@ def _lopsided(frame: Frame) -> np.ndarray:
     return np.asarray(np.linalg.norm(pull, axis=1) > 0.004 * whole + 1e-9)
 
 
-def _held(level: str | None, sample: LevelSample, passing: Passing, found: list[Finding]) -> None:
+def _held(level: str | None, sample: LevelSample, passing: SampleStatistics, found: list[Finding]) -> None:
     """Atoms with forces of exactly zero beside others, where no symmetry makes them so."""
     frames = [f for _, family in sample.with_labels("forces") for f in family if unmasked_zeros(f.structure).any()]
-    frames = thinned(frames, 40)
+    frames = subsample(frames, 40)
     zeros = [unmasked_zeros(f.structure) for f in frames]
     sure = [bool((zero & _lopsided(f)).any()) for f, zero in zip(frames, zeros, strict=True)]
     if not sum(sure) > 0.5 * len(sure):
@@ -237,7 +239,7 @@ def _held(level: str | None, sample: LevelSample, passing: Passing, found: list[
     found.append(_marked("constrained-forces", "doubt", words, hint, passing.held, level))
 
 
-def _sums(level: str | None, passing: Passing, found: list[Finding]) -> None:
+def _sums(level: str | None, passing: SampleStatistics, found: list[Finding]) -> None:
     if len(passing.net) >= 3:
         net = float(np.median(passing.net))
         if net > 0.01 and passing.partly_held.count > 0.5 * len(passing.net):

@@ -19,7 +19,7 @@ import numpy as np
 from mlipfm_interfaces.structure import Structure
 
 from .findings import MOST
-from .geometry import held_along, unknown_forces, unmasked_zeros
+from .geometry import fixed_along, unknown_forces, unmasked_zeros
 
 # Checks that every frame passes through on its own, in constant memory per level: states, sums of forces, zeros, symmetry, rounding, copies.
 
@@ -34,7 +34,7 @@ SAME_ENERGY, SAME_FORCE = 1e-3, 1e-2
 
 
 @dataclass
-class Marked:
+class FrameCount:
     """Frames with one property: how many, and the first of them."""
 
     count: int = 0
@@ -59,17 +59,17 @@ class Record:
     energy: float
 
 
-class Passing:
+class SampleStatistics:
     """Running counts of one level. `add` looks at one frame."""
 
     def __init__(self) -> None:
         self.frames = self.with_energy = self.with_forces = self.with_stress = self.zeros = 0
-        self.not_finite, self.unpaired, self.impossible = Marked(), Marked(), Marked()
-        self.stated = Marked()
-        self.zero_forces, self.zero_stress, self.asymmetric = Marked(), Marked(), Marked()
-        self.held, self.partly_held, self.contradictory = Marked(), Marked(), Marked()
-        self.copied_forces, self.copied_energies = Marked(), Marked()
-        self.lone_forces = Marked()
+        self.not_finite, self.unpaired, self.impossible = FrameCount(), FrameCount(), FrameCount()
+        self.stated = FrameCount()
+        self.zero_forces, self.zero_stress, self.asymmetric = FrameCount(), FrameCount(), FrameCount()
+        self.held, self.partly_held, self.contradictory = FrameCount(), FrameCount(), FrameCount()
+        self.copied_forces, self.copied_energies = FrameCount(), FrameCount()
+        self.lone_forces = FrameCount()
         self.net: list[float] = []
         self.pushed: list[tuple[float, int]] = []
         self.torque: list[float] = []
@@ -148,10 +148,10 @@ class Passing:
         if held:
             return
         self.net.append(push / total)
-        if held_along(forces).any():
+        if fixed_along(forces).any():
             self.partly_held.add(index, structure)
         if not structure.pbc.any() and len(structure) > 2:
-            self.torque.append(turning(structure.positions, forces))
+            self.torque.append(mean_torque(structure.positions, forces))
 
     def _stress(self, index: int, structure: Structure, stress: np.ndarray) -> None:
         self.with_stress += 1
@@ -208,7 +208,7 @@ def _probe(size: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(size)
 
 
-def turning(positions: np.ndarray, forces: np.ndarray) -> float:
+def mean_torque(positions: np.ndarray, forces: np.ndarray) -> float:
     """|sum r x F| / sum |r||F|, about the centre: 0 for a free molecule, about 1/sqrt(N) for forces that do not belong to it."""
     arms = positions - positions.mean(axis=0)
     whole = float(np.sqrt(np.einsum("na,na->n", arms, arms)) @ np.sqrt(np.einsum("na,na->n", forces, forces)))
@@ -328,7 +328,7 @@ def _rank(key: FamilyKey) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def thinned(frames: list[Frame], count: int) -> list[Frame]:
+def subsample(frames: list[Frame], count: int) -> list[Frame]:
     """At most `count` frames, evenly spread."""
     if len(frames) <= count:
         return frames

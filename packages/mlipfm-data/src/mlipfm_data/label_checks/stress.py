@@ -14,7 +14,7 @@ from .findings import Finding
 from .geometry import neighbors_of, unknown_forces
 from .pair_potential import fitted_virials
 from .sample import Frame, LevelSample
-from .units import ENERGY, FORCES, UNEXPLAINED, Reading, StressReading, stress_readings
+from .units import ENERGY, FORCES, UNEXPLAINED, StressUnitGuess, UnitGuess, stress_unit_guesses
 
 # Stress against energies of strained cells, forces of molecules in a box, and a potential fitted to the forces: unit, sign, order.
 
@@ -44,11 +44,11 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class StressVerdict:
+class StressCheck:
     """Explanations by unit and sign, cheapest first, with the trace they rest on; the order of components, if it is another."""
 
     trace: Trace | None
-    readings: list[StressReading]
+    unit_guesses: list[StressUnitGuess]
     order: tuple[str, float, float] | None
     volumes: np.ndarray
 
@@ -65,9 +65,9 @@ def chemical_systems(sample: LevelSample) -> list[tuple[str, list[Frame]]]:
     return [(name, systems[name]) for name in large] + ([("", rest)] if rest else [])
 
 
-def judge_stress(
+def check_stress(
     frames: list[Frame], comparison: Comparison, forces_slope: float, energy_factor: float = 1.0, forces_factor: float = 1.0
-) -> StressVerdict | None:
+) -> StressCheck | None:
     """What is known about the stress of some frames; None if there are too few.
 
     Args:
@@ -91,8 +91,8 @@ def judge_stress(
     known = [_in_units(trace, energy_factor, forces_factor) for trace in traces if trace is not None]
     best = max(known, key=lambda trace: (trace.source != "a potential fitted to the forces", trace.fit), default=None)
     best = best or _by_size(structures)
-    readings = [] if best is None else stress_readings(best.ratio, volumes, max(best.error, 0.06))
-    return StressVerdict(best, readings, order, volumes)
+    unit_guesses = [] if best is None else stress_unit_guesses(best.ratio, volumes, max(best.error, 0.06))
+    return StressCheck(best, unit_guesses, order, volumes)
 
 
 def _in_units(trace: Trace, energy_factor: float, forces_factor: float) -> Trace:
@@ -197,14 +197,16 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b) + 1e-300))
 
 
-def judge_stresses(level: str | None, sample: LevelSample, comparison: Comparison, slope: float, reading: Reading | None) -> list[Finding]:
+def check_stresses(
+    level: str | None, sample: LevelSample, comparison: Comparison, slope: float, reading: UnitGuess | None
+) -> list[Finding]:
     """Of each chemical system; what several of them say is said once, with their names."""
     said: dict[tuple[str, str], list[tuple[str, Finding]]] = {}
     systems = chemical_systems(sample)
     energy = 1.0 if reading is None else ENERGY.get(reading.energy, (1.0, 0))[0]
     forces = 1.0 if reading is None else FORCES[reading.forces][0] * reading.sign
     for name, frames in systems:
-        verdict = judge_stress(frames, comparison, slope, energy, forces)
+        verdict = check_stress(frames, comparison, slope, energy, forces)
         for finding in [] if verdict is None else _of_verdict(level, verdict):
             said.setdefault((finding.code, finding.hint), []).append((name, finding))
     found = []
@@ -216,7 +218,7 @@ def judge_stresses(level: str | None, sample: LevelSample, comparison: Compariso
     return found
 
 
-def _of_verdict(level: str | None, verdict: StressVerdict) -> list[Finding]:
+def _of_verdict(level: str | None, verdict: StressCheck) -> list[Finding]:
     found = []
     if verdict.order is not None:
         order, now, then = verdict.order
@@ -230,9 +232,9 @@ def _of_verdict(level: str | None, verdict: StressVerdict) -> list[Finding]:
                 level,
             )
         )
-    if verdict.trace is None or not verdict.readings:
+    if verdict.trace is None or not verdict.unit_guesses:
         return found
-    best, trace = verdict.readings[0], verdict.trace
+    best, trace = verdict.unit_guesses[0], verdict.trace
     figures: dict[str, float | int | str] = {
         "true_over_label": trace.ratio,
         "agreement": trace.fit,
@@ -252,7 +254,7 @@ def _of_verdict(level: str | None, verdict: StressVerdict) -> list[Finding]:
                 )
             )
         return found
-    for reading in [item for item in verdict.readings[:4] if item.cost < best.cost + 1.5]:
+    for reading in [item for item in verdict.unit_guesses[:4] if item.cost < best.cost + 1.5]:
         if best.clean or reading.clean:
             break
         for item in _stress_said(level, reading, figures):
@@ -266,7 +268,7 @@ def _of_verdict(level: str | None, verdict: StressVerdict) -> list[Finding]:
     return found
 
 
-def _stress_said(level: str | None, reading: StressReading, figures: dict[str, float | int | str]) -> list[Finding]:
+def _stress_said(level: str | None, reading: StressUnitGuess, figures: dict[str, float | int | str]) -> list[Finding]:
     source = figures["against"]
     if reading.unit == "virial":
         return [

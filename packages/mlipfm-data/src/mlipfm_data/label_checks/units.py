@@ -29,7 +29,7 @@ def absolute_unit(energies: np.ndarray, atoms: np.ndarray, expected: np.ndarray,
 
     Args:
         energies: [structures], numbers as read. atoms: [structures], how many. expected: [structures] eV, sums of `atom_energy`.
-        heavy: whether elements beyond Ar are there. Where two readings explain the numbers, both, joined by `|`.
+        heavy: whether elements beyond Ar are there. Where two units explain the numbers, both, joined by `|`.
     """
     if len(energies) == 0 or not np.isfinite(energies).all():
         return None
@@ -107,7 +107,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Reading:
+class UnitGuess:
     """One explanation: units of the numbers, sign of the forces, its cost."""
 
     energy: str
@@ -121,13 +121,13 @@ class Reading:
         return self.energy == "eV" and self.forces == "eV/Angstrom" and self.sign == 1
 
 
-def readings(evidence: Evidence) -> list[Reading]:
+def unit_guesses(evidence: Evidence) -> list[UnitGuess]:
     """All explanations, the cheapest first."""
     out = []
     for energy, forces, sign in itertools.product((*ENERGY, PER_ATOM), FORCES, (1, -1)):
         misfit = _misfit(evidence, energy, forces, sign)
         rarity = _rarity(energy, forces) + (0 if sign == 1 else 4)
-        out.append(Reading(energy, forces, sign, misfit + rarity, misfit))
+        out.append(UnitGuess(energy, forces, sign, misfit + rarity, misfit))
     return sorted(out, key=lambda item: item.cost)
 
 
@@ -174,7 +174,7 @@ def _squared(measured: float, predicted: float, error: float) -> float:
 
 
 @dataclass(frozen=True)
-class StressReading:
+class StressUnitGuess:
     """Unit of stress numbers (`virial`: energy, not divided by the volume), sign, and how well it fits."""
 
     unit: str
@@ -186,17 +186,18 @@ class StressReading:
         return self.unit == "eV/Angstrom^3" and self.sign == 1
 
 
-def stress_readings(ratio: float, volume: np.ndarray | None, error: float) -> list[StressReading]:
+def stress_unit_guesses(ratio: float, volume: np.ndarray | None, error: float) -> list[StressUnitGuess]:
     """Explanations of `ratio` = true stress over the numbers; `volume`: of the cells, Å³."""
     out = []
     for unit, (size, rarity) in STRESS.items():
         out += [
-            StressReading(unit, sign, _squared(ratio * sign, size, error) + rarity + (0 if sign == 1 or unit == "kbar" else 3))
+            StressUnitGuess(unit, sign, _squared(ratio * sign, size, error) + rarity + (0 if sign == 1 or unit == "kbar" else 3))
             for sign in (1, -1)
         ]
     if volume is not None and len(volume):
         size = float(1 / np.median(volume))
         out += [
-            StressReading("virial", sign, _squared(ratio * sign, size, max(error, 0.3)) + 3 + (0 if sign == -1 else 1)) for sign in (1, -1)
+            StressUnitGuess("virial", sign, _squared(ratio * sign, size, max(error, 0.3)) + 3 + (0 if sign == -1 else 1))
+            for sign in (1, -1)
         ]
     return sorted(out, key=lambda item: item.cost)

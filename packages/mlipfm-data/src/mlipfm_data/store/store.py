@@ -31,7 +31,7 @@ from .writer import StoreWriter
 Labels = dict[str, np.ndarray[Any, Any]]
 
 
-class LaidLabels(NamedTuple):
+class Overlay(NamedTuple):
     """A record of an overlay: labels for the structures of this key at this level, and where they come from, if they say."""
 
     key: str
@@ -142,12 +142,12 @@ class Store(Sequence[Structure]):
         """Whether positions and labels of atoms are stored as float32 (in any part of the store)."""
         return any(block.dtype == "<f4" for shard in self._shards for layout in shard.columns.layouts.all for block in layout.blocks)
 
-    def overlays(self) -> Iterator[LaidLabels]:
+    def overlays(self) -> Iterator[Overlay]:
         """Every label record, in the order they were written."""
         for overlay in self._overlays:
             for i, known in enumerate(overlay.columns.keys):
                 origin = overlay.layout(i).provenance
-                yield LaidLabels(known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i), origin["source"], origin["licence"])
+                yield Overlay(known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i), origin["source"], origin["licence"])
 
     def census(self) -> Census:
         """What every structure is, without its geometry and the values of its labels; one pass over the files.
@@ -236,4 +236,4 @@ class Store(Sequence[Structure]):
         return self._joins
 
 
-__all__ = ["LaidLabels", "LevelStatistics", "Store", "StoreWriter", "Summary"]
+__all__ = ["LevelStatistics", "Overlay", "Store", "StoreWriter", "Summary"]
