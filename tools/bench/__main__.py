@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     path = names.add_parser("quickstart", help="the figures of a finished `mlipfm quickstart`", allow_abbrev=False)
     path.add_argument("folder", type=Path, help="of the quickstart")
     path.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
+    ranks = names.add_parser("strategies", help="table: every strategy against one process (5 minutes; resumes)", allow_abbrev=False)
+    ranks.add_argument("folder", type=Path, help="for what the ranks compute; what is there is not computed again")
     table = names.add_parser("table", help="Markdown from result files", allow_abbrev=False)
     table.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     return made
@@ -89,6 +91,11 @@ def main(arguments: list[str]) -> int:
         os.environ[variable] = str(getattr(options, "threads", 1))
     if options.name == "front":
         return _front(options)
+    if options.name == "strategies":
+        from bench.strategies import table
+
+        print(table(options.folder))
+        return 0
     if options.name == "duplicates":
         return _duplicates(options)
     if options.name == "alarms":

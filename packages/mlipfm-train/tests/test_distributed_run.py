@@ -16,6 +16,8 @@ from mlipfm_train.events import read_events
 from mlipfm_train.training_state import KIND, load_newest_state, states
 
 pytestmark = pytest.mark.ci
+#: Trained with in the full tier.
+OTHERS = ("ddp", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
 TRAIN = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()", "train"]
 
 
@@ -26,6 +28,13 @@ def recipe(tiny, tmp_path) -> Path:
     document = {**tiny, "steps": 24, "objectives": objectives, "strategy": {"name": "fsdp2", "timeout": 60}, "dtype": "float64"}
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def use(recipe: Path, strategy: str) -> None:
+    """Change the strategy of a recipe file; DeepSpeed trains in float32."""
+    document = yaml.safe_load(recipe.read_text())
+    dtype = "float32" if strategy.startswith("deepspeed") else "float64"
+    recipe.write_text(yaml.safe_dump({**document, "strategy": {"name": strategy, "timeout": 60}, "dtype": dtype}))
 
 
 def start(recipe: Path, out: Path, ranks: int) -> list[subprocess.Popen[str]]:
@@ -61,7 +70,9 @@ def outcome(out: Path) -> tuple[list[str], list[tuple[int, float]]]:
     return digests, [(e["step"], e["values"]["loss"]) for e in read_events(out / "events.jsonl") if e["kind"] == "step"]
 
 
-def test_two_sharded_ranks_resume_to_the_bit_after_one_was_killed(recipe, tmp_path):
+@pytest.mark.parametrize("strategy", ["fsdp2", *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
+def test_two_ranks_resume_to_the_bit_after_one_was_killed(recipe, tmp_path, strategy):
+    use(recipe, strategy)
     finish(start(recipe, tmp_path / "whole", 2))
     assert [step for step, _ in outcome(tmp_path / "whole")[1]] == list(range(24))
 
@@ -71,13 +82,17 @@ def test_two_sharded_ranks_resume_to_the_bit_after_one_was_killed(recipe, tmp_pa
     _, stderr = processes[0].communicate(timeout=90)
     processes[1].communicate()
     assert processes[0].returncode == 2, stderr
-    assert "another process of this run ended or does not answer" in stderr
+    said = stderr.strip().splitlines()[-1]
+    assert f"rank 1 (process {processes[1].pid} on " in said
+    assert "ended or does not answer" in said
     finish(start(recipe, tmp_path / "parts", 2))
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
 @pytest.mark.full
-def test_one_rank_takes_over_what_two_began(recipe, tmp_path):
+@pytest.mark.parametrize("strategy", ["fsdp2", *OTHERS])
+def test_one_rank_takes_over_what_two_began(recipe, tmp_path, strategy):
+    use(recipe, strategy)
     finish(start(recipe, tmp_path / "whole", 2))
     losses = outcome(tmp_path / "whole")[1]
     processes = start(recipe, tmp_path / "fewer", 2)

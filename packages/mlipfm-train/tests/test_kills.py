@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from itertools import pairwise
 
@@ -31,13 +33,13 @@ def was_interrupted(folder) -> bool:
     return max(b - a for a, b in pairwise(times)) > 0.5
 
 
-@pytest.mark.parametrize("moments", [pytest.param(2, marks=pytest.mark.ci), pytest.param(20, marks=pytest.mark.full)])
-def test_training_survives_kill_9_at_random_moments(tiny, tmp_path, moments):
+@pytest.mark.ci
+def test_training_survives_kill_9_at_random_moments(tiny, tmp_path):
     steps = 250  # so many that about half of all moments lie between the first and the last
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**tiny, "steps": steps, "checkpoint_every": 2, "evaluate_every": 10}))
     command = [*TRAIN, str(path), "--out", str(tmp_path / RUN)]
-    outcomes = kill_at_random_moments(command, {"OMP_NUM_THREADS": "1"}, moments, seed=10)
+    outcomes = kill_at_random_moments(command, {"OMP_NUM_THREADS": "1"}, 2, seed=10)
     whole = fingerprint(tmp_path / "whole")
     assert [step for step, *_ in whole["losses"]] == list(range(steps))
     for outcome in outcomes:
@@ -47,3 +49,59 @@ def test_training_survives_kill_9_at_random_moments(tiny, tmp_path, moments):
     inside = [outcome for outcome in outcomes if was_interrupted(tmp_path / outcome.run)]
     assert inside
     print(f"\n{len(outcomes)} kills, {len(inside)} of them between the first and the last step; all runs ended with the same bits")
+
+
+@pytest.mark.full
+def test_training_survives_a_hundred_kills_9(tiny, tmp_path):
+    """Processes that are forked once everything is imported: nearly all moments lie between the first step and the last, saves included."""
+    steps, kills = 24, 100
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**tiny, "steps": steps, "checkpoint_every": 2, "evaluate_every": 10}))
+    command = [*TRAIN[:2], FORKED, str(path), str(tmp_path), str(kills)]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=6 * 3600)
+    whole = fingerprint(tmp_path / "whole")
+    assert [step for step, *_ in whole["losses"]] == list(range(steps))
+    reached = [int((tmp_path / f"{k}.killed-at").read_text()) for k in range(kills)]
+    for k in range(kills):
+        assert fingerprint(tmp_path / str(k)) == whole, (k, reached[k])
+    print(
+        f"\n{kills} kills, {sum(0 < n < steps for n in reached)} of them between the first and the last step; all ended with the same bits"
+    )
+    assert sum(0 < n < steps for n in reached) > kills / 2
+
+
+#: Trains in a forked child, kills it at a random part of the time that the whole run took, notes how many steps it had done, and trains on.
+FORKED = """
+import os, pathlib, random, signal, sys, time, torch
+from mlipfm_train.events import read_events
+from mlipfm_train import fit, load_recipe
+torch.set_num_threads(1)
+recipe, folder, kills = load_recipe(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
+
+def begin(name):
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            fit(recipe, folder / name)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+def end(child):
+    assert os.waitpid(child, 0)[1] == 0
+
+start = time.monotonic()
+end(begin("whole"))
+duration, rng = time.monotonic() - start, random.Random(10)
+for k in range(kills):
+    child = begin(str(k))
+    time.sleep((k + rng.random()) / kills * duration)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    log = folder / str(k) / "events.jsonl"
+    done = sum(e["kind"] == "step" for e in read_events(log)) if log.exists() else 0
+    (folder / f"{k}.killed-at").write_text(str(done))
+    end(begin(str(k)))
+"""

@@ -2,73 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import safetensors.torch
 import torch
+from bench.strategies import CASES, SHARDED, deviation, flat, results
+from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.plugins import load
+from mlipfm_train.objectives.energy_force import EnergyForce
+from mlipfm_train.step import Step
 
-SCRIPT = Path(__file__).parent / "strategy_cases.py"
-CASES = (
-    "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
-    "clipped", "overflow on one rank", "masks",
-)  # fmt: skip
 CLIP = 0.2  # as in the script
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-Results = list[dict[str, torch.Tensor]]
-
-
-def results(folder: Path, strategy: str, dtype: str, cases: tuple[str, ...]) -> Results:
-    """What every rank has after running the cases; `single` has one rank, the others two."""
-    ranks = 1 if strategy == "single" else 2
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder.mkdir()
-    processes = []
-    for rank in range(ranks):
-        group = {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
-        command = [sys.executable, "-W", "error", str(SCRIPT), strategy, dtype, str(folder), *cases]
-        processes.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **group}, stderr=subprocess.PIPE, text=True))
-    for process in processes:
-        _, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr[-3000:]
-    return [safetensors.torch.load_file(folder / f"rank{rank}.safetensors") for rank in range(ranks)]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory):
-    """`run(strategy, dtype)`: all cases in one start of the ranks, remembered."""
-    done: dict[tuple[str, str], Results] = {}
-
-    def once(strategy: str, dtype: str) -> Results:
-        key = (strategy, dtype)
-        if key not in done:
-            done[key] = results(tmp_path_factory.mktemp("ranks") / "out", strategy, dtype, CASES)
-        return done[key]
-
-    return once
+    """`run(strategy, dtype, ranks)`: what every rank has after all cases, computed in one start of the ranks and remembered."""
+    folder = tmp_path_factory.mktemp("ranks")
+    return lambda strategy, dtype, ranks=2: results(folder, strategy, dtype, 1 if strategy == "single" else ranks)
 
 
 def check_equal(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], case: str, tolerance: float) -> None:
     """The change of the parameters agrees relative to its norm, and so does every term of every step."""
-    names = [key for key in want if key.startswith(f"{case}/after/")]
-    before = [key.replace("/after/", "/before/") for key in names]
-    flat = lambda source, keys: torch.cat([source[key].double().flatten() for key in keys])  # noqa: E731
-    change = flat(want, names) - flat(want, before)
+    before = [key for key in want if key.startswith(f"{case}/before/")]
     assert torch.equal(flat(got, before), flat(want, before))
-    assert change.norm() > 1e-3
-    assert (flat(got, names) - flat(want, names)).norm() <= tolerance * change.norm()
-    terms = [key for key in want if key.startswith(f"{case}/term/")]
+    after = [key.replace("/before/", "/after/") for key in before]
+    assert (flat(want, after) - flat(want, before)).norm() > 1e-3
+    assert deviation(got, want, case) <= tolerance
     assert {key for key in got if key.startswith(f"{case}/")} == {key for key in want if key.startswith(f"{case}/")}
-    for key in terms:
+    for key in (key for key in want if key.startswith(f"{case}/term/")):
         assert float(got[key]) == pytest.approx(float(want[key]), rel=tolerance, abs=1e-12, nan_ok=True), key
+
+
+def check_all(run, strategy: str, dtype: str, ranks: int, case: str) -> None:
+    (single,) = run("single", dtype)
+    for rank in run(strategy, dtype, ranks):
+        check_equal(rank, single, case, TOLERANCE[dtype])
 
 
 @pytest.mark.ci
@@ -76,9 +45,36 @@ def check_equal(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], cas
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_equal_one_process(run, strategy, case, dtype):
-    (single,) = run("single", dtype)
-    for rank in run(strategy, dtype):
-        check_equal(rank, single, case, TOLERANCE[dtype])
+    check_all(run, strategy, dtype, 2, case)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("case", CASES)
+def test_three_ranks_equal_one_process(run, strategy, case, dtype):
+    check_all(run, strategy, dtype, 3, case)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("strategy", SHARDED)
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_of_deepspeed_equal_one_process(run, strategy, case, ranks):
+    pytest.importorskip("deepspeed")
+    check_all(run, strategy, "float32", ranks, case)
+
+
+@pytest.mark.parametrize("strategy", SHARDED)
+def test_deepspeed_refuses_float64_by_name(strategy):
+    """Its flat partitions are float32: a potential of float64 would be trained in another precision than the recipe says."""
+    config = {"elements": ["H"], "levels": ["a"], "backbone": {"channels": 4, "layers": 1, "cutoff": 3.0}}
+    bare = object.__new__(load("strategies", strategy))
+    bare.check(Step(build("painn", {**config, "dtype": "float32"}), {"energy-force": EnergyForce()}))
+    with pytest.raises(
+        RecipeError, match="DeepSpeed keeps parameters in float32, this potential has float64; use dtype: float32, or .*fsdp2"
+    ):
+        bare.check(Step(build("painn", {**config, "dtype": "float64"}), {"energy-force": EnergyForce()}))
 
 
 @pytest.mark.ci

@@ -33,6 +33,7 @@ from .run import Run
 from .sources import SourceContext
 from .starting_references import ASKED, stated_references
 from .step import Step
+from .strategies.process_group import missing_ranks
 from .survey import Survey, sample, survey
 from .training_state import load_newest_state
 
@@ -122,6 +123,7 @@ def open_run(
             extra=extra,
             began=began,
         )
+        getattr(strategy, "check", lambda step: None)(step)  # optional: a strategy of another package may not have it
         if not resuming:
             _begin(run, start, report, say if chief else None)
         strategy.setup(step, adamw(recipe.optimizer))
@@ -133,9 +135,10 @@ def open_run(
         try:
             yield run
         except RuntimeError as error:
-            if strategy.world_size > 1 and "gloo" in str(error):  # what torch says when a connection breaks or times out
+            if strategy.world_size > 1 and any(word in str(error).lower() for word in ("gloo", "nccl")):  # a connection broke or timed out
+                gone = " and ".join(missing_ranks()) or "another process of this run"
                 raise TrainingError(
-                    "another process of this run ended or does not answer", hint="look at its messages; start again to continue"
+                    f"{gone} ended or does not answer", hint="look at its messages; the same command goes on from the last training state"
                 ) from error
             raise
 

@@ -39,7 +39,7 @@ evaluate_every: 500
 checkpoint_every: 500
 # patience: 5            # stop early after 5 validations in a row without a better one
 # time_limit: 2h         # of one command: save, stop and go on with the same command; also --time-limit 2h
-strategy: {name: single}   # ddp or fsdp2 under torchrun
+strategy: {name: single}   # ddp, fsdp2 or deepspeed-zero1, -zero2, -zero3 under torchrun
 dtype: float32
 tracking: {mlflow: null}   # for instance sqlite:///mlflow.db
 """

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..step import Step, StepTerms
 from ..views import StepBatch
-from .process_group import collect, join
+from .process_group import collect, join, leave
 from .single import SingleProcess
 
 
@@ -25,15 +25,14 @@ class Ddp(SingleProcess):
 
     def __init__(self, clip: float | None = None, device: str = "cpu", timeout: float = 600.0) -> None:
         super().__init__(clip, device)
-        self._joined = join("ddp", timeout)
+        self._joined = join("ddp", timeout, self.device)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
 
     def collect(self, value: Any) -> list[Any]:
         return collect(value, self.world_size)
 
     def close(self) -> None:
-        if self._joined:
-            dist.destroy_process_group()
+        leave(self._joined)
 
     def _place(self, step: Step) -> Callable[[StepBatch], StepTerms]:
         with warnings.catch_warnings():  # its new name does not exist in all versions of torch that we accept

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..step import Step, StepTerms
 from ..views import StepBatch
-from .process_group import collect, join
+from .process_group import collect, join, leave
 from .single import SingleProcess
 
 
@@ -32,7 +32,7 @@ class Fsdp2(SingleProcess):
 
     def __init__(self, clip: float | None = None, device: str = "cpu", timeout: float = 600.0) -> None:
         super().__init__(clip, device)
-        self._joined = join("fsdp2", timeout)
+        self._joined = join("fsdp2", timeout, self.device)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.mesh = init_device_mesh(self.device.type, (self.world_size,))
 
@@ -40,8 +40,7 @@ class Fsdp2(SingleProcess):
         return collect(value, self.world_size)
 
     def close(self) -> None:
-        if self._joined:
-            dist.destroy_process_group()
+        leave(self._joined)
 
     def live_parameters(self) -> dict[str, Tensor]:
         return {name: self._local(parameter.detach()) for name, parameter in self.module.named_parameters()}

@@ -1,17 +1,26 @@
-"""The process group of torchrun."""
+"""The process group of torchrun, and who is missing from it when a rank does not answer."""
 
 from __future__ import annotations
 
 import os
+import socket
+import time
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from mlipfm_interfaces.errors import RecipeError
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]  # public, but not in its __all__
+
+#: Seconds within which the ranks that are left report after one has failed.
+PATIENCE = 5.0
+
+_store: Any = None  # a torch.distributed.Store
 
 
-def join(strategy: str, timeout: float) -> bool:
-    """Join the group of this torchrun, if there is none yet; whether this call did.
+def join(strategy: str, timeout: float, device: torch.device) -> bool:
+    """Join the group of this torchrun, if there is none yet; whether this call did. CPUs talk by gloo, NVIDIA GPUs by NCCL.
 
     Args:
         timeout: seconds that a rank waits for another before it gives up.
@@ -19,6 +28,7 @@ def join(strategy: str, timeout: float) -> bool:
     Raises:
         RecipeError: a timeout that cannot be, or if this process was not started by torchrun.
     """
+    global _store
     if not 0 < timeout <= 1e7:
         raise RecipeError(f"timeout must be above 0 and at most 1e7 s, got {timeout:g}", where=f"strategy {strategy!r}")
     if dist.is_initialized():
@@ -26,8 +36,30 @@ def join(strategy: str, timeout: float) -> bool:
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         hint = "start it with `torchrun --nproc-per-node 2 --no-python mlipfm train ...`, or use strategy.name=single"
         raise RecipeError(f"strategy {strategy!r} needs several processes", hint=hint)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+    wait = timedelta(seconds=timeout)
+    store, rank, world_size = next(rendezvous("env://", timeout=wait))
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=wait)
+    _store = PrefixStore("mlipfm", store)
+    _store.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
     return True
+
+
+def leave(joined: bool) -> None:
+    """Leave the group, if `join` entered it."""
+    global _store
+    _store = None
+    if joined:
+        dist.destroy_process_group()
+
+
+def device_of_rank(device: torch.device) -> torch.device:
+    """`cuda` as the GPU of this rank: `cuda:1` for the second process of a node."""
+    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+        return device
+    mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(mine)
+    return mine
 
 
 def collect(value: Any, world_size: int) -> list[Any]:
@@ -35,3 +67,20 @@ def collect(value: Any, world_size: int) -> list[Any]:
     values: list[Any] = [None] * world_size
     dist.all_gather_object(values, value)
     return values
+
+
+def missing_ranks(patience: float = PATIENCE) -> list[str]:
+    """After a failed communication: the ranks that do not report within `patience` seconds, such as "rank 1 (process 4711 on node7)"."""
+    if _store is None:
+        return []
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    try:
+        _store.set(f"here/{rank}", "")
+        end = time.monotonic() + patience
+        missing = set(range(world_size))
+        while missing and time.monotonic() < end:
+            missing -= {k for k in missing if _store.check([f"here/{k}"])}
+            time.sleep(0.05)
+        return [f"rank {k} ({_store.get(f'who/{k}').decode()})" for k in sorted(missing)]
+    except (RuntimeError, dist.DistError):  # the store lives in the process that is gone: that of rank 0, unless torchrun has it
+        return ["rank 0, or its machine"]

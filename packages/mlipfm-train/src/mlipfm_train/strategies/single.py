@@ -12,6 +12,7 @@ from torch import Tensor
 from ..optimizers import StepOptimizer
 from ..step import Step, StepTerms
 from ..views import StepBatch
+from .process_group import device_of_rank
 from .reduction import global_loss
 
 
@@ -33,6 +34,13 @@ class SingleProcess:
         self.device = _device(device)
         self.rank, self.world_size = 0, 1
 
+    def check(self, step: Step) -> None:
+        """Refuse, before anything is written, what this strategy cannot train.
+
+        Raises:
+            RecipeError: with the reason and another strategy.
+        """
+
     def setup(self, step: Step, make_optimizer: Callable[[Step], StepOptimizer]) -> None:
         """Place the step module and build its optimiser on the placed parameters."""
         self.module = step.to(self.device)
@@ -52,9 +60,9 @@ class SingleProcess:
         norm = self._gradient_norm()
         finite = bool(torch.isfinite(norm)) and all(bool(torch.isfinite(value)) for value in means.values())
         if finite:
-            if self.clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), self.clip, norm)
-            self.optimizer.step()
+            self._update(norm)
+        else:
+            self._discard()
         total = sum(float(value) for value in means.values())
         return {"loss": total, **{k: float(v) for k, v in means.items()}, "gradient_norm": float(norm), "skipped": float(not finite)}
 
@@ -75,12 +83,7 @@ class SingleProcess:
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, buffers and optimiser state, whole and on the CPU, by parameter names: independent of strategy and number of ranks."""
-        moments: dict[str, dict[str, Tensor]] = {}
-        for name, parameter in self.module.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                moments.setdefault(key, {})[name] = self._local(value)
-        states = {key: self.gather(values) if key != "step" else _copies(values) for key, values in moments.items()}
-        return {"parameters": self.full_parameters(), "buffers": _copies(self._buffers()), "optimizer": states}
+        return {"parameters": self.full_parameters(), "buffers": _copies(self._buffers()), "optimizer": self._optimizer_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         live = self.live_parameters()
@@ -88,8 +91,19 @@ class SingleProcess:
             live[name].copy_(value)
         for name, buffer in self._buffers().items():
             buffer.copy_(state["buffers"][name])
+        self._load_optimizer_state(state["optimizer"])
+
+    def _optimizer_state(self) -> dict[str, dict[str, Tensor]]:
+        """State of the optimiser by key and parameter name, whole, on the CPU. All ranks must call it."""
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, parameter in self.module.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                moments.setdefault(key, {})[name] = self._local(value)
+        return {key: self.gather(values) if key != "step" else _copies(values) for key, values in moments.items()}
+
+    def _load_optimizer_state(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
         parameters = dict(self.module.named_parameters())
-        for key, values in state["optimizer"].items():
+        for key, values in states.items():
             placed = _copies(values) if key == "step" else self.scatter(values)
             for name, value in placed.items():
                 mine = self.optimizer.state.setdefault(parameters[name], {})
@@ -118,6 +132,15 @@ class SingleProcess:
     def _gradient_norm(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
 
+    def _update(self, norm: Tensor) -> None:
+        """Clip and take the step, where the gradient of norm `norm` is finite."""
+        if self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.module.parameters(), self.clip, norm)
+        self.optimizer.step()
+
+    def _discard(self) -> None:
+        """Forget gradients that are not finite: the next step begins with none anyway."""
+
     def _local(self, value: Tensor) -> Tensor:
         """What this process holds of a tensor that lies like a parameter."""
         return value
@@ -134,7 +157,7 @@ def _device(name: str) -> torch.device:
         raise RecipeError(
             f"there is no device {name!r} here: {str(error).splitlines()[0]}", where="strategy.device", hint="use cpu"
         ) from None
-    return torch.device(name)
+    return device_of_rank(torch.device(name))
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,76 @@
+"""`strategies`: how far training on several processes is from one process, case by case: the table in the README of mlipfm-train.
+
+Two and three real ranks with unequal shares of six systems. FOLDER keeps what the ranks computed; what is there already is not computed again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from bench.figures import ROOT
+
+#: Runs the cases as one rank of a strategy; also in the tests.
+SCRIPT = ROOT / "packages" / "mlipfm-train" / "tests" / "strategy_cases.py"
+CASES = (
+    "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
+    "clipped", "overflow on one rank", "masks",
+)  # fmt: skip
+SHARDED = ("deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
+#: Columns of the table. DeepSpeed refuses float64 by name.
+COLUMNS = [(s, "float64") for s in ("ddp", "fsdp2")] + [(s, "float32") for s in ("ddp", "fsdp2", *SHARDED)]
+Results = list[dict[str, torch.Tensor]]
+
+
+def results(folder: Path, strategy: str, dtype: str, ranks: int) -> Results:
+    """Parameters and terms of all cases on every rank."""
+    folder = folder / f"{strategy}-{dtype}-{ranks}"
+    files = [folder / f"rank{rank}.safetensors" for rank in range(ranks)]
+    if not all(path.exists() for path in files):
+        _compute(folder, strategy, dtype, ranks)
+    return [safetensors.torch.load_file(path) for path in files]
+
+
+def _compute(folder: Path, strategy: str, dtype: str, ranks: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-W", "error", str(SCRIPT), strategy, dtype, str(folder), *CASES]
+    processes = []
+    for rank in range(ranks):
+        group = {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **group}
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, stderr = process.communicate(timeout=900)
+        assert process.returncode == 0, stderr[-3000:]
+
+
+def deviation(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], case: str) -> float:
+    """Norm of the difference of the parameters after the steps, relative to the norm of their change."""
+    after = [key for key in want if key.startswith(f"{case}/after/")]
+    before = [key.replace("/after/", "/before/") for key in after]
+    change = flat(want, after) - flat(want, before)
+    return float((flat(got, after) - flat(want, after)).norm() / change.norm())
+
+
+def flat(source: dict[str, torch.Tensor], keys: list[str]) -> torch.Tensor:
+    """The tensors of `keys` as one vector of float64."""
+    return torch.cat([source[key].double().flatten() for key in keys])
+
+
+def table(folder: Path) -> str:
+    """The table in Markdown: the worst of all ranks of two and three processes."""
+    lines = [f"| case | {' | '.join(f'{s}, {d}' for s, d in COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    single = {dtype: results(folder, "single", dtype, 1)[0] for dtype in ("float64", "float32")}
+    for case in CASES:
+        cells = [max(deviation(rank, single[d], case) for ranks in (2, 3) for rank in results(folder, s, d, ranks)) for s, d in COLUMNS]
+        lines.append(f"| {case} | {' | '.join(f'{cell:.0e}' for cell in cells)} |")
+    return "\n".join(lines)
