@@ -61,6 +61,16 @@ def parser() -> argparse.ArgumentParser:
     fronts.add_parser("lammps", help="errors and cost of the potentials that come with LAMMPS, on the same structures", allow_abbrev=False)
     shown = fronts.add_parser("figures", help="tables of what is complete", allow_abbrev=False)
     shown.add_argument("--svg", type=Path, metavar="FILE", help="draw error against cost")
+    small = names.add_parser("mol-small", help="the released model on molecules that no generated set contains", allow_abbrev=False)
+    acts = small.add_subparsers(dest="action", required=True)
+    reference = acts.add_parser("judges", help="GFN2-xTB geometries at 300 K of the 50 molecules (10 minutes; resumes)", allow_abbrev=False)
+    reference.add_argument("folder", type=Path, help="of the reference")
+    reference.add_argument("files", type=Path, nargs="*", help="whose geometries are labelled by GFN2-xTB too")
+    measured_model = acts.add_parser("measure", help="errors, stability and speed of a model", allow_abbrev=False)
+    measured_model.add_argument("model", help="a checkpoint, or the name of a released model")
+    measured_model.add_argument("folder", type=Path, help="of the reference")
+    measured_model.add_argument("--ps", type=float, default=100.0, help="dynamics of each molecule (default 100; 0: none)")
+    measured_model.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     path = names.add_parser("quickstart", help="the figures of a finished `mlipfm quickstart`", allow_abbrev=False)
     path.add_argument("folder", type=Path, help="of the quickstart")
     path.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
@@ -105,7 +115,16 @@ def main(arguments: list[str]) -> int:
         return 0
     from bench.figures import append, line
 
-    if options.name == "quickstart":
+    if options.name == "mol-small" and options.action == "judges":
+        from bench.mol_small import judges
+
+        print("\n".join(map(str, judges(options.folder, options.files))))
+        return 0
+    if options.name == "mol-small":
+        from bench import mol_small
+
+        found = mol_small.measure(options.model, options.folder, picoseconds=options.ps)
+    elif options.name == "quickstart":
         from bench.quickstart import figures
 
         found = figures(options.folder)

@@ -10,6 +10,7 @@ import typer
 from .cli_curation import add_to as add_curation
 from .cli_datasets import Overlap, import_described
 from .cli_datasets import add_to as add_datasets
+from .cli_generate import add_to as add_generate
 from .cli_labels import add_to as add_labels
 
 if TYPE_CHECKING:
@@ -357,5 +358,6 @@ def export(
 
 
 add_labels(app)
+add_generate(app)
 add_curation(app)
 add_datasets(app)

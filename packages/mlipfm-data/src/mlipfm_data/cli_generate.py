@@ -1,0 +1,66 @@
+"""`mlipfm data generate`: training sets that are made from nothing but a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    group = typer.Typer(
+        no_args_is_help=True, help="Make training sets from nothing but a seed.\n\nExample: mlipfm data generate molecules --out set"
+    )
+    group.command()(molecules)
+    app.add_typer(group, name="generate")
+
+
+def molecules(
+    count: int = typer.Option(
+        100, "--count", min=1, max=10**6, help="Molecules, in whole stores; each gives about 30 structures. A larger count continues."
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the set: a folder of stores for each level."),
+    seed: int = typer.Option(0, min=0, max=2**62, help="The same seed gives the same molecules and geometries."),
+    heavy: int = typer.Option(10, "--heavy", min=1, max=40, help="Largest number of atoms that are not hydrogen in a molecule."),
+    per_shard: int = typer.Option(100, "--per-shard", min=1, max=100_000, help="Molecules of one store."),
+    second: int = typer.Option(10, "--gfn1-every", min=0, max=1000, help="Every so many-th geometry is labelled by GFN1-xTB too; 0: none."),
+    exclude: Path = typer.Option(None, "--exclude", help="File of SMILES, one a line, whose molecules must not occur."),
+    workers: int = typer.Option(2, min=1, max=4096, help="Processes that compute labels."),
+) -> None:
+    """Make a set of random molecules of H, C, N, O, F, S and Cl with GFN2-xTB labels, neutral, charged and radical, alone and in clusters.
+
+    Run it again to resume. Molecules of the usual benchmarks (3BPA, acetylacetone, ethanol, MD17) never occur. Whole stores make training and
+    validation sets: no molecule is in two.
+
+    Examples:
+
+        mlipfm data generate molecules --count 100 --out set
+
+        mlipfm data generate molecules --count 10000 --seed 1 --exclude mine.smi --out set
+
+        mlipfm data merge set/gfn2-xtb/00* --out train
+    """
+    from .generation.generate import Settings, generate_molecules
+    from .tblite_labeler import gfn1, gfn2
+
+    excluded = [] if exclude is None else _smiles(exclude)
+    settings = Settings(seed=seed, heavy=heavy, per_shard=per_shard, every=second)
+    labelers = (gfn2(), gfn1()) if second else (gfn2(),)
+    total = 0
+    for shard in generate_molecules(out, count, settings, labelers=labelers, exclude=excluded, workers=workers):
+        total += sum(shard.labelled.values())
+        refused = f", refused: {', '.join(f'{n} x {code}' for code, n in shard.refused.items())}" if shard.refused else ""
+        labels = ", ".join(f"{n} {level}" for level, n in shard.labelled.items())
+        typer.echo(f"shard {shard.index:04d}: {labels}; {total} in all{refused}")
+
+
+def _smiles(path: Path) -> list[str]:
+    """First word of every line that is not empty and no comment."""
+    from mlipfm_interfaces.errors import UnreadableFileError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"cannot read the SMILES: {error}", where=str(path), hint="one SMILES a line, then a name") from None
+    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
