@@ -1,4 +1,4 @@
-"""Molecules from SMILES: ETKDG geometries relaxed with MMFF94 (UFF where MMFF94 has no parameters). The only module that imports rdkit.
+"""Molecules from SMILES: ETKDG geometries relaxed with MMFF94 (UFF where MMFF94 has no parameters).
 
 Riniker and Landrum, J. Chem. Inf. Model. 2015, 55, 2562 (ETKDG); Halgren, J. Comput. Chem. 1996, 17, 490 (MMFF94).
 """
