@@ -26,7 +26,19 @@ TIERS = ("push", "ci")
 #: File of the scratch folder that names the running test.
 CURRENT = "running.txt"
 #: What takes longest to import; the rest comes with the tests.
-LIBRARIES = ("torch", "numpy", "pytest", "hypothesis", "pydantic", "safetensors.torch", "vesin", "typer", "ase")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "pytest",
+    "hypothesis",
+    "pydantic",
+    "safetensors.torch",
+    "vesin",
+    "typer",
+    "ase.build",
+    "ase.io",
+    "scipy.stats",
+)
 
 
 @dataclass(frozen=True)
