@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +22,8 @@ from mutants.planting import ROOT, Mutant, plant
 LIMIT = 600
 #: Tiers in which a mutant is looked for, cheapest first.
 TIERS = ("push", "ci")
+#: Mutants whose tests are run together without a mistake, before the results are kept.
+CHUNK = 20
 #: File of the scratch folder that names the running test.
 CURRENT = "running.txt"
 #: What takes longest to import; the rest comes with the tests.
@@ -69,26 +70,29 @@ def read_results(path: Path) -> dict[str, Result]:
 
 
 def run_all(mutants: Sequence[Mutant], path: Path, *, again: bool = False) -> dict[str, Result]:
-    """Results of all `mutants`, written to `path` after each; those that still hold are not run `again`.
+    """Results of all `mutants`, written to `path` after every `CHUNK`; those that still hold are not run `again`.
 
     Raises:
-        RuntimeError: after the last mutant, with all for which pytest itself did not run: see `run`.
+        RuntimeError: after the last mutant, with all for which pytest itself did not run (see `run`) or whose test fails without the mistake too.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "mutants-hypothesis"))
     results, broken = read_results(path), []
-    for mutant in mutants:
-        known = results.get(mutant.name)
-        if again or known is None or known.state != mutant.state():
+    todo = [m for m in mutants if again or m.name not in results or results[m.name].state != m.state()]
+    for start in range(0, len(todo), CHUNK):
+        found: dict[str, Result] = {}
+        for mutant in todo[start : start + CHUNK]:
             try:
-                results[mutant.name] = run(mutant, known=known)
+                found[mutant.name] = result = run(mutant, known=results.get(mutant.name))
+                print(
+                    f"{result.outcome if result.outcome == 'noticed' else result.outcome.upper():9s} {mutant.name}: {result.by}", flush=True
+                )
             except RuntimeError as error:
-                print(f"NOT RUN   {mutant.name}: {error}", flush=True)
                 broken.append(str(error))
-                continue
-            path.write_text(json.dumps({name: asdict(r) for name, r in sorted(results.items())}, indent=1) + "\n")
-            outcome = results[mutant.name].outcome
-            print(f"{outcome if outcome == 'noticed' else outcome.upper():9s} {mutant.name}: {results[mutant.name].by}", flush=True)
+        fail = _failing_without({result.by for result in found.values() if result.outcome == "noticed"})
+        broken += [f"{name}: {result.by} fails without a mistake, too" for name, result in found.items() if result.by in fail]
+        results |= {name: result for name, result in found.items() if result.by not in fail}
+        path.write_text(json.dumps({name: asdict(r) for name, r in sorted(results.items())}, indent=1) + "\n")
     if broken:
         raise RuntimeError("\n".join(broken))
     return results
@@ -100,7 +104,7 @@ def run(mutant: Mutant, tiers: Sequence[str] = TIERS, limit: float = LIMIT, know
     The test that noticed it last time (`known`) runs alone before the others.
 
     Raises:
-        RuntimeError: pytest itself did not run (no test collected, an unknown option), or the test that failed fails without the mistake too.
+        RuntimeError: pytest itself did not run (no test collected, an unknown option).
     """
     begin, state = time.monotonic(), mutant.state()
     outcome, by, tier = "survived", "no test failed", tiers[-1]
@@ -129,7 +133,6 @@ def _found(mutant: Mutant, tests: list[str], home: Path, tier: str, limit: float
     found = re.search(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", output, re.MULTILINE)
     if status not in (1, 2) or found is None:
         raise RuntimeError(f"{mutant.name}: pytest ended with {status}:\n{output[-2000:]}")
-    _refuse_broken(found.group(1), limit)
     return "noticed", found.group(1)
 
 
@@ -161,18 +164,18 @@ def _words(tier: str) -> list[str]:
     return ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--tier", tier]
 
 
-@cache
-def _refuse_broken(test: str, limit: float) -> None:
-    """A test that fails without any mistake notices nothing."""
-    if "::" not in test:  # a file that could not be imported
-        return
+def _failing_without(tests: set[str]) -> set[str]:
+    """Those of `tests` that fail without any mistake, too: they notice nothing. All are run at once, if pytest finds them all by their names."""
+    named = sorted(test for test in tests if "::" in test)  # else a file that could not be imported
     with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
-        home = Path(scratch)
-        if _pytest([*_words("ci"), test], home, home / "pytest.log", limit) not in (
-            0,
-            4,
-        ):  # 4: its name has characters that pytest does not find again
-            raise RuntimeError(f"{test} fails without a mistake, too")
+        log = Path(scratch) / "pytest.log"
+        status = _pytest([*_words("ci"), *named], Path(scratch), log, 2 * LIMIT) if named else 0
+        if status in (0, 1):
+            said = log.read_text(errors="replace") if status else ""
+            return set(re.findall(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", said, re.MULTILINE))
+        if len(named) > 1:  # 4: a name has characters that pytest does not find again
+            return {test for one in named for test in _failing_without({one})}
+        return set() if status == 4 else set(named)
 
 
 def _pytest(words: list[str], home: Path, log: Path, limit: float) -> int | None:

@@ -66,7 +66,7 @@ def test_results_that_still_hold_are_kept_and_counted_by_package(tmp_path: Path)
         ([None, None, None], "timed out", "does not end without the mistake, too"),
         ([None, None, 1], "timed out", "fails without the mistake, too"),
         ([None, 0], "timed out", "passes alone"),
-        ([None, 1, 0], "noticed", "a_test.py::test_of_it"),
+        ([None, 1], "noticed", "a_test.py::test_of_it"),
     ],
 )
 def test_a_time_out_counts_only_if_the_same_test_alone_ends_without_the_mistake(
@@ -80,13 +80,28 @@ def test_a_time_out_counts_only_if_the_same_test_alone_ends_without_the_mistake(
         return next(left)
 
     monkeypatch.setattr(running, "_pytest", pytest_that_ends)
-    running._refuse_broken.cache_clear()
     mutant = read_mutants()[0]
     found = run(mutant, tiers=("push",))
     assert (found.outcome, found.killed, words in found.by) == (outcome, outcome in ("noticed", "hung"), True), found
     assert list(left) == []
     lines = table([mutant], {mutant.name: found}).splitlines()
     assert (lines[2], len(lines)) == (f"| {mutant.package} | 1 | {int(found.killed)} |", 4 if outcome == "noticed" else 6)
+
+
+def test_a_test_that_fails_without_the_mistake_notices_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = read_mutants()[:2]
+    failed = {first.name: "a_test.py::test_right", second.name: "a_test.py::test_broken"}
+    monkeypatch.setattr(running, "run", lambda mutant, known: Result("noticed", failed[mutant.name], "push", 1.0, mutant.state()))
+
+    def pytest_that_ends(options: list[str], home: Path, log: Path, limit: float) -> int:
+        assert set(failed.values()) <= set(options)
+        log.write_text("FAILED a_test.py::test_broken - AssertionError\n")
+        return 1
+
+    monkeypatch.setattr(running, "_pytest", pytest_that_ends)
+    with pytest.raises(RuntimeError, match=f"{second.name}: a_test.py::test_broken fails without a mistake, too"):
+        run_all([first, second], tmp_path / "results.json")
+    assert list(running.read_results(tmp_path / "results.json")) == [first.name]
 
 
 def test_the_list_is_printed_and_an_unknown_name_is_refused() -> None:

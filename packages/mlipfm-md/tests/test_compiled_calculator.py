@@ -97,3 +97,26 @@ def test_energy_uncertainty_of_the_kernel_is_that_of_the_model() -> None:
         found.append(MlipfmCalculator(model, engine=engine, uncertainty=fitted).get_property("energy_uncertainty", atoms))  # type: ignore[arg-type]
     assert found[1] > 0
     assert abs(found[0] / found[1] - 1) < 1e-6
+
+
+def test_a_left_handed_cell_and_a_slab_are_answered_as_by_the_model() -> None:
+    """The volume of a cell with left-handed vectors is positive; a slab has no stress."""
+    from mlipfm_interfaces.errors import PropertyNotAvailableError
+    from mlipfm_interfaces.structure import Structure
+    from mlipfm_md.compiled_forces import CompiledForces
+    from mlipfm_md.forces import PotentialForces
+
+    model, cell = density(), np.array([[0, 4.0, 0], [4.2, 0, 0], [0, 0.3, 4.4]])
+    s = Structure([8, 1, 1], [[0, 0, 0], [0.9, 0, 0], [0, 1.0, 0.2]], cell, [True] * 3, level="any")
+    assert np.linalg.det(cell) < 0
+    pair = CompiledForces(model, model.compiled(), [s]), PotentialForces(model, [s])  # type: ignore[arg-type]
+    ours, theirs = (forces.with_stress(s.positions, cell[None])[2] for forces in pair)
+    assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    found = []
+    for engine in ("kernel", "torch"):
+        atoms = Atoms("OHH", s.positions, cell=cell, pbc=True, calculator=MlipfmCalculator(model, engine=engine))  # type: ignore[arg-type]
+        found.append(atoms.get_stress())
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-6)
+    slab = CompiledForces(model, model.compiled(), [s.replace(pbc=np.array([True, True, False]))])  # type: ignore[arg-type]
+    with pytest.raises(PropertyNotAvailableError, match="three periodic directions"):
+        slab.with_stress(s.positions, cell[None])
