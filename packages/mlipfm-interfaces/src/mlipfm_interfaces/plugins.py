@@ -1,7 +1,8 @@
 """Plug-ins by entry point: names are listed without importing anything, code is imported when it is asked for.
 
 Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.backbones`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`,
-`mlipfm.strategies`, `mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.uncertainties`, `mlipfm.commands`.
+`mlipfm.strategies`, `mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.uncertainties`, `mlipfm.workflows`,
+`mlipfm.commands`. A workflow is what a command of a lower package hands over to a higher one: `train-file` is `mlipfm train FILE`.
 A plug-in module or object may state `CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it
 was released with (1).
 """
@@ -22,7 +23,7 @@ CONTRACT = 1
 
 GROUPS = (
     "readers", "samplers", "labelers", "backbones", "potentials", "objectives", "sources", "strategies",
-    "weight_rules", "benchmarks", "resolvers", "foreign", "uncertainties", "commands",
+    "weight_rules", "benchmarks", "resolvers", "foreign", "uncertainties", "workflows", "commands",
 )  # fmt: skip
 
 #: What builds a potential: a backbone, around which one is assembled, or the plug-in of a whole potential. One name is in one of the two.
@@ -33,6 +34,7 @@ HOMES = {
     "readers": ("mlipfm-data",), "samplers": ("mlipfm-data", "mlipfm-md"), "labelers": ("mlipfm-data",), "backbones": ("mlipfm-models",),
     "uncertainties": ("mlipfm-models",), "objectives": ("mlipfm-train", "mlipfm-distill"), "sources": ("mlipfm-train", "mlipfm-md"),
     "strategies": ("mlipfm-train",), "weight_rules": ("mlipfm-train",), "foreign": ("mlipfm-data", "mlipfm-md"), "benchmarks": ("mlipfm-eval",),
+    "workflows": ("mlipfm",),
 }  # fmt: skip
 
 #: Package of this project that brings a command.
@@ -40,7 +42,7 @@ COMMANDS = {
     "data": "mlipfm-data", "train": "mlipfm-train", "md": "mlipfm-md", "check": "mlipfm-eval", "evaluate": "mlipfm-eval",
     "compare": "mlipfm-eval", "report": "mlipfm-eval", "uncertainty": "mlipfm-eval", "distill": "mlipfm-distill", "quickstart": "mlipfm",
     "hub": "mlipfm", "relax": "mlipfm-md", "phonons": "mlipfm-md", "vibrations": "mlipfm-md", "eos": "mlipfm-md", "elastic": "mlipfm-md",
-    "neb": "mlipfm-md", "ts": "mlipfm-md", "doctor": "mlipfm-models",
+    "neb": "mlipfm-md", "ts": "mlipfm-md", "doctor": "mlipfm-models", "finetune": "mlipfm",
 }  # fmt: skip
 
 

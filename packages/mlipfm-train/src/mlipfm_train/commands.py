@@ -1,4 +1,4 @@
-"""`mlipfm train`: train a potential from a recipe."""
+"""`mlipfm train`: train a potential from a recipe, or on a file with labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ app = typer.Typer(add_completion=False)
 @app.command("train")
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(help="Recipe: a file (YAML; `--example` prints one), or one of `--list` by its name, such as mace")
+        Path | None,
+        typer.Argument(
+            help="Recipe: a file (YAML; `--example` prints one), or one of `--list` by its name, such as mace; or a FILE with structures and labels"
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes of the recipe, key=value with dotted keys: steps=1000 optimizer.lr=1e-3")
@@ -23,9 +26,12 @@ def train(
         list[Path] | None,
         typer.Option(help="Held-out store, by which the best model is chosen, in place of those of the recipe; may be repeated"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Run folder; if it holds a run of this recipe, that is continued, also with more steps")] = Path(
-        "run"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder; a run of this recipe in it is continued, also with more steps [default: run; of a FILE its name and -trained]"
+        ),
+    ] = None,
     report: Annotated[bool, typer.Option("--report", help="Run preflight, say what would happen, and stop before step 0")] = False,
     fit_costs: Annotated[
         Path | None, typer.Option(help="Measure steps, write the recipe with the fitted cost model (data.cost) to this file, and stop")
@@ -40,10 +46,28 @@ def train(
     list_recipes: Annotated[
         bool, typer.Option("--list", help="List the recipes that come with mlipfm, with purpose and time, and stop")
     ] = False,
+    steps: Annotated[int | None, typer.Option(min=1, max=999_999_999, help="Steps of training, in place of those of the recipe")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="With a FILE: density (fastest), mace, painn, ... of `--list` [default: density]")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, max=100_000, help="With a FILE: minutes of training [default: 10]")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="With a FILE: level of theory of the labels [default: what the file says, else its name]")
+    ] = None,
+    read: Annotated[
+        list[str] | None, typer.Option(help="With a FILE: how it is read, KEY=VALUE: energy_key=E, energy_unit=kcal/mol; may be repeated")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", help="With a FILE: SPDX identifier of the data")] = None,
+    accept_label_errors: Annotated[
+        bool, typer.Option("--accept-label-errors", help="With a FILE: train although labels contradict physics")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or with --report what preflight found, as JSON")] = False,
 ) -> None:
-    """Train a potential; resume by running the same command again.
+    """Train a potential from a recipe, or on a FILE from the import to a page with errors; resume by running the same command again.
 
     Examples:
+
+        mlipfm train set.xyz --level pbe --minutes 10
 
         mlipfm train --list
 
@@ -53,18 +77,19 @@ def train(
     """
     from . import train_command
     from .recipe import load_recipe
-    from .recipe_library import recipe_file
+    from .recipe_library import is_recipe, recipe_file
 
+    of_file = {
+        "backbone": backbone,
+        "minutes": minutes,
+        "level": level,
+        "reading": read or (),
+        "licence": licence,
+        "accept_label_errors": accept_label_errors,
+    }
+    of_recipe = {"--data": data, "--valid": valid, "--fit-costs": fit_costs, "--time-limit": time_limit, "--report": report}
     if example or list_recipes:
-        if (
-            overrides
-            or data
-            or valid
-            or fit_costs is not None
-            or time_limit is not None
-            or report
-            or (list_recipes and (example or recipe))
-        ):
+        if overrides or any(of_recipe.values()) or any(of_file.values()) or steps or as_json or (list_recipes and (example or recipe)):
             raise typer.BadParameter("`--example` and `--list` take no changes and no other option; give those when you train")
         if list_recipes:
             train_command.listed()
@@ -75,11 +100,23 @@ def train(
         raise typer.BadParameter(
             "give a recipe; `mlipfm train --list` shows some, `mlipfm train --example > recipe.yaml` writes one to change"
         )
-    changes = (overrides or []) + ([f"time_limit={time_limit}"] if time_limit is not None else [])
+    if not is_recipe(recipe):
+        if given := [option for option, value in of_recipe.items() if value]:
+            raise typer.BadParameter(f"{recipe} is no recipe but data, and {', '.join(given)} belong to a recipe: leave them out")
+        return train_command.run_on_file(recipe, out, steps=steps, changes=tuple(overrides or ()), as_json=as_json, **of_file)
+    if given := [f"--{key.replace('_', '-')}".replace("--reading", "--read") for key, value in of_file.items() if value]:
+        raise typer.BadParameter(
+            f"{', '.join(given)} belong to a file with structures and labels, and {recipe} is a recipe: leave them out"
+        )
+    changes = [
+        *(overrides or []),
+        *([f"steps={steps}"] if steps else []),
+        *([f"time_limit={time_limit}"] if time_limit is not None else []),
+    ]
     if fit_costs is not None and (report or time_limit is not None):
         raise typer.BadParameter("`--fit-costs` takes neither `--report` nor `--time-limit`")
     loaded = load_recipe(recipe, changes, train=data or (), valid=valid or ())
     if fit_costs is not None:
         train_command.write_fitted(loaded, fit_costs)
     else:
-        train_command.run(loaded, out, report)
+        train_command.run(loaded, out or Path("run"), report, as_json)

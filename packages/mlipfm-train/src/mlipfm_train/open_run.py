@@ -57,6 +57,7 @@ def open_run(
     potential: Potential | None = None,
     listeners: Sequence[Listener] = (),
     say: Callable[[str], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Run]:
     """A Run ready for its next step.
 
@@ -65,7 +66,7 @@ def open_run(
         objectives: by name, instead of the recipe's plug-ins.
         potential: to start from, instead of the recipe's; ignored when a run is continued.
         listeners: called with every event, on rank 0. say: receives the lines of preflight, or where a run is continued, on rank 0. With it the
-            labels of new runs are looked at for faults.
+            labels of new runs are looked at for faults. interrupted: whether to stop after the step that is being done, with its state saved.
 
     Raises:
         RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
@@ -122,6 +123,8 @@ def open_run(
             valid_groups=[group_of(s) for s in valid],
             extra=extra,
             began=began,
+            interrupted=interrupted,
+            preflight=report,
         )
         getattr(strategy, "check", lambda step: None)(step)  # optional: a strategy of another package may not have it
         if not resuming:

@@ -224,7 +224,8 @@ def time_step(step: Step, batch: StepBatch, steps: int, report: Report) -> None:
         seconds.append(time.perf_counter() - begin)
         step.zero_grad(set_to_none=True)
     text = f"{steps} steps of about {1000 * seconds[-1]:.0f} ms: {duration(steps * seconds[-1])}"
-    report.say(f"{text} ({batch.batch.n_systems} systems, {len(batch.batch.positions)} atoms in the first batch)")
+    figures = {"seconds_per_step": seconds[-1], "systems": batch.batch.n_systems, "atoms": len(batch.batch.positions)}
+    report.say(f"{text} ({batch.batch.n_systems} systems, {len(batch.batch.positions)} atoms in the first batch)", **figures)
 
 
 def duration(seconds: float) -> str:

@@ -37,6 +37,24 @@ def recipe_file(recipe: Path | str) -> Path:
     return shipped if not Path(recipe).exists() and shipped.parent == _FOLDER and shipped.exists() else Path(recipe)
 
 
+def is_recipe(path: Path) -> bool:
+    """Return whether a path of the command line is meant as a recipe, and not as a file or store with structures: by its name, a shipped recipe, or
+    a small file whose keys are those of a recipe. A file that does not exist is a recipe unless its name has another ending."""
+    if path.suffix.lower() in (".yaml", ".yml") or (path.suffix == "" and not path.exists()) or recipe_file(path) != path:
+        return True
+    if not path.is_file() or path.stat().st_size > 1_000_000:
+        return False
+    from mlipfm_interfaces.errors import MlipfmError
+
+    from .strict_yaml import parse_yaml
+
+    try:
+        document = parse_yaml(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, MlipfmError):
+        return False
+    return isinstance(document, dict) and bool(document.keys() & {"potential", "init_from"})
+
+
 def _described(path: Path) -> ShippedRecipe:
     from .strict_yaml import parse_yaml
 

@@ -7,7 +7,7 @@ A run folder holds `recipe.yaml` (resolved), `initial.safetensors` (the potentia
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor
 
 from .events import EventLog
+from .preflight import Report
 from .recipe import Recipe
 from .step import Step
 from .training_state import save_state
@@ -73,6 +74,7 @@ class Run:
         train: training structures. valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
         extra: what goes into the manifest of model checkpoints. began: when the command started, on the monotonic clock, s.
         stale: validations in a row that were not better than the best. ended: why the loop stops after this step, "" while it goes on.
+        interrupted: whether the user wants to stop, see `interruption`. preflight: what preflight found in a new run.
     """
 
     recipe: Recipe
@@ -90,6 +92,8 @@ class Run:
     extra: dict[str, Any]
     began: float = field(default_factory=time.monotonic)
     ended: str = ""
+    interrupted: Callable[[], bool] = lambda: False
+    preflight: Report = field(default_factory=Report)
     next_step: int = 0
     best: float | None = None
     skipped: int = 0
@@ -157,7 +161,8 @@ class Run:
         return self.recipe.patience is not None and self.stale >= self.recipe.patience
 
     def ends(self, step: int) -> bool:
-        """Whether this step is the last of the run or of the command: all steps done, early stopping, or the time limit. All ranks agree."""
+        """Whether this step is the last of the run or of the command: all steps done, early stopping, the time limit, or an interrupt by the
+        user. All ranks agree."""
         limit = self.recipe.time_limit
         if step + 1 == self.recipe.steps:
             self.ended = "all steps"
@@ -165,6 +170,8 @@ class Run:
             self.ended = "early stop"
         elif limit is not None and self.strategy.collect(time.monotonic() - self.began >= limit)[0]:
             self.ended = "time limit"
+        elif self.strategy.collect(self.interrupted())[0]:
+            self.ended = "interrupted"
         return bool(self.ended)
 
     def why_ended(self, kind: str) -> str:
@@ -173,10 +180,9 @@ class Run:
         if kind == "early stop":
             times = f"{self.stale} validations in a row were not better than the best"
             return f"stopped early after step {step} of {steps}: {times} (patience {self.recipe.patience}); a larger patience goes on"
-        if kind == "time limit":
-            return (
-                f"the time limit is reached after step {step} of {steps}: the state is saved, the same command goes on with step {step + 1}"
-            )
+        if kind in ("time limit", "interrupted"):
+            why = "the time limit is reached" if kind == "time limit" else "interrupted"
+            return f"{why} after step {step} of {steps}: the state is saved, the same command goes on with step {step + 1}"
         return f"all {steps} steps are done"
 
     def validate(self, step: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from .interruption import until_interrupted
 from .loop import fit
 from .mlflow_listener import MlflowDrain
 from .open_run import open_run
@@ -73,13 +76,26 @@ def write_fitted(recipe: Recipe, out: Path) -> None:
     typer.echo(f"recipe: {out}")
 
 
-def run(recipe: Recipe, out: Path, report: bool) -> FitResult | None:
-    """Train, or only report what would happen."""
+def run_on_file(file: Path, out: Path | None, **options: Any) -> None:
+    """Train on a file with structures and labels: the package that composes all others does it."""
+    from mlipfm_interfaces import plugins
+
+    plugins.load("workflows", "train-file")(file, out or Path(f"{file.name.partition('.')[0]}-trained"), **options)
+
+
+def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False) -> FitResult | None:
+    """Train, or only report what would happen; with `as_json` the result is JSON on stdout, and everything else goes to stderr."""
     chief = int(os.environ.get("RANK", "0")) == 0
+
+    def say(text: str) -> None:
+        typer.echo(text, err=as_json)
+
     if report:
         from tempfile import TemporaryDirectory
 
-        with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch), say=typer.echo):
+        with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch), say=say) as opened:
+            if as_json and chief:
+                typer.echo(json.dumps({"lines": opened.preflight.lines, **opened.preflight.facts}, default=str))
             return None
     with ExitStack() as stack:
         listeners = []
@@ -88,11 +104,27 @@ def run(recipe: Recipe, out: Path, report: bool) -> FitResult | None:
                 out.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment))
             listeners.append(stack.enter_context(ProgressBar(recipe.steps)))
-        result = fit(recipe, out, listeners=listeners, say=typer.echo)
+        interrupted = stack.enter_context(until_interrupted(lambda text: typer.echo(text, err=True)))
+        result = fit(recipe, out, listeners=listeners, say=say, interrupted=interrupted)
     if chief:
         for metric in result.metrics:
-            typer.echo(str(metric))
+            say(str(metric))
         if result.steps < recipe.steps and result.ended:
-            typer.echo(result.ended)
-        typer.echo(f"model: {result.best or result.last}" + (f" ({result.skipped} steps skipped)" if result.skipped else ""))
+            say(result.ended)
+        say(f"model: {result.best or result.last}" + (f" ({result.skipped} steps skipped)" if result.skipped else ""))
+        if as_json:
+            typer.echo(json.dumps(_as_json(result)))
+    if result.steps < recipe.steps and interrupted():
+        raise KeyboardInterrupt
     return result
+
+
+def _as_json(result: FitResult) -> dict[str, Any]:
+    return {
+        "model": str(result.best or result.last),
+        "last": str(result.last),
+        "steps": result.steps,
+        "skipped": result.skipped,
+        "ended": result.ended,
+        "metrics": [metric.as_dict() for metric in result.metrics],
+    }

@@ -1,0 +1,63 @@
+"""`mlipfm finetune`: continue a model on a file with labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("finetune")
+def finetune(
+    file: Annotated[Path, typer.Argument(help="File with structures and labels that `mlipfm data import` reads, or a store")],
+    changes: Annotated[list[str] | None, typer.Argument(help="Changes of the recipe, key=value: optimizer.lr=5e-4 data.budget=500")] = None,
+    model: Annotated[str | None, typer.Option("--from", help="Model to start from: a checkpoint, or NAME@ALIAS of a registry")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result [default: the file's name and -finetuned]")] = None,
+    level: Annotated[str | None, typer.Option(help="Level of theory of the labels [default: what the file says, else its name]")] = None,
+    read: Annotated[
+        list[str] | None, typer.Option(help="How the file is read, KEY=VALUE: energy_key=E, energy_unit=kcal/mol; may be repeated")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", help="SPDX identifier of the data")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, max=100_000, help="Minutes of training [default: 10]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=999_999_999, help="Steps of training, in place of --minutes")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Of the split and of the order of the data [default: 0]")] = None,
+    new_elements: Annotated[bool, typer.Option("--new-elements", help="Train elements that the model does not know")] = False,
+    accept_label_errors: Annotated[
+        bool, typer.Option("--accept-label-errors", help="Train although labels contradict physics or the units of the file")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, everything else on stderr")] = False,
+) -> None:
+    """Continue a model on your file: report of the import, split, preflight, errors before and after, uncertainty, one HTML page.
+
+    Minutes on a laptop. Ctrl-C saves and stops; the same command goes on. OUT holds model.safetensors (for MlipfmCalculator), report.html, card.md,
+    result.json, predictions.xyz (labels and predictions of the test part), recipe.yaml, data/ (train, valid, test), trained/ (the run), records/.
+
+    Examples:
+
+        mlipfm finetune set.xyz --from pretrained.safetensors --level pbe
+
+        mlipfm finetune vasprun.xml --from model@production --minutes 3 --out tuned
+
+        mlipfm finetune set.xyz --from pretrained.safetensors --read energy_unit=kcal/mol --read forces_unit=kcal/mol/Angstrom
+    """
+    from .own_file.command import run
+
+    run(
+        file,
+        out or Path(f"{file.name.partition('.')[0]}-finetuned"),
+        model=model,
+        finetuning=True,
+        level=level,
+        reading=read or (),
+        licence=licence,
+        minutes=minutes,
+        steps=steps,
+        seed=seed or 0,
+        new_elements=new_elements,
+        accept_label_errors=accept_label_errors,
+        changes=tuple(changes or ()),
+        as_json=as_json,
+    )

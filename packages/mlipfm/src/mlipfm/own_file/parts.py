@@ -1,0 +1,243 @@
+"""The user's file as a store with a report of how it was read, and its parts for training, validation and test, which share nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlipfm_data.curation.classes import group_class
+from mlipfm_data.curation.splits import Split, make_split
+from mlipfm_data.curation.trajectories import beside_training, time_split
+from mlipfm_data.duplicates.report import near_clusters
+from mlipfm_data.importing import Importer, ImportReport
+from mlipfm_data.label_checks.findings import Finding
+from mlipfm_data.label_checks.stated_units import CONVENTION_OF
+from mlipfm_data.licensing import checked_licence
+from mlipfm_data.parallel import processes
+from mlipfm_data.readers.registry import format_of, read
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
+from mlipfm_interfaces.errors import (
+    InvalidStructureError,
+    LevelError,
+    MissingLabelsError,
+    MlipfmError,
+    RecipeError,
+    UnitError,
+    UnreadableFileError,
+)
+from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.structure import Structure
+
+from .request import Request
+
+Say = Callable[[str], None]
+
+#: Fewer structures cannot be divided into something to learn from, something to choose the best model by, and something to test it on.
+FEWEST = 10
+#: Shares of the parts, and the most structures of the last two: more of them cost time and tell nothing new.
+SHARES, MOST = {"train": 0.8, "valid": 0.1, "test": 0.1}, {"valid": 200, "test": 1000}
+#: Groups from which on whole groups are held out.
+GROUPS = 10
+#: Structures of which one is looked at to see whether frames lie beside each other in time.
+LOOKED_AT = 5000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Folders of the stores, and how they were divided.
+
+    Attributes:
+        train, valid, test: stores. level: of theory of their labels. how: a sentence. sizes: structures by part. labels: structures by label.
+        notes: lines of the import and of the split, for the page.
+    """
+
+    train: Path
+    valid: Path
+    test: Path
+    level: str
+    how: str
+    sizes: Mapping[str, int]
+    labels: Mapping[str, int]
+    notes: Sequence[str]
+
+
+def make_parts(request: Request, say: Say) -> Parts:
+    """Import and split the file, or find what an earlier command has left.
+
+    Raises:
+        what the reader raises; MissingLabelsError: fewer than `FEWEST` structures with an energy; UnitError, InvalidStructureError: labels that
+        contradict physics; LevelError: some frames state a level of theory and others none.
+    """
+    folder = request.out / "data"
+    record = folder / "parts.json"
+    if record.exists():
+        say(f"data: {folder}, imported by an earlier command")
+        return _parts(folder, json.loads(record.read_bytes()))
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed command has left of it
+    folder.mkdir()
+    is_store = (request.file / "manifest.json").exists()
+    source = request.file if is_store else folder / "all"
+    level, notes = _of_store(request) if is_store else _imported(request, source, say)
+    with Store(source) as store:
+        made, how = divide(store, request.seed)
+        for part, places in made.parts.items():
+            with StoreWriter(folder / part, name=f"{request.file.stem} {part}") as writer:
+                for k in places:
+                    writer.add(store[k])
+        labels = store.census().count(lambda kind: kind.labels)
+    sizes = {part: len(places) for part, places in made.parts.items()}
+    say(f"split: {how}: " + ", ".join(f"{part} {size}" for part, size in sizes.items()))
+    document = {"level": level, "how": how, "sizes": sizes, "labels": dict(labels), "notes": notes}
+    atomic_write(record, json.dumps(document, indent=1).encode())
+    return _parts(folder, document)
+
+
+def _parts(folder: Path, document: Mapping[str, Any]) -> Parts:
+    return Parts(folder / "train", folder / "valid", folder / "test", **document)
+
+
+def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
+    """Import the file; its level of theory and the lines of the report."""
+    if request.file.is_dir():
+        _refuse_folder(request.file, request.reading)
+    options: dict[str, Any] = dict(request.reading)
+    if request.licence is not None:
+        options["licence"] = checked_licence(request.licence)
+    stated = request.level or _first_level(request.file, options)
+    level = stated or re.sub(r"[^a-z0-9.+-]+", "-", request.file.name.partition(".")[0].lower()).strip("-") or "data"
+    with Importer(out, name=request.file.stem, inspected=True, accept_faults=request.accept_label_errors) as importer:
+        report = importer.add(request.file, options.pop("reader", None), **options, level=request.level or (None if stated else level))
+    lines = report.lines()
+    if stated is None:
+        lines.append(f"  level of theory: not given; the labels are kept under the name {level!r} (--level names it)")
+    for line in lines:
+        say(line)
+    _check(report, request)
+    return _only_level(out), lines
+
+
+def _of_store(request: Request) -> tuple[str, list[str]]:
+    """The level of a store that the user gives; how it was imported was reported when it was.
+
+    Raises:
+        RecipeError: options that only an import uses.
+    """
+    given = {"--level": request.level, "--licence": request.licence, "--read": request.reading or None}
+    idle = [option for option, value in given.items() if value is not None]
+    if idle:
+        raise RecipeError(f"{', '.join(idle)} tell how a file is read; this is a store", where=str(request.file), hint="leave them out")
+    return _only_level(request.file), []
+
+
+def _only_level(path: Path) -> str:
+    with Store(path) as store:
+        store.require_complete()
+        levels = sorted({str(one) for one in store.levels})
+    if len(levels) != 1 or levels == ["None"]:
+        raise LevelError(
+            f"the structures have {len(levels)} levels of theory: {', '.join(levels)}",
+            where=str(path),
+            hint="give one level by --level, or import them with `mlipfm data import` and train by a recipe (`mlipfm train --example`)",
+        )
+    return levels[0]
+
+
+def _first_level(path: Path, options: Mapping[str, Any]) -> str | None:
+    """The level of theory that the first usable frame states."""
+    named = {key: value for key, value in options.items() if key != "reader"}
+    frames = read(path, options.get("reader"), **named, require=())
+    return next((item.level for item in frames if isinstance(item, Structure)), None)
+
+
+def _refuse_folder(path: Path, options: Mapping[str, Any]) -> None:
+    try:
+        format_of(path, options.get("reader"))
+    except MlipfmError as error:
+        inside = sorted(item.name for item in path.iterdir())[:5]
+        raise UnreadableFileError(
+            f"is a folder of no format that is read ({', '.join(inside) or 'empty'})",
+            where=str(path),
+            hint="give one file, or import several with `mlipfm data import FILES --out STORE` and give the store",
+        ) from error
+
+
+def _check(report: ImportReport, request: Request) -> None:
+    """Refuse a file of which nothing can be learned, or whose labels contradict physics."""
+    usable = report.stored + report.duplicates
+    if not usable and report.refused:
+        error = report.first[report.refused.most_common(1)[0][0]]
+        raise type(error)(f"none of {report.frames} frames can be used: {error.what}", where=error.where, hint=error.hint)
+    faults = [item for item in report.findings if item.severity == "fault"]
+    if faults and not request.accept_label_errors:
+        raise _label_error(faults[0], request.file)
+    if usable < FEWEST:
+        raise MissingLabelsError(
+            f"holds {usable} structures with labels; {FEWEST} are the least that can be divided into train, valid and test",
+            where=str(request.file),
+            hint="label more structures, or evaluate a model on these: `mlipfm evaluate MODEL FILE`",
+        )
+
+
+def _label_error(finding: Finding, path: Path) -> MlipfmError:
+    """The finding as an error, with the option of this command that mends it."""
+    hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", finding.hint)
+    numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
+    kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError
+    return kind(
+        f"{finding.code}: {finding.words} ({numbers})", where=str(path), hint=f"{hint}; --accept-label-errors trains on them as they are"
+    )
+
+
+def divide(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
+    """Return a split and why it is as it is: whole groups where there are many, blocks of time of a trajectory, and else at random.
+
+    Structures of one geometry, and near-duplicates, stay in one part in any case.
+    """
+    n = len(structures)
+    shares = {part: min(share, MOST.get(part, n) / n) for part, share in SHARES.items() if part != "train"}
+    shares = {"train": 1 - sum(shares.values()), **shares}
+    groups = Counter(group_class(s) for s in structures)
+    with processes(1) as executor:
+        together = near_clusters(structures, executor=executor)
+    copies = sum(len(cluster) - 1 for cluster in together)
+    kept = f"; {copies} near-duplicates stay with what they are like" if copies else ""
+    if None not in groups and len(groups) >= GROUPS and max(groups.values()) < n / 3:
+        return _by_group(structures, shares, seed, together), f"whole groups are held out ({len(groups)} groups){kept}"
+    made = make_split(structures, "random", shares, seed=seed, together=together)
+    if not made.parts["valid"] or not made.parts["test"]:
+        raise MissingLabelsError(
+            f"all {n} structures are near-duplicates of each other: nothing independent is left to test on",
+            hint="label more varied structures",
+        )
+    first = [structures[k] for k in made.parts["train"][:LOOKED_AT]]
+    if beside_training(first, [structures[k] for k in made.parts["test"]]).matters:
+        blocks, _ = time_split(structures, shares)
+        if all(blocks.parts[part] for part in shares):
+            trajectories = "1 trajectory" if blocks.classes == 1 else f"{blocks.classes} trajectories"
+            return blocks, f"blocks of time of {trajectories}, since neighbouring frames are alike{kept}"
+    return made, f"at random{kept}"
+
+
+def _by_group(structures: Sequence[Structure], shares: Mapping[str, float], seed: int, together: Sequence[Sequence[int]]) -> Split:
+    """Whole groups for test, then whole groups of the rest for validation."""
+    first = make_split(structures, "group", {"train": 1 - shares["test"], "ood": shares["test"]}, seed=seed, together=together)
+    rest = first.parts["train"]
+    place = {k: position for position, k in enumerate(rest)}
+    near = [[place[k] for k in cluster if k in place] for cluster in together]
+    share = shares["valid"] / (1 - shares["test"])
+    second = make_split(
+        [structures[k] for k in rest],
+        "group",
+        {"train": 1 - share, "ood": share},
+        seed=seed,
+        together=[some for some in near if len(some) > 1],
+    )
+    parts = {"train": [rest[k] for k in second.parts["train"]], "valid": [rest[k] for k in second.parts["ood"]], "test": first.parts["ood"]}
+    return Split("group", seed, parts, first.held_out, first.classes)

@@ -1,0 +1,90 @@
+"""The recipe of a training on one file: a shipped recipe with what the data decide filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_train.recipe import Recipe, make_recipe
+from mlipfm_train.recipe_library import recipe_file, shipped_recipes
+from mlipfm_train.strict_yaml import parse_yaml
+
+from .parts import Parts
+from .request import Request
+
+#: Backbone where none is asked for: the fastest in dynamics.
+BACKBONE = "density"
+#: Fewest and most steps that a time is turned into.
+STEPS = (50, 200_000)
+#: Most validations of a run, and after how many without a better one it stops. They take no more than this share of the time.
+VALIDATIONS, PATIENCE, SHARE = 20, 8, 0.2
+#: Time of a prediction beside that of a training step on the same atoms.
+PREDICTION = 0.4
+#: Seconds between two saved states.
+SAVED_EVERY = 20.0
+#: Learning rate where weights are kept from a checkpoint; the shipped recipes are for random weights.
+FINETUNE_RATE = 1e-3
+
+
+def backbones() -> list[str]:
+    """Return the shipped recipes that train from random weights at one level: what `--backbone` takes."""
+    return [recipe.name for recipe in shipped_recipes() if recipe.backbone != "any" and recipe.name != "pretrain-direct"]
+
+
+def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any]) -> Recipe:
+    """Return the recipe, whose number of steps is not decided yet.
+
+    Args:
+        start: keys of the recipe that say what a model starts from (`init_from`, `potential`, `level_starts`); empty without a model.
+
+    Raises:
+        RecipeError: an unknown backbone, or a change of the recipe that cannot be.
+    """
+    name = "finetune" if request.model is not None else request.backbone or BACKBONE
+    if request.model is None and name not in backbones():
+        raise RecipeError(
+            f"there is no backbone {name!r} to train from scratch", where="--backbone", hint=f"known: {', '.join(backbones())}"
+        )
+    document: dict[str, Any] = parse_yaml(recipe_file(name).read_text(encoding="utf-8"))
+    document |= {"seed": request.seed, **start}
+    document["data"] = {**document["data"], "train": [str(parts.train)], "valid": [str(parts.valid)]}
+    document["objectives"] = [_objective(document["objectives"][0], parts)]
+    document["patience"] = PATIENCE
+    if request.model is not None:
+        document["optimizer"] = {**document["optimizer"], "lr": FINETUNE_RATE}
+    return make_recipe(document, request.changes, str(request.file))
+
+
+def _objective(shipped: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+    """The shipped objective with weights for the labels that are there."""
+    weights: dict[str, Any] = {} if parts.labels.get("forces") else {"forces_weight": 0.0}
+    if parts.labels.get("stress"):
+        weights["stress_weight"] = 10.0
+    return {**shipped, **weights}
+
+
+def with_steps(recipe: Recipe, request: Request, seconds: float, batches: float) -> Recipe:
+    """Return the recipe with as many steps as fit into the time, or as were asked for, and what depends on their number.
+
+    Args:
+        seconds: that one step takes. batches: validation structures over those of a step.
+    """
+    stated = {text.partition("=")[0].strip() for text in request.changes}
+    steps = request.steps or (recipe.steps if "steps" in stated else None)
+    if steps is None:
+        steps = int(min(max(60 * (request.minutes or 0) * (1 - SHARE) / seconds, STEPS[0]), STEPS[1]))
+    every = min(steps, max(1, steps // VALIDATIONS, round(PREDICTION * batches / SHARE)))
+    changes = {
+        "steps": steps,
+        "evaluate_every": every,
+        "checkpoint_every": max(1, min(every, int(SAVED_EVERY / seconds))),
+        "schedule": recipe.schedule.model_copy(update={"warmup": min(100, steps // 20)}),
+    }
+    return recipe.model_copy(update={key: value for key, value in changes.items() if key not in stated})
+
+
+def in_words(path: Path) -> str:
+    """Return the line that tells the user where the recipe is."""
+    return f"recipe: {path} (change a copy of it and give it to `mlipfm train` for anything that no option says)"

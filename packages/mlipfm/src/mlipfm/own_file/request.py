@@ -1,0 +1,117 @@
+"""What the user asks for, and the folder that holds the answer: one request, one folder; the same request goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlipfm_data.importing import fingerprint
+from mlipfm_interfaces.errors import RecipeError, RefusedFileError, UnreadableFileError
+from mlipfm_interfaces.files import atomic_write
+
+#: How weights are adapted, see `mlipfm_train.adaptation`; `replay` and `new-head` change data and heads.
+MODES = ("naive", "layerwise", "frozen", "heads", "lora", "replay", "new-head")
+
+#: Minutes of training where nothing else is asked.
+MINUTES = 10.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One training on one file.
+
+    Attributes:
+        file: data that `mlipfm data import` reads. out: folder of the result.
+        model: checkpoint to start from; None trains from random weights. backbone: shipped recipe of that name, without a model.
+        level: of theory of the labels; None: as the file says. licence: of the data.
+        reading: options of the reader. minutes: of training. steps: in place of `minutes`.
+        mode: one of `MODES`. rank: of LoRA. quantity: of a new head.
+        replay: store of which structures are trained on again. replay_structures: how many. replay_choice: `random` or `farthest`.
+        forgetting: store on which the errors before and after are compared.
+        new_elements: train elements that the model does not know. accept_label_errors: train although labels contradict physics.
+        changes: of the recipe, `key=value`.
+    """
+
+    file: Path
+    out: Path
+    model: str | None = None
+    backbone: str | None = None
+    level: str | None = None
+    licence: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    minutes: float | None = None
+    steps: int | None = None
+    mode: str = "naive"
+    rank: int | None = None
+    quantity: str | None = None
+    replay: Path | None = None
+    replay_structures: int | None = None
+    replay_choice: str | None = None
+    forgetting: Path | None = None
+    new_elements: bool = False
+    accept_label_errors: bool = False
+    seed: int = 0
+    changes: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot be together.
+
+        Raises:
+            RecipeError: naming the options. UnreadableFileError: no such file.
+        """
+        if not self.file.exists():
+            raise UnreadableFileError(
+                "there is no such file", where=str(self.file), hint="give a file with structures and labels, such as set.xyz"
+            )
+        if self.mode not in MODES:
+            raise RecipeError(f"there is no mode {self.mode!r}", where="--mode", hint=f"known: {', '.join(MODES)}")
+        if self.minutes is not None and self.steps is not None:
+            raise RecipeError("--minutes and --steps both say how long to train", hint="give one of them")
+        belongs = {
+            "--rank": (self.rank, "lora"),
+            "--replay": (self.replay, "replay"),
+            "--replay-structures": (self.replay_structures, "replay"),
+            "--replay-choice": (self.replay_choice, "replay"),
+            "--quantity": (self.quantity, "new-head"),
+        }
+        for option, (value, mode) in belongs.items():
+            if value is not None and self.mode != mode:
+                raise RecipeError(f"{option} has no effect with --mode {self.mode}", hint=f"add --mode {mode}, or leave {option} out")
+        if self.mode == "replay" and self.replay is None:
+            raise RecipeError(
+                "--mode replay needs the structures to train on again", hint="--replay STORE, for instance of the pre-training data"
+            )
+        if self.mode == "new-head" and self.quantity is None:
+            raise RecipeError("--mode new-head needs the quantity to predict", hint="--quantity dipole, for instance")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what decides the result, as the folder keeps it: not where the folder is, nor how long one command may take."""
+        plain = {key: value for key, value in asdict(self).items() if key != "out" and value not in (None, False, (), {}, 0)}
+        return json.loads(json.dumps(plain | {"fingerprint": fingerprint(self.file)}, default=str))
+
+
+def claim(request: Request) -> None:
+    """Make the folder that of this request, or find that it is already.
+
+    Raises:
+        RefusedFileError: the folder holds the result of another request, with the differences, or something else.
+    """
+    path = request.out / "request.json"
+    now = request.as_json()
+    if path.exists():
+        before = json.loads(path.read_bytes())
+        differ = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        if differ:
+            raise RefusedFileError(
+                f"this folder belongs to another request ({'; '.join(differ)})",
+                where=str(request.out),
+                hint="choose another folder by --out",
+            )
+        return
+    if request.out.exists() and any(path.name != "lock" for path in request.out.iterdir()):
+        raise RefusedFileError("the folder is not empty", where=str(request.out), hint="choose another folder by --out")
+    request.out.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(now, indent=1, sort_keys=True).encode())

@@ -1,0 +1,168 @@
+"""Errors before and after on the test part, and what the user takes away: model, uncertainty, page, card, figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlipfm_eval.data_sets import open_sets
+from mlipfm_eval.report import write_report
+from mlipfm_eval.uncertainty import fit_uncertainty
+from mlipfm_interfaces import plugins
+from mlipfm_interfaces.benchmark import open_model, run_benchmark
+from mlipfm_interfaces.checkpoint import load_checkpoint
+from mlipfm_interfaces.errors import MlipfmError, TrainingError
+from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.model_card import model_card
+from mlipfm_interfaces.result_records import Record, make_record, read_record, write_record
+from mlipfm_train.run import FitResult
+
+from .parts import Parts
+from .request import Request
+
+Say = Callable[[str], None]
+
+#: Figures that are printed, in this order: key -> name and unit.
+FIGURES = {"force_mae": ("force MAE", "meV/Å"), "force_rmse": ("force RMSE", "meV/Å"), "energy_mae": ("energy MAE", "meV/atom"),
+           "stress_mae": ("stress MAE", "meV/Å³")}  # fmt: skip
+
+USE = """\
+from mlipfm_md import MlipfmCalculator
+atoms.calc = MlipfmCalculator("{model}")
+print(atoms.get_potential_energy(), atoms.get_forces())"""
+
+
+def measure(model: Path, data: Path, record: Path, name: str, out: Path | None = None) -> Record:
+    """Evaluate a model on a store, or read the record of an earlier command.
+
+    Args:
+        name: of the model in tables. out: file for labels and predictions (extended XYZ).
+    """
+    if record.exists():
+        return read_record(record)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    options = {} if out is None else {"out": str(out)}
+    with open_model(str(model)) as opened:
+        _, found = run_benchmark(
+            "accuracy", plugins.load("benchmarks", "accuracy"), replace(opened, address=name), open_sets([data]), options
+        )
+    write_record(record, found)
+    return found
+
+
+def figures_of(record: Record) -> dict[str, Mapping[str, Any]]:
+    """Return the figures of the whole set by key."""
+    return {m["key"]: m for m in record["metrics"] if "key" in m and "element" not in m and m["value"] is not None}
+
+
+def figure(metric: Mapping[str, Any] | None) -> str:
+    """Return `31.2 [28.0, 35.1]`; `-` without a figure."""
+    if metric is None:
+        return "-"
+    interval = "" if metric["ci95"] is None else f" [{metric['ci95'][0]:.3g}, {metric['ci95'][1]:.3g}]"
+    return f"{metric['value']:.3g}{interval}"
+
+
+def print_errors(before: Record, after: Record | None, say: Say) -> list[str]:
+    """Say the errors on the test part, before training or before and after, and return the lines."""
+    first, second = figures_of(before), figures_of(after) if after is not None else {}
+    lines = []
+    for key, (name, unit) in FIGURES.items():
+        if key in first and after is None:
+            lines.append(f"before training, on the test part: {name} {figure(first[key])} {unit}")
+        elif key in second:
+            lines.append(f"on the test part: {name} {figure(second[key])} {unit}, before training {figure(first.get(key))}")
+    for line in lines:
+        say(line)
+    return lines
+
+
+def write_statements(name: str, path: Path, model: Path, lines: Sequence[str], **details: Any) -> None:
+    """Write sentences as a record, which the page shows in a section of that name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = str(load_checkpoint(model)[0]["digest"])
+    write_record(
+        path, make_record("evaluation", digest, passed=True, metrics=[], details={"benchmark": name, "statements": list(lines), **details})
+    )
+
+
+def finish(request: Request, parts: Parts, trained: FitResult, before: Record, say: Say) -> dict[str, Any]:
+    """Copy the model, evaluate it, fit its uncertainty, write page, card and `result.json`, and say where everything is.
+
+    Raises:
+        TrainingError: training has not changed the model.
+    """
+    out, records = request.out, request.out / "records"
+    best = trained.best or trained.last
+    _refuse_unmoved(before, best)
+    model = out / "model.safetensors"
+    shutil.copyfile(best, model)
+    after = measure(model, parts.test, records / "after.json", "trained", out / "predictions.xyz")
+    lines = print_errors(before, after, say)
+    say("uncertainty: one pass over the training part, then over the others with a derivative for each channel of the last layer")
+    sure = _uncertainty(model, parts, records, say)
+    code = USE.format(model=model)
+    page = out / "report.html"
+    write_statements("data", records / "data.json", model, [*parts.notes, f"split {parts.how}: {dict(parts.sizes)}"])
+    write_statements("result", records / "result.json", model, [f"{model}: " + "; ".join(lines), *sure], title="trained", code=code)
+    write_report(out, page)
+    manifest = load_checkpoint(model)[0]
+    card = model_card(manifest) + "\n".join(["", "## Errors on the test part", "", *(f"- {line}" for line in [*lines, *sure]), ""])
+    atomic_write(out / "card.md", card.encode())
+    document = {
+        "model": str(model),
+        "digest": manifest["digest"],
+        "level": parts.level,
+        "mode": request.mode,
+        "steps": trained.steps,
+        "skipped_steps": trained.skipped,
+        "sizes": dict(parts.sizes),
+        "split": parts.how,
+        "before": {key: _plain(m) for key, m in figures_of(before).items()},
+        "after": {key: _plain(m) for key, m in figures_of(after).items()},
+        "uncertainty": list(sure),
+        "page": str(page),
+    }
+    atomic_write(out / "result.json", json.dumps(document, indent=1).encode())
+    for line in ["", "Your model, in ASE:", *code.splitlines(), "", f"model: {model}", f"page: {page.resolve().as_uri()}"]:
+        say(line)
+    return document
+
+
+def _plain(metric: Mapping[str, Any]) -> dict[str, Any]:
+    return {"value": metric["value"], "unit": metric["unit"], "ci95": metric["ci95"]}
+
+
+def _refuse_unmoved(before: Record, best: Path) -> None:
+    """A model with the weights of before has learned nothing; its digest differs by the manifest, so predictions are no proof."""
+    if load_checkpoint(best)[0]["digest"] == before["model"]:
+        raise TrainingError("training has not changed the model", where=str(best), hint="train longer, or with a larger optimizer.lr")
+
+
+def _uncertainty(model: Path, parts: Parts, records: Path, say: Say) -> list[str]:
+    """Fit standard deviations beside the model, and measure their intervals on the test part; why not, where it cannot be."""
+    file = model.with_suffix(".uncertainty.safetensors")
+    try:
+        found = fit_uncertainty(str(model), [parts.train], [parts.valid], file)
+        with open_model(str(model)) as opened:
+            result, record = run_benchmark(
+                "uncertainty", plugins.load("benchmarks", "uncertainty"), opened, open_sets([parts.test]), {"file": str(file)}
+            )
+    except MlipfmError as error:
+        line = f"uncertainty: not fitted: {error}"
+        say(line)
+        return [line]
+    write_record(records / "uncertainty.json", record)
+    lines = [
+        f"{m['name']}: {100 * m['value']:.0f} % of the test part are inside [{100 * m['ci95'][0]:.0f}, {100 * m['ci95'][1]:.0f}]"
+        for m in result.figures
+        if "coverage" in m["name"] and m["value"] is not None
+    ]
+    lines += [f"uncertainty: {found['warning']}"] if found["warning"] else []
+    for line in lines:
+        say(line)
+    return lines
