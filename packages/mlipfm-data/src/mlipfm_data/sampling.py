@@ -21,7 +21,7 @@ from .readers.option_text import _parsed
 _EMPTY = inspect.Parameter.empty
 
 
-def sampler_options(name: str) -> dict[str, tuple[Any, Any]]:
+def _sampler_options(name: str) -> dict[str, tuple[Any, Any]]:
     """Return the options of a sampler: name -> (type, default), without `model`. Raises `PluginError`: no sampler of this name."""
     made = plugins.load("samplers", name)
     parameters = inspect.signature(made).parameters.values()
@@ -32,7 +32,7 @@ def sampler_options(name: str) -> dict[str, tuple[Any, Any]]:
     return {p.name: (hints.get(p.name, type(p.default)), p.default) for p in parameters if p.name != "model"}
 
 
-def needs_model(name: str) -> bool | None:
+def _needs_model(name: str) -> bool | None:
     """Return whether a sampler needs a model; None if it can have one and does without."""
     model = inspect.signature(plugins.load("samplers", name)).parameters.get("model")
     return False if model is None else True if model.default is _EMPTY else None
@@ -48,7 +48,7 @@ def make_sampler(name: str, options: Sequence[str] = (), model: str | None = Non
         PluginError: unknown sampler. UnknownQuantityError: an option that it does not have, stated twice, or of another type.
         SamplingError: it needs a model and none is given, or has no use for one.
     """
-    known, values = sampler_options(name), dict[str, Any]()
+    known, values = _sampler_options(name), dict[str, Any]()
     for text in options:
         key, equals, value = text.partition("=")
         key = key.strip().replace("-", "_")
@@ -57,7 +57,7 @@ def make_sampler(name: str, options: Sequence[str] = (), model: str | None = Non
             has = ", ".join(known) or "none"
             raise UnknownQuantityError(what or f"the sampler {name!r} has no option {key!r}", hint=f"its options are {has}")
         values[key] = _parsed(key, value.strip(), known[key][0])
-    needed = needs_model(name)
+    needed = _needs_model(name)
     if model is None and needed:
         raise SamplingError(f"the sampler {name!r} needs a model", hint="give one: --model CHECKPOINT, NAME@ALIAS or gfn2-xtb")
     if model is not None and needed is False:
@@ -91,7 +91,7 @@ def sample(structures: Iterable[Structure], sampler: Sampler, n: int, seed: int 
 def list_samplers() -> Iterator[str]:
     """Yield a line for each installed sampler: package, whether it takes a model, options with their defaults."""
     for name in plugins.names("samplers"):
-        needed = needs_model(name)
+        needed = _needs_model(name)
         model = "--model needed" if needed else "--model optional" if needed is None else "no model"
-        options = ", ".join(key if default is _EMPTY else f"{key}={default}" for key, (_, default) in sampler_options(name).items())
+        options = ", ".join(key if default is _EMPTY else f"{key}={default}" for key, (_, default) in _sampler_options(name).items())
         yield f"{name:<16}{plugins.owner('samplers', name):<14}{model:<18}{options}"

@@ -16,7 +16,7 @@ DERIVATIVE, LOOSEST = 1e-3, 1e-2
 LEAST_FORCE, LEAST_STRESS = 1e-3, 1e-4
 
 
-def slopes_of(values: np.ndarray, steps: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, float]:
+def _slopes_of(values: np.ndarray, steps: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, float]:
     """Return slopes along directions from energies [steps, directions, stencil]: at the step that agrees best with the next larger one.
 
     A small step measures rounding, or where an iteration ended; a large one curvature. The choice does not look at the forces.
@@ -51,7 +51,7 @@ def _gradient_gaps(subject: CheckedModel, s: Structure) -> list[Measured]:
     steps = subject.limits.steps
     points = [moved(s, s.positions + step * h * d) for h in steps for d in directions for step, _ in STENCIL]
     values = subject.energies(points).reshape(len(steps), len(directions), len(STENCIL))
-    slopes, unsure, step = slopes_of(values, steps)
+    slopes, unsure, step = _slopes_of(values, steps)
     found = []
     for z, d, slope, doubt in zip(names, directions, slopes, unsure, strict=True):
         own = np.linalg.norm(forces[s.atomic_numbers == z])
@@ -73,7 +73,7 @@ def _stress(subject: CheckedModel) -> Measured | None:
     steps = tuple(h / 3 for h in subject.limits.steps)
     points = [strained(s, step * h * unit) for h in steps for unit in units for step, _ in STENCIL]
     volume = abs(np.linalg.det(s.cell))
-    slopes, unsure, step = slopes_of(subject.energies(points).reshape(len(steps), 6, len(STENCIL)) / volume, steps)
+    slopes, unsure, step = _slopes_of(subject.energies(points).reshape(len(steps), 6, len(STENCIL)) / volume, steps)
     got = np.array([(stress * unit).sum() for unit in units])
     size = max(float(np.abs(slopes).max()), LEAST_STRESS)
     gap = float(np.abs(got - slopes).max()) / size if np.isfinite(got).all() else float("inf")

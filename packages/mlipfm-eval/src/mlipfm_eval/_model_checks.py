@@ -75,7 +75,7 @@ def worst(*found: Measured) -> Measured:
     return max(found, key=lambda m: m.ratio)
 
 
-def energy_gap(subject: CheckedModel, got: np.ndarray | float, want: np.ndarray | float, n: int, remark: str = "") -> Measured:
+def _energy_gap(subject: CheckedModel, got: np.ndarray | float, want: np.ndarray | float, n: int, remark: str = "") -> Measured:
     """Compare two energies of `n` atoms that should be equal, eV/atom. The last digits of large totals are allowed for."""
     return Measured(deviation(got, want) / n, subject.limits.energy + rounding(subject) * abs(float(want)) / n, "eV/atom", remark)
 
@@ -85,12 +85,12 @@ def rounding(subject: CheckedModel) -> float:
     return 4e-7 if subject.precision == "float32" and not isinstance(subject.model, Potential) else 1e-14
 
 
-def forces_gap(subject: CheckedModel, got: np.ndarray, want: np.ndarray, remark: str = "") -> Measured:
+def _forces_gap(subject: CheckedModel, got: np.ndarray, want: np.ndarray, remark: str = "") -> Measured:
     """Compare forces that should be equal, relative to the largest component, or to 1 eV/Å where they are smaller."""
     return Measured(deviation(got, want) / relative(want), subject.limits.forces, "of the largest force or 1 eV/Å", remark)
 
 
 def answer_gap(subject: CheckedModel, got: Answer, want: Answer, remark: str = "") -> Measured:
     """Compare energies and forces that should be equal; return the worse of the two."""
-    gaps = energy_gap(subject, got["energy"], want["energy"], len(want["forces"])), forces_gap(subject, got["forces"], want["forces"])
+    gaps = _energy_gap(subject, got["energy"], want["energy"], len(want["forces"])), _forces_gap(subject, got["forces"], want["forces"])
     return replace(worst(*gaps), remark=remark)

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 _NORMAL = NormalDist()
 _cdf = np.vectorize(_NORMAL.cdf, otypes=[np.float64])
 
-#: Errors drawn for each sigma in `ideal_spearman`.
+#: Errors drawn for each sigma in `_ideal_spearman`.
 DRAWS = 20
 
 
@@ -80,7 +80,7 @@ def crps(errors: ArrayLike, sigma: ArrayLike) -> float:
     return float(np.mean(scale * (z * (2 * _cdf(z) - 1) + 2 * density - 1 / sqrt(pi))))
 
 
-def ideal_spearman(sigma: ArrayLike, seed: int = 0) -> float:
+def _ideal_spearman(sigma: ArrayLike, seed: int = 0) -> float:
     """Rank correlation of sigma and |error| if errors were normal with exactly these sigma: what `spearman` can at best be expected to be."""
     scale = np.tile(np.asarray(sigma, dtype=np.float64).ravel(), DRAWS)
     return spearman(scale, np.abs(np.random.default_rng(seed).normal(size=len(scale)) * scale))
@@ -130,7 +130,7 @@ def calibration_figures(errors: ArrayLike, sigma: ArrayLike) -> dict[str, float]
         "sharpness": sharpness(scale),
         "dispersion": dispersion(scale),
         "spearman": spearman(scale, np.abs(error)),
-        "spearman_ideal": ideal_spearman(scale),
+        "spearman_ideal": _ideal_spearman(scale),
         "crps": crps(error, scale),
         "auroc": auroc(error, scale, float(np.quantile(np.abs(error), 0.9))),
         "retention_gain": retention_gain(error, scale),

@@ -19,13 +19,13 @@ _AGAIN = "run `mlipfm evaluate` on a test set and push the model again with --re
 def unknown_sets(record: Record, manifest: Mapping[str, Any]) -> dict[str, str]:
     """Name -> digest of the sets of an evaluation of which no structure trained or chose the model or one that it starts from."""
     seen = record["details"].get("seen", {})
-    used = lineage_digests(manifest)
+    used = _lineage_digests(manifest)
     return {
         name: digest for name, digest in record["data"].items() if not (isinstance(seen, Mapping) and seen.get(name)) and digest not in used
     }
 
 
-def lineage_digests(manifest: Mapping[str, Any]) -> set[str]:
+def _lineage_digests(manifest: Mapping[str, Any]) -> set[str]:
     """Digests of the stores that trained or chose a model or one that it starts from, as its manifest lists them."""
     extra = manifest.get("extra")
     found = extra if isinstance(extra, Mapping) else {}

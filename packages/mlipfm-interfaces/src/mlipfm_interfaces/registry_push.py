@@ -66,7 +66,7 @@ def push(model: Path | str, name: str, records: Iterable[Path | str] = (), regis
 def attach(where: Server, version: Version, records: Iterable[Record]) -> None:
     """Add result records to a version; those it has already change nothing."""
     for record in records:
-        tag = record_tag(record)
+        tag = _record_tag(record)
         if tag["key"] not in version.tags:
             _upload_record(where, version.root, record)
             where.send("model-versions/set-tag", {"name": version.name, "version": str(version.number), **tag})
@@ -92,7 +92,7 @@ def records_of(where: Server, version: Version) -> list[Record]:
     return sorted(records, key=lambda record: (record["created"], record["sha256"]))
 
 
-def record_tag(record: Mapping[str, Any]) -> dict[str, str]:
+def _record_tag(record: Mapping[str, Any]) -> dict[str, str]:
     """The tag by which a record belongs to a version."""
     return {
         "key": f"mlipfm.record.{record['sha256']}",
@@ -146,7 +146,7 @@ def _register(where: Server, name: str, digest: str, content: Mapping[str, bytes
     tags = [
         {"key": "mlipfm.digest", "value": digest},
         {"key": "mlipfm.files", "value": canonical_json({file: asdict(entry) for file, entry in files.items()}).decode()},
-        *(record_tag(record) for record in records),
+        *(_record_tag(record) for record in records),
     ]
     body = {"name": name, "source": f"mlflow-artifacts:/{root}/model", "run_id": run, "tags": tags, "description": f"mlipfm model {digest}"}
     try:

@@ -173,7 +173,7 @@ def get_version(where: Server, name: str, number: int) -> Version:
         answer = where.get("model-versions/get", name=check_name(name), version=str(number))
     except AnswerError as error:
         raise _absent(where, f"{name}/{number}", error) from error
-    version = parse_version(where, answer.get("model_version"), name)
+    version = _parse_version(where, answer.get("model_version"), name)
     if version.number != number:
         raise where.fault(f"answers version {version.number} when asked for {number}")
     return version
@@ -182,7 +182,7 @@ def get_version(where: Server, name: str, number: int) -> Version:
 def list_versions(where: Server, name: str) -> list[Version]:
     """All versions of a model that mlipfm registered, oldest first; empty if there is no such model."""
     rows = _pages(where, "model-versions/search", "model_versions", filter=f"name='{check_name(name)}'")
-    return sorted((parse_version(where, row, name) for row in rows if _is_ours(row)), key=lambda version: version.number)
+    return sorted((_parse_version(where, row, name) for row in rows if _is_ours(row)), key=lambda version: version.number)
 
 
 def list_models(where: Server) -> list[tuple[str, dict[str, Promotion]]]:
@@ -191,7 +191,7 @@ def list_models(where: Server) -> list[tuple[str, dict[str, Promotion]]]:
     return sorted((row["name"], _promotions(where, row)) for row in rows if isinstance(row.get("name"), str) and _is_name(row["name"]))
 
 
-def parse_version(where: Server, row: Any, name: str) -> Version:
+def _parse_version(where: Server, row: Any, name: str) -> Version:
     """A version from the server's JSON, every field checked.
 
     Raises:

@@ -97,7 +97,7 @@ def independent_combinations(directions: Floats, elements: Sequence[int]) -> tup
     return tuple({z: float(c) for z, c in zip(elements, row, strict=True) if c} for row in rows)
 
 
-def undetermined_of(potential: Potential, level: str | None) -> Undetermined | None:
+def _undetermined_of(potential: Potential, level: str | None) -> Undetermined | None:
     """What the training data left open at a level of a potential, as its configuration states it; None if nothing."""
     stated, levels = potential.config.get("undetermined") or {}, potential.spec.levels
     if level not in levels and len(levels) == 1:
@@ -116,14 +116,14 @@ def undetermined_energies(potential: Potential, asked: Iterable[tuple[str | None
     said: set[tuple[str, str]] = vars(potential).setdefault("_undetermined_said", set())
     doubtful: dict[str, dict[str, float]] = {}
     for level, numbers in asked:
-        found, name = undetermined_of(potential, level), formula_of(numbers)
+        found, name = _undetermined_of(potential, level), _formula_of(numbers)
         if found is None or (str(level), name) in said:
             continue
         said.add((str(level), name))
         part = found.open_part(numbers)
         if part > 0:
             doubtful.setdefault(str(level), {})[name] = part
-    return [_sentence(names, undetermined_of(potential, level), level) for level, names in doubtful.items()]
+    return [_sentence(names, _undetermined_of(potential, level), level) for level, names in doubtful.items()]
 
 
 def warn_if_undetermined(potential: Potential, structures: Sequence[Structure], level: str | None = None, *, stacklevel: int = 2) -> None:
@@ -144,7 +144,7 @@ def without_warning() -> Iterator[None]:
         yield
 
 
-def formula_of(atomic_numbers: NDArray[Any]) -> str:
+def _formula_of(atomic_numbers: NDArray[Any]) -> str:
     """`AlCu3`, as `Structure.formula` has it."""
     numbers, counts = np.unique(atomic_numbers, return_counts=True)
     parts = sorted((symbol(z), n) for z, n in zip(numbers.tolist(), counts.tolist(), strict=True))

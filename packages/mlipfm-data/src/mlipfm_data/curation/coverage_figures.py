@@ -24,7 +24,7 @@ BLUE, ORANGE, GREY, INK = "#2b6cb0", "#c05621", "#e2e8f0", "#1a202c"
 Panel = Callable[[Any, Coverage], None]
 
 
-def panel(found: Coverage, name: str) -> bytes:
+def _panel(found: Coverage, name: str) -> bytes:
     """One panel, by its name in `PANELS`, as PNG."""
     draw, height = PANELS[name]
     figure = _figure(WIDTH, height)
@@ -247,7 +247,7 @@ def _share(value: float) -> str:
 
 
 def _image(found: Coverage, key: str) -> str:
-    data = base64.b64encode(panel(found, key)).decode()
+    data = base64.b64encode(_panel(found, key)).decode()
     return f'<img alt="{_ALT[key]}" src="data:image/png;base64,{data}">'
 
 

@@ -90,7 +90,7 @@ def weigh(
         raise MissingLabelsError("no structure has an energy, from which Boltzmann weights come")
     if force_cap is not None and np.isnan(largest).all() and kT is None:
         raise MissingLabelsError("no structure has forces to cap")
-    values = np.ones(len(energies)) if kT is None else boltzmann(excess_energies(energies, classes), atoms, kT, gamma=gamma, floor=floor)
+    values = np.ones(len(energies)) if kT is None else boltzmann(_excess_energies(energies, classes), atoms, kT, gamma=gamma, floor=floor)
     floored = 0 if kT is None else int((values <= floor).sum())
     capped = np.zeros(len(values), dtype=bool) if force_cap is None else np.nan_to_num(largest) > force_cap
     values = np.where(capped, 0.0, values)
@@ -104,7 +104,7 @@ def weigh(
     )
 
 
-def excess_energies(energies: Floats, classes: Sequence[object]) -> Floats:
+def _excess_energies(energies: Floats, classes: Sequence[object]) -> Floats:
     """Energies above the lowest of each class, eV; 0 where an energy is NaN (not labelled)."""
     names = {name: k for k, name in enumerate(dict.fromkeys(classes))}
     index = np.array([names[name] for name in classes], dtype=np.int64)

@@ -242,7 +242,7 @@ def holders(out: Path) -> Callable[[int, Structure], list[str]]:
     return named
 
 
-def unrecorded(out: Path) -> dict[str, int]:
+def _unrecorded(out: Path) -> dict[str, int]:
     """Sets of which an earlier version did not record which of their structures were there already -> how many these are."""
     whole = {name: entry for name, entry in _load(out).items() if entry.get("complete") and THERE not in entry}
     return {name: entry["row"]["duplicates"] for name, entry in whole.items() if entry["row"]["duplicates"]}
@@ -314,5 +314,5 @@ def tables(store: Path, comparison: str, workers: int) -> Iterator[str]:
         yield "overlap between sets: not compared (--overlap near or exact)"
         return
     yield from overlaps(store, near=comparison == "near", workers=workers).lines()
-    for name, count in unrecorded(store).items():
+    for name, count in _unrecorded(store).items():
         yield f"  not counted: which sets had brought the {count} structures of {name} that were there already; imported by an earlier version"

@@ -52,7 +52,7 @@ def fingerprint(structure: Structure) -> Fingerprint:
     Raises:
         OverlapError, DensityError: from the neighbour list of a periodic structure.
     """
-    rows = neighbor_distances(structure) if structure.pbc.any() else molecule_distances(structure.positions)
+    rows = _neighbor_distances(structure) if structure.pbc.any() else _molecule_distances(structure.positions)
     ranks = RANKS if not structure.pbc.any() else RANKS[:11]
     columns = np.zeros((len(structure), len(ranks)))
     for k, rank in enumerate(ranks):
@@ -76,7 +76,7 @@ def bucket(structure: Structure) -> str:
     return (f"p{periodic}:" if periodic else "") + "".join(parts)
 
 
-def molecule_distances(positions: Floats) -> Floats:
+def _molecule_distances(positions: Floats) -> Floats:
     """[N, N - 1] distances of each atom to the others, ascending, Å."""
     return np.sort(distance_matrix(positions), axis=1)[:, 1:]
 
@@ -87,7 +87,7 @@ def distance_matrix(positions: Floats) -> Floats:
     return np.sqrt(x * x + y * y + z * z)
 
 
-def neighbor_distances(structure: Structure) -> Floats:
+def _neighbor_distances(structure: Structure) -> Floats:
     """[N, most] distances to neighbours within `CUTOFF`, ascending; `CUTOFF` where an atom has fewer than others."""
     i, vectors, _ = neighbor_vectors(structure, CUTOFF)
     counts = np.bincount(i, minlength=len(structure))
@@ -136,7 +136,7 @@ def near_pairs(vectors: NDArray[np.float32], radius: float) -> Iterator[Pairs]:
         i, j = np.triu_indices(n, 1)
         yield from _in_full(vectors, i, j, radius)
         return
-    some = np.ascontiguousarray(vectors[:, distinguishing(vectors)], dtype=np.float64)
+    some = np.ascontiguousarray(vectors[:, _distinguishing(vectors)], dtype=np.float64)
     tree = _tree(some)
     for start in range(0, n, BLOCK):
         found = tree.query_ball_point(some[start : start + BLOCK], radius + 1e-6, p=np.inf, return_sorted=False)
@@ -146,7 +146,7 @@ def near_pairs(vectors: NDArray[np.float32], radius: float) -> Iterator[Pairs]:
         yield from _in_full(vectors, i[j > i], j[j > i], radius)
 
 
-def distinguishing(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+def _distinguishing(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     """Columns that tell most: each the one of largest spread after what the earlier ones explain (pivoted Gram-Schmidt)."""
     sample = vectors[:: max(1, len(vectors) // 1000)].astype(np.float64)
     rest = sample - sample.mean(axis=0)

@@ -70,7 +70,7 @@ class _Tried:
             raise Undecided
 
 
-def match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | None:
+def _match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | None:
     """The match of two structures that are periodic in as many directions, None if they differ.
 
     Args:
@@ -337,7 +337,7 @@ def match(a: Structure, b: Structure, tolerance: float = TOLERANCE) -> Match | N
     if bucket(a) != bucket(b):
         return None
     if a.pbc.any():
-        return match_crystals(a, b, tolerance)
+        return _match_crystals(a, b, tolerance)
     return match_molecules(a.atomic_numbers, a.positions, b.atomic_numbers, b.positions, tolerance)
 
 

@@ -132,7 +132,7 @@ def _results(s: Structure, report: ExportReport) -> dict[str, Any]:
         row["fmax"] = float(np.linalg.norm(s.labels["forces"], axis=1).max())
     if "stress" in s.labels:
         stress = s.labels["stress"]
-        if nearly_symmetric(stress):
+        if _nearly_symmetric(stress):
             row["stress"] = _bytes(((stress + stress.T) / 2)[_VOIGT])
             row["smax"] = float(np.abs(stress).max())
         else:
@@ -140,7 +140,7 @@ def _results(s: Structure, report: ExportReport) -> dict[str, Any]:
     return row | ({"calculator": "unknown", "calculator_parameters": "{}"} if row else {})
 
 
-def nearly_symmetric(stress: np.ndarray) -> bool:
+def _nearly_symmetric(stress: np.ndarray) -> bool:
     """Whether six components say what nine do, as far as the readers ask two spellings of one label to agree."""
     return bool(np.allclose((stress + stress.T) / 2, stress, rtol=1e-6, atol=1e-6))
 

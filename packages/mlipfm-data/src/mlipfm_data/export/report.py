@@ -70,11 +70,11 @@ def not_read_again(s: Structure, key: str) -> str | None:
         return "belongs to pairs; the format holds systems and atoms"
     if layout == "probe" and not s.labels[key].size:
         return "has no rows"
-    if key == "stress" and not has_volume(s):
+    if key == "stress" and not _has_volume(s):
         return "needs three periodic directions"
     return None
 
 
-def has_volume(s: Structure) -> bool:
+def _has_volume(s: Structure) -> bool:
     """Whether the structure is periodic in three directions, so that a stress has a meaning."""
     return bool(s.pbc.all()) and abs(float(np.linalg.det(s.cell))) >= 1e-12

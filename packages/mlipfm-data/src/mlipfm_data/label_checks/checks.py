@@ -53,7 +53,7 @@ def check_level(level: str | None, sample: LevelSample, passing: SampleStatistic
 
 def _check_level(level: str | None, sample: LevelSample, passing: SampleStatistics) -> list[Finding]:
     found = check_counts(level, sample, passing)
-    geometry, sample = check_geometry(level, sample)
+    geometry, sample = _check_geometry(level, sample)
     found += geometry
     if any(item.code.startswith("species") for item in geometry):
         return found  # forces and energies of a wrong geometry say nothing
@@ -78,7 +78,7 @@ def _check_level(level: str | None, sample: LevelSample, passing: SampleStatisti
     return found + energies + stress
 
 
-def check_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:
+def _check_geometry(level: str | None, sample: LevelSample) -> tuple[list[Finding], LevelSample]:
     """Findings about lengths, cells and species; the sample with lengths as they should be."""
     structures = [frame.structure for frame in subsample(sample.frames(), MEASURED)]
     small = [s for s in structures if len(s) <= 400] or structures[:4]
@@ -295,7 +295,7 @@ class Inspector:
         for level, sample in self._samples.items():
             passing = self._passing[level]
             labelled = passing.with_energy or passing.with_forces or passing.with_stress or passing.stated.count or passing.not_finite.count
-            found += check_level(level, sample, passing) if labelled else check_geometry(level, sample)[0]
+            found += check_level(level, sample, passing) if labelled else _check_geometry(level, sample)[0]
         if self._left_out:
             words = f"the stream has more than {LEVELS} levels of theory; {len(self._left_out)} were not looked at"
             found.append(Finding("not-sampled", "doubt", words, "give every level one name"))

@@ -63,7 +63,7 @@ def inspect_file(
             inspector.add(item)
         else:
             _refused(item, reading)
-    return [*_states(path, reader, reading, options), *_nan(path, reading), *other_columns(path, reader, reading.decisions, **options)]
+    return [*_states(path, reader, reading, options), *_nan(path, reading), *_other_columns(path, reader, reading.decisions, **options)]
 
 
 def _refused(item: Refusal, reading: FileReading) -> None:
@@ -115,7 +115,7 @@ def _nan(path: Path | str, reading: FileReading) -> Iterator[Finding]:
         )
 
 
-def other_columns(path: Path | str, reader: str | None, decisions: ReadReport, **options: Any) -> Iterator[Finding]:
+def _other_columns(path: Path | str, reader: str | None, decisions: ReadReport, **options: Any) -> Iterator[Finding]:
     """Columns of energies and forces that were not read, against those that were; and labels whose own name is a model's."""
     for quantity in ("energy", "forces"):
         for key in decisions.used.get(quantity, {}):

@@ -192,7 +192,7 @@ class Split:
     part: float
 
 
-def confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tuple[int, float]]:
+def _confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tuple[int, float]]:
     """(frame, eV) of those of `indices` in the sample whose energy differs from its nearest frame's by far more than the work between them."""
     found = []
     for _, frames in sample.with_labels("energy", "forces"):
@@ -387,7 +387,7 @@ def _far(level: str | None, rest: Referenced, deviation: np.ndarray, wide: float
     far = np.flatnonzero(deviation > 5 * wide)
     if not len(far) or len(far) > 0.1 * len(deviation):
         return []
-    sure = confirmed(sample, set(rest.index[far].tolist()), slope)
+    sure = _confirmed(sample, set(rest.index[far].tolist()), slope)
     if sure:
         figures: dict[str, float | int | str] = {
             "frames": len(sure),

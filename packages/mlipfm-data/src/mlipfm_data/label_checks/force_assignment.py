@@ -57,7 +57,7 @@ def orders(numbers: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "one row too near", np.roll(np.arange(n), -1)
 
 
-def is_free(structure: Structure) -> bool:
+def _is_free(structure: Structure) -> bool:
     """Whether nothing else is near: no periodicity, or `VACUUM` on every side."""
     if not structure.pbc.any():
         return True
@@ -65,7 +65,7 @@ def is_free(structure: Structure) -> bool:
     return near is not None and not near.shift.any() and len(near.i) > 0
 
 
-def free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
+def _free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
     """Families of molecules in vacuum, also in a box of it, with forces, of three atoms and more."""
     found = {}
     for key, frames in sample.with_labels("forces"):
@@ -74,7 +74,7 @@ def free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
             for f in frames
             if 2 < len(f.structure) <= LARGE
             and not unknown_forces(f.structure).any()
-            and is_free(f.structure)
+            and _is_free(f.structure)
             and f.structure.external_field is None
             and np.abs(f.structure.labels["forces"]).max() > 0.05
         ]
@@ -85,7 +85,7 @@ def free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
 
 def misplaced_in_molecules(sample: LevelSample) -> ForceAssignment | None:
     """Judge by the torque, which is zero for a molecule in vacuum."""
-    families = free_molecules(sample)
+    families = _free_molecules(sample)
     frames = [frame for family in families.values() for frame in family]
     if len(frames) < 3:
         return None

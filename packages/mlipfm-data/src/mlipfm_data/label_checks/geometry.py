@@ -56,7 +56,7 @@ def known_forces(structure: Structure) -> np.ndarray:
 # Lengths, cells and species: which change makes bond lengths, coordination and valences those of matter?
 
 
-def nearest_relative(structure: Structure) -> np.ndarray | None:
+def _nearest_relative(structure: Structure) -> np.ndarray | None:
     """[N] as `bonds.nearest`, also where atoms overlap."""
     near = neighbors_of(structure, 8.0 if len(structure) < 30 else 6.0)
     if near is not None:
@@ -77,7 +77,7 @@ def scaled(structure: Structure, positions: float = 1.0, cell: float = 1.0, tran
     )
 
 
-def with_numbers(structure: Structure, numbers: np.ndarray) -> Structure:
+def _with_numbers(structure: Structure, numbers: np.ndarray) -> Structure:
     """A copy with other elements."""
     return Structure.trusted(**{**_fields(structure), "atomic_numbers": numbers})
 
@@ -165,7 +165,7 @@ def naturalness(structure: Structure) -> float:
 
     Noble gases have no bonds and are left out; of nothing else, everything is natural.
     """
-    first = nearest_relative(structure)
+    first = _nearest_relative(structure)
     if first is None:
         return 0.0
     first = first[~np.isin(structure.atomic_numbers, NOBLE)]
@@ -247,7 +247,7 @@ def _changes(items: list[tuple[int, Structure, Neighbors]]) -> list[tuple[str, s
                 numbers = [_exchanged(s.atomic_numbers, a, b) for _, s, _ in items]
                 out.append(("species-swapped", f"{symbol(a)} and {symbol(b)} are exchanged", _score(items, numbers)))
     out.append(("species-order", "atomic numbers run backwards", _score(items, [s.atomic_numbers[::-1] for _, s, _ in items])))
-    guessed = [guessed_numbers(s, near) for _, s, near in items]
+    guessed = [_guessed_numbers(s, near) for _, s, near in items]
     whole = [n for n in guessed if n is not None]
     if len(whole) == len(items):
         out.append(("species-order", "atomic numbers are in another order than the positions", _score(items, whole) - 0.02))
@@ -262,7 +262,7 @@ def _exchanged(numbers: np.ndarray, a: int, b: int) -> np.ndarray:
     return np.where(numbers == a, b, np.where(numbers == b, a, numbers))
 
 
-def guessed_numbers(structure: Structure, near: Neighbors) -> np.ndarray | None:
+def _guessed_numbers(structure: Structure, near: Neighbors) -> np.ndarray | None:
     """The same elements put where geometry wants them: hydrogen where the nearest neighbour is nearest, heavier atoms where there are more bonds."""
     first = np.full(len(structure), np.inf)
     np.minimum.at(first, near.i, near.distance)

@@ -110,7 +110,7 @@ def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics, f
                 of=passing.with_forces,
             )
         )
-    if passing.copied_energies.count > max(1.0, 0.01 * passing.with_energy) + 4 * expected_copies(passing):
+    if passing.copied_energies.count > max(1.0, 0.01 * passing.with_energy) + 4 * _expected_copies(passing):
         found.append(
             _marked(
                 "energies-copied",
@@ -176,7 +176,7 @@ def _pushed(level: str | None, passing: SampleStatistics, found: list[Finding]) 
         )
 
 
-def expected_copies(passing: SampleStatistics) -> float:
+def _expected_copies(passing: SampleStatistics) -> float:
     """Equal energies that the number of digits makes by chance: for each composition a tenth of the pairs that lie up to ten steps apart."""
     by_composition: dict[int, list[float]] = {}
     for record in passing.records[:20_000]:

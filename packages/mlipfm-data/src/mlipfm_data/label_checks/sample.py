@@ -276,7 +276,7 @@ class LevelSample:
 
     def add(self, index: int, structure: Structure) -> None:
         self.seen += 1
-        key = family_key(structure)
+        key = _family_key(structure)
         family = self.families.get(key)
         if family is None:
             rank = _rank(key)
@@ -317,7 +317,7 @@ class LevelSample:
                 yield key, frames
 
 
-def family_key(structure: Structure) -> FamilyKey:
+def _family_key(structure: Structure) -> FamilyKey:
     """What frames must share to be compared: group, atoms in their order, charge, multiplicity and periodic directions."""
     s = structure
     return s.provenance.group, s.atomic_numbers.tobytes(), s.total_charge, s.spin_multiplicity, s.pbc.tobytes()

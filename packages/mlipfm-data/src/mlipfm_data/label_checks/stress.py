@@ -53,7 +53,7 @@ class StressCheck:
     volumes: np.ndarray
 
 
-def chemical_systems(sample: LevelSample) -> list[tuple[str, list[Frame]]]:
+def _chemical_systems(sample: LevelSample) -> list[tuple[str, list[Frame]]]:
     """Frames with stress by their set of elements: systems of `ALONE` frames and more on their own, the rest together."""
     systems: dict[str, list[Frame]] = {}
     for frame in sample.frames():
@@ -78,7 +78,7 @@ def check_stress(
         return None
     comparison = comparison.among({frame.index for frame in frames})
     volumes = np.array([abs(np.linalg.det(s.cell)) for s in structures])
-    free = free_virials(structures)
+    free = _free_virials(structures)
     fitted = fitted_virials(structures)
     traces = [_from_strain(comparison, forces_slope)]
     order = None
@@ -106,7 +106,7 @@ def _from_strain(comparison: Comparison, forces_slope: float) -> Trace | None:
     return Trace(found.slope, found.fit, STRAINED, max(found.error, 0.06, 0.5 * (1 - found.fit)), found.pairs)
 
 
-def free_virials(structures: list[Structure]) -> tuple[np.ndarray, np.ndarray] | None:
+def _free_virials(structures: list[Structure]) -> tuple[np.ndarray, np.ndarray] | None:
     """(volume times label, minus sum of r F) [structures, 3, 3] of molecules with vacuum around them in their box."""
     given, own = [], []
     for s in structures:
@@ -202,7 +202,7 @@ def check_stresses(
 ) -> list[Finding]:
     """Of each chemical system; what several of them say is said once, with their names."""
     said: dict[tuple[str, str], list[tuple[str, Finding]]] = {}
-    systems = chemical_systems(sample)
+    systems = _chemical_systems(sample)
     energy = 1.0 if reading is None else ENERGY.get(reading.energy, (1.0, 0))[0]
     forces = 1.0 if reading is None else FORCES[reading.forces][0] * reading.sign
     for name, frames in systems:

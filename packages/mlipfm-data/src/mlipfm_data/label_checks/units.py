@@ -158,10 +158,10 @@ def _misfit(evidence: Evidence, energy: str, forces: str, sign: int) -> float:
 
 def log_deviation(slope: Agreement, expected: float) -> float:
     """Squared deviation of a slope, in its uncertainties."""
-    return _squared(slope.slope, expected, slope_error(slope))
+    return _squared(slope.slope, expected, _slope_error(slope))
 
 
-def slope_error(slope: Agreement) -> float:
+def _slope_error(slope: Agreement) -> float:
     """Relative uncertainty, of scatter and of the trapezoid."""
     return max(SLOPE_FLOOR, 2 * slope.error, min(MOST_BENT, BENDING_ERROR * slope.bending))
 

@@ -37,7 +37,7 @@ _GEOMETRY = ("numbers", "positions")
 _RESULTS = {"energy": "energy", "forces": "forces", "dipole": "dipole", "charges": "charges", "magnetic_moments": "magmoms"}
 
 
-def require_ase() -> None:
+def _require_ase() -> None:
     """Raises `PluginError` saying how to install ASE, if it is missing."""
     try:
         import ase  # noqa: F401
@@ -50,7 +50,7 @@ def to_ase(structure: Structure) -> Atoms:
 
     Labels that ASE's calculators do not know go to info or arrays as `REF_<key>`, deviations as `STD_<key>`.
     """
-    require_ase()
+    _require_ase()
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.stress import full_3x3_to_voigt_6_stress
@@ -153,7 +153,7 @@ class AseReader:
         Raises:
             UnreadableFileError: damaged, or not in the format; the frames before the damage were yielded.
         """
-        require_ase()
+        _require_ase()
         name = _format(path, format)
         conventions, stated = None, {}
         if name not in _AS_THEY_ARE:

@@ -96,7 +96,7 @@ def parse_properties(text: str) -> list[Column]:
     return columns
 
 
-def column_values(words: np.ndarray, column: Column) -> np.ndarray:
+def _column_values(words: np.ndarray, column: Column) -> np.ndarray:
     """Values of one column from `words` [N, all columns] of text: [N] for width 1, else [N, width].
 
     Raises:
@@ -243,7 +243,7 @@ def _frame(comment: str, atoms: list[str], cut: bool) -> RawFrame:
     words, unread = _words(atoms, columns, exact=extended)
     if not extended and words.shape[1] > 4:
         columns = [*_PLAIN, _unnamed(words)]
-    arrays = {column.name: column_values(words, column) for column in columns}
+    arrays = {column.name: _column_values(words, column) for column in columns}
     lower = {name.lower(): name for name in arrays}
     numbers = _column_numbers({key: arrays[lower[key]] for key in ("species", "z", "numbers") if key in lower})
     if "pos" not in lower or arrays[lower["pos"]].shape != (len(numbers), 3):
@@ -352,12 +352,12 @@ def export_extxyz(structures: Iterable[Structure], path: Path | str, predicted: 
     count = 0
     with file_in_place(Path(path)) as part, part.open("w", encoding="utf-8", newline="\n") as stream:
         for structure, values in zip(structures, predicted if predicted is not None else repeat({}), strict=predicted is not None):
-            write_frame(structure, stream, values)
+            _write_frame(structure, stream, values)
             count += 1
     return count
 
 
-def write_frame(structure: Structure, stream: TextIO, predicted: Predicted = MappingProxyType({})) -> None:
+def _write_frame(structure: Structure, stream: TextIO, predicted: Predicted = MappingProxyType({})) -> None:
     """One frame. Raises `UnknownQuantityError` as `export_extxyz` does."""
     s, n = structure, len(structure)
     columns: list[tuple[str, np.ndarray]] = [("pos", s.positions)]

@@ -41,7 +41,7 @@ def _stated(seen: Decisions, quantity: str, names: tuple[str, ...], per_atom: bo
         yield named, seen.frame.find(named)
 
 
-def truths(value: Any, key: str) -> Array:
+def _truths(value: Any, key: str) -> Array:
     """Booleans of a column of T/F, true/false, or 0/1. Raises `ShapeError` for anything else."""
     array = np.asarray(value)
     if array.dtype.kind in "SU":
@@ -59,7 +59,7 @@ def truths(value: Any, key: str) -> Array:
     return numbers.astype(bool)
 
 
-def fixed_atoms(seen: Decisions) -> Array | None:
+def _fixed_atoms(seen: Decisions) -> Array | None:
     """[N], 1 where the file holds the atom in place along all axes; None where it says nothing, or holds none (`REF_fixed` is kept as it is).
 
     An atom that is held along some axes only cannot be kept as such: it is counted as free, and a remark says so.
@@ -73,7 +73,7 @@ def fixed_atoms(seen: Decisions) -> Array | None:
         if not held and "fixed" in seen.options.keys:
             continue
         for key, value in _stated(seen, "fixed", names, per_atom=True):
-            flags = truths(value, key)
+            flags = _truths(value, key)
             if flags.size not in (n, 3 * n):
                 raise ShapeError(f"{key!r} has shape {list(flags.shape)}, [{n}] or [{n}, 3] is needed")
             axes = (flags if held else ~flags).reshape(n, -1)
@@ -151,14 +151,14 @@ def force_weights(seen: Decisions, labels: Mapping[str, Array], mask_zero: bool)
 def _weight_of_atoms(value: Any, key: str, n: int) -> Array | None:
     """[N]; None if the three components of an atom have different weights."""
     array = np.asarray(value)
-    numbers = truths(value, key).astype(np.float64) if array.dtype.kind in "bSU" else array.astype(np.float64)
+    numbers = _truths(value, key).astype(np.float64) if array.dtype.kind in "bSU" else array.astype(np.float64)
     if numbers.size not in (n, 3 * n):
         raise ShapeError(f"{key!r} has shape {list(numbers.shape)}, [{n}] is needed")
     rows = numbers.reshape(n, -1)
     return rows[:, 0].copy() if (rows == rows[:, :1]).all() else None
 
 
-def frame_weight(seen: Decisions, labels: dict[str, Array]) -> None:
+def _frame_weight(seen: Decisions, labels: dict[str, Array]) -> None:
     """Set the label `weight` from the weights that a file gives to a frame, and drop labels to which it gives the weight 0.
 
     Under a name that may mean something else (`weight`: a molar mass, a degeneracy), only 0 and 1 are taken: 0 can only mean that the frame does
@@ -219,10 +219,10 @@ def _zero_or_one(value: Any) -> bool:
 
 def set_marks(seen: Decisions, labels: dict[str, Array], mask_zero: bool) -> None:
     """Add `fixed`, `forces_weight` and `weight` to the labels where the file says so; see the functions above for what is refused."""
-    fixed = fixed_atoms(seen)
+    fixed = _fixed_atoms(seen)
     if fixed is not None:
         labels["fixed"] = fixed
-    frame_weight(seen, labels)
+    _frame_weight(seen, labels)
     weights = force_weights(seen, labels, mask_zero)
     if weights is not None:
         labels["forces_weight"] = weights

@@ -18,7 +18,7 @@ from .options import ReadOptions, option_names, unknown_option
 _TRUE, _FALSE = ("true", "yes", "on", "1", "t"), ("false", "no", "off", "0", "f")
 
 
-def own_options(found: Format) -> dict[str, Any]:
+def _own_options(found: Format) -> dict[str, Any]:
     """Return the options that a format takes beside `ReadOptions`, with their types: keyword-only parameters of its `frames`."""
     names = [name for name in _parameters(found) if name not in _common() and name != "report"]
     try:
@@ -48,7 +48,7 @@ def split_options(found: Format, given: Mapping[str, Any]) -> tuple[dict[str, An
     Raises:
         UnknownQuantityError: an option that this format does not have, with the nearest that there is, or text where it wants true or false.
     """
-    known = own_options(found)
+    known = _own_options(found)
     own = {name: value for name, value in given.items() if name in known}
     common = {name: value for name, value in given.items() if name not in known}
     for name in common:
@@ -67,7 +67,7 @@ def _named_keys(options: Mapping[str, Any]) -> dict[str, str]:
     return {**dict(options.get("keys", {})), **named}
 
 
-def parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, Any]) -> dict[str, Any]:
+def _parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, Any]) -> dict[str, Any]:
     """Options from `KEY=VALUE` texts.
 
     Args:
@@ -76,7 +76,7 @@ def parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, Any
     Raises:
         UnknownQuantityError: no `=`, an option that this reader does not have, one that is stated twice, or a value that is not of its type.
     """
-    types_of = _common() | own_options(reader)
+    types_of = _common() | _own_options(reader)
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -159,9 +159,9 @@ def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Map
     """Options of the command line for one file: those under their own names that are stated, and `KEY=VALUE` texts for the file's reader.
 
     Raises:
-        UnknownQuantityError: as `parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
+        UnknownQuantityError: as `_parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
     """
     from .registry import format_of
 
     stated = {name: value for name, value in named.items() if value is not None}
-    return stated | (parsed_options(texts, format_of(path, reader), stated) if texts else {})
+    return stated | (_parsed_options(texts, format_of(path, reader), stated) if texts else {})

@@ -30,7 +30,7 @@ LARGEST, DEEPEST = 1 << 26, 32
 MOST_EVENTS = 6_000_000
 
 
-def load_yaml(path: Path) -> Any:
+def _load_yaml(path: Path) -> Any:
     """The content of a file, also compressed, as plain numbers, texts, lists and dictionaries.
 
     Raises:
@@ -136,10 +136,10 @@ class PhonopyReader:
         Raises:
             UnreadableFileError: damaged, no phonopy file, without forces, FORCE_SETS of other displacements, or in a folder of other forces.
                 UnitError: units that are not those of the calculator, or a calculator whose units are not known. UnknownElementError.
-                RefusedFileError: see `load_yaml`.
+                RefusedFileError: see `_load_yaml`.
         """
         file = _yaml_of(path)
-        content = load_yaml(file)
+        content = _load_yaml(file)
         if not isinstance(content, dict) or not isinstance(content.get("phonopy"), dict):
             raise UnreadableFileError("no file of phonopy: it does not begin with `phonopy:`", where=str(file))
         try:

@@ -125,13 +125,13 @@ def _made(item: At) -> Sequence[RawFrame | MlipfmError]:
 
 def format_of(path: Path, wanted: str | Format | None = None) -> Format:
     """Return the format of a file that exists and is no pickle; raises as `read` and `find_reader`."""
-    refuse_pickle(path)
+    _refuse_pickle(path)
     if not path.exists():
         raise UnreadableFileError("no such file", where=str(path))
     return find_reader(path, wanted) if wanted is None or isinstance(wanted, str) else wanted
 
 
-def refuse_pickle(path: Path) -> None:
+def _refuse_pickle(path: Path) -> None:
     """Refuse a file that is a pickle by name or by its first bytes (torch archives are zip files with a `data.pkl`).
 
     Raises:

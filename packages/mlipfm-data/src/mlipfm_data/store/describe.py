@@ -39,7 +39,7 @@ def describe(store: Store) -> Iterator[str]:
     chosen = np.unique(np.linspace(0, len(store) - 1, min(SAMPLED, len(store))).astype(int)) if len(store) else np.zeros(0, int)
     sampled = [store[int(k)] for k in chosen]
     yield from _precision(sampled)
-    yield from force_histogram(sampled)
+    yield from _force_histogram(sampled)
 
 
 def _contents(store: Store) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _figure(value: float, count: int) -> str:
     return f"{value:.4g}" if count else "-"
 
 
-def force_histogram(structures: Sequence[Structure]) -> Iterator[str]:
+def _force_histogram(structures: Sequence[Structure]) -> Iterator[str]:
     """Lines of a histogram of |F| over the atoms of `structures` that have forces."""
     sizes = [np.linalg.norm(s.labels["forces"], axis=1) for s in structures if "forces" in s.labels]
     if not sizes:
