@@ -1,4 +1,4 @@
-"""Configure Sphinx: pages in Markdown, formulas as MathML, reference pages from `reference_pages.py`. Only notebooks load something: 3Dmol."""
+"""Configure Sphinx: pages in Markdown, formulas as MathML, reference pages from `reference_pages.py`."""
 
 import re
 import sys
@@ -30,7 +30,6 @@ myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tests execute notebooks; pages show the outputs they were saved with
 nb_merge_streams = True
-suppress_warnings = ["mystnb.unknown_mime_type"]  # py3Dmol writes its viewer twice: as HTML, which is shown, and for JupyterLab
 
 autodoc_typehints_format = "short"
 default_role = "literal"  # docstrings write code in single backticks

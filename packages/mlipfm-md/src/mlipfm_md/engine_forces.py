@@ -77,6 +77,28 @@ def open_model(model: str) -> Any:
     return open_foreign(model) if is_foreign(model) else load_potential(model)
 
 
+def start_for(engine: str, model: str, start_file: Path | str, out: Path | str, wanted: Wanted | None, fixing: str) -> tuple[Start, Said]:
+    """Return the one structure of a file that `engine` is to run in the folder `out`, and what was taken from the file.
+
+    Args:
+        fixing: how the engine keeps atoms in place, for the message.
+
+    Raises:
+        SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire. What reading and opening raise.
+    """
+    check_free(Path(out))
+    start, said = read_one_start(start_file, wanted)
+    s = start.structure
+    if start.axes_fixed.any() or start.bonds is not None:
+        what, hint = f"fixed atoms and bonds are not written to {engine}", f"--ignore-constraints, and {fixing}"
+        raise SimulationError(what, where=str(start_file), hint=hint)
+    if s.pbc.any() and not s.pbc.all():
+        what = f"a structure that is periodic along one or two axes is not written to {engine}"
+        raise SimulationError(what, where=str(start_file), hint="use `mlipfm md run`")
+    EngineForces(model, start)(s.positions, s.cell)  # refused here rather than when the engine asks
+    return start, said
+
+
 def read_one_start(path: Path | str, wanted: Wanted | None = None) -> tuple[Start, Said]:
     """Return the one structure of a file.
 

@@ -15,7 +15,7 @@ from mlipfm_interfaces.atomic import folder_in_place
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import SimulationError
 
-from .engine_forces import EngineForces, check_free, read_one_start
+from .engine_forces import EngineForces, read_one_start, start_for
 from .start_files import Said, Wanted
 from .starts import Start
 
@@ -164,14 +164,8 @@ def export_ipi(
         SimulationError: a folder with files, several frames, fixed atoms or bonds. What reading and opening raise.
     """
     where = parse_address(address)
-    check_free(Path(out))
-    start, said = read_one_start(start_file, wanted)
-    if start.axes_fixed.any() or start.bonds is not None:
-        raise SimulationError(
-            "fixed atoms and bonds are not written to i-PI", where=str(start_file), hint="--ignore-constraints, and <fixatoms> in input.xml"
-        )
+    start, said = start_for("i-PI", model, start_file, out, wanted, "<fixatoms> in input.xml")
     s = start.structure
-    EngineForces(model, start)(s.positions, s.cell)  # refused here rather than when i-PI asks
     local = "unixsocket" in where
     cell, turn = _upper_triangular(start)
     fields = {
@@ -194,8 +188,6 @@ def _upper_triangular(start: Start) -> tuple[Array, Array]:
     if not s.pbc.any():
         room = float(np.ptp(s.positions, axis=0).max()) + _ROOM
         return np.eye(3) * room, np.eye(3)
-    if not s.pbc.all():
-        raise SimulationError("a structure that is periodic along one or two axes is not written to i-PI", hint="use `mlipfm md run`")
     q, r = np.linalg.qr(s.cell.T)
     signs = np.sign(np.diag(r))
     if np.linalg.det(q * signs) < 0:

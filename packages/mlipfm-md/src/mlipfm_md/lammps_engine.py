@@ -17,7 +17,7 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 
-from .engine_forces import EngineForces, check_free, open_model, read_one_start
+from .engine_forces import EngineForces, open_model, read_one_start, start_for
 from .start_files import Said, Wanted
 from .starts import Start
 
@@ -152,50 +152,45 @@ def export_lammps(
     Raises:
         SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire. What reading and opening raise.
     """
+    wanted = wanted or Wanted()
+    start, said = start_for("LAMMPS", model, start_file, out, wanted, "`fix setforce` in in.lammps")
+    s, periodic = start.structure, bool(start.structure.pbc.all())
+    kinds = sorted(set(zip(s.atomic_numbers.tolist(), start.amu.tolist(), strict=True)))
+    names = [symbol(z) for z, _ in kinds]
+    if len(set(names)) < len(names):
+        raise SimulationError("LAMMPS types are elements here, and one element has several masses", where=str(start_file))
+    draw = f"velocity all create {temperature:g} {seed + 1} mom yes rot no dist gaussian\n" if start.velocities is None else ""
+    place = str(Path(model).resolve()) if Path(model).is_file() else model
+    files = {
+        "setup.lammps": SETUP.format(
+            boundary="p p p" if periodic else "f f f",
+            box="box tilt large\n" if periodic else "",
+            fix=FIX,
+            virial=" virial yes" if periodic else "",
+        ),
+        "in.lammps": INPUT.format(dt=dt / 1000, velocities=draw, every=every, steps=steps, elements=" ".join(names)),
+        "run.py": DRIVER.format(model=place, level=wanted.level),
+    }
+    with folder_in_place(Path(out)) as folder:
+        _write_data(folder / "start.data", start, names)
+        (folder / "start.xyz").write_bytes(_structure_file(s))
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    return said
+
+
+def _write_data(path: Path, start: Start, names: list[str]) -> None:
+    """Write atoms, cell, masses and velocities, where the start has them, as a data file whose types are the elements `names`."""
     from ase import Atoms, units
     from ase.io.lammpsdata import write_lammps_data
 
-    wanted = wanted or Wanted()
-    check_free(Path(out))
-    start, said = read_one_start(start_file, wanted)
     s = start.structure
-    if start.axes_fixed.any() or start.bonds is not None:
-        raise SimulationError(
-            "fixed atoms and bonds are not written to LAMMPS",
-            where=str(start_file),
-            hint="--ignore-constraints, and `fix setforce` in in.lammps",
-        )
-    if s.pbc.any() and not s.pbc.all():
-        raise SimulationError("a structure that is periodic along one or two axes is not written to LAMMPS", where=str(start_file))
-    EngineForces(model, start)(s.positions, s.cell)  # refused here rather than in LAMMPS
-    kinds = sorted(set(zip(s.atomic_numbers.tolist(), start.amu.tolist(), strict=True)))
-    if len({z for z, _ in kinds}) < len(kinds):
-        raise SimulationError("LAMMPS types are elements here, and one element has several masses", where=str(start_file))
-    names = [symbol(z) for z, _ in kinds]
     atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, masses=start.amu)
     if not s.pbc.any():
         atoms.center(vacuum=_ROOM)
     if start.velocities is not None:
         atoms.set_velocities(start.velocities / units.fs)
-    place = str(Path(model).resolve()) if Path(model).is_file() else model
-    with folder_in_place(Path(out)) as folder:
-        write_lammps_data(
-            folder / "start.data", atoms, specorder=names, masses=True, velocities=start.velocities is not None, force_skew=False
-        )
-        (folder / "start.xyz").write_bytes(_structure_file(s))
-        periodic = bool(s.pbc.all())
-        (folder / "setup.lammps").write_text(
-            SETUP.format(
-                boundary="p p p" if periodic else "f f f",
-                box="" if not periodic else "box tilt large\n",
-                fix=FIX,
-                virial=" virial yes" if periodic else "",
-            )
-        )
-        draw = f"velocity all create {temperature:g} {seed + 1} mom yes rot no dist gaussian\n" if start.velocities is None else ""
-        (folder / "in.lammps").write_text(INPUT.format(dt=dt / 1000, velocities=draw, every=every, steps=steps, elements=" ".join(names)))
-        (folder / "run.py").write_text(DRIVER.format(model=place, level=wanted.level))
-    return said
+    write_lammps_data(path, atoms, specorder=names, masses=True, velocities=start.velocities is not None, force_skew=False)
 
 
 def _structure_file(s: Structure) -> bytes:

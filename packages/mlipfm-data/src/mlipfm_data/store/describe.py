@@ -46,7 +46,9 @@ def _contents(store: Store) -> Iterator[str]:
     """Labels, periodicity, weights and constraints of the whole store; only structures that have the last two are decoded."""
     census = store.census()
     labels = census.count(lambda kind: (key for key in kind.labels if key not in QUANTITIES or QUANTITIES[key].target))
-    yield "labels: " + (", ".join(f"{key} {count}" for key, count in labels.most_common()) or "none")
+    yield "labels: " + (
+        ", ".join(f"{key} {count}" for key, count in sorted(labels.items(), key=lambda item: (-item[1], item[0]))) or "none"
+    )
     axes = census.count(
         lambda kind: ("periodic" if kind.periodic_axes == 3 else "partly periodic" if kind.periodic_axes else "not periodic",)
     )
