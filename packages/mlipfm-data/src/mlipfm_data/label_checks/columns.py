@@ -18,7 +18,7 @@ from ..readers.registry import read
 from ..readers.report import ReadReport
 from ..store.store import Store
 from .checks import Inspector
-from .findings import Finding, ordered
+from .findings import Figures, Finding, doubt, fault, ordered
 from .stated_units import with_advice_for
 
 #: Frames of a file whose other columns are compared.
@@ -78,41 +78,22 @@ def _states(path: Path | str, reader: str | None, reading: FileReading, options:
     """Frames refused for their multiplicity: are they right if it counts unpaired electrons?"""
     if not reading.multiplicity:
         return
-    figures: dict[str, float | int | str] = {"refused": len(reading.multiplicity), "read": reading.accepted}
-    indices = tuple(reading.multiplicity[:100])
+    figures = {"refused": len(reading.multiplicity), "read": reading.accepted}
     if options.get("spin_meaning", "multiplicity") == "multiplicity":
         again = list(islice(read(path, reader, **options | {"spin_meaning": "unpaired"}), max(reading.multiplicity[:50]) + 1))
         if all(isinstance(again[k], Structure) for k in reading.multiplicity[:50] if k < len(again)):
-            yield Finding(
-                "multiplicity-counts-unpaired",
-                "fault",
-                "multiplicities count unpaired electrons: with one more, charge and electrons fit",
-                "import with --spin-meaning unpaired",
-                figures,
-                indices=indices,
-            )
+            words = "multiplicities count unpaired electrons: with one more, charge and electrons fit"
+            hint = "import with --spin-meaning unpaired"
+            yield fault("multiplicity-counts-unpaired", words, hint, None, figures, reading.multiplicity)
             return
-    yield Finding(
-        "impossible-state",
-        "fault",
-        "charge and multiplicity contradict the number of electrons",
-        "correct charge or multiplicity",
-        figures,
-        indices=indices,
-    )
+    words = "charge and multiplicity contradict the number of electrons"
+    yield fault("impossible-state", words, "correct charge or multiplicity", None, figures, reading.multiplicity)
 
 
 def _nan(path: Path | str, reading: FileReading) -> Iterator[Finding]:
     if reading.not_finite:
-        figures: dict[str, float | int | str] = {"refused": len(reading.not_finite)}
-        yield Finding(
-            "labels-not-finite",
-            "fault",
-            f"labels of {path} are NaN or infinite",
-            "drop these labels or frames",
-            figures,
-            indices=tuple(reading.not_finite[:100]),
-        )
+        words, figures = f"labels of {path} are NaN or infinite", {"refused": len(reading.not_finite)}
+        yield fault("labels-not-finite", words, "drop these labels or frames", None, figures, reading.not_finite)
 
 
 def _other_columns(path: Path | str, reader: str | None, decisions: ReadReport, **options: Any) -> Iterator[Finding]:
@@ -124,7 +105,7 @@ def _other_columns(path: Path | str, reader: str | None, decisions: ReadReport, 
                 words = f"{quantity} is read from {key!r}, by its name the prediction of a model" + (
                     f"; beside it: {', '.join(others)}" if others else ""
                 )
-                yield Finding("model-labels", "fault", words, f"choose the reference with --{quantity}-key", {"column": key})
+                yield fault("model-labels", words, f"choose the reference with --{quantity}-key", None, {"column": key})
     for key in sorted(decisions.unused):
         for quantity, pattern in _KINDS.items():
             if pattern.search(key) and quantity in decisions.used:
@@ -152,26 +133,12 @@ def _compared(path: Path | str, reader: str | None, key: str, quantity: str, opt
         return None
     a, b = (x - x.mean(), y - y.mean())
     correlation = float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-300))
-    figures: dict[str, float | int | str] = {
-        "column": key,
-        "correlation": correlation,
-        "largest_difference": float(np.abs(x - y).max()),
-        "frames": len(ours),
-    }
-    whose = (
-        "by its name the prediction of a model"
-        if _MODEL.search(key)
-        else "a model's, or another level of theory"
-        if correlation > 0.9
-        else "something else"
-    )
-    return Finding(
-        "model-column",
-        "doubt",
-        f"a second column of {quantity}, {key!r}, differs from the one that is read: {whose}",
-        "make sure that the right one is read",
-        figures,
-    )
+    far = float(np.abs(x - y).max())
+    figures: Figures = {"column": key, "correlation": correlation, "largest_difference": far, "frames": len(ours)}
+    whose = "a model's, or another level of theory" if correlation > 0.9 else "something else"
+    whose = "by its name the prediction of a model" if _MODEL.search(key) else whose
+    words = f"a second column of {quantity}, {key!r}, differs from the one that is read: {whose}"
+    return doubt("model-column", words, "make sure that the right one is read", None, figures)
 
 
 def findings_of(source: Path, reader: str | None = None, options: dict[str, object] | None = None) -> list[Finding]:

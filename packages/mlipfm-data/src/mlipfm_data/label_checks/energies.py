@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .comparison import Comparison, Pair, agreement, nearest_pair
-from .findings import MOST, Finding
+from .findings import Finding, doubt, fault
 from .sample import LevelSample, SampleStatistics
 from .units import ENERGY, UnitGuess
 
@@ -18,6 +18,10 @@ from .units import ENERGY, UnitGuess
 LEAST = 1 / 8
 #: Pairs of the same system whose energies follow the forces, without which nothing is said of the others.
 AGREEING = 3
+
+# Words of several findings.
+_TWO_LEVELS = "two levels of theory or two zeros"
+_OUTLYING, _LEAVE_OUT = "unconverged, or of another calculation", "leave these frames out"
 
 
 @dataclass(frozen=True)
@@ -294,23 +298,9 @@ def check_energies(
     if rounded:
         return rounded  # what the lost digits do to differences is no other fault
     if seen is not None and seen.offset is not None:
-        figures: dict[str, float | int | str] = {
-            "offset_eV_per_atom": seen.offset,
-            "pairs_that_jump": seen.part,
-            "typical_eV": seen.typical,
-        }
-        return [
-            Finding(
-                "mixed-levels",
-                "fault",
-                f"energies of near frames jump by {seen.offset:.3g} eV per atom, always the same, which the forces do not "
-                "explain: two levels of theory or two zeros",
-                "give each its own level",
-                figures,
-                level,
-                indices=seen.outliers[:MOST],
-            )
-        ]
+        jump = {"offset_eV_per_atom": seen.offset, "pairs_that_jump": seen.part, "typical_eV": seen.typical}
+        words = f"energies of near frames jump by {seen.offset:.3g} eV per atom, always the same, which the forces do not explain: {_TWO_LEVELS}"
+        return [fault("mixed-levels", words, "give each its own level", level, jump, seen.outliers)]
     few = (
         seen is not None and len(seen.outliers) > 0 and seen.agreement > 0.6 and (seen.part < 0.4 or (seen.alone and seen.agreement > 0.9))
     )
@@ -322,37 +312,30 @@ def check_energies(
         and rest.per_atom > max(0.6, rest.explained + 0.2)
     ):
         words = "energies do not grow with the number of atoms: they are per atom"
-        figures = {"growth": rest.growth, "compositions": rest.compositions, "explained": rest.per_atom}
-        return [Finding("energy-per-atom", "fault", words, "multiply by the number of atoms", figures, level)]
+        growth = {"growth": rest.growth, "compositions": rest.compositions, "explained": rest.per_atom}
+        return [fault("energy-per-atom", words, "multiply by the number of atoms", level, growth)]
     shuffled = [] if few else _shuffled(level, comparison, rest, slope)
     if shuffled:
         return shuffled
     if seen is not None and seen.outliers and seen.agreement > 0.3:
         figures = {"frames": len(seen.outliers), "largest_eV": seen.largest, "typical_eV": seen.typical}
-        return [
-            Finding(
-                "energy-outliers",
-                "fault",
-                "energies far from what near frames and forces say: unconverged, or of another calculation",
-                "leave these frames out",
-                figures,
-                level,
-                indices=seen.outliers[:MOST],
-            )
-        ]
+        words = f"energies far from what near frames and forces say: {_OUTLYING}"
+        return [fault("energy-outliers", words, _LEAVE_OUT, level, figures, seen.outliers)]
     return [] if rest is None else _referenced(level, rest, sample, slope)
 
 
 def _shuffled(level: str | None, comparison: Comparison, rest: Referenced | None, slope: float) -> list[Finding]:
     found = comparison.energy_forces()
-    figures: dict[str, float | int | str] = {"fit": found.fit, "closure": comparison.closure, "pairs": found.pairs}
-    words = "the forces of near frames agree with each other, but energies do not follow them: energies of other frames"
+    hint = "join energies and geometries by frame again"
     if found.fit < (0.15 if comparison.closure < 0.9 else 0.25) and comparison.closure > 0.75 and comparison.unrelated(slope):
-        return [Finding("energies-shuffled", "fault", words, "join energies and geometries by frame again", figures, level)]
+        words = "the forces of near frames agree with each other, but energies do not follow them: energies of other frames"
+        figures = {"fit": found.fit, "closure": comparison.closure, "pairs": found.pairs}
+        return [fault("energies-shuffled", words, hint, level, figures)]
     if rest is not None and rest.sizes > 1.5 and rest.explained < 0.3 and rest.compositions >= 6 and found.fit < 0.3:
-        figures = {"explained_by_composition": rest.explained, "compositions": rest.compositions}
         words = "energies have nothing to do with the composition of their structures: energies of other frames"
-        return [Finding("energies-shuffled", "fault", words, "join energies and geometries by frame again", figures, level)]
+        return [
+            fault("energies-shuffled", words, hint, level, {"explained_by_composition": rest.explained, "compositions": rest.compositions})
+        ]
     return []
 
 
@@ -360,22 +343,9 @@ def _referenced(level: str | None, rest: Referenced, sample: LevelSample, slope:
     """What energies without their composition say: two clusters, far ones."""
     split = energy_clusters(rest.rest)
     if split is not None and split.distance > max(5 * split.spread, 0.05):
-        figures: dict[str, float | int | str] = {
-            "distance_eV_per_atom": split.distance,
-            "spread_eV_per_atom": split.spread,
-            "smaller_part": split.part,
-        }
-        return [
-            Finding(
-                "mixed-levels",
-                "fault",
-                f"energies without their composition lie in two clusters, {split.distance:.3g} eV per atom apart: two levels "
-                "of theory or two zeros",
-                "give each its own level",
-                figures,
-                level,
-            )
-        ]
+        figures = {"distance_eV_per_atom": split.distance, "spread_eV_per_atom": split.spread, "smaller_part": split.part}
+        words = f"energies without their composition lie in two clusters, {split.distance:.3g} eV per atom apart: {_TWO_LEVELS}"
+        return [fault("mixed-levels", words, "give each its own level", level, figures)]
     middle = float(np.median(rest.rest))
     deviation = np.abs(rest.rest - middle)
     wide = max(float(np.quantile(deviation, 0.9)), 0.02)
@@ -389,39 +359,18 @@ def _far(level: str | None, rest: Referenced, deviation: np.ndarray, wide: float
         return []
     sure = _confirmed(sample, set(rest.index[far].tolist()), slope)
     if sure:
-        figures: dict[str, float | int | str] = {
-            "frames": len(sure),
-            "largest_eV": max(abs(size) for _, size in sure),
-            "ordinary_eV_per_atom": wide,
-        }
-        return [
-            Finding(
-                "energy-outliers",
-                "fault",
-                "energies far from what their composition, the nearest frame and forces say: unconverged, or of another calculation",
-                "leave these frames out",
-                figures,
-                level,
-                indices=tuple(index for index, _ in sure[:MOST]),
-            )
-        ]
+        largest = max(abs(size) for _, size in sure)
+        figures = {"frames": len(sure), "largest_eV": largest, "ordinary_eV_per_atom": wide}
+        words = f"energies far from what their composition, the nearest frame and forces say: {_OUTLYING}"
+        return [fault("energy-outliers", words, _LEAVE_OUT, level, figures, [index for index, _ in sure])]
     far = np.flatnonzero(deviation > 15 * wide)
     strained = _strongly_pulled(sample)
     far = far[[int(index) not in strained for index in rest.index[far]]] if len(far) else far
     if not len(far) or len(deviation) < 4 * rest.elements:  # so many energies of elements explain single frames to the last digit
         return []
     figures = {"frames": len(far), "largest_eV_per_atom": float(deviation.max()), "ordinary_eV_per_atom": wide}
-    return [
-        Finding(
-            "energy-outliers",
-            "doubt",
-            "a few energies far from what their composition explains",
-            "look at these frames",
-            figures,
-            level,
-            indices=tuple(rest.index[far][:MOST].tolist()),
-        )
-    ]
+    words = "a few energies far from what their composition explains"
+    return [doubt("energy-outliers", words, "look at these frames", level, figures, rest.index[far].tolist())]
 
 
 def _strongly_pulled(sample: LevelSample) -> set[int]:
@@ -445,5 +394,4 @@ def _rounded(level: str | None, passing: SampleStatistics) -> list[Finding]:
     hint = "read them from the calculation with all digits" + (
         ", or subtract the energies of atoms before they are stored" if lost.single else ""
     )
-    figures: dict[str, float | int | str] = {"step_eV": step, "step_eV_per_atom": per_atom}
-    return [Finding("energy-rounded", "fault" if coarse else "doubt", words, hint, figures, level)]
+    return [(fault if coarse else doubt)("energy-rounded", words, hint, level, {"step_eV": step, "step_eV_per_atom": per_atom})]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["fault", "doubt", "note"]
@@ -49,6 +49,19 @@ class Finding:
 
 #: Indices that a finding lists.
 MOST = 100
+
+Figures = Mapping[str, float | int | str]
+
+
+def fault(code: str, words: str, hint: str, level: str | None, figures: Figures, indices: Sequence[int] = ()) -> Finding:
+    """Return a finding that physics contradicts the labels; of `indices` the first `MOST` are kept."""
+    return Finding(code, "fault", words, hint, figures, level, indices=tuple(indices[:MOST]))
+
+
+def doubt(code: str, words: str, hint: str, level: str | None, figures: Figures, indices: Sequence[int] = ()) -> Finding:
+    """Return a finding that something is unusual; of `indices` the first `MOST` are kept."""
+    return replace(fault(code, words, hint, level, figures, indices), severity="doubt")
+
 
 #: Every code, the most direct cause first: findings are sorted by severity and then in this order.
 CODES: dict[str, str] = {

@@ -2,158 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .energies import lost_digits
-from .findings import MOST, Finding, Severity
+from .findings import Finding, Severity, doubt, fault
 from .geometry import neighbors_of, unmasked_zeros
 from .sample import Frame, FrameCount, LevelSample, SampleStatistics, subsample
 
 
 def check_counts(level: str | None, sample: LevelSample, passing: SampleStatistics) -> list[Finding]:
-    """All findings that need no comparison between frames."""
-    found: list[Finding] = []
-    _states(level, passing, found)
-    _held(level, sample, passing, found)
-    _labels(level, sample, passing, found)
-    _sums(level, passing, found)
-    return found
+    """Return all findings that need no comparison between frames."""
+    return [
+        *_states(level, passing),
+        *_held(level, sample, passing),
+        *_labels(level, sample, passing),
+        *_sums(level, passing),
+        *_pushed(level, passing),
+        *_torques(level, passing),
+    ]
 
 
 def _marked(
-    code: str, severity: Severity, words: str, hint: str, mark: FrameCount, level: str | None, **figures: float | int | str
+    code: str, words: str, hint: str, mark: FrameCount, level: str | None, severity: Severity = "fault", **figures: float | int | str
 ) -> Finding:
     return Finding(code, severity, words, hint, {"frames": mark.count, **figures}, level, tuple(sorted(mark.groups)), tuple(mark.indices))
 
 
-def _states(level: str | None, passing: SampleStatistics, found: list[Finding]) -> None:
+def _states(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
+    stated = passing.stated.count
     if passing.not_finite.count:
-        found.append(
-            _marked("labels-not-finite", "fault", "labels are NaN or infinite", "drop these labels or frames", passing.not_finite, level)
-        )
+        yield _marked("labels-not-finite", "labels are NaN or infinite", "drop these labels or frames", passing.not_finite, level)
     if passing.unpaired.count and (passing.zeros or not passing.impossible.count):
-        found.append(
-            _marked(
-                "multiplicity-counts-unpaired",
-                "fault",
-                "multiplicities count unpaired electrons: with one more, charge and electrons fit",
-                "import with --spin-meaning unpaired",
-                passing.unpaired,
-                level,
-                stated=passing.stated.count,
-            )
-        )
+        words = "multiplicities count unpaired electrons: with one more, charge and electrons fit"
+        hint = "import with --spin-meaning unpaired"
+        yield _marked("multiplicity-counts-unpaired", words, hint, passing.unpaired, level, stated=stated)
     elif passing.impossible.count or passing.unpaired.count:
         mark = passing.impossible if passing.impossible.count else passing.unpaired
-        found.append(
-            _marked(
-                "impossible-state",
-                "fault",
-                "charge and multiplicity contradict the number of electrons",
-                "correct charge or multiplicity",
-                mark,
-                level,
-                stated=passing.stated.count,
-            )
-        )
+        words = "charge and multiplicity contradict the number of electrons"
+        yield _marked("impossible-state", words, "correct charge or multiplicity", mark, level, stated=stated)
 
 
-def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics, found: list[Finding]) -> None:
-    zero = passing.zero_forces
-    if zero.count:
-        broken, asked = _without_symmetry(sample)
-        if broken >= 2 and broken > 0.3 * asked:
-            found.append(
-                _marked(
-                    "forces-zero",
-                    "fault",
-                    "forces are exactly zero where no symmetry makes them so: missing labels filled with zeros",
-                    "leave these forces out",
-                    zero,
-                    level,
-                    of=passing.with_forces,
-                )
-            )
-    if passing.zero_stress.count > max(1, 0.02 * passing.with_stress):
-        found.append(
-            _marked(
-                "stress-zero",
-                "fault",
-                "stress is exactly zero: missing labels filled with zeros",
-                "leave this stress out",
-                passing.zero_stress,
-                level,
-                of=passing.with_stress,
-            )
-        )
-    if passing.asymmetric.count > 0.02 * passing.with_stress:
-        found.append(
-            _marked(
-                "stress-asymmetric",
-                "fault",
-                "stress is not symmetric: components are in the wrong places",
-                "check the order of components",
-                passing.asymmetric,
-                level,
-                of=passing.with_stress,
-            )
-        )
-    if passing.copied_forces.count > max(1, 0.005 * passing.with_forces):
-        found.append(
-            _marked(
-                "forces-copied",
-                "fault",
-                "different geometries have the same forces to the last digit",
-                "compute them again",
-                passing.copied_forces,
-                level,
-                of=passing.with_forces,
-            )
-        )
-    if passing.copied_energies.count > max(1.0, 0.01 * passing.with_energy) + 4 * _expected_copies(passing):
-        found.append(
-            _marked(
-                "energies-copied",
-                "fault",
-                "different geometries have the same energy to the last digit",
-                "compute them again",
-                passing.copied_energies,
-                level,
-                of=passing.with_energy,
-            )
-        )
-    if passing.contradictory.count:
-        found.append(
-            _marked(
-                "contradictory-duplicates",
-                "fault",
-                "one geometry has different labels",
-                "keep one of them, or give each its level",
-                passing.contradictory,
-                level,
-                of=passing.frames,
-            )
-        )
-    if passing.lone_forces.count:
-        found.append(
-            _marked("isolated-atom", "fault", "a lone atom has a force", "check positions, cell and labels", passing.lone_forces, level)
-        )
-    coarse = passing.decimals
+def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -> Iterator[Finding]:
+    p = passing
+    broken, asked = _without_symmetry(sample) if p.zero_forces.count else (0, 0)
+    copies = max(1.0, 0.01 * p.with_energy)
+    if p.copied_energies.count > copies:
+        copies += 4 * _expected_copies(p)
+    # code, frames, of how many, whether they are too many, words, hint
+    rules = (
+        ("forces-zero", p.zero_forces, p.with_forces, broken >= 2 and broken > 0.3 * asked,
+         "forces are exactly zero where no symmetry makes them so: missing labels filled with zeros", "leave these forces out"),
+        ("stress-zero", p.zero_stress, p.with_stress, p.zero_stress.count > max(1, 0.02 * p.with_stress),
+         "stress is exactly zero: missing labels filled with zeros", "leave this stress out"),
+        ("stress-asymmetric", p.asymmetric, p.with_stress, p.asymmetric.count > 0.02 * p.with_stress,
+         "stress is not symmetric: components are in the wrong places", "check the order of components"),
+        ("forces-copied", p.copied_forces, p.with_forces, p.copied_forces.count > max(1, 0.005 * p.with_forces),
+         "different geometries have the same forces to the last digit", "compute them again"),
+        ("energies-copied", p.copied_energies, p.with_energy, p.copied_energies.count > copies,
+         "different geometries have the same energy to the last digit", "compute them again"),
+        ("contradictory-duplicates", p.contradictory, p.frames, p.contradictory.count > 0,
+         "one geometry has different labels", "keep one of them, or give each its level"),
+    )  # fmt: skip
+    yield from (_marked(code, words, hint, mark, level, of=of) for code, mark, of, wrong, words, hint in rules if wrong)
+    if p.lone_forces.count:
+        yield _marked("isolated-atom", "a lone atom has a force", "check positions, cell and labels", p.lone_forces, level)
+    coarse = p.decimals
     if coarse.total() >= 8 and sum(coarse[k] for k in range(3)) > 0.95 * coarse.total():
         places = max(k for k in range(3) if coarse[k])
-        found.append(
-            Finding(
-                "forces-rounded",
-                "fault",
-                f"forces have {places} decimals",
-                "read them from the calculation with all digits",
-                {"step_eV_per_Angstrom": 10.0**-places},
-                level,
-            )
-        )
+        hint = "read them from the calculation with all digits"
+        yield fault("forces-rounded", f"forces have {places} decimals", hint, level, {"step_eV_per_Angstrom": 10.0**-places})
 
 
-def _pushed(level: str | None, passing: SampleStatistics, found: list[Finding]) -> None:
+def _pushed(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
     """A few frames whose forces do not sum to zero among many that do."""
     if len(passing.pushed) < 20:
         return
@@ -161,19 +83,10 @@ def _pushed(level: str | None, passing: SampleStatistics, found: list[Finding]) 
     ordinary = float(np.quantile(values, 0.75))
     far = values > max(30 * ordinary, 0.3)
     if 0 < far.sum() <= 0.1 * len(values):
-        indices = tuple(index for (_, index), is_far in zip(passing.pushed, far, strict=True) if is_far)
-        figures: dict[str, float | int | str] = {"frames": int(far.sum()), "largest": float(values.max()), "ordinary": ordinary}
-        found.append(
-            Finding(
-                "force-outliers",
-                "fault",
-                "forces of a few frames do not sum to zero as those of the others do: unconverged",
-                "leave these frames out",
-                figures,
-                level,
-                indices=indices[:MOST],
-            )
-        )
+        indices = [index for (_, index), is_far in zip(passing.pushed, far, strict=True) if is_far]
+        figures = {"frames": int(far.sum()), "largest": float(values.max()), "ordinary": ordinary}
+        words = "forces of a few frames do not sum to zero as those of the others do: unconverged"
+        yield fault("force-outliers", words, "leave these frames out", level, figures, indices)
 
 
 def _expected_copies(passing: SampleStatistics) -> float:
@@ -223,7 +136,7 @@ def _lopsided(frame: Frame) -> np.ndarray:
     return np.asarray(np.linalg.norm(pull, axis=1) > 0.004 * whole + 1e-9)
 
 
-def _held(level: str | None, sample: LevelSample, passing: SampleStatistics, found: list[Finding]) -> None:
+def _held(level: str | None, sample: LevelSample, passing: SampleStatistics) -> Iterator[Finding]:
     """Atoms with forces of exactly zero beside others, where no symmetry makes them so."""
     frames = [f for _, family in sample.with_labels("forces") for f in family if unmasked_zeros(f.structure).any()]
     frames = subsample(frames, 40)
@@ -236,51 +149,28 @@ def _held(level: str | None, sample: LevelSample, passing: SampleStatistics, fou
     where = "in all frames" if passing.held.count == passing.with_forces else f"in {passing.held.count} of {passing.with_forces} frames"
     words = f"forces of {atoms} are exactly zero {where}: held (constrained) atoms, whose forces are no labels"
     hint = "leave them out of the loss: import with --mask-zero-forces"
-    found.append(_marked("constrained-forces", "doubt", words, hint, passing.held, level))
+    yield _marked("constrained-forces", words, hint, passing.held, level, "doubt")
 
 
-def _sums(level: str | None, passing: SampleStatistics, found: list[Finding]) -> None:
-    if len(passing.net) >= 3:
-        net = float(np.median(passing.net))
-        if net > 0.01 and passing.partly_held.count > 0.5 * len(passing.net):
-            words = (
-                f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: held (constrained) atoms"
-            )
-            hint = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
-            found.append(_marked("constrained-forces", "doubt", words, hint, passing.partly_held, level, net_over_sum=net))
-        elif net > 0.05:
-            found.append(
-                Finding(
-                    "net-force",
-                    "fault",
-                    f"forces sum to {net:.2g} of their sizes, not to zero: an external force, a drift or missing atoms",
-                    "subtract the drift or look at the calculation",
-                    {"net_over_sum": net, "frames": len(passing.net)},
-                    level,
-                )
-            )
-        elif net > 0.01:
-            found.append(
-                Finding(
-                    "net-force",
-                    "doubt",
-                    f"forces sum to {net:.2g} of their sizes: a coarse grid",
-                    "use a finer grid, or subtract the mean",
-                    {"net_over_sum": net, "frames": len(passing.net)},
-                    level,
-                )
-            )
-    _pushed(level, passing, found)
-    if len(passing.torque) >= 3:
-        torque = float(np.median(passing.torque))
-        if torque > 0.03:
-            found.append(
-                Finding(
-                    "net-torque",
-                    "fault",
-                    f"forces turn free molecules by {torque:.2g} of |r||F|",
-                    "look at how forces and positions were joined",
-                    {"torque": torque, "frames": len(passing.torque)},
-                    level,
-                )
-            )
+def _sums(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
+    if len(passing.net) < 3:
+        return
+    net = float(np.median(passing.net))
+    figures = {"net_over_sum": net, "frames": len(passing.net)}
+    if net > 0.01 and passing.partly_held.count > 0.5 * len(passing.net):
+        words = f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: held (constrained) atoms"
+        hint = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
+        yield _marked("constrained-forces", words, hint, passing.partly_held, level, "doubt", net_over_sum=net)
+    elif net > 0.05:
+        words = f"forces sum to {net:.2g} of their sizes, not to zero: an external force, a drift or missing atoms"
+        yield fault("net-force", words, "subtract the drift or look at the calculation", level, figures)
+    elif net > 0.01:
+        words = f"forces sum to {net:.2g} of their sizes: a coarse grid"
+        yield doubt("net-force", words, "use a finer grid, or subtract the mean", level, figures)
+
+
+def _torques(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
+    torque = float(np.median(passing.torque)) if len(passing.torque) >= 3 else 0.0
+    if torque > 0.03:
+        words, hint = f"forces turn free molecules by {torque:.2g} of |r||F|", "look at how forces and positions were joined"
+        yield fault("net-torque", words, hint, level, {"torque": torque, "frames": len(passing.torque)})

@@ -10,7 +10,7 @@ from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.structure import Structure
 
 from .comparison import Comparison
-from .findings import Finding
+from .findings import Figures, Finding, doubt, fault
 from .geometry import neighbors_of, unknown_forces
 from .pair_potential import fitted_virials
 from .sample import Frame, LevelSample
@@ -222,38 +222,15 @@ def _of_verdict(level: str | None, verdict: StressCheck) -> list[Finding]:
     found = []
     if verdict.order is not None:
         order, now, then = verdict.order
-        found.append(
-            Finding(
-                "stress-order",
-                "fault",
-                f"shear components agree with the forces only in the order {order}",
-                f"import with --stress-order {order}",
-                {"agreement": now, "agreement_mended": then},
-                level,
-            )
-        )
+        words, hint = f"shear components agree with the forces only in the order {order}", f"import with --stress-order {order}"
+        found.append(fault("stress-order", words, hint, level, {"agreement": now, "agreement_mended": then}))
     if verdict.trace is None or not verdict.unit_guesses:
         return found
     best, trace = verdict.unit_guesses[0], verdict.trace
-    figures: dict[str, float | int | str] = {
-        "true_over_label": trace.ratio,
-        "agreement": trace.fit,
-        "frames": trace.count,
-        "against": trace.source,
-    }
+    figures: Figures = {"true_over_label": trace.ratio, "agreement": trace.fit, "frames": trace.count, "against": trace.source}
     if best.cost > UNEXPLAINED + 6:
-        if not found:
-            found.append(
-                Finding(
-                    "stress-mismatch",
-                    "doubt",
-                    f"the stress is {1 / trace.ratio:.3g} times what {trace.source} say, which no known unit explains",
-                    "look at how the labels were made",
-                    figures,
-                    level,
-                )
-            )
-        return found
+        words = f"the stress is {1 / trace.ratio:.3g} times what {trace.source} say, which no known unit explains"
+        return found or [doubt("stress-mismatch", words, "look at how the labels were made", level, figures)]
     for reading in [item for item in verdict.unit_guesses[:4] if item.cost < best.cost + 1.5]:
         if best.clean or reading.clean:
             break
@@ -268,40 +245,16 @@ def _of_verdict(level: str | None, verdict: StressCheck) -> list[Finding]:
     return found
 
 
-def _stress_said(level: str | None, reading: StressUnitGuess, figures: dict[str, float | int | str]) -> list[Finding]:
+def _stress_said(level: str | None, reading: StressUnitGuess, figures: Figures) -> list[Finding]:
     source = figures["against"]
     if reading.unit == "virial":
-        return [
-            Finding(
-                "stress-is-virial",
-                "fault",
-                f"the stress is an energy, {'minus ' if reading.sign < 0 else ''}volume times stress, judged by {source}",
-                "import with --virial-key",
-                figures,
-                level,
-            )
-        ]
+        words = f"the stress is an energy, {'minus ' if reading.sign < 0 else ''}volume times stress, judged by {source}"
+        return [fault("stress-is-virial", words, "import with --virial-key", level, figures)]
     found = []
     if reading.sign < 0:
-        found.append(
-            Finding(
-                "stress-sign",
-                "fault",
-                f"stress is positive under compression, judged by {source}",
-                "import with --stress-sign -1",
-                figures,
-                level,
-            )
-        )
+        words = f"stress is positive under compression, judged by {source}"
+        found.append(fault("stress-sign", words, "import with --stress-sign -1", level, figures))
     if reading.unit != "eV/Angstrom^3":
-        found.append(
-            Finding(
-                "stress-unit",
-                "fault",
-                f"stress is in {reading.unit}, judged by {source}",
-                f"import with --stress-unit {reading.unit}",
-                figures | {"unit": reading.unit},
-                level,
-            )
-        )
+        words, hint = f"stress is in {reading.unit}, judged by {source}", f"import with --stress-unit {reading.unit}"
+        found.append(fault("stress-unit", words, hint, level, {**figures, "unit": reading.unit}))
     return found
