@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
+import yaml
+from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_train.events import EventLog
 from mlipfm_train.loop import fit
 from mlipfm_train.mlflow_listener import MlflowDrain, metrics_of
 from mlipfm_train.recipe import make_recipe
+from mlipfm_train.schedules import learning_rate
 
 # mlflow's own warnings are not ours
 pytestmark = pytest.mark.filterwarnings("default")
@@ -28,6 +32,32 @@ def history(uri: str, folder, key: str) -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in MlflowClient(tracking_uri=uri).get_metric_history(run_id, key))
 
 
+def check_run(uri: str, folder) -> None:
+    """What people look for in MLflow: parameters, data, source, curves, artefacts, the model as safetensors, and a parent of all seeds."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    run = client.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
+    assert (run.info.run_name, run.info.status) == ("seed-0", "FINISHED")
+    assert client.get_run(run.data.tags["mlflow.parentRunId"]).info.run_name == "small"
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert run.data.params.items() >= {"optimizer.lr": "0.005", "potential.name": "painn", "n_train": "24", "n_valid": "6"}.items()
+    inputs = [(i.dataset.name, i.tags[0].value, json.loads(i.dataset.profile)["structures"]) for i in run.inputs.dataset_inputs]
+    assert sorted(inputs) == [("train", "training", 24), ("valid", "validation", 6)]
+    rates = dict(history(uri, folder, "step/learning_rate"))
+    recipe = make_recipe(yaml.safe_load((folder / "recipe.yaml").read_text()))
+    assert rates == {step: pytest.approx(learning_rate(recipe, step)) for step in range(12)}
+    assert len(history(uri, folder, "step/structures_per_s")) == 12
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"recipe.yaml", "preflight.txt", "parity.png", "model"}
+    digest = load_checkpoint(folder / "best.safetensors")[0]["digest"]
+    (version,) = client.search_model_versions("name = 'morse'")
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert version.tags["mlipfm.digest"] == model.tags["mlipfm.digest"] == digest
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    files = sorted(path.name for path in Path(model.artifact_location.removeprefix("file://")).iterdir())
+    assert files == ["model.safetensors", "model_card.md"]
+
+
 def test_names_and_values_of_figures():
     metric = {"name": "force MAE", "unit": "meV/A", "value": None}
     assert metrics_of({"kind": "step", "step": 1, "values": {"energy-force/forces": 2, "keys": ["a"], "loss": 0.5}}) == [
@@ -41,16 +71,17 @@ def test_names_and_values_of_figures():
 
 @pytest.mark.ci
 def test_every_event_arrives_and_values_that_are_not_finite_are_counted(tiny, tmp_path, uri):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    with MlflowDrain(folder, uri, "drain", patience=120):
+    folder = tmp_path / "small" / "seed-0"
+    folder.mkdir(parents=True)
+    with MlflowDrain(folder, uri, "drain", patience=600, register="morse"):
         fit(make_recipe(tiny), folder)
+    check_run(uri, folder)
     assert [step for step, _ in history(uri, folder, "step/loss")] == list(range(12))
     assert len(history(uri, folder, "validation/force MAE meV/A")) == 2
     log = EventLog(folder / "events.jsonl")
     log.emit("step", 12, loss=math.nan, gradient_norm=1.0)
     log.close()
-    with MlflowDrain(folder, uri, "drain", patience=120):  # goes on where it stopped
+    with MlflowDrain(folder, uri, "drain", patience=600):  # goes on where it stopped
         pass
     assert [step for step, _ in history(uri, folder, "step/gradient_norm")] == list(range(13))
     assert len(history(uri, folder, "step/loss")) == 12
@@ -65,6 +96,6 @@ def test_a_dead_server_stops_nothing_and_loses_nothing(tiny, tmp_path, caplog, u
         result = fit(make_recipe(tiny), folder)
     assert result.last.exists()
     assert "has not received all events" in caplog.text
-    with MlflowDrain(folder, uri, "drain", patience=120):
+    with MlflowDrain(folder, uri, "drain", patience=600):
         pass
     assert [step for step, _ in history(uri, folder, "step/loss")] == list(range(12))

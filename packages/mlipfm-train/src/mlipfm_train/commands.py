@@ -40,6 +40,12 @@ def train(
         str | None,
         typer.Option(help="Save and stop after this long (45s, 90min, 2h, 1d12h), exit status 0; the same command goes on"),
     ] = None,
+    register: Annotated[
+        str | None, typer.Option(help="Name in MLflow's model registry that gets the best model as a new version (needs tracking.mlflow)")
+    ] = None,
+    ui: Annotated[
+        str | None, typer.Option(help="Open the pages of MLflow for this tracking address, such as sqlite:///mlflow.db, and stop at Ctrl-C")
+    ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Print an example recipe with every key, or the text of RECIPE, and stop")
     ] = False,
@@ -74,6 +80,10 @@ def train(
         mlipfm train mace --data data/train --valid data/valid --out runs/mace
 
         mlipfm train recipe.yaml steps=2000 optimizer.lr=5e-4 --out runs/first
+
+        mlipfm train recipe.yaml tracking.mlflow=sqlite:///mlflow.db --register copper --out runs/first
+
+        mlipfm train --ui sqlite:///mlflow.db
     """
     from . import train_command
     from .recipe import load_recipe
@@ -87,7 +97,18 @@ def train(
         "licence": licence,
         "accept_label_errors": accept_label_errors,
     }
-    of_recipe = {"--data": data, "--valid": valid, "--fit-costs": fit_costs, "--time-limit": time_limit, "--report": report}
+    of_recipe = {
+        "--data": data,
+        "--valid": valid,
+        "--fit-costs": fit_costs,
+        "--time-limit": time_limit,
+        "--report": report,
+        "--register": register,
+    }
+    if ui is not None:
+        if recipe or overrides or any(of_recipe.values()) or any(of_file.values()) or steps or as_json or example or list_recipes:
+            raise typer.BadParameter("`--ui` takes no recipe and no other option")
+        return train_command.open_ui(ui)
     if example or list_recipes:
         if overrides or any(of_recipe.values()) or any(of_file.values()) or steps or as_json or (list_recipes and (example or recipe)):
             raise typer.BadParameter("`--example` and `--list` take no changes and no other option; give those when you train")
@@ -113,10 +134,10 @@ def train(
         *([f"steps={steps}"] if steps else []),
         *([f"time_limit={time_limit}"] if time_limit is not None else []),
     ]
-    if fit_costs is not None and (report or time_limit is not None):
-        raise typer.BadParameter("`--fit-costs` takes neither `--report` nor `--time-limit`")
+    if fit_costs is not None and (report or time_limit is not None or register is not None):
+        raise typer.BadParameter("`--fit-costs` takes neither `--report` nor `--time-limit` nor `--register`")
     loaded = load_recipe(recipe, changes, train=data or (), valid=valid or ())
     if fit_costs is not None:
         train_command.write_fitted(loaded, fit_costs)
     else:
-        train_command.run(loaded, out or Path("run"), report, as_json)
+        train_command.run(loaded, out or Path("run"), report, as_json, register)

@@ -1,26 +1,32 @@
 """Drains the event log of a run into MLflow, from a process of its own: a slow or dead server costs training nothing and loses nothing.
 
-`python -m mlipfm_train.mlflow_listener RUN URI EXPERIMENT` follows `RUN/events.jsonl` until its standard input closes and all is delivered. How
-far it came is in `RUN/mlflow.json`; whatever is left is delivered by the next start. Delivering twice changes nothing: a metric of the same
-name, step and time is the same metric. This is the only module that imports mlflow.
+`python -m mlipfm_train.mlflow_listener RUN URI EXPERIMENT [NAME]` follows `RUN/events.jsonl` until its standard input closes and all is
+delivered. How far it came is in `RUN/mlflow.json`; whatever is left is delivered by the next start. Delivering twice changes nothing: a metric of
+the same name, step and time is the same metric. Parameters, data, artefacts and the model follow the same way (`mlflow_run`). Only these two
+modules import mlflow.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 from mlipfm_interfaces.files import atomic_write, canonical_json
 
 from .events import Event, read_events_with_ends
+from .mlflow_run import COMMAND, create, describe, finish, more_metrics
+from .recipe import Recipe, load_recipe
 
 #: Metrics in one request: MLflow takes at most 1,000.
 BATCH = 1000
@@ -29,13 +35,18 @@ _log = logging.getLogger("mlipfm.train")
 
 
 class MlflowDrain:
-    """The draining process beside a training run; a context manager. Leaving it waits at most `patience` seconds for what is not delivered yet."""
+    """The draining process beside a training run; a context manager. Leaving it waits at most `patience` seconds for what is not delivered yet.
 
-    def __init__(self, folder: Path, uri: str, experiment: str, patience: float = 20.0) -> None:
+    Args:
+        register: name in MLflow's model registry that gets the best model as a new version; None for none.
+    """
+
+    def __init__(self, folder: Path, uri: str, experiment: str, patience: float = 120.0, register: str | None = None) -> None:
         self._patience = patience
         self._folder = folder
-        command = [sys.executable, "-m", __name__, str(folder), uri, experiment]
+        command = [sys.executable, "-m", __name__, str(folder), uri, experiment, *([register] if register is not None else [])]
         environment = os.environ | {
+            COMMAND: shlex.join(["mlipfm", *sys.argv[1:]]),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -47,9 +58,11 @@ class MlflowDrain:
     def __enter__(self) -> MlflowDrain:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already; its status says so
+            self._process.stdin.write(b"F" if kind is None else b"X")
+            self._process.stdin.close()
         try:
             status = self._process.wait(self._patience)
         except subprocess.TimeoutExpired:
@@ -59,15 +72,19 @@ class MlflowDrain:
             _log.warning("MLflow has not received all events of %s; the next start delivers the rest (see mlflow.log)", self._folder)
 
 
-def drain_once(folder: Path, client: Any, run_id: str, offset: int) -> tuple[int, int]:
-    """Deliver what the log holds after byte `offset`; the new offset and the number of values that are not finite and were left out."""
+def drain_once(folder: Path, client: Any, run_id: str, offset: int, recipe: Recipe | None = None) -> tuple[int, int]:
+    """Deliver what the log holds after byte `offset`; the new offset and the number of values that are not finite and were left out.
+
+    Args:
+        recipe: gives the learning rate of the steps.
+    """
     from mlflow.entities import Metric
 
     metrics: list[Any] = []
     dropped, reached = 0, offset
     for event, end in read_events_with_ends(folder / "events.jsonl", offset):
         reached = end
-        for name, value in metrics_of(event):
+        for name, value in [*metrics_of(event), *(more_metrics(event, recipe) if recipe is not None else [])]:
             if math.isfinite(value):
                 metrics.append(Metric(name, value, round(event["time"] * 1000), event["step"]))
             else:
@@ -89,31 +106,53 @@ def metrics_of(event: Event) -> list[tuple[str, float]]:
     return [("".join(c if c.isalnum() or c in "_-./ " else "_" for c in name), float(value)) for name, value in found]
 
 
-def follow(folder: Path, uri: str, experiment: str, pause: float = 1.0) -> None:
+def follow(folder: Path, uri: str, experiment: str, register: str | None = None, pause: float = 1.0) -> None:
     """Deliver until standard input closes and everything is through. Faults of the server are retried until then; after that they end it."""
     state = _load(folder)
     client: Any = None
+    status = "KILLED"  # unless the training process says how it ended
+    monitor: Any = None
     while True:
-        finishing = _input_closed(pause)
+        finishing, said = _input_closed(pause)
+        status = {b"F": "FINISHED", b"X": "FAILED"}.get(said, status)
+        if not (folder / "recipe.yaml").exists():  # not begun, or refused in preflight
+            if finishing:
+                return
+            continue
         try:
             client = client or _client(uri)
             if "run_id" not in state:
-                state |= {"run_id": _new_run(client, folder, experiment), "offset": 0, "not_finite": 0}
+                state |= {"run_id": create(client, folder, uri, experiment), "offset": 0, "not_finite": 0}
                 _store(folder, state)
-            end, dropped = drain_once(folder, client, state["run_id"], state["offset"])
+            monitor = monitor or _begin(client, state["run_id"], uri)
+            if not state.get("described"):
+                _of_run(describe, client, state["run_id"], folder)
+                state |= {"described": True}
+                _store(folder, state)
+            end, dropped = drain_once(folder, client, state["run_id"], state["offset"], load_recipe(folder / "recipe.yaml"))
+            if end == state["offset"] and finishing:
+                monitor.finish()
+                _of_run(finish, client, state["run_id"], folder, register if status == "FINISHED" else None)
+                if state["not_finite"]:
+                    client.set_tag(state["run_id"], "mlipfm.not_finite", str(state["not_finite"]))
+                client.set_terminated(state["run_id"], status)
+                return
         except Exception as error:  # any server, database or network fault: training must not notice
             print(f"{time.strftime('%F %T')} not delivered: {type(error).__name__}: {error}", flush=True)
             if finishing:
                 sys.exit(1)
             continue
-        if end == state["offset"] and finishing:
-            if state["not_finite"]:
-                client.set_tag(state["run_id"], "mlipfm.not_finite", str(state["not_finite"]))
-            client.set_terminated(state["run_id"])
-            return
         if end != state["offset"]:
             state |= {"offset": end, "not_finite": state["not_finite"] + dropped}
             _store(folder, state)
+
+
+def _of_run(deliver: Callable[..., None], *arguments: Any) -> None:
+    """Deliver something else than figures; what the run folder lacks for it is written to the log and stops no figure."""
+    try:
+        deliver(*arguments)
+    except MlipfmError as error:
+        print(f"{time.strftime('%F %T')} left out: {deliver.__name__}: {error}", flush=True)
 
 
 def _client(uri: str) -> Any:
@@ -122,12 +161,14 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _new_run(client: Any, folder: Path, experiment: str) -> str:
-    found = client.get_experiment_by_name(experiment)
-    number = found.experiment_id if found is not None else client.create_experiment(experiment)
-    run = client.create_run(number, run_name=folder.name, tags={"mlipfm.run": str(folder)})
-    client.log_text(run.info.run_id, (folder / "recipe.yaml").read_text(), "recipe.yaml") if (folder / "recipe.yaml").exists() else None
-    return str(run.info.run_id)
+def _begin(client: Any, run_id: str, uri: str) -> Any:
+    """The run is running (again); its monitor of processor, memory, disk and network, every ten seconds, under MLflow's own names."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    client.update_run(run_id, "RUNNING")
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+    monitor.start()
+    return monitor
 
 
 def _load(folder: Path) -> dict[str, Any]:
@@ -145,13 +186,16 @@ def _store(folder: Path, state: dict[str, Any]) -> None:
     atomic_write(folder / "mlflow.json", canonical_json(state))
 
 
-def _input_closed(pause: float) -> bool:
-    """Wait up to `pause` seconds; whether standard input was closed (the training process ended, however it ended)."""
+def _input_closed(pause: float) -> tuple[bool, bytes]:
+    """Wait up to `pause` seconds; whether standard input was closed (the training process ended, however it ended), and what it said before."""
     import select
 
     ready, _, _ = select.select([sys.stdin], [], [], pause)
-    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
+    if not ready:
+        return False, b""
+    said = os.read(sys.stdin.fileno(), 1)
+    return not said, said
 
 
 if __name__ == "__main__":
-    follow(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    follow(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import typer
+from mlipfm_interfaces.errors import RecipeError
 
 from .interruption import until_interrupted
 from .loop import fit
@@ -83,8 +86,45 @@ def run_on_file(file: Path, out: Path | None, **options: Any) -> None:
     plugins.load("workflows", "train-file")(file, out or Path(f"{file.name.partition('.')[0]}-trained"), **options)
 
 
-def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False) -> FitResult | None:
-    """Train, or only report what would happen; with `as_json` the result is JSON on stdout, and everything else goes to stderr."""
+def open_ui(address: str) -> None:
+    """Show the pages of MLflow: those of a server, or of one started here that ends at Ctrl-C.
+
+    Raises:
+        RecipeError: mlflow is not installed, or there is no such file.
+    """
+    import subprocess
+    import sys
+    import webbrowser
+    from importlib.util import find_spec
+
+    if address.startswith(("http://", "https://")):
+        typer.echo(address)
+        webbrowser.open(address)
+        return
+    if find_spec("mlflow") is None:
+        raise RecipeError("the pages of MLflow need the package mlflow", where="--ui", hint="pip install 'mlipfm-train[mlflow]'")
+    file = Path(address.removeprefix("sqlite:///"))
+    if not file.exists():
+        raise RecipeError("there is no such file", where=str(file), hint="give what stands under tracking.mlflow in the recipe of a run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    typer.echo(f"http://127.0.0.1:{port} (in some seconds; Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{file}", "--port", port, "--workers", "1"]
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, check=False)
+
+
+def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False, register: str | None = None) -> FitResult | None:
+    """Train, or only report what would happen; with `as_json` the result is JSON on stdout, and everything else goes to stderr.
+
+    Raises:
+        RecipeError: a model shall be registered, but the recipe names no MLflow. And what `fit` raises.
+    """
+    if register is not None and recipe.tracking.mlflow is None:
+        raise RecipeError(
+            "a model is registered in MLflow, and the recipe names none", where="--register", hint="add tracking.mlflow=sqlite:///mlflow.db"
+        )
     chief = int(os.environ.get("RANK", "0")) == 0
 
     def say(text: str) -> None:
@@ -102,7 +142,7 @@ def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False) -> FitRe
         if chief:
             if recipe.tracking.mlflow is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment))
+                stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment, register=register))
             listeners.append(stack.enter_context(ProgressBar(recipe.steps)))
         interrupted = stack.enter_context(until_interrupted(lambda text: typer.echo(text, err=True)))
         result = fit(recipe, out, listeners=listeners, say=say, interrupted=interrupted)

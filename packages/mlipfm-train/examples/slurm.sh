@@ -1,0 +1,18 @@
+#!/bin/bash
+# Trains on several nodes under SLURM; arguments are those of `mlipfm train`:
+#   sbatch slurm.sh recipe.yaml strategy.name=fsdp2 strategy.device=cuda --time-limit 11h30min --out runs/first
+# A process that dies is started again with all others, at most three times, and training goes on from the last training state. At the time limit the
+# state is saved; the same sbatch goes on, also with another number of nodes.
+#SBATCH --job-name=mlipfm
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=32
+#SBATCH --time=12:00:00
+set -euo pipefail
+
+export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / SLURM_GPUS_ON_NODE))
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" --max-restarts 3 \
+  --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" \
+  --no-python mlipfm train "$@"
