@@ -45,12 +45,16 @@ class MlflowDrain:
         self._patience = patience
         self._folder = folder
         command = [sys.executable, "-m", __name__, str(folder), uri, experiment, *([register] if register is not None else [])]
-        environment = os.environ | {
-            COMMAND: shlex.join(["mlipfm", *sys.argv[1:]]),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        }
+        environment = (
+            os.environ
+            | {
+                "MLFLOW_TRACKING_URI": uri,  # of the monitor as well, which else writes to a database in the current folder
+                COMMAND: shlex.join(["mlipfm", *sys.argv[1:]]),
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+                "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+            }
+        )
         log = open(folder / "mlflow.log", "ab")  # noqa: SIM115  handed to the child
         with log:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
