@@ -25,7 +25,7 @@ from . import plugins
 from .bounded_build import check_plain, within
 from .errors import ContractError, DamagedFileError, FormatVersionError, PluginError, RefusedFileError, ShapeError, UnreadableFileError
 from .examples import examples_of
-from .files import atomic_write, canonical_json, read_bytes
+from .files import atomic_write, canonical_json, read_bytes, strict_json
 from .potential import Potential
 
 MODEL_KIND = "mlipfm-model"
@@ -290,24 +290,12 @@ def _refuse_other_files(data: bytes, where: str) -> None:
 
 def _json_object(text: bytes, what: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = strict_json(text)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"the {what} is damaged: {error}", where=where, hint="copy it again") from error
     if not isinstance(value, dict):
         raise DamagedFileError(f"the {what} is damaged: no JSON object", where=where, hint="copy it again")
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; a key twice is two meanings."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _check_kind(manifest: Manifest, kind: str, where: str) -> None:

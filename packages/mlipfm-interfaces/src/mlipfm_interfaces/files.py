@@ -118,6 +118,25 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
+def strict_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text in which no key stands twice in an object, and NaN and infinities do not stand.
+
+    Raises:
+        ValueError: it is no such text. RecursionError: it is nested too deep.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    def no_constant(word: str) -> None:
+        raise ValueError(f"{word} is no number of JSON")
+
+    return json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+
+
 def cache_dir() -> Path:
     """The one folder for downloads, environments and compiled code: $MLIPFM_CACHE, else ~/.cache/mlipfm. Created, for its owner only.
 

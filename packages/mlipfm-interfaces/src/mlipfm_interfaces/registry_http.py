@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import MlipfmError, RegistryError
-from .files import atomic_write, cache_dir, canonical_json
+from .files import atomic_write, cache_dir, canonical_json, strict_json
 from .hub_folder import access
 
 DEFAULT_ADDRESS = "http://127.0.0.1:5000"
@@ -143,7 +143,7 @@ class Server:
 
     def _json(self, answer: http.client.HTTPResponse) -> Json:
         try:
-            value = json.loads(self._body(answer), object_pairs_hook=_each_key_once, parse_constant=_no_constant)
+            value = strict_json(self._body(answer))
         except (ValueError, RecursionError) as error:
             raise self.fault(f"answers no JSON: {error}", "is this address an MLflow server?") from error
         if not isinstance(value, dict):
@@ -248,14 +248,3 @@ def _opener(address: str) -> urllib.request.OpenerDirector:
 
 def _size(value: Any) -> int:
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit()) else -1
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> Json:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON")
