@@ -230,3 +230,58 @@ def test_energies_alone_can_be_learned(tmp_path, capsys):
     status, out, err = run(capsys, "train", path, *TINY, "--steps", 4, "--out", tmp_path / "out")
     assert status == 0, err
     assert "energy MAE" in out
+
+
+MODES: dict[str, tuple[object, ...]] = {
+    "layerwise": (), "frozen": (), "heads": (), "lora": ("--rank", 2), "replay": ("--replay", "STORE", "--replay-choice", "farthest"),
+}  # fmt: skip
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_trains_says_what_trains_and_measures_forgetting(mode, pretrained, tmp_path, capsys):
+    path = _write(labelled(20, seed=2), tmp_path / "set.xyz")
+    store = pretrained / "data" / "train"
+    words = [store if word == "STORE" else word for word in MODES[mode]]
+    steps = () if mode == "heads" else ("--steps", 4)
+    start = ("--from", pretrained / "model.safetensors", "--forgetting", pretrained / "data" / "valid", "--level", "emt")
+    status, out, err = run(capsys, "finetune", path, *start, "--mode", mode, *words, *steps, "data.budget=60", "--out", tmp_path / "out")
+    assert status == 0, err
+    assert "forgetting: force MAE on 4 structures of valid" in out
+    assert (f"mode {mode} trains" in out) or mode == "replay"
+    if mode == "replay":
+        assert "labels that the model predicts at level 'emt'" in out
+
+
+@pytest.mark.ci
+def test_a_new_head_learns_a_quantity_and_leaves_the_forces_as_they_were(pretrained, tmp_path, capsys):
+    frames = labelled(20, seed=3)
+    for atoms in frames:
+        atoms.info["dipole"] = (
+            atoms.positions.sum(axis=0) - len(atoms) * atoms.positions.mean(axis=0) + 0.1 * atoms.calc.results["forces"][0]
+        )
+        atoms.calc = None
+    path = _write(frames, tmp_path / "dipoles.xyz")
+    words = ("--from", pretrained / "model.safetensors", "--mode", "new-head", "--quantity", "dipole", "--steps", 4, "--level", "emt")
+    status, out, err = run(capsys, "finetune", path, *words, "--out", tmp_path / "out")
+    assert status == 0, err
+    assert "on the test part: dipole MAE" in out
+    assert re.search("have changed by 0 ", out), out
+    status, _, err = run(capsys, "finetune", path, *words, "--quantity", "band_gap", "--out", tmp_path / "other")
+    assert (status, "missing-labels" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--mode", "replay"), "--mode replay needs the structures to train on again"),
+        (("--replay", "store"), "--replay has no effect with --mode naive; add --mode replay"),
+        (("--rank", 3), "--rank has no effect with --mode naive; add --mode lora"),
+        (("--mode", "new-head"), "needs the quantity to predict"),
+        (("level_starts.set=pbe",), "pbe"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words, message, pretrained, tmp_path, capsys):
+    path = _write(labelled(20, seed=2), tmp_path / "set.xyz")
+    status, _, err = run(capsys, "finetune", path, "--from", pretrained / "model.safetensors", *words, "--out", tmp_path / "out")
+    assert (status, message in err) == (2, True), err

@@ -16,6 +16,7 @@ from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, PotentialSpec, Prediction
 from mlipfm_interfaces.quantities import quantity
+from mlipfm_interfaces.theory import find_level
 from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
@@ -172,6 +173,13 @@ class AssembledPotential(Potential):
         bias = self.heads.energy.outer.bias
         values = torch.tensor([shift.get(level, 0.0) for level in self.spec.levels], dtype=torch.float64) / self.scale
         bias.copy_(bias + (values if self.config["level_readout"] == "stacked" else values.mean()))
+
+    def energy_readout(self, level: str | None) -> tuple[Tensor, float]:
+        """Return the weights [channels] of the last layer of the energy at a level, in the memory of the model, and its scale in eV:
+        an atomic energy is scale times their product with the feature `last_layer`, and a constant."""
+        known = find_level(level, self.spec.levels)
+        row = self.spec.levels.index(known) if known is not None and self.config["level_readout"] == "stacked" else 0
+        return self.heads.energy.outer.weight.detach()[row], float(self.scale)
 
     def _needs_leaves(self, outputs: Sequence[str]) -> bool:
         derived = ("born_charges", *SECOND_DERIVATIVES, *(() if self.spec.kind == "direct" else ("forces", "stress")))

@@ -20,6 +20,7 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.seeds import stream
 
+from .adaptation import make_adapter, rate_factors, what_trains
 from .construct import make, plugin_of
 from .continuing import extension_lines, refuse_changes
 from .events import Event, EventLog, read_events
@@ -29,6 +30,7 @@ from .optimizers import adamw
 from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, check_time, time_step
 from .provenance import describe, provenance
 from .recipe import Named, Recipe, dump_recipe
+from .ridge_readout import fit_readout
 from .run import Run
 from .sources import SourceContext
 from .starting_references import ASKED, stated_references
@@ -105,7 +107,13 @@ def open_run(
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
         context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost)
         fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
-        step = Step(start.potential.train(), made)
+        if recipe.adapt is not None and recipe.adapt.mode == "heads" and not resuming:
+            fit_readout(start.potential, train, **_readout_weights(recipe), ridge=recipe.adapt.ridge)
+        exported = copy.deepcopy(start.potential)
+        adapter = make_adapter(start.potential, recipe.adapt, recipe.seed, placed.name)
+        if recipe.adapt is not None:
+            report.say(what_trains(start.potential, adapter, recipe.adapt))
+        step = Step(start.potential.train(), made, adapter)
         events = EventLog(folder / "events.jsonl" if chief else None, list(listeners))
         stack.callback(events.close)
         run = Run(
@@ -115,7 +123,7 @@ def open_run(
             strategy=strategy,
             source=fed,
             weight_rule=weight_rule,
-            exported=copy.deepcopy(start.potential).to(strategy.device).eval(),
+            exported=exported.to(strategy.device).eval(),
             events=events,
             train=train,
             valid=valid,
@@ -129,7 +137,7 @@ def open_run(
         getattr(strategy, "check", lambda step: None)(step)  # optional: a strategy of another package may not have it
         if not resuming:
             _begin(run, start, report, say if chief else None)
-        strategy.setup(step, adamw(recipe.optimizer))
+        strategy.setup(step, adamw(recipe.optimizer, rate_factors(start.potential, recipe.adapt)))
         state = load_newest_state(folder / "state") if resuming else None
         if state is not None:
             run.load_state_dict(state)
@@ -225,6 +233,12 @@ def _start(
     for line in describe(sources):
         report.say(line)
     return start, {**sources, "examples": examples_json(chosen(valid if len(valid) else train))}
+
+
+def _readout_weights(recipe: Recipe) -> dict[str, float]:
+    """Weights of energies and forces in the first objective, for the regression of the last layer."""
+    options = recipe.objectives[0].options
+    return {key: float(options.get(f"{key}_weight", 1.0)) for key in ("energy", "forces")}
 
 
 def _weightless(train: Frames, valid: Frames, report: Report) -> None:

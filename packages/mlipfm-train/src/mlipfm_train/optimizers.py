@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -30,7 +30,7 @@ class AdamW:
     """Decoupled weight decay (arXiv:1711.05101, algorithm 2), all parameters of a group at once; elementwise, so shards work like whole tensors.
 
     Args:
-        groups: dicts with `params` and `weight_decay`; `lr` is set before each step.
+        groups: dicts with `params` and `weight_decay`; `lr` is set before each step, that of the run times `lr_factor`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -72,17 +72,26 @@ class AdamW:
         torch._foreach_addcdiv_(parameters, first, root, -lr / (1 - a**n))
 
 
-def adamw(options: Optimizer) -> Callable[[Step], StepOptimizer]:
-    """Builder of AdamW for a placed step: one group with weight decay, one without. Auxiliary modules have none."""
+def adamw(options: Optimizer, factors: Mapping[str, float] | None = None) -> Callable[[Step], StepOptimizer]:
+    """Builder of AdamW for a placed step: one group with weight decay, one without. Auxiliary modules have none.
+
+    Args:
+        factors: of the learning rate by parameter of the potential, see `adaptation.rate_factors`; each has groups of its own.
+    """
 
     def build(step: Step) -> StepOptimizer:
         roles = {f"potential.{name}": role for name, role in step.potential.parameter_roles().items()}
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
+        members: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
         for name, parameter in step.named_parameters():
             if parameter.requires_grad:
+                factor = (factors or {}).get(name.removeprefix("potential."), 1.0)
+                decayed, plain = members.setdefault(factor, ([], []))
                 (decayed if name in roles and roles[name].decay else plain).append(parameter)
-        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [
+            {"params": some, "weight_decay": decay, "lr_factor": factor}
+            for factor, both in members.items()
+            for some, decay in zip(both, (options.weight_decay, 0.0), strict=True)
+        ]
         return AdamW(groups, options.lr, options.betas, options.eps)
 
     return build

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from .recipe_library import recipe_file
 from .strict_yaml import parse_yaml
@@ -158,6 +158,28 @@ class Schedule(_Document):
         return {**filled, **{k: v for k, v in values.items() if v is not None}}
 
 
+class Adapt(_Document):
+    """Which weights of a checkpoint are trained, and how; see `adaptation`.
+
+    Attributes:
+        decay: of `layerwise`: factor of the rate from one block to the one before. rank, alpha: of `lora`. ridge: of `heads`, relative.
+    """
+
+    mode: Literal["layerwise", "frozen", "heads", "lora"]
+    decay: float = Field(default=0.7, gt=0, le=1)
+    rank: int = Field(default=4, ge=1, le=4096)
+    alpha: float = Field(default=4.0, gt=0, le=1e6)
+    ridge: float = Field(default=1e-6, ge=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _used(self) -> Adapt:
+        own = {"layerwise": {"decay"}, "lora": {"rank", "alpha"}, "heads": {"ridge"}}.get(self.mode, set())
+        others = self.model_fields_set - {"mode"} - own
+        if idle := sorted(key for key in others if getattr(self, key) != type(self).model_fields[key].default):
+            raise ValueError(f"{', '.join(idle)} has no effect with mode {self.mode}")
+        return self
+
+
 class Tracking(_Document):
     """Where events are drained to, besides the run's own log.
 
@@ -185,6 +207,7 @@ class Recipe(_Document):
     Attributes:
         init_from: model checkpoint to start from; null starts from random weights.
         level_starts: new level of theory -> level of the checkpoint whose weights it starts from.
+        adapt: which weights of the checkpoint are trained, see `Adapt`; null: all, at one rate.
         steps: optimisation steps. evaluate_every, checkpoint_every: in steps.
         patience: stop early after so many validations in a row that were not better than the best; null: never.
         time_limit: of one `fit` or command (`45s`, `90min`, `2h`, `1d12h`, or seconds): save, stop, and go on with the same command; null: none.
@@ -197,6 +220,7 @@ class Recipe(_Document):
     potential: PotentialChoice = PotentialChoice()
     init_from: str | None = None
     level_starts: dict[str, str] = Field(default_factory=dict)
+    adapt: Adapt | None = None
     data: Data = Data()
     objectives: list[Named] = Field(default_factory=lambda: [Named(name="energy-force")], min_length=1)
     optimizer: Optimizer = Optimizer()
@@ -212,12 +236,24 @@ class Recipe(_Document):
     dtype: Literal["float32", "float64"] = "float32"
     tracking: Tracking = Tracking()
 
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, serialise: Any) -> Any:
+        """Leave `adapt` out where it is not set: models of recipes without it keep their digests."""
+        document = serialise(self)
+        if document.get("adapt") is None:
+            document.pop("adapt", None)
+        return document
+
     @model_validator(mode="after")
     def _one_start(self) -> Recipe:
         if (self.potential.name is None) == (self.init_from is None):
             raise ValueError("give either potential.name (random weights) or init_from (a checkpoint), one of the two")
         if self.level_starts and self.init_from is None:
             raise ValueError("level_starts needs init_from")
+        if self.adapt is not None and self.init_from is None:
+            raise ValueError("adapt needs init_from: a model with random weights is trained as a whole")
+        if self.adapt is not None and self.adapt.mode == "heads" and (self.steps != 1 or self.weight_rule.name != "none"):
+            raise ValueError("adapt.mode heads solves the last layer before the first step: set steps=1 and weight_rule={name: none}")
         if self.patience is not None and not self.data.valid:
             raise ValueError("patience needs validation structures: name a store in data.valid")
         return self

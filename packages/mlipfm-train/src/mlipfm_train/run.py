@@ -279,7 +279,7 @@ class Run:
         """What is exported: averaged parameters, or the live ones. Whole, on the CPU."""
         averaged = self.weight_rule.averaged()
         found: dict[str, Tensor] = self.strategy.gather(averaged) if averaged is not None else self.strategy.full_parameters()
-        return found
+        return found if self.step.adapter is None else self.step.adapter.exported(found)
 
     @torch.no_grad()
     def _load(self, weights: dict[str, Tensor]) -> None:

@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.errors import RecipeError
-from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.potential import Potential, Prediction
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.quantities import quantity
 from torch import Tensor, nn
 
+from .adaptation import LowRank
 from .selection import select
 from .views import StepBatch
 
@@ -26,13 +27,15 @@ class Step(nn.Module):
     Attributes:
         potential: what is trained and exported.
         auxiliary: modules of the objectives, by objective name; trained, never exported.
+        adapter: low-rank changes of the potential, merged when it is exported.
     """
 
-    def __init__(self, potential: Potential, objectives: Mapping[str, Objective]) -> None:
+    def __init__(self, potential: Potential, objectives: Mapping[str, Objective], adapter: LowRank | None = None) -> None:
         super().__init__()
         self.potential = potential
         self.objectives = dict(objectives)
         self.auxiliary = nn.ModuleDict({name: o.module for name, o in objectives.items() if o.module is not None})
+        self.adapter = adapter
         self.outputs = tuple(sorted({key for o in objectives.values() for key in o.outputs}))
         self._companions = {key: quantity(key).companion for key in self.outputs}
         for name in objectives:
@@ -45,7 +48,7 @@ class Step(nn.Module):
         Every parameter takes part with weight zero: distributed engines need a gradient of each parameter on each rank in each step.
         """
         batch = replace(step_batch.batch.with_leaves(strain="stress" in self.outputs), mask_undefined=True)
-        prediction = self.potential(batch, self._asked(batch), create_graph=torch.is_grad_enabled())
+        prediction = self._predict(batch)
         terms: StepTerms = {}
         for name, objective in self.objectives.items():
             own_prediction, own_batch = prediction, batch
@@ -70,6 +73,13 @@ class Step(nn.Module):
         """Whether the term `objective/term` is a tensor to be gathered, and not a sum."""
         name, key = term.split("/", 1)
         return key in self.objectives[name].gather
+
+    def _predict(self, batch: Batch) -> Prediction:
+        asked, graph = self._asked(batch), torch.is_grad_enabled()
+        if self.adapter is not None:
+            return self.adapter.call(self.potential, batch, asked, graph)
+        prediction: Prediction = self.potential(batch, asked, create_graph=graph)
+        return prediction
 
     def _asked(self, batch: Batch) -> tuple[str, ...]:
         """Outputs of this step. Which Hessian rows or probes is said by labels: a rank whose systems have none does not ask."""

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(add_completion=False)
+
+
+class Mode(enum.StrEnum):
+    """How the weights of the model are adapted."""
+
+    naive = "naive"
+    layerwise = "layerwise"
+    frozen = "frozen"
+    heads = "heads"
+    lora = "lora"
+    replay = "replay"
+    new_head = "new-head"
+
+
+class Choice(enum.StrEnum):
+    """How structures to train on again are chosen."""
+
+    random = "random"
+    farthest = "farthest"
 
 
 @app.command("finetune")
@@ -23,6 +43,26 @@ def finetune(
     licence: Annotated[str | None, typer.Option("--licence", "--license", help="SPDX identifier of the data")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, max=100_000, help="Minutes of training [default: 10]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=999_999_999, help="Steps of training, in place of --minutes")] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="naive: all weights at one rate; layerwise: slower far from the readout; frozen: readouts only; heads: last layer by ridge "
+            "regression; lora: low-rank changes; replay: all, also on structures of before; new-head: another quantity [default: naive]"
+        ),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(min=1, max=4096, help="With --mode lora: rank of the changes [default: 4]")] = None,
+    quantity: Annotated[str | None, typer.Option(help="With --mode new-head: dipole, charges, band_gap, ...")] = None,
+    replay: Annotated[Path | None, typer.Option(help="With --mode replay: store to choose structures from, which the model labels")] = None,
+    replay_structures: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="With --mode replay: how many structures [default: 500]")
+    ] = None,
+    replay_choice: Annotated[
+        Choice | None, typer.Option(help="With --mode replay: random, or farthest from each other in the last layer [default: random]")
+    ] = None,
+    forgetting: Annotated[
+        Path | None,
+        typer.Option(help="Store on which the force errors before and after are compared [default: examples in the checkpoint]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Of the split and of the order of the data [default: 0]")] = None,
     new_elements: Annotated[bool, typer.Option("--new-elements", help="Train elements that the model does not know")] = False,
     accept_label_errors: Annotated[
@@ -38,6 +78,10 @@ def finetune(
     Examples:
 
         mlipfm finetune set.xyz --from pretrained.safetensors --level pbe
+
+        mlipfm finetune set.xyz --from pretrained.safetensors --mode lora --rank 8
+
+        mlipfm finetune set.xyz --from pretrained.safetensors --mode replay --replay data/pretrain --forgetting data/pretrain-valid
 
         mlipfm finetune vasprun.xml --from model@production --minutes 3 --out tuned
 
@@ -55,6 +99,13 @@ def finetune(
         licence=licence,
         minutes=minutes,
         steps=steps,
+        mode=mode.value if mode else "naive",
+        rank=rank,
+        quantity=quantity,
+        replay=replay,
+        replay_structures=replay_structures,
+        replay_choice=replay_choice.value if replay_choice else None,
+        forgetting=forgetting,
         seed=seed or 0,
         new_elements=new_elements,
         accept_label_errors=accept_label_errors,

@@ -53,7 +53,7 @@ class SingleProcess:
         Loss and norm are the same numbers on all ranks, and so is the decision to skip.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("lr_factor", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         loss, means = global_loss(self.module, self._forward(batch), self.world_size)
         self._backward(loss)

@@ -110,6 +110,8 @@ def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
     options: dict[str, Any] = dict(request.reading)
     if request.licence is not None:
         options["licence"] = checked_licence(request.licence)
+    if request.quantity is not None:
+        options["require"] = (request.quantity,)
     stated = request.level or _first_level(request.file, options)
     level = stated or re.sub(r"[^a-z0-9.+-]+", "-", request.file.name.partition(".")[0].lower()).strip("-") or "data"
     with Importer(out, name=request.file.stem, inspected=True, accept_faults=request.accept_label_errors) as importer:
@@ -152,7 +154,7 @@ def _only_level(path: Path) -> str:
 def _first_level(path: Path, options: Mapping[str, Any]) -> str | None:
     """The level of theory that the first usable frame states."""
     named = {key: value for key, value in options.items() if key != "reader"}
-    frames = read(path, options.get("reader"), **named, require=())
+    frames = read(path, options.get("reader"), **{**named, "require": ()})
     return next((item.level for item in frames if isinstance(item, Structure)), None)
 
 

@@ -33,11 +33,12 @@ def backbones() -> list[str]:
     return [recipe.name for recipe in shipped_recipes() if recipe.backbone != "any" and recipe.name != "pretrain-direct"]
 
 
-def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any]) -> Recipe:
+def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any], replay: Path | None = None) -> Recipe:
     """Return the recipe, whose number of steps is not decided yet.
 
     Args:
         start: keys of the recipe that say what a model starts from (`init_from`, `potential`, `level_starts`); empty without a model.
+        replay: store that is trained on as often as the user's data.
 
     Raises:
         RecipeError: an unknown backbone, or a change of the recipe that cannot be.
@@ -50,11 +51,26 @@ def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any]) -> Recip
     document: dict[str, Any] = parse_yaml(recipe_file(name).read_text(encoding="utf-8"))
     document |= {"seed": request.seed, **start}
     document["data"] = {**document["data"], "train": [str(parts.train)], "valid": [str(parts.valid)]}
+    if replay is not None:
+        document["data"] |= {"train": [str(parts.train), str(replay)], "source": {"name": "store", "ratios": [1.0, 1.0]}}
     document["objectives"] = [_objective(document["objectives"][0], parts)]
     document["patience"] = PATIENCE
+    document |= _adaptation(request)
+    if request.quantity is not None:
+        document["objectives"] = [{"name": "quantities", "weights": {request.quantity: 1.0}}]
     if request.model is not None:
         document["optimizer"] = {**document["optimizer"], "lr": FINETUNE_RATE}
     return make_recipe(document, request.changes, str(request.file))
+
+
+def _adaptation(request: Request) -> dict[str, Any]:
+    """Keys of the recipe that a mode sets; `replay` changes the data and not the weights."""
+    if request.mode in ("naive", "replay"):
+        return {}
+    if request.mode == "heads":
+        return {"adapt": {"mode": "heads"}, "steps": 1, "weight_rule": {"name": "none"}, "patience": None}
+    rank = {"rank": request.rank, "alpha": float(request.rank)} if request.rank is not None else {}
+    return {"adapt": {"mode": "frozen" if request.mode == "new-head" else request.mode, **rank}}
 
 
 def _objective(shipped: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
@@ -72,6 +88,8 @@ def with_steps(recipe: Recipe, request: Request, seconds: float, batches: float)
         seconds: that one step takes. batches: validation structures over those of a step.
     """
     stated = {text.partition("=")[0].strip() for text in request.changes}
+    if request.mode == "heads":
+        return recipe
     steps = request.steps or (recipe.steps if "steps" in stated else None)
     if steps is None:
         steps = int(min(max(60 * (request.minutes or 0) * (1 - SHARE) / seconds, STEPS[0]), STEPS[1]))

@@ -9,19 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mlipfm_data.store.store import Store
 from mlipfm_eval.data_sets import open_sets
 from mlipfm_eval.report import write_report
 from mlipfm_eval.uncertainty import fit_uncertainty
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.benchmark import open_model, run_benchmark
 from mlipfm_interfaces.checkpoint import load_checkpoint
-from mlipfm_interfaces.errors import MlipfmError, TrainingError
+from mlipfm_interfaces.errors import MlipfmError, PropertyNotAvailableError, TrainingError
 from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.metrics import group_of
 from mlipfm_interfaces.model_card import model_card
+from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.result_records import Record, make_record, read_record, write_record
 from mlipfm_train.run import FitResult
+from mlipfm_train.validation import validation_errors, validation_metrics
 
 from .parts import Parts
+from .replay import forgetting
 from .request import Request
 
 Say = Callable[[str], None]
@@ -32,19 +37,23 @@ FIGURES = {"force_mae": ("force MAE", "meV/Å"), "force_rmse": ("force RMSE", "m
 
 USE = """\
 from mlipfm_md import MlipfmCalculator
-atoms.calc = MlipfmCalculator("{model}")
+atoms.calc = MlipfmCalculator("{model}"{level})
 print(atoms.get_potential_energy(), atoms.get_forces())"""
 
 
-def measure(model: Path, data: Path, record: Path, name: str, out: Path | None = None) -> Record:
+def measure(model: Path, data: Path, record: Path, name: str, out: Path | None = None, quantity: str | None = None) -> Record:
     """Evaluate a model on a store, or read the record of an earlier command.
 
     Args:
-        name: of the model in tables. out: file for labels and predictions (extended XYZ).
+        name: of the model in tables. out: file for labels and predictions (extended XYZ). quantity: of a new head, in place of energy and forces.
     """
     if record.exists():
         return read_record(record)
     record.parent.mkdir(parents=True, exist_ok=True)
+    if quantity is not None:
+        found = _quantity_record(model, data, name, quantity)
+        write_record(record, found)
+        return found
     options = {} if out is None else {"out": str(out)}
     with open_model(str(model)) as opened:
         _, found = run_benchmark(
@@ -52,6 +61,17 @@ def measure(model: Path, data: Path, record: Path, name: str, out: Path | None =
         )
     write_record(record, found)
     return found
+
+
+def _quantity_record(model: Path, data: Path, name: str, quantity: str) -> Record:
+    """The mean absolute error of one quantity on a store."""
+    with open_model(str(model)) as opened, Store(data) as store:
+        if not isinstance(opened.model, Potential):
+            raise PropertyNotAvailableError("only models of this project have heads", where=str(model))
+        errors = validation_errors(opened.model, store, [slice(k, k + 1) for k in range(len(store))], [quantity])
+        metrics = validation_metrics(errors, [group_of(s) for s in store])
+        figures = [m.as_dict() | {"key": f"{quantity}_mae", "set": data.name, "split": "id"} for m in metrics]
+        return make_record("evaluation", opened.identity, passed=True, metrics=figures, details={"benchmark": quantity, "address": name})
 
 
 def figures_of(record: Record) -> dict[str, Mapping[str, Any]]:
@@ -71,7 +91,8 @@ def print_errors(before: Record, after: Record | None, say: Say) -> list[str]:
     """Say the errors on the test part, before training or before and after, and return the lines."""
     first, second = figures_of(before), figures_of(after) if after is not None else {}
     lines = []
-    for key, (name, unit) in FIGURES.items():
+    others = {key: (m["name"], m["unit"]) for key, m in first.items() if len(first) == 1 and key not in FIGURES}
+    for key, (name, unit) in (FIGURES | others).items():
         if key in first and after is None:
             lines.append(f"before training, on the test part: {name} {figure(first[key])} {unit}")
         elif key in second:
@@ -90,7 +111,7 @@ def write_statements(name: str, path: Path, model: Path, lines: Sequence[str], *
     )
 
 
-def finish(request: Request, parts: Parts, trained: FitResult, before: Record, say: Say) -> dict[str, Any]:
+def finish(request: Request, parts: Parts, trained: FitResult, before: Record, level: str | None, say: Say) -> dict[str, Any]:
     """Copy the model, evaluate it, fit its uncertainty, write page, card and `result.json`, and say where everything is.
 
     Raises:
@@ -98,14 +119,19 @@ def finish(request: Request, parts: Parts, trained: FitResult, before: Record, s
     """
     out, records = request.out, request.out / "records"
     best = trained.best or trained.last
-    _refuse_unmoved(before, best)
+    _refuse_unmoved(out / "start" / "before-training.safetensors", best)
     model = out / "model.safetensors"
     shutil.copyfile(best, model)
-    after = measure(model, parts.test, records / "after.json", "trained", out / "predictions.xyz")
+    after = measure(model, parts.test, records / "after.json", "trained", out / "predictions.xyz", quantity=request.quantity)
     lines = print_errors(before, after, say)
     say("uncertainty: one pass over the training part, then over the others with a derivative for each channel of the last layer")
+    if request.model is not None and level is not None:
+        for line in (forgotten := forgetting(request.model, model, request.forgetting, level)):
+            say(line)
+        lines += forgotten
     sure = _uncertainty(model, parts, records, say)
-    code = USE.format(model=model)
+    levels = load_checkpoint(model)[0]["spec"]["levels"]
+    code = USE.format(model=model, level=f', level="{parts.level}"' if len(levels) > 1 else "")
     page = out / "report.html"
     write_statements("data", records / "data.json", model, [*parts.notes, f"split {parts.how}: {dict(parts.sizes)}"])
     write_statements("result", records / "result.json", model, [f"{model}: " + "; ".join(lines), *sure], title="trained", code=code)
@@ -125,6 +151,7 @@ def finish(request: Request, parts: Parts, trained: FitResult, before: Record, s
         "before": {key: _plain(m) for key, m in figures_of(before).items()},
         "after": {key: _plain(m) for key, m in figures_of(after).items()},
         "uncertainty": list(sure),
+        "lines": lines,
         "page": str(page),
     }
     atomic_write(out / "result.json", json.dumps(document, indent=1).encode())
@@ -137,9 +164,10 @@ def _plain(metric: Mapping[str, Any]) -> dict[str, Any]:
     return {"value": metric["value"], "unit": metric["unit"], "ci95": metric["ci95"]}
 
 
-def _refuse_unmoved(before: Record, best: Path) -> None:
-    """A model with the weights of before has learned nothing; its digest differs by the manifest, so predictions are no proof."""
-    if load_checkpoint(best)[0]["digest"] == before["model"]:
+def _refuse_unmoved(before: Path, best: Path) -> None:
+    """A model with the weights of before has learned nothing."""
+    old, new = load_checkpoint(before)[1], load_checkpoint(best)[1]
+    if old.keys() == new.keys() and all(bool((old[key] == new[key]).all()) for key in old):
         raise TrainingError("training has not changed the model", where=str(best), hint="train longer, or with a larger optimizer.lr")
 
 

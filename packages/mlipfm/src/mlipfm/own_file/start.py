@@ -68,7 +68,8 @@ def start_from_model(request: Request, structures: Sequence[Structure], level: s
     levels = (
         [*potential.spec.levels, level] if keep_levels and same is None else list(potential.spec.levels) if keep_levels else [same or level]
     )
-    keys: dict[str, Any] = {"init_from": str(request.model), "potential": {"forces": "conservative"}}
+    heads = {} if request.quantity is None else {"heads": {**potential.config.get("heads", {}), request.quantity: {}}}
+    keys: dict[str, Any] = {"init_from": str(request.model), "potential": {"forces": "conservative", **heads}}
     if "levels" in potential.config:
         keys["potential"]["levels"] = levels
     if same is None:

@@ -25,11 +25,20 @@ from mlipfm_train.run import FitResult
 
 from .parts import Parts, make_parts
 from .recipe import in_words, recipe_of, with_steps
+from .replay import REPLAYED, make_replay
 from .request import Request, claim
 from .result import finish, measure, print_errors, write_statements
 from .start import start_from_model
 
 Say = Callable[[str], None]
+
+#: What a mode of `adapt` trains, for people.
+MODE_WORDS = {
+    "layerwise": "everything, blocks far from the readout more slowly",
+    "frozen": "the readouts; the trunk keeps its weights",
+    "heads": "the last layer of the energy, by ridge regression in closed form",
+    "lora": "low-rank changes, merged into the model at the end",
+}
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,12 @@ def train_on_file(request: Request, say: Say) -> dict[str, Any]:
             shutil.rmtree(request.out, ignore_errors=True)  # nothing but what this command began
         raise
     with lock(request.out / "lock"):
-        before = measure(prepared.before, parts.test, request.out / "records" / "before.json", "before training")
+        before = measure(prepared.before, parts.test, request.out / "records" / "before.json", "before training", quantity=request.quantity)
         print_errors(before, None, say)
         trained = _train(request, prepared.recipe, say)
-        return finish(request, parts, trained, before, say)
+        level_file = request.out / "start" / "level.json"
+        level = json.loads(level_file.read_bytes()) if level_file.exists() else None
+        return finish(request, parts, trained, before, level, say)
 
 
 def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
@@ -81,14 +92,18 @@ def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
         lines = json.loads(record.read_bytes())
         return Prepared(load_recipe(path), lines, start / "before-training.safetensors")
     shutil.rmtree(start, ignore_errors=True)
+    start.mkdir()
     recipe, lines = _recipe(request, parts, say)
-    with open_run(recipe, start / "run", say=lines.append) as run:
+    plain = recipe.model_copy(update={"adapt": None})  # of which the weights before training are those of the model
+    with open_run(plain, start / "run", say=lines.append) as run:
         seconds = run.preflight.facts["seconds_per_step"]
         recipe = with_steps(recipe, request, seconds, parts.sizes["valid"] / run.preflight.facts["systems"])
     before = start / "before-training.safetensors"
     (start / "run" / "initial.safetensors").rename(before)
     shutil.rmtree(start / "run")
     lines = [line for line in lines if " steps of about " not in line]
+    if recipe.adapt is not None:
+        lines.append(f"mode {request.mode} trains {MODE_WORDS[recipe.adapt.mode]}")
     lines.append(f"{recipe.steps} steps of about {1000 * seconds:.0f} ms, validated every {recipe.evaluate_every} steps")
     for line in lines:
         say(line)
@@ -106,8 +121,18 @@ def _recipe(request: Request, parts: Parts, say: Say) -> tuple[Recipe, list[str]
             raise RecipeError(f"--mode {request.mode} needs a model to start from", hint="--from MODEL")
         return recipe_of(request, parts, {}), []
     with Store(parts.train) as train:
-        found = start_from_model(request, train, parts.level)
-    return recipe_of(request, parts, found.keys), list(found.lines)
+        found = start_from_model(request, train, parts.level, keep_levels=request.mode == "replay")
+    lines, replay = list(found.lines), None
+    if request.replay is not None:
+        folder = request.out / "data" / "replay"
+        shutil.rmtree(folder, ignore_errors=True)
+        count, choice = request.replay_structures or REPLAYED, request.replay_choice or "random"
+        replay = make_replay(str(request.model), request.replay, folder, found.level, count, choice, request.seed)
+        lines.append(
+            f"replay: structures of {request.replay}, chosen by {choice}, with labels that the model predicts at level {found.level!r}"
+        )
+    atomic_write(request.out / "start" / "level.json", json.dumps(found.level).encode())
+    return recipe_of(request, parts, found.keys, replay), lines
 
 
 def _train(request: Request, recipe: Recipe, say: Say) -> FitResult:
