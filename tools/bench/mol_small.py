@@ -18,6 +18,7 @@ from mlipfm_data import Store, read_all
 from mlipfm_data.conformers import conformers
 from mlipfm_data.generation.molecules import held_out
 from mlipfm_data.labeling import RECORD, label_all
+from mlipfm_data.parallel import InThisProcess
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.elements import COVALENT_RADII
@@ -41,13 +42,13 @@ def judges(out: Path, files: Sequence[Path] = ()) -> list[Path]:
         if not (store / RECORD).exists():
             sampler = LangevinSampler(labeler, temperature=300.0, friction=0.05, dt=1.0, equilibrate=100, stride=25)
             frames = sampler.sample(conformers(smiles, n=3, seed=1)[0], FRAMES, np.random.default_rng(k))
-            label_all([_named(s, name) for s in frames], labeler, store, workers=1, progress=False)
+            label_all([_named(s, name) for s in frames], labeler, store, executor=InThisProcess(), progress=False)
             print(f"{name}: {len(frames)} frames", flush=True)
         stores.append(store)
     for file in files:
         store = out / file.stem
         if not (store / RECORD).exists():
-            label_all([_neutral(s) for s in read_all(file)], labeler, store, workers=1)
+            label_all([_neutral(s) for s in read_all(file)], labeler, store, executor=InThisProcess())
         stores.append(store)
     return stores
 
@@ -69,7 +70,9 @@ def measure(model: str, out: Path, *, picoseconds: float, threads: int = 1) -> I
     for folder in folders:
         stores = sorted(folder.iterdir()) if folder.name == "molecules" else [folder]
         structures = [s for store in stores for s in Store(store)]
-        yield from _errors(potential, "50 molecules at 300 K" if folder.name == "molecules" else folder.name, structures, threads)
+        yield from _errors(
+            potential, f"{len(stores)} molecules at 300 K" if folder.name == "molecules" else folder.name, structures, threads
+        )
     yield from speed(model, threads)
     starts = [next(iter(Store(store))) for store in sorted((out / "molecules").iterdir())]
     if picoseconds:

@@ -165,6 +165,18 @@ def split(blob: bytes) -> tuple[list[bytes], Layouts]:
     return records, layouts
 
 
+class InThisProcess(Executor):
+    """Runs what is submitted at once, in this process: starting a process costs as much as 500 labels."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **options))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """A pool whose workers have answered once. Spawned, not forked: libraries with threads do not survive a fork."""
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent)

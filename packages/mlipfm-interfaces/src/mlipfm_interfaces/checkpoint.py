@@ -156,7 +156,16 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     potential.load_state_dict(tensors)
     if "examples" in manifest.get("extra", ()):
         potential.examples = examples_of(manifest["extra"], where)
+    if "default_level" in manifest.get("extra", ()):
+        potential.default_level = _default_level(manifest["extra"]["default_level"], potential, where)
     return potential.eval(), manifest
+
+
+def _default_level(level: object, potential: Potential, where: str) -> str:
+    """The level that is predicted where none is stated, as the checkpoint says; it must be one of the model."""
+    if level not in potential.spec.levels:
+        raise RefusedFileError(f"`default_level` {str(level)[:80]!r} is no level of this model", where=where)
+    return str(level)
 
 
 def build(name: str, config: Mapping[str, Any]) -> Potential:
@@ -180,7 +189,10 @@ def _built(name: str, config: Mapping[str, Any], *, initial: bool) -> Potential:
 
 
 def resolve(uri: Path | str) -> Path:
-    """The local file of a path or address; resolvers (entry-point group `mlipfm.resolvers`, a class without arguments) own their schemes.
+    """The local file of a path, of an address, or of a released model by its name.
+
+    A path that exists is that path. Resolvers (entry-point group `mlipfm.resolvers`, a class without arguments) own their schemes; a released model
+    is an entry point of the group `mlipfm.released`, a function that returns the path of its checkpoint.
 
     Raises:
         RefusedFileError: the address of a model that belongs to another package.
@@ -190,6 +202,8 @@ def resolve(uri: Path | str) -> Path:
         return Path(uri)
     if scheme is None and re.fullmatch(r"[^/\\]+@[^/\\.]+", uri):  # NAME@ALIAS of the registry, spelled in short
         return resolve(f"mlipfm:{uri}")
+    if scheme is None and uri in plugins.names("released"):  # a model that an installed package brings
+        return Path(plugins.load("released", uri)())
     if scheme is None:
         return Path(uri)
     if scheme[1] in plugins.names("foreign"):

@@ -1,8 +1,9 @@
 """Plug-ins by entry point: names are listed without importing anything, code is imported when it is asked for.
 
 Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.backbones`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`,
-`mlipfm.strategies`, `mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.foreign`, `mlipfm.uncertainties`, `mlipfm.workflows`,
-`mlipfm.commands`. A workflow is what a command of a lower package hands over to a higher one: `train-file` is `mlipfm train FILE`.
+`mlipfm.strategies`, `mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.released`, `mlipfm.foreign`, `mlipfm.uncertainties`,
+`mlipfm.workflows`, `mlipfm.commands`. A released model is a function that returns the path of a checkpoint. A workflow is what a command of a lower
+package hands over to a higher one: `train-file` is `mlipfm train FILE`.
 A plug-in module or object may state `CONTRACT = (1, 2)`, the contract integers it supports; without one it is taken to support the contract it
 was released with (1).
 """
@@ -23,7 +24,7 @@ CONTRACT = 1
 
 GROUPS = (
     "readers", "samplers", "labelers", "backbones", "potentials", "objectives", "sources", "strategies",
-    "weight_rules", "benchmarks", "resolvers", "foreign", "uncertainties", "workflows", "commands",
+    "weight_rules", "benchmarks", "resolvers", "released", "foreign", "uncertainties", "workflows", "commands",
 )  # fmt: skip
 
 #: What builds a potential: a backbone, around which one is assembled, or the plug-in of a whole potential. One name is in one of the two.
@@ -32,7 +33,8 @@ POTENTIALS = ("backbones", "potentials")
 #: Packages of this project that bring plug-ins of a group; a test compares it with what they declare.
 HOMES = {
     "readers": ("mlipfm-data",), "samplers": ("mlipfm-data", "mlipfm-md"), "labelers": ("mlipfm-data",), "backbones": ("mlipfm-models",),
-    "uncertainties": ("mlipfm-models",), "objectives": ("mlipfm-train", "mlipfm-distill"), "sources": ("mlipfm-train", "mlipfm-md"),
+    "uncertainties": ("mlipfm-models",), "released": ("mlipfm-models",),
+    "objectives": ("mlipfm-train", "mlipfm-distill"), "sources": ("mlipfm-train", "mlipfm-md"),
     "strategies": ("mlipfm-train",), "weight_rules": ("mlipfm-train",), "foreign": ("mlipfm-data", "mlipfm-md"), "benchmarks": ("mlipfm-eval",),
     "workflows": ("mlipfm",),
 }  # fmt: skip

@@ -115,12 +115,14 @@ class Potential(nn.Module, ABC):
         plugin: name of the backbone (group `mlipfm.backbones`) or potential (`mlipfm.potentials`) that builds it again from `config`.
         config: JSON-ready options for the builder.
         examples: a few structures of its data, where its checkpoint holds some.
+        default_level: predicted for systems that state none, where there are several levels and the checkpoint says so (released models do).
     """
 
     spec: PotentialSpec
     plugin: str
     config: dict[str, Any]
     examples: tuple[Structure, ...] = ()
+    default_level: str | None = None
 
     @abstractmethod
     def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
@@ -163,13 +165,14 @@ class Potential(nn.Module, ABC):
         """[systems] int64: position of each system's level in `spec.levels`.
 
         Raises:
-            LevelError: for an unknown level, or none stated where there are several; the message lists them.
+            LevelError: for an unknown level, or none stated where there are several and no `default_level`; the message lists them.
         """
         known = self.spec.levels
+        default = known[0] if len(known) == 1 else self.default_level
         indices = []
         for k, level in enumerate(batch.levels):
-            if level is None and len(known) == 1:
-                indices.append(0)
+            if level is None and default is not None:
+                indices.append(known.index(default))
             elif (found := find_level(level, known)) is not None:
                 indices.append(known.index(found))
             else:

@@ -69,8 +69,9 @@ class MlipfmCalculator(GetPropertiesMixin):
     """Energy, forces and stress of Atoms from a potential.
 
     Args:
-        model: a Potential, or the path or address of a model checkpoint.
-        level: level of theory to predict; needed if the model has several.
+        model: a Potential, the path or address of a model checkpoint, or the name of a released model; by default the one that comes with
+            mlipfm-models, for molecules.
+        level: level of theory to predict; needed if the model has several and no default.
         charge, multiplicity: used where `atoms.info` states none.
         uncertainty: what `mlipfm uncertainty fit` wrote for this model, opened or as a path. Without it, the file `NAME.uncertainty.safetensors`
             beside a checkpoint `NAME.safetensors` is taken, if there is one.
@@ -89,7 +90,7 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def __init__(
         self,
-        model: Potential | str | Path,
+        model: Potential | str | Path = "mlipfm-mol-small",
         *,
         level: str | None = None,
         charge: int | None = None,

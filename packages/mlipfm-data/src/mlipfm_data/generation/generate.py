@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Collection, Iterator
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.errors import RefusedFileError, SamplingError
@@ -25,7 +24,7 @@ from mlipfm_interfaces.protocols import Labeler
 from mlipfm_interfaces.structure import Structure
 
 from ..labeling import RECORD, label_all
-from ..parallel import worker_pool
+from ..parallel import InThisProcess, worker_pool
 from .geometries import Shares, cluster_geometries, molecule_geometries
 from .molecules import connectivity, random_molecules
 
@@ -57,18 +56,6 @@ class Shard:
     refused: Counter[str]
 
 
-class _Here(Executor):
-    """Runs what is submitted at once, in this process: starting a process costs as much as 500 labels."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **options))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
-
-
 def generate_molecules(
     out: Path | str,
     count: int,
@@ -92,7 +79,7 @@ def generate_molecules(
     """
     out, settings = Path(out), settings or Settings()
     excluded = _begin(out, settings, exclude)
-    with worker_pool(workers) if workers > 1 else _Here() as executor:
+    with worker_pool(workers) if workers > 1 else InThisProcess() as executor:
         for index in range(-(-count // settings.per_shard)):
             yield _shard(out, index, _molecules(out, index, settings, excluded), settings, labelers, executor)
 

@@ -111,7 +111,8 @@ def molecule_geometries(smiles: str, seed: int, shares: Shares | None = None) ->
         chosen += [
             ("compressed", _any(found, rng) * s + rng.normal(0, 0.02, (len(start), 3))) for s in rng.uniform(0.88, 0.97, shares.compressed)
         ]
-    return [_at(start, p, kind) for kind, p in chosen if not unusable(start.atomic_numbers, p)]
+    usable = [_at(start, p, kind) for kind, p in chosen if not unusable(start.atomic_numbers, p)]
+    return list({s.key: s for s in usable}.values())  # an atom has one geometry
 
 
 def _at(start: Structure, positions: np.ndarray, kind: str) -> Structure:

@@ -1,0 +1,69 @@
+"""The models in the wheel: unchanged files, a licence, a card with their figures, physics of small molecules."""
+
+import json
+
+import numpy as np
+import pytest
+from mlipfm_interfaces.checkpoint import load_model, resolve
+from mlipfm_interfaces.errors import DamagedFileError
+from mlipfm_interfaces.potential import evaluate
+from mlipfm_interfaces.structure import Structure
+from mlipfm_models import released as module
+from mlipfm_models.released import released
+
+pytestmark = pytest.mark.filterwarnings("ignore:mlipfm-mol-small is a preview")
+NAMES = sorted(released())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_released_model_is_small_licensed_and_trained_on_licensed_data(name: str) -> None:
+    path = resolve(name)
+    assert path == released()[name].path
+    assert path.stat().st_size < 3 * 2**20
+    potential, manifest = load_model(path)
+    assert released()[name].licence == "MIT"
+    assert manifest["extra"]["licences"] == ["MIT"]
+    assert potential.default_level == released()[name].default_level
+    assert not any(place in json.dumps(manifest) for place in ("/root/", "/home/", "/work/"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_says_what_a_user_must_know(name: str) -> None:
+    card = released()[name].card
+    for heading in ("## Data", "## Levels of theory", "## Licence", "## Errors", "## Range", "## Speed", "## Limits", "## How it was made"):
+        assert heading in card
+    assert all(level in card for level in load_model(resolve(name))[0].spec.levels)
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch) -> None:
+    for file in module._FOLDER.glob("*.[sj]*"):
+        data = bytearray(file.read_bytes())
+        if file.suffix == ".safetensors":
+            data[-1] ^= 1
+        (tmp_path / file.name).write_bytes(data)
+    monkeypatch.setattr(module, "_FOLDER", tmp_path)
+    with pytest.raises(DamagedFileError, match="SHA-256"):
+        _ = released()["mlipfm-mol-small"].path
+
+
+def test_a_preview_warns_once() -> None:
+    if released()["mlipfm-mol-small"].preview is None:
+        pytest.skip("not a preview any more")
+    module.mol_small.cache_clear()
+    with pytest.warns(UserWarning, match="is a preview"):
+        resolve("mlipfm-mol-small")
+
+
+def water(stretch: float) -> Structure:
+    """Gas-phase water (experiment: 0.9572 Å, 104.5 degrees), one O-H bond longer by `stretch` Å."""
+    angle = np.deg2rad(104.5)
+    bonds = np.array([[0.9572 + stretch, 0, 0], [0.9572 * np.cos(angle), 0.9572 * np.sin(angle), 0]])
+    return Structure([8, 1, 1], np.vstack([np.zeros(3), bonds]), total_charge=0, spin_multiplicity=1)
+
+
+def test_the_bond_of_water_pulls_back_where_it_is_stretched_or_compressed() -> None:
+    potential, _ = load_model(resolve("mlipfm-mol-small"))
+    short, right, long = (evaluate(potential, [water(x)])[0] for x in (-0.15, 0.0, 0.25))
+    assert right["energy"] < min(short["energy"], long["energy"])
+    assert short["forces"][1, 0] > 1
+    assert long["forces"][1, 0] < -1

@@ -1,0 +1,66 @@
+"""Put a trained checkpoint into the wheel of mlipfm-models under a name: `python tools/release_model.py CHECKPOINT --name NAME --level LEVEL`.
+
+Writes `released/NAME.safetensors` (the checkpoint with the level that is predicted by default) and its entry in `released/index.json`.
+The card `released/NAME.md` is written by hand from what `tools/bench mol-small measure` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from mlipfm_interfaces.checkpoint import load_model, save_potential
+from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.files import atomic_write
+
+FOLDER = Path(__file__).resolve().parents[1] / "packages/mlipfm-models/src/mlipfm_models/released"
+LARGEST = 3 * 2**20  # bytes: git keeps every release
+
+
+def release(checkpoint: Path, name: str, level: str, preview: str | None, folder: Path = FOLDER) -> str:
+    """The SHA-256 of what was written.
+
+    Raises:
+        ValueError: the level is not one of the model, a licence of its data is not known, or the file is too large.
+    """
+    potential, manifest = load_model(checkpoint)
+    if level not in potential.spec.levels:
+        raise ValueError(f"{level} is no level of this model; it has {', '.join(potential.spec.levels)}")
+    licences = manifest["extra"].get("licences", [])
+    if licences != ["MIT"]:
+        raise ValueError(
+            f"its data are under {licences}; what is generated here is under MIT: mlipfm data filter STORE --out COPY --licence MIT"
+        )
+    target = folder / f"{name}.safetensors"
+    save_potential(target, potential, {**manifest["extra"], "default_level": level})
+    if target.stat().st_size > LARGEST:
+        raise ValueError(f"{target.stat().st_size} bytes are more than {LARGEST}")
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    index = folder / "index.json"
+    entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    entries[name] = {"sha256": digest, "default_level": level, "licence": "MIT", "preview": preview}
+    atomic_write(index, (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
+    return digest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 2 for what cannot be released."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--level", required=True, help="predicted where none is stated")
+    parser.add_argument("--preview", help="what a user must know before trusting a number; a warning says it once")
+    options = parser.parse_args(arguments)
+    try:
+        print(release(options.checkpoint, options.name, options.level, options.preview))
+    except (ValueError, MlipfmError) as error:
+        print(f"release_model: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
