@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from mlipfm_interfaces.console import open_console
+from mlipfm_interfaces.console import counter, open_console
 from rich.table import Table
 
 
@@ -39,3 +39,16 @@ def test_a_terminal_keeps_its_width(monkeypatch):
     monkeypatch.setenv("COLUMNS", "72")
     monkeypatch.setattr("sys.stdout", Terminal())
     assert open_console().width == 72
+
+
+def test_colours_that_are_forced_make_no_terminal_of_a_pipe(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    pipe = io.StringIO()
+    monkeypatch.setattr("sys.stderr", pipe)
+    with counter("frames", 3) as advance:
+        advance(1)
+    assert pipe.getvalue() == ""
+    console = open_console(stderr=True)
+    assert not console.is_terminal
+    console.print("[red]late")
+    assert "\x1b[31m" in pipe.getvalue()

@@ -12,10 +12,13 @@ UNCUT = 10_000
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """A rich console on stdout, or on stderr. Nothing it prints is cut or wrapped unless it goes to a terminal."""
+    """A rich console on stdout, or on stderr. Nothing it prints is cut or wrapped unless it goes to a terminal.
+
+    FORCE_COLOR, which Jupyter sets, colours what goes elsewhere, and does not make a terminal of it: bars would fill a notebook with their steps.
+    """
     made = Console(stderr=stderr)
     if not made.file.isatty():
-        made.width = UNCUT
+        made = Console(stderr=stderr, width=UNCUT, force_terminal=False, color_system=made.color_system)  # type: ignore[arg-type]  # its own word
     return made
 
 
