@@ -6,24 +6,31 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 from mutants import running
-from mutants.planting import ROOT, MutantError, plant, read_mutants
+from mutants.planting import ROOT, Mutant, MutantError, plant, read_mutants
 from mutants.running import CURRENT, Result, run, run_all, table
 
 PROGRAM = ROOT / "tools" / "mutants"
 
 
+@cache
+def every_mutant() -> list[Mutant]:
+    """Read once: each of the list is applied to its file."""
+    return read_mutants()
+
+
 def test_every_mutant_changes_one_place_of_the_source_and_has_tests_beside_it() -> None:
-    mutants = read_mutants()
+    mutants = every_mutant()
     assert len(mutants) >= 60
     assert all(mutant.fact and mutant.tests for mutant in mutants)
 
 
 def test_a_mutant_that_does_not_fit_is_an_error_of_the_list() -> None:
-    mutant = read_mutants()[0]
+    mutant = every_mutant()[0]
     for changes, words in (
         ({"old": "no such line"}, "occurs 0 times in packages/"),
         ({"old": "e"}, r"occurs \d+ times in .*, not once"),
@@ -49,7 +56,7 @@ def test_planting_changes_one_file_of_a_copy_and_nothing_of_the_source(tmp_path:
 
 
 def test_results_that_still_hold_are_kept_and_counted_by_package(tmp_path: Path) -> None:
-    first, second = read_mutants()[:2]
+    first, second = every_mutant()[:2]
     known = {m.name: Result(outcome, "a test", "push", 1.0, m.state()) for m, outcome in ((first, "noticed"), (second, "survived"))}
     path = tmp_path / "results.json"
     path.write_text(json.dumps({name: vars(result) for name, result in known.items()}))
@@ -80,7 +87,7 @@ def test_a_time_out_counts_only_if_the_same_test_alone_ends_without_the_mistake(
         return next(left)
 
     monkeypatch.setattr(running, "_pytest", pytest_that_ends)
-    mutant = read_mutants()[0]
+    mutant = every_mutant()[0]
     found = run(mutant, tiers=("push",))
     assert (found.outcome, found.killed, words in found.by) == (outcome, outcome in ("noticed", "hung"), True), found
     assert list(left) == []
@@ -89,7 +96,7 @@ def test_a_time_out_counts_only_if_the_same_test_alone_ends_without_the_mistake(
 
 
 def test_a_test_that_fails_without_the_mistake_notices_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = read_mutants()[:2]
+    first, second = every_mutant()[:2]
     failed = {first.name: "a_test.py::test_right", second.name: "a_test.py::test_broken"}
     monkeypatch.setattr(running, "run", lambda mutant, known: Result("noticed", failed[mutant.name], "push", 1.0, mutant.state()))
 
