@@ -1,4 +1,4 @@
-"""`import`: CPU seconds of a fresh process that imports a package or prints the help of the command."""
+"""`import`: CPU seconds of a fresh process that imports a package or prints the help of the command; importing data files beside ASE's reading."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.extxyz_import import measured
 from bench.figures import Figure, figure
 
 PACKAGES = ("mlipfm_interfaces", "mlipfm_data", "mlipfm_models", "mlipfm_train", "mlipfm_md", "mlipfm_eval", "mlipfm_distill", "mlipfm")
@@ -25,6 +26,8 @@ def measure(threads: int, quick: bool) -> Iterator[Figure]:
     yield figure("import", "import all packages", "s CPU", everything, threads, "import ase", ase)
     command = str(Path(sys.executable).parent / "mlipfm")
     yield figure("import", "mlipfm --help", "s CPU", _times([command, "--help"], repeats), threads, "import ase", ase)
+    for name, unit, ours, theirs in measured(quick):
+        yield figure("import", name, unit, ours, threads, "ase.io.iread", theirs)
 
 
 def _times(arguments: list[str], repeats: int) -> list[float]:

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlipfm_interfaces.errors import CapacityExceeded, DensityError, InvalidStructureError, MlipfmError, OverlapError
 from mlipfm_interfaces.lattice import reduced
-from mlipfm_interfaces.neighbors import MAX_DENSITY, MIN_DISTANCE, dense_view, neighbor_pairs, pair_view
+from mlipfm_interfaces.neighbors import MAX_DENSITY, MIN_DISTANCE, check_distances, dense_view, neighbor_pairs, pair_view
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import random_rotation
 from vesin import NeighborList
@@ -345,3 +345,30 @@ def test_three_others_within_half_an_angstrom_are_a_crowd_and_two_are_not(atoms,
         return
     with pytest.raises(DensityError, match="3 atoms are within 0.5 Angstrom of this one"):
         neighbor_pairs(s, 2.0)
+
+
+def refusal(check, s):
+    """What `check` raises, in words; "" if nothing."""
+    try:
+        check(s, 3.0)
+    except MlipfmError as error:
+        return f"{error.code} {error}"
+    return ""
+
+
+def test_the_check_of_an_import_refuses_what_a_neighbour_list_refuses():
+    rng, refused = np.random.default_rng(7), 0
+    for k in range(120):
+        cell = rng.normal(size=(3, 3)) + np.diag(rng.choice([0.6, 1.5, 4.0, 12.0], 3))
+        n = int(rng.integers(1, 9))
+        positions = rng.uniform(-1, 2, (n, 3)) @ cell
+        if k % 2 and n > 1:  # near the image of another across a border of the cell, at 0.05 to 0.6 Å
+            step = rng.normal(size=3)
+            positions[0] = positions[1] + rng.integers(-2, 3, 3) @ cell + step / np.linalg.norm(step) * rng.uniform(0.05, 0.6)
+        if abs(np.linalg.det(cell)) < 0.1:
+            continue
+        s = Structure(np.full(n, 6), positions, cell=cell, pbc=[True, True, True])
+        words = refusal(neighbor_pairs, s)
+        assert refusal(check_distances, s) == words
+        refused += bool(words)
+    assert 10 < refused < 110

@@ -178,6 +178,34 @@ def neighbor_pairs(structure: Structure, cutoff: float) -> Pairs:
     return _pairs(structure, cutoff, "")
 
 
+def check_distances(structure: Structure, cutoff: float) -> None:
+    """Refuse what `neighbor_pairs` refuses, without a list where none is needed: an import asks only whether atoms overlap or crowd.
+
+    Raises:
+        DensityError, OverlapError, InvalidStructureError: as `neighbor_pairs`.
+    """
+    if not _clearly_apart(structure):
+        neighbor_pairs(structure, cutoff)
+
+
+def _clearly_apart(s: Structure) -> bool:
+    """Whether a small structure in a cell is surely not refused: it is not dense, and no pair is closer than `CROWD_RADIUS` and a little more.
+
+    In a cell whose planes are further apart than twice that, only the image with fractional differences of at most a half can be so close.
+    """
+    if len(s.positions) > BRUTE_FORCE_ATOMS or not s.pbc.all() or max(np.abs(s.positions).max(), np.abs(s.cell).max()) > 1e6:
+        return False
+    normals, radius = np.linalg.inv(s.cell), 1.01 * CROWD_RADIUS
+    if (np.linalg.norm(normals, axis=0) * 2 * radius > 1).any() or len(s.positions) > MAX_DENSITY * abs(float(np.linalg.det(s.cell))):
+        return False
+    fractions = s.positions @ normals
+    steps = fractions[:, None] - fractions
+    d = (steps - np.round(steps)) @ s.cell
+    distance2 = (d * d).sum(axis=-1)
+    np.fill_diagonal(distance2, np.inf)
+    return bool(distance2.min() > radius * radius)
+
+
 def _pairs(s: Structure | Geometry, cutoff: float, where: str) -> Pairs:
     if not 0 < cutoff < np.inf:
         raise MlipfmError(f"the cutoff must be positive and finite (Angstrom), got {cutoff}")

@@ -56,11 +56,14 @@ def _frozen(name: str, value: ArrayLike, dtype: Any) -> Array:
             raise ShapeError(f"`{name}` must be a numeric array without masked entries, got {given.dtype}")
         if given.dtype.kind == "f" and given.dtype.itemsize < 4:
             raise ShapeError(f"`{name}` has {given.dtype}, which resolves 0.01 at 10", hint="give float64 (float32 at least)")
-        with np.errstate(invalid="ignore"):  # NaN as an integer: refused below
-            array = np.array(given, dtype=dtype, copy=True, order="C")
+        if given.dtype == dtype:
+            array = np.array(given, copy=True, order="C")
+        else:
+            with np.errstate(invalid="ignore"):  # NaN as an integer: refused below
+                array = np.array(given, dtype=dtype, copy=True, order="C")
     except (TypeError, ValueError, OverflowError) as error:
         raise ShapeError(f"`{name}` must be a numeric array: {error}") from None
-    if array.dtype.kind in "ib" and not (array == given).all():
+    if array.dtype.kind in "ib" and given.dtype != dtype and not (array == given).all():
         raise ShapeError(f"`{name}` must hold {'whole numbers' if array.dtype.kind == 'i' else 'true or false'}, got {given.tolist()}")
     array.setflags(write=False)
     return array
@@ -120,7 +123,7 @@ class Structure:
         pbc = _frozen("pbc", self.pbc, bool)
         if pbc.shape not in ((), (3,)):
             raise ShapeError(f"`pbc` must have shape [3], got {list(pbc.shape)}")
-        put(self, "pbc", _frozen("pbc", np.broadcast_to(pbc, 3), bool))
+        put(self, "pbc", pbc if pbc.shape else _frozen("pbc", np.broadcast_to(pbc, 3), bool))
         if self.external_field is not None:
             put(self, "external_field", _frozen("external_field", self.external_field, np.float64))
         for name in ("labels", "label_std"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import repeat
+from functools import lru_cache
+from itertools import chain, repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, TextIO
@@ -74,7 +76,8 @@ def _plain(word: str) -> str:
     return word[1:-1] if word[0] in "'{" else word
 
 
-def parse_properties(text: str) -> list[Column]:
+@lru_cache(64)
+def parse_properties(text: str) -> Sequence[Column]:
     """Columns of `species:S:1:pos:R:3:...`.
 
     Raises:
@@ -93,18 +96,23 @@ def parse_properties(text: str) -> list[Column]:
             raise UnreadableFileError(f"`Properties` names {triple[0]!r} twice", hint="keep one of them")
         columns.append(Column(triple[0], triple[1].upper(), first, int(triple[2])))
         first += int(triple[2])
-    return columns
+    return tuple(columns)
 
 
-def _column_values(words: np.ndarray, column: Column) -> np.ndarray:
-    """Values of one column from `words` [N, all columns] of text: [N] for width 1, else [N, width].
+def _column_values(rows: Sequence[Sequence[str]], column: Column) -> np.ndarray:
+    """Values of one column from the words of each atom: [N] for width 1, else [N, width].
 
     Raises:
         UnreadableFileError: naming the atom and the word that is not of the column's kind.
     """
-    block = words[:, column.first : column.first + column.width]
-    if column.width == 1:
-        block = block[:, 0]
+    first, end = column.first, column.first + column.width
+    shape = (len(rows),) if column.width == 1 else (len(rows), column.width)
+    words = chain.from_iterable(row[first:end] for row in rows)
+    if column.kind == "R":
+        with contextlib.suppress(ValueError):  # the word that is no number is named below
+            return np.fromiter(map(float, words), np.float64, len(rows) * column.width).reshape(shape)
+        words = chain.from_iterable(row[first:end] for row in rows)
+    block = np.array(list(words), dtype=str).reshape(shape)
     if column.kind == "S":
         return block
     if column.kind == "L":
@@ -151,7 +159,7 @@ def quote(value: str) -> str:
 #: Longest line that is read, in bytes: a file without newlines must not fill the memory.
 LONGEST_LINE = 1 << 24
 
-_PLAIN = [Column("species", "S", 0, 1), Column("pos", "R", 1, 3)]
+_PLAIN: Sequence[Column] = (Column("species", "S", 0, 1), Column("pos", "R", 1, 3))
 _GEOMETRY = ("species", "pos", "z", "numbers")
 #: Programs write these keys in any letter case (GPUMD in lower case).
 _PROPERTIES, _LATTICE = (re.compile(rf"\b{key}\s*=", re.IGNORECASE) for key in ("Properties", "Lattice"))
@@ -229,9 +237,13 @@ def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], 
         raise lines.fail(
             f"the file ends inside frame {index}: {len(atoms)} of {count} atoms are there", "the file is truncated; frames before are good"
         )
-    shorter = len(atoms) > 1 and len(atoms[-1].rstrip()) < min(len(line.rstrip()) for line in atoms[:-1])
-    same_width = len({len(line.rstrip()) for line in atoms}) == 1
-    return comment, atoms, lines.open_end and count > 0 and (shorter or not same_width)
+    return comment, atoms, lines.open_end and count > 0 and _uneven(atoms)
+
+
+def _uneven(atoms: list[str]) -> bool:
+    """Whether the last line is shorter than all others, or lines have different lengths."""
+    lengths = [len(line.rstrip()) for line in atoms]
+    return len(set(lengths)) > 1 or (len(atoms) > 1 and lengths[-1] < min(lengths[:-1]))
 
 
 def _frame(comment: str, atoms: list[str], cut: bool) -> RawFrame:
@@ -240,10 +252,10 @@ def _frame(comment: str, atoms: list[str], cut: bool) -> RawFrame:
     extended = _PROPERTIES.search(comment) is not None
     info = _info(comment, extended)
     columns = parse_properties(_special(info, "Properties")) if extended else _PLAIN
-    words, unread = _words(atoms, columns, exact=extended)
-    if not extended and words.shape[1] > 4:
-        columns = [*_PLAIN, _unnamed(words)]
-    arrays = {column.name: _column_values(words, column) for column in columns}
+    rows, unread = _words(atoms, columns, exact=extended)
+    if not extended and rows and len(rows[0]) > 4:
+        columns = [*_PLAIN, _unnamed(rows)]
+    arrays = {column.name: _column_values(rows, column) for column in columns}
     lower = {name.lower(): name for name in arrays}
     numbers = _column_numbers({key: arrays[lower[key]] for key in ("species", "z", "numbers") if key in lower})
     if "pos" not in lower or arrays[lower["pos"]].shape != (len(numbers), 3):
@@ -280,19 +292,19 @@ def _special(info: dict[str, str], name: str) -> Any:
     return values.pop() if values else None
 
 
-def _unnamed(words: np.ndarray) -> Column:
+def _unnamed(rows: Sequence[Sequence[str]]) -> Column:
     """The columns behind the fourth of a plain XYZ file: numbers if all are, else text."""
-    width = words.shape[1]
+    width = len(rows[0])
     name = f"columns_5-{width}" if width > 5 else "column_5"
     try:
-        words[:, 4:].astype(np.float64)
+        [float(word) for row in rows for word in row[4:]]
     except ValueError:
         return Column(name, "S", 4, width - 4)
     return Column(name, "R", 4, width - 4)
 
 
-def _words(atoms: list[str], columns: list[Column], exact: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Words of all atoms, [N, columns], and what is left over: if not `exact`, further columns are kept where every atom has them."""
+def _words(atoms: list[str], columns: Sequence[Column], exact: bool) -> tuple[list[list[str]], tuple[str, ...]]:
+    """Words of each atom, as many for all, and what is left over: if not `exact`, further columns are kept where every atom has them."""
     width = columns[-1].first + columns[-1].width
     rows = [line.split() for line in atoms]
     for k, row in enumerate(rows):
@@ -303,7 +315,7 @@ def _words(atoms: list[str], columns: list[Column], exact: bool) -> tuple[np.nda
     if not exact and len(widths) == 1:
         width = widths.pop()
     unread = (f"columns behind {width} of some atoms",) if ragged else ()
-    return np.array([row[:width] for row in rows], dtype=str).reshape(len(rows), width), unread
+    return [row[:width] for row in rows] if ragged else rows, unread
 
 
 def _column_numbers(arrays: dict[str, np.ndarray]) -> np.ndarray:

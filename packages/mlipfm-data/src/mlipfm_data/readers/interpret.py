@@ -11,7 +11,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,13 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport, wh
     Raises:
         MlipfmError: whatever is wrong with the frame, with its place (`file: frame 7 (line 205), atom 3`).
     """
-    from mlipfm_interfaces.neighbors import neighbor_pairs  # it brings torch, which takes a second that `--help` need not wait
+    from mlipfm_interfaces.neighbors import check_distances  # it brings torch, which takes a second that `--help` need not wait
 
     seen = Decisions(frame, options)
     frame = seen.frame
     try:
         structure = _structure(frame, options, seen)
-        neighbor_pairs(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
+        check_distances(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
     except MlipfmError as error:
         unpaired = "; if the file counts unpaired electrons, set --spin-meaning unpaired (in Python `spin_meaning`)"
         hint = unpaired if isinstance(error, MultiplicityError) and options.convention("spin_meaning") == "multiplicity" else ""
@@ -110,6 +110,7 @@ class Decisions:
         self.notes: list[str] = []
         self.touched: set[str] = set()
         self._info, self._arrays = _by_lower_case(self.frame.info), _by_lower_case(self.frame.arrays)
+        self._names = {*self._info, *self._arrays}
 
     def take(self, quantity: str, key: str) -> None:
         self.used[quantity] = key
@@ -117,8 +118,11 @@ class Decisions:
 
     def spelt(self, names: Iterable[str], per_atom: bool = False, one_place: bool = False) -> Iterator[tuple[str, Any]]:
         """(key, value) of what the frame has under `names` in any letter case; of the atoms before those of the system if `per_atom`."""
+        lowered = _lowered(tuple(names))
+        if self._names.isdisjoint(lowered):  # nearly always: a frame has few of all the keys that are looked for
+            return
         places = (self._arrays, self._info) if per_atom else (self._info, self._arrays)
-        for name in dict.fromkeys(name.lower() for name in names):
+        for name in lowered:
             yield from next((place[name] for place in places[: 1 if one_place else 2] if name in place), ())
 
     def convention(self, name: str) -> Any:
@@ -142,6 +146,11 @@ class Decisions:
             report.used[quantity][key] += 1
         report.notes.update(self.notes)
         report.unused.update(key for key in self.frame.found() if key not in self.touched)
+
+
+@lru_cache(512)
+def _lowered(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.lower() for name in names))
 
 
 def _by_lower_case(place: Mapping[str, Any]) -> dict[str, list[tuple[str, Any]]]:
@@ -258,7 +267,7 @@ def _candidates(seen: Decisions, quantity: str) -> dict[str, Any]:
     per_atom = quantity in QUANTITIES and QUANTITIES[quantity].layout == "atom"
     results = seen.frame.results
     found = dict(seen.spelt(SPELLINGS.get(quantity, (f"REF_{quantity}",)), per_atom))
-    for key, meaning in RESULTS.items():
+    for key, meaning in RESULTS.items() if results else ():
         if meaning == quantity and results.get(key) is not None:
             found[key + CALCULATOR] = results[key]
     if quantity == "energy" and not found and results.get("free_energy") is not None:
