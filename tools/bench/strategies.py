@@ -24,7 +24,7 @@ CASES = (
 )  # fmt: skip
 SHARDED = ("deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
 #: Columns of the table. DeepSpeed refuses float64 by name.
-COLUMNS = [(s, "float64") for s in ("ddp", "fsdp2")] + [(s, "float32") for s in ("ddp", "fsdp2", *SHARDED)]
+COLUMNS = [*((s, "float64") for s in ("ddp", "fsdp2")), *((s, "float32") for s in SHARDED)]
 Results = list[dict[str, torch.Tensor]]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -88,11 +91,27 @@ def test_every_event_arrives_and_values_that_are_not_finite_are_counted(tiny, tm
     assert json.loads((folder / "mlflow.json").read_text())["not_finite"] == 1
 
 
+@contextlib.contextmanager
+def unusable(kind: str, uri: str):
+    """The address of a tracking server that is down, accepts connections and never answers, or of a database that another process has locked."""
+    if kind == "down":
+        yield "http://127.0.0.1:9"
+    elif kind == "slow":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    else:
+        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            yield uri
+            other.execute("ROLLBACK")
+
+
 @pytest.mark.ci
-def test_a_dead_server_stops_nothing_and_loses_nothing(tiny, tmp_path, caplog, uri):
-    folder = tmp_path / "run"
+@pytest.mark.parametrize("kind", ["down", pytest.param("slow", marks=pytest.mark.full), pytest.param("locked", marks=pytest.mark.full)])
+def test_a_server_that_cannot_be_used_stops_nothing_and_loses_nothing(tiny, tmp_path, caplog, uri, kind):
+    folder = tmp_path / kind
     folder.mkdir()
-    with MlflowDrain(folder, "http://127.0.0.1:9", "drain", patience=5):
+    with unusable(kind, uri) as address, MlflowDrain(folder, address, "drain", patience=5):
         result = fit(make_recipe(tiny), folder)
     assert result.last.exists()
     assert "has not received all events" in caplog.text

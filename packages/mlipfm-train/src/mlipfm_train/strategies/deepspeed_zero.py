@@ -1,8 +1,9 @@
 """DeepSpeed ZeRO (arXiv:1910.02054): optimiser state (1), gradients (2) and parameters (3) are split over the ranks.
 
 DeepSpeed flattens parameters into float32 partitions, so potentials of float64 are refused. ZeRO-3 frees the parameters of a layer after its
-forward, and the second derivative of the energy needs them once more: all of them are registered as parameters of the whole step
-(`register_external_parameter`), which gathers them before its forward and splits them after the update. Only this module imports deepspeed.
+forward, and the second derivative of the energy needs them once more; its hooks also demand that all ranks call the same layers equally often,
+which ranks with other labels do not. So its hooks of layers are removed, and all parameters are gathered for forward and backward
+(decisions/0005). Only this module imports deepspeed.
 """
 
 from __future__ import annotations
@@ -72,9 +73,6 @@ class Zero1(SingleProcess):
                 model=step, optimizer=_TorchOptimizer(make_optimizer(step)), config=self._config()
             )
         self.wrapped = self._engine
-        if self.stage == 3:
-            for parameter in step.parameters():
-                self._deepspeed.zero.register_external_parameter(step, parameter)
 
     def collect(self, value: Any) -> list[Any]:
         return collect(value, self.world_size)
@@ -173,6 +171,10 @@ class Zero3(Zero1):
 
     stage = 3
 
+    def setup(self, step: Step, make_optimizer: Callable[[Step], StepOptimizer]) -> None:
+        super().setup(step, make_optimizer)
+        self.optimizer.parameter_offload._remove_module_hooks()  # type: ignore[attr-defined]
+
     def live_parameters(self) -> dict[str, Tensor]:
         return {name: p.ds_tensor.detach() for name, p in self._parameters()}
 
@@ -194,6 +196,17 @@ class Zero3(Zero1):
             shard[: len(part)] = part.to(self.device)
             shards[name] = shard
         return shards
+
+    def _forward(self, batch: StepBatch) -> StepTerms:
+        self._whole = self._deepspeed.zero.GatheredParameters(list(self.module.parameters()))
+        with _quiet():
+            self._whole.__enter__()
+        return super()._forward(batch)
+
+    def _backward(self, loss: Tensor) -> None:
+        super()._backward(loss)
+        with _quiet():
+            self._whole.__exit__(None, None, None)
 
     def _gradient_norm(self) -> Tensor:
         squares = torch.stack([g.detach().double().square().sum() for grads in self.optimizer.averaged_gradients.values() for g in grads])  # type: ignore[attr-defined]
