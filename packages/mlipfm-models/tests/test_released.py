@@ -8,7 +8,7 @@ from mlipfm_interfaces.checkpoint import load_model, resolve
 from mlipfm_interfaces.errors import DamagedFileError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
-from mlipfm_models import released as module
+from mlipfm_models.released import catalogue as module
 from mlipfm_models.released import released
 
 pytestmark = pytest.mark.filterwarnings("ignore:mlipfm-mol-small is a preview")
