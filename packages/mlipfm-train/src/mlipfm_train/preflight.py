@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
 from mlipfm_data.store.census import Census, shared
@@ -33,6 +34,7 @@ from .frames import Frames
 from .initial import Start
 from .recipe import Recipe
 from .step import Step
+from .step_work import count_work
 from .survey import OF_MOLECULES, Survey
 from .views import StepBatch
 
@@ -226,6 +228,8 @@ def time_step(step: Step, batch: StepBatch, steps: int, report: Report) -> None:
     text = f"{steps} steps of about {1000 * seconds[-1]:.0f} ms: {duration(steps * seconds[-1])}"
     figures = {"seconds_per_step": seconds[-1], "systems": batch.batch.n_systems, "atoms": len(batch.batch.positions)}
     report.say(f"{text} ({batch.batch.n_systems} systems, {len(batch.batch.positions)} atoms in the first batch)", **figures)
+    work = count_work(step, lambda: sum((value.sum() for value, _ in step(batch).values()), start=torch.zeros(())))
+    report.say(f"a step: {work}", flops=work.flops, bytes=work.kept + work.weights)
 
 
 def duration(seconds: float) -> str:

@@ -34,7 +34,10 @@ class Choice(enum.StrEnum):
 def finetune(
     file: Annotated[Path, typer.Argument(help="File with structures and labels that `mlipfm data import` reads, or a store")],
     changes: Annotated[list[str] | None, typer.Argument(help="Changes of the recipe, key=value: optimizer.lr=5e-4 data.budget=500")] = None,
-    model: Annotated[str | None, typer.Option("--from", help="Model to start from: a checkpoint, or NAME@ALIAS of a registry")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--from", help="Checkpoint, or NAME@ALIAS of a registry, to start from [default: mlipfm-mol-small]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: the file's name and -finetuned]")] = None,
     level: Annotated[str | None, typer.Option(help="Level of theory of the labels [default: what the file says, else its name]")] = None,
     read: Annotated[
@@ -76,6 +79,8 @@ def finetune(
     result.json, predictions.xyz (labels and predictions of the test part), recipe.yaml, data/ (train, valid, test), trained/ (the run), records/.
 
     Examples:
+
+        mlipfm finetune molecules.xyz --level wb97x/6-31g*
 
         mlipfm finetune set.xyz --from pretrained.safetensors --level pbe
 

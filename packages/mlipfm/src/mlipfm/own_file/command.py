@@ -9,10 +9,14 @@ from typing import Any
 
 import typer
 from mlipfm_data.readers.option_text import options_for
+from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 
 from .request import MINUTES, Request
 from .work import train_on_file
+
+#: What a fine-tuning starts from where nothing else is named: the released model of molecules.
+DEFAULT_MODEL = "mlipfm-mol-small"
 
 
 def run(
@@ -32,6 +36,8 @@ def run(
         reading: options of the reader, `KEY=VALUE`. as_json: print the result as JSON on stdout, and everything else on stderr.
         finetuning: a model is needed. options: of `Request`.
     """
+    if finetuning and options.get("model") is None:
+        options["model"] = DEFAULT_MODEL if DEFAULT_MODEL in plugins.names("released") else None
     if finetuning and options.get("model") is None:
         raise RecipeError(
             "name the model to start from", where="--from", hint="--from FILE or NAME@ALIAS; `mlipfm train FILE` starts without one"

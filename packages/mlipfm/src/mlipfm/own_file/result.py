@@ -1,4 +1,4 @@
-"""Errors before and after on the test part, and what the user takes away: model, uncertainty, page, card, figures."""
+"""Errors before and after on the test part, and what the user takes away: model, uncertainty, page, card and figures."""
 
 from __future__ import annotations
 
