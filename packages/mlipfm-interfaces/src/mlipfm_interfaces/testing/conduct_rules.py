@@ -174,19 +174,24 @@ def _elements(potential: Potential) -> None:
         )
 
 
-@rule(RULES, "level-is-needed", "With several levels of theory none is chosen silently: a missing or unknown one is refused with the list.")
+@rule(
+    RULES,
+    "level-is-needed",
+    "With several levels of theory none is chosen silently: a missing one is refused or is the stated default, an unknown one is refused.",
+)
 def _levels(potential: Potential) -> Verdict | None:
     known = potential.spec.levels
     require(len(known) > 0 and all(canonical_level(level) == level for level in known), f"levels must be canonical ids, got {known}")
     s, outputs = molecule_of(potential, 3), offered(potential, "energy", "forces")
-    if len(known) == 1:
-        silent, said = (evaluate(potential, [item], outputs)[0] for item in (s, s.replace(level=known[0])))
+    default = known[0] if len(known) == 1 else potential.default_level
+    if default is not None:
+        silent, said = (evaluate(potential, [item], outputs)[0] for item in (s, s.replace(level=default)))
         for key in outputs:
-            same(
-                f"{key} with the only level stated and not stated", silent[key], said[key], 1e-12 * max(1.0, float(np.abs(said[key]).max()))
-            )
+            same(f"{key} with level {default} and with none", silent[key], said[key], 1e-12 * max(1.0, float(np.abs(said[key]).max())))
+    if len(known) == 1:
         return Verdict("held", "one level")
-    for what, item in (("a missing level", s), ("an unknown level", s.replace(level="no-such-level"))):
+    missing = [("a missing level", s)] if default is None else []
+    for what, item in (*missing, ("an unknown level", s.replace(level="no-such-level"))):
         batch = collate([item], potential.spec.graphs, potential.spec.torch_dtype)
         refused(what, lambda batch=batch: potential.eval()(batch, outputs), LevelError, *known)  # type: ignore[misc]  # bound now
     return None
