@@ -54,7 +54,7 @@ def start(recipe: Path, out: Path, ranks: int) -> list[subprocess.Popen[str]]:
 
 def finish(processes: list[subprocess.Popen[str]]) -> None:
     for process in processes:
-        _, stderr = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=1800)
         assert process.returncode == 0, stderr
 
 
@@ -81,7 +81,7 @@ def test_two_ranks_resume_to_the_bit_after_one_was_killed(recipe, tmp_path, stra
     processes = start(recipe, tmp_path / "parts", 2)
     wait_for_steps(tmp_path / "parts", 6)
     processes[1].kill()  # one rank dies: the other must notice by itself, and soon
-    _, stderr = processes[0].communicate(timeout=300)
+    _, stderr = processes[0].communicate(timeout=1800)
     processes[1].communicate()
     assert processes[0].returncode == 2, stderr
     said = stderr.strip().splitlines()[-1]
