@@ -63,9 +63,9 @@ class System {
     e.time = number("time"); e.hottest = number("hottest"); e.expansion = number("expansion");
     e.chain = nb::cast<int>(ensemble["chain"]); e.full = nb::cast<bool>(ensemble["full"]); e.seed = nb::cast<uint64_t>(ensemble["seed"]);
     e.temperature = copied(nb::cast<Doubles>(ensemble["temperature"])); e.pressure = copied(nb::cast<Doubles>(ensemble["pressure"]));
-    e.volume = copied(nb::cast<Doubles>(ensemble["volume"]));
+    e.start = copied(nb::cast<Doubles>(ensemble["start_cells"]));
     const size_t S = neighbors_.first.size() - 1;
-    if (e.temperature.size() != S || e.pressure.size() != S || e.volume.size() != S) throw std::invalid_argument("one value for each system is needed");
+    if (e.temperature.size() != S || e.pressure.size() != S || e.start.size() != 9 * S) throw std::invalid_argument("one value for each system is needed");
     auto array = [&](const char *name, size_t size) -> double * {
       if (!state.contains(name)) return nullptr;
       const auto x = nb::cast<Out>(state[name]);

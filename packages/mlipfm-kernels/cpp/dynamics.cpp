@@ -97,6 +97,20 @@ void exponentials(const double *a, double dt, double *growth, double *path) {
 double volume(const double *h) {
   return std::abs(h[0] * (h[4] * h[8] - h[5] * h[7]) - h[1] * (h[3] * h[8] - h[5] * h[6]) + h[2] * (h[3] * h[7] - h[4] * h[6]));
 }
+// How many times more a cell (rows are its vectors) is stretched along one direction than along another, from `start` to `now`.
+double stretch(const double *start, const double *now) {
+  double inverse[9], f[9], squared[9], value[3], unused[3][3];
+  for (int i = 0; i < 3; i++)
+    for (int k = 0; k < 3; k++) {  // up to the factor 1 / determinant, which cancels
+      const int a = (k + 1) % 3, b = (k + 2) % 3, c = (i + 1) % 3, d = (i + 2) % 3;
+      inverse[3 * i + k] = start[3 * a + c] * start[3 * b + d] - start[3 * a + d] * start[3 * b + c];
+    }
+  for (int i = 0; i < 3; i++) for (int k = 0; k < 3; k++) f[3 * i + k] = inverse[3 * i] * now[k] + inverse[3 * i + 1] * now[3 + k] + inverse[3 * i + 2] * now[6 + k];
+  for (int i = 0; i < 3; i++) for (int k = 0; k < 3; k++) squared[3 * i + k] = f[i] * f[k] + f[3 + i] * f[3 + k] + f[6 + i] * f[6 + k];
+  eigen(squared, value, unused);
+  const double largest = std::max({value[0], value[1], value[2]}), smallest = std::min({value[0], value[1], value[2]});
+  return std::sqrt(largest / smallest);  // not a number for a cell that is not finite or flat
+}
 // The symmetric part, or the part that is a multiple of the unit matrix.
 void allowed(bool full, const double *m, double *out) {
   const double third = (m[0] + m[4] + m[8]) / 3;
@@ -379,9 +393,11 @@ Stop Dynamics::run(const Ensemble &e, Motion &m, int64_t until) {
       const double kelvin = 2 * (kinetic(e, m, s) - drift_energy(e, m, s, unused)) / (std::max(1, freedom(m, s)) * e.boltzmann);
       if (!(kelvin <= e.hottest)) { stop.why = std::isfinite(kelvin) ? Stop::HOT : Stop::NOT_FINITE; stop.system = s; stop.value = kelvin; }
       if (e.kind == Kind::NPT) {
-        const double ratio = volume(m.cell + 9 * (size_t)s) / e.volume[s];
+        const double *start = e.start.data() + 9 * (size_t)s, *now = m.cell + 9 * (size_t)s, ratio = volume(now) / volume(start);
+        const double shape = e.full ? stretch(start, now) : 1;
         if (!(ratio <= e.expansion)) { stop.why = Stop::BURST; stop.system = s; stop.value = ratio; }
         if (ratio < 1 / e.expansion) { stop.why = Stop::COLLAPSED; stop.system = s; stop.value = ratio; }
+        if (!(shape <= e.expansion)) { stop.why = Stop::SHEARED; stop.system = s; stop.value = shape; }
       }
     }
     if (stop.why) {

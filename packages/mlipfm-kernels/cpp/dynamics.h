@@ -18,8 +18,8 @@ struct Ensemble {
   bool full = false;
   uint64_t seed = 0;
   std::vector<double> temperature, pressure;        // [systems] K, eV/Angstrom^3
-  double hottest = 0, expansion = 0;                // limits: K, and the factor of volume
-  std::vector<double> volume;                       // [systems] of the start, Angstrom^3
+  double hottest = 0, expansion = 0;                // limits: K, and the factor of volume and of shape
+  std::vector<double> start;                        // [systems, 3, 3] cells of the start, Angstrom
 };
 
 // All systems at one instant; the arrays belong to the caller.
@@ -34,7 +34,7 @@ struct Motion {
 };
 
 struct Stop {
-  enum Why { NONE, NOT_FINITE, HOT, MET, COLLAPSED, BURST } why = NONE;
+  enum Why { NONE, NOT_FINITE, HOT, MET, COLLAPSED, BURST, SHEARED } why = NONE;
   int system = 0;
   double value = 0;
   Refusal refusal;

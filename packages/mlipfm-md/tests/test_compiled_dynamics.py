@@ -3,6 +3,7 @@ bits after a restart."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,19 @@ def test_explosion_keeps_the_last_good_state(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "last_good.xyz").exists()
 
 
+def test_a_cell_that_loses_its_shape_is_stopped_by_its_stretches() -> None:
+    start, limit = crystal(), 1.05
+    skewed = start.replace(cell=start.cell @ (np.eye(3) + 0.2 * np.diag([1.0, 1.0], 1)))
+    settings = Settings(dt=0.5, steps=4000, seed=1, max_expansion=limit, engine="kernel")
+    run = simulate(density(), [skewed], NPT(800.0, 0.0, 0.02, 20.0, full=True), settings)
+    assert run.status == "unstable"
+    assert "the cell of system 0 lost its shape" in (run.reason or "")
+    (beyond,) = re.findall(r"stretched ([0-9.]+) times", run.reason or "")
+    stretches = np.linalg.svd(np.linalg.solve(skewed.cell, run.state.cells[0]), compute_uv=False)
+    assert stretches[0] / stretches[2] <= limit < float(beyond) + 0.005  # the last good state, and the one that was refused
+    assert stretches[0] / stretches[2] > 1 + 0.9 * (limit - 1)
+
+
 def test_fixed_atoms_stay_and_kernel_is_refused_for_models_without_one() -> None:
     held = crystal().replace(labels={"fixed": np.array([True] * 2 + [False] * 6)})
     run = simulate(density(), [held], Langevin(300.0), Settings(steps=20, engine="kernel"))
@@ -173,7 +187,7 @@ def sampled(
     }
     ensemble = {"kind": kind, "dt": dt, "seed": 11, "friction": 0.02, "time": 50.0, "chain": 3, "full": False, "acceleration": ACCELERATION,
                 "boltzmann": KB, "temperature": np.full(systems, kelvin), "pressure": np.zeros(systems), "hottest": 1e9, "expansion": 1e9,
-                "volume": np.full(systems, 216000.0)} | options  # fmt: skip
+                "start_cells": 60.0 * np.tile(np.eye(3), (systems, 1, 1))} | options  # fmt: skip
     found: dict[str, list[np.ndarray]] = {"potential": [], "kinetic": [], "volume": []}
     for step in range(0, steps, every):
         reached, trouble = code.advance(state, ensemble, step, step + every)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .structure import Structure
 
-__all__ = ["CompiledPotential", "CompiledSystems", "Computed", "Stopped"]
+__all__ = ["CompiledPotential", "CompiledSystems", "Computed", "Stopped", "lost_shape"]
 
 Array = NDArray[np.float64]
 
@@ -43,6 +43,14 @@ class Stopped:
 
     reason: str
     system: int = 0
+
+
+def lost_shape(system: int, step: int, stretch: float) -> str:
+    """Return the reason of a simulation whose cell became `stretch` times longer in one direction than in another, compared with the start."""
+    return (
+        f"the cell of system {system} lost its shape at step {step}: it is stretched {stretch:.3g} times more along one "
+        "direction than along another (a liquid resists no shear: keep the shape of its cell, with npt)"
+    )
 
 
 class CompiledSystems(Protocol):

@@ -20,7 +20,7 @@ Dtype = Literal["float32", "float64"]
 #: Environment variable that names the instruction set to use.
 INSTRUCTIONS = "MLIPFM_INSTRUCTIONS"
 KINDS = ("", "not-finite", "overlap", "crowd", "crowded-cell", "too-many")
-STOPS = ("", "not-finite", "hot", "met", "collapsed", "burst")
+STOPS = ("", "not-finite", "hot", "met", "collapsed", "burst", "sheared")
 
 
 class Trouble(NamedTuple):
@@ -29,7 +29,8 @@ class Trouble(NamedTuple):
     Attributes:
         kind: `not-finite` (a position of atom `first`), `overlap` (atoms `first` and `second`, `value` Å apart), `crowd` (`second` atoms within 0.5 Å
             of `first`), `crowded-cell` (`value` atoms per Å³ in system `first`), `too-many` (neighbours of atom `first`); of a simulation also `hot`
-            (system `first`, `value` K), `collapsed` and `burst` (its volume is `value` times that of the start).
+            (system `first`, `value` K), `collapsed` and `burst` (its volume is `value` times that of the start), `sheared` (stretched
+            `value` times more along one direction than along another).
     """
 
     kind: str
@@ -158,7 +159,8 @@ class Systems:
                 bool; of thermostats and barostats `heat` [S], `chain_position`, `chain_velocity` [S, chain], `cells`, `stress`,
                 `cell_velocity` [S, 3, 3].
             ensemble: `kind` (nve, langevin, bussi, nose-hoover, npt), `dt`, `seed`, `friction`, `time`, `chain`, `full`, `temperature` and
-                `pressure` [S], `acceleration` and `boltzmann` (constants), and the limits `hottest` (K), `expansion` and `volume` [S].
+                `pressure` [S], `acceleration` and `boltzmann` (constants), and the limits `hottest` (K), `expansion`, with
+                `start_cells` [S, 3, 3].
 
         Returns:
             (step reached, None), or the last good step, with the arrays as they were then, and why it ended there.

@@ -78,11 +78,11 @@ class CompiledForces:
         """Say whether `advance` has this ensemble; bonds of fixed length are kept by Python."""
         return type(ensemble) in KINDS and state.bonds is None
 
-    def advance(self, state: State, ensemble: Any, settings: Any, until: int, volumes: Array) -> str | None:
+    def advance(self, state: State, ensemble: Any, settings: Any, until: int, start_cells: Array) -> str | None:
         """Take steps up to the step `until`; the reason if the simulation is no longer physical, and then `state` is the last good one.
 
         Args:
-            settings: `simulation.Settings`. volumes: [systems] Å³, of the start.
+            settings: `simulation.Settings`. start_cells: [systems, 3, 3] Å.
         """
         arrays = {
             name: np.ascontiguousarray(getattr(state, name))
@@ -105,7 +105,7 @@ class CompiledForces:
             "boltzmann": KB,
             "hottest": settings.max_temperature,
             "expansion": settings.max_expansion,
-            "volume": volumes,
+            "start_cells": np.ascontiguousarray(start_cells),
         }
         state.step, stopped = self._systems.advance(arrays, options, state.step, until)
         for name in ("positions", "velocities", "forces", "energies"):

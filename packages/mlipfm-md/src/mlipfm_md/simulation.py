@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mlipfm_interfaces.compiled import CompiledPotential
+from mlipfm_interfaces.compiled import CompiledPotential, lost_shape
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PropertyNotAvailableError, SimulationError
 from mlipfm_interfaces.potential import Potential, not_finite
 from mlipfm_interfaces.protocols import Labeler, Teacher
@@ -262,7 +262,7 @@ def simulate_frames(
 def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings, until: int, starts: Sequence[Start]) -> str | None:
     """Take steps up to the step `until`; the reason if the simulation is no longer physical, and then `state` is the last good one."""
     if isinstance(forces, CompiledForces) and forces.can_advance(state, ensemble):
-        return forces.advance(state, ensemble, settings, until, np.array([abs(np.linalg.det(start.structure.cell)) for start in starts]))
+        return forces.advance(state, ensemble, settings, until, np.stack([start.structure.cell for start in starts]))
     while state.step < until:
         before = state.copy()
         reason = _one_step(state, ensemble, forces, settings) or _broken_cell(state, ensemble, settings, starts)
@@ -299,10 +299,7 @@ def _broken_cell(state: State, ensemble: Ensemble, settings: Settings, starts: S
     stretches = np.linalg.svd(np.linalg.solve(np.stack([start.structure.cell for start in starts]), state.cells), compute_uv=False)
     for k, (value, stretch) in enumerate(zip(stretches.prod(axis=1), stretches, strict=True)):
         if not stretch[0] <= settings.max_expansion * stretch[2]:
-            return (
-                f"the cell of system {k} lost its shape at step {state.step}: it is stretched {stretch[0] / stretch[2]:.3g} times more along one "
-                "direction than along another (a liquid resists no shear: keep the shape of its cell, with npt)"
-            )
+            return lost_shape(k, state.step, stretch[0] / stretch[2])
         if not 1 / settings.max_expansion <= value <= settings.max_expansion:
             what = "collapsed" if value < 1 else "burst"
             return f"the cell of system {k} {what} at step {state.step}: its volume is {value:.3g} times that of the start"

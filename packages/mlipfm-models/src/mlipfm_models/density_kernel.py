@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.checkpoint import tensor_digest
-from mlipfm_interfaces.compiled import Computed, Stopped
+from mlipfm_interfaces.compiled import Computed, Stopped, lost_shape
 from mlipfm_interfaces.elements import COVALENT_RADII, symbol
 from mlipfm_interfaces.errors import DensityError, InvalidStructureError, OverlapError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write, cache_dir
@@ -297,6 +297,8 @@ class DensitySystems:
         if trouble.kind in ("collapsed", "burst"):
             what = f"the cell of system {trouble.first} {trouble.kind} at step {step}: its volume is {trouble.value:.3g} times that of the start"
             return Stopped(what, trouble.first)
+        if trouble.kind == "sheared":
+            return Stopped(lost_shape(trouble.first, step, trouble.value), trouble.first)
         if trouble.kind == "not-finite":
             return Stopped(f"energy, forces or positions are not finite at step {step}")
         try:
