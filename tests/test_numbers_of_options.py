@@ -16,6 +16,7 @@ SENSIBLE = {
     "--quantile": {"0"},  # what is surer than the surest
     "--charge": {"-1", "0"},
     "--gap": {"0"},
+    "--gfn1-every": {"0"},  # none
     "--seed": {"0"},
     "--tolerance": {"0"},
     "--gamma": {"0"},

@@ -257,18 +257,19 @@ def test_every_mode_trains_says_what_trains_and_measures_forgetting(mode, pretra
 def test_a_new_head_learns_a_quantity_and_leaves_the_forces_as_they_were(pretrained, tmp_path, capsys):
     frames = labelled(20, seed=3)
     for atoms in frames:
-        atoms.info["dipole"] = (
-            atoms.positions.sum(axis=0) - len(atoms) * atoms.positions.mean(axis=0) + 0.1 * atoms.calc.results["forces"][0]
-        )
+        atoms.info["REF_band_gap"] = 3.0 - 0.1 * float(np.abs(atoms.calc.results["forces"]).max())
+        atoms.info["dipole"] = atoms.positions[0] - atoms.positions.mean(axis=0)
         atoms.calc = None
-    path = _write(frames, tmp_path / "dipoles.xyz")
-    words = ("--from", pretrained / "model.safetensors", "--mode", "new-head", "--quantity", "dipole", "--steps", 4, "--level", "emt")
-    status, out, err = run(capsys, "finetune", path, *words, "--out", tmp_path / "out")
+    path = _write(frames, tmp_path / "gaps.xyz")
+    words = ("--from", pretrained / "model.safetensors", "--mode", "new-head", "--steps", 4, "--level", "emt")
+    status, out, err = run(capsys, "finetune", path, *words, "--quantity", "band_gap", "--out", tmp_path / "out")
     assert status == 0, err
-    assert "on the test part: dipole MAE" in out
+    assert "on the test part: band_gap MAE" in out
     assert re.search("have changed by 0 ", out), out
-    status, _, err = run(capsys, "finetune", path, *words, "--quantity", "band_gap", "--out", tmp_path / "other")
+    status, _, err = run(capsys, "finetune", path, *words, "--quantity", "homo", "--out", tmp_path / "other")
     assert (status, "missing-labels" in err) == (2, True)
+    status, _, err = run(capsys, "finetune", path, *words, "--quantity", "dipole", "--out", tmp_path / "another")
+    assert (status, "'dipole' depends on 'total_charge'" in err) == (2, True)  # which this model does not take
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 | mode | what trains | after |
 |---|---|---|
 | `layerwise` | everything, blocks far from the readout more slowly: rate x decay^(depth of the readout - depth) | JMP, arXiv:2310.16802 |
-| `frozen` | the readouts; the trunk keeps its bits | |
+| `frozen` | the readouts, or one (`head`); the trunk keeps its bits | |
 | `heads` | the last layer of the energy, solved once by ridge regression (`ridge_readout`); one step of rate 0 follows | |
 | `lora` | low-rank changes of the adaptable matrices, W + (alpha / rank) B A with B = 0 at first | arXiv:2106.09685 |
 
@@ -85,7 +85,8 @@ def make_adapter(potential: Potential, adapt: Adapt | None, seed: int, strategy:
     roles = potential.parameter_roles()
     last = max(role.depth for role in roles.values())
     for name, parameter in potential.named_parameters():
-        parameter.requires_grad_(adapt.mode in ("frozen", "heads") and roles[name].depth == last)
+        chosen = adapt.head is None or name.startswith(f"heads.parts.{adapt.head}.")
+        parameter.requires_grad_(adapt.mode in ("frozen", "heads") and roles[name].depth == last and chosen)
     if adapt.mode != "lora":
         return None
     return LowRank(potential, adapt.rank, adapt.alpha, seed)
@@ -117,7 +118,7 @@ def what_trains(potential: Potential, adapter: LowRank | None, adapt: Adapt | No
         return f"trains: all of {total:,} parameters"
     how = {
         "layerwise": f"rates fall by {adapt.decay:g} from block to block away from the readout",
-        "frozen": "the readouts; the trunk keeps its weights",
+        "frozen": f"{'the readouts' if adapt.head is None else f'the readout of {adapt.head}'}; the trunk keeps its weights",
         "heads": "the last layer of the energy, by ridge regression before the first step",
         "lora": f"low-rank changes of rank {adapt.rank}, merged into the model at the end",
     }[adapt.mode]

@@ -163,6 +163,7 @@ class Adapt(_Document):
 
     Attributes:
         decay: of `layerwise`: factor of the rate from one block to the one before. rank, alpha: of `lora`. ridge: of `heads`, relative.
+        head: of `frozen`: the quantity of the one readout that trains; null: all of them.
     """
 
     mode: Literal["layerwise", "frozen", "heads", "lora"]
@@ -170,10 +171,11 @@ class Adapt(_Document):
     rank: int = Field(default=4, ge=1, le=4096)
     alpha: float = Field(default=4.0, gt=0, le=1e6)
     ridge: float = Field(default=1e-6, ge=0, le=1e6)
+    head: str | None = None
 
     @model_validator(mode="after")
     def _used(self) -> Adapt:
-        own = {"layerwise": {"decay"}, "lora": {"rank", "alpha"}, "heads": {"ridge"}}.get(self.mode, set())
+        own = {"layerwise": {"decay"}, "lora": {"rank", "alpha"}, "heads": {"ridge"}, "frozen": {"head"}}.get(self.mode, set())
         others = self.model_fields_set - {"mode"} - own
         if idle := sorted(key for key in others if getattr(self, key) != type(self).model_fields[key].default):
             raise ValueError(f"{', '.join(idle)} has no effect with mode {self.mode}")

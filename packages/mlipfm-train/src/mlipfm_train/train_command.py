@@ -112,7 +112,9 @@ def open_ui(address: str) -> None:
     typer.echo(f"http://127.0.0.1:{port} (in some seconds; Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{file}", "--port", port, "--workers", "1"]
     with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, check=False)
+        subprocess.run(
+            command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, check=False
+        )
 
 
 def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False, register: str | None = None) -> FitResult | None:

@@ -70,7 +70,9 @@ def _adaptation(request: Request) -> dict[str, Any]:
     if request.mode == "heads":
         return {"adapt": {"mode": "heads"}, "steps": 1, "weight_rule": {"name": "none"}, "patience": None}
     rank = {"rank": request.rank, "alpha": float(request.rank)} if request.rank is not None else {}
-    return {"adapt": {"mode": "frozen" if request.mode == "new-head" else request.mode, **rank}}
+    if request.mode == "new-head":
+        return {"adapt": {"mode": "frozen", "head": request.quantity}}
+    return {"adapt": {"mode": request.mode, **rank}}
 
 
 def _objective(shipped: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
