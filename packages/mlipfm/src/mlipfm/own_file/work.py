@@ -38,6 +38,7 @@ MODE_WORDS = {
     "frozen": "the readouts; the trunk keeps its weights",
     "heads": "the last layer of the energy, by ridge regression in closed form",
     "lora": "low-rank changes, merged into the model at the end",
+    "new-head": "the new readout alone",
 }
 
 
@@ -103,7 +104,7 @@ def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
     shutil.rmtree(start / "run")
     lines = [line for line in lines if " steps of about " not in line]
     if recipe.adapt is not None:
-        lines.append(f"mode {request.mode} trains {MODE_WORDS[recipe.adapt.mode]}")
+        lines.append(f"mode {request.mode} trains {MODE_WORDS[request.mode if request.mode in MODE_WORDS else recipe.adapt.mode]}")
     lines.append(f"{recipe.steps} steps of about {1000 * seconds:.0f} ms, validated every {recipe.evaluate_every} steps")
     for line in lines:
         say(line)
