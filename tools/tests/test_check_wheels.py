@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_wheels import LARGEST, metadata_faults
+from check_wheels import LARGEST, WEIGHTS, metadata_faults
 from check_wheels import test_material as material
 
 TRY_DISTRIBUTION = Path(__file__).parents[1] / "try_distribution.py"
@@ -48,6 +48,7 @@ def test_test_material_and_large_data_are_refused_and_the_testing_kit_is_not() -
         "m/store.py": LARGEST + 1,
         "m/promotion_evidence.py": 9,
         "m.dist-info/RECORD": LARGEST + 1,
+        "m/released/small.safetensors": LARGEST + 1,
     }
     assert material(wanted) == []
     names = [
@@ -60,6 +61,8 @@ def test_test_material_and_large_data_are_refused_and_the_testing_kit_is_not() -
     ]
     assert len(material(dict.fromkeys(names, 9))) == len(names)
     assert "at most" in material({"m/table.json": LARGEST + 1})[0]
+    assert "at most" in material({"m/released/table.json": LARGEST + 1})[0]
+    assert "at most" in material({"m/released/small.safetensors": WEIGHTS + 1})[0]
 
 
 @pytest.fixture
