@@ -57,6 +57,11 @@ def _named(s: Structure, name: str) -> Structure:
     return s.replace(provenance=replace(s.provenance, source=name))
 
 
+def _finished(folder: Path) -> list[Path]:
+    """Stores of molecules whose labels are complete; what is being labelled has a name that begins with a dot."""
+    return sorted(store for store in folder.iterdir() if not store.name.startswith("."))
+
+
 def _neutral(s: Structure) -> Structure:
     """Without labels and level; a total charge that is not stated is 0."""
     charge = 0 if s.total_charge is None else s.total_charge
@@ -68,13 +73,13 @@ def measure(model: str, out: Path, *, picoseconds: float, threads: int = 1) -> I
     potential = load_potential(model)
     folders = [out / "molecules", *sorted(f for f in out.iterdir() if f.name != "molecules" and (f / RECORD).exists())]
     for folder in folders:
-        stores = sorted(folder.iterdir()) if folder.name == "molecules" else [folder]
+        stores = _finished(folder) if folder.name == "molecules" else [folder]
         structures = [s for store in stores for s in Store(store)]
         yield from _errors(
             potential, f"{len(stores)} molecules at 300 K" if folder.name == "molecules" else folder.name, structures, threads
         )
     yield from speed(model, threads)
-    starts = [next(iter(Store(store))) for store in sorted((out / "molecules").iterdir())]
+    starts = [next(iter(Store(store))) for store in _finished(out / "molecules")]
     if picoseconds:
         yield _stable(potential, starts, picoseconds, threads)
 
