@@ -70,7 +70,7 @@ def test_training_survives_a_hundred_kills_9(tiny, tmp_path):
     assert sum(0 < n < steps for n in reached) > kills / 2
 
 
-#: Trains in a forked child, kills it at a random part of the time that the whole run took, notes how many steps it had done, and trains on.
+#: Trains in a forked child, kills it at a random moment after a random step, notes how many steps it had done, and trains on.
 FORKED = """
 import os, pathlib, random, signal, sys, time, torch
 from mlipfm_train.events import read_events
@@ -92,16 +92,19 @@ def begin(name):
 def end(child):
     assert os.waitpid(child, 0)[1] == 0
 
-start = time.monotonic()
+def done(name):
+    log = folder / name / "events.jsonl"
+    return sum(e["kind"] == "step" for e in read_events(log)) if log.exists() else 0
+
 end(begin("whole"))
-duration, rng = time.monotonic() - start, random.Random(10)
+rng = random.Random(10)
 for k in range(kills):
-    child = begin(str(k))
-    time.sleep((k + rng.random()) / kills * duration)
+    child, step, deadline = begin(str(k)), rng.randrange(recipe.steps), time.monotonic() + 120
+    while done(str(k)) < step and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.1 * rng.random())
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    log = folder / str(k) / "events.jsonl"
-    done = sum(e["kind"] == "step" for e in read_events(log)) if log.exists() else 0
-    (folder / f"{k}.killed-at").write_text(str(done))
+    (folder / f"{k}.killed-at").write_text(str(done(str(k))))
     end(begin(str(k)))
 """
