@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlipfm_data.curation.coverage import FORCE_EDGES, cover, gaps
 from mlipfm_data.curation.trajectories import COMPARED, beside_training
-from mlipfm_data.label_checks.stress import free_virials
+from mlipfm_data.label_checks.stress import _free_virials
 from mlipfm_data.label_checks.units import stress_unit_guesses
 from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers.convergence import of_vasp_step
@@ -79,7 +79,7 @@ def test_volume_times_stress_of_a_stretched_molecule_in_a_box_is_minus_the_sum_o
     """The bond pulls inwards, so the box wants to shrink: the stress is positive along it."""
     s = Structure([1, 8], [[5.0, 5, 4], [5, 5, 6]], 10 * np.eye(3), [True] * 3,
                   labels={"forces": np.array([[0, 0, 3.0], [0, 0, -3.0]]), "stress": np.diag([0, 0, 6e-3])})  # fmt: skip
-    found = free_virials([s] * 4)
+    found = _free_virials([s] * 4)
     assert found is not None
     given, own = found
     assert own[0] == pytest.approx(np.diag([0, 0, 6.0]))

@@ -83,7 +83,7 @@ def test_good_input_runs_and_exports(folder):
     assert (folder / "run" / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_sigterm_saves_the_state_at_once_and_the_same_command_goes_on_with_the_same_bits(folder):
     tail = ["--steps", "400", "--temperature", "300"]
     words = ["md", "run", "model.safetensors", "water.xyz", *tail, "--out", "stopped"]

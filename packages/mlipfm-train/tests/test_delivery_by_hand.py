@@ -22,7 +22,7 @@ class Notes:
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
         self.tags: dict[str, str] = {}
-        self.ended = 0
+        self.ended: list[str] = []
 
     def log_batch(self, run_id: str, metrics: list[Any]) -> None:
         self.batches.append(metrics)
@@ -30,14 +30,8 @@ class Notes:
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         self.tags[key] = value
 
-    def set_terminated(self, run_id: str) -> None:
-        self.ended += 1
-
-    def get_experiment_by_name(self, name: str) -> Any:
-        return SimpleNamespace(experiment_id="1")
-
-    def create_run(self, number: str, run_name: str, tags: dict[str, str]) -> Any:
-        return SimpleNamespace(info=SimpleNamespace(run_id="r"))
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self.ended.append(status)
 
 
 def test_requests_hold_a_thousand_metrics_with_times_in_milliseconds_and_none_twice(tmp_path: Path) -> None:
@@ -60,18 +54,24 @@ def test_each_event_is_delivered_once_and_what_was_left_out_is_counted_over_the_
     log, client = EventLog(tmp_path / "events.jsonl"), Notes()
     steps = iter(range(3))
 
-    def closed(pause: float) -> bool:
-        """Two more events arrive before the input closes."""
+    def closed(pause: float) -> tuple[bool, bytes]:
+        """Three events arrive, the process says that it has finished, and the input closes."""
         step = next(steps, None)
         if step is not None:
             log.emit("step", step, loss=math.nan, norm=float(step))
-        return step is None
+        return step is None, b"F" if step == 2 else b""
 
     monkeypatch.setattr(mlflow_listener, "_input_closed", closed)
     monkeypatch.setattr(mlflow_listener, "_client", lambda uri: client)
+    monkeypatch.setattr(mlflow_listener, "create", lambda *arguments: "r")
+    monkeypatch.setattr(mlflow_listener, "load_recipe", lambda path: None)
+    monkeypatch.setattr(mlflow_listener, "_begin", lambda *arguments: SimpleNamespace(finish=lambda: None))
+    for name in ("describe", "finish"):
+        monkeypatch.setattr(mlflow_listener, name, lambda *arguments: None)
+    (tmp_path / "recipe.yaml").touch()
     mlflow_listener.follow(tmp_path, "any", "experiment")
     log.close()
     assert [(m.key, m.step, m.value) for batch in client.batches for m in batch] == [("step/norm", k, float(k)) for k in range(3)]
-    assert (client.tags, client.ended) == ({"mlipfm.not_finite": "3"}, 1)
+    assert (client.tags, client.ended) == ({"mlipfm.not_finite": "3"}, ["FINISHED"])
     state = json.loads((tmp_path / "mlflow.json").read_text())
     assert (state["not_finite"], state["offset"]) == (3, (tmp_path / "events.jsonl").stat().st_size)

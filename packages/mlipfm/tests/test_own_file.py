@@ -238,7 +238,7 @@ MODES: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [mode if mode in ("heads", "lora") else pytest.param(mode, marks=pytest.mark.full) for mode in MODES])
 def test_every_mode_trains_says_what_trains_and_measures_forgetting(mode, pretrained, tmp_path, capsys):
     path = _write(labelled(20, seed=2), tmp_path / "set.xyz")
     store = pretrained / "data" / "train"
