@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from mlipfm_interfaces.checkpoint import load_model, resolve
+from mlipfm_interfaces.checkpoint import load_model, load_potential, resolve
 from mlipfm_interfaces.errors import DamagedFileError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
@@ -67,3 +67,13 @@ def test_the_bond_of_water_pulls_back_where_it_is_stretched_or_compressed() -> N
     assert right["energy"] < min(short["energy"], long["energy"])
     assert short["forces"][1, 0] > 1
     assert long["forces"][1, 0] < -1
+
+
+def test_a_molecule_that_states_no_charge_and_multiplicity_is_a_neutral_singlet() -> None:
+    potential, plain = load_potential("mlipfm-mol-small"), water(0.1)
+    stated = plain.replace(total_charge=0, spin_multiplicity=1)
+    unstated = plain.replace(total_charge=None, spin_multiplicity=None)
+    charged = plain.replace(total_charge=1, spin_multiplicity=2)
+    neutral, silent, ion = (row["forces"] for row in evaluate(potential, [stated, unstated, charged], ("forces",)))
+    assert silent == pytest.approx(neutral, abs=1e-6)
+    assert np.abs(ion - neutral).max() > 0.1
