@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     actions = learning.add_subparsers(dest="action", required=True)
     training = actions.add_parser("run", help="train and test, in the cache folder", allow_abbrev=False)
     training.add_argument("folder", type=Path, help="with train_300K.xyz and test_300K_nequip.npz")
-    training.add_argument("names", nargs="*", metavar="NAME", help="a backbone, `mace-long` (two hours), or `mace-torch 0.3.16` (default: all)")
+    training.add_argument(
+        "names", nargs="*", metavar="NAME", help="a backbone, `mace-long` (two hours), or `mace-torch 0.3.16` (default: all)"
+    )
     actions.add_parser("one").add_argument("one", metavar="NAME")
     told = actions.add_parser("figures", help="what is complete", allow_abbrev=False)
     told.add_argument("--json", type=Path, metavar="FILE", help="write the figures in place of those that are there")

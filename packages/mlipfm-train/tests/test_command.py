@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from io import StringIO
 
 import pytest
 import yaml
+from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_interfaces.cli import main
 from mlipfm_train.progress import ProgressBar
 from mlipfm_train.train_command import EXAMPLE
 from rich.console import Console
+
+#: Labels of Morse atoms are those of no chemistry: as energies in eV they look wrong by a unit.
+ACCEPTED = "--accept-label-errors"
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -29,32 +34,65 @@ def test_importing_the_package_and_its_command_imports_nothing_heavy():
 def test_a_run_from_the_command_line_and_its_continuation(tiny, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny))
-    status, out, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
+    status, out, _ = run(capsys, str(path), ACCEPTED, "steps=3", "--out", str(tmp_path / "run"))
     assert (status, "force MAE" in out, "best.safetensors" in out) == (0, True, True)
-    status, again, _ = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
+    status, again, _ = run(capsys, str(path), ACCEPTED, "steps=3", "--out", str(tmp_path / "run"))
     assert (status, again.splitlines()) == (0, ["all 3 steps are done: nothing to train", *out.splitlines()[-3:]])
-    status, out, _ = run(capsys, str(path), "steps=4", "--out", str(tmp_path / "run"))
+    status, out, _ = run(capsys, str(path), ACCEPTED, "steps=4", "--out", str(tmp_path / "run"))
     assert (status, "extended from 3 to 4 steps" in out, "goes on with step 4 of 4" in out) == (0, True, True)
-    status, _, err = run(capsys, str(path), "steps=3", "--out", str(tmp_path / "run"))
+    status, _, err = run(capsys, str(path), ACCEPTED, "steps=3", "--out", str(tmp_path / "run"))
     assert (status, "cannot be shortened: steps: 4 -> 3" in err) == (2, True)
 
 
 def test_a_time_limit_ends_the_command_with_success_and_the_same_command_goes_on(tiny, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny))
-    status, out, _ = run(capsys, str(path), "--time-limit", "0.001s", "--out", str(tmp_path / "run"))
+    status, out, _ = run(capsys, str(path), ACCEPTED, "--time-limit", "0.001s", "--out", str(tmp_path / "run"))
     assert (status, "the same command goes on with step 2" in out) == (0, True)
-    status, out, _ = run(capsys, str(path), "--out", str(tmp_path / "run"))
+    status, out, _ = run(capsys, str(path), ACCEPTED, "--out", str(tmp_path / "run"))
     assert (status, "goes on with step 2 of 12" in out) == (0, True)
+
+
+@pytest.mark.ci
+def test_ctrl_c_ends_after_the_step_with_its_state_saved_and_the_same_command_ends_with_the_same_bits(tiny, tmp_path, capsys, monkeypatch):
+    class Pressed(ProgressBar):
+        def __call__(self, event):
+            super().__call__(event)
+            if (event["kind"], event["step"]) == ("step", 4):
+                signal.raise_signal(signal.SIGINT)
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    assert run(capsys, str(path), ACCEPTED, "--out", str(tmp_path / "whole"))[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("mlipfm_train.train_command.ProgressBar", Pressed)
+        status, _, err = run(capsys, str(path), ACCEPTED, "--out", str(tmp_path / "run"))
+    assert (status, "stopping after this step" in err, "Traceback" in err) == (130, True, False)
+    status, out, _ = run(capsys, str(path), ACCEPTED, "--out", str(tmp_path / "run"))
+    assert (status, "goes on with step 6 of 12" in out) == (0, True)
+    digests = [load_checkpoint(tmp_path / name / "last.safetensors")[0]["digest"] for name in ("whole", "run")]
+    assert digests[0] == digests[1]
 
 
 def test_a_report_stops_before_step_0(tiny, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny))
-    status, out, _ = run(capsys, str(path), "--report", "--out", str(tmp_path / "run"))
+    status, out, _ = run(capsys, str(path), ACCEPTED, "--report", "--out", str(tmp_path / "run"))
     assert status == 0
     assert "12 steps of about" in out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--report",)])
+def test_gradients_in_place_of_forces_stop_a_recipe_unless_they_are_accepted(tiny, tmp_path, capsys, morse_structures, write_store, words):
+    turned = [s.replace(labels={**s.labels, "forces": -s.labels["forces"]}) for s in morse_structures(24, 0)]
+    store, path = write_store(tmp_path / "gradients", turned), tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**tiny, "steps": 1, "data": {"train": [str(store)], "budget": 40}}))
+    status, _, err = run(capsys, str(path), *words, "--out", str(tmp_path / "run"))
+    assert (status, f"{store}: forces-sign: " in err, f"`mlipfm data check-labels {store}` shows them" in err) == (2, True, True)
+    assert not (tmp_path / "run").exists()
+    status, out, _ = run(capsys, str(path), ACCEPTED, *words, "--out", str(tmp_path / "run"))
+    assert (status, f"warning: labels of {store}: fault forces-sign" in out) == (0, True)
 
 
 def test_the_example_is_a_recipe(tmp_path, capsys):

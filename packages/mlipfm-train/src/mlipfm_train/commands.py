@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,9 +64,7 @@ def train(
         list[str] | None, typer.Option(help="With a FILE: how it is read, KEY=VALUE: energy_key=E, energy_unit=kcal/mol; may be repeated")
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", "--license", help="With a FILE: SPDX identifier of the data")] = None,
-    accept_label_errors: Annotated[
-        bool, typer.Option("--accept-label-errors", help="With a FILE: train although labels contradict physics")
-    ] = False,
+    accept_label_errors: Annotated[bool, typer.Option("--accept-label-errors", help="Train although labels contradict physics")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result, or with --report what preflight found, as JSON")] = False,
 ) -> None:
     """Train a potential from a recipe, or on a FILE from the import to a page with errors; resume by running the same command again.
@@ -89,13 +87,12 @@ def train(
     from .recipe import load_recipe
     from .recipe_library import is_recipe, recipe_file
 
-    of_file = {
+    of_file: dict[str, Any] = {
         "backbone": backbone,
         "minutes": minutes,
         "level": level,
         "reading": read or (),
         "licence": licence,
-        "accept_label_errors": accept_label_errors,
     }
     of_recipe = {
         "--data": data,
@@ -105,12 +102,13 @@ def train(
         "--report": report,
         "--register": register,
     }
+    others = (steps, accept_label_errors, as_json)
     if ui is not None:
-        if recipe or overrides or any(of_recipe.values()) or any(of_file.values()) or steps or as_json or example or list_recipes:
+        if recipe or overrides or any(of_recipe.values()) or any(of_file.values()) or any(others) or example or list_recipes:
             raise typer.BadParameter("`--ui` takes no recipe and no other option")
         return train_command.open_ui(ui)
     if example or list_recipes:
-        if overrides or any(of_recipe.values()) or any(of_file.values()) or steps or as_json or (list_recipes and (example or recipe)):
+        if overrides or any(of_recipe.values()) or any(of_file.values()) or any(others) or (list_recipes and (example or recipe)):
             raise typer.BadParameter("`--example` and `--list` take no changes and no other option; give those when you train")
         if list_recipes:
             train_command.listed()
@@ -124,7 +122,8 @@ def train(
     if not is_recipe(recipe):
         if given := [option for option, value in of_recipe.items() if value]:
             raise typer.BadParameter(f"{recipe} is no recipe but data, and {', '.join(given)} belong to a recipe: leave them out")
-        return train_command.run_on_file(recipe, out, steps=steps, changes=tuple(overrides or ()), as_json=as_json, **of_file)
+        of_file |= {"steps": steps, "changes": tuple(overrides or ()), "accept_label_errors": accept_label_errors, "as_json": as_json}
+        return train_command.run_on_file(recipe, out, **of_file)
     if given := [f"--{key.replace('_', '-')}".replace("--reading", "--read") for key, value in of_file.items() if value]:
         raise typer.BadParameter(
             f"{', '.join(given)} belong to a file with structures and labels, and {recipe} is a recipe: leave them out"
@@ -134,10 +133,10 @@ def train(
         *([f"steps={steps}"] if steps else []),
         *([f"time_limit={time_limit}"] if time_limit is not None else []),
     ]
-    if fit_costs is not None and (report or time_limit is not None or register is not None):
-        raise typer.BadParameter("`--fit-costs` takes neither `--report` nor `--time-limit` nor `--register`")
+    if fit_costs is not None and (report or time_limit is not None or register is not None or accept_label_errors):
+        raise typer.BadParameter("`--fit-costs` takes neither `--report`, `--time-limit`, `--register` nor `--accept-label-errors`")
     loaded = load_recipe(recipe, changes, train=data or (), valid=valid or ())
     if fit_costs is not None:
         train_command.write_fitted(loaded, fit_costs)
     else:
-        train_command.run(loaded, out or Path("run"), report, as_json, register)
+        train_command.run(loaded, out or Path("run"), report, as_json, register, accept_label_errors)

@@ -60,6 +60,7 @@ def open_run(
     listeners: Sequence[Listener] = (),
     say: Callable[[str], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    refuse_label_faults: bool = False,
 ) -> Iterator[Run]:
     """A Run ready for its next step.
 
@@ -69,6 +70,7 @@ def open_run(
         potential: to start from, instead of the recipe's; ignored when a run is continued.
         listeners: called with every event, on rank 0. say: receives the lines of preflight, or where a run is continued, on rank 0. With it the
             labels of new runs are looked at for faults. interrupted: whether to stop after the step that is being done, with its state saved.
+        refuse_label_faults: with `say`, labels that contradict physics are refused, and not only told.
 
     Raises:
         RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
@@ -100,8 +102,8 @@ def open_run(
             start, extra = Start(first), manifest["extra"] | {"recipe": _in_manifest(recipe)}
         else:
             start, sources = _start(recipe, train, valid, made, potential, report)
-            if chief and say is not None:
-                check_labels([train, valid], report)
+            if say is not None and (chief or refuse_label_faults):  # all ranks refuse, or none
+                check_labels([train, valid], report, refuse=refuse_label_faults)
             extra = {"recipe": _in_manifest(recipe), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)

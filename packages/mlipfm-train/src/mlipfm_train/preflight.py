@@ -12,14 +12,18 @@ import numpy as np
 import torch
 from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
+from mlipfm_data.label_checks.findings import Finding
+from mlipfm_data.label_checks.stated_units import CONVENTION_OF
 from mlipfm_data.store.census import Census, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
+    InvalidStructureError,
     LevelError,
     MissingLabelsError,
     MlipfmError,
     PropertyNotAvailableError,
     RecipeError,
+    UnitError,
     UnknownElementError,
 )
 from mlipfm_interfaces.label_weights import force_weights
@@ -106,13 +110,19 @@ def _say_unused(facts: Survey, objectives: Mapping[str, Objective], report: Repo
         report.say(f"labels that no objective uses, the model will not learn them: {shown}; {ways}", unused_labels=idle)
 
 
-def check_labels(sets: Sequence[Frames], report: Report) -> None:
+def check_labels(sets: Sequence[Frames], report: Report, *, refuse: bool = False) -> None:
     """Likely faults of the labels that are used, one line for each store, as an import names them: it does not keep them, so they are looked for
-    again, in large stores among `INSPECTED` structures."""
+    again, in large stores among `INSPECTED` structures.
+
+    Raises:
+        UnitError, InvalidStructureError: with `refuse`, labels that contradict physics; what is only unusual is a warning.
+    """
     faulty: dict[str, list[str]] = {}
     for frames, path, rows in [(f, str(s.path), np.flatnonzero(f.set_of == k)) for f in sets for k, s in enumerate(f.stores)]:
         chosen = (frames[int(rows[k])] for k in _blocks(len(rows)))
         found = [item for item in inspect(chosen) if item.severity != "note"]
+        if refuse and found and found[0].severity == "fault":
+            raise _label_error(found[0], path)
         if found:
             faulty[path] = list(dict.fromkeys([*faulty.get(path, []), *(f"{item.severity} {item.code}" for item in found)]))
             report.say(
@@ -120,6 +130,14 @@ def check_labels(sets: Sequence[Frames], report: Report) -> None:
             )
     if faulty:
         report.facts["label_faults"] = faulty
+
+
+def _label_error(finding: Finding, path: str) -> MlipfmError:
+    """The finding as an error of the store."""
+    numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
+    kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError
+    accept = f"`mlipfm data check-labels {path}` shows them, --accept-label-errors trains on them as they are"
+    return kind(f"{finding.code}: {finding.words} ({numbers})", where=path, hint=f"{finding.hint}; {accept}")
 
 
 def _blocks(n: int) -> np.ndarray:

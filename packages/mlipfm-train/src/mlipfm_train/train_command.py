@@ -117,8 +117,13 @@ def open_ui(address: str) -> None:
         )
 
 
-def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False, register: str | None = None) -> FitResult | None:
+def run(
+    recipe: Recipe, out: Path, report: bool, as_json: bool = False, register: str | None = None, accept_label_errors: bool = False
+) -> FitResult | None:
     """Train, or only report what would happen; with `as_json` the result is JSON on stdout, and everything else goes to stderr.
+
+    Args:
+        accept_label_errors: train although labels contradict physics.
 
     Raises:
         RecipeError: a model shall be registered, but the recipe names no MLflow. And what `fit` raises.
@@ -129,13 +134,15 @@ def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False, register
         )
     chief = int(os.environ.get("RANK", "0")) == 0
 
+    refuse = not accept_label_errors
+
     def say(text: str) -> None:
         typer.echo(text, err=as_json)
 
     if report:
         from tempfile import TemporaryDirectory
 
-        with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch), say=say) as opened:
+        with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch), say=say, refuse_label_faults=refuse) as opened:
             if as_json and chief:
                 typer.echo(json.dumps({"lines": opened.preflight.lines, **opened.preflight.facts}, default=str))
             return None
@@ -147,7 +154,7 @@ def run(recipe: Recipe, out: Path, report: bool, as_json: bool = False, register
                 stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment, register=register))
             listeners.append(stack.enter_context(ProgressBar(recipe.steps)))
         interrupted = stack.enter_context(until_interrupted(lambda text: typer.echo(text, err=True)))
-        result = fit(recipe, out, listeners=listeners, say=say, interrupted=interrupted)
+        result = fit(recipe, out, listeners=listeners, say=say, interrupted=interrupted, refuse_label_faults=refuse)
     if chief:
         for metric in result.metrics:
             say(str(metric))
