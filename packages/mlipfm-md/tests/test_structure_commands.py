@@ -8,7 +8,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk, fcc100
+from ase.build import bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from mlipfm_interfaces.cli import main
 from mlipfm_md.crystal_elasticity import equation_of_state
@@ -54,6 +54,19 @@ def test_relaxing_a_poscar_keeps_its_fixed_atoms_and_writes_what_other_tools_ope
     assert found["units"]["energy"] == "eV"
     assert found["notes"]
     assert (tmp_path / "out" / "relax.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("default:mlipfm-mol-small is a preview")
+def test_without_a_model_the_released_one_relaxes_molecules_and_refuses_copper(tmp_path, capfd):
+    pytest.importorskip("mlipfm_models")
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    assert run("relax", tmp_path / "water.xyz", "--out", tmp_path / "out") == 0
+    assert "site-packages" not in (said := capfd.readouterr().err)
+    assert ".py" not in said
+    assert ase.io.read(tmp_path / "out" / "relaxed.extxyz").get_angle(1, 0, 2) == pytest.approx(105, abs=4)  # experiment: 104.5
+    (tmp_path / "POSCAR").write_text(POSCAR)
+    assert run("relax", tmp_path / "POSCAR", "--out", tmp_path / "other") == 2
+    assert "Cu" in capfd.readouterr().err
 
 
 def test_a_relaxation_that_does_not_end_is_an_error_that_leaves_what_it_has(tmp_path, capfd):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from mlipfm_interfaces.checkpoint import load_model, load_potential, resolve
-from mlipfm_interfaces.errors import DamagedFileError
+from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_models.released import catalogue as module
@@ -50,7 +50,7 @@ def test_a_preview_warns_once() -> None:
     if released()["mlipfm-mol-small"].preview is None:
         pytest.skip("not a preview any more")
     module.mol_small.cache_clear()
-    with pytest.warns(UserWarning, match="is a preview"):
+    with pytest.warns(MlipfmWarning, match="is a preview"):
         resolve("mlipfm-mol-small")
 
 

@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import plugins
-from .errors import MlipfmError, PluginError
+from .errors import MlipfmError, MlipfmWarning, PluginError
 
 #: Base of the errors in a command line. Old releases of typer take it from click, new ones bring their own; `BadParameter` leads to both.
 _LineError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
@@ -231,7 +231,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
 ) -> None:
     """Our own warnings as one line without the place in the source, all others as Python writes them."""
-    if category.__module__ == "mlipfm_interfaces.errors":
+    if issubclass(category, MlipfmWarning):
         _say(f"warning: {message}", 0)
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")

@@ -236,9 +236,13 @@ class UnconvergedError(MlipfmError):
     code = "unconverged"
 
 
-class ImplausibleStructureWarning(UserWarning):
+class MlipfmWarning(UserWarning):
+    """What a user should know of a result that is given all the same. Commands print it as one line."""
+
+
+class ImplausibleStructureWarning(MlipfmWarning):
     """A structure that can exist, but looks like a mistake: see `potential.implausible`."""
 
 
-class UndeterminedEnergyWarning(UserWarning):
+class UndeterminedEnergyWarning(MlipfmWarning):
     """The energy of a composition contains a part that the training data of its level leave open: see `undetermined`."""

@@ -27,6 +27,8 @@ GROUPS = (
     "weight_rules", "benchmarks", "resolvers", "released", "foreign", "uncertainties", "workflows", "commands",
 )  # fmt: skip
 
+#: The released model that is used where none is named.
+DEFAULT_MODEL = "mlipfm-mol-small"
 #: What builds a potential: a backbone, around which one is assembled, or the plug-in of a whole potential. One name is in one of the two.
 POTENTIALS = ("backbones", "potentials")
 

@@ -22,6 +22,7 @@ from mlipfm_interfaces.batch import SKIN, Batch, MovingBatch
 from mlipfm_interfaces.compiled import CompiledPotential, CompiledSystems
 from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError, RefusedFileError
 from mlipfm_interfaces.neighbors import Pairs
+from mlipfm_interfaces.plugins import DEFAULT_MODEL
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of, warn_if_implausible
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
@@ -90,7 +91,7 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def __init__(
         self,
-        model: Potential | str | Path = "mlipfm-mol-small",
+        model: Potential | str | Path = DEFAULT_MODEL,
         *,
         level: str | None = None,
         charge: int | None = None,

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mlipfm_interfaces.plugins import DEFAULT_MODEL
 
 from ._options import Charge, IgnoreConstraints, Level, Multiplicity
 
 Structure = Annotated[Path, typer.Argument(help="Structure, any format ASE reads; the last frame unless --frame says another")]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="Checkpoint, NAME@ALIAS of a registry, or a model of another package: tblite:GFN2, sevennet:7net-0"),
+    typer.Option(
+        "--model", "-m", help="Model: checkpoint, NAME@ALIAS of a registry, or a model of another package: tblite:GFN2, sevennet:7net-0"
+    ),
 ]
 Frame = Annotated[int, typer.Option(help="Frame of the file; -1 is the last")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the record instead of a table")]
@@ -54,7 +57,7 @@ relax_app, phonons_app, vibrations_app, eos_app, elastic_app, neb_app, ts_app = 
 @relax_app.command("relax")
 def relax(
     structure: Structure,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for relaxed.extxyz, trajectory.extxyz, relax.json and relax.png")] = Path("relax"),
     fmax: Largest = 0.01,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Largest number of steps")] = 500,
@@ -73,6 +76,8 @@ def relax(
 
     Examples:
 
+    mlipfm relax water.xyz
+
     mlipfm relax water.xyz --model tblite:GFN2
 
     mlipfm relax POSCAR --model model.safetensors --cell full --symmetry --pressure 5 --out relaxed
@@ -87,7 +92,7 @@ def relax(
 @phonons_app.command("phonons")
 def phonons(
     structure: Structure,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for phonons.json, phonons.png, phonopy_params.yaml, bands.csv")] = Path("phonons"),
     supercell: Annotated[
         tuple[int, int, int] | None, typer.Option(help="Repeats of the cell", show_default="as many as make it 12 A wide")
@@ -119,7 +124,7 @@ def phonons(
 @vibrations_app.command("vibrations")
 def vibrations(
     structure: Structure,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for vibrations.json, vibrations.png, modes.csv, modes.xyz")] = Path("vibrations"),
     fmax: Largest = 0.005,
     as_is: AsItIs = False,
@@ -150,7 +155,7 @@ def vibrations(
 @eos_app.command("eos")
 def eos(
     structure: Structure,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for eos.json, eos.png, eos.csv, minimum.extxyz")] = Path("eos"),
     strain: Annotated[float, typer.Option(min=0.001, max=0.2, help="Largest change of the cell's length")] = 0.03,
     points: Annotated[int, typer.Option(min=5, max=101, help="Number of volumes")] = 9,
@@ -174,7 +179,7 @@ def eos(
 @elastic_app.command("elastic")
 def elastic(
     structure: Structure,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for elastic.json, elastic.png, relaxed.extxyz")] = Path("elastic"),
     strain: Annotated[float, typer.Option(min=1e-5, max=0.05, help="Size of the strains")] = 0.005,
     fmax: Largest = 0.001,
@@ -199,7 +204,7 @@ def neb(
     structure: Annotated[
         Path, typer.Argument(help="File with the reactant as first and the product as last frame, or of the reactant alone")
     ],
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     product: Annotated[Path | None, typer.Option(help="File with the product as last frame")] = None,
     out: Annotated[Path, typer.Option(help="Folder for neb.json, neb.png, path.extxyz, path.csv, saddle.extxyz")] = Path("neb"),
     images: Annotated[int, typer.Option(min=3, max=100, help="Structures on the path, ends included")] = 7,
@@ -230,7 +235,7 @@ def neb(
 @ts_app.command("ts")
 def ts(
     structure: Structure,
-    model: Model,
+    model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for ts.json, ts.png, saddle.extxyz, mode.xyz")] = Path("ts"),
     fmax: Largest = 0.02,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Largest number of steps")] = 500,

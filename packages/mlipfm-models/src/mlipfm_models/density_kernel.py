@@ -23,7 +23,7 @@ from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.checkpoint import tensor_digest
 from mlipfm_interfaces.compiled import Computed, Stopped, lost_shape
 from mlipfm_interfaces.elements import COVALENT_RADII, symbol
-from mlipfm_interfaces.errors import DensityError, InvalidStructureError, OverlapError, PropertyNotAvailableError
+from mlipfm_interfaces.errors import DensityError, InvalidStructureError, MlipfmWarning, OverlapError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write, cache_dir
 from mlipfm_interfaces.neighbors import CROWD_RADIUS, MAX_DENSITY, MAX_NEIGHBORS, MIN_DISTANCE, UNIT_HINT
 from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, Prediction, check_elements
@@ -84,7 +84,7 @@ def compiled_density(potential: AssembledPotential, *, dtype: Dtype | None = Non
         dtype: in which it computes, by default that of the potential. instructions: an instruction set of `mlipfm_kernels.instruction_sets()`.
 
     Warns:
-        UserWarning: it disagrees with the potential, and is not used.
+        MlipfmWarning: it disagrees with the potential, and is not used.
     """
     if why_not_compiled(potential) is not None:
         return None
@@ -93,7 +93,7 @@ def compiled_density(potential: AssembledPotential, *, dtype: Dtype | None = Non
     if not mark.exists():
         found = differences(compiled)
         if not found.agree:
-            warnings.warn(f"the {compiled.description} is not used: {found}", stacklevel=3)
+            warnings.warn(f"the {compiled.description} is not used: {found}", MlipfmWarning, stacklevel=3)
             return None
         mark.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(mark, json.dumps(asdict(found)).encode())

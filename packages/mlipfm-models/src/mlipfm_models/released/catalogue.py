@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mlipfm_interfaces.errors import DamagedFileError, UnreadableFileError
+from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning, UnreadableFileError
 
 __all__ = ["ReleasedModel", "mol_small", "released"]
 
@@ -62,12 +62,12 @@ def mol_small() -> Path:
     """Plug-in `mlipfm-mol-small` of the group `mlipfm.released`.
 
     Warns:
-        UserWarning: once, what its preview lacks.
+        MlipfmWarning: once, what its preview lacks.
     """
     model = released()["mlipfm-mol-small"]
     path = model.path
     if model.preview:
-        warnings.warn(f"{model.name} is a preview: {model.preview}", stacklevel=2)
+        warnings.warn(f"{model.name} is a preview: {model.preview}", MlipfmWarning, stacklevel=2)
     return path
 
 

@@ -15,9 +15,6 @@ from mlipfm_interfaces.errors import RecipeError
 from .request import MINUTES, Request
 from .work import train_on_file
 
-#: What a fine-tuning starts from where nothing else is named: the released model of molecules.
-DEFAULT_MODEL = "mlipfm-mol-small"
-
 
 def run(
     file: Path,
@@ -37,7 +34,7 @@ def run(
         finetuning: a model is needed. options: of `Request`.
     """
     if finetuning and options.get("model") is None:
-        options["model"] = DEFAULT_MODEL if DEFAULT_MODEL in plugins.names("released") else None
+        options["model"] = plugins.DEFAULT_MODEL if plugins.DEFAULT_MODEL in plugins.names("released") else None
     if finetuning and options.get("model") is None:
         raise RecipeError(
             "name the model to start from", where="--from", hint="--from FILE or NAME@ALIAS; `mlipfm train FILE` starts without one"
