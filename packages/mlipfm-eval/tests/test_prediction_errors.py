@@ -56,6 +56,24 @@ def test_three_atoms_off_by_thirty_meV_have_an_error_of_ten_meV_per_atom():
     assert (found.value, found.unit) == (pytest.approx(10.0), "meV/atom")
 
 
+@pytest.mark.parametrize(("oxygen", "noise", "said"), [(2043.0, 0.003, True), (2043.0, 900.0, False), (0.0, 0.003, False)])
+def test_another_zero_of_energy_is_told_from_a_wrong_model(oxygen, noise, said):
+    """The labels contain another energy of each oxygen; noise of 3 meV on three atoms is 1 meV/atom."""
+
+    class Elsewhere(Spring):
+        def evaluate(self, structures, outputs):
+            rng = np.random.default_rng(1)
+            return [
+                {**row, "energy": row["energy"] - oxygen + noise * rng.choice([-1, 1])} for row in super().evaluate(structures, outputs)
+            ]
+
+    found = error_metrics(predict(Elsewhere(), labelled(40, 8)))
+    assert ("energy_mae_shifted" in found) == said
+    if said:
+        assert found["energy_mae_shifted"].value == pytest.approx(1.0, rel=0.1)
+        assert found["energy_mae"].value == pytest.approx(1000 * oxygen / 3, rel=1e-3)
+
+
 def test_duplicating_frames_does_not_shrink_the_interval():
     frames = labelled(12, 4)
     noisy = Spring(error=0.01, c=0.1)

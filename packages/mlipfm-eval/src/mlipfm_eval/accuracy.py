@@ -115,6 +115,11 @@ def _remarks(r: Evaluation) -> Iterator[str]:
     if r.seen:
         yield f"[bold red]{name}: {escape(overlap_text(r.seen, len(r.set.structures)))}[/]"
     yield f"{name}: {r.predictions.interval_over}"
+    if "energy_mae_shifted" in r.figures:
+        yield (
+            f"[yellow]{name}: energies of the labels and of the model differ by a constant of each element: another level of theory, code or zero of "
+            f"energy. With the constants fitted to this set the energy MAE is {_figure(r.figures['energy_mae_shifted'])} meV/atom[/]"
+        )
     if r.left_out:
         yield f"{name}: {r.left_out} structures of weight 0 are left out"
     if r.masked_atoms:

@@ -22,6 +22,9 @@ from mlipfm_interfaces.undetermined import warn_if_undetermined
 #: Atoms evaluated in one batch.
 _BATCH_ATOMS = 512
 
+#: Errors of energies above this, meV/atom, that constants of the elements divide by this or more are those of another zero of energy.
+_OFFSET, _OFFSET_RATIO = 20.0, 10.0
+
 _Quantity = Literal["energy", "forces", "stress"]
 _QUANTITIES: tuple[_Quantity, ...] = ("energy", "forces", "stress")
 
@@ -109,6 +112,28 @@ class Predictions:
     def _has_stress(self, k: int) -> bool:
         """Whether a stress was asked of the structure: it is periodic, and the model has one."""
         return bool(self.stresses) and (k in self.failures or bool(np.isfinite(self.stresses[k]).all()))
+
+    @cached_property
+    def energies_less_constants(self) -> list[np.ndarray] | None:
+        """Of the cases with an energy, meV/atom: predictions less one constant of each element, fitted to their errors; None where that hardly helps.
+
+        Two levels of theory, codes or zeros of energy differ by such constants, and their forces do not.
+        """
+        cases = self.cases.get("energy")
+        if cases is None:
+            return None
+        structures = [self.structures[k] for k in cases.rows]
+        errors = np.array([float(a - b) for a, b in zip(cases.predicted, cases.reference, strict=True)])
+        known = np.unique(np.concatenate([s.atomic_numbers for s in structures]))
+        shares = np.array([[np.mean(s.atomic_numbers == z) for z in known] for s in structures])
+        answered = np.isfinite(errors)
+        if answered.sum() <= 2 * len(known):
+            return None
+        fitted = shares @ np.linalg.lstsq(shares[answered], errors[answered], rcond=None)[0]
+        before, after = np.abs(errors[answered]).mean(), np.abs((errors - fitted)[answered]).mean()
+        if before < _OFFSET or before < _OFFSET_RATIO * after:
+            return None
+        return [np.asarray(p - f) for p, f in zip(cases.predicted, fitted, strict=True)]
 
     @cached_property
     def resampled(self) -> list[Hashable]:
@@ -206,6 +231,10 @@ def error_metrics(predictions: Predictions) -> dict[str, Metric]:
         both = cases.predicted, cases.reference
         found[f"{name}_mae"] = metrics.mae(*both, groups, name=f"{name} MAE", unit=unit)
         found[f"{name}_rmse"] = metrics.rmse(*both, groups, name=f"{name} RMSE", unit=unit)
+        if key == "energy" and (shifted := predictions.energies_less_constants) is not None:
+            found["energy_mae_shifted"] = metrics.mae(
+                shifted, cases.reference, groups, name="energy MAE less constants of elements", unit=unit
+            )
         if key == "forces":
             found["force_p99"] = metrics.percentile(*both, 99, groups, name="force error P99", unit=unit)
             found["force_cosine"] = metrics.force_cosine(*both, groups)

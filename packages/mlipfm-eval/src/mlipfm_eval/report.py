@@ -19,7 +19,8 @@ from ._report_html import card_html, figure_cell, short
 from .report_data import Found, _benchmark_of, read_folder
 
 #: Figures of an evaluation, in the order of tables.
-_FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV/atom", "force_mae": "force MAE, meV/Å",
+_FIGURES = {"energy_mae": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV/atom",
+           "energy_mae_shifted": "energy MAE less constants of elements, meV/atom", "force_mae": "force MAE, meV/Å",
            "force_rmse": "force RMSE, meV/Å", "force_p99": "force error P99, meV/Å", "force_cosine": "force cosine",
            "stress_mae": "stress MAE, meV/Å³", "stress_rmse": "stress RMSE, meV/Å³"}  # fmt: skip
 
