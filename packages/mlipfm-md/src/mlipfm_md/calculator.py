@@ -52,13 +52,15 @@ class _Answer:
     """Results (never changed once made), what they are the results of, and what the next calculation can use again.
 
     Attributes:
-        used: see `_STATE`. info: of the Atoms. moving: gives the batch of the same system at other positions and cells. kernel: a compiled potential
+        state: see `_STATE`. used: numbers, positions, cell and pbc. info: of the Atoms.
+        moving: gives the batch of the same system at other positions and cells. kernel: a compiled potential
             and the same system in it; one of the two is there.
         outputs: that were computed; the next calculation gives them again, so that a stress that is asked after the forces in each step of a
             simulation costs no second calculation.
     """
 
-    used: tuple[Any, ...]
+    state: tuple[Any, ...]
+    used: tuple[np.ndarray, ...]
     info: dict[str, Any]
     results: dict[str, Any]
     moving: MovingBatch | None
@@ -125,7 +127,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         """The Atoms of the last calculation: geometry and info."""
         if self._answer is None:
             return None
-        numbers, positions, cell, pbc = self._answer.used[:4]
+        numbers, positions, cell, pbc = self._answer.used
         return Atoms(numbers, positions, cell=cell, pbc=pbc, info=self._answer.info)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
@@ -163,7 +165,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         self._answer = self._calculated(atoms, properties or [], self._answer, self.check_state(atoms))
 
     def _changed(self, answer: _Answer, atoms: Atoms) -> list[str]:
-        return [name for name, old, new in zip(_STATE, answer.used, self._state(atoms), strict=True) if not _same(old, new)]
+        state = self._state(atoms)
+        return [] if state == answer.state else [name for name, old, new in zip(_STATE, answer.state, state, strict=True) if old != new]
 
     def _calculated(self, atoms: Atoms, properties: list[str], before: _Answer | None, changed: Sequence[str]) -> _Answer:
         same = None if before is None or _OTHER_SYSTEM.intersection(changed) else before
@@ -177,11 +180,11 @@ class MlipfmCalculator(GetPropertiesMixin):
         uncertain = self._uncertain(atoms) if asked else {}
         if compiled is not None:
             answer = self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel)
-            return replace(answer, results=answer.results | uncertain)
+            return replace(answer, results=answer.results | uncertain) if uncertain else answer
         moving = self._new_system(self.to_structure(atoms)) if same is None or same.moving is None else same.moving
-        used = self._copied_state(atoms)
+        used = _copies(atoms)
         results = self._predicted(moving.at(used[1], used[2][None]), outputs)
-        return _Answer(used, dict(atoms.info), results | uncertain, moving, outputs)
+        return _Answer(self._state(atoms), used, dict(atoms.info), results | uncertain, moving, outputs)
 
     def _by_kernel(
         self,
@@ -193,7 +196,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         energy_sigma: bool = False,
     ) -> _Answer:
         """An answer of compiled code, energies of the atoms included; with `energy_sigma` their uncertainty, from its last layer."""
-        used = self._copied_state(atoms)
+        used = _copies(atoms)
         if before is None or before[0] is not compiled:
             structure = self.to_structure(atoms)
             systems = compiled.systems([structure], skin=self.skin, threads=self.threads)
@@ -208,7 +211,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         if found.features is not None:
             sigma: Any = self.uncertainty
             results["energy_uncertainty"] = float(sigma.energy_sigma(found.features.mean(axis=0)[None])[0]) * len(atoms)
-        return _Answer(used, dict(atoms.info), results, None, outputs, (compiled, systems))
+        return _Answer(self._state(atoms), used, dict(atoms.info), results, None, outputs, (compiled, systems))
 
     def _warn(self, structure: Structure, pairs: Pairs | None = None) -> None:
         """The warnings that a simulation gives once."""
@@ -223,6 +226,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         if "stress" in properties and not atoms.pbc.all():
             raise PropertyNotImplementedError("the stress needs three periodic directions")
         named = {_ASE_NAMES[name] for name in properties if name in _ASE_NAMES}
+        if same is not None and named <= same.outputs:
+            return same.outputs
         wanted = {"energy", "forces"} | named | (same.outputs if same is not None else frozenset())
         return frozenset(wanted & set(self.potential.spec.outputs))
 
@@ -306,12 +311,22 @@ class MlipfmCalculator(GetPropertiesMixin):
         return self.todict()
 
     def _state(self, atoms: Atoms) -> tuple[Any, ...]:
+        """See `_STATE`; the bytes of small arrays are compared in a fraction of the time of the arrays."""
         info = charge_and_multiplicity(atoms.info) if atoms.info else (None, None)
-        return atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, info, (self.level, self.charge, self.multiplicity)
+        arrays = atoms.arrays
+        return (
+            arrays["numbers"].tobytes(),
+            arrays["positions"].tobytes(),
+            atoms.cell.array.tobytes(),
+            atoms.pbc.tobytes(),
+            info,
+            (self.level, self.charge, self.multiplicity),
+        )
 
-    def _copied_state(self, atoms: Atoms) -> tuple[Any, ...]:
-        *arrays, info, parameters = self._state(atoms)
-        return *(np.array(a) for a in arrays), info, parameters
+
+def _copies(atoms: Atoms) -> tuple[np.ndarray, ...]:
+    """Numbers, positions, cell and pbc."""
+    return atoms.numbers.copy(), atoms.positions.copy(), atoms.cell.array.copy(), atoms.pbc.copy()
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
@@ -338,9 +353,3 @@ def _opened(model: Potential | str | Path, uncertainty: Uncertainty | str | Path
     beside = path.with_suffix(".uncertainty.safetensors")
     file = beside if uncertainty is None and beside.is_file() else uncertainty
     return potential, load("uncertainties", "llpr").load(file, str(manifest["digest"])) if isinstance(file, str | Path) else file
-
-
-def _same(old: Any, new: Any) -> bool:
-    if isinstance(old, tuple):
-        return bool(old == new)
-    return old.shape == new.shape and bool(old.tobytes() == new.tobytes())  # of small arrays a fifth of the time of `==`

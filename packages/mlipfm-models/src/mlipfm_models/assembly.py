@@ -217,7 +217,7 @@ class AssembledPotential(Potential):
 
 def _state_of(weights: Sequence[Tensor]) -> list[int]:
     """Where weights lie and how often they were changed."""
-    return [part for value in weights for part in (value.data_ptr(), value._version)]
+    return [*map(Tensor.data_ptr, weights), *[value._version for value in weights]]
 
 
 def built(make: Callable[[], M], dtype: torch.dtype) -> M:
