@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     fronts.add_parser("lammps", help="errors and cost of the potentials that come with LAMMPS, on the same structures", allow_abbrev=False)
     shown = fronts.add_parser("figures", help="tables of what is complete", allow_abbrev=False)
     shown.add_argument("--svg", type=Path, metavar="FILE", help="draw error against cost")
+    tuned = names.add_parser("finetune", help="modes of fine-tuning with 10, 50 and 500 labels (an hour; resumes)", allow_abbrev=False)
+    modes = tuned.add_subparsers(dest="action", required=True)
+    every = modes.add_parser("run", help="train and test every cell; what is in the results is not done again", allow_abbrev=False)
+    every.add_argument("folder", type=Path, help="with the sets 3bpa, acetylacetone and ethanol_ccsdt")
+    modes.add_parser("figures", help="the table of what is complete", allow_abbrev=False)
     small = names.add_parser("mol-small", help="the released model on molecules that no generated set contains", allow_abbrev=False)
     acts = small.add_subparsers(dest="action", required=True)
     reference = acts.add_parser("judges", help="GFN2-xTB geometries at 300 K of the 50 molecules (10 minutes; resumes)", allow_abbrev=False)
@@ -103,6 +108,14 @@ def main(arguments: list[str]) -> int:
         os.environ[variable] = str(getattr(options, "threads", 1))
     if options.name == "front":
         return _front(options)
+    if options.name == "finetune":
+        from bench import finetune
+
+        results = HERE / "results" / "finetune.jsonl"
+        if options.action == "run":
+            finetune.run(options.folder, results)
+        print("\n".join(finetune.table(results)))
+        return 0
     if options.name == "strategies":
         from bench.strategies import table
 

@@ -54,6 +54,7 @@ class Zero1(SingleProcess):
         self._deepspeed = _import_deepspeed(self._name, self.device.type)
         self._joined = join(self._name, timeout, self.device)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))  # DeepSpeed demands it; torchrun is not the only launcher
         self._deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
 
     def check(self, step: Step) -> None:
