@@ -122,9 +122,10 @@ def test_honest_model_holds_every_rule_in_float64():
     other = {o.rule: o.status for o in outcomes if o.status != "held"}
     assert other == {
         "charge-stays-home": "measured",
+        "unstated-state": "skipped",
         "arithmetic": "skipped",
         "no-collapse": "skipped",
-    }  # no promise, no copy, no data of its own
+    }  # no promise, no conditions, no copy, no data of its own
     assert len(outcomes) == len(MODEL_CHECKS)
 
 

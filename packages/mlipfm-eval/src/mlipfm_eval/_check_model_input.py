@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import float64_copy, moved
 from mlipfm_interfaces.theory import find_level
+from mlipfm_interfaces.trained_states import States
 from mlipfm_interfaces.undetermined import without_warning
 
 from . import _check_structures as made
@@ -64,6 +66,7 @@ class CheckedModel:
         samples: what derivatives are tried on: together they have every element that it answers.
         electronic: whether it solves for electrons, at one k-point (`ForeignPackage.electronic`).
         quick: fewer and smaller structures, for models that need seconds for one.
+        states: charges and multiplicities that its training showed, where its checkpoint says so.
     """
 
     model: Potential | Teacher
@@ -79,6 +82,7 @@ class CheckedModel:
     samples: tuple[Structure, ...]
     electronic: bool = False
     quick: bool = False
+    states: States | None = None
 
     @property
     def limits(self) -> Limits:
@@ -176,6 +180,8 @@ def prepare_model(
     Raises:
         ContractError: if it answers none of the structures that are tried.
     """
+    states = model.trained_states if isinstance(model, Potential) else None
+    model = _without_record(model) if isinstance(model, Potential) else model
     own = tuple(s for s in (data or getattr(model, "examples", ())) if _reason(model, s) is None)
     if data and not own:
         raise _no_answer(model, [str(_reason(model, s)) for s in data[:1]])
@@ -194,7 +200,16 @@ def prepare_model(
     first = [s for s in (molecule, crystal) if s is not None] + [made.distorted(s) for s in own[:6]]
     samples = (molecule,) if electronic else (*_covering(model, first, known), *_in_other_states(model, molecule, crystal))
     precision = precision or ("converged" if electronic else _precision(model, molecule))
-    return CheckedModel(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick)
+    return CheckedModel(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick, states)
+
+
+def _without_record(model: Potential) -> Potential:
+    """The same model, which then answers any state: what its training never showed is the question of one rule, the others ask how it computes."""
+    if model.trained_states is None:
+        return model
+    same = copy.copy(model)
+    same.trained_states = None
+    return same
 
 
 def _stated(model: Potential | Teacher) -> tuple[int, ...]:

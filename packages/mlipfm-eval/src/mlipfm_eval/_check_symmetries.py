@@ -8,9 +8,11 @@ import numpy as np
 from mlipfm_interfaces.errors import ContractError, MlipfmError
 from mlipfm_interfaces.metrics import rotation_error
 from mlipfm_interfaces.neighbors import neighbor_pairs
+from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import moved
 from mlipfm_interfaces.testing.structures import random_rotation, supercell
+from mlipfm_interfaces.trained_states import USUAL
 
 from . import _check_structures as made
 from ._check_model_input import CheckedModel
@@ -163,6 +165,25 @@ def _charge_stays(subject: CheckedModel) -> Measured | None:
         return None
     remark = f"{s.formula}+ and {s.formula} {distance:g} Å apart: together {together - alone - other:+.4f} eV"
     return Measured(abs(float(together - alone - other)), subject.limits.energy * len(both), "eV", remark)
+
+
+@model_check(
+    "unstated-state", "Where training showed only stated charges and multiplicities, or none, no statement means a neutral singlet."
+)
+def _unstated(subject: CheckedModel) -> Measured | None:
+    """Weights that no training structure has reached are random. Without a record of training, the structures in the checkpoint tell what it was."""
+    model = subject.model
+    conditions = [name for name in USUAL if isinstance(model, Potential) and name in model.spec.conditions]
+    shown = {name: set(subject.states.get(name, ()) if subject.states else (getattr(s, name) for s in subject.own)) for name in conditions}
+    one_kind = [name for name, seen in shown.items() if seen and (None not in seen or seen == {None})]
+    if not one_kind:
+        return None
+    silent = subject.molecule.replace(**dict.fromkeys(one_kind))
+    stated = silent.replace(**{name: USUAL[name][0] for name in one_kind})
+    got, want = subject.ask([silent, stated])
+    return answer_gap(
+        subject, got, want, f"{silent.formula} without {' and '.join(one_kind)}, and as {' '.join(USUAL[n][1] for n in one_kind)}"
+    )
 
 
 # Cells

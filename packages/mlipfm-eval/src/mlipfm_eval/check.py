@@ -82,8 +82,8 @@ def check_model(
     contract = [rule for rule in POTENTIAL_RULES if isinstance(model, Potential) and (rules is None or rule.name in rules)]
     behaviours = [item for item in MODEL_CHECKS if rules is None or item.name in rules]
     total = len(contract) + len(behaviours)
-    if isinstance(model, Potential):
-        twin = model if model.spec.dtype == "float64" else float64_copy(model)
+    if isinstance(subject.model, Potential):
+        twin = subject.model if subject.model.spec.dtype == "float64" else float64_copy(subject.model)
         for rule in contract:
             (found,) = findings((rule,), twin)
             status: _Status = found.verdict.status if found.verdict else "broken"

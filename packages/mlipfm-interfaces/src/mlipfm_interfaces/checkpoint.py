@@ -27,6 +27,7 @@ from .errors import ContractError, DamagedFileError, FormatVersionError, PluginE
 from .examples import examples_of
 from .files import atomic_write, canonical_json, read_bytes, strict_json
 from .potential import Potential
+from .trained_states import states_of
 
 MODEL_KIND = "mlipfm-model"
 FORMAT = 1
@@ -156,6 +157,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     potential.load_state_dict(tensors)
     if "examples" in manifest.get("extra", ()):
         potential.examples = examples_of(manifest["extra"], where)
+    potential.trained_states = states_of(manifest.get("extra"), where)
     if "default_level" in manifest.get("extra", ()):
         potential.default_level = _default_level(manifest["extra"]["default_level"], potential, where)
     return potential.eval(), manifest

@@ -25,6 +25,7 @@ from .neighbors import UNIT_HINT, Pairs, neighbor_pairs
 from .quantities import quantity
 from .structure import Structure
 from .theory import find_level
+from .trained_states import States, check_states
 from .undetermined import warn_if_undetermined
 
 Kind = Literal["conservative", "direct"]
@@ -116,6 +117,7 @@ class Potential(nn.Module, ABC):
         config: JSON-ready options for the builder.
         examples: a few structures of its data, where its checkpoint holds some.
         default_level: predicted for systems that state none, where there are several levels and the checkpoint says so (released models do).
+        trained_states: charges and multiplicities that training showed, where its checkpoint says so; see `trained_states`.
     """
 
     spec: PotentialSpec
@@ -123,6 +125,7 @@ class Potential(nn.Module, ABC):
     config: dict[str, Any]
     examples: tuple[Structure, ...] = ()
     default_level: str | None = None
+    trained_states: States | None = None
 
     @abstractmethod
     def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
@@ -264,12 +267,15 @@ def evaluate(
 
     Warns:
         UndeterminedEnergyWarning: once for each composition whose energy the training data leave open (see `undetermined`).
+        UntrainedStateWarning: once for each kind of charge or multiplicity that training did not show (see `trained_states`).
 
     Raises:
         UnknownElementError, LevelError, OverlapError, DensityError.
+        InvalidStructureError: a charge or multiplicity for which the model has untrained weights.
         PropertyNotAvailableError: an output the model does not have, or rows and probes of a structure whose labels do not say which.
     """
     check_elements(potential.spec, structures)
+    check_states(potential, structures)
     potential.check_outputs(outputs)
     _check_probes(structures, outputs)
     if "energy" in outputs:

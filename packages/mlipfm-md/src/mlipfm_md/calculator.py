@@ -26,6 +26,7 @@ from mlipfm_interfaces.plugins import DEFAULT_MODEL
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of, warn_if_implausible
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.trained_states import check_states
 from mlipfm_interfaces.uncertain import Uncertainty
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
@@ -217,6 +218,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         """The warnings that a simulation gives once."""
         spec = self.potential.spec
         cutoff = max(graph.cutoff for graph in spec.graphs)
+        check_states(self.potential, [structure], stacklevel=6)
         warn_if_implausible(structure, cutoff, spec.conditions, pairs=pairs, strict=self.strict, stacklevel=6)
         if self.potential.config.get("undetermined"):
             warn_if_undetermined(self.potential, [structure], stacklevel=6)

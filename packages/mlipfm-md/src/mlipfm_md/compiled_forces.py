@@ -10,6 +10,7 @@ from mlipfm_interfaces.compiled import CompiledPotential
 from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.trained_states import check_states
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 from mlipfm_interfaces.units import ACCELERATION, KB
 
@@ -42,6 +43,7 @@ class CompiledForces:
         reference: Array | None = None,
         reference_cells: Array | None = None,
     ) -> None:
+        check_states(potential, structures)
         warn_if_undetermined(potential, structures)
         self.description = compiled.description
         self.first = np.concatenate([[0], np.cumsum([len(s) for s in structures])])

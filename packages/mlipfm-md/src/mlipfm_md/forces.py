@@ -12,6 +12,7 @@ from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.trained_states import check_states
 from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 from .compiled_forces import CompiledForces
@@ -40,6 +41,7 @@ class PotentialForces:
         reference_cells: Array | None = None,
     ) -> None:
         check_elements(potential.spec, structures)
+        check_states(potential, structures)
         warn_if_undetermined(potential, structures)
         keep_freed_memory()
         self.potential = potential.eval()

@@ -17,6 +17,7 @@ from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.potential import Feature, ParameterRole, Potential, PotentialSpec, Prediction
 from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.theory import find_level
+from mlipfm_interfaces.trained_states import States
 from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
@@ -173,6 +174,18 @@ class AssembledPotential(Potential):
         bias = self.heads.energy.outer.bias
         values = torch.tensor([shift.get(level, 0.0) for level in self.spec.levels], dtype=torch.float64) / self.scale
         bias.copy_(bias + (values if self.config["level_readout"] == "stacked" else values.mean()))
+
+    @torch.no_grad()
+    def settle_states(self, trained: States) -> None:
+        """Give a charge or multiplicity that is not stated the meaning of a neutral one or a singlet, where training (see `trained_states`) showed
+        only one of the two: what the other means was left to random weights. A neutral singlet adds nothing to the initial scalars, by
+        construction; so it takes over what unstated ones add, or they add nothing."""
+        for name, embedding in self.conditioning.electronic.items():
+            seen, unstated = set(trained.get(name, ())), embedding.unknown.weight  # type: ignore[union-attr]
+            if seen == {None}:
+                self.conditioning.level.weight.add_(unstated)  # type: ignore[arg-type]
+            if seen and (None not in seen or seen == {None}):
+                unstated.zero_()  # type: ignore[operator]
 
     def energy_readout(self, level: str | None) -> tuple[Tensor, float]:
         """Return the weights [channels] of the last layer of the energy at a level, in the memory of the model, and its scale in eV:

@@ -13,6 +13,7 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.reference_fit import ReferenceReport
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.theory import find_level
 
 from .head_scales import with_scales
 from .recipe import Recipe
@@ -67,7 +68,7 @@ def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> S
     if "mean_neighbors" in potential.config.get("backbone", {}) and "mean_neighbors" not in recipe.potential.options.get("backbone", {}):
         counted = mean_neighbors(frames, potential.spec.graphs[0].cutoff, recipe.seed)
         potential = build(name, config | {"backbone": {**config.get("backbone", {}), "mean_neighbors": counted}})
-    _refuse_untrained(potential, facts.elements, facts)
+    _refuse_untrained(potential, facts.elements, facts.levels, facts)
     bound = {level: report.bound for level, report in facts.reports.items() if report.given}
     move = getattr(potential, "shift_atomic_energies", None)
     if bound and move is not None:  # kept energies of lone atoms leave the binding energy to the network
@@ -126,7 +127,7 @@ def _of_levels(config: Mapping[str, Any]) -> dict[str, Any]:
 def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[str, Any]) -> Start:
     """A potential of this configuration with the weights of `old`."""
     new = build(old.plugin, config)
-    _refuse_untrained(new, {*old.spec.elements, *facts.elements}, facts)
+    _refuse_untrained(new, {*old.spec.elements, *facts.elements}, {*old.spec.levels, *facts.levels}, facts)
     take = getattr(new, "load_from", None)
     if take is not None:
         report = take(old, recipe.level_starts)
@@ -141,14 +142,21 @@ def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[s
     return Start(new, copied=tuple(key for key, _ in new.named_parameters()))
 
 
-def _refuse_untrained(potential: Potential, trained: Collection[int], facts: Survey) -> None:
-    """A row of the element table that no data touch would answer with noise: such a model must not say that it knows the element."""
-    idle = [symbol(z) for z in potential.spec.elements if z not in trained]
+def _refuse_untrained(potential: Potential, elements: Collection[int], levels: Collection[str], facts: Survey) -> None:
+    """A row of the tables of elements and levels that no data touch would answer with noise: such a model must not say that it knows them."""
+    idle = [symbol(z) for z in potential.spec.elements if z not in elements]
     if facts.n and idle:
         raise RecipeError(
             f"no training structure has {', '.join(idle)}",
             where="potential.elements",
             hint="leave them out, or leave out `elements` altogether",
+        )
+    unknown = [level for level in potential.spec.levels if find_level(level, tuple(levels)) is None]
+    if facts.n and unknown:
+        raise RecipeError(
+            f"no training structure is at level {', '.join(unknown)}",
+            where="potential.levels",
+            hint="leave it out, or leave out `levels` altogether",
         )
 
 

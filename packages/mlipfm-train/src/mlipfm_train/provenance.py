@@ -16,6 +16,7 @@ from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known
 from mlipfm_interfaces.seeds import stream
+from mlipfm_interfaces.trained_states import joined, states_of
 
 from .frames import Frames
 
@@ -32,6 +33,7 @@ def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, 
         of its `manifest`, the number of `structures`, their `licences` and `sources`, and the `frames`: hashes of up to 20,000 of the
         geometries (a random part of more, see `mlipfm_interfaces.frame_hashes`), by which an evaluation knows them again.
         `validation_data`: the same of validation stores. `ancestors`: models that it starts from, nearest first, see `ancestors_of`.
+        `trained_states`: see `trained_states`; left out where they are not known.
     """
     data, validation = _stores(train, census), _stores(valid, held_out)
     ancestors = [] if origin is None else _lineage(origin)
@@ -41,7 +43,21 @@ def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, 
         "data": data,
         "validation_data": validation,
         "ancestors": ancestors,
+        **({} if (states := trained_states(census, origin)) is None else {"trained_states": states}),
     }
+
+
+def trained_states(census: Census, origin: Mapping[str, Any] | None) -> dict[str, list[int | None]] | None:
+    """Charges and multiplicities of the training data and of the data of the model it starts from, see `mlipfm_interfaces.trained_states`; None
+    where that model does not say (as those of earlier versions), or nothing is shown."""
+    charges = np.unique(census.total_charge[census.charge_stated]).tolist()
+    multiplicities = np.unique(census.spin_multiplicity).tolist()  # 0 where not stated
+    own: dict[str, list[int | None]] = {
+        "total_charge": [*([] if census.charge_stated.all() else [None]), *charges],
+        "spin_multiplicity": [value or None for value in multiplicities],
+    }
+    before = {} if origin is None else states_of(origin.get("extra"))
+    return None if before is None or not (len(census) or before) else joined(before, own)
 
 
 def describe(sources: Mapping[str, Any]) -> Iterator[str]:

@@ -285,6 +285,9 @@ class Run:
     def _load(self, weights: dict[str, Tensor]) -> None:
         for name, parameter in self.exported.named_parameters():
             parameter.copy_(weights[f"potential.{name}"])
+        settle = getattr(self.exported, "settle_states", None)
+        if settle is not None and "trained_states" in self.extra:
+            settle(self.extra["trained_states"])
 
     def _export(self, name: str, step: int) -> None:
         if self.strategy.rank == 0:

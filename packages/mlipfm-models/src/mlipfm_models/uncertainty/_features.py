@@ -12,6 +12,7 @@ from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import find_level
+from mlipfm_interfaces.trained_states import check_states
 from torch import Tensor
 
 #: Atoms of one batch.
@@ -60,6 +61,7 @@ def observe(potential: Potential, structures: Sequence[Structure], *, forces: bo
         UnknownElementError, LevelError: as `mlipfm_interfaces.potential.evaluate`.
     """
     check_elements(potential.spec, structures)
+    check_states(potential, structures)
     if forces:
         check_forces(potential)
     training = potential.training

@@ -1,0 +1,120 @@
+"""Charges and multiplicities that the training of a model showed it, and what it says of others.
+
+A model with the condition `total_charge` or `spin_multiplicity` has weights for each kind of state: not stated, positive, negative, open-shell.
+Those that no training structure has reached are random numbers. `extra["trained_states"]` of a checkpoint therefore lists by condition the values
+that training showed, null for structures that state none: `{"total_charge": [null, 0, 1], "spin_multiplicity": [1]}`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import DamagedFileError, InvalidStructureError, UntrainedStateWarning
+
+if TYPE_CHECKING:
+    from .potential import Potential
+    from .structure import Structure
+
+States = Mapping[str, Sequence[int | None]]
+
+#: The value of a condition that needs no weights of its own, and its name: its embedding is zero by construction.
+USUAL = {"total_charge": (0, "neutral"), "spin_multiplicity": (1, "a singlet")}
+_NOUNS = {"total_charge": "charge", "spin_multiplicity": "spin multiplicity"}
+
+
+def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[int | None, ...]] | None:
+    """The states in `extra` of a manifest; None if it has none, as models of earlier versions.
+
+    Raises:
+        DamagedFileError: an entry that is no list of whole numbers and nulls.
+    """
+    entries = extra.get("trained_states") if isinstance(extra, Mapping) else None
+    if entries is None:
+        return None
+    if not isinstance(entries, dict) or not all(_is_list(entries.get(name, [])) for name in USUAL):
+        raise DamagedFileError("`trained_states` of the manifest is no table of whole numbers", where=where)
+    return {name: tuple(entries[name]) for name in USUAL if entries.get(name)}
+
+
+def joined(first: States, second: States) -> dict[str, list[int | None]]:
+    """The values that one of two trainings showed: null first, then ascending."""
+    both = {name: {*first.get(name, ()), *second.get(name, ())} for name in USUAL}
+    return {name: [*([None] if None in some else []), *sorted(v for v in some if v is not None)] for name, some in both.items()}
+
+
+def check_states(potential: Potential, structures: Iterable[Structure], *, stacklevel: int = 2) -> None:
+    """Refuse states for which the model has untrained weights; warn of those that are assumed or extrapolated, once in the life of a potential.
+
+    Warns:
+        UntrainedStateWarning: a structure states no charge where all training structures do, and is taken as neutral (or a singlet); a charge beyond
+            those that were trained.
+
+    Raises:
+        InvalidStructureError: a sign of the charge, an open shell, or an unstated state that training has never shown.
+    """
+    trained = potential.trained_states or {}
+    asked = [name for name in trained if name in potential.spec.conditions]
+    if not asked:
+        return
+    said: set[str] = vars(potential).setdefault("_states_said", set())
+    for k, s in enumerate(structures):
+        for name in asked:
+            text = judge(name, getattr(s, name), trained[name], f"structure {k}")
+            if name == "spin_multiplicity" and s.spin_multiplicity is None and None not in trained[name] and _odd(s):
+                raise InvalidStructureError(
+                    f"{s.formula} states no spin multiplicity; its number of electrons is odd, so it is not the singlet that it would be taken for",
+                    where=f"structure {k}",
+                    hint=f"state it (2 for a doublet); training showed this model {_listed(name, trained[name])}",
+                )
+            if text and text not in said:
+                said.add(text)
+                warnings.warn(text, UntrainedStateWarning, stacklevel=stacklevel + 1)
+
+
+def judge(name: str, value: int | None, trained: Sequence[int | None], where: str | None = None) -> str:
+    """What is to be said of a value of the condition `name` where training showed the values `trained`; "" for nothing.
+
+    Raises:
+        InvalidStructureError: the weights for it were never trained.
+    """
+    (usual, word), noun = USUAL[name], _NOUNS[name]
+    if value in trained or not trained:
+        return ""
+    if value is None and usual in trained:
+        return (
+            f"structures that state no {noun} are taken as {word}: all training structures of this model state theirs "
+            f"({_listed(name, trained)})"
+        )
+    if value == usual and None in trained:  # it is answered as if it were not stated, see `settle_states` of assembled potentials
+        return ""
+    if value is not None and value != usual and any(v is not None and v != usual and (v > usual) == (value > usual) for v in trained):
+        return (
+            f"{noun} {_value(name, value)} was not trained, the answer is extrapolated: training showed this model {_listed(name, trained)}"
+        )
+    said = f"states no {noun}" if value is None else f"has {noun} {_value(name, value)}"
+    raise InvalidStructureError(
+        f"the structure {said}, for which this model has untrained weights: training showed it {_listed(name, trained)}",
+        where=where,
+        hint=f"state the {noun}" if value is None else "train on such structures, or ask another model",
+    )
+
+
+def _is_list(values: object) -> bool:
+    return isinstance(values, list) and all(v is None or type(v) is int for v in values)
+
+
+def _odd(s: Structure) -> bool:
+    return bool((int(s.atomic_numbers.sum()) - (s.total_charge or 0)) % 2)
+
+
+def _value(name: str, value: int) -> str:
+    return f"{value:+d}" if name == "total_charge" and value else str(value)
+
+
+def _listed(name: str, trained: Sequence[int | None]) -> str:
+    stated = [_value(name, v) for v in trained if v is not None]
+    noun = _NOUNS[name]
+    shown = f"{noun} {', '.join(stated)}" if stated else f"no structure that states a {noun}"
+    return f"{shown} and structures that state none" if stated and None in trained else shown
