@@ -3,6 +3,7 @@
 #   sbatch slurm.sh recipe.yaml strategy.name=fsdp2 strategy.device=cuda --time-limit 11h30min --out runs/first
 # A process that dies is started again with all others, at most three times, and training goes on from the last training state. At the time limit the
 # state is saved; the same sbatch goes on, also with another number of nodes.
+# Nodes without GPUs: PROCESSES=8 sbatch --gpus-per-node=0 slurm.sh ... starts eight processes on each (one without PROCESSES).
 #SBATCH --job-name=mlipfm
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -11,8 +12,9 @@
 #SBATCH --time=12:00:00
 set -euo pipefail
 
-export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / SLURM_GPUS_ON_NODE))
+processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
+export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK > processes ? SLURM_CPUS_PER_TASK / processes : 1))
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" --max-restarts 3 \
+srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$processes" --max-restarts 3 \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" \
   --no-python mlipfm train "$@"

@@ -114,6 +114,26 @@ def test_one_rank_takes_over_what_two_began(recipe, tmp_path, strategy):
 SLURM = Path(__file__).parents[1] / "examples" / "slurm.sh"
 
 
+@pytest.mark.parametrize(
+    ("given", "processes", "threads"),
+    [({"SLURM_GPUS_ON_NODE": "4"}, 4, 8), ({}, 1, 32), ({"PROCESSES": "8"}, 8, 4), ({"PROCESSES": "64", "SLURM_GPUS_ON_NODE": "4"}, 64, 1)],
+)
+def test_the_slurm_example_starts_torchrun_once_a_node_with_a_process_for_each_gpu(tmp_path, given, processes, threads):
+    """`srun` and `scontrol` are stand-ins: the first prints what it is asked to run, the second names two nodes."""
+    for name, text in (("srun", 'echo "$OMP_NUM_THREADS $*"'), ("scontrol", "printf 'node7\\nnode8\\n'")):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_CPUS_PER_TASK": "32", "SLURM_NNODES": "2", "SLURM_JOB_ID": "23456", "SLURM_JOB_NODELIST": "node[7-8]"}
+    words = ["bash", str(SLURM), "recipe.yaml", "--out", "runs/a b"]
+    done = subprocess.run(
+        words, env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **job, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (
+        f"{threads} torchrun --nnodes 2 --nproc-per-node {processes} --max-restarts 3 --rdzv-id 23456 --rdzv-backend c10d "
+        "--rdzv-endpoint node7:23456 --no-python mlipfm train recipe.yaml --out runs/a b"
+    )
+
+
 @pytest.mark.full
 def test_the_slurm_example_restarts_a_killed_rank_and_ends_with_the_same_bytes(recipe, tmp_path):
     """One node with two processes; `srun` and `scontrol` are stand-ins that run the command here and name this machine."""
