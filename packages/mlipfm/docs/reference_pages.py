@@ -17,17 +17,24 @@ from mlipfm_interfaces.testing.contracts import CONTRACTS
 
 GLOSSARY = Path(__file__).parents[3] / ".github" / "GLOSSARY.md"
 
-#: What the Python reference shows: a package by its `__all__`, a module by its public definitions.
+#: What the Python reference shows, and so what is public: a package by its `__all__`, a module by its definitions without underscore, or by those
+#: that are named behind its colon. `tests/test_public_names.py` holds guides, examples and outside plug-ins to it.
 PYTHON = {
-    "structures": ["mlipfm_interfaces.structure", "mlipfm_interfaces.theory", "mlipfm_interfaces.batch", "mlipfm_interfaces.units"],
-    "potentials": ["mlipfm_interfaces.potential", "mlipfm_interfaces.checkpoint", "mlipfm_interfaces.derivatives", "mlipfm_models"],
-    "plug-ins": ["mlipfm_interfaces.protocols", "mlipfm_interfaces.raw_frame", "mlipfm_interfaces.plugins"],
+    "structures": ["mlipfm_interfaces.structure", "mlipfm_interfaces.theory", "mlipfm_interfaces.batch", "mlipfm_interfaces.units",
+                   "mlipfm_interfaces.elements: number symbol"],
+    "potentials": ["mlipfm_interfaces.potential", "mlipfm_interfaces.checkpoint", "mlipfm_interfaces.derivatives",
+                   "mlipfm_interfaces.foreign: open_foreign", "mlipfm_models"],
+    "plug-ins": ["mlipfm_interfaces.protocols", "mlipfm_interfaces.raw_frame", "mlipfm_interfaces.plugins",
+                 "mlipfm_interfaces.benchmark: BenchmarkResult LabelledSet OpenModel", "mlipfm_interfaces.seeds: stream",
+                 "mlipfm_interfaces.cli: main", "mlipfm_interfaces.testing.closed_forms: ClosedFormConfig Morse noble_gas",
+                 "mlipfm_interfaces.testing.potential_rules: check_potential"],
     "errors": ["mlipfm_interfaces.errors"],
-    "data": ["mlipfm_data"],
-    "training": ["mlipfm_train", "mlipfm_distill"],
+    "data": ["mlipfm_data", "mlipfm_data.conformers: conformers", "mlipfm_data.tblite_labeler: TbliteLabeler", "mlipfm_data.labeling: label_all",
+             "mlipfm_data.normal_modes: normal_modes hessian_by_differences forces_of", "mlipfm_data.store.describe: describe"],
+    "training": ["mlipfm_train", "mlipfm_train.optimizers: adamw", "mlipfm_train.recipe: Optimizer", "mlipfm_distill"],
     "dynamics": ["mlipfm_md"],
     "evaluation": ["mlipfm_eval", "mlipfm_interfaces.metrics"],
-}
+}  # fmt: skip
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -53,12 +60,21 @@ def command_page() -> str:
     return "# Commands\n\nWhat `mlipfm COMMAND --help` prints.\n\n" + "\n".join(_commands(root, context, ["mlipfm"]))
 
 
-def _public(module: Any) -> Iterator[tuple[str, str]]:
-    """Yield (directive, name) of the public functions and classes of a module, in the order of its `__all__` or of its source."""
+def public_names(entry: str) -> tuple[Any, list[str]]:
+    """Return (module, names) of an entry of `PYTHON`, names in the order of `__all__`, of the entry or of the source."""
+    path, _, named = entry.partition(":")
+    module = importlib.import_module(path)
+    if named:
+        return module, named.split()
     names = getattr(module, "__all__", None)
     if names is None:
-        own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == path]
         names = [name for name in own if not name.startswith("_")]
+    return module, list(names)
+
+
+def _directives(module: Any, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield (directive, name) of the functions and classes among `names`."""
     for name in names:
         value = getattr(module, name)
         if inspect.isclass(value):
@@ -70,10 +86,11 @@ def _public(module: Any) -> Iterator[tuple[str, str]]:
 def python_page(title: str, modules: Iterable[str]) -> str:
     """Return a page of docstrings in reStructuredText."""
     text = f"{title.capitalize()}\n{'=' * len(title)}\n"
-    for path in modules:
-        module = importlib.import_module(path)
+    for entry in modules:
+        module, names = public_names(entry)
+        path = module.__name__
         text += f"\n{path}\n{'-' * len(path)}\n\n.. automodule:: {path}\n   :no-members:\n\n"
-        for directive, name in _public(module):
+        for directive, name in _directives(module, names):
             members = "   :members:\n" if directive == "autoclass" else ""
             text += f".. {directive}:: {path}.{name}\n{members}\n"
     return text

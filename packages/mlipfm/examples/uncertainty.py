@@ -62,10 +62,14 @@ def train(folder: Path, part: int) -> Path:
 
 def command(*words: str) -> None:
     """Show and run one `mlipfm` command."""
-    from mlipfm_interfaces.cli import app
+    from mlipfm_interfaces.cli import main
 
     print("$ mlipfm", *words, flush=True)
-    app(args=list(words), prog_name="mlipfm", standalone_mode=False)
+    try:
+        main(list(words))
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 if __name__ == "__main__":
