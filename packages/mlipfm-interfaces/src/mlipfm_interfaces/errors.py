@@ -248,5 +248,5 @@ class UndeterminedEnergyWarning(MlipfmWarning):
     """The energy of a composition contains a part that the training data of its level leave open: see `undetermined`."""
 
 
-class UntrainedStateWarning(UserWarning):
+class UntrainedStateWarning(MlipfmWarning):
     """A charge or multiplicity that is assumed or extrapolated, because training never showed it: see `trained_states`."""
