@@ -28,7 +28,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    up = mlipfm("hub", "up", "--dir", str(folder), "--port", str(port), "--background")
+    up = mlipfm("hub", "up", "--dir", str(folder), "--port", str(port), "--server", "mlflow", "--background")
     assert up.returncode == 0, up.stderr
     assert f"hub at http://127.0.0.1:{port}" in up.stdout
     second = mlipfm("hub", "up", "--dir", str(folder), "--port", str(port + 1), "--background")

@@ -23,15 +23,13 @@ from torch import Tensor
 
 from . import plugins
 from .bounded_build import check_plain, within
+from .checkpoint_file import FORMAT, MODEL_KIND, read_header
 from .errors import ContractError, DamagedFileError, FormatVersionError, PluginError, RefusedFileError, ShapeError, UnreadableFileError
 from .examples import examples_of
-from .files import atomic_write, canonical_json, read_bytes, strict_json
+from .files import atomic_write, canonical_json, read_bytes
 from .potential import Potential
 from .trained_states import states_of
 
-MODEL_KIND = "mlipfm-model"
-FORMAT = 1
-MAX_HEADER = 16 * 2**20  # bytes of JSON; the largest model we know needs less than 1 MiB
 _KEY = "mlipfm"
 _RESERVED = ("digest", "format", "tied")
 
@@ -268,50 +266,7 @@ def _refuse_folder(path: Path) -> None:
 
 def _manifest(data: bytes, where: str) -> Manifest:
     """The manifest in the header; everything that is not a checkpoint of ours is refused here, before tensors are looked at."""
-    _refuse_other_files(data, where)
-    size = int.from_bytes(data[:8], "little")
-    if size > MAX_HEADER:
-        raise DamagedFileError(f"claims a header of {size} bytes, more than any model has", where=where, hint="copy it again")
-    if size > len(data) - 8:
-        raise DamagedFileError(f"is truncated: {len(data)} bytes, the header alone needs {size + 8}", where=where, hint="copy it again")
-    header = _json_object(data[8 : 8 + size], "header", where)
-    metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(_KEY), str):
-        raise RefusedFileError(
-            "is a safetensors file without an mlipfm manifest",
-            where=where,
-            hint="convert the model with its own package, or open it as a foreign model",
-        )
-    manifest = _json_object(metadata[_KEY].encode("ascii", "replace"), "manifest", where)
-    if type(manifest.get("format")) is not int or manifest["format"] < 1:
-        raise DamagedFileError("the manifest states no format number", where=where)
-    return manifest
-
-
-def _refuse_other_files(data: bytes, where: str) -> None:
-    if data[8:9] == b"{":
-        return
-    if data[:2] == b"PK":
-        what = "is a zip archive, as torch.save writes it; it contains pickled code and is never read"
-    elif data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        what = "is a pickle; it can run code and is never read"
-    elif len(data) < 10:
-        raise UnreadableFileError(f"is truncated: {len(data)} bytes", where=where, hint="copy it again")
-    else:
-        what = "is not a checkpoint (.safetensors)"
-    raise RefusedFileError(
-        what, where=where, hint="give a checkpoint that save_potential wrote; foreign models run in processes of their own"
-    )
-
-
-def _json_object(text: bytes, what: str, where: str) -> dict[str, Any]:
-    try:
-        value = strict_json(text)
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"the {what} is damaged: {error}", where=where, hint="copy it again") from error
-    if not isinstance(value, dict):
-        raise DamagedFileError(f"the {what} is damaged: no JSON object", where=where, hint="copy it again")
-    return value
+    return read_header(data, len(data), where)[1]
 
 
 def _check_kind(manifest: Manifest, kind: str, where: str) -> None:

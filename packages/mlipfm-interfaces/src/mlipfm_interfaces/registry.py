@@ -121,10 +121,10 @@ def _download(where: Server, version: Version, part: Path) -> None:
 
 def _check_checkpoint(version: Version, part: Path, where: str) -> None:
     """The bytes are those that were registered; now they are parsed, and must be the model that was registered."""
-    from .checkpoint import load_checkpoint
+    from .checkpoint_file import verify_checkpoint
 
     try:
-        digest = load_checkpoint(part)[0].get("digest")
+        digest = verify_checkpoint(part).get("digest")
     except MlipfmError as error:
         error.where = where
         raise

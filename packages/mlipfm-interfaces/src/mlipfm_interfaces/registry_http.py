@@ -68,6 +68,12 @@ class Server:
                 return None
             raise
 
+    def call(self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None) -> Json:
+        """JSON answer of the hub's own API, to JSON or to plain bytes."""
+        if body is None or isinstance(body, bytes):
+            return self._json(self._request(method, path, body, "application/octet-stream" if body is not None else None))
+        return self._json(self._request(method, path, json.dumps(body).encode(), "application/json"))
+
     def listing(self, folder: str) -> dict[str, int | None]:
         """Names in a folder of artifacts, with sizes in bytes; None for a folder."""
         answer = self._json(self._request("GET", f"{_ARTIFACTS}?{urllib.parse.urlencode({'path': folder})}"))

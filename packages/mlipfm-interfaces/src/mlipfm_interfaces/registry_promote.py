@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from . import registry_hub
 from .errors import RegistryError
 from .files import canonical_json, lock
 from .licences import ancestors_of, is_known, stated_licences
@@ -54,6 +55,10 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
     if len(rollback) > LONGEST:
         raise RegistryError(f"the reason for a rollback has {len(rollback)} characters", hint=f"say it in {LONGEST}")
     where = server(registry)
+    if registry_hub.is_hub(where):
+        registry_hub.promote(where, name, number, alias, rollback)
+        fetch(where, version := get_version(where, name, number))
+        return version
     with lock(registry_cache() / f"promote-{name}.lock", timeout=600):
         version, current = get_version(where, name, number), read_alias(where, name, alias)[0]
         _check_content_is_new(where, version)
@@ -173,9 +178,9 @@ def _check_test_sets(where: Server, version: Version, incumbent: int | None) -> 
 
 
 def _manifest(where: Server, version: Version) -> Mapping[str, Any]:
-    from .checkpoint import load_checkpoint
+    from .checkpoint_file import verify_checkpoint
 
-    return load_checkpoint(fetch(where, version))[0]
+    return verify_checkpoint(fetch(where, version))
 
 
 def _check_licences(where: Server, version: Version) -> None:

@@ -49,6 +49,7 @@ def push(model: Path | str, name: str, records: Iterable[Path | str] = (), regis
         RefusedFileError: not a model checkpoint, or a record of another model. DamagedFileError: a digest or hash does not match. RegistryError:
         the name, or the server's answer. And what `load_model` raises: only a model that loads is registered.
     """
+    from . import registry_hub
     from .model_card import model_card
 
     check_name(name)
@@ -56,6 +57,8 @@ def push(model: Path | str, name: str, records: Iterable[Path | str] = (), regis
     data, manifest = _read_model(model)
     digest = manifest["digest"]
     attached = [_record_of(path, digest) for path in records]
+    if registry_hub.is_hub(where):
+        return get_version(where, name, registry_hub.push_version(where, name, data, attached))
     content = {MODEL_FILE: data, CARD_FILE: model_card(manifest).encode()}
     with lock(registry_cache() / f"{digest}.push.lock", timeout=600):
         version = first_of_digest(list_versions(where, name), digest) or _register(where, name, digest, content, attached)

@@ -1,7 +1,7 @@
-"""A registry on this machine: an MLflow server on sqlite with its artifacts in a folder beside, for the owner of the folder alone.
+"""A registry on this machine, for the owner of its folder: the hub (`services/hub`), or an MLflow server on sqlite behind `hub_guard`.
 
-It listens on this machine only, which other users may share: `hub_guard` in front of MLflow asks for a token that is in the folder, readable by its
-owner. The token is new at every start; the key of signatures is kept.
+It listens on this machine only, which other users may share: both ask for a token that is in the folder, readable by its owner. The key of signatures
+is kept; the token is new at every start.
 
 The server is a process of its own, in a process group of its own; its id is in `hub.json` with the time it started, so that `down` never ends a
 process that got the number later.
@@ -10,6 +10,7 @@ process that got the number later.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import ipaddress
 import os
 import secrets
@@ -36,13 +37,18 @@ PATIENCE = 180.0  # seconds to start; 22 s on a quiet machine
 _ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
+#: The hub in a checkout of the repository, where it is no package of the environment.
+_CHECKOUT = Path(__file__).resolve().parents[4] / "services" / "hub" / "src" / "mlipfm_hub"
+
 Hub = HubState
 
 
-def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Callable[[float], None] | None = None) -> Hub:
+def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Callable[[float], None] | None = None, server: str = "") -> Hub:
     """Start a server and return when it answers.
 
     Args:
+        server: `hub`, the service of its own (`mlipfm-hub`), or `mlflow`, an MLflow server that also keeps runs; empty: the one that the folder had
+            before, else the hub if it is installed.
         waiting: called with the seconds that have passed while it starts.
 
     Raises:
@@ -50,6 +56,7 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
         LockedError: one is running on this folder.
     """
     address = _loopback(host, port)
+    server = chosen_server(folder, server)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
@@ -69,11 +76,11 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
         log = folder / "server.log"
         with open(log, "wb") as output:
             process = subprocess.Popen(
-                _command(host, port),
+                _command(server, folder, host, port),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | _ENVIRONMENT | {FOLDER: str(folder)},
+                env=os.environ | _ENVIRONMENT | {FOLDER: str(folder)} | _path_of_the_hub(),
                 start_new_session=True,
             )
         try:
@@ -118,7 +125,41 @@ def _is_alive(hub: Hub) -> bool:
     return hub.is_alive()
 
 
-def _command(host: str, port: int) -> list[str]:
+def chosen_server(folder: Path, wanted: str = "") -> str:
+    """`hub` or `mlflow`: what is wanted, else what the folder was made by, else the hub if it is installed.
+
+    Raises:
+        RegistryError: another word, a folder of the other kind, or the hub is wanted and not installed.
+    """
+    made = "mlflow" if (folder / "mlflow.db").exists() else "hub" if (folder / "hub.sqlite").exists() else ""
+    if wanted not in ("", "hub", "mlflow"):
+        raise RegistryError(f"there is no server {wanted!r}", hint="give hub or mlflow")
+    if wanted and made and wanted != made:
+        raise RegistryError(
+            f"the folder was made by the server {made!r}", where=str(folder), hint=f"leave --server out, or give another folder to {wanted}"
+        )
+    chosen = wanted or made or ("hub" if _has_hub() else "mlflow")
+    if chosen == "hub" and not _has_hub():
+        raise RegistryError(
+            "the hub is not installed", hint="pip install mlipfm-hub; or --server mlflow, which has neither users nor cards"
+        )
+    return chosen
+
+
+def _has_hub() -> bool:
+    return importlib.util.find_spec("mlipfm_hub") is not None or _CHECKOUT.is_dir()
+
+
+def _path_of_the_hub() -> dict[str, str]:
+    """Where the hub is, if it is not installed: beside this package in a checkout."""
+    if importlib.util.find_spec("mlipfm_hub") is not None or not _CHECKOUT.is_dir():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(_CHECKOUT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def _command(server: str, folder: Path, host: str, port: int) -> list[str]:
+    if server == "hub":
+        return [sys.executable, "-m", "mlipfm_hub", "serve", "--dir", str(folder), "--host", host, "--port", str(port)]
     serve = ["uvicorn", "--factory", "mlipfm.hub_server:application", "--no-server-header", "--no-access-log"]
     return [sys.executable, "-m", *serve, "--host", host, "--port", str(port)]
 

@@ -28,14 +28,17 @@ def up(
     folder: Annotated[Path, _DIR] = Path("hub"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its address")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on, of this machine only")] = "127.0.0.1",
+    server: Annotated[
+        str, typer.Option(help="hub, or mlflow, which keeps runs as well [default: that of the folder, else the hub if it is installed]")
+    ] = "",
     background: Annotated[
         bool, typer.Option("--background", help="Return when it answers and leave it running; stop it with hub down")
     ] = False,
 ) -> None:
-    """Start the registry: an MLflow server with its pages for browsing, for you alone.
+    """Start the registry with its pages, for you alone.
 
     Other users of the machine are refused: commands read a token from the folder, and a browser needs the address that is printed. Nothing can
-    be deleted through it.
+    be deleted through it. For others, with users and roles, it is served by `mlipfm-hub serve` behind a reverse proxy.
 
     Example: mlipfm hub up --dir ~/hub --background
     """
@@ -43,12 +46,13 @@ def up(
 
     from mlipfm_interfaces.hub_folder import TOKEN, secret
 
-    from .hub import stop, wait
+    from .hub import chosen_server, stop, wait
     from .hub_guard import viewer_key
 
-    hub = _start(folder, port, host)
+    hub = _start(folder, port, host, server)
+    page = "login" if chosen_server(hub.folder) == "hub" else ""
     typer.echo(f"hub at {hub.address}, data in {hub.folder}")
-    typer.echo(f"to look at it in a browser: {hub.address}/?key={viewer_key(secret(hub.folder / TOKEN))}")
+    typer.echo(f"to look at it in a browser: {hub.address}/{page}?key={viewer_key(secret(hub.folder / TOKEN))}")
     typer.echo(f"so that mlipfm finds it from any folder and cache: export MLIPFM_REGISTRY={hub.folder}")
     if background:
         typer.echo(f"stop it with: mlipfm hub down --dir {hub.folder}")
@@ -80,11 +84,12 @@ def down(folder: Annotated[Path, _DIR] = Path("hub")) -> None:
     typer.echo(f"stopped the hub at {hub.address}; its data stay in {hub.folder}")
 
 
-def _start(folder: Path, port: int, host: str) -> Hub:
+def _start(folder: Path, port: int, host: str, server: str) -> Hub:
     from rich.console import Console
 
-    from .hub import start
+    from .hub import chosen_server, start
 
     console = Console(stderr=True)
+    usual = {"hub": 5, "mlflow": 20}[chosen_server(folder, server)]
     with console.status("starting the hub") as status:
-        return start(folder, port, host, lambda passed: status.update(f"starting the hub, {passed:.0f} s (about 20 s)"))
+        return start(folder, port, host, lambda passed: status.update(f"starting the hub, {passed:.0f} s (about {usual} s)"), server)

@@ -1,0 +1,207 @@
+"""The hub's own API, under /api/v1: uploads, versions, promotions, users. Its description is at /api/v1/openapi.json."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from . import audit
+from .refusal import forbidden
+from .services import Services, services_of
+from .users import Person
+
+Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+Number = Annotated[int, Path(ge=1, le=10**9)]
+Alias = Annotated[str, Path(max_length=63, pattern=r"^[a-z][a-z0-9_-]*$")]
+Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+Hub = Annotated[Services, Depends(services_of)]
+
+
+class Wanted(BaseModel):
+    """What a request may hold, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Upload(Wanted):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=10, le=2**40)
+
+
+class NewVersion(Wanted):
+    file: str = Field(pattern=r"^[0-9a-f]{64}$")
+    records: list[dict[str, Any]] = Field(default=[], max_length=50)
+
+
+class NewRecords(Wanted):
+    records: list[dict[str, Any]] = Field(max_length=50)
+
+
+class Move(Wanted):
+    version: int = Field(ge=1, le=10**9)
+    reason: str = Field(default="", max_length=300)
+
+
+class Reason(Wanted):
+    reason: str = Field(min_length=1, max_length=300)
+
+
+class NewUser(Wanted):
+    name: str = Field(max_length=63)
+    role: str = Field(max_length=10)
+
+
+class Change(Wanted):
+    role: str | None = Field(default=None, max_length=10)
+    disabled: bool | None = None
+
+
+class NewToken(Wanted):
+    label: str = Field(default="", max_length=100)
+    days: int | None = Field(default=None, ge=1, le=3650)
+
+
+def who(request: Request) -> Person:
+    """Who asks; `border` let nobody else in."""
+    person: Person = request.state.person
+    return person
+
+
+def role(wanted: str) -> Any:
+    """A dependency: who asks, if they have the role. Refused (403) otherwise."""
+
+    def check(request: Request) -> Person:
+        person = who(request)
+        if not person.may(wanted):
+            raise forbidden(f"this needs the role {wanted}, you have {person.role}")
+        return person
+
+    return Depends(check)
+
+
+Reader, Pusher, Promoter, Admin = (Annotated[Person, role(name)] for name in ("read", "push", "promote", "admin"))
+
+router = APIRouter(prefix="/api/v1")
+
+
+@router.get("/hub")
+def hub(person: Reader) -> dict[str, Any]:
+    """What answers here, and who asks."""
+    return {"service": "mlipfm-hub", "api": 1, "user": person.name, "role": person.role}
+
+
+@router.post("/uploads")
+def start_upload(wanted: Upload, person: Pusher, hub: Hub) -> dict[str, int | bool]:
+    """Announce a file; the answer says how much of it is here."""
+    return hub.uploads.start(person.name, wanted.sha256, wanted.size)
+
+
+@router.put("/uploads/{sha256}")
+def add_chunk(
+    sha256: Digest,
+    person: Pusher,
+    hub: Hub,
+    offset: Annotated[int, Query(ge=0, le=2**40)],
+    size: Annotated[int, Query(ge=10, le=2**40)],
+    data: Annotated[bytes, Body(media_type="application/octet-stream")],
+) -> dict[str, int | bool]:
+    """A chunk at `offset` of a file of `size` bytes; with the last one the file is verified."""
+    return hub.uploads.add(person.name, sha256, offset, size, data)
+
+
+@router.get("/models")
+def list_models(person: Reader, hub: Hub) -> dict[str, Any]:
+    """Names with what their aliases mean and how many versions they have."""
+    named = [(name, hub.registry.aliases(name), hub.registry.versions(name)) for name in hub.registry.names()]
+    return {"models": [{"name": name, "aliases": aliases, "versions": [_short(v) for v in found]} for name, aliases, found in named]}
+
+
+@router.get("/models/{name}/versions/{number}")
+def show_version(name: Name, number: Number, person: Reader, hub: Hub) -> dict[str, Any]:
+    """A version with its manifest and the list of its records."""
+    version = hub.registry.version(name, number)
+    return _short(version) | {"manifest": json.loads(version["manifest"])}
+
+
+@router.get("/models/{name}/versions/{number}/records")
+def show_records(name: Name, number: Number, person: Reader, hub: Hub) -> dict[str, Any]:
+    """Records of a version, whole."""
+    return {"records": hub.registry.records_of(hub.registry.version(name, number))}
+
+
+@router.post("/models/{name}/versions")
+def push(name: Name, wanted: NewVersion, person: Pusher, hub: Hub) -> dict[str, Any]:
+    """Register an uploaded file; pushing one content again returns the version that has it."""
+    version, new = hub.registry.push(name, wanted.file, wanted.records, person.name)
+    return _short(version) | {"new": new}
+
+
+@router.post("/models/{name}/versions/{number}/records")
+def attach(name: Name, number: Number, wanted: NewRecords, person: Pusher, hub: Hub) -> dict[str, Any]:
+    """Add records to a version."""
+    return _short(hub.registry.attach(name, number, wanted.records, person.name))
+
+
+@router.post("/models/{name}/aliases/{alias}")
+def promote(name: Name, alias: Alias, wanted: Move, person: Promoter, hub: Hub) -> dict[str, Any]:
+    """Point an alias to a version, through the gate; with a reason, go back to an older one."""
+    return hub.registry.promote(name, wanted.version, alias, wanted.reason, person.name)
+
+
+@router.post("/models/{name}/aliases/{alias}/revoke")
+def revoke(name: Name, alias: Alias, wanted: Reason, person: Promoter, hub: Hub) -> dict[str, str]:
+    """Take an alias away; the log keeps what it meant."""
+    hub.registry.revoke(name, alias, wanted.reason, person.name)
+    return {"revoked": f"{name}@{alias}"}
+
+
+@router.get("/models/{name}/history")
+def history(name: Name, person: Reader, hub: Hub) -> dict[str, Any]:
+    """Promotions, rollbacks and revocations, newest first."""
+    return {"history": hub.registry.history(name)}
+
+
+@router.get("/users")
+def list_users(person: Admin, hub: Hub) -> dict[str, Any]:
+    return {"users": hub.users.list()}
+
+
+@router.post("/users")
+def add_user(wanted: NewUser, person: Admin, hub: Hub) -> dict[str, str]:
+    hub.users.add(wanted.name, wanted.role, person.name)
+    return {"name": wanted.name, "role": wanted.role}
+
+
+@router.post("/users/{user}")
+def change_user(user: Name, wanted: Change, person: Admin, hub: Hub) -> dict[str, str]:
+    hub.users.change(user, person.name, wanted.role, wanted.disabled)
+    return {"name": user}
+
+
+@router.post("/users/{user}/tokens")
+def give_token(user: Name, wanted: NewToken, person: Reader, hub: Hub) -> dict[str, str]:
+    """A token, shown this once: of your own, or, as admin, of anybody."""
+    if user != person.name and not person.may("admin"):
+        raise forbidden("this needs the role admin")
+    return {"token": hub.users.give_token(user, wanted.label, person.name, wanted.days)}
+
+
+@router.post("/tokens/{start}/revoke")
+def revoke_token(start: Annotated[str, Path(pattern=r"^[0-9a-f]{12,64}$")], person: Admin, hub: Hub) -> dict[str, str]:
+    hub.users.revoke_token(start, person.name)
+    return {"revoked": start}
+
+
+@router.get("/audit")
+def show_audit(person: Admin, hub: Hub, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> dict[str, Any]:
+    """The latest entries, and the first that does not follow from the one before, if any."""
+    with hub.database.reading() as connection:
+        return {"entries": audit.entries(connection, limit), "broken_at": audit.verify(connection)}
+
+
+def _short(version: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: version[key] for key in ("name", "number", "digest", "file", "size", "created", "by")}
+    return kept | {"records": [{key: row[key] for key in ("sha256", "kind", "passed", "created")} for row in version["records"]]}

@@ -1,0 +1,83 @@
+"""The parts of a running hub, made from its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from fastapi import Request
+from mlipfm_interfaces.hub_folder import TOKEN, secret, write_secret
+
+from .blobs import Blobs, open_blobs
+from .database import Database, tokens, users
+from .registry import Registry
+from .settings import Settings
+from .signatures import Signer
+from .uploads import Uploads
+from .users import Users, hashed, now
+
+KEY = "signing.key"
+OWNER, VIEWER = "owner", "viewer"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that an answer may need."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    users: Users
+    uploads: Uploads
+    registry: Registry
+
+
+def open_services(settings: Settings) -> Services:
+    """Tables migrated, folders made, key made if there is none."""
+    folder = settings.folder
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    spool = folder / "spool"
+    spool.mkdir(mode=0o700, exist_ok=True)
+    if not (folder / KEY).exists():
+        write_secret(folder / KEY, secrets.token_urlsafe(32))
+    database = Database(settings)
+    database.migrate()
+    blobs = open_blobs(settings)
+    registry = Registry(database, blobs, spool, Signer(secret(folder / KEY)))
+    return Services(settings, database, blobs, Users(database), Uploads(folder / "uploads", blobs, settings.largest), registry)
+
+
+def admit_owner(services: Services) -> str:
+    """The first admin, `owner`, and `viewer`, who may look: their tokens are new at every start, the owner's is in the folder for its owner alone.
+
+    Returns:
+        The token of the viewer, for the address that opens the pages in a browser.
+    """
+    path = services.settings.folder / TOKEN
+    if not path.exists():
+        write_secret(path, secrets.token_urlsafe(32))
+    token = secret(path)
+    with services.database.writing() as connection:
+        connection.execute(sa.update(tokens).where(tokens.c.label == "folder", tokens.c.revoked.is_(None)).values(revoked=now()))
+        for name, role, value in ((OWNER, "admin", token), (VIEWER, "read", viewer_key(token))):
+            if not connection.execute(sa.select(users.c.name).where(users.c.name == name)).first():
+                connection.execute(sa.insert(users).values(name=name, role=role, created=now(), disabled=0))
+            connection.execute(sa.delete(tokens).where(tokens.c.hash == hashed(value)))
+            row = {"hash": hashed(value), "user": name, "label": "folder", "created": now(), "expires": None, "revoked": None}
+            connection.execute(sa.insert(tokens).values(**row))
+    return viewer_key(token)
+
+
+def viewer_key(token: str) -> str:
+    """What a browser gets: derived from the owner's token, of no use for changes."""
+    return hmac.new(token.encode(), b"look", hashlib.sha256).hexdigest()
+
+
+def services_of(request: Request) -> Services:
+    """The parts of the hub that answers this request."""
+    found: Services = request.app.state.services
+    return found
