@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import MlipfmError, RegistryError
 
 from .settings import from_environment
 
@@ -25,6 +25,11 @@ def main(words: list[str] | None = None) -> None:
             command.add_argument("--port", type=int, default=None, help="port [default: $MLIPFM_HUB_PORT or 5000]")
         if name in ("backup", "restore"):
             command.add_argument("file", type=Path, help="the backup (.tar)")
+    command = commands.add_parser("predict", help="serve predictions of one model", description="serve predictions of one model")
+    command.add_argument("model", help="path of a model checkpoint")
+    command.add_argument("--dir", type=Path, default=Path("serve"), help="folder of the token and the log")
+    command.add_argument("--host", default="127.0.0.1", help="address of this machine to listen on")
+    command.add_argument("--port", type=int, default=8700, help="port")
     given = parser.parse_args(words)
     try:
         _run(given)
@@ -35,6 +40,14 @@ def main(words: list[str] | None = None) -> None:
 
 def _run(given: argparse.Namespace) -> None:
     folder = given.dir.resolve()
+    if given.command == "predict":
+        from .prediction import serve as serve_model
+        from .settings import is_loopback
+
+        if not is_loopback(given.host):
+            raise RegistryError(f"{given.host} can be reached by others", hint="serve on 127.0.0.1, behind a reverse proxy that encrypts")
+        serve_model(given.model, folder, given.host, given.port)
+        return
     if given.command == "serve":
         serve(folder, given.host, given.port)
     elif given.command == "upgrade":
