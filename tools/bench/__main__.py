@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     path.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     ranks = names.add_parser("strategies", help="table: every strategy against one process (5 minutes; resumes)", allow_abbrev=False)
     ranks.add_argument("folder", type=Path, help="for what the ranks compute; what is there is not computed again")
+    ranks.add_argument("--strategy", action="append", metavar="NAME", default=[], help="this one only; may be repeated (default: all)")
+    ranks.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object per strategy, number of processes and case")
     table = names.add_parser("table", help="Markdown from result files", allow_abbrev=False)
     table.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     return made
@@ -117,9 +119,13 @@ def main(arguments: list[str]) -> int:
         print("\n".join(finetune.table(results)))
         return 0
     if options.name == "strategies":
-        from bench.strategies import table
+        from bench.strategies import deviations, table
 
-        print(table(options.folder))
+        worst = deviations(options.folder, options.strategy)
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text("".join(json.dumps(line) + "\n" for line in worst))
+        print(table(worst))
         return 0
     if options.name == "duplicates":
         return _duplicates(options)

@@ -9,7 +9,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -66,11 +68,23 @@ def flat(source: dict[str, torch.Tensor], keys: list[str]) -> torch.Tensor:
     return torch.cat([source[key].double().flatten() for key in keys])
 
 
-def table(folder: Path) -> str:
-    """The table in Markdown: the worst of all ranks of two and three processes."""
-    lines = [f"| case | {' | '.join(f'{s}, {d}' for s, d in COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
-    single = {dtype: results(folder, "single", dtype, 1)[0] for dtype in ("float64", "float32")}
+def deviations(folder: Path, strategies: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The worst deviation of all ranks, of every case with two and with three processes; of some strategies only, if they are named."""
+    columns = [(s, d) for s, d in COLUMNS if not strategies or s in strategies]
+    single = {dtype: results(folder, "single", dtype, 1)[0] for dtype in sorted({d for _, d in columns})}
+    return [
+        {"strategy": s, "dtype": d, "ranks": n, "case": c, "deviation": max(deviation(r, single[d], c) for r in results(folder, s, d, n))}
+        for s, d in columns
+        for n in (2, 3)
+        for c in CASES
+    ]
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The table in Markdown: the worst of two and three processes."""
+    columns = list(dict.fromkeys((line["strategy"], line["dtype"]) for line in found))
+    lines = [f"| case | {' | '.join(f'{s}, {d}' for s, d in columns)} |", "|---|" + "---|" * len(columns)]
     for case in CASES:
-        cells = [max(deviation(rank, single[d], case) for ranks in (2, 3) for rank in results(folder, s, d, ranks)) for s, d in COLUMNS]
+        cells = [max(x["deviation"] for x in found if (x["strategy"], x["dtype"], x["case"]) == (*column, case)) for column in columns]
         lines.append(f"| {case} | {' | '.join(f'{cell:.0e}' for cell in cells)} |")
     return "\n".join(lines)
