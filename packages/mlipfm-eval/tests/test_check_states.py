@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from mlipfm_eval.check import check_model
 from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 
 STATED = {"total_charge": (0, 1), "spin_multiplicity": (1, 2)}
@@ -51,3 +52,11 @@ def test_without_a_record_the_structures_in_the_checkpoint_tell():
     assert verdict(silent) == "broken"
     silent.settle_states(STATED)
     assert verdict(silent) == "held"
+
+
+def test_settling_changes_no_answer_to_the_states_that_were_trained():
+    silent = Structure([8, 1, 1], [[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], level="pbe")
+    stated = silent.replace(total_charge=1, spin_multiplicity=2)
+    for states, trained in ((STATED, stated), (NONE, silent)):
+        before, after = (evaluate(model(states, settled=settled), [trained])[0]["energy"] for settled in (False, True))
+        assert after == pytest.approx(before, abs=1e-6)
