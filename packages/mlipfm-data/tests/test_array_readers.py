@@ -189,6 +189,11 @@ def test_deepmd_systems_without_cell_with_hessians_and_with_virtual_atoms(tmp_pa
     hydroxyl = read_all(mixed)[0]
     assert hydroxyl.atomic_numbers.tolist() == [8, 1]
     assert hydroxyl.labels["forces"].shape == (2, 3)
+    for k, n in enumerate((5, 3)):
+        np.save(mixed / f"set.00{k}/real_atom_types.npy", np.tile([1, -1, 0], (n, 1)))
+    forces = np.load(mixed / "set.000/force.npy")[0].reshape(3, 3)
+    assert np.array_equal(read_all(mixed)[0].labels["forces"], forces[[0, 2]])  # they stay with their atoms
+    assert not np.array_equal(forces[1], forces[2])
 
 
 def test_folders_are_recognised_by_what_they_hold(tmp_path):

@@ -74,6 +74,16 @@ def test_rows_laid_over_a_store_leave_its_energies_and_forces(teacher: Path, mol
         assert ("hessian_rows" in s.labels) == (k < 5)
 
 
+def test_geometries_that_a_store_holds_twice_are_labelled_once(teacher: Path, molecules: list[Structure], tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "twice", name="twice") as writer:
+        for k, s in enumerate((*molecules[:3], molecules[0])):
+            writer.add(s.replace(level="closed-form", labels={"energy": -7.0 - k}))
+    report = label_hessian_rows(tmp_path / "twice", teacher, rows=2)
+    assert (report.total, report.labelled, report.duplicates) == (4, 3, 1)
+    first, _, _, again = Store(tmp_path / "twice")
+    assert np.array_equal(first.labels["hessian_rows"], again.labels["hessian_rows"])
+
+
 def test_an_interrupted_labelling_goes_on_and_gives_the_same_labels(
     teacher: Path, molecules: list[Structure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

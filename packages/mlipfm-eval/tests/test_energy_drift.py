@@ -38,6 +38,21 @@ def test_drift_is_the_slope_of_the_energy_per_atom_and_opposite_ones_do_not_canc
     assert found.times[-1] == 20.0
 
 
+def test_a_trajectory_that_broke_off_has_a_reason_and_no_drift():
+    class Breaking(Free):
+        """Free particles whose forces are no numbers from the 30th call on."""
+
+        def evaluate(self, structures, outputs):
+            rows = super().evaluate(structures, outputs)
+            return rows if self.calls < 30 else [row | {"forces": np.full_like(row["forces"], np.nan)} for row in rows]
+
+    found = nve_drift(Breaking(1e-3), [atoms(2, "a")], Settings(dt=0.5, steps=40, temperature=100.0, every=2, seed=0))
+    assert list(found.unstable) == [0]
+    assert len(found.energies[0]) > 3  # enough for a slope, which would be that of what came before
+    assert np.isnan(found.drift.value)
+    assert found.drift.n_ok == 0
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_model_whose_energy_runs_away_in_either_direction_breaks_the_rule(sign):
     class Leaking:

@@ -1,5 +1,9 @@
 """Models of other packages: real worker processes, with adapters that misbehave in every way the border must survive."""
 
+import io
+import json
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -160,7 +164,7 @@ def test_a_worker_killed_between_two_calls_is_reported_and_replaced(springs):
 
 
 def test_garbage_on_the_channel_ends_the_worker(springs):
-    model = springs("garble")
+    model = springs("garble", call_timeout=60)
     with pytest.raises(ForeignModelError, match="sent a head of 4294967295 bytes; at most 1048576 are allowed"):
         model.evaluate([BAD])
     assert np.array_equal(model.evaluate([GOOD])[0]["forces"], -2.0 * GOOD.positions)
@@ -309,3 +313,25 @@ def test_an_environment_that_cannot_be_made_names_what_it_needs_and_leaves_nothi
     with pytest.raises(ForeignModelError, match="'toy' could not be made: .*; it needs no-such-package-x, numpy from a package index"):
         foreign_environment.environment("toy", ("no-such-package-x",))
     assert [path.name for path in (tmp_path / "foreign").iterdir() if path.is_dir()] == []
+
+
+class Touch:
+    """What unpickling it does: create a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_an_array_of_objects_from_a_peer_is_refused_and_runs_no_code(tmp_path):
+    blob = io.BytesIO()
+    np.lib.format.write_array(blob, np.array([Touch(tmp_path / "run")], dtype=object), allow_pickle=True)
+    head = json.dumps({"arrays": [["energy", len(blob.getvalue())]]}).encode()
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(struct.pack(">I", len(head)) + head + blob.getvalue())
+        with pytest.raises(foreign_worker.ProtocolError, match="Object arrays cannot be loaded"):
+            foreign_worker.receive(here)
+    assert not (tmp_path / "run").exists()
