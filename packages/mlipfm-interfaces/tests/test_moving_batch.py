@@ -64,7 +64,9 @@ def test_a_crystal_that_breathes_within_the_skin_is_searched_once():
     crystal = systems()[0]
     moving = MovingBatch([crystal], GRAPHS, skin=0.5)
     for scale in (0.99, 1.01, 0.95, 1.05):
-        moving.at(crystal.positions * scale, crystal.cell[None] * scale)
+        kept = moving.at(crystal.positions * scale, crystal.cell[None] * scale)
+        fresh = collate([crystal.replace(positions=crystal.positions * scale, cell=crystal.cell * scale)], GRAPHS)
+        assert len(kept.views[GRAPHS[1]].i) == len(fresh.views[GRAPHS[1]].i)
     assert moving.rebuilds == 1
     moving.at(crystal.positions * 0.87, crystal.cell[None] * 0.87)  # 4.5 * 0.87 < 4.0
     assert moving.rebuilds == 2
@@ -84,11 +86,33 @@ def test_atoms_that_meet_within_the_skin_are_refused_by_name():
         moving.at(positions)
 
 
-def test_a_position_that_is_not_finite_is_refused_by_name():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_position_that_is_not_finite_is_refused_by_name(value):
     chain = systems()[2]
     moving = MovingBatch([chain], GRAPHS)
-    with pytest.raises(InvalidStructureError, match="atom 2"):
-        moving.at(np.where(np.arange(6)[:, None] == 2, np.nan, chain.positions))
+    with pytest.raises(InvalidStructureError, match="position is not finite.*atom 2|atom 2.*position is not finite"):
+        moving.at(np.where(np.arange(6)[:, None] == 2, value, chain.positions))
+
+
+def pairs_of(moving, positions, cells=None):
+    """Pairs within 3.1 Å, the cutoff of the plain list."""
+    return len(moving.at(np.array(positions), cells).views[GRAPHS[1]].i)
+
+
+def test_two_atoms_that_come_nearer_from_both_sides_are_a_pair_though_each_moved_less_than_the_skin():
+    """4.0 Å apart, beyond cutoff and skin (3.6 Å); each moves by 0.46 Å."""
+    pair = Structure([18, 18], [[0.0, 0, 0], [4.0, 0, 0]])
+    moving = MovingBatch([pair], [GRAPHS[1]], skin=0.5)
+    assert pairs_of(moving, pair.positions) == 0
+    assert pairs_of(moving, [[0.46, 0, 0], [3.54, 0, 0]]) == 2
+
+
+def test_a_cell_that_is_compressed_along_one_axis_brings_pairs_nearer_though_it_is_stretched_along_another():
+    """Neighbours along x at 4.0 Å come to 3.04; y and z are stretched."""
+    atom = Structure([18], [[0.0, 0, 0]], 4.0 * np.eye(3), True)
+    moving = MovingBatch([atom], [GRAPHS[1]], skin=0.5)
+    assert pairs_of(moving, atom.positions) == 0
+    assert pairs_of(moving, atom.positions, np.diag([3.04, 4.8, 4.8])[None]) == 2
 
 
 def test_positions_and_cells_are_copied():
