@@ -17,6 +17,7 @@ from .border import Border, is_page
 from .refusal import Refused
 from .services import Services, admit_owner, open_services
 from .settings import from_environment
+from .trials import Trials
 
 FOLDER = "MLIPFM_HUB_FOLDER"
 
@@ -33,6 +34,7 @@ def build(services: Services) -> Border:
     """The hub from its parts."""
     app = FastAPI(title="mlipfm hub", version="1", openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None)
     app.state.services = services
+    app.state.trials = Trials(services.settings.folder / "spool")
     for router in (api.router, mlflow_reads.router, pages.router):
         app.include_router(router)
     _add_health(app, services)
