@@ -1,16 +1,99 @@
-"""`mlipfm distill`: labels of a teacher, and the recipe of a student."""
+"""`mlipfm distill`: a student of a teacher in one command; and its steps by themselves: labels of a teacher, and the recipe of a student."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-app = typer.Typer(
-    help="Distil a teacher into a fast student.\n\nExample: mlipfm distill label store --teacher model.safetensors --out labels",
-    no_args_is_help=True,
-)
+#: Options of `mlipfm distill` that take several words: `--temperature 300 600`.
+SEVERAL = ("--temperature", "--sizes")
+
+
+class _Distill(TyperGroup):
+    """The group, whose own options `SEVERAL` take all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        repeated: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in SEVERAL else None
+                if option is None:
+                    repeated.append(word)
+            elif option is not None:
+                repeated += [option, word]
+            else:
+                repeated.append(word)
+        return super().parse_args(ctx, repeated)
+
+
+app = typer.Typer(cls=_Distill, no_args_is_help=True, invoke_without_command=True)
+
+
+@app.callback()
+def distill(
+    context: typer.Context,
+    teacher: Annotated[
+        str | None, typer.Option(help="Address or checkpoint of the model that labels: sevennet:7net-0, chgnet:0.3.0, mace:FILE, FILE")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="File with one or more structures, of any format that ASE reads")] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(min=1, max=20_000, help="K, of the dynamics that the student is for; several may follow")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="What it may cost: 45min, 2h, or 300labels of the teacher")] = "45min",
+    out: Annotated[Path | None, typer.Option(help="Folder of the result [default: the file's name and -distilled]")] = None,
+    sizes: Annotated[list[str] | None, typer.Option(help="small, medium, large: the first leads the dynamics [default: medium]")] = None,
+    level: Annotated[str | None, typer.Option(help="Level of theory the teacher is asked at, if it knows several")] = None,
+    dt: Annotated[float | None, typer.Option(min=0.05, max=10, help="Time step in fs [default: 0.5 with hydrogen, 1 without]")] = None,
+    charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge of structures whose file gives none")] = None,
+    multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="2S+1 of structures whose file gives none")] = None,
+    timeout: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds after which a label is given up")] = 600.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of displacements, velocities and training")] = 0,
+    register: Annotated[str | None, typer.Option(help="Put the student into the registry under this name")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, everything else on stderr")] = False,
+) -> None:
+    """Distil a teacher into a fast student that is trained on frames of its own dynamics.
+
+    The teacher labels displaced copies of your structures, a student learns them and runs at your temperatures, the teacher labels where it goes, and
+    so on until the budget is spent. Then errors, speed, energy drift and more are measured on new dynamics. Ctrl-C stops; the same command goes on.
+    OUT holds student.safetensors, its uncertainty and range, report.html, result.json, run_ase.py, lammps/, labels/.
+
+    Examples:
+
+        mlipfm distill --teacher sevennet:7net-0 --start POSCAR --temperature 300 600 --budget 45min
+
+        mlipfm distill --teacher model.safetensors --start water.xyz --temperature 330 --sizes small medium large --budget 300labels
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mlipfm_interfaces.errors import RecipeError
+
+    from .on_policy.distillation import distil
+    from .on_policy.page import summary
+    from .on_policy.request import Request, parse_budget
+
+    if teacher is None or start is None or temperature is None:
+        raise RecipeError(
+            "--teacher, --start and --temperature are needed",
+            hint="for instance --teacher sevennet:7net-0 --start POSCAR --temperature 300",
+        )
+    folder = out or Path(f"{start.name.partition('.')[0]}-distilled")
+    request = Request(teacher, start, folder, tuple(temperature), parse_budget(budget), tuple(sizes or ("medium",)), level, dt, charge,
+                      multiplicity, timeout, seed)  # fmt: skip
+    found = distil(request, lambda text: typer.echo(text, err=as_json))
+    for line in [*summary(found), f"page: {(folder / 'report.html').resolve().as_uri()}"]:
+        typer.echo(line, err=as_json)
+    if register is not None:
+        from mlipfm_interfaces.registry_push import push
+
+        version = push(folder / "student.safetensors", register)
+        typer.echo(f"{version.name}/{version.number}  {version.digest}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(found))
 
 
 @app.command("label")

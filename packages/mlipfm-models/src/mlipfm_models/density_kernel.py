@@ -105,8 +105,8 @@ class Differences:
     """Between a kernel and its potential in float64.
 
     Attributes:
-        energy: largest, eV per atom. forces, stress: largest, as a part of the largest of the system, of forces at least of 1 eV/Å. dtype: of the
-            kernel. systems: compared.
+        energy: largest, eV per atom, as a part of the binding energy per atom where that is more than 1 eV: float32 has so many digits and no more.
+        forces, stress: largest, as a part of the largest of the system, of forces at least of 1 eV/Å. dtype: of the kernel. systems: compared.
     """
 
     energy: float
@@ -145,7 +145,10 @@ def differences(compiled: CompiledDensity) -> Differences:
         for w, b, s in zip(found.strain_derivative, made["stress"], systems, strict=True)
         if s.pbc.all()
     ]
-    energy = float((np.abs(found.energy - made["energy"]) / batch.n_atoms.numpy()).max())
+    with torch.no_grad():
+        free = exact.references(batch.atomic_numbers, exact.level_index(batch)[batch.system])
+        binding = (made["energy"] - batch.sum_per_system(free).numpy()) / batch.n_atoms.numpy()
+    energy = float((np.abs(found.energy - made["energy"]) / batch.n_atoms.numpy() / np.maximum(np.abs(binding), 1.0)).max())
     return Differences(energy, max(forces), max(stress), compiled.dtype, len(systems))
 
 

@@ -1,0 +1,70 @@
+"""How a budget is divided: labels and training in rounds, and what is kept back for measuring the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlipfm_interfaces.errors import RecipeError
+
+from .request import Budget
+
+#: Shares of the time: labels, training, and the rest for dynamics and measurements.
+LABELS, TRAINING = 0.4, 0.42
+#: Share of the training time that the last training gets, and share of the labels in the first round.
+LAST, FIRST = 0.5, 0.3
+#: Fewest labels from which anything is learned. Labels for the equation of state and the Jacobian, which are measured with the teacher too.
+FEWEST, MEASURED = 30, 15
+#: Fewest and most frames of the test part, and their share of all labels; half as many are labelled outside of the range.
+TEST, TEST_SHARE = (10, 60), 0.12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each stage may cost.
+
+    Attributes:
+        per_label: s, measured. learn: frames to learn from, in each round. test, outside: frames of the measurements.
+        training: s, of the training after each round; the last is for each size of student.
+        seconds: of everything.
+    """
+
+    per_label: float
+    learn: tuple[int, ...]
+    test: int
+    outside: int
+    training: tuple[float, ...]
+    seconds: float
+
+    def line(self) -> str:
+        """Say the plan in a sentence."""
+        labels = sum(self.learn) + self.test + self.outside + MEASURED
+        return (
+            f"plan: {labels} labels of {self.per_label:.2g} s: {' + '.join(map(str, self.learn))} in {len(self.learn)} rounds, {self.test} to test, "
+            f"{self.outside} outside of the range; {sum(self.training) / 60:.3g} min of training; about {self.seconds / 60:.3g} min in all"
+        )
+
+
+def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
+    """Divide a budget, given the seconds of a label and the number of students.
+
+    Raises:
+        RecipeError: it is too small, with what would do.
+    """
+    seconds = budget.seconds if budget.seconds is not None else (budget.labels or 0) * per_label / LABELS
+    total = budget.labels if budget.labels is not None else int(LABELS * seconds / per_label)
+    if total < FEWEST + TEST[0] + MEASURED:
+        least = FEWEST + TEST[0] + MEASURED
+        raise RecipeError(
+            f"{budget} are {total} labels of {per_label:.3g} s, of which nothing is learned",
+            where="--budget",
+            hint=f"give {least}labels or {least * per_label / LABELS / 60 + 0.5:.0f}min at least, or start from smaller cells",
+        )
+    test = int(min(max(TEST_SHARE * total, TEST[0]), TEST[1]))
+    left = total - test - test // 2 - MEASURED
+    rounds = 4 if left < 120 else 5 if left < 400 else 7
+    first = int(FIRST * left)
+    learn = (first, *[(left - first) // (rounds - 1)] * (rounds - 1))
+    training = TRAINING * seconds
+    early = training * (1 - LAST) / sizes if sizes > 1 else training * (1 - LAST)
+    last = (training - early) / sizes
+    return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds)

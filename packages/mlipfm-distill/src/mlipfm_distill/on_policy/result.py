@@ -1,0 +1,186 @@
+"""The end of a distillation: frames that nothing was learned from, what is measured on them, and what the user takes away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_data.store.writer import StoreWriter
+from mlipfm_eval.uncertainty import fit_uncertainty
+from mlipfm_interfaces import plugins
+from mlipfm_interfaces.checkpoint import load_model, load_potential
+from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.files import atomic_write, canonical_json
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.uncertain import Uncertain
+from mlipfm_md.lammps_engine import export_lammps
+
+from . import measurements
+from .distillation import FRAMES, Work, _label, _stored
+from .exploration import Trajectory, explore
+from .page import write_page
+from .plan import Plan
+from .start_frames import rattled, strain
+from .student import Trained
+
+#: ps of the dynamics that the test frames are taken from, of the runs that leave the range, and of those at constant energy.
+TEST_PS, OUTSIDE_PS, DRIFT_PS = 20.0, 0.5, 20.0
+#: Factor of the highest temperature, and strain of cells, outside of the range.
+HOTTER, STRAINED = 2.5, 0.08
+#: Share of the time for runs that test the stability.
+STABILITY = 0.05
+
+SNIPPET = """\
+from ase.io import read
+from mlipfm_md import MlipfmCalculator
+
+atoms = read("{start}", 0)
+atoms.calc = MlipfmCalculator("{model}")
+print(atoms.get_potential_energy(), "eV;", abs(atoms.get_forces()).max(), "eV/Å, the largest force")
+"""
+
+
+def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, Any]:
+    """Measure, write everything, and return what `result.json` holds."""
+    path = work.out / "result.json"
+    if path.exists() and json.loads(path.read_bytes()).get("budget") == str(work.request.budget):
+        return dict(json.loads(path.read_bytes()))
+    models = {size: _placed(work, size, trained) for size, trained in students.items()}
+    main, hottest = next(iter(models.values())), max(work.request.temperatures)
+    test = _held_out(work, main, plan)
+    outside = _outside(work, main, plan)
+    found: dict[str, Any] = {
+        "teacher": {"uri": work.request.teacher, "digest": work.teacher.digest, "level": work.teacher.level},
+        "budget": str(work.request.budget),
+        "temperatures": list(work.request.temperatures),
+        "dt": work.dt,
+        "labels": {part: len(work.labels.read(part)) for part in ("train", "valid", "test", "outside")},
+        "refused": len(work.labels.refused),
+        "rounds": [json.loads(p.read_bytes()) for p in sorted((work.out / "rounds").glob("*/round.json"))],
+        "students": {size: _measured(work, size, model, test, outside) for size, model in models.items()},
+    }
+    work.say("measuring: energy drift, symmetry of the Jacobian, equation of state, stability")
+    found["drift"] = measurements.drift(main, test[:2], hottest, work.dt, DRIFT_PS)
+    found["asymmetry"] = measurements.asymmetry(main, work.teacher, test[0])
+    found["equilibrium"] = measurements.equilibrium(main, work.teacher, work.starts[0])
+    found["stability"] = measurements.stability(main, work.starts[0], hottest, work.dt, STABILITY * plan.seconds)
+    found["needed"] = needed(found)
+    _to_run(work, main)
+    atomic_write(path, canonical_json(found))
+    write_page(found, work.out)
+    return found
+
+
+def _placed(work: Work, size: str, trained: Trained) -> Path:
+    """The model under the name that the user finds it by."""
+    first = size == work.request.sizes[0]
+    path = work.out / ("student.safetensors" if first else f"student-{size}.safetensors")
+    atomic_write(path, trained.path.read_bytes())
+    return path
+
+
+def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
+    """Labelled frames of new dynamics of the student, at random, that nothing was trained on."""
+    folder = work.out / "final" / "test"
+    if not (folder / "manifest.json").exists():
+        temperatures = work.request.temperatures
+        each = max(1, -(-plan.test // (len(temperatures) * min(len(work.starts), plan.test))))
+        runs = explore(
+            load_potential(model), work.starts, temperatures, TEST_PS, work.dt, max(FRAMES // 3, 2 * each), work.request.seed + 10**6
+        )
+        _store(folder, _some(runs, plan.test, work.request.seed))
+    _label(work, "test", _stored(folder), lambda count: None)
+    return work.labels.read("test")
+
+
+def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
+    """Labelled frames hotter, and in cells more strained, than what the student was made for: what its uncertainty must flag."""
+    folder = work.out / "final" / "outside"
+    if not (folder / "manifest.json").exists():
+        hot = HOTTER * max(work.request.temperatures)
+        runs = explore(load_potential(model), work.starts[:4], [hot], OUTSIDE_PS, work.dt, 10, work.request.seed + 2 * 10**6)
+        frames = _some(runs, plan.outside // 2, work.request.seed)
+        rng = np.random.default_rng(work.request.seed)
+        for s in rattled(work.starts, plan.outside - len(frames) + len(work.starts), hot, work.request.seed + 3)[len(work.starts) :]:
+            frames.append(strain(s, rng.choice([-1, 1]) * STRAINED * np.eye(3)) if s.pbc.all() else s)
+        _store(folder, frames)
+    _label(work, "outside", _stored(folder), lambda count: None)
+    return work.labels.read("outside")
+
+
+def _some(runs: Sequence[Trajectory], count: int, seed: int) -> list[Structure]:
+    """Frames of all runs by turns, at random in each, not of its first quarter, where it still remembers the start."""
+    rng = np.random.default_rng(seed)
+    piles = [[run.frames[k] for k in rng.permutation(np.arange(len(run.frames) // 4, len(run.frames)))] for run in runs]
+    found: list[Structure] = []
+    while len(found) < count and any(piles):
+        found += [pile.pop() for pile in piles if pile]
+    return found[:count]
+
+
+def _store(folder: Path, frames: Sequence[Structure]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with StoreWriter(folder, name=folder.name) as writer:
+        for s in frames:
+            if not writer.has(s):
+                writer.add(s)
+
+
+def _measured(work: Work, size: str, model: Path, test: list[Structure], outside: list[Structure]) -> dict[str, Any]:
+    """Errors, speed and uncertainty of one student."""
+    work.say(f"measuring {size}: errors on {len(test)} frames of its own dynamics, speed, uncertainty")
+    file = model.with_suffix(".uncertainty.safetensors")
+    fit_uncertainty(str(model), [work.out / "labels" / "train"], [work.out / "labels" / "valid"], file)
+    potential, manifest = load_model(str(model))
+    sure = plugins.load("uncertainties", "llpr").load(file, manifest["digest"])
+    seen: list[list[Uncertain]] = [list(sure.predict(potential, some)) for some in (work.labels.read("valid"), test, outside)]
+    found = {
+        "file": model.name,
+        "uncertainty_file": file.name,
+        "digest": manifest["digest"],
+        "parameters": sum(p.numel() for p in potential.parameters()),
+        "errors": measurements.errors(model, test),
+        "speed": measurements.speed(model, work.teacher, work.starts[0], max(work.request.temperatures), work.dt),
+        "validity": measurements.validity(*seen),
+    }
+    atomic_write(
+        model.with_suffix(".range.json"),
+        canonical_json({"model": manifest["digest"], "largest_sigma_eV_per_A": found["validity"]["largest_sigma"]}),
+    )
+    return found
+
+
+def needed(found: dict[str, Any]) -> str:
+    """Say, by the power law through the errors of the rounds, how many labels would halve the error."""
+    rounds = [r for r in found["rounds"] if r.get("on_policy_force_mae")]
+    if len(rounds) < 2:
+        return "too few rounds to say what more labels would give"
+    counts = np.cumsum([r["labelled"] for r in found["rounds"]])[:-1][-len(rounds) :]
+    slope, _ = np.polyfit(np.log(counts), np.log([r["on_policy_force_mae"] for r in rounds]), 1)
+    if slope > -0.05:
+        return (
+            "the errors did not fall from round to round: more labels of the same kind will not help; take a larger size, or train longer"
+        )
+    factor = 2 ** (1 / -slope)
+    if factor > 1000:
+        return "the errors fell so slowly that labels alone will not halve them: take a larger size, or train longer"
+    return f"errors fell as labels^{slope:.2f}; half of the error needs about {factor:.1f} times the budget"
+
+
+def _to_run(work: Work, model: Path) -> None:
+    """A script with the ASE calculator, and a folder for LAMMPS; a note where LAMMPS cannot take the start."""
+    atomic_write(work.out / "run_ase.py", SNIPPET.format(start=work.request.start.resolve(), model=model.resolve()).encode())
+    if (work.out / "lammps").exists():
+        return
+    from mlipfm_md.start_files import Wanted
+
+    wanted = Wanted(None, work.request.charge, work.request.multiplicity, 0)
+    try:
+        export_lammps(
+            str(model), work.request.start, work.out / "lammps", wanted=wanted, dt=work.dt, temperature=max(work.request.temperatures)
+        )
+    except MlipfmError as error:
+        work.say(f"no LAMMPS input: {error}")

@@ -1,0 +1,109 @@
+"""The teacher of a distillation: a checkpoint or a model of another package, asked for one structure at a time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.checkpoint import load_model
+from mlipfm_interfaces.errors import ForeignModelError, LevelError, PropertyNotAvailableError
+from mlipfm_interfaces.files import canonical_json, sha256
+from mlipfm_interfaces.foreign import ForeignModel, is_foreign, open_foreign
+from mlipfm_interfaces.licences import UNKNOWN, combined, stated_licences
+from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.structure import Structure
+
+#: Forces above this, eV/Å, are labels of atoms on top of each other, from which nothing is learned.
+LARGEST_FORCE = 100.0
+
+
+class DistillationTeacher:
+    """Energies, forces and, of crystals, stresses.
+
+    Attributes:
+        model: a Potential or a ForeignModel. uri: as it was given. digest: of the weights, or of address, file and versions of another package.
+        level: of theory that its labels get. licence: of the model, if it is known.
+    """
+
+    def __init__(self, uri: str, *, level: str | None = None, timeout: float = 600.0) -> None:
+        """Open the model.
+
+        Args:
+            level: of a checkpoint that knows several. timeout: seconds for one structure of a model of another package.
+
+        Raises:
+            LevelError: a level that the model does not know, or none where it knows several. What opening the model raises.
+        """
+        self.uri = uri
+        self.model: Potential | ForeignModel
+        if is_foreign(uri):
+            if level is not None:
+                raise LevelError("a model of another package has one level of theory", where="--level", hint="leave it out")
+            self.model = open_foreign(uri, call_timeout=timeout)
+            self.digest, self.level, self.licence = _foreign_digest(self.model), _foreign_level(uri), UNKNOWN
+            return
+        potential, manifest = load_model(uri)
+        known = potential.spec.levels
+        if (level is None and len(known) > 1) or (level is not None and level not in known):
+            raise LevelError("the teacher does not say which level it is asked at", where="--level", hint=f"one of {', '.join(known)}")
+        self.model, self.digest, self.level = potential.eval(), str(manifest["digest"]), level or known[0]
+        self.licence = combined(stated_licences(manifest.get("extra") or {}))
+
+    def label(self, structure: Structure) -> Structure:
+        """Return the structure with energy, forces and, where there are three periodic directions, stress of the teacher, at its level.
+
+        Raises:
+            ForeignModelError: the worker died, took too long, or gave NaN. PropertyNotAvailableError: labels that are not finite or absurd.
+        """
+        outputs = ["energy", "forces"]
+        has = self.model.spec.outputs if isinstance(self.model, Potential) else self.model.outputs
+        if "stress" in has and structure.pbc.all():
+            outputs.append("stress")
+        bare = structure.replace(labels={}, label_std={}, level=None)
+        found = self._answers(bare, outputs)
+        values = np.concatenate([np.ravel(found[key]) for key in outputs])
+        if not np.isfinite(values).all():
+            raise PropertyNotAvailableError("the teacher's energy or forces are not finite", where=structure.formula)
+        largest = float(np.abs(found["forces"]).max())
+        if largest > LARGEST_FORCE:
+            raise PropertyNotAvailableError(f"the teacher gives a force of {largest:.0f} eV/Å: atoms lie on top of each other")
+        return bare.replace(level=self.level, labels={key: found[key] for key in outputs})
+
+    def _answers(self, bare: Structure, outputs: list[str]) -> dict[str, Any]:
+        if isinstance(self.model, Potential):
+            return evaluate(self.model, [bare], outputs, level=self.level)[0]
+        try:
+            return self.model.evaluate([bare], outputs)[0]
+        except ForeignModelError as error:
+            if "stress" not in outputs or "stress" not in str(error):
+                raise
+            return self.model.evaluate([bare], [key for key in outputs if key != "stress"])[0]
+
+    def close(self) -> None:
+        """End the worker of another package."""
+        if isinstance(self.model, ForeignModel):
+            self.model.close()
+
+    def __enter__(self) -> DistillationTeacher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _foreign_digest(model: ForeignModel) -> str:
+    """SHA-256 over the address, the versions of the packages that answer, and the file that the address names, if it names one."""
+    import hashlib
+
+    file = Path(model.uri.partition(":")[2])
+    said = {"uri": model.uri, "versions": model.versions, "file": sha256(file) if file.is_file() else None}
+    return hashlib.sha256(canonical_json(said)).hexdigest()
+
+
+def _foreign_level(uri: str) -> str:
+    """`sevennet:7net-0` -> `sevennet-7net-0`: labels of a potential are at no level of quantum chemistry but its own."""
+    package, _, argument = uri.partition(":")
+    name = Path(argument).name if Path(argument).is_file() else argument
+    return re.sub(r"[^a-z0-9.+-]+", "-", f"{package}-{name}".lower()).strip("-")

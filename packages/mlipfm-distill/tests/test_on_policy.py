@@ -1,0 +1,187 @@
+"""The parts of `mlipfm distill`: budgets, displaced frames, choice of frames, labels that survive a broken teacher, measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlipfm_distill.on_policy import teacher as teachers
+from mlipfm_distill.on_policy.label_folder import Labels
+from mlipfm_distill.on_policy.measurements import _asymmetry, birch
+from mlipfm_distill.on_policy.plan import make_plan
+from mlipfm_distill.on_policy.request import Budget, parse_budget
+from mlipfm_distill.on_policy.result import needed
+from mlipfm_distill.on_policy.selection import most_informative, variances
+from mlipfm_distill.on_policy.start_frames import rattled, strain, vacuum
+from mlipfm_distill.on_policy.teacher import DistillationTeacher
+from mlipfm_interfaces.errors import LabelingError, RecipeError
+from mlipfm_interfaces.foreign import ForeignModel, ForeignPackage
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.units import GPA
+
+#: Springs to the origin, E = r^2: the second and later frames die, hang or give NaN where an atom is beyond x = 5 Å.
+ADAPTER = """
+import os, time
+import numpy as np
+
+class Springs:
+    outputs = ("energy", "forces")
+    versions = {"springs": "1.0"}
+
+    def __init__(self, misdeed):
+        self.misdeed = misdeed
+
+    def evaluate(self, numbers, positions, cell, pbc, charge, multiplicity, outputs):
+        forces = -2.0 * positions
+        if (positions[:, 0] > 5).any():
+            if self.misdeed == "die":
+                os._exit(3)
+            if self.misdeed == "hang":
+                time.sleep(60)
+            forces = forces * np.nan
+        return {"energy": np.float64((positions**2).sum()), "forces": forces}
+
+def load(argument):
+    return Springs(argument)
+"""
+
+
+def atoms(*x: float) -> Structure:
+    """Two helium atoms, the second at x Å."""
+    return Structure([2, 2], [[0, 0, 0], [x[0], 0.5, 0]])
+
+
+def springs(misdeed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float = 30.0) -> DistillationTeacher:
+    """A teacher in a real process of its own."""
+    adapter = tmp_path / "springs.py"
+    adapter.write_text(ADAPTER)
+    model = ForeignModel(f"springs:{misdeed}", ForeignPackage((), adapter), misdeed, call_timeout=timeout)
+    monkeypatch.setattr(teachers, "is_foreign", lambda uri: True)
+    monkeypatch.setattr(teachers, "open_foreign", lambda uri, call_timeout: model)
+    return DistillationTeacher(f"springs:{misdeed}")
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("45min", Budget(2700.0)), ("2h", Budget(7200.0)), ("300labels", Budget(labels=300))])
+def test_a_budget_is_a_time_or_a_number_of_labels(text: str, wanted: Budget) -> None:
+    assert parse_budget(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "45", "fast", "-3min", "3labels", "nan min", "1e9h", "900000000d"])
+def test_what_is_no_budget_is_refused_with_what_would_be_one(text: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_budget(text)
+    assert str(caught.value.hint).startswith("give ")
+
+
+def test_a_budget_of_too_few_labels_says_what_would_do() -> None:
+    with pytest.raises(RecipeError) as caught:
+        make_plan(Budget(seconds=60.0), per_label=2.0, sizes=1)
+    assert "12 labels" in str(caught.value)
+    assert "55labels" in str(caught.value.hint)
+    assert "5min" in str(caught.value.hint)
+
+
+def test_a_plan_spends_the_labels_it_has() -> None:
+    plan = make_plan(Budget(labels=300), per_label=1.0, sizes=3)
+    assert 280 <= sum(plan.learn) + plan.test + plan.outside + 15 <= 300
+    assert sum(plan.training[:-1]) + 3 * plan.training[-1] == pytest.approx(0.42 * plan.seconds)
+
+
+def test_a_slab_is_not_strained_along_its_vacuum() -> None:
+    cell = np.diag([4.0, 4.0, 20.0])
+    slab = Structure([29] * 4, [[0, 0, 0], [2, 2, 0], [2, 0, 1.8], [0, 2, 1.8]], cell, [True] * 3)
+    strained = strain(slab, 0.1 * np.ones((3, 3)))
+    assert vacuum(slab) == [False, False, True]
+    assert strained.cell[2] == pytest.approx(cell[2])
+    assert np.linalg.norm(strained.cell[0]) > 4.3
+    fractions = [s.positions @ np.linalg.inv(s.cell) for s in (slab, strained)]
+    assert fractions[0] == pytest.approx(fractions[1])
+
+
+def test_displaced_frames_begin_with_the_starts_and_hydrogen_moves_less() -> None:
+    water = Structure([8, *[1] * 400], np.random.default_rng(0).uniform(0, 30, (401, 3)))
+    frames = rattled([water], 20, 300.0, 0)
+    moved = [s.positions - water.positions for s in frames]
+    assert np.all(moved[0] == 0)
+    assert 0.01 < np.std(moved[5][1:]) < 0.6 * 0.09 * 1.1
+
+
+def test_the_copy_of_a_frame_comes_after_a_less_extreme_frame_of_another_kind() -> None:
+    known, large, other = np.eye(3), np.array([[9.0, 0, 0]]), np.array([[0, 4.0, 0]])
+    assert most_informative([known], [large, large, other], 3) == [0, 2, 1]
+
+
+def test_frames_are_taken_as_if_the_variances_were_worked_out_anew_each_time() -> None:
+    rng = np.random.default_rng(0)
+    known, new = [rng.normal(size=(6, 4))], [rng.normal(size=(5, 4)) for _ in range(6)]
+    order = most_informative(known, new, 6)
+    for k in range(6):
+        assert int(np.argmax(variances([*known, *(new[i] for i in order[:k])], [new[i] for i in order[k:]]))) == 0
+
+
+def test_the_minimum_and_bulk_modulus_of_a_birch_curve_come_back() -> None:
+    v0, b = 11.8, 140.0 * GPA
+    v = np.linspace(0.92, 1.08, 7) * v0
+    eta = (v0 / v) ** (2 / 3) - 1
+    energy = 9 / 8 * v0 * b * eta**2 * (1 + 0.6 * eta)  # Birch, Phys. Rev. 71 (1947) 809
+    found = birch(v, energy)
+    assert found is not None
+    assert found == (pytest.approx(v0, rel=1e-8), pytest.approx(140.0, rel=1e-6))
+
+
+def test_the_jacobian_of_a_rotating_field_is_antisymmetric_and_that_of_springs_symmetric() -> None:
+    s, places = atoms(1.0), np.array([0, 1])
+    swirl = lambda t: np.stack([-t.positions[:, 1], t.positions[:, 0], 0 * t.positions[:, 2]], axis=1)  # noqa: E731
+    assert _asymmetry(swirl, s, places) == pytest.approx(1.0)
+    assert _asymmetry(lambda t: -2 * t.positions, s, places) < 1e-12
+
+
+@pytest.mark.parametrize("misdeed", ["die", "nan"])
+def test_a_frame_that_the_teacher_cannot_label_is_left_out_and_no_label_is_lost(
+    misdeed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with springs(misdeed, tmp_path, monkeypatch) as teacher:
+        labels = Labels(tmp_path / "labels", teacher)
+        assert labels.add("train", [atoms(1.0), atoms(6.0), atoms(2.0)]) == 2
+        assert [float(s.labels["energy"]) for s in labels.read("train")] == [1.25, 4.25]
+        assert len(labels.refused) == 1
+        assert {s.level for s in labels.read("train")} == {f"springs-{misdeed}"}
+        assert labels.add("train", [atoms(1.0), atoms(6.0), atoms(2.0)]) == 2
+        assert len(labels.read("train")) == 2
+
+
+def test_a_teacher_that_hangs_again_and_again_ends_the_distillation_in_one_line_with_the_labels_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with springs("hang", tmp_path, monkeypatch, timeout=0.3) as teacher:
+        labels = Labels(tmp_path / "labels", teacher)
+        with pytest.raises(LabelingError, match="3 frames one after another"):
+            labels.add("train", [atoms(1.0), atoms(6.0), atoms(7.0), atoms(8.0)])
+        assert len(labels.read("train")) == 1
+
+
+def test_labels_of_an_interrupted_command_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with springs("none", tmp_path, monkeypatch) as teacher:
+        labels = Labels(tmp_path / "labels", teacher)
+
+        def interrupt(done: int) -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        frames = [atoms(x) for x in (1.0, 2.0, 3.0)]
+        with pytest.raises(KeyboardInterrupt):
+            labels.add("train", frames, interrupt)
+        asked: list[Structure] = []
+        label = teacher.label
+        monkeypatch.setattr(teacher, "label", lambda s: asked.append(s) or label(s))
+        assert labels.add("train", frames) == 3
+        assert len(asked) == 1
+
+
+def test_errors_that_fall_with_the_root_of_the_labels_need_four_times_as_many_for_half() -> None:
+    rounds = [
+        {"labelled": n, "on_policy_force_mae": None if k == 0 else 1 / np.sqrt(100 * 2 ** (k - 1))}
+        for k, n in enumerate((100, 100, 200, 400))
+    ]
+    assert "about 4.0 times" in needed({"rounds": rounds})
