@@ -23,8 +23,8 @@ Lattice="3.61 0 0 0 3.61 0 0 0 3.61" pbc="T T T" Properties=species:S:1:pos:R:3
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short dynamics and trainings."""
-    monkeypatch.setattr(student, "FIRST_STEPS", 60)
-    monkeypatch.setattr(student, "STEPS", (20, 40))
+    monkeypatch.setattr(student, "FIRST_STEPS", 30)
+    monkeypatch.setattr(student, "STEPS", (10, 20))
     monkeypatch.setattr(distillation, "LENGTHS", (0.1,))
     monkeypatch.setattr(distillation, "FRAMES", 12)
     monkeypatch.setattr(measurements, "TIMED", (1, 20))

@@ -133,8 +133,8 @@ def test_the_minimum_and_bulk_modulus_of_a_birch_curve_come_back() -> None:
 def test_the_jacobian_of_a_rotating_field_is_antisymmetric_and_that_of_springs_symmetric() -> None:
     s, places = atoms(1.0), np.array([0, 1])
     swirl = lambda t: np.stack([-t.positions[:, 1], t.positions[:, 0], 0 * t.positions[:, 2]], axis=1)  # noqa: E731
-    assert _asymmetry(swirl, s, places) == pytest.approx(1.0)
-    assert _asymmetry(lambda t: -2 * t.positions, s, places) < 1e-12
+    assert _asymmetry(swirl, s, places, 1e-3) == pytest.approx(1.0)
+    assert _asymmetry(lambda t: -2 * t.positions, s, places, 1e-3) < 1e-12
 
 
 @pytest.mark.parametrize("misdeed", ["die", "nan"])

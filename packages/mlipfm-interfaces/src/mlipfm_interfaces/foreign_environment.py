@@ -30,11 +30,9 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     Raises:
         ForeignModelError: it could not be made (no network, no such package), with the last line of the installer; the log file is named.
     """
-    wanted = sorted({"numpy", *requirements})
-    digest = hashlib.sha256(canonical_json([wanted, sys.version_info[:3], os.path.realpath(sys.executable)])).hexdigest()[:16]
-    root = cache_dir() / "foreign"
+    wanted, folder = sorted({"numpy", *requirements}), environment_folder(name, requirements)
+    root = folder.parent
     root.mkdir(exist_ok=True)
-    folder = root / f"{name}-{digest}"
     python, marker = folder / "bin" / "python", folder / "complete.json"
     if not marker.exists():
         with lock(root / f"{folder.name}.lock", timeout=PATIENCE), _told(name):
@@ -43,6 +41,13 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
                 _make(name, folder, wanted, root / f"{folder.name}.log")
                 atomic_write(marker, canonical_json({"requirements": wanted}))
     return python
+
+
+def environment_folder(name: str, requirements: Sequence[str]) -> Path:
+    """Where the environment with `requirements` is, or will be; `complete.json` in it says that it is made."""
+    wanted = sorted({"numpy", *requirements})
+    digest = hashlib.sha256(canonical_json([wanted, sys.version_info[:3], os.path.realpath(sys.executable)])).hexdigest()[:16]
+    return cache_dir() / "foreign" / f"{name}-{digest}"
 
 
 def _make(name: str, folder: Path, wanted: list[str], log: Path) -> None:

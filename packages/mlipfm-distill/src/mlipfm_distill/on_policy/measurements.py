@@ -24,8 +24,8 @@ from .teacher import DistillationTeacher
 
 #: Steps of the teacher and of the student that are timed.
 TIMED = (3, 2000)
-#: Coordinates whose block of the Jacobian is compared with its transpose, and the displacement, Å.
-COORDINATES, DISPLACEMENT = 4, 0.01
+#: Coordinates whose block of the Jacobian is compared with its transpose, and the displacements, Å: a teacher in float32 needs a larger one.
+COORDINATES, DISPLACEMENT = 4, {"teacher": 1e-2, "student": 3e-4}
 #: Scale factors of the cell for the equation of state, and the force, eV/Å, above which a start is no crystal at rest.
 SCALES, AT_REST = np.linspace(0.97, 1.03, 7), 0.05
 #: Share of the held-out frames in the range that are surer than its limit.
@@ -106,16 +106,17 @@ def asymmetry(student: Path, teacher: DistillationTeacher, frame: Structure, see
         "teacher": lambda s: teacher.label(s).labels["forces"],
         "student": lambda s: evaluate(potential, [s], ("forces",))[0]["forces"],
     }
-    return {name: _asymmetry(forces, bare, places) for name, forces in asked.items()} | {"student_dtype": "float64", "step": DISPLACEMENT}
+    found = {name: _asymmetry(forces, bare, places, DISPLACEMENT[name]) for name, forces in asked.items()}
+    return found | {"student_dtype": "float64", "steps": DISPLACEMENT}
 
 
-def _asymmetry(forces: Callable[[Structure], np.ndarray], s: Structure, places: np.ndarray) -> float:
+def _asymmetry(forces: Callable[[Structure], np.ndarray], s: Structure, places: np.ndarray, h: float) -> float:
     columns = []
     for place in places:
         shift = np.zeros(3 * len(s))
-        shift[place] = DISPLACEMENT
+        shift[place] = h
         ends = [forces(s.replace(positions=s.positions + sign * shift.reshape(-1, 3))).ravel()[places] for sign in (1, -1)]
-        columns.append((ends[0] - ends[1]) / (2 * DISPLACEMENT))
+        columns.append((ends[0] - ends[1]) / (2 * h))
     jacobian = np.stack(columns, axis=1)
     return float(np.linalg.norm(jacobian - jacobian.T) / 2 / max(float(np.linalg.norm(jacobian)), 1e-300))
 

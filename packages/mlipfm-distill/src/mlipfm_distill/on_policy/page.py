@@ -93,7 +93,12 @@ def _physics(found: Found) -> str:
             f"{drift['ps']:g} ps, {drift['dt']:g} fs, {drift['kelvin']:g} K",
         ],
         ["energy fluctuation, meV/atom", _number(drift["fluctuation"]["value"]), "-", ""],
-        ["asymmetry of the Jacobian", f"{a['student']:.1e}", f"{a['teacher']:.1e}", f"student in {a['student_dtype']}, step {a['step']} Å"],
+        [
+            "asymmetry of the Jacobian",
+            f"{a['student']:.1e}",
+            f"{a['teacher']:.1e}",
+            f"student in {a['student_dtype']}; steps {a['steps']['student']:g} and {a['steps']['teacher']:g} Å",
+        ],
         ["stable runs", f"{stable['stable']} of {stable['seeds']}", "-", f"{stable['ps']:.3g} ps each, {stable['kelvin']:g} K"],
     ]
     if e is not None:
