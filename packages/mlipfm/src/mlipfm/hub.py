@@ -55,7 +55,7 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
         RegistryError: `host` is not this machine alone, the port is taken, or the server does not start (with the end of its log).
         LockedError: one is running on this folder.
     """
-    address = _loopback(host, port)
+    address = loopback(host, port)
     server = chosen_server(folder, server)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
             raise LockedError(
                 f"a hub is running at {running.address}", where=str(folder), hint=f"stop it with `mlipfm hub down --dir {folder}`"
             )
-        _check_port(host, port)
+        check_port(host, port)
         write_secret(folder / TOKEN, secrets.token_urlsafe(32))
         if not (folder / KEY).exists():
             write_secret(folder / KEY, secrets.token_urlsafe(32))
@@ -80,7 +80,7 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | _ENVIRONMENT | {FOLDER: str(folder)} | _path_of_the_hub(),
+                env=os.environ | _ENVIRONMENT | {FOLDER: str(folder)} | path_of_the_hub(),
                 start_new_session=True,
             )
         try:
@@ -138,19 +138,20 @@ def chosen_server(folder: Path, wanted: str = "") -> str:
         raise RegistryError(
             f"the folder was made by the server {made!r}", where=str(folder), hint=f"leave --server out, or give another folder to {wanted}"
         )
-    chosen = wanted or made or ("hub" if _has_hub() else "mlflow")
-    if chosen == "hub" and not _has_hub():
+    chosen = wanted or made or ("hub" if has_hub() else "mlflow")
+    if chosen == "hub" and not has_hub():
         raise RegistryError(
             "the hub is not installed", hint="pip install mlipfm-hub; or --server mlflow, which has neither users nor cards"
         )
     return chosen
 
 
-def _has_hub() -> bool:
+def has_hub() -> bool:
+    """Whether the hub is installed, or beside this package in a checkout."""
     return importlib.util.find_spec("mlipfm_hub") is not None or _CHECKOUT.is_dir()
 
 
-def _path_of_the_hub() -> dict[str, str]:
+def path_of_the_hub() -> dict[str, str]:
     """Where the hub is, if it is not installed: beside this package in a checkout."""
     if importlib.util.find_spec("mlipfm_hub") is not None or not _CHECKOUT.is_dir():
         return {}
@@ -164,7 +165,8 @@ def _command(server: str, folder: Path, host: str, port: int) -> list[str]:
     return [sys.executable, "-m", *serve, "--host", host, "--port", str(port)]
 
 
-def _loopback(host: str, port: int) -> str:
+def loopback(host: str, port: int) -> str:
+    """The address of a server on this machine; RegistryError for one that others can reach."""
     try:
         address = ipaddress.ip_address(host)
         local = address.is_loopback
@@ -176,7 +178,8 @@ def _loopback(host: str, port: int) -> str:
     return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
+    """RegistryError if another program has the port."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,0 +1,11 @@
+"""As `served_model`, for an address that encrypts."""
+
+from __future__ import annotations
+
+from mlipfm_interfaces.served_model import ServedModel
+from mlipfm_interfaces.served_model import load as load_plain
+
+
+def load(argument: str) -> ServedModel:
+    """The model at `//HOST`."""
+    return load_plain(argument, "https")
