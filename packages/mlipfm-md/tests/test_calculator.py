@@ -63,6 +63,12 @@ def test_changing_the_charge_changes_energy_and_invalidates_the_cache(potential)
     assert atoms.get_potential_energy() == neutral
 
 
+def test_charge_and_multiplicity_of_the_atoms_come_before_those_of_the_calculator(potential):
+    calculator = MlipfmCalculator(potential, charge=0, multiplicity=1)
+    seen = [calculator.to_structure(water(**info)) for info in ({}, {"charge": 1, "spin": 2})]
+    assert [(s.total_charge, s.spin_multiplicity) for s in seen] == [(0, 1), (1, 2)]
+
+
 def test_same_atoms_are_not_computed_twice_and_moved_atoms_are(potential):
     atoms = water()
     atoms.calc = MlipfmCalculator(potential)
@@ -173,7 +179,8 @@ def test_uncertainty_of_a_file_beside_the_model_is_among_the_results(tmp_path):
         atoms.calc.get_property("energy_uncertainty", atoms)
     fitted.save(model.with_suffix(".uncertainty.safetensors"))
     (expected,) = fitted.predict(potential, [Structure(atoms.numbers, atoms.positions)])
-    for calculator in (MlipfmCalculator(model), MlipfmCalculator(potential, uncertainty=fitted)):
+    plain = MlipfmCalculator(potential, uncertainty=fitted, engine="torch")
+    for calculator in (MlipfmCalculator(model), MlipfmCalculator(potential, uncertainty=fitted), plain):
         atoms.calc = calculator
         assert calculator.get_property("energy_uncertainty", atoms) == pytest.approx(3 * expected.energy_sigma, rel=1e-4)
         assert calculator.get_property("forces_uncertainty", atoms) == pytest.approx(expected.force_sigma, rel=1e-3)

@@ -275,6 +275,14 @@ def test_the_enthalpy_with_the_baths_heat_is_conserved_to_second_order():
     assert 3 < spread(8.0) / spread(4.0) < 6
 
 
+def test_the_enthalpy_of_a_gas_holds_the_work_against_the_pressure():
+    """P V wanders by kT, the enthalpy with the heat of the baths by a hundredth of that."""
+    ensemble = NPT(T, 2 * KT / 1000, 0.001, 300.0)
+    found = sample(ensemble, Gas(4), 2, dt=2.0, steps=400, every=4, length=11.0)
+    assert np.ptp(ensemble.pressure * found["volume"], axis=0).min() > 0.1 * KT
+    assert np.ptp(found["conserved"], axis=0).max() < 0.01 * KT
+
+
 def test_systems_have_the_temperatures_that_they_were_given():
     """Three temperatures in one batch, by each thermostat."""
     kelvin = (100.0, 300.0, 900.0)

@@ -66,11 +66,14 @@ def test_neighbours_in_a_crystal_of_copper_are_12_6_24():
     assert g.error is None
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [1, 2, 0]], ids=["OHH", "HOH", "HHO"])
 @pytest.mark.parametrize("pbc", [(False, False, False), (True, True, True), (True, True, False)])
-def test_angle_of_water_is_104_5_degrees(pbc):
+def test_angle_of_water_is_104_5_degrees(pbc, order):
     angle = np.radians(104.52)
     water = 0.96 * np.array([[0, 0, 0], [1, 0, 0], [np.cos(angle), np.sin(angle), 0]]) + [0.1, 0.1, 0.1]
-    data = TrajectoryData(np.zeros(1), np.array([8, 1, 1]), water[None], np.eye(3) * 12.0 * np.array(pbc)[:, None], np.array(pbc))
+    data = TrajectoryData(
+        np.zeros(1), np.array([8, 1, 1])[order], water[order][None], np.eye(3) * 12.0 * np.array(pbc)[:, None], np.array(pbc)
+    )
     angles = angular_distribution(data, "H", "O", "H", cutoff=1.2)
     assert angles.peak()[0] == pytest.approx(104.5)
     assert angles.values.sum() * 1.0 == pytest.approx(1.0)

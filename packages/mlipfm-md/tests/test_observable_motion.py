@@ -116,6 +116,9 @@ def test_steps_between_frames_give_the_same_spectrum_as_velocities():
     still = TrajectoryData(data.times, data.atomic_numbers, data.positions)
     a, b = vibrational_density_of_states(data), vibrational_density_of_states(still)
     assert np.allclose(a.values, b.values, atol=0.02 * a.values.max())
+    data = oscillators([500.0, 1650.0], [6, 1], interval=5.0)  # the faster one moves back by a fifth of its power between frames
+    rare = vibrational_density_of_states(TrajectoryData(data.times, data.atomic_numbers, data.positions))
+    assert rare.parts["H"].sum() == pytest.approx(rare.parts["C"].sum(), rel=0.03)
 
 
 def test_vibrations_that_frames_are_too_rare_for_are_refused():
