@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_state_of_the_source_continues_with_the_next_batch(store, tmp_path):
     first.next_batch(potential)
     second.load_state_dict(first.state_dict())
     assert [s.key for s in first.next_batch(potential)] == [s.key for s in second.next_batch(potential)]
+
+
+def test_ranks_simulate_other_structures(store, tmp_path):
+    fit(recipe(store, 2), tmp_path / "run")
+    potential = load_potential(tmp_path / "run" / "last.safetensors")
+    visited = [
+        SimulationSource(replace(context(store), rank=rank, world_size=2), structures=2, steps=5).next_batch(potential) for rank in (0, 1)
+    ]
+    assert not {s.key for s in visited[0]} & {s.key for s in visited[1]}
 
 
 def test_training_on_its_own_simulations_resumes_with_the_same_bits(store, tmp_path):

@@ -110,3 +110,10 @@ def test_equal_starts_go_their_own_ways():
     run = simulate(Springs(), [start, start], Langevin(T, 0.05), Settings(dt=1.0, steps=1))
     one, two = run.state.velocities[:500].reshape(-1), run.state.velocities[500:].reshape(-1)
     assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(1500)
+
+
+def test_velocities_that_are_drawn_for_copies_of_one_structure_are_not_related():
+    structure = Structure([18] * 500, ARGON.positions[:500])
+    run = simulate(Springs(), [structure, structure], Langevin(T, 1e-9), Settings(dt=1.0, steps=1, temperature=T))
+    one, two = run.state.velocities[:500].reshape(-1), run.state.velocities[500:].reshape(-1)
+    assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(1500)

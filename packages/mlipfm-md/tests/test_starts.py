@@ -384,6 +384,15 @@ def test_sampling_by_dynamics_leaves_held_atoms_in_place():
         assert list(sample.labels) == ["fixed"]
 
 
+def test_sampled_frames_come_after_the_equilibration():
+    """Free atoms without friction move on straight lines: the frames at steps 6 and 8 are 6 and 8 steps away from the start."""
+    from mlipfm_md.langevin_sampler import LangevinSampler
+
+    pair = Structure([29, 29], [[0, 0, 0], [0, 0, 3]])
+    first, second = LangevinSampler(Free(), friction=1e-9, equilibrate=4, stride=2).sample(pair, 2, np.random.default_rng(0))
+    assert (first.positions - pair.positions) / 6 == pytest.approx((second.positions - pair.positions) / 8, rel=1e-3)
+
+
 def test_a_structure_in_which_every_atom_is_fixed_is_refused():
     with pytest.raises(SimulationError, match="every atom is fixed"):
         Start(Structure([29], [[0, 0, 0]], labels={"fixed": [1.0]}))
