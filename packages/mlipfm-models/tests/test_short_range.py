@@ -13,6 +13,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_models import build_potential
 from mlipfm_models.assembly import Repulsion, screened
+from mlipfm_models.backbones.backbone import envelope
 
 SMALL = {"channels": 8, "layers": 1}
 
@@ -33,6 +34,20 @@ def test_two_silicon_atoms_an_angstrom_apart_repel_with_the_value_of_the_formula
     phi = 0.18175 * np.exp(-3.1998 * x) + 0.50986 * np.exp(-0.94229 * x) + 0.28022 * np.exp(-0.4029 * x) + 0.02817 * np.exp(-0.20162 * x)
     z = torch.tensor([14])
     assert float(screened(torch.ones(1, dtype=torch.float64), z, z)) == pytest.approx(14.3996454784 * 196 * phi, rel=1e-7)
+
+
+@pytest.mark.parametrize("layout", ["pairs", "dense"])
+def test_carbon_and_hydrogen_half_an_angstrom_apart_share_the_repulsion_of_both_nuclei_once(layout: str) -> None:
+    """E = e²/(4 pi eps0 r) Z_i Z_j phi(r / a) envelope², written out."""
+    spec, r = GraphSpec(5.0, layout), 0.5  # type: ignore[arg-type]
+    x = r / (0.8854 * 0.529177210903 / (6**0.23 + 1))
+    phi = 0.18175 * np.exp(-3.1998 * x) + 0.50986 * np.exp(-0.94229 * x) + 0.28022 * np.exp(-0.4029 * x) + 0.02817 * np.exp(-0.20162 * x)
+    part = torch.tensor(r / float(COVALENT_RADII[6] + COVALENT_RADII[1]), dtype=torch.float64)
+    expected = 14.3996454784 / r * 6 * phi * float(envelope(part)) ** 2
+    pair = Structure(np.array([6, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, r]]))
+    carbon, hydrogen = Repulsion()(collate([pair], (spec,), torch.float64), spec).tolist()
+    assert carbon + hydrogen == pytest.approx(expected, rel=1e-6)
+    assert carbon == pytest.approx(hydrogen, rel=1e-12)
 
 
 @pytest.mark.parametrize("layout", ["pairs", "dense"])
