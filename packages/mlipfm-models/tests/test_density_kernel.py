@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
 from mlipfm_interfaces.testing.rules import Rule
-from mlipfm_models.density_kernel import CompiledDensity, DensityKernelPotential, compiled_density, why_not_compiled
+from mlipfm_models.density_kernel import CompiledDensity, DensityKernelPotential, Differences, compiled_density, why_not_compiled
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
 
@@ -146,6 +147,37 @@ def test_level_charge_and_spin_count() -> None:
         assert largest(found.energy, np.array([row["energy"] for row in rows])) < 1e-9
         assert largest(found.forces, np.concatenate([row["forces"] for row in rows])) < 1e-9
         assert len({round(float(e), 6) for e in found.energy}) == len(asked)
+
+
+def test_two_levels_in_one_batch_and_the_strain_of_each_system_are_those_of_the_model() -> None:
+    model = density(channels=16, levels=["pbe", "r2scan"])
+    asked = [shapes()["crystal"].replace(level=level) for level in ("pbe", "r2scan")]
+    rows = evaluate(model, asked, ("energy", "forces", "stress"))
+    found = CompiledDensity(model).systems(asked).compute(np.concatenate([s.positions for s in asked]), strain=True)  # type: ignore[arg-type]
+    assert largest(found.energy, np.array([row["energy"] for row in rows])) < 1e-9
+    assert found.strain_derivative is not None
+    for strain, row, s in zip(found.strain_derivative, rows, asked, strict=True):
+        assert largest(strain / abs(np.linalg.det(s.cell)), row["stress"]) < 1e-9
+    assert abs(found.energy[0] - found.energy[1]) > 1e-3
+
+
+def test_weights_that_change_in_place_are_read_again() -> None:
+    model, s = density(channels=8), shapes()["pair"]
+    kernel = DensityKernelPotential(model)
+    before = evaluate(kernel, [s])[0]["energy"]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.1)
+    after = evaluate(kernel, [s])[0]["energy"]
+    assert abs(after - before) > 1e-6
+    assert after == pytest.approx(float(evaluate(model, [s])[0]["energy"]), abs=1e-9)
+
+
+@pytest.mark.parametrize("key", ["energy", "forces", "stress"])
+def test_a_kernel_that_differs_in_one_of_its_answers_does_not_agree(key: str) -> None:
+    right = Differences(0.0, 0.0, 0.0, "float64", 7)
+    assert right.agree
+    assert not replace(right, **{key: 1e-6}).agree
 
 
 def test_list_that_is_reused_gives_what_a_fresh_list_gives() -> None:
