@@ -9,7 +9,7 @@ import pytest
 from mlipfm_distill.on_policy import teacher as teachers
 from mlipfm_distill.on_policy.label_folder import Labels
 from mlipfm_distill.on_policy.measurements import _asymmetry, birch
-from mlipfm_distill.on_policy.plan import make_plan
+from mlipfm_distill.on_policy.plan import extended, make_plan
 from mlipfm_distill.on_policy.request import Budget, parse_budget
 from mlipfm_distill.on_policy.result import needed
 from mlipfm_distill.on_policy.selection import most_informative, variances
@@ -86,6 +86,17 @@ def test_a_plan_spends_the_labels_it_has() -> None:
     plan = make_plan(Budget(labels=300), per_label=1.0, sizes=3)
     assert 280 <= sum(plan.learn) + plan.test + plan.outside + 15 <= 300
     assert sum(plan.training[:-1]) + 3 * plan.training[-1] == pytest.approx(0.42 * plan.seconds)
+
+
+def test_a_larger_budget_goes_on_from_what_was_learned_and_an_equal_one_is_refused() -> None:
+    small, large = (make_plan(Budget(labels=n), per_label=1.0, sizes=1) for n in (150, 400))
+    plan = extended(large, small.learn)
+    assert plan.learn[: len(small.learn)] == small.learn
+    assert len(plan.learn) >= len(small.learn) + 2
+    assert sum(large.learn) - 10 < sum(plan.learn) <= sum(large.learn)
+    assert sum(plan.training) == pytest.approx(sum(large.training))
+    with pytest.raises(RecipeError, match="already"):
+        extended(small, small.learn)
 
 
 def test_a_slab_is_not_strained_along_its_vacuum() -> None:

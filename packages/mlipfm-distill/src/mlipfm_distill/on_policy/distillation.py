@@ -1,6 +1,6 @@
 """The loop: label, train, run the student, label where it goes, until the budget is spent; then measure what came of it.
 
-Folder: `request.json`; `labels/` (stores `train`, `valid`, `test`, `outside`); `rounds/00` ... (frames that were chosen, the student, `round.json`);
+Folder: `request.json`; `labels/` (stores, see `label_folder`); `rounds/00` ... (frames that were chosen, the student, `round.json`);
 `student.safetensors`, `student-small.safetensors` ...; `result.json` and `report.html`. Every stage leaves a file and is not done again.
 """
 
@@ -27,7 +27,7 @@ from mlipfm_train.recipe import load_recipe
 
 from .exploration import Trajectory, explore
 from .label_folder import Labels
-from .plan import Plan, make_plan
+from .plan import Plan, extended, make_plan
 from .request import Request, claim
 from .selection import last_layers, most_informative
 from .start_frames import rattled
@@ -90,15 +90,17 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
 
 
 def _planned(work: Work) -> Plan:
-    """The plan that the folder has, or a new one from the time of a label."""
-    path, asked = work.out / "plan.json", asdict(work.request.budget) | {"sizes": list(work.request.sizes)}
+    """The plan that the folder has, or a new one from the time of a label; a larger budget goes on from what was learned."""
+    path, asked = work.out / "plan.json", asdict(work.request.budget)
     if path.exists():
         found = json.loads(path.read_bytes())
         if found["budget"] == asked:
             kept: dict[str, Any] = found["plan"]
             return Plan(**kept | {key: tuple(kept[key]) for key in ("learn", "training")})
-    per_label = _seconds_of_a_label(work)
-    plan = make_plan(work.request.budget, per_label, len(work.request.sizes))
+    plan = make_plan(work.request.budget, _seconds_of_a_label(work), len(work.request.sizes))
+    done = [json.loads(record.read_bytes())["labelled"] for record in sorted((work.out / "rounds").glob("*/round.json"))]
+    if done:
+        plan = extended(plan, done)
     atomic_write(path, json.dumps({"budget": asked, "plan": asdict(plan)}, indent=1).encode())
     return plan
 

@@ -1,4 +1,7 @@
-"""The labels of a distillation on disk: stores `train`, `valid`, `test` and `outside`, each frame labelled once, whatever interrupts."""
+"""The labels of a distillation on disk, each frame labelled once, whatever interrupts.
+
+Stores: `train`, `valid`, `test-NN` and `outside-NN`, of the student after NN rounds.
+"""
 
 from __future__ import annotations
 

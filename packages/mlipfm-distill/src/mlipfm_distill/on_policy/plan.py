@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mlipfm_interfaces.errors import RecipeError
 
@@ -68,3 +69,24 @@ def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
     early = training * (1 - LAST) / sizes if sizes > 1 else training * (1 - LAST)
     last = (training - early) / sizes
     return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds)
+
+
+def extended(plan: Plan, done: Sequence[int]) -> Plan:
+    """Return the plan of a larger budget in a folder that has rounds of `done` frames already: they count, and two or more rounds follow.
+
+    Raises:
+        RecipeError: nothing is left to learn.
+    """
+    left = sum(plan.learn) - sum(done)
+    if left < FEWEST:
+        raise RecipeError(
+            f"the folder has learned {sum(done)} frames already, and this budget is for {sum(plan.learn)}",
+            where="--budget",
+            hint="give a larger budget, or another folder by --out",
+        )
+    rounds = max(2, len(plan.learn) - len(done))
+    return replace(
+        plan,
+        learn=(*done, *[left // rounds] * rounds),
+        training=(*[0.0] * len(done), *[sum(plan.training[:-1]) / rounds] * (rounds - 1), plan.training[-1]),
+    )

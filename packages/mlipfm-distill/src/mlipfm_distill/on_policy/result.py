@@ -46,8 +46,10 @@ print(atoms.get_potential_energy(), "eV;", abs(atoms.get_forces()).max(), "eV/Å
 def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, Any]:
     """Measure, write everything, and return what `result.json` holds."""
     path = work.out / "result.json"
-    if path.exists() and json.loads(path.read_bytes()).get("budget") == str(work.request.budget):
-        return dict(json.loads(path.read_bytes()))
+    if path.exists():
+        before = dict(json.loads(path.read_bytes()))
+        if before["budget"] == str(work.request.budget) and list(before["students"]) == list(students):
+            return before
     models = {size: _placed(work, size, trained) for size, trained in students.items()}
     main, hottest = next(iter(models.values())), max(work.request.temperatures)
     test = _held_out(work, main, plan)
@@ -57,7 +59,7 @@ def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, An
         "budget": str(work.request.budget),
         "temperatures": list(work.request.temperatures),
         "dt": work.dt,
-        "labels": {part: len(work.labels.read(part)) for part in ("train", "valid", "test", "outside")},
+        "labels": {part: len(work.labels.read(part)) for part in ("train", "valid")} | {"test": len(test), "outside": len(outside)},
         "refused": len(work.labels.refused),
         "rounds": [json.loads(p.read_bytes()) for p in sorted((work.out / "rounds").glob("*/round.json"))],
         "students": {size: _measured(work, size, model, test, outside) for size, model in models.items()},
@@ -84,7 +86,8 @@ def _placed(work: Work, size: str, trained: Trained) -> Path:
 
 def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
     """Labelled frames of new dynamics of the student, at random, that nothing was trained on."""
-    folder = work.out / "final" / "test"
+    part = f"test-{len(plan.learn):02d}"  # of the student after so many rounds
+    folder = work.out / "final" / part
     if not (folder / "manifest.json").exists():
         temperatures = work.request.temperatures
         each = max(1, -(-plan.test // (len(temperatures) * min(len(work.starts), plan.test))))
@@ -92,13 +95,14 @@ def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
             load_potential(model), work.starts, temperatures, TEST_PS, work.dt, max(FRAMES // 3, 2 * each), work.request.seed + 10**6
         )
         _store(folder, _some(runs, plan.test, work.request.seed))
-    _label(work, "test", _stored(folder), lambda count: None)
-    return work.labels.read("test")
+    _label(work, part, _stored(folder), lambda count: None)
+    return work.labels.read(part)
 
 
 def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
     """Labelled frames hotter, and in cells more strained, than what the student was made for: what its uncertainty must flag."""
-    folder = work.out / "final" / "outside"
+    part = f"outside-{len(plan.learn):02d}"  # of the student after so many rounds
+    folder = work.out / "final" / part
     if not (folder / "manifest.json").exists():
         hot = HOTTER * max(work.request.temperatures)
         runs = explore(load_potential(model), work.starts[:4], [hot], OUTSIDE_PS, work.dt, 10, work.request.seed + 2 * 10**6)
@@ -107,8 +111,8 @@ def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
         for s in rattled(work.starts, plan.outside - len(frames) + len(work.starts), hot, work.request.seed + 3)[len(work.starts) :]:
             frames.append(strain(s, rng.choice([-1, 1]) * STRAINED * np.eye(3)) if s.pbc.all() else s)
         _store(folder, frames)
-    _label(work, "outside", _stored(folder), lambda count: None)
-    return work.labels.read("outside")
+    _label(work, part, _stored(folder), lambda count: None)
+    return work.labels.read(part)
 
 
 def _some(runs: Sequence[Trajectory], count: int, seed: int) -> list[Structure]:
