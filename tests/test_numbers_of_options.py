@@ -29,6 +29,7 @@ SENSIBLE = {
     "--steps": {"0"},
     "--frame": {"0", "-1"},
     "--structure": {"0"},
+    "--only": {"0"},
     "--discard": {"0"},
     "--forces-sign": {"-1", "0"},  # of 0 the import says what it wants, once it has files
     "--stress-sign": {"-1", "0"},

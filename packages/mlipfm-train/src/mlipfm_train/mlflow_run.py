@@ -34,7 +34,8 @@ COMMAND = "MLIPFM_TRAIN_COMMAND"
 def create(client: Any, folder: Path, uri: str, experiment: str) -> str:
     """A new MLflow run, and its experiment if there is none; the id of the run. Artefacts of a database file lie beside it, in `mlartifacts`.
 
-    It has the name of its folder. A folder `seed-0`, `seed-1` ... becomes a child of a run that has the name of the folder above.
+    It has the name of its folder. A folder `seed-0`, `seed-1` ..., and one in the folder of a sweep, becomes a child of a run that has the name of
+    the folder above.
     """
     found = client.get_experiment_by_name(experiment)
     beside = str(Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts") if uri.startswith("sqlite:///") else None
@@ -48,7 +49,7 @@ def create(client: Any, folder: Path, uri: str, experiment: str) -> str:
     commit = _commit()
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    if folder.name.startswith("seed-"):
+    if folder.name.startswith("seed-") or (folder.resolve().parent / "sweep.json").exists():
         tags["mlflow.parentRunId"] = _parent(client, number, folder.resolve().parent)
     return str(client.create_run(number, run_name=folder.name, tags=tags).info.run_id)
 

@@ -77,19 +77,23 @@ def adamw(options: Optimizer, factors: Mapping[str, float] | None = None) -> Cal
 
     Args:
         factors: of the learning rate by parameter of the potential, see `adaptation.rate_factors`; each has groups of its own.
+
+    With `options.width_ratio` the rates of hidden and output matrices are divided by it; their weight decay a step stays what it was.
     """
 
     def build(step: Step) -> StepOptimizer:
         roles = {f"potential.{name}": role for name, role in step.potential.parameter_roles().items()}
-        members: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
+        members: dict[tuple[float, float], tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
         for name, parameter in step.named_parameters():
             if parameter.requires_grad:
                 factor = (factors or {}).get(name.removeprefix("potential."), 1.0)
-                decayed, plain = members.setdefault(factor, ([], []))
+                wide = name in roles and roles[name].scaling in ("hidden", "output")
+                ratio = (options.width_ratio or 1.0) if wide else 1.0
+                decayed, plain = members.setdefault((factor, ratio), ([], []))
                 (decayed if name in roles and roles[name].decay else plain).append(parameter)
         groups = [
-            {"params": some, "weight_decay": decay, "lr_factor": factor}
-            for factor, both in members.items()
+            {"params": some, "weight_decay": decay * ratio, "lr_factor": factor / ratio}
+            for (factor, ratio), both in members.items()
             for some, decay in zip(both, (options.weight_decay, 0.0), strict=True)
         ]
         return AdamW(groups, options.lr, options.betas, options.eps)

@@ -117,6 +117,8 @@ class Optimizer(_Document):
 
     Attributes:
         lr: peak learning rate. clip: largest norm of the gradient of all parameters; null for no clipping.
+        width_ratio: width of this model by that of the model whose `lr` this is: the rates of hidden and output matrices are divided by it (muP,
+            arXiv:2203.03466, table 8), so that one rate fits all widths; null: 1.
     """
 
     name: Literal["adamw"] = "adamw"
@@ -125,6 +127,7 @@ class Optimizer(_Document):
     eps: float = Field(default=1e-8, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0, le=100)
     clip: float | None = Field(default=10.0, gt=0)
+    width_ratio: float | None = Field(default=None, gt=0, le=1e4)
 
     @model_validator(mode="after")
     def _decays(self) -> Optimizer:
@@ -240,10 +243,13 @@ class Recipe(_Document):
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, serialise: Any) -> Any:
-        """Leave `adapt` out where it is not set: models of recipes without it keep their digests."""
+        """Leave `adapt` and `optimizer.width_ratio` out where they are not set: models of recipes without them keep their digests."""
         document = serialise(self)
         if document.get("adapt") is None:
             document.pop("adapt", None)
+        optimizer = document.get("optimizer")
+        if isinstance(optimizer, dict) and optimizer.get("width_ratio") is None:
+            optimizer.pop("width_ratio", None)
         return document
 
     @model_validator(mode="after")

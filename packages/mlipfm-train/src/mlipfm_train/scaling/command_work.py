@@ -1,0 +1,207 @@
+"""What `mlipfm scaling` does, apart from its arguments."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.files import atomic_write
+
+from ..preflight import duration
+from .sweep import load_sweep
+
+EXAMPLE = """\
+# A sweep of mlipfm scaling: every run is one of the product of all lists.
+recipe:                      # or a file, or the name of a recipe of `mlipfm train --list`
+  potential: {name: painn, backbone: {layers: 2, cutoff: 5.0}}
+  data: {train: [train-store], valid: [valid-store], budget: 500}
+  optimizer: {lr: 2.0e-3}
+  schedule: {name: wsd, warmup: 50, decay: 0.2}
+# architectures:             # each is fitted apart
+#   painn: {potential.name: painn}
+#   pet: {potential.name: pet, objectives.0.augment: rotations}
+width: [8, 16, 32, 64, 128]  # potential.backbone.channels
+mup_base: 16                 # the width for which lr was chosen: muP scales it to the others
+# depth: [1, 2, 3]           # potential.backbone.layers
+structures: [250, 1000, 4000, 16000]
+epochs: 4                    # or steps: [500, 2000, 8000], which share all but their decays with the schedule wsd
+seeds: [0, 1]
+# evaluate: {ood: ood-store}
+hold_out: true               # the largest run waits until `mlipfm scaling fit` has predicted it
+core_hours: 12               # plan refuses more
+"""
+
+
+def show_plan(document: Path, out: Path | None, speed: float | None, as_json: bool) -> None:
+    """Print runs, parameters, operations and hours."""
+    from .plan import plan
+
+    folder = _folder(document, out)
+    _, costs = plan(load_sweep(document), folder, lambda text: typer.echo(text, err=as_json))
+    flops, seconds = sum(cost.flops for cost in costs), sum(cost.seconds for cost in costs)
+    there = {} if speed is None else {"seconds_there": flops / speed / 1e9}
+    if as_json:
+        return typer.echo(json.dumps({"runs": [asdict(cost) for cost in costs], "flops": flops, "seconds": seconds, **there}))
+    from mlipfm_interfaces.console import open_console
+    from rich.table import Table
+
+    table = Table("run", "parameters", "steps", "atoms seen", "FLOP", "time", "")
+    for cost in costs:
+        note = "held out" if cost.largest else ""
+        table.add_row(
+            cost.name, f"{cost.parameters:,}", f"{cost.steps:,}", f"{cost.atoms:,}", f"{cost.flops:.3g}", duration(cost.seconds), note
+        )
+    open_console().print(table)
+    typer.echo(f"{len(costs)} runs, {flops:.3g} FLOP in matrix products, {duration(seconds)} in one process of this machine")
+    if speed is not None:
+        typer.echo(f"at {speed:g} GFLOP/s: {duration(there['seconds_there'])}")
+
+
+def run(
+    document: Path, out: Path | None, *, workers: int, dask: str | None, slurm: Path | None, held_out: bool, only: int | None, as_json: bool
+) -> None:
+    """Make the runs that are left; a line for each that has ended."""
+    from .execute import run_sweep, write_array
+
+    sweep, folder = load_sweep(document), _folder(document, out)
+    if slurm is not None:
+        jobs = write_array(sweep, folder, document, slurm)
+        return typer.echo(f"{jobs} tasks: sbatch {slurm}, then `mlipfm scaling fit {document}`")
+    with _executor(workers, dask) as executor:
+        points = run_sweep(sweep, folder, executor, held_out=held_out, only=only, said=lambda text: typer.echo(text, err=as_json))
+    if as_json:
+        return typer.echo(json.dumps([asdict(point) for point in points]))
+    failed = sum(bool(point.failed) for point in points)
+    typer.echo(f"{len(points)} runs are done{f', {failed} of them failed' if failed else ''}: {folder / 'points.jsonl'}")
+    if sweep.hold_out and not held_out:
+        typer.echo(f"now `mlipfm scaling fit {document}` predicts the largest, and `mlipfm scaling run {document} --held-out` makes it")
+
+
+@contextmanager
+def _executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
+    """Processes of this machine, or those of a Dask scheduler; None for this process."""
+    if dask is not None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise RecipeError("runs on Dask need the package distributed", where="--dask", hint="pip install distributed") from None
+        with Client(dask) as client:
+            yield client.get_executor(pure=False)
+    elif workers > 1:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def fit(document: Path, out: Path | None, floor: float | None, resamples: int, as_json: bool) -> None:
+    """Fit and print the laws."""
+    folder = _known(document, out)
+    found = _fitted(folder, floor, resamples)
+    if as_json:
+        return typer.echo(json.dumps(found, ensure_ascii=False))
+    for group, losses in found["groups"].items():
+        for loss, item in losses.items():
+            typer.echo(f"{group}, {loss}: {_sentence(item)}")
+            for predicted in item.get("predictions", ()):
+                typer.echo(f"  {_prediction(predicted)}")
+    for loss, rows in found["gamma_differences"].items():
+        for row in rows:
+            low, high = row["ci95"]
+            typer.echo(
+                f"{loss}: gamma of {row['steeper']} - gamma of {row['than']}: {row['gamma_difference']:.3f} ({low:.3f} to {high:.3f})"
+            )
+    for item in found["failed"]:
+        typer.echo(f"not fitted: {item['run']}: {item['reason']}")
+    for name in found["missing"]:
+        typer.echo(f"not run yet: {name}")
+    typer.echo(f"fit: {folder / 'fit.json'}")
+
+
+def report(document: Path, out: Path | None, page: Path | None, floor: float | None) -> None:
+    """Fit again and write the page."""
+    from .execute import collected
+    from .page import page as page_of
+
+    folder = _known(document, out)
+    found = _fitted(folder, floor, 400)
+    target = page or folder / "report.html"
+    atomic_write(target, page_of(f"Scaling of {folder.name}", collected(folder), found).encode())
+    typer.echo(f"page: {target}")
+
+
+def coordinates(backbones: list[str], widths: list[int], steps: int, lr: float, seeds: int, *, mup: bool, as_json: bool) -> None:
+    """Print the steepest slope of each backbone, and which fail."""
+    from mlipfm_interfaces import plugins
+    from mlipfm_interfaces.console import open_console
+    from rich.table import Table
+
+    from .coordinates import FLAT, WIDTHS, check_coordinates
+
+    found = []
+    for name in backbones or plugins.names("backbones"):
+        found.append(check_coordinates(name, widths or WIDTHS, steps=steps, lr=lr, seeds=seeds, mup=mup))
+        typer.echo(f"{name}: {'flat' if found[-1].passed else 'not flat'}", err=True)
+    if as_json:
+        return typer.echo(json.dumps([item.as_dict() for item in found]))
+    table = Table("backbone", *[f"after step {k}" for k in range(1, steps + 1)], "")
+    for item in found:
+        slopes = [f"{row[abs(row).argmax()]:+.3f}" for row in item.slopes[1:]]
+        table.add_row(item.backbone, *slopes, "flat" if item.passed else "not flat")
+    open_console().print(table)
+    failed = [item.backbone for item in found if not item.passed]
+    widths_text = ", ".join(map(str, found[0].widths))
+    typer.echo(f"largest slope of log |output of a block| in log width, widths {widths_text}; flat: below {FLAT:g}")
+    typer.echo(f"not flat: {', '.join(failed)}" if failed else "all are flat")
+
+
+def _fitted(folder: Path, floor: float | None, resamples: int) -> dict[str, Any]:
+    from .fits import fit_sweep
+
+    return fit_sweep(folder, floor, resamples)
+
+
+def _sentence(item: dict[str, Any]) -> str:
+    if "refused" in item:
+        return f"no law: {item['refused']}"
+    low, high = item["floor"]["ci95"]
+    parts = [f"floor {item['floor']['value']:.4g} ({low:.4g} to {high:.4g})"]
+    for axis, value in item["exponents"].items():
+        parts.append(f"exponent of {axis} {value['value']:.3f} ({value['ci95'][0]:.3f} to {value['ci95'][1]:.3f})")
+    best = item.get("allocation", {})
+    if "a" in best:
+        parts.append(f"best N ~ C^{best['a']['value']:.2f} ({best['a']['ci95'][0]:.2f} to {best['a']['ci95'][1]:.2f})")
+    return ", ".join(parts)
+
+
+def _prediction(item: dict[str, Any]) -> str:
+    low, high = item["ci95"]
+    size = f"{item['run']}, {item['parameters']:,} parameters and {item['atoms']:,} atoms"
+    text = f"{size}: predicted {item['predicted']:.4g} ({low:.4g} to {high:.4g})"
+    if "observed" not in item:
+        return text
+    where = "inside" if item["inside"] else "outside"
+    return f"{text}, observed {item['observed']:.4g}: {100 * item['relative_error']:+.1f} %, {where} the interval"
+
+
+def _folder(document: Path, out: Path | None) -> Path:
+    return out or document.with_suffix("")
+
+
+def _known(document: Path, out: Path | None) -> Path:
+    """The folder of a sweep whose document is the one its runs were made by."""
+    from .plan import claim
+
+    folder = _folder(document, out)
+    if not (folder / "sweep.json").exists():
+        raise RecipeError("no run of this sweep has been made", where=str(folder), hint=f"`mlipfm scaling run {document}` first")
+    claim(load_sweep(document), folder)
+    return folder

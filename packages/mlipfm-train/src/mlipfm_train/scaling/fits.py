@@ -1,0 +1,177 @@
+"""What the points of a sweep say: laws with intervals for every group and loss, best allocation of compute, and the held-out runs predicted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.files import atomic_write
+
+from .bootstrap import RESAMPLES, Fit, fit_with_intervals, steepest
+from .execute import POINTS, PREDICTION, collected
+from .laws import Law, ScalingError, allocation, fit_log_sum_exp, isoflop
+from .plan import Cost
+from .points import Point, table
+
+AXES = ("parameters", "atoms")
+#: Format of `fit.json`.
+FORMAT = 1
+
+
+def fit_points(
+    points: Sequence[Point], held_out: Sequence[Cost] = (), floor: float | None = None, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Return the document of `fit.json`: for each group and loss its law, or the reason why there is none.
+
+    Args:
+        points: of all runs; those of `held_out` and those that failed are listed and not fitted.
+        held_out: the runs to predict, by what the plan says of them.
+
+    Raises:
+        ScalingError: no law at all can be fitted; the first reason.
+    """
+    waiting = {cost.name for cost in held_out}
+    used = [point for point in points if not point.failed and point.run not in waiting]
+    groups = list(dict.fromkeys(point.group for point in points))
+    losses = list(dict.fromkeys(name for point in used for name in point.losses))
+    fitted: dict[str, dict[str, Fit]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    refused = []
+    for group in groups:
+        own = [point for point in used if point.group == group]
+        for loss in losses:
+            try:
+                fit = _fit(own, loss, floor, resamples)
+            except ScalingError as error:
+                refused.append(error)
+                found.setdefault(group, {})[loss] = {"refused": str(error)}
+                continue
+            fitted.setdefault(loss, {})[group] = fit
+            found.setdefault(group, {})[loss] = _described(fit, own, loss, [cost for cost in held_out if cost.group == group], points)
+    if not fitted:
+        raise refused[0] if refused else ScalingError("no run has a loss", hint="give validation data: data.valid of the recipe")
+    failed = [{"run": point.run, "group": point.group, "reason": point.failed} for point in points if point.failed]
+    compared = {
+        loss: [_compared(row) for row in steepest(list(fits), list(fits.values()))] for loss, fits in fitted.items() if _joint(fits)
+    }
+    return {"format": FORMAT, "points": len(used), "failed": failed, "groups": found, "gamma_differences": compared}
+
+
+def _fit(points: Sequence[Point], loss: str, floor: float | None, resamples: int) -> Fit:
+    axes = [axis for axis in AXES if len({getattr(point, axis) for point in points}) > 1]
+    if not axes:
+        raise ScalingError("all runs have one size and one amount of data: nothing scales", hint="give width, structures or steps")
+    x, values = table(points, loss, axes)
+    return fit_with_intervals(x, values, axes, floor, resamples)
+
+
+def _joint(fits: dict[str, Fit]) -> bool:
+    return len(fits) > 1 and all(len(fit.law.axes) == 2 and min(fit.law.coefficients) > 0 for fit in fits.values())
+
+
+def _compared(row: tuple[str, str, float, tuple[float, float]]) -> dict[str, Any]:
+    return {"steeper": row[0], "than": row[1], "gamma_difference": row[2], "ci95": list(row[3])}
+
+
+def _described(fit: Fit, points: Sequence[Point], loss: str, held_out: Sequence[Cost], everything: Sequence[Point]) -> dict[str, Any]:
+    axes = fit.law.axes
+    x, values = table(points, loss, axes)
+    document: dict[str, Any] = {
+        "law": _law(fit.law),
+        "exponents": {axis: _value(fit.law.exponents[k], fit.exponents()[k]) for k, axis in enumerate(axes)},
+        "floor": _value(fit.law.floor, fit.interval([law.floor for law in fit.laws])),
+        "scatter": float(np.std(fit.residuals)),
+        "cross_check": {"log_sum_exp": _law(fit_log_sum_exp(x, values, axes))},
+    }
+    if len(axes) == 2:
+        document["allocation"] = _or_reason(lambda: _allocation(fit, points))
+        document["cross_check"]["isoflop_a"] = _or_reason(
+            lambda: isoflop(x[:, 0], np.array([point.flops for point in points if loss in point.losses]), values)
+        )
+    document["predictions"] = [_predicted(fit, cost, loss, everything) for cost in _once(held_out)]
+    return document
+
+
+def _allocation(fit: Fit, points: Sequence[Point]) -> dict[str, Any]:
+    best, intervals = allocation(fit.law), fit.allocations()
+    ratios = [point.flops / point.parameters / point.atoms for point in points]
+    return {key: _value(getattr(best, key), intervals[key]) for key in ("a", "b", "gamma")} | {
+        "factor": best.factor,
+        "flops_per_parameter_and_atom": _value(float(np.median(ratios)), (min(ratios), max(ratios))),
+    }
+
+
+def _predicted(fit: Fit, cost: Cost, loss: str, points: Sequence[Point]) -> dict[str, Any]:
+    value, interval = fit.predict([float(getattr(cost, axis)) for axis in fit.law.axes])
+    size = {"parameters": cost.parameters, "atoms": cost.atoms, "flops": cost.flops}
+    names = {"-".join(cost.name.split("-seed")[:1])}
+    observed = [p.losses[loss] for p in points if p.group == cost.group and p.run.split("-seed")[0] in names and loss in p.losses]
+    result = {"run": cost.name.split("-seed")[0], **size, "predicted": value, "ci95": list(interval)}
+    if observed:
+        mean = float(np.mean(observed))
+        result |= {"observed": mean, "relative_error": value / mean - 1, "inside": bool(interval[0] <= mean <= interval[1])}
+    return result
+
+
+def _once(costs: Sequence[Cost]) -> list[Cost]:
+    """One of each size: seeds are predicted alike."""
+    return list({(cost.parameters, cost.atoms): cost for cost in costs}.values())
+
+
+def _or_reason(compute: Any) -> Any:
+    try:
+        return compute()
+    except MlipfmError as error:
+        return {"refused": str(error)}
+
+
+def _law(law: Law) -> dict[str, Any]:
+    return {"axes": list(law.axes), "floor": law.floor, "coefficients": list(law.coefficients), "exponents": list(law.exponents)}
+
+
+def _value(value: float, interval: tuple[float, float]) -> dict[str, Any]:
+    return {"value": value, "ci95": list(interval)}
+
+
+def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Fit the points of a sweep's folder, write `fit.json`, and `prediction.json` if the held-out runs have not started: it is never written again.
+
+    Raises:
+        ScalingError: nothing has been run, a prediction is wanted of a law that cannot be fitted, or what `fit_points` raises.
+    """
+    points, plan_file = collected(folder), folder / "plan.json"
+    if not points:
+        raise ScalingError("no run has ended yet", where=str(folder), hint="`mlipfm scaling run SWEEP` first")
+    costs = [Cost(**cost) for cost in json.loads(plan_file.read_text(encoding="utf-8"))] if plan_file.exists() else []
+    held_out = [cost for cost in costs if cost.largest]
+    document = fit_points(points, held_out, floor, resamples)
+    file, done = folder / PREDICTION, {point.run for point in points}
+    missing = [cost.name for cost in costs if not cost.largest and cost.name not in done]
+    started = any((folder / cost.name).exists() for cost in held_out)
+    if held_out and not file.exists() and not started and not missing:
+        atomic_write(file, json.dumps(_prediction(document, folder), indent=1, ensure_ascii=False).encode())
+    document["predicted_before"] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    document["missing"] = missing
+    atomic_write(folder / "fit.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
+    return document
+
+
+def _prediction(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The predictions of every group, with the hash of the points that they rest on and the time."""
+    lines = b"".join(file.read_bytes() for file in (folder / POINTS, *sorted(folder.glob("points-*.jsonl"))) if file.exists())
+    groups = {
+        group: {loss: fit["predictions"] for loss, fit in losses.items() if "predictions" in fit}
+        for group, losses in document["groups"].items()
+    }
+    return {
+        "format": FORMAT,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "points_sha256": hashlib.sha256(lines).hexdigest(),
+        "groups": {group: losses for group, losses in groups.items() if any(losses.values())},
+    }

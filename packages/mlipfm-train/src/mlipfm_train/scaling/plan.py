@@ -1,0 +1,155 @@
+"""What a sweep will cost, before it runs: parameters, atoms, floating-point operations and hours of every run.
+
+Operations are those of matrix products in one whole training step, both backward passes included, counted by torch on the first batch of each
+architecture, objective, width and depth; a run has them as often as it sees as many atoms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from mlipfm_data.batches import CostModel, plan_batches
+from mlipfm_data.store.writer import StoreWriter
+from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.seeds import stream
+
+from ..frames import Frames, frame_costs
+from ..open_run import open_run
+from ..recipe import Recipe
+from .laws import ScalingError
+from .sweep import PlannedRun, Sweep, runs_of, with_data
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run.
+
+    Attributes:
+        atoms: seen in training, repeats counted. flops: of matrix products in all steps. seconds: on this machine, one process.
+    """
+
+    name: str
+    group: str
+    parameters: int
+    steps: int
+    atoms: int
+    flops: float
+    seconds: float
+    largest: bool
+
+
+def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: None) -> tuple[list[PlannedRun], list[Cost]]:
+    """Write the training sets of a sweep into `folder`, and return its runs with what each costs.
+
+    The plan is written to `plan.json` and read from there the next time.
+
+    Raises:
+        ScalingError: the sweep of this folder was another one, more structures are wanted than there are, or the time is above `core_hours`.
+    """
+    claim(sweep, folder)
+    runs = [_placed(run, sweep, folder) for run in runs_of(sweep)]
+    file = folder / "plan.json"
+    if file.exists():
+        costs = [Cost(**cost) for cost in json.loads(file.read_text(encoding="utf-8"))]
+    else:
+        costs = _costs(runs, said)
+        atomic_write(file, json.dumps([asdict(cost) for cost in costs], indent=1).encode())
+    hours = sum(cost.seconds for cost in costs) / 3600
+    if sweep.core_hours is not None and hours > sweep.core_hours:
+        raise ScalingError(
+            f"this sweep takes {hours:.3g} core-hours, its budget is {sweep.core_hours:g}", hint="shorten an axis, or raise core_hours"
+        )
+    return runs, costs
+
+
+def claim(sweep: Sweep, folder: Path) -> None:
+    """Make `folder` that of this sweep. Raises `ScalingError` if it is that of another: points of two sweeps would be fitted as one."""
+    file = folder / "sweep.json"
+    document = sweep.model_dump(mode="json")
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := sorted(key for key in {*before, *document} if before.get(key) != document.get(key)):
+            raise ScalingError(
+                f"the sweep has changed since its first run: {', '.join(changed)}",
+                where=str(folder),
+                hint="put the document back, or give another folder by --out",
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, json.dumps(document, indent=1, ensure_ascii=False).encode())
+
+
+def _placed(run: PlannedRun, sweep: Sweep, folder: Path) -> PlannedRun:
+    """The run with its part of the training data, and its steps where the sweep counts epochs."""
+    stores = run.recipe.data.train if run.structures is None else [str(_part(run.recipe, run.structures, folder / "data"))]
+    steps = None if sweep.epochs is None else max(1, round(sweep.epochs * _batches(run.recipe, stores)))
+    return with_data(run, stores, steps)
+
+
+def _part(recipe: Recipe, count: int, folder: Path) -> Path:
+    """A store with the first `count` training structures of one random order; made once."""
+    path = folder / f"n{count}"
+    if not path.exists():
+        frames = Frames(recipe.data.train, recipe.data.levels)
+        if count > len(frames):
+            raise ScalingError(f"{count:,} structures are wanted, the training data have {len(frames):,}", where="structures")
+        making = folder / f"making-n{count}"
+        with StoreWriter(making, name=path.name) as writer:
+            present = writer.present
+            for k in stream(0, "sweep-structures").permutation(len(frames))[:count]:
+                structure = frames[int(k)]
+                if (writer.key(structure), structure.level) not in present:  # a killed start has written some
+                    writer.add(structure)
+        making.rename(path)
+    return path
+
+
+def _batches(recipe: Recipe, stores: Sequence[str]) -> int:
+    """Batches of one epoch, as the source `store` makes them."""
+    frames = Frames(stores, recipe.data.levels)
+    cost = recipe.data.cost
+    cutoff = float(recipe.potential.options.get("backbone", {}).get("cutoff", 5.0))
+    costs = frame_costs(frames, cutoff, recipe.seed, CostModel(cost.atom, cost.edge, cost.batch))
+    return len(plan_batches(costs, recipe.data.budget, np.random.default_rng(recipe.seed), 1, cost.batch))
+
+
+def _costs(runs: Sequence[PlannedRun], said: Callable[[str], None]) -> list[Cost]:
+    measured: dict[str, dict[str, Any]] = {}
+    costs = []
+    for run in runs:
+        document = run.recipe.model_dump(mode="json", include={"potential", "init_from", "objectives", "dtype"})
+        key = json.dumps([document, run.group], sort_keys=True)
+        if key not in measured:
+            smallest = min((r for r in runs if r.group == run.group), key=lambda r: r.structures or 0)
+            recipe = run.recipe.model_copy(update={"data": smallest.recipe.data})
+            with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch)) as opened:
+                facts = opened.preflight.facts
+                measured[key] = {**facts, "mean": float(np.mean([len(s) for s in opened.train]))}
+            said(f"{run.group}, {facts['parameters']:,} parameters: {facts['flops'] / facts['atoms'] / 1e6:.3g} MFLOP per atom and step")
+        facts = measured[key]
+        atoms = _atoms(run)
+        costs.append(
+            Cost(
+                run.name,
+                run.group,
+                facts["parameters"],
+                run.recipe.steps,
+                atoms,
+                float(facts["flops"]) / facts["atoms"] * atoms,
+                facts["seconds_per_step"] / facts["atoms"] * atoms,
+                run.largest,
+            )
+        )
+    return costs
+
+
+def _atoms(run: PlannedRun) -> int:
+    """Atoms that the steps of a run see: those of its structures for each epoch."""
+    natoms = Frames(run.recipe.data.train, run.recipe.data.levels).natoms
+    return max(1, round(run.recipe.steps / _batches(run.recipe, run.recipe.data.train) * int(natoms.sum())))

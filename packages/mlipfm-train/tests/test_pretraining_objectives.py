@@ -1,0 +1,174 @@
+"""Objectives without labels: closed forms of their losses, their contract, and every backbone that can be trained by them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.potential import Feature, Prediction
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.rules import findings
+from mlipfm_interfaces.testing.training_seam_rules import OBJECTIVE_RULES, ObjectiveCase
+from mlipfm_train.objectives.denoise import Denoise
+from mlipfm_train.objectives.torque import Torque, rotation_gradient
+from mlipfm_train.objectives.twins import Twins, barlow
+from mlipfm_train.step import Step
+from mlipfm_train.views import collate_step
+
+BACKBONES = ("behler_parrinello", "deeppot_se", "density", "escaip", "mace", "painn", "pet")
+#: Backbones without node vectors: no head `noise`. `predict: forces` works for all.
+SCALAR = ("behler_parrinello",)
+
+
+def mean(terms, key):
+    total, count = terms[key]
+    return float(total) / float(count)
+
+
+def noisy(objective, structures, seed=0):
+    rng = np.random.default_rng(seed)
+    return collate([objective.views(s, rng)[0] for s in structures], [])
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("norm", np.sqrt(8 / np.pi)), ("mse", 1.0), ("mae", np.sqrt(2 / np.pi))])
+def test_predicting_no_noise_costs_the_moment_of_unit_noise(loss, expected):
+    # E|N(0, I3)| = sqrt(8/pi) = 1.5958; of a component the mean square is 1 and the mean size sqrt(2/pi)
+    objective = Denoise(sigma=0.1, fraction=0.999, loss=loss)
+    batch = noisy(objective, [Structure([6] * 40, 3.0 * np.arange(120.0).reshape(40, 3))] * 60)
+    nothing = Prediction({"noise": torch.zeros_like(batch.positions)}, "direct")
+    assert mean(objective.terms(nothing, batch), "noise") == pytest.approx(expected, rel=0.03)
+
+
+def test_without_their_mean_the_displacements_of_n_atoms_have_n_minus_one_parts_of_the_variance():
+    objective = Denoise(sigma=0.1)
+    batch = noisy(objective, [Structure([6] * 4, 3.0 * np.arange(12.0).reshape(4, 3))] * 600)
+    nothing = Prediction({"noise": torch.zeros_like(batch.positions)}, "direct")
+    assert mean(objective.terms(nothing, batch), "noise") == pytest.approx(3 / 4, rel=0.03)
+    assert float(batch.labels["noise"].reshape(600, 4, 3).mean(dim=1).abs().max()) < 1e-15
+
+
+@pytest.mark.parametrize("predict", ["noise", "forces"])
+def test_the_best_linear_denoiser_of_gaussian_structures_reaches_the_closed_form(predict):
+    # x ~ N(x0, S) without a centre of mass: the best prediction is s² (S + s²)^-1 (x' - x0), its error per component tr[S (S + s²)^-1] / 3N
+    rng, n, sigma, kt = np.random.default_rng(1), 4, 0.1, 0.03
+    centred = np.eye(3 * n) - np.kron(np.ones((n, n)) / n, np.eye(3))
+    root = 0.1 * centred @ rng.normal(size=(3 * n, 3 * n)) / np.sqrt(3 * n)
+    covariance, start = root @ root.T, 3.0 * np.arange(3.0 * n)
+    objective = Denoise(sigma=sigma, predict=predict, kt=kt)
+    structures = [Structure([6] * n, (start + root @ rng.normal(size=3 * n)).reshape(n, 3)) for _ in range(600)]
+    batch = noisy(objective, structures)
+    away = batch.positions.numpy().reshape(-1, 3 * n) - start
+    shrink = np.linalg.inv(covariance + sigma**2 * np.eye(3 * n))
+    best = torch.as_tensor((sigma**2 * away @ shrink).reshape(-1, 3))
+    values = {"noise": best, "forces": -best * kt / sigma**2}
+    expected = np.trace(covariance @ shrink) / (3 * n)
+    assert mean(objective.terms(Prediction(values, "direct"), batch), "noise") == pytest.approx(expected, rel=0.03)
+    wrong = {key: 0.5 * value for key, value in values.items()}
+    assert mean(objective.terms(Prediction(wrong, "direct"), batch), "noise") > 1.03 * expected
+
+
+def test_the_rotation_gradient_is_that_of_finite_rotations():
+    # E = sum_i x_i^2 is no invariant: dE/dG_ab about the centre, against central differences of exp(G - G^T)
+    rng = np.random.default_rng(2)
+    r = rng.normal(size=(5, 3)) * 2
+    r -= r.mean(axis=0)
+    batch = collate([Structure([6] * 5, r)], [])
+    forces = torch.as_tensor(-2 * r * [1.0, 0.0, 0.0])
+    found = rotation_gradient(forces, batch)[0].numpy()
+    h = 1e-5
+    for a in range(3):
+        for b in range(3):
+            g = np.zeros((3, 3))
+            g[a, b] += h
+            energy = [float(((torch.linalg.matrix_exp(torch.as_tensor(sign * (g - g.T))).numpy() @ r.T)[0] ** 2).sum()) for sign in (1, -1)]
+            assert found[a, b] == pytest.approx((energy[0] - energy[1]) / (2 * h), abs=1e-7)
+    objective = Torque(weight=2.0)
+    assert mean(objective.terms(Prediction({"forces": forces}, "direct"), batch), "torque") == pytest.approx(2 * np.linalg.norm(found))
+
+
+def test_an_invariant_model_has_no_torque_and_crystals_do_not_count(morse_structures):
+    structures = morse_structures(4, 0)
+    crystal = Structure([6], [[0, 0, 0]], cell=3 * np.eye(3), pbc=[True] * 3)
+    potential = build("density", {"backbone": {"channels": 4}, "elements": ["H", "C", "O"], "levels": ["morse"], "dtype": "float64"})
+    batch = collate([*structures, crystal.replace(level="morse")], potential.spec.graphs, torch.float64)
+    total, count = Torque(weight=1.0).terms(potential(batch, ("forces",)), batch)["torque"]
+    assert float(total) < 1e-12
+    assert float(count) == 4.0
+
+
+def test_barlow_has_its_floor_for_equal_independent_features_and_d_for_constant_ones():
+    generator = torch.Generator().manual_seed(0)
+    b, d, coupling = 4000, 12, 0.5
+    z = torch.randn(b, d, generator=generator, dtype=torch.float64)
+    assert float(barlow(z, z, coupling)) == pytest.approx(coupling * d * (d - 1) / b, rel=0.2)
+    assert float(barlow(torch.ones(b, d), torch.ones(b, d), coupling)) == pytest.approx(d, rel=1e-6)
+    order = torch.randperm(b, generator=generator)
+    assert float(barlow(z[order], z[order], coupling)) == pytest.approx(float(barlow(z, z, coupling)), rel=1e-9)
+    copies = z[:, :1].expand(b, d)
+    assert float(barlow(copies, copies, coupling)) == pytest.approx(coupling * d * (d - 1), rel=1e-3)  # one feature twelve times
+
+
+def test_twins_average_the_node_scalars_of_each_view():
+    objective = Twins(channels=2, dimensions=2)
+    with torch.no_grad():
+        objective.module.weight.copy_(torch.eye(2))
+    batch = collate(objective.views(Structure([1, 1], [[0, 0, 0], [0, 0, 2.0]]), np.random.default_rng(0)), [])
+    features = {"node_scalar": Feature(torch.tensor([[1.0, 0.0], [3.0, 2.0], [0.0, 0.0], [8.0, 4.0]]))}
+    pairs, count = objective.terms(Prediction({}, "direct", features), batch)["pairs"]
+    assert pairs.tolist() == [[[2.0, 1.0], [4.0, 2.0]]]
+    assert float(count) == 1.0
+
+
+MAKERS = {
+    "denoise": lambda: Denoise(),
+    "denoise-forces": lambda: Denoise(predict="forces", fraction=0.5),
+    "torque": lambda: Torque(),
+    "twins": lambda: Twins(channels=8, dimensions=4),
+}
+
+
+def potential_of(backbone, dtype="float64", channels=8):
+    heads = {} if backbone in SCALAR else {"heads": {"noise": {}}}
+    options = {"channels": channels, "cutoff": 3.0}
+    return build(backbone, {"backbone": options, "elements": ["H", "C", "O"], "levels": ["morse"], "dtype": dtype, **heads})
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_every_objective_keeps_its_contract(name, morse_structures):
+    torch.manual_seed(0)
+    case = ObjectiveCase(MAKERS[name], potential_of("pet"), morse_structures(4, 1))
+    assert not [f.error for f in findings(tuple(OBJECTIVE_RULES), case) if f.error]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_objective_trains_backbone(name, backbone, morse_structures):
+    """The matrix of objectives and backbones: each cell is one of these tests or is refused with its reason."""
+    potential = potential_of(backbone, "float32", channels=16)
+    objectives = {name: MAKERS[name]() if name != "twins" else Twins(channels=16, dimensions=4)}
+    if name == "denoise" and backbone in SCALAR:
+        with pytest.raises(RecipeError, match="'noise' needs vectors, which the backbone does not provide"):
+            build(backbone, {"elements": ["H"], "levels": ["a"], "heads": {"noise": {}}})
+        return
+    if name == "torque" and potential.spec.invariant and backbone != "escaip":
+        pytest.skip("the energy is invariant: there is no torque to lose")
+    step = Step(potential, objectives)
+    batch = collate_step(objectives, morse_structures(6, 2), potential.spec.graphs, torch.float32, torch.device("cpu"), 0, 0)
+    terms = step(batch)
+    gathered = {key: value for key, (value, _) in terms.items() if step.gathers(key)}
+    losses = [total for key, (total, _) in terms.items() if key not in gathered] + [total for total, _ in step.finish(gathered).values()]
+    torch.stack([loss.to(torch.float64) for loss in losses]).sum().backward()
+    trained = [p for p in potential.parameters() if p.grad is not None and bool((p.grad != 0).any())]
+    assert len(trained) > 2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Denoise(sigma=0), lambda: Denoise(fraction=0), lambda: Torque(weight=0), lambda: Twins(channels=8, dimensions=1)]
+)
+def test_values_that_cannot_be_are_refused(make):
+    with pytest.raises(RecipeError):
+        make()

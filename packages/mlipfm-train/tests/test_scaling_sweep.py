@@ -1,0 +1,261 @@
+"""Sweeps of tiny models on Morse molecules: what is planned, trained, killed, continued, held out and refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import RecipeError, TrainingError
+from mlipfm_train.loop import fit
+from mlipfm_train.scaling import execute
+from mlipfm_train.scaling.execute import collected, jobs_of, run_sweep, write_array
+from mlipfm_train.scaling.fits import fit_points, fit_sweep
+from mlipfm_train.scaling.laws import Law, ScalingError
+from mlipfm_train.scaling.plan import Cost, plan
+from mlipfm_train.scaling.points import Point, line_of
+from mlipfm_train.scaling.sweep import load_sweep, make_sweep, runs_of
+from mlipfm_train.training_state import states
+
+
+def without_seconds(points):
+    return [replace(point, core_seconds=0.0) for point in points]
+
+
+@pytest.fixture
+def document(tiny):
+    recipe = {key: value for key, value in tiny.items() if key != "steps"}
+    return {"recipe": recipe, "width": [4, 8], "structures": [6, 24], "epochs": 2, "seeds": [0], "mup_base": 4}
+
+
+def test_a_sweep_is_the_product_of_its_axes_with_the_largest_run_last(document):
+    runs = runs_of(make_sweep({**document, "seeds": [0, 1], "depth": [1, 2]}))
+    assert len(runs) == 16
+    assert [run.largest for run in runs] == [False] * 14 + [True] * 2
+    assert {run.name for run in runs[-2:]} == {"w8-d2-n24-seed0", "w8-d2-n24-seed1"}
+    assert runs[-1].recipe.potential.options["backbone"] == {"channels": 8, "layers": 2, "cutoff": 3.0}
+    assert runs[-1].recipe.optimizer.width_ratio == 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": [8, 8]}, "width has a value twice"),
+        ({"steps": [5]}, "epochs or steps, not both"),
+        ({"widht": [8]}, "widht"),
+        ({"width": [], "mup_base": 4}, "mup_base needs width"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_a_document_that_cannot_be_is_refused(document, change, said):
+    with pytest.raises(RecipeError, match=said):
+        make_sweep({**document, **change})
+
+
+@pytest.mark.full
+def test_the_plan_counts_parameters_atoms_and_operations_of_the_runs_that_follow(document, tmp_path):
+    sweep = make_sweep({**document, "hold_out": False})
+    runs, costs = plan(sweep, tmp_path)
+    points = {point.run: point for point in run_sweep(sweep, tmp_path)}
+    assert len(points) == 4
+    for run, cost in zip(runs, costs, strict=True):
+        point = points[run.name]
+        assert (cost.parameters, cost.atoms) == (point.parameters, point.atoms)
+        assert cost.flops == pytest.approx(point.flops)
+        assert set(point.losses) == {"force MAE (meV/A)", "energy MAE (meV/atom)"}
+    assert costs[0].atoms == 2 * sum(len(s) for s in map_structures(tmp_path / "data" / "n6"))  # two epochs
+    by_width = [next(c for c in costs if c.name.startswith(f"w{w}-n24")).flops for w in (4, 8)]
+    assert 2.0 < by_width[1] / by_width[0] < 4.0  # matrices grow with the square of the width, those of the radial functions linearly
+    smaller, larger = ({s.key for s in map_structures(tmp_path / "data" / name)} for name in ("n6", "n24"))
+    assert smaller < larger
+
+
+def map_structures(path):
+    from mlipfm_data.store.store import Store
+
+    return list(Store(path))
+
+
+@pytest.mark.ci
+def test_a_killed_sweep_goes_on_and_its_lines_are_those_of_one_that_was_not(document, tmp_path):
+    # in one place after the other: models state the paths of their data, so that digests are of a place
+    sweep, folder = make_sweep({**document, "hold_out": False, "structures": [6]}), tmp_path / "sweep"
+    whole = run_sweep(sweep, folder)
+    folder.rename(tmp_path / "whole")
+    script = f"""
+import os
+from pathlib import Path
+from mlipfm_train.scaling import execute
+from mlipfm_train.scaling.sweep import make_sweep
+append = execute._append
+def kill(file, point):
+    append(file, point)
+    with open(file, "ab") as torn:
+        torn.write(b'{{"run": "half a li')
+    os._exit(9)
+execute._append = kill
+execute.run_sweep(make_sweep({sweep.model_dump(mode="json")!r}), Path({str(folder)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    assert len(collected(folder)) == 1
+    with ThreadPoolExecutor(1) as pool:  # any executor gives the points of one process
+        assert without_seconds(run_sweep(sweep, folder, pool)) == without_seconds(whole)
+    before = (folder / "points.jsonl").read_bytes()
+    run_sweep(sweep, folder)
+    assert (folder / "points.jsonl").read_bytes() == before
+
+
+def test_a_sweep_that_changed_under_its_runs_is_refused(document, tmp_path):
+    plan(make_sweep({**document, "structures": [6]}), tmp_path)
+    with pytest.raises(ScalingError, match="the sweep has changed since its first run: seeds"):
+        run_sweep(make_sweep({**document, "structures": [6], "seeds": [0, 1]}), tmp_path)
+
+
+def test_more_structures_than_there_are_and_more_hours_than_the_budget_are_refused(document, tmp_path):
+    with pytest.raises(ScalingError, match="25 structures are wanted, the training data have 24"):
+        plan(make_sweep({**document, "structures": [25]}), tmp_path / "a")
+    with pytest.raises(ScalingError, match="core-hours, its budget is"):
+        plan(make_sweep({**document, "structures": [6], "width": [4], "core_hours": 1e-9}), tmp_path / "b")
+
+
+@pytest.mark.ci
+def test_a_diverged_run_is_a_point_with_its_reason_and_is_not_fitted(document, tmp_path, monkeypatch):
+    def diverge(run, folder):
+        fit(run.recipe, folder / run.name)
+        if run.name.startswith("w8"):
+            raise TrainingError("training has diverged: force MAE is 1e9")
+
+    monkeypatch.setattr(execute, "_train", diverge)
+    points = run_sweep(make_sweep({**document, "hold_out": False, "structures": [6]}), tmp_path)
+    assert {point.run: bool(point.failed) for point in points} == {"w4-n6-seed0": False, "w8-n6-seed0": True}
+    with pytest.raises(ScalingError):
+        fit_sweep(tmp_path)
+    assert fit_points([*surface_points(), points[-1]])["failed"] == [
+        {"run": "w8-n6-seed0", "group": "painn", "reason": "training has diverged: force MAE is 1e9"}
+    ]
+
+
+@pytest.mark.full
+def test_a_branch_has_the_bits_of_a_run_that_was_trained_alone(document, tmp_path):
+    schedule = {"name": "wsd", "decay": 0.25, "warmup": 2}
+    recipe = {**document["recipe"], "schedule": schedule}
+    sweep = make_sweep({"recipe": recipe, "steps": [8, 16, 24], "hold_out": True})
+    (job,) = jobs_of(runs_of(sweep), held_out=False)
+    assert [run.recipe.steps for run in job] == [8, 16]
+    points = run_sweep(sweep, tmp_path)
+    assert [point.atoms for point in points] == sorted(point.atoms for point in points)
+    assert states(tmp_path / "trunk-seed0" / "state")[0].stem == "step-000000012"  # three quarters of 16: the first 6 steps were made once
+    alone = fit(job[1].recipe, tmp_path / "alone")
+    assert alone.steps == 16
+    branch, direct = (tmp_path / name / "state" / "step-000000016.safetensors" for name in (job[1].name, "alone"))
+    from mlipfm_interfaces.checkpoint import load_potential
+
+    weights = [load_potential(path.parents[1] / "last.safetensors").state_dict() for path in (branch, direct)]
+    assert all(bool((weights[0][key] == value).all()) for key, value in weights[1].items())
+
+
+LAW = Law(("parameters", "atoms"), 5.0, (3000.0, 20000.0), (0.4, 0.5))
+
+
+def surface_points(group="painn", law=LAW, noise=0.01, seeds=(0, 1), n=5):
+    rng = np.random.default_rng(3)
+    grid = [(int(p), int(d), s) for p in np.geomspace(1e3, 1e5, n) for d in np.geomspace(1e4, 4e6, n) for s in seeds]
+    return [
+        Point(
+            f"w{p}-n{d}-seed{s}",
+            group,
+            s,
+            p,
+            d,
+            20.0 * p * d,
+            1.0,
+            {"force MAE (meV/A)": float(law(np.array([[p, d]]))[0] * (1 + noise * rng.normal()))},
+        )
+        for p, d, s in grid
+    ]
+
+
+@pytest.fixture
+def synthetic(document, tmp_path):
+    """The folder of a sweep whose points follow `LAW`, all but the largest."""
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    points = surface_points()
+    top = max((point.parameters, point.atoms) for point in points)
+    costs = [vars(Cost(p.run, p.group, p.parameters, 1, p.atoms, p.flops, 1.0, (p.parameters, p.atoms) == top)) for p in points]
+    (folder / "plan.json").write_text(json.dumps(costs))
+    small = [point for point in points if (point.parameters, point.atoms) != top]
+    (folder / "points.jsonl").write_text("".join(f"{line_of(point)}\n" for point in small))
+    return folder, [point for point in points if point not in small]
+
+
+def test_the_largest_run_is_predicted_before_and_compared_after(synthetic):
+    folder, largest = synthetic
+    found = fit_sweep(folder, resamples=60)["groups"]["painn"]["force MAE (meV/A)"]
+    (predicted,) = found["predictions"]
+    truth = float(LAW(np.array([[predicted["parameters"], predicted["atoms"]]]))[0])
+    assert predicted["ci95"][0] < truth < predicted["ci95"][1]
+    assert "observed" not in predicted
+    before = (folder / "prediction.json").read_bytes()
+    with open(folder / "points.jsonl", "a") as lines:
+        lines.writelines(f"{line_of(point)}\n" for point in largest)
+    (after,) = fit_sweep(folder, resamples=60)["groups"]["painn"]["force MAE (meV/A)"]["predictions"]
+    assert after["inside"]
+    assert abs(after["relative_error"]) < 0.05
+    assert after["predicted"] == predicted["predicted"]  # the held-out points do not enter the fit
+    assert (folder / "prediction.json").read_bytes() == before
+
+
+@pytest.mark.ci
+def test_the_largest_run_does_not_start_without_its_prediction(document, tmp_path):
+    sweep = make_sweep({**document, "structures": [6]})
+    with pytest.raises(ScalingError, match="1 other runs are not done"):
+        run_sweep(sweep, tmp_path, held_out=True)
+    run_sweep(sweep, tmp_path)
+    with pytest.raises(ScalingError, match="w8-n6-seed0 has not been predicted"):
+        run_sweep(sweep, tmp_path, held_out=True)
+    assert not (tmp_path / "w8-n6-seed0").exists()
+
+
+@pytest.mark.full
+def test_an_array_of_a_cluster_has_a_task_for_each_job_and_its_points_are_collected(document, tmp_path):
+    sweep = make_sweep({**document, "structures": [6], "hold_out": False})
+    assert write_array(sweep, tmp_path, Path("sweep.yaml"), tmp_path / "job.sh") == 2
+    assert "--array=0-1" in (tmp_path / "job.sh").read_text()
+    for k in (1, 0):
+        run_sweep(sweep, tmp_path, only=k)
+    assert {point.run for point in collected(tmp_path)} == {"w4-n6-seed0", "w8-n6-seed0"}
+    with pytest.raises(ScalingError, match="no job 2"):
+        run_sweep(sweep, tmp_path, only=2)
+
+
+@pytest.mark.ci
+def test_the_commands_print_a_plan_a_fit_and_a_page(document, synthetic, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump({**document, "structures": [6], "width": [4]}))
+    assert command("plan", "tiny.yaml", "--speed", "1000") == 0
+    assert "w4-n6-seed0" in capsys.readouterr().out
+    folder, _ = synthetic
+    Path("sweep.yaml").write_text(yaml.safe_dump(document))
+    (folder / "sweep.json").write_text(json.dumps(load_sweep("sweep.yaml").model_dump(mode="json")))
+    assert command("fit", "sweep.yaml", "--resamples", "40") == 0
+    assert "exponent of atoms 0." in capsys.readouterr().out
+    assert command("report", "sweep.yaml") == 0
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert "held-out run" in page
+    assert command("fit", "nowhere.yaml") == 2
+
+
+def command(*words):
+    """Exit status of `mlipfm scaling WORDS`."""
+    with pytest.raises(SystemExit) as end:
+        main(["scaling", *words])
+    return end.value.code
