@@ -52,7 +52,9 @@ def run(
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler that gets the runs, such as tcp://node1:8786")] = None,
     slurm: Annotated[Path | None, typer.Option(help="Write the script of a SLURM array to this file instead, and stop")] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Make the largest runs, after `fit` has predicted them")] = False,
-    only: Annotated[int | None, typer.Option(min=0, max=10_000, help="Make this job only, counted from 0: what a task of an array does")] = None,
+    only: Annotated[
+        int | None, typer.Option(min=0, max=10_000, help="Make this job only, counted from 0: what a task of an array does")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the runs of a sweep that are not done yet. Interrupt it at any moment; the same command goes on, and nothing is done twice.
