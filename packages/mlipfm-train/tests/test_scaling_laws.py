@@ -65,6 +65,7 @@ def test_parabolas_through_equal_compute_are_biased_where_variable_projection_is
     assert abs(isoflop(parameters, flops, REFERENCE(x)) - exact) > 0.01
 
 
+@pytest.mark.ci
 def test_intervals_hold_the_truth_and_the_largest_run_that_was_left_out():
     x, loss = surface(seed=1, n=7)
     held_out = (x == x.max(axis=0)).all(axis=1)
@@ -79,6 +80,7 @@ def test_intervals_hold_the_truth_and_the_largest_run_that_was_left_out():
     assert predicted == pytest.approx(loss[held_out].mean(), rel=0.02)
 
 
+@pytest.mark.ci
 def test_the_steeper_of_two_laws_is_named_with_an_interval_above_zero():
     flat = Law(AXES, 1.69, (406.4, 410.7), (0.24, 0.2))
     fits = [fit_with_intervals(*surface(seed=2, n=6, law=law), AXES, resamples=40) for law in (flat, REFERENCE)]

@@ -83,7 +83,7 @@ def map_structures(path):
     return list(Store(path))
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_killed_sweep_goes_on_and_its_lines_are_those_of_one_that_was_not(document, tmp_path):
     # in one place after the other: models state the paths of their data, so that digests are of a place
     sweep, folder = make_sweep({**document, "hold_out": False, "structures": [6]}), tmp_path / "sweep"
@@ -125,7 +125,7 @@ def test_more_structures_than_there_are_and_more_hours_than_the_budget_are_refus
         plan(make_sweep({**document, "structures": [6], "width": [4], "core_hours": 1e-9}), tmp_path / "b")
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_a_diverged_run_is_a_point_with_its_reason_and_is_not_fitted(document, tmp_path, monkeypatch):
     def diverge(run, folder):
         fit(run.recipe, folder / run.name)
@@ -196,6 +196,7 @@ def synthetic(document, tmp_path):
     return folder, [point for point in points if point not in small]
 
 
+@pytest.mark.ci
 def test_the_largest_run_is_predicted_before_and_compared_after(synthetic):
     folder, largest = synthetic
     found = fit_sweep(folder, resamples=60)["groups"]["painn"]["force MAE (meV/A)"]
@@ -213,7 +214,7 @@ def test_the_largest_run_is_predicted_before_and_compared_after(synthetic):
     assert (folder / "prediction.json").read_bytes() == before
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_the_largest_run_does_not_start_without_its_prediction(document, tmp_path):
     sweep = make_sweep({**document, "structures": [6]})
     with pytest.raises(ScalingError, match="1 other runs are not done"):
@@ -236,7 +237,7 @@ def test_an_array_of_a_cluster_has_a_task_for_each_job_and_its_points_are_collec
         run_sweep(sweep, tmp_path, only=2)
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_the_commands_print_a_plan_a_fit_and_a_page(document, synthetic, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump({**document, "structures": [6], "width": [4]}))
