@@ -80,12 +80,13 @@ def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
 
 @models_app.command()
 def show(name: Annotated[str, typer.Argument(help="Name in the registry")], registry: Annotated[str | None, _REGISTRY] = None) -> None:
-    """Versions of a model with their digests, aliases, promotions and result records.
+    """What the latest version is (elements, levels, errors with intervals, speed), and all versions with aliases, promotions and records.
 
     Example: mlipfm models show water
     """
     from .errors import RegistryError
     from .registry_http import server
+    from .registry_show import facts
     from .registry_versions import check_name, list_models, list_versions
 
     where = server(registry)
@@ -93,6 +94,8 @@ def show(name: Annotated[str, typer.Argument(help="Name in the registry")], regi
     if not versions:
         raise RegistryError(f"the registry has no model {name!r}", where=where.address, hint="see `mlipfm models list`")
     promotions = dict(list_models(where)).get(name, {})
+    for key, value in facts(where, versions[-1]).items():
+        typer.echo(f"{key:<20} {value}")
     for version in versions:
         aliases = [alias for alias, promotion in sorted(promotions.items()) if promotion.version == version.number]
         typer.echo("\n".join(_lines(version, aliases)))
@@ -119,6 +122,69 @@ def promote(
 
     done = promote_version(name, version, alias, rollback, registry)
     typer.echo(f"{name}@{alias} -> {done.number}  {done.digest}")
+
+
+@models_app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name in the registry")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the log of the hub")],
+    alias: Annotated[str, typer.Option(help="Alias to take away")] = "production",
+    registry: Annotated[str | None, _REGISTRY] = None,
+) -> None:
+    """Take an alias away, so that nobody pulls by it any more; versions and the log stay. Needs a hub.
+
+    Example: mlipfm models revoke water --reason "wrong reference energies"
+    """
+    from .registry_http import server
+    from .registry_hub import is_hub
+    from .registry_hub import revoke as revoke_alias
+    from .registry_versions import check_alias, check_name
+
+    where = server(registry)
+    if not is_hub(where):
+        raise where.fault("is no hub: an alias of MLflow moves, and does not go", "promote another version, or start `mlipfm hub up`")
+    revoke_alias(where, check_name(name), check_alias(alias), reason)
+    typer.echo(f"{name}@{alias} is taken away")
+
+
+@models_app.command()
+def verify(
+    address: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION")], registry: Annotated[str | None, _REGISTRY] = None
+) -> None:
+    """Check a model against the registry: bytes, digest, and the promotion if it has an alias.
+
+    Example: mlipfm models verify water@production
+    """
+    from .registry import pull as pull_model
+    from .registry_http import server
+    from .registry_show import version_at
+
+    path = pull_model(address, registry)
+    version = version_at(server(registry), address)
+    typer.echo(f"{version}  {version.digest}: SHA-256, digest and registry agree ({path})")
+
+
+@models_app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION")],
+    second: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION")],
+    registry: Annotated[str | None, _REGISTRY] = None,
+) -> None:
+    """Show what differs between two registered models: elements, levels, licences, errors, check.
+
+    Example: mlipfm models diff water/1 water@production
+    """
+    from .registry_http import server
+    from .registry_show import differences, facts, version_at
+
+    where = server(registry)
+    versions = [version_at(where, address) for address in (first, second)]
+    found = differences(*(facts(where, version) for version in versions))
+    typer.echo(f"{'':<24} {versions[0]!s:<34} {versions[1]}")
+    for what, a, b in found:
+        typer.echo(f"{what:<24} {a[:34]:<34} {b[:60]}")
+    if not found:
+        typer.echo("no difference")
 
 
 def _lines(version: Version, aliases: list[str]) -> list[str]:

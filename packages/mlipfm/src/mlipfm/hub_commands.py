@@ -84,6 +84,69 @@ def down(folder: Annotated[Path, _DIR] = Path("hub")) -> None:
     typer.echo(f"stopped the hub at {hub.address}; its data stay in {hub.folder}")
 
 
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(help="Name of the user")],
+    role: Annotated[str, typer.Option(help="Add the user with this role, or change it: read, push, promote or admin")] = "",
+    token: Annotated[str, typer.Option(metavar="LABEL", help="Make a token with this label, and show it once")] = "",
+    lock: Annotated[bool, typer.Option("--lock", help="Lock the user out")] = False,
+    registry: Annotated[str | None, typer.Option(help="Address or folder of the hub [default: $MLIPFM_REGISTRY]")] = None,
+) -> None:
+    """Add a user of a hub, change the role, make a token, or lock the user out. For admins.
+
+    Example: mlipfm hub user ada --role push --token laptop
+    """
+    from mlipfm_interfaces.errors import RegistryError
+    from mlipfm_interfaces.registry_http import server
+
+    if not (role or token or lock):
+        raise RegistryError("nothing to do", where=name, hint="give --role, --token or --lock")
+    where = server(registry)
+    known = {row["name"] for row in where.call("GET", "/api/v1/users")["users"]}
+    if role and name not in known:
+        where.call("POST", "/api/v1/users", {"name": name, "role": role})
+    elif role or lock:
+        where.call("POST", f"/api/v1/users/{name}", ({"role": role} if role else {}) | ({"disabled": True} if lock else {}))
+    typer.echo(f"{name}: {', '.join(filter(None, [role, 'locked out' if lock else '']))}" if role or lock else name)
+    if token:
+        typer.echo(where.call("POST", f"/api/v1/users/{name}/tokens", {"label": token})["token"])
+
+
+@app.command()
+def backup(file: Annotated[Path, typer.Argument(help="Backup to write (.tar)")], folder: Annotated[Path, _DIR] = Path("hub")) -> None:
+    """Write everything that a hub keeps into one file, verified; the hub may run meanwhile.
+
+    Example: mlipfm hub backup hub.tar --dir ~/hub
+    """
+    _hub_program("backup", file, folder)
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="Backup (.tar)")], folder: Annotated[Path, _DIR] = Path("hub")) -> None:
+    """Make a hub in a new folder from a backup.
+
+    Example: mlipfm hub restore hub.tar --dir ~/hub-again
+    """
+    _hub_program("restore", file, folder)
+
+
+def _hub_program(task: str, file: Path, folder: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    from mlipfm_interfaces.errors import RegistryError
+
+    from .hub import has_hub, path_of_the_hub
+
+    if not has_hub():
+        raise RegistryError("the hub is not installed", hint="pip install mlipfm-hub")
+    line = [sys.executable, "-m", "mlipfm_hub", task, str(file), "--dir", str(folder)]
+    done = subprocess.run(line, env=os.environ | path_of_the_hub(), check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
 def _start(folder: Path, port: int, host: str, server: str) -> Hub:
     from rich.console import Console
 
