@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.checkpoint import load_checkpoint
+from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_train.loop import fit
@@ -72,6 +73,15 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_the_optimiser(mor
         assert all(torch.equal(value, moments[key][name]) for name, value in values.items())
 
 
+def test_every_group_of_parameters_has_the_learning_rate_of_the_step_times_its_factor(morse_structures):
+    strategy = placed(None)
+    params = list(strategy.module.parameters())
+    strategy.optimizer.param_groups = [{"params": params, "lr": 0.0, "lr_factor": 0.1}, {"params": [], "lr": 0.0}]
+    strategy.optimizer.step = lambda: None
+    strategy.step(batch_of(strategy, off(morse_structures(6, 0))), 0.02)
+    assert [group["lr"] for group in strategy.optimizer.param_groups] == pytest.approx([0.002, 0.02])
+
+
 def test_the_gradient_is_clipped_to_its_norm_and_shorter_ones_are_left_alone(morse_structures):
     structures = off(morse_structures(6, 0))
     free, before = placed(None), whole(placed(None))
@@ -125,6 +135,7 @@ def test_the_best_model_is_that_of_the_smallest_force_error_and_of_energies_only
     assert figures(0.001, 0.2) > figures(0.2, 0.001)
     assert figures(0.002, None) == pytest.approx(2.0)  # meV/atom
     assert figures(0.001, float("nan")) == float("inf")
+    assert score([Metric("force MAE", "meV/A", 1.0, None, 9, 10)]) == float("inf")  # one structure without an answer
 
 
 def test_validation_errors_are_prediction_minus_label_per_atom(morse_structures):

@@ -115,7 +115,7 @@ def training(plan: Plan) -> list[list[Job]]:
 def distillation(plan: Plan) -> list[list[Job]]:
     """Train students on the teacher's labels, with rows of its Hessian and without, then on the few true labels.
 
-    There energies weigh ten times as much: they have to move by a constant for each molecule (decision 0008).
+    There energies weigh ten times as much: they have to move by a constant for each molecule (decision 0010).
     """
     last = plan.student_steps // 3
     again = "'potential={}' optimizer.lr=2e-3 data.budget=250 objectives.0.hessian_weight=0 objectives.0.energy_weight=50"
