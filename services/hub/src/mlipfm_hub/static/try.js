@@ -32,6 +32,7 @@ if (place && window.$3Dmol) {
   viewer.render();
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (!still) viewer.spin("y", 0.5);
+  else { viewer.setFrame(scene.frames.length - 1); viewer.render(); }
   if (scene.frames.length > 1) {
     const play = document.getElementById("play"), toggle = document.getElementById("toggle"), label = document.getElementById("frame");
     let k = 0, going = !still;
