@@ -214,6 +214,17 @@ def test_the_largest_run_is_predicted_before_and_compared_after(synthetic):
     assert (folder / "prediction.json").read_bytes() == before
 
 
+@pytest.mark.ci
+def test_runs_of_fewer_steps_are_not_taken_for_the_held_out_one():
+    points = [replace(p, run=f"w{p.parameters}-seed{p.seed}-t{p.atoms}") for p in surface_points()]
+    top = max((p.parameters, p.atoms) for p in points)
+    held_out = [Cost(p.run, p.group, p.parameters, 1, p.atoms, p.flops, 1.0, True) for p in points if (p.parameters, p.atoms) == top]
+    found = fit_points(points, held_out, resamples=40)["groups"]["painn"]["force MAE (meV/A)"]["predictions"]
+    truth = np.mean([p.losses["force MAE (meV/A)"] for p in points if (p.parameters, p.atoms) == top])
+    assert [item["observed"] for item in found] == [truth]
+    assert found[0]["run"] == f"w{top[0]}-t{top[1]}"
+
+
 @pytest.mark.full
 def test_the_largest_run_does_not_start_without_its_prediction(document, tmp_path):
     sweep = make_sweep({**document, "structures": [6]})

@@ -184,7 +184,7 @@ def _sentence(item: dict[str, Any]) -> str:
 
 def _prediction(item: dict[str, Any]) -> str:
     low, high = item["ci95"]
-    size = f"{item['run']}, {item['parameters']:,} parameters and {item['atoms']:,} atoms"
+    size = f"{item['run']}, {item['parameters']:,.0f} parameters and {item['atoms']:,.0f} atoms"
     text = f"{size}: predicted {item['predicted']:.4g} ({low:.4g} to {high:.4g})"
     if "observed" not in item:
         return text

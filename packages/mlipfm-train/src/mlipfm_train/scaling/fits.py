@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +95,7 @@ def _described(fit: Fit, points: Sequence[Point], loss: str, held_out: Sequence[
         document["cross_check"]["isoflop_a"] = _or_reason(
             lambda: isoflop(x[:, 0], np.array([point.flops for point in points if loss in point.losses]), values)
         )
-    document["predictions"] = [_predicted(fit, cost, loss, everything) for cost in _once(held_out)]
+    document["predictions"] = [_predicted(fit, held_out, loss, everything)] if held_out else []
     return document
 
 
@@ -107,21 +108,17 @@ def _allocation(fit: Fit, points: Sequence[Point]) -> dict[str, Any]:
     }
 
 
-def _predicted(fit: Fit, cost: Cost, loss: str, points: Sequence[Point]) -> dict[str, Any]:
-    value, interval = fit.predict([float(getattr(cost, axis)) for axis in fit.law.axes])
-    size = {"parameters": cost.parameters, "atoms": cost.atoms, "flops": cost.flops}
-    names = {"-".join(cost.name.split("-seed")[:1])}
-    observed = [p.losses[loss] for p in points if p.group == cost.group and p.run.split("-seed")[0] in names and loss in p.losses]
-    result = {"run": cost.name.split("-seed")[0], **size, "predicted": value, "ci95": list(interval)}
+def _predicted(fit: Fit, seeds: Sequence[Cost], loss: str, points: Sequence[Point]) -> dict[str, Any]:
+    """The held-out run of a group, which may have several seeds: their mean where they have been made."""
+    size = {axis: float(np.mean([getattr(cost, axis) for cost in seeds])) for axis in (*AXES, "flops")}
+    value, interval = fit.predict([size[axis] for axis in fit.law.axes])
+    result = {"run": re.sub(r"-?seed\d+", "", seeds[0].name) or seeds[0].group, **size, "predicted": value, "ci95": list(interval)}
+    names = {cost.name for cost in seeds}
+    observed = [point.losses[loss] for point in points if point.run in names and loss in point.losses]
     if observed:
         mean = float(np.mean(observed))
         result |= {"observed": mean, "relative_error": value / mean - 1, "inside": bool(interval[0] <= mean <= interval[1])}
     return result
-
-
-def _once(costs: Sequence[Cost]) -> list[Cost]:
-    """One of each size: seeds are predicted alike."""
-    return list({(cost.parameters, cost.atoms): cost for cost in costs}.values())
 
 
 def _or_reason(compute: Any) -> Any:

@@ -82,12 +82,11 @@ def _rows(group: str, found: Mapping[str, Any]) -> list[list[str]]:
 def _held_out(group: str, found: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for item in found.get("predictions", ()):
-        seen = "observed" in item
-        rows.append([
-            escape(f"{group}: {item['run']}"), f"{item['parameters']:,}", f"{item['atoms']:,}", f"{item['predicted']:.4g} ({_range(item['ci95'])})",
-            f"{item['observed']:.4g}" if seen else "not run", f"{100 * item['relative_error']:+.1f} %" if seen else "",
-            ("yes" if item["inside"] else "no") if seen else "",
-        ])  # fmt: skip
+        outcome = ["not run", "", ""]
+        if "observed" in item:
+            outcome = [f"{item['observed']:.4g}", f"{100 * item['relative_error']:+.1f} %", "yes" if item["inside"] else "no"]
+        size = [f"{item['parameters']:,.0f}", f"{item['atoms']:,.0f}"]
+        rows.append([escape(f"{group}: {item['run']}"), *size, f"{item['predicted']:.4g} ({_range(item['ci95'])})", *outcome])
     return rows
 
 
