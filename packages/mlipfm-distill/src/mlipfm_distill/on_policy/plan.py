@@ -88,5 +88,5 @@ def extended(plan: Plan, done: Sequence[int]) -> Plan:
     return replace(
         plan,
         learn=(*done, *[left // rounds] * rounds),
-        training=(*[0.0] * len(done), *[sum(plan.training[:-1]) / rounds] * (rounds - 1), plan.training[-1]),
+        training=(*[0.0] * len(done), *[sum(plan.training[:-1]) / (rounds - 1)] * (rounds - 1), plan.training[-1]),
     )
