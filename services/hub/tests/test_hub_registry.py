@@ -74,6 +74,14 @@ def test_an_upload_goes_on_where_it_broke_off(hub, make_model):
     assert hub.ask("PUT", f"/api/v1/uploads/{sha256}?offset={half}&size={len(data)}", data[half:])[1]["complete"]
 
 
+def test_an_upload_that_was_whole_but_not_verified_when_the_hub_ended_is_verified_later(hub, make_model):
+    data = make_model().data
+    sha256 = hashlib.sha256(data).hexdigest()
+    (hub.services.uploads.folder / f"pusher~{sha256}.part").write_bytes(data)
+    assert hub.ask("POST", "/api/v1/uploads", {"sha256": sha256, "size": len(data)}, "push")[1] == {"offset": len(data), "complete": True}
+    assert hub.services.blobs.size(sha256) == len(data)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

@@ -42,7 +42,12 @@ class Uploads:
             if len(list(self.folder.glob(f"{user}~*.part"))) >= OPEN:
                 raise Refused(429, "TOO_MANY_UPLOADS", f"you have {OPEN} unfinished uploads; finish them, or wait for a day")
             part.touch(0o600)
-        return {"offset": part.stat().st_size, "complete": False}
+        with lock(part.with_suffix(".lock"), timeout=60):
+            here = part.stat().st_size if part.exists() else 0
+            if here >= size:  # the hub was ended between the last byte and its verification
+                self._finish(part, sha256)
+                return {"offset": size, "complete": True}
+        return {"offset": here, "complete": False}
 
     def add(self, user: str, sha256_wanted: str, offset: int, size: int, data: bytes) -> dict[str, int | bool]:
         """Append a chunk at `offset`; with the last one the file is verified and stored.
