@@ -196,3 +196,5 @@ def test_errors_that_fall_with_the_root_of_the_labels_need_four_times_as_many_fo
         for k, n in enumerate((100, 100, 200, 400))
     ]
     assert "about 4.0 times" in needed({"rounds": rounds})
+    rounds[2]["on_policy_force_mae"] /= 30
+    assert "training was the limit" in needed({"rounds": rounds[:3]})

@@ -30,6 +30,8 @@ from .student import Trained
 TEST_PS, OUTSIDE_PS, DRIFT_PS = 20.0, 0.5, 20.0
 #: Factor of the highest temperature, and strain of cells, outside of the range.
 HOTTER, STRAINED = 2.5, 0.08
+#: Exponent of the errors' fall with the labels beyond which it is no law of learning.
+STEEPEST = -1.5
 #: Share of the time for runs that test the stability.
 STABILITY = 0.05
 
@@ -164,6 +166,8 @@ def needed(found: dict[str, Any]) -> str:
         return "too few rounds to say what more labels would give"
     counts = np.cumsum([r["labelled"] for r in found["rounds"]])[:-1][-len(rounds) :]
     slope, _ = np.polyfit(np.log(counts), np.log([r["on_policy_force_mae"] for r in rounds]), 1)
+    if slope < STEEPEST:
+        return "errors fall faster than any law from round to round: the training was the limit; a larger budget trains longer"
     if slope > -0.05:
         return (
             "the errors did not fall from round to round: more labels of the same kind will not help; take a larger size, or train longer"
