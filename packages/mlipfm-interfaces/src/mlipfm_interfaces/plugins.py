@@ -45,7 +45,7 @@ HOMES = {
 COMMANDS = {
     "data": "mlipfm-data", "train": "mlipfm-train", "md": "mlipfm-md", "check": "mlipfm-eval", "evaluate": "mlipfm-eval",
     "compare": "mlipfm-eval", "report": "mlipfm-eval", "uncertainty": "mlipfm-eval", "distill": "mlipfm-distill",
-    "teachers": "mlipfm-distill", "quickstart": "mlipfm", "hub": "mlipfm", "serve": "mlipfm",
+    "teachers": "mlipfm-distill", "quickstart": "mlipfm", "hub": "mlipfm", "serve": "mlipfm", "scaling": "mlipfm-train",
     "relax": "mlipfm-md", "phonons": "mlipfm-md", "vibrations": "mlipfm-md", "eos": "mlipfm-md", "elastic": "mlipfm-md",
     "neb": "mlipfm-md", "ts": "mlipfm-md", "doctor": "mlipfm-models", "finetune": "mlipfm",
 }  # fmt: skip
