@@ -231,6 +231,12 @@ def test_labels_that_nothing_is_trained_on_are_named(tiny, tmp_path):
     assert not any("no objective uses" in line for line in lines)
 
 
+def test_every_validation_structure_is_measured_though_one_batch_does_not_hold_all(tiny, tmp_path):
+    result = fit(make_recipe(tiny, ["steps=1", "data.budget=12"]), tmp_path / "run")
+    assert [m.n_total for m in result.metrics] == [len(Frames(tiny["data"]["valid"]))] * len(result.metrics)
+    assert result.metrics
+
+
 @pytest.mark.parametrize(("by", "warned"), [("random", True), ("time", False)])
 def test_validation_between_training_frames_of_a_trajectory_is_told(tiny, tmp_path, morse_structures, write_store, by, warned):
     """Water that vibrates slowly: neighbouring frames are alike."""
