@@ -125,7 +125,7 @@ def test_a_backbone_from_outside_is_listed_trained_opened_and_keeps_the_contract
         "mlipfm models matrix",
         "mlipfm models table --only schnet --widths 8 --side 2",
         "mlipfm data import water.xyz --out water --level morse",
-        "mlipfm train recipe.yaml --out run",
+        "mlipfm train recipe.yaml --out run --accept-label-errors",  # bonds softer than any molecule's
         "pytest -q -p no:cacheprovider contract.py",
     )
     header, conservative = (line for line in printed.splitlines() if line.startswith(("| |", "| conservative")))

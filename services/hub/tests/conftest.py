@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -46,7 +47,8 @@ class Running:
         given = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"} if data is not None else {}
         given |= {"Authorization": f"Bearer {self.tokens[role]}"} if role else {}
         try:
-            connection.request(method, path, data, given | (headers or {}))
+            with contextlib.suppress(BrokenPipeError):  # a body that is refused by its headers is not read to its end
+                connection.request(method, path, data, given | (headers or {}))
             answer = connection.getresponse()
             text = answer.read()
         finally:

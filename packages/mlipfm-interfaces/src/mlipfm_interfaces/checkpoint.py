@@ -155,7 +155,8 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
     potential.load_state_dict(tensors)
     if "examples" in manifest.get("extra", ()):
         potential.examples = examples_of(manifest["extra"], where)
-    potential.trained_states = states_of(manifest.get("extra"), where)
+    if "trained_states" in manifest.get("extra", ()):
+        potential.trained_states = states_of(manifest["extra"], where)
     if "default_level" in manifest.get("extra", ()):
         potential.default_level = _default_level(manifest["extra"]["default_level"], potential, where)
     return potential.eval(), manifest

@@ -8,12 +8,15 @@ import json
 import os
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 from .predict_worker import as_message
 
 _START = 120.0  # seconds to load a model
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: The worker finds this package where this process found it, installed or not.
+_PATH = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": _PATH}
 
 
 class WorkerProcess:
