@@ -103,11 +103,10 @@ def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
     assert (nothing.returncode, nothing.stderr.startswith("bench: no result files")) == (2, True)
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.full) for name in ("data", "infer", "train")]
+SLOW = [pytest.param(name, marks=pytest.mark.full) for name in ("import", "data", "infer", "train")]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("name", ["import", *SLOW])
+@pytest.mark.parametrize("name", SLOW)
 def test_every_measurement_runs(name: str, tmp_path: Path) -> None:
     result = run(name, "--quick", "--json", str(tmp_path / f"{name}.json"))
     assert result.returncode == 0, result.stderr

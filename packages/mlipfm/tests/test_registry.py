@@ -442,7 +442,8 @@ def _script():
     return module
 
 
-@pytest.mark.parametrize("moments", [2, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.full  # of MLflow as the server; that of the hub, the default, is killed in services/hub/tests
+@pytest.mark.parametrize("moments", [2, 50])
 def test_a_push_or_promotion_killed_at_any_moment_leaves_the_registry_consistent(moments, registry, hub, tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     folder.mkdir()
