@@ -14,7 +14,7 @@ set -euo pipefail
 
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK > processes ? SLURM_CPUS_PER_TASK / processes : 1))
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # reads to the end: head would break the pipe of many nodes
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$processes" --max-restarts 3 \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" \
   --no-python mlipfm train "$@"

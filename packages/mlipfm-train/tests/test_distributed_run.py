@@ -119,8 +119,8 @@ SLURM = Path(__file__).parents[1] / "examples" / "slurm.sh"
     [({"SLURM_GPUS_ON_NODE": "4"}, 4, 8), ({}, 1, 32), ({"PROCESSES": "8"}, 8, 4), ({"PROCESSES": "64", "SLURM_GPUS_ON_NODE": "4"}, 64, 1)],
 )
 def test_the_slurm_example_starts_torchrun_once_a_node_with_a_process_for_each_gpu(tmp_path, given, processes, threads):
-    """`srun` and `scontrol` are stand-ins: the first prints what it is asked to run, the second names two nodes."""
-    for name, text in (("srun", 'echo "$OMP_NUM_THREADS $*"'), ("scontrol", "printf 'node7\\nnode8\\n'")):
+    """`srun` and `scontrol` are stand-ins: the first prints what it is asked to run, the second names more nodes than a pipe holds."""
+    for name, text in (("srun", 'echo "$OMP_NUM_THREADS $*"'), ("scontrol", "seq -f node%.0f 7 20000")):
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     job = {"SLURM_CPUS_PER_TASK": "32", "SLURM_NNODES": "2", "SLURM_JOB_ID": "23456", "SLURM_JOB_NODELIST": "node[7-8]"}
