@@ -1,8 +1,8 @@
 #!/bin/bash
 # Trains on several nodes under SLURM; arguments are those of `mlipfm train`:
 #   sbatch slurm.sh recipe.yaml strategy.name=fsdp2 strategy.device=cuda --time-limit 11h30min --out runs/first
-# A process that dies is started again with all others, at most three times, and training goes on from the last training state. At the time limit the
-# state is saved; the same sbatch goes on, also with another number of nodes.
+# torchrun starts a process that dies again with all others, at most three times. With gloo on one node that failed when last tried (the processes did not
+# find each other again): then submit the job again. At the time limit the state is saved; the same sbatch goes on, also with another number of nodes.
 # Nodes without GPUs: PROCESSES=8 sbatch --gpus-per-node=0 slurm.sh ... starts eight processes on each (one without PROCESSES).
 #SBATCH --job-name=mlipfm
 #SBATCH --nodes=2

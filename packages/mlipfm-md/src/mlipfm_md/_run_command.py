@@ -248,13 +248,16 @@ class _Clock:
     """Lines on stderr that say how fast a run is."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.begun, self.due, self.done = steps, time.monotonic(), 2.0, 0
+        self.steps, self.due = steps, 2.0
+        self.first: int | None = None
 
     def tell(self, step: int) -> None:
-        self.done += 1
+        """Say so now and then; the steps since the first call count, however many lie between two calls."""
+        if self.first is None:
+            self.first, self.begun = step, time.monotonic()
         elapsed = time.monotonic() - self.begun
         if elapsed > self.due and step < self.steps:
             self.due = elapsed + min(elapsed, 60.0)
-            rate = self.done / elapsed
+            rate = (step - self.first) / elapsed
             left = (self.steps - step) / rate
             print(f"step {step} of {self.steps}, {rate:.3g} steps/s, {left:.0f} s left", file=sys.stderr, flush=True)

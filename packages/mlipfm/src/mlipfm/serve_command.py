@@ -27,6 +27,7 @@ def serve(
     import sys
 
     from mlipfm_interfaces.checkpoint import resolve
+    from mlipfm_interfaces.checkpoint_file import verify_checkpoint
     from mlipfm_interfaces.errors import RegistryError, UnreadableFileError
     from mlipfm_interfaces.files import atomic_write, cache_dir, canonical_json
     from mlipfm_interfaces.hub_folder import STATE, started_at
@@ -40,6 +41,7 @@ def serve(
         raise UnreadableFileError(
             "there is no such model", where=model, hint="give a checkpoint, NAME@ALIAS or the name of a released model"
         )
+    verify_checkpoint(path)  # what is no model is refused here, with the reason, and not in the log of a worker
     if not has_hub():
         raise RegistryError("the prediction service is not installed", hint="pip install mlipfm-hub")
     check_port(host, port)
