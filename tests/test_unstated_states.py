@@ -158,6 +158,19 @@ def test_fine_tuning_adds_its_states_to_those_of_the_model_it_starts_from(models
     forces(tmp_path / "run/last.safetensors", -1, 2)
 
 
+def test_training_the_readouts_alone_shows_the_model_no_new_state(models, tmp_path, capsys):
+    for name, state in (("neutral", (0, 1)), ("anions", (-1, 2))):
+        ase.io.write(tmp_path / f"{name}.xyz", waters([state]))
+        run(capsys, "data", "import", tmp_path / f"{name}.xyz", "--out", tmp_path / name, "--level", "emt", "--licence", "CC0-1.0")
+        tuned = recipe(tmp_path / name) | {"init_from": str(models["ions"]), "potential": {}, "adapt": {"mode": "frozen"}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tuned))
+    assert run(capsys, "train", tmp_path / "neutral.yaml", "--out", tmp_path / "run")[0] == 0
+    _, manifest = load_model(tmp_path / "run/last.safetensors")
+    assert manifest["extra"]["trained_states"] == load_model(models["ions"])[1]["extra"]["trained_states"]
+    status, _, err = run(capsys, "train", tmp_path / "anions.yaml", "--out", tmp_path / "refused")
+    assert (status, "mode frozen trains readouts" in err, "charge -1" in err) == (2, True, True)
+
+
 def test_a_level_that_no_training_structure_has_is_refused_like_an_element(models, tmp_path, capsys):
     store = models["ions"].parents[1] / "store"
     for changes, words in (

@@ -146,7 +146,11 @@ def test_command_that_was_not_answered_at_all_is_no_success(tmp_path):
     path = store(tmp_path / "water", frames(3, 1))
     with pytest.raises(MlipfmError, match="no structure was answered"):
         run_by_name("accuracy", "emt:", [path], record=tmp_path / "record.json")
-    assert not parse_record((tmp_path / "record.json").read_bytes(), "record.json")["passed"]
+    record = parse_record((tmp_path / "record.json").read_bytes(), "record.json")
+    assert not record["passed"]
+    assert "penalised" in str(record)
+    assert "'penalised': None" in str(record)
+    assert "'penalised': 1" not in str(record)
 
 
 def test_table_is_not_cut_in_a_pipe_and_says_why_one_trajectory_has_no_intervals(tmp_path, capsys):

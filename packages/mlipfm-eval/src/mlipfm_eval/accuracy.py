@@ -128,7 +128,7 @@ def _remarks(r: Evaluation) -> Iterator[str]:
         yield f"{name}: labels of stress are not compared: the model has no stress, or the structures are not periodic in three directions"
     for reason, n in r.reasons.items():
         yield f"[yellow]{name}: {n} of {len(r.set.structures)} structures without an answer: {escape(reason)}[/]"
-    if r.reasons:
+    if r.reasons and r.penalised:
         yield f"{name}, failures penalised: " + "; ".join(f"{_FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
 
 

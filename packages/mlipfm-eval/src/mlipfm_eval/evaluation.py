@@ -91,10 +91,13 @@ def penalised(predictions: Predictions) -> dict[str, float]:
 
     A structure without an answer counts with zero forces (and zero stress) and the energy that its composition alone predicts (least squares on
     this very set), or with the mean error of the answers where that is larger: a model that is worse than knowing nothing gains nothing by refusing.
+    Without any answer there is none: of few structures their compositions tell every energy.
     """
     found: dict[str, float] = {}
     for key, cases in predictions.cases.items():
         answered = np.array([bool(np.isfinite(p).all()) for p in cases.predicted])
+        if not answered.any():
+            continue
         if key == "energy":
             energies = np.array([predictions.reference_energies[k] for k in cases.rows])
             structures = [predictions.structures[k] for k in cases.rows]
@@ -112,7 +115,7 @@ def penalised(predictions: Predictions) -> dict[str, float]:
 
 def _floored(errors: np.ndarray, answered: np.ndarray) -> float:
     """Mean of errors, those that were not answered being at least the mean of those that were."""
-    floor = float(errors[answered].mean()) if answered.any() else 0.0
+    floor = float(errors[answered].mean())
     return float(np.where(answered, errors, np.maximum(errors, floor)).mean())
 
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from mlipfm_data.batches import CostModel
+from mlipfm_data.store.census import Census
 from mlipfm_interfaces.checkpoint import load_model, save_potential
-from mlipfm_interfaces.errors import RecipeError, TrainingError
+from mlipfm_interfaces.errors import InvalidStructureError, RecipeError, TrainingError
 from mlipfm_interfaces.examples import chosen, examples_json
 from mlipfm_interfaces.files import atomic_write, lock
 from mlipfm_interfaces.metrics import group_of
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.seeds import stream
+from mlipfm_interfaces.trained_states import judge, states_of
 
 from .adaptation import make_adapter, rate_factors, what_trains
 from .construct import make, plugin_of
@@ -28,7 +30,7 @@ from .frames import Frames, frame_costs, in_budget
 from .initial import Start, start_fresh, start_from
 from .optimizers import adamw
 from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, check_time, time_step
-from .provenance import describe, provenance
+from .provenance import describe, provenance, trained_states
 from .recipe import Named, Recipe, dump_recipe
 from .ridge_readout import fit_readout
 from .run import Run
@@ -231,10 +233,29 @@ def _start(
         )
     check_potential(start, facts, objectives, held_out, report)
     check_baseline(start.potential, facts, valid if len(valid) else train, report)
-    sources = provenance(train, counted, start.origin, valid, held_out)
+    adapt = recipe.adapt
+    readouts_only = adapt is not None and adapt.mode in ("frozen", "heads")
+    if adapt is not None and readouts_only:
+        _check_states(start, counted, adapt.mode)
+    sources = provenance(train, counted, start.origin, valid, held_out, readouts_only=readouts_only)
     for line in describe(sources):
         report.say(line)
     return start, {**sources, "examples": examples_json(chosen(valid if len(valid) else train))}
+
+
+def _check_states(start: Start, counted: Census, mode: str) -> None:
+    """Refuse charges and multiplicities that the starting model was never shown, where their weights do not train."""
+    before, shown = states_of((start.origin or {}).get("extra")) or {}, trained_states(counted, None) or {}
+    try:
+        for name in before.keys() & set(start.potential.spec.conditions):
+            for value in shown[name]:
+                judge(name, value, before[name])
+    except InvalidStructureError as error:
+        raise RecipeError(
+            f"mode {mode} trains readouts, not what a charge or multiplicity means, and {error.what}",
+            where="adapt.mode",
+            hint="adapt=null or adapt.mode=layerwise trains it",
+        ) from None
 
 
 def _readout_weights(recipe: Recipe) -> dict[str, float]:

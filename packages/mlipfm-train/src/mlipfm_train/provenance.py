@@ -21,12 +21,15 @@ from mlipfm_interfaces.trained_states import joined, states_of
 from .frames import Frames
 
 
-def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, valid: Frames, held_out: Census) -> dict[str, Any]:
+def provenance(
+    train: Frames, census: Census, origin: Mapping[str, Any] | None, valid: Frames, held_out: Census, *, readouts_only: bool = False
+) -> dict[str, Any]:
     """Entries for `extra`.
 
     Args:
         census: of `train`. origin: manifest of the model whose weights are the start; {} if nothing is known of them, None for random weights.
         valid, held_out: structures that choose the best model, and their census.
+        readouts_only: what a charge or multiplicity means keeps its weights (`adapt` of the modes `frozen` and `heads`): this data shows none.
 
     Returns:
         `licences`: of data, validation data and ancestors, each once, "" for what states none. `data`: of each training store its `name`, the SHA-256
@@ -43,21 +46,23 @@ def provenance(train: Frames, census: Census, origin: Mapping[str, Any] | None, 
         "data": data,
         "validation_data": validation,
         "ancestors": ancestors,
-        **({} if (states := trained_states(census, origin)) is None else {"trained_states": states}),
+        **({} if (states := trained_states(census, origin, readouts_only)) is None else {"trained_states": states}),
     }
 
 
-def trained_states(census: Census, origin: Mapping[str, Any] | None) -> dict[str, list[int | None]] | None:
-    """Charges and multiplicities of the training data and of the data of the model it starts from, see `mlipfm_interfaces.trained_states`; None
-    where that model does not say (as those of earlier versions), or nothing is shown."""
+def trained_states(census: Census, origin: Mapping[str, Any] | None, readouts_only: bool = False) -> dict[str, list[int | None]] | None:
+    """Charges and multiplicities of the training data (not if `readouts_only` train) and of the data of the model it starts from, see
+    `mlipfm_interfaces.trained_states`; None where that model does not say (as those of earlier versions), or nothing is shown."""
+    before = {} if origin is None else states_of(origin.get("extra"))
+    if readouts_only or before is None or not (len(census) or before):
+        return before or None
     charges = np.unique(census.total_charge[census.charge_stated]).tolist()
     multiplicities = np.unique(census.spin_multiplicity).tolist()  # 0 where not stated
     own: dict[str, list[int | None]] = {
         "total_charge": [*([] if census.charge_stated.all() else [None]), *charges],
         "spin_multiplicity": [value or None for value in multiplicities],
     }
-    before = {} if origin is None else states_of(origin.get("extra"))
-    return None if before is None or not (len(census) or before) else joined(before, own)
+    return joined(before, own)
 
 
 def describe(sources: Mapping[str, Any]) -> Iterator[str]:
