@@ -185,13 +185,12 @@ def test_killed_import_continues_where_it_stopped(tmp_path):
     path, out, whole = tmp_path / "in.xyz", tmp_path / "store", tmp_path / "whole"
     path.write_text("".join(water(-0.4 - 1e-5 * k) for k in range(1000)))
     command = [*MLIPFM, "data", "import", str(path), "--out", str(out), "--name", "store"]
-    for wait in (0.1, 0.3):
-        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while running.poll() is None and not list(out.glob("*.part")):
-            time.sleep(0.01)
-        time.sleep(wait)
-        os.kill(running.pid, signal.SIGKILL)
-        running.wait()
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and not list(out.glob("*.part")):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
     assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
     import_file(path, whole, name="store")
     with Store(out) as one, Store(whole) as two:

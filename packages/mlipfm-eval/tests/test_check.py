@@ -184,9 +184,8 @@ def test_potential_that_breaks_a_rule_of_the_contract_is_named():
     assert record["details"]["broken"] == ["translation"]
 
 
-@pytest.mark.parametrize(
-    "address", [pytest.param("tblite:GFN1", marks=pytest.mark.ci), pytest.param("tblite:GFN2", marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("address", ["tblite:GFN1", "tblite:GFN2"])
 def test_quantum_chemistry_passes(address):
     pytest.importorskip("tblite")
     with open_foreign(address) as model:

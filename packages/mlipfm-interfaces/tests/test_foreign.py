@@ -294,14 +294,21 @@ def test_a_package_in_an_environment_of_its_own(tmp_path, monkeypatch):
     with pytest.raises(ImportError):
         __import__("toysprings")
 
-    # the second time it is there already, and one that was cut short (no marker) is made anew
+    # the second time it is there already
     python = foreign_environment.environment("toysprings", package.requirements)
-    made = python.parent.parent.stat().st_ctime_ns
     start = time.monotonic()
     assert foreign_environment.environment("toysprings", package.requirements) == python
     assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.full
+def test_an_environment_that_was_cut_short_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLIPFM_CACHE", str(tmp_path / "cache"))
+    requirements = (str(wheel(tmp_path)),)
+    python = foreign_environment.environment("toysprings", requirements)
+    made = python.parent.parent.stat().st_ctime_ns
     (python.parent.parent / "complete.json").unlink()
-    foreign_environment.environment("toysprings", package.requirements)
+    foreign_environment.environment("toysprings", requirements)
     assert python.parent.parent.stat().st_ctime_ns > made
 
 

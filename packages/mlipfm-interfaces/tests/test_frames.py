@@ -255,7 +255,7 @@ def read_log(path: Path) -> list[tuple[Structure, Dynamics | None]]:
     return list(FrameLog(path))
 
 
-@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.ci)])
+@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.full)])
 def test_no_flipped_bit_of_a_log_goes_unnoticed(n: int, tmp_path: Path):
     path = tmp_path / "a"
     make_log(path)
