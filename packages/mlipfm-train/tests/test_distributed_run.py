@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 from mlipfm_interfaces.checkpoint import load_checkpoint
+from mlipfm_interfaces.errors import RecipeError
 from mlipfm_train.events import read_events
+from mlipfm_train.strategies.process_group import of_this_start
 from mlipfm_train.training_state import KIND, load_newest_state, states
+from torch.distributed import HashStore
 
 pytestmark = pytest.mark.ci
 #: Trained with in the full tier.
@@ -26,7 +29,20 @@ TRAIN = [sys.executable, "-c", "from mlipfm_interfaces.cli import main; main()",
 
 @pytest.fixture
 def recipe(tiny, tmp_path) -> Path:
-    path = tmp_path / "recipe.yaml"
+    return written(tiny, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory) -> Path:
+    """A run of this recipe on two ranks to its end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(start(written(tiny, folder), folder / "whole", 2))
+    return folder / "whole"
+
+
+def written(tiny: dict, folder: Path) -> Path:
+    """The recipe of all tests here, on two ranks by FSDP2."""
+    path = folder / "recipe.yaml"
     objectives = [{"name": "energy-force", "forces_weight": 10.0}]
     document = {**tiny, "steps": 24, "objectives": objectives, "strategy": {"name": "fsdp2", "timeout": 300}, "dtype": "float64"}
     path.write_text(yaml.safe_dump(document))
@@ -134,29 +150,55 @@ def test_the_slurm_example_starts_torchrun_once_a_node_with_a_process_for_each_g
     )
 
 
+#: Stand-in of srun on a machine that is two nodes: the command twice, and the first failure of both.
+TWO_NODES = 'for node in 1 2; do "$@" & nodes+=($!); done; for node in "${nodes[@]}"; do wait "$node" || exit $?; done'
+
+
 @pytest.mark.full
-def test_the_slurm_example_restarts_a_killed_rank_and_ends_with_the_same_bytes(recipe, tmp_path):
-    """One node with two processes; `srun` and `scontrol` are stand-ins that run the command here and name this machine."""
-    finish(start(recipe, tmp_path / "whole", 2))
-    for name, text in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
+@pytest.mark.parametrize(("nodes", "srun"), [(1, 'exec "$@"'), (2, TWO_NODES)])
+def test_the_slurm_example_restarts_a_killed_rank_and_ends_with_the_same_bytes(recipe, undisturbed, tmp_path, nodes, srun):
+    """Two processes on one or two nodes; `srun` and `scontrol` are stand-ins that run the command here and name this machine."""
+    for name, text in (("srun", srun), ("scontrol", "echo localhost")):
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {
         "SLURM_CPUS_PER_TASK": "2",
-        "SLURM_GPUS_ON_NODE": "2",
-        "SLURM_NNODES": "1",
+        "SLURM_GPUS_ON_NODE": str(2 // nodes),
+        "SLURM_NNODES": str(nodes),
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_JOB_NODELIST": "localhost",
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    job = subprocess.Popen(
-        ["bash", str(SLURM), str(recipe), "--accept-label-errors", "--out", str(tmp_path / "parts")],
-        env={**os.environ, **slurm, "PATH": path},
-    )
-    wait_for_steps(tmp_path / "parts", 6)
-    os.kill(process_of_rank(1, tmp_path / "parts"), signal.SIGKILL)
+    check_restart(recipe, undisturbed, tmp_path / "parts", ["bash", str(SLURM)], slurm)
+
+
+@pytest.mark.full
+def test_torchrun_restarts_a_killed_rank_and_ends_with_the_same_bytes(recipe, undisturbed, tmp_path):
+    """On one node torchrun keeps its store, with the addresses of the dead."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "--no-python", *TRAIN[:4]]
+    check_restart(recipe, undisturbed, tmp_path / "parts", launcher, {"OMP_NUM_THREADS": "1"})
+
+
+def check_restart(recipe: Path, undisturbed: Path, out: Path, launcher: list[str], environment: dict[str, str]) -> None:
+    """Kill rank 1 of a run once: it ends by itself, with the bytes of a run that nobody disturbed."""
+    job = subprocess.Popen([*launcher, str(recipe), "--accept-label-errors", "--out", str(out)], env={**os.environ, **environment})
+    wait_for_steps(out, 6)
+    os.kill(process_of_rank(1, out), signal.SIGKILL)
     assert job.wait(900) == 0
-    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    assert outcome(out) == outcome(undisturbed)
+
+
+def test_processes_that_start_again_do_not_read_what_those_before_them_wrote():
+    """One store over all restarts, as torchrun keeps it."""
+    shared = HashStore()
+    first, second = ({"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": count} for count in "01")
+    of_this_start(shared, first).set("address of rank 0", "a")
+    assert of_this_start(shared, first).check(["address of rank 0"])
+    assert not of_this_start(shared, second).check(["address of rank 0"])
+    assert of_this_start(shared, {}) is shared  # the store of processes that share none
+    several = {**first, "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
+    with pytest.raises(RecipeError, match="cannot restart processes on several nodes .* TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        of_this_start(shared, several)
 
 
 def process_of_rank(rank: int, out: Path) -> int:

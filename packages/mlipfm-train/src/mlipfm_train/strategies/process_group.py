@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ def join(strategy: str, timeout: float, device: torch.device) -> bool:
         timeout: seconds that a rank waits for another before it gives up.
 
     Raises:
-        RecipeError: a timeout that cannot be, or if this process was not started by torchrun.
+        RecipeError: a timeout that cannot be, this process was not started by torchrun, or by one that cannot restart it (see `of_this_start`).
     """
     global _store
     if not 0 < timeout <= 1e7:
@@ -38,11 +39,35 @@ def join(strategy: str, timeout: float, device: torch.device) -> bool:
         raise RecipeError(f"strategy {strategy!r} needs several processes", hint=hint)
     wait = timedelta(seconds=timeout)
     store, rank, world_size = next(rendezvous("env://", timeout=wait))
+    store = of_this_start(store, os.environ)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=wait)
     _store = PrefixStore("mlipfm", store)
     _store.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
     return True
+
+
+def of_this_start(store: Any, environment: Mapping[str, str]) -> Any:
+    """The part of torchrun's `store` that belongs to this start of the processes.
+
+    torchrun keeps one store over all restarts (pytorch issue 135712), and with it the addresses of processes that have died: whoever reads them waits
+    for nobody. On one node the number of the restart keeps them apart. Agents of several nodes count only the restarts that each caused.
+
+    Args:
+        environment: what torchrun has set.
+
+    Raises:
+        RecipeError: restarts on several nodes with a store that torchrun keeps.
+    """
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return store  # made anew by rank 0 at every start
+    if int(environment.get("GROUP_WORLD_SIZE", 1)) > 1 and int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0:
+        raise RecipeError(
+            "torchrun cannot restart processes on several nodes while it shares its store with them",
+            where="--max-restarts",
+            hint="use --rdzv-backend c10d and `export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` before torchrun on each node",
+        )
+    return PrefixStore(f"restart/{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def leave(joined: bool) -> None:
