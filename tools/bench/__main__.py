@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     tuned = names.add_parser("finetune", help="modes of fine-tuning with 10, 50 and 500 labels (an hour; resumes)", allow_abbrev=False)
     modes = tuned.add_subparsers(dest="action", required=True)
     every = modes.add_parser("run", help="train and test every cell; what is in the results is not done again", allow_abbrev=False)
-    every.add_argument("folder", type=Path, help="with the sets 3bpa, acetylacetone and ethanol_ccsdt")
+    every.add_argument("folder", type=Path, help="with the sets 3bpa, acetylacetone and h2coo_caspt2")
     modes.add_parser("figures", help="the table of what is complete", allow_abbrev=False)
     small = names.add_parser("mol-small", help="the released model on molecules that no generated set contains", allow_abbrev=False)
     acts = small.add_subparsers(dest="action", required=True)

@@ -89,22 +89,26 @@ def outcome(out: Path) -> tuple[list[str], list[tuple[int, float]]]:
     return digests, [(e["step"], e["values"]["loss"]) for e in read_events(out / "events.jsonl") if e["kind"] == "step"]
 
 
-@pytest.mark.parametrize("strategy", ["fsdp2", *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
-def test_two_ranks_resume_to_the_bit_after_one_was_killed(recipe, tmp_path, strategy):
+MORE = [*((name, 2) for name in OTHERS), *((name, 3) for name in ("fsdp2", *OTHERS))]
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("fsdp2", 2), *(pytest.param(*case, marks=pytest.mark.full) for case in MORE)])
+def test_ranks_resume_to_the_bit_after_one_was_killed(recipe, tmp_path, strategy, ranks):
     use(recipe, strategy)
-    finish(start(recipe, tmp_path / "whole", 2))
+    finish(start(recipe, tmp_path / "whole", ranks))
     assert [step for step, _ in outcome(tmp_path / "whole")[1]] == list(range(24))
 
-    processes = start(recipe, tmp_path / "parts", 2)
+    processes = start(recipe, tmp_path / "parts", ranks)
     wait_for_steps(tmp_path / "parts", 6)
-    processes[1].kill()  # one rank dies: the other must notice by itself, and soon
-    _, stderr = processes[0].communicate(timeout=1800)
-    processes[1].communicate()
-    assert processes[0].returncode == 2, stderr
-    said = stderr.strip().splitlines()[-1]
-    assert f"rank 1 (process {processes[1].pid} on " in said
-    assert "ended or does not answer" in said
-    finish(start(recipe, tmp_path / "parts", 2))
+    processes[-1].kill()  # one rank dies: the others must notice by themselves, and soon
+    for process in processes[:-1]:
+        _, stderr = process.communicate(timeout=1800)
+        assert process.returncode == 2, stderr
+        said = stderr.strip().splitlines()[-1]
+        assert f"rank {ranks - 1} (process {processes[-1].pid} on " in said
+        assert "ended or does not answer" in said
+    processes[-1].communicate()
+    finish(start(recipe, tmp_path / "parts", ranks))
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 

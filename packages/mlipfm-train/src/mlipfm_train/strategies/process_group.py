@@ -99,13 +99,15 @@ def missing_ranks(patience: float = PATIENCE) -> list[str]:
     if _store is None:
         return []
     rank, world_size = dist.get_rank(), dist.get_world_size()
+    missing, end = set(range(world_size)), time.monotonic() + patience
+    names: dict[int, str] = {}
     try:
         _store.set(f"here/{rank}", "")
-        end = time.monotonic() + patience
-        missing = set(range(world_size))
+        names = {k: _store.get(f"who/{k}").decode() for k in range(world_size)}
         while missing and time.monotonic() < end:
             missing -= {k for k in missing if _store.check([f"here/{k}"])}
             time.sleep(0.05)
-        return [f"rank {k} ({_store.get(f'who/{k}').decode()})" for k in sorted(missing)]
-    except (RuntimeError, dist.DistError):  # the store lives in the process that is gone: that of rank 0, unless torchrun has it
-        return ["rank 0, or its machine"]
+    except (RuntimeError, dist.DistError):  # the store lives in the process of rank 0, unless torchrun has it
+        if 0 in missing or not names:
+            return ["rank 0, or its machine"]
+    return [f"rank {k} ({names[k]})" for k in sorted(missing)]  # rank 0 may have reported and left with the store
