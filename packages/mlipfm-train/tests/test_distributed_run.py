@@ -166,7 +166,7 @@ def test_the_slurm_example_restarts_a_killed_rank_and_ends_with_the_same_bytes(r
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {
-        "SLURM_CPUS_PER_TASK": "2",
+        "SLURM_CPUS_PER_TASK": str(2 // nodes),  # one thread for each process, as in the undisturbed run
         "SLURM_GPUS_ON_NODE": str(2 // nodes),
         "SLURM_NNODES": str(nodes),
         "SLURM_JOB_ID": str(os.getpid()),
