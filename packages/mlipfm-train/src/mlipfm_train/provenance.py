@@ -55,7 +55,7 @@ def trained_states(census: Census, origin: Mapping[str, Any] | None, readouts_on
     `mlipfm_interfaces.trained_states`; None where that model does not say (as those of earlier versions), or nothing is shown."""
     before = {} if origin is None else states_of(origin.get("extra"))
     if readouts_only or before is None or not (len(census) or before):
-        return before or None
+        return {key: list(values) for key, values in (before or {}).items()} or None
     charges = np.unique(census.total_charge[census.charge_stated]).tolist()
     multiplicities = np.unique(census.spin_multiplicity).tolist()  # 0 where not stated
     own: dict[str, list[int | None]] = {
