@@ -135,8 +135,10 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that changes nothing."""
+        """A transaction that changes nothing, and in which all queries see one state of the tables."""
         with self.engine.connect() as connection:
+            if self.engine.dialect.name == "postgresql":  # sqlite does so anyway
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextlib.contextmanager

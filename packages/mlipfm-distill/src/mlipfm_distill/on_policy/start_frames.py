@@ -12,8 +12,8 @@ from mlipfm_interfaces.structure import Structure
 SMALLEST, AT_300 = 0.02, 0.09
 #: Largest displacement of light atoms beside that of others: bonds to hydrogen are short and stiff.
 OF_HYDROGEN = 0.6
-#: Largest strain of a cell, each element of the tensor.
-STRAIN = 0.025
+#: Largest strain of a cell: each element of the tensor, and what all lengths share in addition, so that equations of state are interpolated.
+STRAIN, SCALE = 0.02, 0.03
 #: Å without atoms along a lattice vector from which on it is taken for vacuum: such a cell is not strained along it.
 VACUUM = 6.0
 
@@ -42,7 +42,8 @@ def _displaced(start: Structure, largest: float, strained: bool, rng: np.random.
     moved = np.where(fixed_atoms(start)[:, None], start.positions, moved)
     if not (strained and start.pbc.all()):
         return start.replace(positions=moved, labels={}, label_std={})
-    return strain(start.replace(positions=moved, labels={}, label_std={}), rng.uniform(-STRAIN, STRAIN, size=(3, 3)))
+    tensor = rng.uniform(-STRAIN, STRAIN, size=(3, 3)) + rng.uniform(-SCALE, SCALE) * np.eye(3)
+    return strain(start.replace(positions=moved, labels={}, label_std={}), tensor)
 
 
 def strain(s: Structure, tensor: np.ndarray) -> Structure:
