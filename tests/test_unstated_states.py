@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from mlipfm_hub.predict_worker import Model
 from mlipfm_interfaces.checkpoint import load_model, load_potential
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import InvalidStructureError, UntrainedStateWarning
@@ -156,6 +157,20 @@ def test_fine_tuning_adds_its_states_to_those_of_the_model_it_starts_from(models
     _, manifest = load_model(tmp_path / "run/last.safetensors")
     assert manifest["extra"]["trained_states"] == {"total_charge": [-1, 0, 1], "spin_multiplicity": [1, 2]}
     forces(tmp_path / "run/last.safetensors", -1, 2)
+
+
+def test_a_served_model_refuses_the_same_states_and_says_what_it_assumes(models):
+    water = waters([(None, None)])[0]
+    task = {"numbers": water.numbers.tolist(), "positions": water.positions.tolist()}
+    served = Model(str(models["ions"]))
+    plain, anion, stated = served.predict([task, task | {"charge": -1, "multiplicity": 2}, task | {"charge": 0, "multiplicity": 1}])
+    assert [status for status, _ in (plain, anion, stated)] == [200, 422, 200]
+    assert "untrained weights" in str(anion[1])
+    assert plain[1].pop("warnings")[0].startswith("structures that state no charge are taken as neutral")
+    assert plain[1] == stated[1]
+    with pytest.warns(UntrainedStateWarning):  # in the log; the page says it, too
+        moved = served.move({"text": "3\n\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n", "format": "extxyz", "do": "energy"})
+    assert "are taken as neutral" in moved["said"]
 
 
 def test_training_the_readouts_alone_shows_the_model_no_new_state(models, tmp_path, capsys):

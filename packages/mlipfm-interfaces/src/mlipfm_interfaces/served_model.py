@@ -6,6 +6,7 @@ The adapter of the foreign packages `http` and `https`, in this process: it need
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlipfm_interfaces.errors import UntrainedStateWarning
 from mlipfm_interfaces.foreign import ForeignPackage
 from mlipfm_interfaces.registry_http import AnswerError, Server, server
 
@@ -23,7 +25,7 @@ class ServedModel:
     """What `load` returns: one request for each structure."""
 
     def __init__(self, where: Server) -> None:
-        self._where = where
+        self._where, self._said = where, set[str]()
         about = where.call("GET", "/v1/model")
         self.outputs = tuple(key for key in about.get("outputs", ()) if key in ("energy", "forces", "stress", "dipole", "charges"))
         self.versions = {"model": str(about.get("digest", ""))[:64]}
@@ -42,6 +44,9 @@ class ServedModel:
     ) -> dict[str, Array]:
         """Quantities of one structure in eV and Å.
 
+        Warns:
+            UntrainedStateWarning: of a charge or multiplicity that the model takes for another, or extrapolates to; once.
+
         Raises:
             ValueError: what the service says of a structure that it does not compute. RegistryError: it does not answer.
         """
@@ -57,6 +62,10 @@ class ServedModel:
             answer = self._where.call("POST", "/v1/predict", body)
         except AnswerError as error:
             raise ValueError(error.what) from None
+        for text in answer.get("warnings", ()):
+            if text not in self._said:
+                self._said.add(text)
+                warnings.warn(str(text), UntrainedStateWarning, stacklevel=2)
         return {key: np.asarray(answer[key], dtype=np.float64) for key in outputs}
 
 

@@ -54,23 +54,29 @@ def check_states(potential: Potential, structures: Iterable[Structure], *, stack
     Raises:
         InvalidStructureError: a sign of the charge, an open shell, or an unstated state that training has never shown.
     """
-    trained = potential.trained_states or {}
-    asked = [name for name in trained if name in potential.spec.conditions]
-    if not asked:
+    if not potential.trained_states:
         return
     said: set[str] = vars(potential).setdefault("_states_said", set())
     for k, s in enumerate(structures):
-        for name in asked:
-            text = judge(name, getattr(s, name), trained[name], f"structure {k}")
+        for text in state_remarks(potential, s, f"structure {k}"):
+            if text not in said:
+                said.add(text)
+                warnings.warn(text, UntrainedStateWarning, stacklevel=stacklevel + 1)
+
+
+def state_remarks(potential: Potential, s: Structure, where: str | None = None) -> list[str]:
+    """What is to be said of the charge and multiplicity of a structure; nothing where training showed them. Raises what `check_states` raises."""
+    trained, texts = potential.trained_states or {}, []
+    for name in trained:
+        if name in potential.spec.conditions:
+            texts.append(judge(name, getattr(s, name), trained[name], where))
             if name == "spin_multiplicity" and s.spin_multiplicity is None and None not in trained[name] and _odd(s):
                 raise InvalidStructureError(
                     f"{s.formula} states no spin multiplicity; its number of electrons is odd, so it is not the singlet that it would be taken for",
-                    where=f"structure {k}",
+                    where=where,
                     hint=f"state it (2 for a doublet); training showed this model {_listed(name, trained[name])}",
                 )
-            if text and text not in said:
-                said.add(text)
-                warnings.warn(text, UntrainedStateWarning, stacklevel=stacklevel + 1)
+    return [text for text in texts if text]
 
 
 def judge(name: str, value: int | None, trained: Sequence[int | None], where: str | None = None) -> str:

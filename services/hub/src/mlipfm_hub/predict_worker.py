@@ -71,11 +71,20 @@ class Model:
             return [answer for structure in structures for answer in self._together([structure], outputs)]
 
     def _computed(self, structures: list[Any], outputs: tuple[str, ...]) -> list[dict[str, Any]]:
+        from mlipfm_interfaces.trained_states import state_remarks
+
+        remarks = [{"warnings": said} if (said := state_remarks(self.potential, s)) else {} for s in structures]
         if self.compiled is None or not set(outputs) <= {"energy", "forces"}:
             from mlipfm_interfaces.potential import evaluate
 
-            rows = evaluate(self.potential, structures, outputs)
-            return [{key: np.round(value, 10).tolist() for key, value in row.items()} for row in rows]
+            found = evaluate(self.potential, structures, outputs)
+            rows = [{key: np.round(value, 10).tolist() for key, value in row.items()} for row in found]
+        else:
+            rows = self._by_kernel(structures, outputs)
+        return [row | said for row, said in zip(rows, remarks, strict=True)]
+
+    def _by_kernel(self, structures: list[Any], outputs: tuple[str, ...]) -> list[dict[str, Any]]:
+        assert self.compiled is not None
         self.potential.check_outputs(outputs)
         found = self.compiled.systems(structures, skin=0.0).compute(np.concatenate([s.positions for s in structures]))
         ends = np.cumsum([len(s.atomic_numbers) for s in structures])
@@ -110,6 +119,7 @@ class Model:
 
     def move(self, task: dict[str, Any]) -> dict[str, Any]:
         """Read a structure from text, and predict, relax or move it; a trajectory for the picture."""
+        from mlipfm_interfaces.trained_states import state_remarks
         from mlipfm_md.calculator import MlipfmCalculator
 
         atoms = atoms_from_text(str(task["text"]), str(task["format"]))
@@ -123,6 +133,7 @@ class Model:
             said = _relax(atoms, steps, frames, energies)
         elif doing == "dynamics":
             said = _dynamics(atoms, steps, float(task.get("kelvin", 300)), frames, energies)
+        said = "; ".join(text for text in (said, *state_remarks(self.potential, atoms.calc.to_structure(atoms))) if text)
         found = {
             "numbers": atoms.numbers.tolist(),
             "symbols": atoms.get_chemical_symbols(),
