@@ -1,6 +1,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -9,6 +10,7 @@
 #include "density.h"
 #include "dynamics.h"
 #include "neighbors.h"
+#include "threaded_products.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -127,9 +129,98 @@ class System {
   mlipfm::Dynamics dynamics_;
   std::vector<double> force_;
 };
+
+// Arrays of `products.h`: sizes that do not fit each other are refused here. None is a gradient that is not wanted, or a factor that does not change.
+template <class real> using In = nb::ndarray<const real, nb::c_contig, nb::device::cpu>;
+template <class real> using To = nb::ndarray<real, nb::c_contig, nb::device::cpu>;
+using Index = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Small = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+void fit(bool good) {
+  if (!good) throw std::invalid_argument("arrays have sizes that do not fit each other");
+}
+template <class Array> auto *some(const std::optional<Array> &x, size_t size) {
+  fit(!x || x->size() == size);
+  return x ? x->data() : nullptr;
+}
+template <class real>
+void cubic(Small first, Small term, In<real> weight, In<real> x, In<real> y, In<real> z, To<real> out, int threads,
+           const std::string &instructions) {
+  fit(x.ndim() == 2 && y.ndim() == 2 && z.ndim() == 2 && out.ndim() == 2 && first.size() == out.shape(0) + 1);
+  const size_t columns = out.shape(1), terms = weight.size();
+  fit(term.size() == 3 * terms && first.data()[0] == 0 && (size_t)first.data()[out.shape(0)] == terms);
+  const In<real> operands[] = {x, y, z};
+  mlipfm::Operand<real> of[3];
+  for (int k = 0; k < 3; k++) {
+    fit(operands[k].shape(1) == columns && operands[k].shape(0) < mlipfm::MAX_ROWS);
+    of[k] = {operands[k].data(), int(operands[k].shape(0))};
+    for (size_t t = 0; t < terms; t++) fit(term.data()[3 * t + k] >= 0 && term.data()[3 * t + k] <= of[k].count);
+  }
+  for (size_t o = 0; o < out.shape(0); o++) fit(first.data()[o] <= first.data()[o + 1]);
+  nb::gil_scoped_release release;
+  mlipfm::cubic<real>({first.data(), term.data(), weight.data(), int(out.shape(0)), columns}, of[0], of[1], of[2], out.data(), threads, instructions);
+}
+template <class real> struct Message {
+  Message(const Index &first, const Index &neighbor, const In<real> &Y, const In<real> &R, const In<real> &W, const In<real> &s)
+      : p{first.data(), neighbor.data(), neighbor.size(), first.size() - 1, int(Y.shape(0)), int(R.shape(0)), int(W.shape(1)), 0},
+        f{Y.data(), R.data(), W.data(), s.data()}, scalars(s.size()) {
+    fit(Y.ndim() == 2 && R.ndim() == 2 && W.ndim() == 2 && s.ndim() == 2 && first.size() > 0);
+    fit(Y.shape(1) == p.pairs && R.shape(1) == p.pairs && W.shape(0) == R.shape(0) && s.shape(1) == W.shape(1) && p.channels % 16 == 0);
+    fit(p.first[0] == 0 && (size_t)p.first[p.atoms] == p.pairs && p.pairs < (size_t(1) << 31) && p.atoms * p.channels < (size_t(1) << 31));
+    for (size_t k = 0; k < p.pairs; k++) fit(p.neighbor[k] >= 0 && (size_t)p.neighbor[k] < s.shape(0));
+  }
+  size_t size() const { return p.rows * p.atoms * p.channels; }
+  size_t weights() const { return (size_t)p.functions * p.channels; }
+  mlipfm::Gradients<real> gradients(const std::optional<To<real>> &Y, const std::optional<To<real>> &R, const std::optional<To<real>> &W,
+                                    const std::optional<To<real>> &s) const {
+    return {some(Y, p.rows * p.pairs), some(R, p.functions * p.pairs), some(W, weights()), some(s, scalars)};
+  }
+  mlipfm::Pairs p;
+  mlipfm::Factors<real> f;
+  size_t scalars;
+};
+template <class real>
+void message(Index first, Index neighbor, In<real> Y, In<real> R, In<real> W, In<real> s, To<real> out, int threads, const std::string &instructions) {
+  const Message<real> m(first, neighbor, Y, R, W, s);
+  fit(out.size() == m.size());
+  nb::gil_scoped_release release;
+  mlipfm::message<real>(m.p, m.f, out.data(), threads, instructions);
+}
+template <class real>
+void message_gradient(Index first, Index neighbor, In<real> Y, In<real> R, In<real> W, In<real> s, In<real> g, std::optional<To<real>> by_Y,
+                      std::optional<To<real>> by_R, std::optional<To<real>> by_W, std::optional<To<real>> by_s, int threads,
+                      const std::string &instructions) {
+  const Message<real> m(first, neighbor, Y, R, W, s);
+  fit(g.size() == m.size());
+  const auto by = m.gradients(by_Y, by_R, by_W, by_s);
+  nb::gil_scoped_release release;
+  mlipfm::message_gradient<real>(m.p, m.f, g.data(), by, m.scalars, threads, instructions);
+}
+template <class real>
+void message_second(Index first, Index neighbor, In<real> Y, In<real> R, In<real> W, In<real> s, In<real> g, std::optional<In<real>> v_Y,
+                    std::optional<In<real>> v_R, std::optional<In<real>> v_W, std::optional<In<real>> v_s, To<real> by_g, std::optional<To<real>> by_Y,
+                    std::optional<To<real>> by_R, std::optional<To<real>> by_W, std::optional<To<real>> by_s, int threads,
+                    const std::string &instructions) {
+  const Message<real> m(first, neighbor, Y, R, W, s);
+  fit(g.size() == m.size() && by_g.size() == m.size());
+  const mlipfm::Factors<real> v{some(v_Y, m.p.rows * m.p.pairs), some(v_R, m.p.functions * m.p.pairs), some(v_W, m.weights()), some(v_s, m.scalars)};
+  const auto by = m.gradients(by_Y, by_R, by_W, by_s);
+  nb::gil_scoped_release release;
+  mlipfm::message_second<real>(m.p, m.f, g.data(), v, by_g.data(), by, m.scalars, threads, instructions);
+}
+template <class real> void products(nb::module_ &m) {
+  m.def("cubic", &cubic<real>);
+  m.def("message", &message<real>);
+  m.def("message_gradient", &message_gradient<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+        nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg());
+  m.def("message_second", &message_second<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+        nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+        nb::arg(), nb::arg());
+}
 }  // namespace
 
 NB_MODULE(_kernels, m) {
+  products<float>(m);
+  products<double>(m);
   m.def("instruction_sets", &mlipfm::instruction_sets);
   m.def("peak", &mlipfm::peak, "single"_a, "instructions"_a, "repeats"_a);
   m.def("density", &density, "arrays"_a, "numbers"_a, "single"_a, "instructions"_a);

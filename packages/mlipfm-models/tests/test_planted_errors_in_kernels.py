@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "packages" / "mlipfm-kernels"
 EQUALITY = "packages/mlipfm-models/tests/test_density_kernel.py"
+PRODUCTS = "packages/mlipfm-models/tests/test_compiled_products.py"
 DYNAMICS = "packages/mlipfm-md/tests/test_compiled_dynamics.py"
 
 pytestmark = [
@@ -89,6 +90,13 @@ ERRORS = [
         "gy += d4 * x + d5 * z - d6 * y - d8 * y;",
         "gy += d4 * x + d5 * z - d6 * y + d8 * y;",
         EQUALITY,
+    ),
+    Error("messages that forget a share of the slope", "products_kernel", "turn * s + slope * v_s", "turn * s", PRODUCTS),
+    Error(
+        "second derivative by the weights", "products_kernel", "v.R, p.functions, w.by_v, by.W", "v.R, p.functions, w.by_F, by.W", PRODUCTS
+    ),
+    Error(
+        "columns at the end left out", "products_kernel", "for (; column < end; column++)", "for (; column + 1 < end; column++)", PRODUCTS
     ),
 ]
 

@@ -7,14 +7,17 @@ Weights are data: nothing is compiled for a model. The best instruction set that
 from __future__ import annotations
 
 from .kernel import INSTRUCTIONS, ClosedForm, DensityKernel, Systems, Trouble, build_id, instruction_sets, normals, peak
+from .products import CubicForm, Messages
 from .weights import AtomTypes, DensityShape, fold_weights
 
 __all__ = [
     "INSTRUCTIONS",
     "AtomTypes",
     "ClosedForm",
+    "CubicForm",
     "DensityKernel",
     "DensityShape",
+    "Messages",
     "Systems",
     "Trouble",
     "build_id",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -66,7 +67,9 @@ def why_not_compiled(potential: Potential) -> str | None:
 
 @lru_cache(maxsize=1)
 def kernels_missing() -> str | None:
-    """Return why there are no kernels at all; None if they are installed."""
+    """Return why there are no kernels at all; None if they are installed and MLIPFM_INSTRUCTIONS is not `none`."""
+    if os.environ.get("MLIPFM_INSTRUCTIONS") == "none":
+        return "MLIPFM_INSTRUCTIONS=none asks for none"
     try:
         import mlipfm_kernels  # noqa: F401
     except ImportError as error:

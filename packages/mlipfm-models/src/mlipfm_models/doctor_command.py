@@ -67,7 +67,18 @@ def _kernels() -> list[str]:
     why = f"named by {mlipfm_kernels.INSTRUCTIONS}" if asked else "the best of " + ", ".join(NAMES.get(name, name) for name in names)
     used = asked or names[0]
     state = NAMES.get(used, used) if used in names else f"{used}, which this machine or this build lacks"
-    return [f"density: {state} ({why})", "one thread for each run, --threads N for more; other backbones run on torch"]
+    return [
+        f"density: {state} ({why}), one thread for each run, --threads N for more",
+        f"mace: messages and invariants {'compiled too' if _mace_is_compiled() else 'on torch'}, on the threads of torch; all else runs on torch",
+    ]
+
+
+def _mace_is_compiled() -> bool:
+    import torch
+
+    from .backbones._compiled_products import trusted
+
+    return trusted(torch.float32) and trusted(torch.float64)
 
 
 def of_model(address: str) -> list[str]:

@@ -17,6 +17,7 @@ What differs from the paper, for speed on a processor and so that second derivat
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
+from ._compiled_products import Polynomial, message, usable
 from ._coupling import quadrupole_paths, quadrupole_table
 from ._harmonics import degrees, harmonics_table
 from .backbone import DenseBackbone, ExactConstants, envelope
@@ -88,6 +90,7 @@ class Invariants(ExactConstants):
     def __init__(self, degree: int, correlation: int) -> None:
         super().__init__()
         self.correlation, self.paths = correlation, len(quadrupole_paths(degree)) if correlation > 2 else 0
+        self._polynomial: Polynomial | None = None
         self.count = 1 + (degree + 1) * (correlation - 1) + self.paths
         ell = degrees(degree)
         same = (ell == torch.arange(degree + 1)[:, None]).double() / (2 * ell + 1).double().sqrt()
@@ -98,6 +101,32 @@ class Invariants(ExactConstants):
 
     def forward(self, density: Tensor) -> Tensor:
         """[count, A C] of a density [M, A C]."""
+        if self.correlation == 1 or not usable(density):
+            return self.plain(density)
+        if self._polynomial is None:
+            self._polynomial = Polynomial(self._terms(), len(density), self.count, self.plain)
+        return self._polynomial(density)
+
+    def _terms(self) -> dict[tuple[int, int, int, int], float]:
+        """What `plain` does: {(invariant, i, j, k): factor of the product of these rows of the density}, where row M is one."""
+        same, pick_first, pick_second, table = (self._exact[name] for name in ("same", "first", "second", "quadrupoles"))
+        rows, squares = same.shape[1], len(same)
+        terms: dict[tuple[int, int, int, int], float] = defaultdict(float)
+        terms[0, 0, rows, rows] = 1.0
+        for ell, i in same.nonzero().tolist():
+            terms[1 + ell, i, i, rows] = float(same[ell, i])
+            if self.correlation > 2:
+                terms[1 + squares + ell, 0, i, i] = float(same[ell, i])
+        if self.paths:
+            first, second = pick_first.argmax(dim=1).tolist(), pick_second.argmax(dim=1).tolist()
+            for row, product in table.nonzero().tolist():
+                path, m = divmod(row, 5)
+                i, j, k = sorted((first[product], second[product], 4 + m))
+                terms[1 + 2 * squares + path, i, j, k] += float(table[row, product])
+        return terms
+
+    def plain(self, density: Tensor) -> Tensor:
+        """The same in plain torch."""
         found = [density[:1]]
         if self.correlation > 1:
             found.append(self.same @ (density * density))
@@ -131,13 +160,20 @@ class MaceBlock(nn.Module):
     def forward(self, s: Tensor, initial: Tensor, radial: Tensor, angular: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """New scalars [A, C], what is read out of them [A, C] and the vectors [A, 3, C] of the density. Tensors in, tensors out."""
         atoms, c = s.shape
-        neighbors = self.neighbor(s).index_select(0, index.flatten())
-        amplitude = (self.filter(radial.T) * neighbors).unflatten(0, index.shape)
-        density = torch.bmm(angular.unflatten(1, index.shape).transpose(0, 1), amplitude)  # [A, M, C]: the sum over neighbours
-        density = torch.bmm(density.transpose(0, 1), self.mix.index_select(0, self.ell).mT)  # [M, A, C]
+        density = self.sum_over_neighbors(self.neighbor(s), radial, angular, index)
+        density = torch.bmm(density, self.mix.index_select(0, self.ell).mT)  # [M, A, C]
         found = self.invariants(density.flatten(1)).unflatten(1, (atoms, c)).transpose(0, 1).flatten(1)
         s = DAMPING * (self.message(found * self.weights(initial)) + self.skip(s) * self.skip_weights(initial))
         return s, self.readout(s), density[1:4].transpose(0, 1)
+
+    def sum_over_neighbors(self, s: Tensor, radial: Tensor, angular: Tensor, index: Tensor) -> Tensor:
+        """[M, A, C]: angular times radial functions times the scalars s [A, C] of the neighbours."""
+        if usable(s, radial, angular, channels=s.shape[1]):
+            unit = torch.eye(len(radial), dtype=radial.dtype)  # the filter as a matrix: of the module, whose weights may be elsewhere
+            first = torch.arange(len(index) + 1) * index.shape[1]
+            return message(angular, radial, self.filter(unit), s, first, index.flatten())
+        amplitude = (self.filter(radial.T) * s.index_select(0, index.flatten())).unflatten(0, index.shape)
+        return torch.bmm(angular.unflatten(1, index.shape).transpose(0, 1), amplitude).transpose(0, 1)
 
 
 class Mace(DenseBackbone):

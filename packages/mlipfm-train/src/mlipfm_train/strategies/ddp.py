@@ -42,4 +42,4 @@ class Ddp(SingleProcess):
     def _backward(self, loss: Tensor) -> None:
         with warnings.catch_warnings():  # strides of dimensions of size 1: the copy it warns of is correct
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            super()._backward(loss)
+            loss.backward()  # of all leaves: its hooks wait for that

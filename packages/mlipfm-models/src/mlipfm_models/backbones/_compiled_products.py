@@ -1,0 +1,266 @@
+"""Parts of backbones as compiled code of mlipfm-kernels, where it is installed: messages of neighbours, and polynomials of densities.
+
+Both are sums of products, which torch computes as many operations on large temporary arrays, and their first and second derivatives as more. Here
+each derivative is one pass over the atoms. Third derivatives (Hessian rows in a loss) are those of plain torch. Weights are arguments: nothing is
+compiled for a model. Results equal those of plain torch to rounding (decisions/0016). Without the package, on a GPU, in other precisions and with
+MLIPFM_INSTRUCTIONS=none backbones use plain torch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from mlipfm_interfaces.errors import MlipfmWarning
+from torch import Tensor, nn
+from torch.autograd import Function
+
+if TYPE_CHECKING:
+    from mlipfm_kernels import CubicForm, Messages
+
+__all__ = ["Polynomial", "message", "trusted", "usable"]
+
+#: Numbers of an array for which another thread is worth waking.
+SHARE = 100_000
+
+
+#: Largest difference to plain torch, as a part of the largest number.
+ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+def usable(*tensors: Tensor, channels: int = 16) -> bool:
+    """Whether compiled code computes with these tensors: on the CPU, of one precision, `channels` a multiple of 16."""
+    dtype = tensors[0].dtype
+    return (
+        dtype in ROUNDING
+        and channels % 16 == 0
+        and all(x.dtype == dtype and x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) for x in tensors)
+        and trusted(dtype)
+    )
+
+
+@lru_cache(maxsize=2)
+def trusted(dtype: torch.dtype) -> bool:
+    """Whether mlipfm-kernels is installed and gives what plain torch gives, values and derivatives; looked at once in a process.
+
+    Warns:
+        MlipfmWarning: it gives something else, and is not used.
+    """
+    from ..density_kernel import kernels_missing
+
+    if kernels_missing() is not None:
+        return False
+    with torch.inference_mode(False), torch.enable_grad():
+        off = max(_difference(product, x) for product, x in _trials(dtype))
+    if not off <= ROUNDING[dtype]:
+        warnings.warn(
+            f"compiled products of mlipfm-kernels are not used: off by {off:.1e} of the largest number", MlipfmWarning, stacklevel=3
+        )
+    return off <= ROUNDING[dtype]
+
+
+class Product(Protocol):
+    """A function of tensors with its derivatives, and the same in plain torch."""
+
+    @property
+    def plain(self) -> Callable[..., Tensor]: ...
+    def value(self, *x: Tensor) -> Tensor: ...
+    def gradient(self, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Sequence[Tensor | None]:
+        """Gradients of sum(g x value) by those x that are wanted."""
+
+    def second(self, wanted: Sequence[bool], g: Tensor, x: Sequence[Tensor], v: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """Gradients of sum(v[k] x gradient[k]) by g and each x; v is None where it is zero."""
+
+
+class _Value(Function):
+    @staticmethod
+    def forward(ctx: Any, of: Product, *x: Tensor) -> Tensor:
+        ctx.of = of
+        ctx.save_for_backward(*x)
+        return of.value(*x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return None, *_Gradient.apply(ctx.of, ctx.needs_input_grad[1:], g, *ctx.saved_tensors)
+
+
+class _Gradient(Function):
+    @staticmethod
+    def forward(ctx: Any, of: Product, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Any:
+        ctx.of = of
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(g, *x)
+        return tuple(of.gradient(wanted, g, *x))
+
+    @staticmethod
+    def backward(ctx: Any, *v: Tensor | None) -> Any:
+        return None, None, *_Second.apply(ctx.of, ctx.needs_input_grad[2:], *ctx.saved_tensors, *v)
+
+
+class _Second(Function):
+    @staticmethod
+    def forward(ctx: Any, of: Product, wanted: Sequence[bool], *given: Tensor | None) -> Any:
+        ctx.of, ctx.count = of, len(wanted)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given)
+        (g, *x), v = given[: ctx.count], given[ctx.count :]
+        return tuple(of.second(wanted, g, x, v))  # type: ignore[arg-type]  # only v can be None
+
+    @staticmethod
+    def backward(ctx: Any, *w: Tensor | None) -> Any:
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():  # aliases, because v may depend on x: partial derivatives are wanted
+            given = [t if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+            (g, *x), v = given[: ctx.count], given[ctx.count :]
+            first = torch.autograd.grad(ctx.of.plain(*x), x, g, create_graph=True)  # type: ignore[arg-type]
+            second = _slopes(first, v, [g, *x], create_graph=True)
+            third = _slopes(second, w, given, create_graph=keep)
+        return None, None, *third
+
+
+def _slopes(
+    values: Sequence[Tensor | None], weights: Sequence[Tensor | None], by: Sequence[Tensor | None], *, create_graph: bool
+) -> list[Tensor | None]:
+    """Gradients of the sum of values x weights; None counts as zero, as a value, a weight or a variable."""
+    pairs = [(a, b) for a, b in zip(values, weights, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return [None] * len(by)
+    variables = [x for x in by if x is not None]
+    found = iter(torch.autograd.grad([a for a, _ in pairs], variables, [b for _, b in pairs], create_graph=create_graph, allow_unused=True))
+    return [None if x is None else next(found) for x in by]
+
+
+def _array(x: Tensor) -> Any:
+    return x.detach().contiguous().numpy()
+
+
+def _tensors(arrays: Sequence[Any]) -> list[Tensor | None]:
+    return [None if x is None else torch.from_numpy(x) for x in arrays]
+
+
+def _threads(numbers: int) -> int:
+    return max(1, min(torch.get_num_threads(), numbers // SHARE))
+
+
+class Polynomial:
+    """Polynomials of degree three and less of the rows of x [rows, columns], column by column: out[p] = sum of c x[i] x[j] x[k].
+
+    Args:
+        terms: {(p, i, j, k): c} with i <= j <= k; the row number `rows` stands for one. rows: of x, at most 31. outputs: polynomials.
+        plain: the same in plain torch.
+    """
+
+    def __init__(
+        self, terms: Mapping[tuple[int, int, int, int], float], rows: int, outputs: int, plain: Callable[[Tensor], Tensor]
+    ) -> None:
+        from mlipfm_kernels import CubicForm
+
+        self.plain = plain
+        value, slope, change, curve = (defaultdict[tuple[int, int, int, int], float](float) for _ in range(4))
+        for (p, *factors), c in terms.items():
+            value[p, *factors] += c  # type: ignore[index]  # four numbers
+            for i, j, k in permutations(factors):  # every order counts a sixth of 6 (d/dx of x x x, twice) or of 3 (once)
+                first, last = sorted((i, j)), sorted((j, k))
+                if k < rows:
+                    slope[k, p, first[0], first[1]] += c / 2
+                if i < rows:
+                    change[p, i, last[0], last[1]] += c / 2
+                if k < rows and i < rows:
+                    curve[k, p, i, j] += c
+        self._value, self._slope, self._change, self._curve = (
+            CubicForm(found, count) for found, count in ((value, outputs), (slope, rows), (change, outputs), (curve, rows))
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return [outputs, columns]."""
+        result: Tensor = _Value.apply(self, x)
+        return result
+
+    def value(self, *x: Tensor) -> Tensor:
+        return self._of(self._value, x[0], x[0], x[0])
+
+    def gradient(self, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Sequence[Tensor | None]:
+        return (self._of(self._slope, g, x[0], x[0]),)
+
+    def second(self, wanted: Sequence[bool], g: Tensor, x: Sequence[Tensor], v: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        if v[0] is None:
+            return None, None
+        by_g = self._of(self._change, v[0], x[0], x[0]) if wanted[0] else None
+        return by_g, self._of(self._curve, g, v[0], x[0]) if wanted[1] else None
+
+    @staticmethod
+    def _of(form: CubicForm, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return torch.from_numpy(form(_array(x), _array(y), _array(z), _threads(z.numel())))
+
+
+class _Message:
+    """See `message`; x are angular, radial, weights and scalars."""
+
+    def __init__(self, first: Tensor, neighbor: Tensor, numbers: int) -> None:
+        from mlipfm_kernels import Messages
+
+        self.first, self.neighbor = first, neighbor
+        self._messages: Messages = Messages(first.numpy(), neighbor.numpy(), _threads(numbers))
+
+    def plain(self, *x: Tensor) -> Tensor:
+        angular, radial, weights, scalars = x
+        amplitude = (radial.mT @ weights) * scalars.index_select(0, self.neighbor)
+        pairs = angular[:, :, None] * amplitude
+        center = torch.repeat_interleave(torch.arange(len(self.first) - 1), self.first.diff())
+        return pairs.new_zeros(len(pairs), len(self.first) - 1, pairs.shape[2]).index_add(1, center, pairs)
+
+    def value(self, *x: Tensor) -> Tensor:
+        return torch.from_numpy(self._messages(*map(_array, x)))
+
+    def gradient(self, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Sequence[Tensor | None]:
+        return _tensors(self._messages.gradient(tuple(wanted), _array(g), *map(_array, x)))
+
+    def second(self, wanted: Sequence[bool], g: Tensor, x: Sequence[Tensor], v: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        change = tuple(None if k is None else _array(k) for k in v)
+        by_g, by_x = self._messages.second(tuple(wanted[1:]), _array(g), tuple(map(_array, x)), change)
+        return [torch.from_numpy(by_g), *_tensors(by_x)]
+
+
+def message(angular: Tensor, radial: Tensor, weights: Tensor, scalars: Tensor, first: Tensor, neighbor: Tensor) -> Tensor:
+    """Return sums over neighbours [M, A, C]: of angular [M, P] times radial.T [P, N] @ weights [N, C] times the scalars [atoms, C] of the neighbour.
+
+    `first` [A + 1] int64 says where the pairs of each atom begin, `neighbor` [P] int64 are rows of the scalars.
+    """
+    result: Tensor = _Value.apply(_Message(first, neighbor, neighbor.numel() * scalars.shape[1]), angular, radial, weights, scalars)
+    return result
+
+
+def _trials(dtype: torch.dtype) -> Iterator[tuple[Product, list[Tensor]]]:
+    """Products and factors of five sizes: none, fewer numbers than a vector of the processor has, some vectors and a rest."""
+    random = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=dtype).requires_grad_()
+
+    def plain(x: Tensor) -> Tensor:
+        return torch.stack([x[0], x[0] * x[2] * x[3] - 2.0 * x[1].square(), x[1] ** 3])
+
+    terms = {(0, 0, 4, 4): 1.0, (1, 0, 2, 3): 1.0, (1, 1, 1, 4): -2.0, (2, 1, 1, 1): 1.0}
+    for columns in (0, 1, 7, 16, 45):
+        yield Polynomial(terms, 4, 3, plain), [draw(4, columns)]
+    for counts in ((0,), (1,), (2, 0, 5), (3, 1, 9, 0, 4), (30, 7)):
+        first = torch.tensor([0, *counts]).cumsum(0)
+        neighbor = torch.randint(len(counts), (sum(counts),), generator=random)
+        yield _Message(first, neighbor, 0), [draw(5, sum(counts)), draw(9, sum(counts)), draw(9, 48), draw(len(counts), 48)]
+
+
+def _difference(product: Product, x: list[Tensor]) -> float:
+    """Largest difference of value, gradients and their gradients to those of plain torch, as a part of the largest number of each."""
+    results = []
+    for function in (lambda *x: _Value.apply(product, *x), product.plain):
+        value = function(*x)
+        first = torch.autograd.grad((value.square() / 2 + value).sum(), x, create_graph=True)
+        second = torch.autograd.grad(sum((g.square() / 2 + g).sum() for g in first), x)  # type: ignore[arg-type]  # a Tensor: x is not empty
+        results.append([value, *first, *second])
+    pairs = [(a, b) for a, b in zip(*results, strict=True) if b.numel()]
+    return max((float((a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1.0)) for a, b in pairs), default=0.0)

@@ -1,0 +1,170 @@
+"""Compiled messages and invariants of mace: values and derivatives of every order equal those of plain torch, or they are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.errors import MlipfmWarning
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.structures import methane, silicon, water
+from mlipfm_models import build_potential
+from mlipfm_models.backbones import _compiled_products as products
+from mlipfm_models.backbones import mace
+from mlipfm_models.backbones.mace import Invariants
+from torch import Tensor
+
+kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not installed")
+
+
+@pytest.fixture(autouse=True)
+def fresh_trust() -> Iterator[None]:
+    products.trusted.cache_clear()
+    yield
+    products.trusted.cache_clear()
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64).requires_grad_()
+
+
+def derivatives(function: Callable[..., Tensor], x: list[Tensor]) -> list[Tensor]:
+    """Values, and gradients of sums of squares of what came before, up to the third."""
+    found = [function(*x)]
+    last = found
+    for _ in range(3):
+        last = list(torch.autograd.grad(sum((v.square() / 2 + v).sum() for v in last), x, create_graph=True))  # type: ignore[arg-type]
+        found += last
+    return found
+
+
+def relative(a: list[Tensor], b: list[Tensor]) -> float:
+    return max(float((p - q).detach().abs().max() / q.detach().abs().max()) for p, q in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("degree", "correlation", "columns"),
+    [(3, 3, 13), *(pytest.param(*case, marks=pytest.mark.full) for case in product((1, 2, 3), (2, 3), (1, 64)))],
+)
+def test_compiled_invariants_and_their_derivatives_are_those_of_plain_torch(degree: int, correlation: int, columns: int) -> None:
+    invariants = Invariants(degree, correlation).double()
+    x = [random((degree + 1) ** 2, columns)]
+    assert relative(derivatives(invariants, x), derivatives(invariants.plain, x)) < 1e-12
+
+
+def neighborhood(*counts: int) -> tuple[Tensor, Tensor]:
+    first = torch.tensor([0, *counts]).cumsum(0)
+    return first, torch.randint(len(counts), (sum(counts),))
+
+
+@pytest.mark.parametrize(
+    ("rows", "counts", "threads"),
+    [
+        (16, (5, 0, 17, 1, 8, 2), 3),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in product((1, 4), ((1,), (0, 3, 0), (9, 4)), (1, 3))),
+    ],
+)
+def test_compiled_messages_and_their_derivatives_are_those_of_plain_torch(rows: int, counts: tuple[int, ...], threads: int) -> None:
+    first, neighbor = neighborhood(*counts)
+    message = products._Message(first, neighbor, 0)
+    message._messages = kernels.Messages(first.numpy(), neighbor.numpy(), threads)
+    x = [random(rows, sum(counts)), random(9, sum(counts)), random(9, 32), random(len(counts), 32)]
+    assert relative(derivatives(lambda *x: products._Value.apply(message, *x), x), derivatives(message.plain, x)) < 1e-12
+
+
+def test_polynomials_have_the_same_bits_with_any_number_of_threads() -> None:
+    form = kernels.CubicForm({(0, 0, 1, 2): 1.5, (1, 2, 2, 3): -0.5}, 2)
+    x = np.random.default_rng(0).normal(size=(3, 1001))
+    assert (form(x, x, x, threads=1) == form(x, x, x, threads=4)).all()
+    np.testing.assert_allclose(form(x, x, x), [1.5 * x[0] * x[1] * x[2], -0.5 * x[2] * x[2]], rtol=1e-14)
+
+
+@pytest.mark.parametrize("instructions", kernels.instruction_sets())
+@pytest.mark.parametrize("dtype", products.ROUNDING)
+def test_every_instruction_set_of_this_machine_agrees(instructions: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.INSTRUCTIONS, instructions)
+    assert max(products._difference(function, x) for function, x in products._trials(dtype)) < (1e-6 if dtype == torch.float32 else 1e-13)
+
+
+STRUCTURES = [
+    [Structure(np.array([1]), np.zeros((1, 3)))],
+    [water()],
+    [water(), Structure(np.array([8]), np.zeros((1, 3))), methane()],
+    [silicon()],
+    [silicon(), water(), silicon(), methane(), water()],
+]
+
+
+def results(potential: Any, structures: list[Structure]) -> list[Tensor]:
+    """Energies, forces, Hessian-vector products, and gradients by all parameters of a loss that contains all three."""
+    batch = collate(structures, potential.spec.graphs, torch.float64).with_leaves()
+    made = potential(batch, ("energy", "forces"), create_graph=True).values
+    (row,) = torch.autograd.grad((made["forces"] * torch.arange(3.0)).sum(), batch.positions, create_graph=True, allow_unused=True)
+    values = [made["energy"], made["forces"], *([] if row is None else [row])]
+    loss: Tensor = sum((v.square() / 2 + v).sum() for v in values)  # type: ignore[assignment]  # not empty
+    grads = torch.autograd.grad(loss, list(potential.parameters()), allow_unused=True)
+    return [*values, torch.cat([g.flatten() for g in grads if g is not None])]
+
+
+@pytest.mark.parametrize(
+    "structures",
+    [*(pytest.param(s, marks=pytest.mark.full) for s in STRUCTURES[:-1]), STRUCTURES[-1]],
+    ids=["one atom", "molecule", "with a lone atom", "crystal", "mixed"],
+)
+def test_compiled_mace_equals_mace_in_plain_torch(structures: list[Structure], monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = {"channels": 16, "layers": 2, "cutoff": 4.0, "mean_neighbors": 20.0}
+    potential = build_potential("mace", {"elements": ["H", "C", "O", "Si"], "levels": ["pbe"], "dtype": "float64", "backbone": backbone})
+    calls: list[Any] = []
+    monkeypatch.setattr(mace, "message", lambda *x: calls.append(x) or products.message(*x))
+    fast = results(potential, structures)
+    assert calls
+    monkeypatch.setattr(mace, "usable", lambda *x, **options: False)
+    plain = results(potential, structures)
+    assert len(calls) == 2  # one for each layer, none in plain torch
+    for a, b in zip(fast, plain, strict=True):
+        assert float((a - b).detach().abs().max()) < 1e-10 * max(float(b.detach().abs().max()), 1.0)
+
+
+def test_channels_that_do_not_fill_vectors_and_other_precisions_stay_on_torch() -> None:
+    x = torch.zeros(4, 8)
+    assert products.usable(x, channels=32)
+    assert not products.usable(x, channels=24)
+    assert not products.usable(x.to(torch.bfloat16))
+    assert not products.usable(x, x.double())
+    assert not products.usable(x.to("meta"))
+
+
+def test_compiled_products_that_give_something_else_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels.Messages.second
+    monkeypatch.setattr(kernels.Messages, "second", lambda *x: (1.001 * right(*x)[0], right(*x)[1]))
+    with pytest.warns(MlipfmWarning, match=r"not used: off by .* of the largest number"):
+        assert not products.usable(torch.zeros(2, 2))
+
+
+def test_none_as_instruction_set_turns_compiled_code_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlipfm_models.density_kernel import kernels_missing
+
+    monkeypatch.setenv(kernels.INSTRUCTIONS, "none")
+    kernels_missing.cache_clear()
+    assert kernels_missing() == "MLIPFM_INSTRUCTIONS=none asks for none"
+    assert not products.usable(torch.zeros(2, 2))
+    kernels_missing.cache_clear()
+
+
+def test_sizes_that_do_not_fit_are_refused_before_any_arithmetic() -> None:
+    first, neighbor, f = np.array([0, 2]), np.array([0, 0]), np.ones
+    good = (f((4, 2)), f((3, 2)), f((3, 16)), f((1, 16)))
+    assert kernels.Messages(first, neighbor)(*good).shape == (4, 1, 16)
+    for place, wrong in [(0, f((4, 3))), (1, f((2, 2))), (2, f((3, 8))), (3, f((1, 32)))]:
+        with pytest.raises(ValueError, match="do not fit"):
+            kernels.Messages(first, neighbor)(*good[:place], wrong, *good[place + 1 :])
+    for where, other in [(first, np.array([0, 1])), (np.array([0, 3]), neighbor)]:
+        with pytest.raises(ValueError, match="do not fit"):
+            kernels.Messages(where, other)(*good)
+    with pytest.raises(ValueError, match="do not fit"):
+        kernels.CubicForm({(0, 0, 1, 9): 1.0}, 1)(f((2, 5)), f((2, 5)), f((2, 5)))
