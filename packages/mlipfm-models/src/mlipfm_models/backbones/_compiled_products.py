@@ -55,6 +55,10 @@ def trusted(dtype: torch.dtype) -> bool:
 
     if kernels_missing() is not None:
         return False
+    try:
+        from mlipfm_kernels import CubicForm, Messages  # noqa: F401
+    except ImportError:  # of an older version
+        return False
     with torch.inference_mode(False), torch.enable_grad():
         off = max(_difference(product, x) for product, x in _trials(dtype))
     if not off <= ROUNDING[dtype]:
@@ -117,7 +121,7 @@ class _Second(Function):
         with torch.enable_grad():  # aliases, because v may depend on x: partial derivatives are wanted
             given = [t if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
             (g, *x), v = given[: ctx.count], given[ctx.count :]
-            first = torch.autograd.grad(ctx.of.plain(*x), x, g, create_graph=True)  # type: ignore[arg-type]
+            first = torch.autograd.grad((ctx.of.plain(*x) * g).sum(), x, create_graph=True)  # type: ignore[arg-type]  # no x is None
             second = _slopes(first, v, [g, *x], create_graph=True)
             third = _slopes(second, w, given, create_graph=keep)
         return None, None, *third
@@ -130,8 +134,9 @@ def _slopes(
     pairs = [(a, b) for a, b in zip(values, weights, strict=True) if a is not None and b is not None]
     if not pairs:
         return [None] * len(by)
+    total: Tensor = sum((a * b).sum() for a, b in pairs)  # type: ignore[assignment]  # `grad_outputs` would import sympy, a second or more
     variables = [x for x in by if x is not None]
-    found = iter(torch.autograd.grad([a for a, _ in pairs], variables, [b for _, b in pairs], create_graph=create_graph, allow_unused=True))
+    found = iter(torch.autograd.grad(total, variables, create_graph=create_graph, allow_unused=True))
     return [None if x is None else next(found) for x in by]
 
 
