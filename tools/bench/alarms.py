@@ -32,7 +32,7 @@ from bench.right_sets import SETS, made
 CAP, SEEDS = 200, 4
 #: Kinds that take long.
 SLOW = {"liquid water": 1}
-#: Not counted as alarm: forces of held atoms that were written as zero are no right labels.
+#: Not counted as alarm: forces of fixed atoms that were written as zero are no right labels.
 TRUE = {"constrained-forces"}
 #: Faults planted into sets of `right_sets`: of units, signs, orders and bookkeeping that any set with energies and forces can have.
 PLANTED = ("gradients", "energies in Hartree", "energies in kcal/mol", "energies per atom", "forces in Hartree/bohr", "forces in kcal/mol/Angstrom",

@@ -18,7 +18,7 @@ SAMPLE = [(kind, seed) for seed in (0, 1) for kind in SETS if kind not in SLOW][
 
 
 def alarms(kind: str, seed: int, frames: int | None = None) -> list[str]:
-    """Faults and doubts, but those about forces of held atoms, which some kinds write as zero."""
+    """Faults and doubts, but those about forces of fixed atoms, which some kinds write as zero."""
     return [str(item) for item in inspect(made(kind, seed)[:frames]) if item.severity != "note" and item.code not in TRUE]
 
 

@@ -204,7 +204,7 @@ def test_zero_forces_of_held_atoms_weigh_nothing_and_of_others_on_demand(tmp_pat
     held = crystal(columns=":move_mask:L:1", cells=["T", "T", "T", "F"])
     (s,), report = told(write(tmp_path / "a.xyz", held))
     assert s.labels["forces_weight"].tolist() == [1, 1, 1, 0]
-    assert any("forces of held atoms are exactly zero" in note for note in report.notes)
+    assert any("forces of fixed atoms are exactly zero" in note for note in report.notes)
     path = write(tmp_path / "b.xyz", crystal())
     assert "forces_weight" not in read_all(path)[0].labels
     status, out = command(capsys, "data", "import", path, "--out", tmp_path / "s", "--mask-zero-forces")

@@ -233,7 +233,7 @@ def test_what_direct_forces_do_not_promise_is_judged_where_it_is_required():
 
 def test_verdict_on_a_conservative_model_has_no_reservation():
     held = [Outcome("behaviour", "nve-drift", "held", 0.1, 10.0, "meV/atom/ps")]
-    assert _verdict("model", held) == "model breaks no rule: 1 held"
+    assert _verdict("model", held) == "model breaks no rule: 1 passed"
 
 
 @pytest.mark.ci
@@ -307,7 +307,7 @@ def test_rule_of_both_suites_is_listed_once_unless_the_contract_alone_is_broken(
     cells = {str(column.header): list(column.cells) for column in brief.columns}
     assert cells["rule"] == ["rotation", "net-torque", "net-force", "rotation"]
     assert cells["figure"] == ["-", "-", "0.5", "0.01"]
-    assert ["broken" in verdict for verdict in cells["verdict"]] == [True, False, True, False]
+    assert ["failed" in outcome for outcome in cells["outcome"]] == [True, False, True, False]
     assert cells["remark"] == ["contract: off by 1 eV", "", "required", ""]
     whole = _table(outcomes)
     assert list(whole.columns[0].cells) == [o.suite for o in outcomes]

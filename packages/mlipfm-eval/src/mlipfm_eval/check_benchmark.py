@@ -17,6 +17,8 @@ from ._check_model_input import LIMITS
 from ._model_checks import within
 from .check import Outcome, _check_result, _unjudged, broken, check_model, held_to, rules_of
 
+#: What is printed for an outcome that a record spells so.
+_WORDS = {"held": "passed", "broken": "failed"}
 _STYLE = {"held": "green", "measured": "cyan", "skipped": "dim", "broken": "bold red"}
 
 
@@ -67,7 +69,7 @@ def _verdict(address: str, outcomes: list[Outcome]) -> str:
     """Return one sentence on a model that breaks no rule, and what was not held against it if it is not conservative."""
     count = {status: sum(o.status == status for o in outcomes) for status in _STYLE}
     rest = ", ".join(f"{count[status]} {status}" for status in ("measured", "skipped") if count[status])
-    text = f"{address} breaks no rule: {count['held']} held" + (f", {rest}" if rest else "")
+    text = f"{address} breaks no rule: {count['held']} passed" + (f", {rest}" if rest else "")
     loose = _unjudged(outcomes, "conservative")
     if not loose:
         return text
@@ -121,9 +123,9 @@ def _once(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def _table(outcomes: list[Outcome], verbose: bool = True) -> Table:
-    """Return rule, figure, limit, verdict and remark of each outcome.
+    """Return a row for each outcome: rule, figure, limit, what came of it and a remark.
 
-    Without `verbose` each rule stands once, only if it has a figure or is broken or skipped, and with its remark only where that explains one. With
+    Without `verbose` each rule stands once, only if it has a figure, failed or was skipped, and with its remark only where that explains one. With
     it a column says to which suite the rule belongs.
     """
     if not verbose:
@@ -132,14 +134,14 @@ def _table(outcomes: list[Outcome], verbose: bool = True) -> Table:
     remarks = any(o.remark for o in outcomes)
     shown = Table()
     names = [("suite", "left")] * verbose + [("rule", "left")]
-    columns = [*names, ("figure", "right"), ("limit", "right"), ("unit", "left"), ("verdict", "left")]
+    columns = [*names, ("figure", "right"), ("limit", "right"), ("unit", "left"), ("outcome", "left")]
     for name, justify in columns + [("remark", "left")] * remarks:
-        shown.add_column(name, justify=justify, overflow="fold", no_wrap=name in ("suite", "rule", "verdict"))  # type: ignore[arg-type]  # the two words are what rich takes
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=name in ("suite", "rule", "outcome"))  # type: ignore[arg-type]  # the two words are what rich takes
     for k, o in enumerate(outcomes):
         if k and o.suite != outcomes[k - 1].suite:
             shown.add_section()
         value, limit = _figure(o.value, o.limit)
         named = [o.suite, o.rule] if verbose else [o.rule]
-        cells = [*named, value, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{o.status}[/]"]
+        cells = [*named, value, limit, o.unit if o.value is not None else "", f"[{_STYLE[o.status]}]{_WORDS.get(o.status, o.status)}[/]"]
         shown.add_row(*cells, *([escape(o.remark)] if remarks else []))
     return shown

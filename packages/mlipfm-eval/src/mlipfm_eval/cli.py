@@ -28,7 +28,7 @@ def check(
         str | None, typer.Option(help="Limits to hold it to: float64, converged (iterated to a threshold) or float32 [default: found out]")
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "--all", help="Show also the rules of the contract that held, and all remarks")
+        bool, typer.Option("--verbose", "--all", help="Show also the rules of the contract that passed, and all remarks")
     ] = False,
     require: Annotated[
         list[str] | None,

@@ -106,7 +106,7 @@ CODES: dict[str, str] = {
     "energy-force-mismatch": "energies and forces that do not fit and no known unit explains",
     "stress-mismatch": "a stress that does not fit and no known unit explains",
     "model-column": "a second column of energies or forces beside the one that is read",
-    "constrained-forces": "forces of held atoms set to zero",
+    "constrained-forces": "forces of fixed atoms set to zero",
     "not-sampled": "what could not be judged",
 }
 _RANK = {code: k for k, code in enumerate(CODES)}

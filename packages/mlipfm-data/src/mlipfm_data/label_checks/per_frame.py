@@ -147,7 +147,7 @@ def _held(level: str | None, sample: LevelSample, passing: SampleStatistics) -> 
     counts = sorted({int(zero.sum()) for zero in zeros})
     atoms = f"{counts[0]} atom{'s' * (counts[0] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} atoms"
     where = "in all frames" if passing.held.count == passing.with_forces else f"in {passing.held.count} of {passing.with_forces} frames"
-    words = f"forces of {atoms} are exactly zero {where}: held (constrained) atoms, whose forces are no labels"
+    words = f"forces of {atoms} are exactly zero {where}: fixed (constrained) atoms, whose forces are no labels"
     hint = "leave them out of the loss: import with --mask-zero-forces"
     yield _marked("constrained-forces", words, hint, passing.held, level, "doubt")
 
@@ -158,7 +158,7 @@ def _sums(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
     net = float(np.median(passing.net))
     figures = {"net_over_sum": net, "frames": len(passing.net)}
     if net > 0.01 and passing.partly_held.count > 0.5 * len(passing.net):
-        words = f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: held (constrained) atoms"
+        words = f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: fixed (constrained) atoms"
         hint = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
         yield _marked("constrained-forces", words, hint, passing.partly_held, level, "doubt", net_over_sum=net)
     elif net > 0.05:

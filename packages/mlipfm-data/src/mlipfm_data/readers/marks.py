@@ -140,7 +140,7 @@ def force_weights(seen: Decisions, labels: Mapping[str, Array], mask_zero: bool)
     if zero.any() and not zero.all():
         zeroed = np.zeros(n, dtype=bool) if held is None else zero & np.asarray(held == 1)
         if zeroed.any():
-            seen.notes.append("forces of held atoms are exactly zero, which they are not: left out of loss and errors (forces_weight 0)")
+            seen.notes.append("forces of fixed atoms are exactly zero, which they are not: left out of loss and errors (forces_weight 0)")
         if mask_zero and (zero & ~zeroed).any():
             seen.effective.add("mask_zero_forces")
             seen.notes.append("forces that are exactly zero are left out of loss and errors, as asked (forces_weight 0)")
