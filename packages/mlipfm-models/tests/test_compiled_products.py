@@ -18,6 +18,7 @@ from mlipfm_models.backbones import _compiled_products as products
 from mlipfm_models.backbones import mace
 from mlipfm_models.backbones.mace import Invariants
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not installed")
 
@@ -168,3 +169,20 @@ def test_sizes_that_do_not_fit_are_refused_before_any_arithmetic() -> None:
             kernels.Messages(where, other)(*good)
     with pytest.raises(ValueError, match="do not fit"):
         kernels.CubicForm({(0, 0, 1, 9): 1.0}, 1)(f((2, 5)), f((2, 5)), f((2, 5)))
+
+
+def test_what_counts_operations_sees_those_of_plain_torch() -> None:
+    """Preflight says what a step costs; it must be the same with and without compiled code."""
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.add(str(func))
+            return func(*args, **(kwargs or {}))
+
+    seen: set[str] = set()
+    invariants, density = Invariants(3, 3), torch.randn(16, 48, dtype=torch.float64)
+    assert products.usable(density)
+    with Names():
+        watched = invariants(density)
+    assert "aten.mm.default" in seen
+    assert torch.allclose(watched, invariants(density), rtol=1e-12, atol=1e-12)

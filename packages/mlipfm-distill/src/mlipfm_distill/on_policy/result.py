@@ -36,11 +36,13 @@ STEEPEST = -1.5
 STABILITY = 0.05
 
 SNIPPET = """\
+from pathlib import Path
+
 from ase.io import read
 from mlipfm_md import MlipfmCalculator
 
-atoms = read("{start}", 0)
-atoms.calc = MlipfmCalculator("{model}")
+atoms = read({start!r}, 0)
+atoms.calc = MlipfmCalculator(Path(__file__).with_name({model!r}))
 print(atoms.get_potential_energy(), "eV;", abs(atoms.get_forces()).max(), "eV/Å, the largest force")
 """
 
@@ -180,7 +182,7 @@ def needed(found: dict[str, Any]) -> str:
 
 def _to_run(work: Work, model: Path) -> None:
     """A script with the ASE calculator, and a folder for LAMMPS; a note where LAMMPS cannot take the start."""
-    atomic_write(work.out / "run_ase.py", SNIPPET.format(start=work.request.start.resolve(), model=model.resolve()).encode())
+    atomic_write(work.out / "run_ase.py", SNIPPET.format(start=str(work.request.start.resolve()), model=model.name).encode())
     if (work.out / "lammps").exists():
         return
     from mlipfm_md.start_files import Wanted

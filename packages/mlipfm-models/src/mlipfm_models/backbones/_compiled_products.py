@@ -19,6 +19,7 @@ import torch
 from mlipfm_interfaces.errors import MlipfmWarning
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 if TYPE_CHECKING:
     from mlipfm_kernels import CubicForm, Messages
@@ -34,12 +35,14 @@ ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def usable(*tensors: Tensor, channels: int = 16) -> bool:
-    """Whether compiled code computes with these tensors: on the CPU, of one precision, `channels` a multiple of 16."""
+    """Whether compiled code computes with these tensors: on the CPU, of one precision, `channels` a multiple of 16. What watches torch's operations
+    (counts them, or writes down a graph) sees all of them."""
     dtype = tensors[0].dtype
     return (
         dtype in ROUNDING
         and channels % 16 == 0
         and all(x.dtype == dtype and x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) for x in tensors)
+        and _get_current_dispatch_mode() is None
         and trusted(dtype)
     )
 
