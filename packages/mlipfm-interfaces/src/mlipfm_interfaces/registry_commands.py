@@ -14,7 +14,7 @@ push_app = typer.Typer(help="Put a model into the registry.")
 pull_app = typer.Typer(help="Get a model from the registry.")
 models_app = typer.Typer(help="List, show and promote models of the registry.\n\nExample: mlipfm models show water", no_args_is_help=True)
 
-_REGISTRY = typer.Option(help="Address of the registry [default: $MLIPFM_REGISTRY or http://127.0.0.1:5000]")
+_REGISTRY = typer.Option(help="Address of the registry [default: $MLIPFM_REGISTRY, $MLFLOW_TRACKING_URI or http://127.0.0.1:5000]")
 
 
 @push_app.command("push")

@@ -181,15 +181,18 @@ class AnswerError(RegistryError):
 
 
 def server(address: str | None = None) -> Server:
-    """The registry at `address`, or at $MLIPFM_REGISTRY, or on this machine.
+    """The registry at `address`, or at $MLIPFM_REGISTRY, or at $MLFLOW_TRACKING_URI if that is an http(s) address, or on this machine.
 
-    The folder of a hub stands for its address and its token. Otherwise the token is $MLIPFM_REGISTRY_TOKEN, or that of the hub which was started at
-    this address with the same cache folder.
+    The folder of a hub stands for its address and its token. Otherwise the token is $MLIPFM_REGISTRY_TOKEN, for the address of $MLFLOW_TRACKING_URI
+    also $MLFLOW_TRACKING_TOKEN, or that of the hub which was started at this address with the same cache folder. Certificates are judged by those
+    of the system ($SSL_CERT_FILE), and by the file of $MLFLOW_TRACKING_SERVER_CERT_PATH or $REQUESTS_CA_BUNDLE; proxies are those of $HTTPS_PROXY.
 
     Raises:
         RegistryError: no plain http(s) address of a host, a folder on which no hub runs, or a token that would go over the net unencrypted.
     """
-    given = address or os.environ.get("MLIPFM_REGISTRY") or DEFAULT_ADDRESS
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    tracking = tracking.rstrip("/") if tracking.startswith(("http://", "https://")) else ""
+    given = address or os.environ.get("MLIPFM_REGISTRY") or tracking or DEFAULT_ADDRESS
     if "://" not in given and Path(given).is_dir():
         found, secret = access(Path(given))
         return Server(found, token=secret)
@@ -206,7 +209,8 @@ def server(address: str | None = None) -> Server:
         raise RegistryError(f"{given!r} is no address of a registry", hint=hint)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
     plain_address = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-    token = os.environ.get("MLIPFM_REGISTRY_TOKEN") or _known_token(plain_address)
+    own = os.environ.get("MLIPFM_REGISTRY_TOKEN") or (os.environ.get("MLFLOW_TRACKING_TOKEN") if given.rstrip("/") == tracking else None)
+    token = own or _known_token(plain_address)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,1000}", token):
         raise RegistryError("the token of the registry is no line of plain text", where="MLIPFM_REGISTRY_TOKEN", hint="give it as it is")
     if token is not None and parts.scheme == "http" and not _is_local(plain_address):
@@ -248,8 +252,19 @@ def _is_local(address: str) -> bool:
 
 
 def _opener(address: str) -> urllib.request.OpenerDirector:
-    proxies = urllib.request.ProxyHandler({} if _is_local(address) else None)
-    return urllib.request.build_opener(proxies, _NoRedirect)
+    handlers: list[Any] = [urllib.request.ProxyHandler({} if _is_local(address) else None), _NoRedirect]
+    bundle = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or os.environ.get("REQUESTS_CA_BUNDLE")
+    if bundle and address.startswith("https:"):
+        import ssl
+
+        context = ssl.create_default_context()
+        try:
+            context.load_verify_locations(bundle)
+        except (OSError, ssl.SSLError) as error:
+            hint = "give a file of certificates in PEM format in MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE"
+            raise RegistryError(f"the certificates cannot be read: {error}", where=bundle, hint=hint) from None
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
 
 
 def _size(value: Any) -> int:
