@@ -22,6 +22,7 @@ from mlipfm_interfaces.batch import SKIN, Batch, MovingBatch
 from mlipfm_interfaces.compiled import CompiledPotential, CompiledSystems
 from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError, RefusedFileError
 from mlipfm_interfaces.neighbors import Pairs
+from mlipfm_interfaces.pieces import predict_in_pieces
 from mlipfm_interfaces.plugins import DEFAULT_MODEL
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of, warn_if_implausible
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
@@ -258,9 +259,9 @@ class MlipfmCalculator(GetPropertiesMixin):
     def _evaluated(self, batch: Batch, outputs: list[str]) -> Prediction:
         """In evaluation mode; a model that is being trained goes back to its training."""
         if not self.potential.training:
-            return self.potential(batch, outputs)
+            return predict_in_pieces(self.potential, batch, outputs)
         try:
-            return self.potential.eval()(batch, outputs)
+            return predict_in_pieces(self.potential.eval(), batch, outputs)
         finally:
             self.potential.train()
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mlipfm_interfaces.batch import SKIN, Batch, MovingBatch
 from mlipfm_interfaces.errors import PropertyNotAvailableError
+from mlipfm_interfaces.pieces import predict_in_pieces
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
@@ -85,7 +86,7 @@ class PotentialForces:
         return {"reference": self.moving.reference, **cells}
 
     def _predicted(self, batch: Batch, outputs: tuple[str, ...]) -> list[Array]:
-        prediction = self.potential(batch, outputs)
+        prediction = predict_in_pieces(self.potential, batch, outputs)
         return [prediction[key].detach().to("cpu", torch.float64).numpy() for key in outputs]
 
 
