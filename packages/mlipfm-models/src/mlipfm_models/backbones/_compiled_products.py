@@ -218,9 +218,10 @@ class _Message:
     def plain(self, *x: Tensor) -> Tensor:
         angular, radial, weights, scalars = x
         amplitude = (radial.mT @ weights) * scalars.index_select(0, self.neighbor)
-        pairs = angular[:, :, None] * amplitude
-        center = torch.repeat_interleave(torch.arange(len(self.first) - 1), self.first.diff())
-        return pairs.new_zeros(len(pairs), len(self.first) - 1, pairs.shape[2]).index_add(1, center, pairs)
+        pairs = (angular.T[:, :, None] * amplitude[:, None]).flatten(1)
+        center = torch.repeat_interleave(torch.arange(len(self.first) - 1), self.first.diff())[:, None].expand_as(pairs)
+        total = pairs.new_zeros(len(self.first) - 1, pairs.shape[1]).scatter_add(0, center, pairs)  # index_add goes row by row
+        return total.unflatten(1, (len(angular), -1)).transpose(0, 1)
 
     def value(self, *x: Tensor) -> Tensor:
         return torch.from_numpy(self._messages(*map(_array, x)))
