@@ -140,3 +140,8 @@ def test_a_molecule_with_a_charge_vibrates_as_the_ion_that_it_is(tmp_path, capfd
     assert 3000 < max(found["frequencies"]) < 4000
     assert found["thermochemistry"]["gibbs_energy"] < found["thermochemistry"]["enthalpy"]
     assert np.abs(found["rigid"]).max() < 60
+
+
+def test_a_model_before_the_file_is_told_where_it_belongs(tmp_path, capfd):
+    assert run("relax", "emt:", tmp_path / "POSCAR") == 2
+    assert "the model is given by --model MODEL" in capfd.readouterr().err

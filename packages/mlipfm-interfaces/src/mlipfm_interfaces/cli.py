@@ -218,7 +218,9 @@ def _report(error: Exception) -> int:
             return 2
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "mlipfm"
-        return _say(f"error[usage]: {text.rstrip('.')}; see {command} --help", 2)
+        by_option = context is not None and "extra argument" in text and any("--model" in p.opts for p in context.command.params)
+        model = "; the model is given by --model MODEL" if by_option else ""
+        return _say(f"error[usage]: {text.rstrip('.')}{model}; see {command} --help", 2)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"error[file]: {place}{error.strerror or error}", 2)

@@ -200,8 +200,8 @@ def _known(document: Path, out: Path | None) -> Path:
     """The folder of a sweep whose document is the one its runs were made by."""
     from .plan import claim
 
-    folder = _folder(document, out)
+    sweep, folder = load_sweep(document), _folder(document, out)
     if not (folder / "sweep.json").exists():
         raise RecipeError("no run of this sweep has been made", where=str(folder), hint=f"`mlipfm scaling run {document}` first")
-    claim(load_sweep(document), folder)
+    claim(sweep, folder)
     return folder
