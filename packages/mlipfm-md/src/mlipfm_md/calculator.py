@@ -22,7 +22,7 @@ from mlipfm_interfaces.batch import SKIN, Batch, MovingBatch
 from mlipfm_interfaces.compiled import CompiledPotential, CompiledSystems
 from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError, RefusedFileError
 from mlipfm_interfaces.neighbors import Pairs
-from mlipfm_interfaces.pieces import predict_in_pieces
+from mlipfm_interfaces.pieces import MOST_ATOMS, predict_in_pieces
 from mlipfm_interfaces.plugins import DEFAULT_MODEL
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of, warn_if_implausible
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
@@ -258,12 +258,16 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def _evaluated(self, batch: Batch, outputs: list[str]) -> Prediction:
         """In evaluation mode; a model that is being trained goes back to its training."""
-        if not self.potential.training:
-            return predict_in_pieces(self.potential, batch, outputs)
+        training = self.potential.training
+        model = self.potential.eval() if training else self.potential
         try:
-            return predict_in_pieces(self.potential.eval(), batch, outputs)
+            if len(batch.positions) > MOST_ATOMS:
+                return predict_in_pieces(model, batch, outputs)
+            whole: Prediction = model(batch, outputs)
+            return whole
         finally:
-            self.potential.train()
+            if training:
+                model.train()
 
     def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
         """Second derivatives of the energy, [3 atoms, 3 atoms] eV/Å², by automatic differentiation; constraints do not count. Not cached.
