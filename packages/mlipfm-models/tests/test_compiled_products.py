@@ -16,7 +16,7 @@ from mlipfm_interfaces.testing.structures import methane, silicon, water
 from mlipfm_models import build_potential
 from mlipfm_models.backbones import _compiled_products as products
 from mlipfm_models.backbones import mace
-from mlipfm_models.backbones.mace import Invariants
+from mlipfm_models.backbones.mace import Harmonics, Invariants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -56,6 +56,12 @@ def test_compiled_invariants_and_their_derivatives_are_those_of_plain_torch(degr
     invariants = Invariants(degree, correlation).double()
     x = [random((degree + 1) ** 2, columns)]
     assert relative(derivatives(invariants, x), derivatives(invariants.plain, x)) < 1e-12
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_compiled_harmonics_and_their_derivatives_are_those_of_plain_torch(degree: int) -> None:
+    harmonics, u = Harmonics(degree).double(), [random(3, 11)]
+    assert relative(derivatives(harmonics, u)[: degree + 1], derivatives(harmonics.plain, u)[: degree + 1]) < 1e-12
 
 
 def neighborhood(*counts: int) -> tuple[Tensor, Tensor]:

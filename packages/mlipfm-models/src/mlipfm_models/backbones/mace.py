@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
@@ -62,9 +64,9 @@ class MaceConfig:
     mean_neighbors: Positive = 12.0
 
 
-def edge_features(d: Tensor, r: Tensor, config: MaceConfig, table: Tensor) -> tuple[Tensor, Tensor]:
+def edge_features(d: Tensor, r: Tensor, config: MaceConfig, harmonics: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Radial basis [radial + 1, P] and spherical harmonics [M, P] of displacements d [A, K, 3] and their lengths r [A, K, 1]: long rows, which a
-    processor likes.
+    processor likes. `harmonics` makes them of unit vectors [3, P].
 
     The basis is sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors) (arXiv:2003.03123).
     """
@@ -73,10 +75,39 @@ def edge_features(d: Tensor, r: Tensor, config: MaceConfig, table: Tensor) -> tu
     n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)[:, None]
     waves = torch.sin(n * math.pi * x) * (math.sqrt(2.0 / config.cutoff) / r)
     basis = torch.cat([waves, torch.ones_like(waves[:1])]) * (envelope(x) * config.mean_neighbors**-0.5)
-    powers = [torch.ones_like(u[:1]), u]
-    for _ in range(config.degree - 1):
-        powers.append((powers[-1][:, None] * u).flatten(0, 1))
-    return basis, table @ torch.cat(powers)
+    return basis, harmonics(u)
+
+
+class Harmonics(ExactConstants):
+    """Spherical harmonics [M, P] of unit vectors [3, P], each l of the norm 2 l + 1: a table [M, monomials] times all products of components."""
+
+    table: Tensor
+
+    def __init__(self, degree: int) -> None:
+        super().__init__()
+        self.degree = degree
+        component = (2 * degrees(degree) + 1).double().sqrt()  # entries of all degrees of the same size
+        self.constant("table", (harmonics_table(degree) * component).T.contiguous())
+        self._polynomial: Polynomial | None = None
+
+    def forward(self, u: Tensor) -> Tensor:
+        if not usable(u):
+            return self.plain(u)
+        if self._polynomial is None:
+            factors = [key for n in range(self.degree + 1) for key in product(range(3), repeat=n)]
+            terms: dict[tuple[int, int, int, int], float] = defaultdict(float)
+            for row, column in self._exact["table"].nonzero().tolist():
+                i, j, k = sorted((*factors[column], 3, 3, 3)[:3])  # row 3 is one
+                terms[row, i, j, k] += float(self._exact["table"][row, column])
+            self._polynomial = Polynomial(terms, 3, len(self.table), self.plain)
+        return self._polynomial(u)
+
+    def plain(self, u: Tensor) -> Tensor:
+        """The same in plain torch."""
+        powers = [torch.ones_like(u[:1]), u]
+        for _ in range(self.degree - 1):
+            powers.append((powers[-1][:, None] * u).flatten(0, 1))
+        return self.table @ torch.cat(powers)
 
 
 class Invariants(ExactConstants):
@@ -119,10 +150,10 @@ class Invariants(ExactConstants):
                 terms[1 + squares + ell, 0, i, i] = float(same[ell, i])
         if self.paths:
             first, second = pick_first.argmax(dim=1).tolist(), pick_second.argmax(dim=1).tolist()
-            for row, product in table.nonzero().tolist():
+            for row, column in table.nonzero().tolist():
                 path, m = divmod(row, 5)
-                i, j, k = sorted((first[product], second[product], 4 + m))
-                terms[1 + 2 * squares + path, i, j, k] += float(table[row, product])
+                i, j, k = sorted((first[column], second[column], 4 + m))
+                terms[1 + 2 * squares + path, i, j, k] += float(table[row, column])
         return terms
 
     def plain(self, density: Tensor) -> Tensor:
@@ -180,19 +211,17 @@ class Mace(DenseBackbone):
     """The backbone: node scalars in, node scalars [A, C] and equivariant node vectors [A, 3, C] out."""
 
     Config = MaceConfig
-    table: Tensor
 
     def __init__(self, config: MaceConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(MaceBlock(config) for _ in range(config.layers))
-        component = (2 * degrees(config.degree) + 1).double().sqrt()  # entries of all degrees of the same size
-        self.constant("table", (harmonics_table(config.degree) * component).T.contiguous())
+        self.harmonics = Harmonics(config.degree)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
         view, d, r = self.geometry(batch)
         s = initial = s * (s.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()  # of one size, however many conditions are added up in it
-        radial, angular = edge_features(d, r, self.config, self.table)
+        radial, angular = edge_features(d, r, self.config, self.harmonics)
         total = torch.zeros_like(s)
         for block in self.layers:
             s, read, v = block(s, initial, radial, angular, view.index)
