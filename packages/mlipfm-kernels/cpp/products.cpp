@@ -35,15 +35,18 @@ std::mutex busy;
 Threads &threads(int count) {
   static Threads *pool = nullptr;
   static pid_t owner = 0;
-  if (pool && owner == getpid() && pool->count() == count) return *pool;
+  if (pool && owner == getpid() && pool->count() >= count) return *pool;
   if (pool && owner == getpid()) delete pool;
   owner = getpid();
   return *(pool = new Threads(count));
 }
-// work(thread, begin, end) for equal parts of `size`; small ones are not worth waking anybody.
+// work(thread, begin, end) for `count` equal parts of `size`.
 template <class Work> void shared(int count, size_t size, const Work &work) {
+  if (count <= 1) return work(0, size_t(0), size);
   std::lock_guard<std::mutex> lock(busy);
-  threads(count).run([&](int t) { work(t, size * t / count, size * (t + 1) / count); });
+  threads(count).run([&](int t) {
+    if (t < count) work(t, size * t / count, size * (t + 1) / count);
+  });
 }
 
 Pairs measured(Pairs p) {
@@ -55,8 +58,8 @@ Pairs measured(Pairs p) {
   return p;
 }
 template <class real> struct Memory {  // of the threads; gradients that several of them add to are summed in the order of the threads
-  Memory(int count, size_t bytes, size_t W, size_t s) : work(count), by_W(count), by_s(count) {
-    for (int t = 0; t < count; t++) {
+  Memory(int count, size_t bytes, size_t W, size_t s) : work(std::max(count, 1)), by_W(work.size()), by_s(work.size()) {
+    for (size_t t = 0; t < work.size(); t++) {
       work[t].resize(bytes);
       if (t) { by_W[t].assign(W, 0); by_s[t].assign(s, 0); }
     }

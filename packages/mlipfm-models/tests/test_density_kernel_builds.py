@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.full, pytest.mark.skipif(shutil.which("g++") is None, 
 
 def built(folder: Path, **variables: str) -> dict[str, list[float]]:
     """Instruction set -> [whether it agrees with the model, difference of forces] of kernels built with these environment variables."""
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(PACKAGE)]
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), f"-Cbuild-dir={folder / 'build'}", str(PACKAGE)]
     subprocess.run(command, env=os.environ | variables, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
