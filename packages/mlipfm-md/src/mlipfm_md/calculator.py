@@ -146,11 +146,12 @@ class MlipfmCalculator(GetPropertiesMixin):
         atoms = self.atoms if atoms is None else atoms
         if atoms is None:
             raise PropertyNotImplementedError("no atoms were given")
-        changed = _STATE if answer is None else self._changed(answer, atoms)
+        state = self._state(atoms)
+        changed = _STATE if answer is None else _differences(answer.state, state)
         if answer is None or changed or name not in answer.results:
             if not allow_calculation:
                 return None
-            answer = self._answer = self._calculated(atoms, [name], answer, changed)
+            answer = self._answer = self._calculated(atoms, [name], answer, changed, state)
         value = answer.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -160,17 +161,15 @@ class MlipfmCalculator(GetPropertiesMixin):
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Name what changed since the last calculation; every value the model reads is compared, `info` included."""
-        return list(_STATE) if self._answer is None else self._changed(self._answer, atoms)
+        return list(_STATE) if self._answer is None else _differences(self._answer.state, self._state(atoms))
 
     def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:
         """Compute what is asked and what was asked of the same system before, with energy and forces always."""
-        self._answer = self._calculated(atoms, properties or [], self._answer, self.check_state(atoms))
+        self._answer = self._calculated(atoms, properties or [], self._answer, self.check_state(atoms), self._state(atoms))
 
-    def _changed(self, answer: _Answer, atoms: Atoms) -> list[str]:
-        state = self._state(atoms)
-        return [] if state == answer.state else [name for name, old, new in zip(_STATE, answer.state, state, strict=True) if old != new]
-
-    def _calculated(self, atoms: Atoms, properties: list[str], before: _Answer | None, changed: Sequence[str]) -> _Answer:
+    def _calculated(
+        self, atoms: Atoms, properties: list[str], before: _Answer | None, changed: Sequence[str], state: tuple[Any, ...]
+    ) -> _Answer:
         same = None if before is None or _OTHER_SYSTEM.intersection(changed) else before
         if same is not None and same.moving is not None and same.moving.device != device_of(self.potential):
             same = None
@@ -178,19 +177,20 @@ class MlipfmCalculator(GetPropertiesMixin):
         compiled = self.potential.compiled() if self.engine != "torch" and not self.potential.training and outputs <= _COMPILED else None
         asked = {name for name in properties if name.endswith("_uncertainty")}
         if compiled is not None and asked == {"energy_uncertainty"} and hasattr(self.uncertainty, "energy_sigma"):
-            return self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel, energy_sigma=True)
+            return self._by_kernel(atoms, state, compiled, outputs, None if same is None else same.kernel, energy_sigma=True)
         uncertain = self._uncertain(atoms) if asked else {}
         if compiled is not None:
-            answer = self._by_kernel(atoms, compiled, outputs, None if same is None else same.kernel)
+            answer = self._by_kernel(atoms, state, compiled, outputs, None if same is None else same.kernel)
             return replace(answer, results=answer.results | uncertain) if uncertain else answer
         moving = self._new_system(self.to_structure(atoms)) if same is None or same.moving is None else same.moving
         used = _copies(atoms)
         results = self._predicted(moving.at(used[1], used[2][None]), outputs)
-        return _Answer(self._state(atoms), used, dict(atoms.info), results | uncertain, moving, outputs)
+        return _Answer(state, used, dict(atoms.info), results | uncertain, moving, outputs)
 
     def _by_kernel(
         self,
         atoms: Atoms,
+        state: tuple[Any, ...],
         compiled: CompiledPotential,
         outputs: frozenset[str],
         before: tuple[CompiledPotential, CompiledSystems] | None,
@@ -213,7 +213,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         if found.features is not None:
             sigma: Any = self.uncertainty
             results["energy_uncertainty"] = float(sigma.energy_sigma(found.features.mean(axis=0)[None])[0]) * len(atoms)
-        return _Answer(self._state(atoms), used, dict(atoms.info), results, None, outputs, (compiled, systems))
+        return _Answer(state, used, dict(atoms.info), results, None, outputs, (compiled, systems))
 
     def _warn(self, structure: Structure, pairs: Pairs | None = None) -> None:
         """The warnings that a simulation gives once."""
@@ -330,6 +330,11 @@ class MlipfmCalculator(GetPropertiesMixin):
             info,
             (self.level, self.charge, self.multiplicity),
         )
+
+
+def _differences(old: tuple[Any, ...], new: tuple[Any, ...]) -> list[str]:
+    """Names of what differs between two states, see `_STATE`."""
+    return [] if old == new else [name for name, a, b in zip(_STATE, old, new, strict=True) if a != b]
 
 
 def _copies(atoms: Atoms) -> tuple[np.ndarray, ...]:
