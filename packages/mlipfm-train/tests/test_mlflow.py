@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import http.server
 import json
 import math
-import os
 import socket
 import sqlite3
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -125,59 +118,3 @@ def test_a_server_that_cannot_be_used_stops_nothing_and_loses_nothing(tiny, tmp_
     with MlflowDrain(folder, uri, "drain", patience=600):
         pass
     assert [step for step, _ in history(uri, folder, "step/loss")] == list(range(12))
-
-
-@contextlib.contextmanager
-def slow_server(folder: Path, delay: float):
-    """The address of a real MLflow server of which every answer comes `delay` seconds late."""
-
-    class Late(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            time.sleep(delay)
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            behind = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            behind.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != "accept-encoding"})
-            answer = behind.getresponse()
-            content = answer.read()
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_POST = do_PATCH = do_PUT = do_GET
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'runs.db'}", "--artifacts-destination", str(folder / "artifacts")]
-    command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            end = time.monotonic() + 300
-            while time.monotonic() < end and socket.socket().connect_ex(("127.0.0.1", port)):
-                time.sleep(0.5)
-            with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Late) as late:
-                threading.Thread(target=late.serve_forever, daemon=True).start()
-                yield f"http://127.0.0.1:{late.server_address[1]}"
-                late.shutdown()
-        finally:
-            server.terminate()
-
-
-@pytest.mark.full
-def test_a_slow_server_gets_every_figure_and_changes_no_weight(tiny, tmp_path):
-    recipe = make_recipe(tiny)
-    fit(recipe, tmp_path / "alone")
-    folder = tmp_path / "tracked"
-    folder.mkdir()
-    with slow_server(tmp_path, delay=1.0) as address, MlflowDrain(folder, address, "drain", patience=900):
-        fit(recipe, folder)
-    digests = {load_checkpoint(tmp_path / name / "last.safetensors")[0]["digest"] for name in ("alone", "tracked")}
-    assert len(digests) == 1
-    received = history(f"sqlite:///{tmp_path / 'runs.db'}", folder, "step/loss")
-    assert [step for step, _ in received] == list(range(12))
-    assert len(history(f"sqlite:///{tmp_path / 'runs.db'}", folder, "validation/force MAE meV/A")) == 2
