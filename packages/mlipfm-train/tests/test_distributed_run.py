@@ -16,9 +16,10 @@ import yaml
 from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_train.events import read_events
+from mlipfm_train.strategies import process_group
 from mlipfm_train.strategies.process_group import of_this_start
 from mlipfm_train.training_state import KIND, load_newest_state, states
-from torch.distributed import HashStore
+from torch.distributed import DistNetworkError, HashStore
 
 pytestmark = pytest.mark.ci
 #: Trained with in the full tier.
@@ -203,6 +204,33 @@ def test_processes_that_start_again_do_not_read_what_those_before_them_wrote():
     several = {**first, "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}
     with pytest.raises(RecipeError, match="cannot restart processes on several nodes .* TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
         of_this_start(shared, several)
+
+
+class StoreOfRank0:
+    """A store of three ranks that is gone once rank 1 has looked for the others; `here` have reported before."""
+
+    def __init__(self, here: tuple[int, ...]) -> None:
+        self.here, self.asked = {f"here/{k}" for k in here}, 0
+
+    def set(self, key: str, value: str) -> None:
+        self.here.add(key)
+
+    def get(self, key: str) -> bytes:
+        return f"process {key[-1]}".encode()
+
+    def check(self, keys: list[str]) -> bool:
+        self.asked += 1
+        if self.asked > 3:
+            raise DistNetworkError("connection closed")
+        return keys[0] in self.here
+
+
+@pytest.mark.parametrize(("here", "said"), [((0,), ["rank 2 (process 2)"]), ((2,), ["rank 0, or its machine"])])
+def test_the_dead_rank_is_named_also_when_the_store_has_left_with_rank_0(monkeypatch, here, said):
+    monkeypatch.setattr(process_group, "_store", StoreOfRank0(here))
+    monkeypatch.setattr(process_group.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(process_group.dist, "get_world_size", lambda: 3)
+    assert process_group.missing_ranks() == said
 
 
 def process_of_rank(rank: int, out: Path) -> int:
