@@ -237,6 +237,20 @@ def test_wrong_geometries_are_refused_as_by_the_model() -> None:
         several.systems([s])
 
 
+@pytest.mark.parametrize("scale", [0.85, 0.97, 1.1])
+def test_atoms_that_move_with_their_cell_have_the_neighbours_of_the_new_cell(scale: float) -> None:
+    """Compressed to 0.85, pairs come within the cutoff that were beyond cutoff and skin, though no atom has moved against the lattice."""
+    start = shapes()["crystal"]
+    compiled = CompiledDensity(density(channels=16))  # type: ignore[arg-type]
+    systems = compiled.systems([start], skin=0.5)
+    systems.compute(start.positions)
+    reused = systems.compute(start.positions * scale, start.cell[None] * scale, strain=True)
+    fresh = compiled.systems([start.replace(positions=start.positions * scale, cell=start.cell * scale, labels={})], skin=0.5)
+    again = fresh.compute(start.positions * scale, strain=True)
+    assert largest(reused.forces, again.forces) < 1e-10 * np.abs(again.forces).max()
+    assert largest(reused.energy, again.energy) < 1e-10 * np.abs(again.energy).max()
+
+
 def test_atoms_that_meet_while_the_list_is_reused_are_refused() -> None:
     compiled = CompiledDensity(density(channels=16))  # type: ignore[arg-type]
     s = rattled([1, 1], [[0, 0, 0], [0, 0, 0.4]], amplitude=0.0)
