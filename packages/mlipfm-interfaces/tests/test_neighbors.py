@@ -22,18 +22,19 @@ def vectors_of(s, i, j, shift):
 
 
 def brute_force(s, cutoff):
-    """Every image that can be within the cutoff, one by one: the component of r_ij along the normal of a lattice plane bounds the shift."""
+    """Every image that can be within the cutoff: the component of r_ij along the normal of a lattice plane bounds the shift."""
     periodic = np.flatnonzero(s.pbc)
     normals = np.linalg.pinv(s.cell[periodic]) if len(periodic) else np.zeros((3, 0))
     reach = cutoff * np.linalg.norm(normals, axis=0) + 1e-6
     pairs = []
     for i, j in itertools.product(range(len(s)), repeat=2):
         f = (s.positions[j] - s.positions[i]) @ normals
-        for steps in itertools.product(*(range(int(np.ceil(-a - r)), int(np.floor(-a + r)) + 1) for a, r in zip(f, reach, strict=True))):
-            shift = np.zeros(3, dtype=int)
-            shift[periodic] = steps
-            if (i != j or shift.any()) and np.linalg.norm(vectors_of(s, i, j, shift)) < cutoff:
-                pairs.append((i, j, *shift.tolist()))
+        ranges = [np.arange(np.ceil(-a - r), np.floor(-a + r) + 1, dtype=int) for a, r in zip(f, reach, strict=True)]
+        shifts = np.zeros((int(np.prod([len(steps) for steps in ranges], dtype=int)), 3), dtype=int)
+        for axis, steps in zip(periodic, np.meshgrid(*ranges, indexing="ij"), strict=True):
+            shifts[:, axis] = steps.ravel()
+        near = np.linalg.norm(vectors_of(s, i, j, shifts), axis=1) < cutoff
+        pairs += [(i, j, *shift) for shift in shifts[near].tolist() if i != j or any(shift)]
     return sorted(pairs)
 
 
