@@ -32,6 +32,10 @@ def test_mlflow_s_address_and_token_are_used_where_no_registry_is_named(monkeypa
     assert (server().address, server().token) == ("https://hub.example.org", "of-mlflow")
     monkeypatch.setenv("MLIPFM_REGISTRY_TOKEN", "of-mlipfm")
     assert server().token == "of-mlipfm"
+    monkeypatch.delenv("MLIPFM_REGISTRY_TOKEN")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "two words")
+    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_TOKEN: the token of the registry is no line of plain text"):
+        server()
 
 
 def test_mlflow_s_token_goes_to_no_other_address(monkeypatch: pytest.MonkeyPatch) -> None:

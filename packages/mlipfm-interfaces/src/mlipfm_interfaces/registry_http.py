@@ -209,10 +209,12 @@ def server(address: str | None = None) -> Server:
         raise RegistryError(f"{given!r} is no address of a registry", hint=hint)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
     plain_address = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-    own = os.environ.get("MLIPFM_REGISTRY_TOKEN") or (os.environ.get("MLFLOW_TRACKING_TOKEN") if given.rstrip("/") == tracking else None)
-    token = own or _known_token(plain_address)
+    variable = "MLIPFM_REGISTRY_TOKEN"
+    if not os.environ.get(variable) and given.rstrip("/") == tracking:
+        variable = "MLFLOW_TRACKING_TOKEN"
+    token = os.environ.get(variable) or _known_token(plain_address)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,1000}", token):
-        raise RegistryError("the token of the registry is no line of plain text", where="MLIPFM_REGISTRY_TOKEN", hint="give it as it is")
+        raise RegistryError("the token of the registry is no line of plain text", where=variable, hint="give it as it is")
     if token is not None and parts.scheme == "http" and not _is_local(plain_address):
         raise RegistryError(
             "a token is not sent unencrypted over the net", where=plain_address, hint="use https, or forward the port by ssh -L"

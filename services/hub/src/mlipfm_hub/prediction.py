@@ -38,12 +38,13 @@ _STRUCTURE = {
 _ANSWERS = {status: {"description": told} for status, told in (
     ("400", "no JSON"), ("401", "no token, or another"), ("413", "too large"), ("415", "compressed"), ("421", "called by another name"),
     ("422", "no structure that this model can compute; `message` says why"), ("503", "too many wait: come back after a second"))}  # fmt: skip
+_PREDICTED = "energy in eV, forces in eV/Å, stress in eV/Å³; warnings where a charge or multiplicity is assumed or extrapolated"
 OPENAPI = {
     "openapi": "3.1.0", "info": {"title": "mlipfm prediction service", "version": "1"},
     "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}, "security": [{"token": []}],
     "paths": {
         "/v1/predict": {"post": {"requestBody": {"required": True, "content": {"application/json": {"schema": _STRUCTURE}}},
-            "responses": {"200": {"description": "energy in eV, forces in eV/Å, stress in eV/Å³"}, **_ANSWERS}}},
+            "responses": {"200": {"description": _PREDICTED}, **_ANSWERS}}},
         "/v1/model": {"get": {"responses": {"200": {"description": "digest, elements, levels, outputs, engine"}, **_ANSWERS}}},
     },
 }  # fmt: skip
