@@ -7,13 +7,14 @@ import pytest
 import torch
 from mlipfm_interfaces.batch import GraphSpec, collate
 from mlipfm_interfaces.elements import COVALENT_RADII
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import MlipfmError, RecipeError
+from mlipfm_interfaces.neighbors import PairView
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_models import build_potential
 from mlipfm_models.assembly import Repulsion, screened
-from mlipfm_models.backbones.backbone import envelope
+from mlipfm_models.backbones.backbone import TrainedDistances, envelope
 
 SMALL = {"channels": 8, "layers": 1}
 
@@ -81,8 +82,9 @@ def test_direct_forces_do_not_take_it() -> None:
 @pytest.mark.ci
 class TestPainnWithRepulsion(PotentialContract):
     def potential(self) -> Potential:
+        backbone = SMALL | {"shortest_distances": {"H-O": 1.2, "H-H": 1.8}}  # longer than in the structures: both parts act
         return build_potential(
-            "painn", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL}
+            "painn", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": backbone}
         )
 
 
@@ -92,3 +94,72 @@ class TestDensityWithRepulsion(PotentialContract):
         return build_potential(
             "density", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL}
         )
+
+
+# Distances that a network has been trained for
+
+
+def two_atoms(r: torch.Tensor, z: tuple[int, int] = (1, 6)) -> tuple[torch.Tensor, torch.Tensor, PairView]:
+    """Distances [n, 1], atomic numbers [2] and a view in which every pair is of the same two atoms."""
+    i = torch.zeros(len(r), dtype=torch.int64)
+    return r[:, None], torch.tensor(z), PairView(i, i + 1, torch.zeros(len(r), 3, dtype=torch.int64), i == 0)
+
+
+def test_distances_of_the_training_data_are_left_to_the_bit_and_nearer_ones_end_at_seven_tenths() -> None:
+    trained = TrainedDistances({"H-C": 1.05}).double()
+    r = torch.linspace(0.01, 4.0, 4000, dtype=torch.float64)
+    given = trained(*two_atoms(r)).squeeze(1)
+    far = r >= 1.05
+    assert torch.equal(given[far], r[far])
+    assert bool((given[~far] >= r[~far]).all())
+    assert bool((given.diff() > 0).all())
+    assert 0.7 * 1.05 < float(given[0]) < 0.7 * 1.05 * 1.005
+    assert float(trained(*two_atoms(torch.tensor([0.9 * 1.05], dtype=torch.float64)))) == pytest.approx(0.901 * 1.05, abs=1e-3)
+    assert torch.equal(trained(*two_atoms(r, (6, 1))).squeeze(1), given)
+
+
+def test_given_distances_have_four_continuous_derivatives_at_the_shortest_distance_of_the_data() -> None:
+    trained = TrainedDistances({"H-C": 1.05}).double()
+    r = torch.tensor([1.05 * (1 - 1e-6), 1.05 * (1 + 1e-6)], dtype=torch.float64, requires_grad=True)
+    value = trained(*two_atoms(r)).squeeze(1)
+    for expected in (1.0, 0.0, 0.0, 0.0):
+        (value,) = torch.autograd.grad(value.sum(), r, create_graph=True)
+        torch.testing.assert_close(value.detach(), torch.full_like(r, expected).detach(), rtol=0, atol=1e-2)
+
+
+def test_pairs_that_the_data_lack_end_below_nine_tenths_of_the_sum_of_their_radii_and_without_data_nothing_ends() -> None:
+    r = torch.linspace(0.1, 3.0, 300, dtype=torch.float64)
+    given = TrainedDistances({"H-C": 1.05}).double()(*two_atoms(r, (8, 14))).squeeze(1)
+    reach = 0.9 * float(COVALENT_RADII[8] + COVALENT_RADII[14])
+    assert torch.equal(given[r >= reach], r[r >= reach])
+    assert bool((given[r < reach] > 0.7 * reach).all())
+    assert torch.equal(TrainedDistances({})(*two_atoms(r)).squeeze(1), r)
+
+
+@pytest.mark.parametrize("pair", ["C", "C-H-O", "C-Xx"])
+def test_key_that_is_no_pair_of_elements_is_refused(pair: str) -> None:
+    with pytest.raises(MlipfmError, match=r"no pair of elements|Xx"):
+        TrainedDistances({pair: 1.0})
+
+
+def hydrogen_beside_carbon(r: float) -> Structure:
+    return Structure([6, 1], [[0.0, 0, 0], [r, 0, 0]], level="pbe")
+
+
+@pytest.mark.parametrize("name", ["mace", "painn"])
+def test_energy_of_atoms_that_crowd_is_bounded_and_forces_are_still_its_gradient(name: str) -> None:
+    options = {"elements": ["H", "C"], "levels": ["pbe"], "dtype": "float64", "short_range": "none", "seed": 3}
+    as_is, given = (
+        build_potential(name, options | {"backbone": {"channels": 8} | more}) for more in ({}, {"shortest_distances": {"H-C": 1.4}})
+    )
+    assert (
+        evaluate(as_is, [far := hydrogen_beside_carbon(1.5)], ("energy",))[0]["energy"] == evaluate(given, [far], ("energy",))[0]["energy"]
+    )
+    curves = [
+        np.array([evaluate(p, [hydrogen_beside_carbon(r)], ("energy",))[0]["energy"] for r in (0.12, 0.2, 0.4, 1.0)])
+        for p in (as_is, given)
+    ]
+    assert np.ptp(curves[1]) < 0.2 * np.ptp(curves[0])
+    low, high = (evaluate(given, [hydrogen_beside_carbon(1.1 + h)], ("energy",))[0]["energy"] for h in (-1e-4, 1e-4))
+    force = evaluate(given, [hydrogen_beside_carbon(1.1)], ("forces",))[0]["forces"][1, 0]
+    assert force == pytest.approx(-(high - low) / 2e-4, abs=1e-6)

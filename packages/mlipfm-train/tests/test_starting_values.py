@@ -10,7 +10,7 @@ from mlipfm_train.frames import Frames
 from mlipfm_train.head_scales import with_scales
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import make_recipe
-from mlipfm_train.survey import survey
+from mlipfm_train.survey import shortest_distances, survey
 
 
 def test_sizes_of_forces_are_those_of_their_components(tmp_path, write_store):
@@ -41,6 +41,25 @@ def test_a_model_has_the_scale_and_references_of_its_data_and_a_fine_tuned_one_k
     second = load_model(fit(make_recipe(document, steps), tmp_path / "second").last)[1]["config"]
     assert second["references"] == first["references"]
     assert second["scale"] == first["scale"]
+
+
+def test_shortest_distances_are_those_of_the_data_and_fine_tuning_lowers_them_only(tiny, tmp_path, morse_structures, write_store):
+    steps = ["steps=1", "evaluate_every=1", "checkpoint_every=1"]
+    result = fit(make_recipe(tiny, steps), tmp_path / "first")
+    first = load_model(result.last)[1]["config"]["backbone"]["shortest_distances"]
+    assert first == shortest_distances(Frames(tiny["data"]["train"]), 3.0, seed=0)
+    for factor in (0.9, 1.1):
+        moved = [s.replace(positions=factor * s.positions) for s in morse_structures(12, 5)]
+        store = write_store(tmp_path / f"moved-{factor}", moved)
+        document = {**tiny, "init_from": str(result.last), "data": {**tiny["data"], "train": [str(store)]}, "potential": {}}
+        second = load_model(fit(make_recipe(document, steps), tmp_path / f"second-{factor}").last)[1]["config"]["backbone"][
+            "shortest_distances"
+        ]
+        new = shortest_distances(moved, 3.0, seed=0)
+        assert second == {pair: min(first[pair], new.get(pair, first[pair])) for pair in first}
+        assert (second != first) == (factor == 0.9)
+    own = make_recipe(tiny, [*steps, "potential.backbone.shortest_distances={}"])
+    assert load_model(fit(own, tmp_path / "own").last)[1]["config"]["backbone"]["shortest_distances"] == {}
 
 
 def test_heads_start_at_the_mean_of_each_element_and_the_spread_about_it():

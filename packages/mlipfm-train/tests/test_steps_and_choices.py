@@ -16,7 +16,7 @@ from mlipfm_train.recipe import Optimizer, make_recipe
 from mlipfm_train.step import Step
 from mlipfm_train.strategies.reduction import global_loss
 from mlipfm_train.strategies.single import SingleProcess
-from mlipfm_train.survey import mean_neighbors
+from mlipfm_train.survey import mean_neighbors, shortest_distances
 from mlipfm_train.training_state import load_newest_state
 from mlipfm_train.validation import score, validation_errors, validation_metrics
 from mlipfm_train.views import collate_step
@@ -165,6 +165,17 @@ def test_neighbours_are_counted_for_each_atom_and_not_for_each_structure():
     cubic = Structure([29], np.zeros((1, 3)), cell=2 * np.eye(3), pbc=[True] * 3)
     assert mean_neighbors([*lone, pair], 2.5, seed=0) == 1.0
     assert mean_neighbors([cubic, pair], 2.5, seed=0) == pytest.approx(8 / 3)
+
+
+def test_shortest_distances_of_each_pair_of_elements_are_those_of_all_structures_and_images():
+    """Rock salt of a = 5.6 Å: 2.8 Å between unlike and a/sqrt 2 between like ions; a molecule brings a shorter pair and a new element."""
+    salt = Structure([11, 17], [[0.0, 0, 0], [2.8, 0, 0]], cell=2.8 * (np.ones((3, 3)) - np.eye(3)), pbc=[True] * 3)
+    molecule = Structure([17, 11, 1], [[0.0, 0, 0], [2.4, 0, 0], [0, 1.3, 0]])
+    shortest = {"Na-Na": 2.8 * 2**0.5, "Cl-Na": 2.8, "Cl-Cl": 2.8 * 2**0.5}
+    assert shortest_distances([salt], 4.5, seed=0) == pytest.approx(shortest, abs=1e-6)
+    new = {"Cl-Na": 2.4, "Cl-H": 1.3, "Na-H": (2.4**2 + 1.3**2) ** 0.5}
+    assert shortest_distances([salt, molecule], 4.5, seed=0) == pytest.approx(shortest | new, abs=1e-6)
+    assert shortest_distances([Structure([1], np.zeros((1, 3)))], 4.5, seed=0) == {}
 
 
 def test_every_epoch_has_an_order_of_its_own_and_the_same_one_when_repeated(stores):

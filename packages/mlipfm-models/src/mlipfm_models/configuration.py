@@ -17,7 +17,7 @@ from ._conditioning import CONDITIONS
 from ._heads import HEADS, NO_HEAD
 from ._heads import Positive as Positive
 
-__all__ = ["AssemblyConfig", "Cutoff", "Layers", "Positive", "Radial", "Width"]
+__all__ = ["AssemblyConfig", "Cutoff", "Distances", "Layers", "Positive", "Radial", "Width"]
 
 C = TypeVar("C")
 
@@ -26,6 +26,7 @@ Width = Annotated[int, Field(gt=0, le=16384)]
 Layers = Annotated[int, Field(gt=0, le=256)]
 Radial = Annotated[int, Field(gt=0, le=1024)]
 Cutoff = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]  # Å: a sphere of a million atoms
+Distances = dict[str, Cutoff]  # pair of elements -> Å
 
 #: What a model may be conditioned on. The field is no part of the features: it acts on the dipole (`readouts.field_energy`).
 KNOWN_CONDITIONS = (*CONDITIONS, "external_field")

@@ -169,7 +169,8 @@ def _check_backbones(old: AssembledPotential, new: AssembledPotential) -> None:
         names = ", ".join(symbol(z) for z in old.spec.elements)
         raise RecipeError(f"a {old.plugin!r} model has parameters for each element and cannot learn others than {names}", where="elements")
     a, b = old.config["backbone"], new.config["backbone"]
-    different = [f"{key} is {b.get(key)}, the source has {a.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+    keys = sorted((a.keys() | b.keys()) - {"shortest_distances"})  # of the data, not of the weights
+    different = [f"{key} is {b.get(key)}, the source has {a.get(key)}" for key in keys if a.get(key) != b.get(key)]
     if different:
         raise RecipeError(
             f"backbones differ: {'; '.join(different)}", where="backbone", hint="use the source's options, its weights mean nothing else"

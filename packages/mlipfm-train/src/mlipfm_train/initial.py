@@ -18,7 +18,7 @@ from mlipfm_interfaces.theory import find_level
 from .head_scales import with_scales
 from .recipe import Recipe
 from .starting_references import of_reports, open_of_reports, priors_of, provisional, shifted, stated_references
-from .survey import Survey, mean_neighbors
+from .survey import Survey, mean_neighbors, shortest_distances
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Start:
 
 
 def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> Start:
-    """Random weights. What the recipe leaves open comes from the data: elements, levels, references, energy scale and mean number of neighbours.
+    """Random weights. What the recipe leaves open comes from the data: elements, levels, references, energy scale, mean number of neighbours and
+    shortest distances.
 
     A potential plug-in that is trained from scratch accepts the keys `elements`, `levels`, `references`, `scale`, `dtype` and `seed`; its heads, if
     it has any, the options `scale` and `shift` (see `head_scales`). If its configuration states `references`, it accepts `undetermined` as well,
@@ -65,9 +66,14 @@ def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> S
     if left and "references" in potential.config:
         config["undetermined"] = left
         potential = build(name, config)
-    if "mean_neighbors" in potential.config.get("backbone", {}) and "mean_neighbors" not in recipe.potential.options.get("backbone", {}):
-        counted = mean_neighbors(frames, potential.spec.graphs[0].cutoff, recipe.seed)
-        potential = build(name, config | {"backbone": {**config.get("backbone", {}), "mean_neighbors": counted}})
+    left_open = potential.config.get("backbone", {}).keys() - recipe.potential.options.get("backbone", {}).keys()
+    cutoff, counted = potential.spec.graphs[0].cutoff if potential.spec.graphs else 0.0, dict[str, Any]()
+    if "mean_neighbors" in left_open:
+        counted["mean_neighbors"] = mean_neighbors(frames, cutoff, recipe.seed)
+    if "shortest_distances" in left_open:
+        counted["shortest_distances"] = shortest_distances(frames, cutoff, recipe.seed)
+    if counted:
+        potential = build(name, config | {"backbone": {**config.get("backbone", {}), **counted}})
     _refuse_untrained(potential, facts.elements, facts.levels, facts)
     bound = {level: report.bound for level, report in facts.reports.items() if report.given}
     move = getattr(potential, "shift_atomic_energies", None)
@@ -97,6 +103,11 @@ def start_from(recipe: Recipe, facts: Survey, structures: Sequence[Structure]) -
         config["elements"] = [symbol(z) for z in sorted({*old.spec.elements, *facts.elements})]
     if "backbone" in changes and isinstance(config.get("backbone"), dict):
         changes["backbone"] = {**config["backbone"], **changes["backbone"]}
+    trained = config["backbone"].get("shortest_distances") if isinstance(config.get("backbone"), dict) else None
+    if trained and "shortest_distances" not in changes.get("backbone", {}) and facts.n:
+        new = shortest_distances(structures, old.spec.graphs[0].cutoff, recipe.seed)
+        nearest = {pair: min(value, trained.get(pair, value)) for pair, value in (trained | new).items()}
+        changes["backbone"] = {**config["backbone"], **changes.get("backbone", {}), "shortest_distances": nearest}
     stated = stated_references(recipe)
     config = {**config, "dtype": recipe.dtype, **{key: value for key, value in changes.items() if key != "references"}}
     for level in _stated_levels(recipe):

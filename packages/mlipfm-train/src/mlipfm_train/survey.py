@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from mlipfm_data.store.census import Census
+from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.neighbors import neighbor_pairs
@@ -148,3 +149,20 @@ def mean_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, struct
     picks = stream(seed, "neighbors").choice(len(frames), min(structures, len(frames)), replace=False)
     seen = [frames[int(k)] for k in picks]
     return max(1.0, sum(len(neighbor_pairs(s, cutoff)[0]) for s in seen) / sum(len(s) for s in seen))
+
+
+def shortest_distances(frames: Sequence[Structure], cutoff: float, seed: int, structures: int = 1000) -> dict[str, float]:
+    """Shortest distance in Å of each pair of elements ("C-H", the lighter one second) that stand within `cutoff` Å, over a sample of structures."""
+    picks = stream(seed, "distances").choice(len(frames), min(structures, len(frames)), replace=False)
+    shortest: dict[tuple[int, int], float] = {}
+    for k in picks:
+        s = frames[int(k)]
+        i, j, shifts = neighbor_pairs(s, cutoff)
+        z = np.sort(np.stack([s.atomic_numbers[i], s.atomic_numbers[j]]), axis=0)
+        r = np.linalg.norm(s.positions[j] + shifts @ s.cell - s.positions[i], axis=1)
+        order = np.lexsort((r, z[0], z[1]))
+        first = np.unique(z[:, order], axis=1, return_index=True)[1]
+        for n in order[first]:
+            pair = int(z[1, n]), int(z[0, n])
+            shortest[pair] = min(float(r[n]), shortest.get(pair, np.inf))
+    return {f"{symbol(a)}-{symbol(b)}": round(r, 6) for (a, b), r in sorted(shortest.items())}

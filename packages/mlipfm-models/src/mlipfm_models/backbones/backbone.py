@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from mlipfm_interfaces.batch import Batch, GraphSpec
+from mlipfm_interfaces.elements import COVALENT_RADII, number
+from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.neighbors import DenseView, PairView
 from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
@@ -24,7 +26,10 @@ from ..parameter_roles import roles_of
 if TYPE_CHECKING:
     from ..assembly import AssembledPotential
 
-__all__ = ["Backbone", "DenseBackbone", "ExactConstants", "PairBackbone", "bessel", "envelope"]
+__all__ = ["Backbone", "DenseBackbone", "ExactConstants", "PairBackbone", "TrainedDistances", "bessel", "envelope"]
+
+#: Fraction of the shortest distance of a pair in the training data that the network is given at most, however near two atoms come.
+NEAREST = 0.7
 
 
 class ExactConstants(nn.Module):
@@ -132,6 +137,48 @@ class DenseBackbone(Backbone):
         view, d, r = _geometry(self, batch)
         assert isinstance(view, DenseView)
         return view, d, r
+
+
+class TrainedDistances(ExactConstants):
+    """Distances that a network has been trained for: r itself, and for two atoms nearer than any such pair of the training data, a little less than
+    the shortest of these. Polynomials of the density grow without limit where atoms crowd: what a network says there must not outweigh the
+    repulsion (decisions/0017).
+
+    Args:
+        shortest: "C-H" -> Å, shortest distance of the pair in the training data. Other pairs: 0.9 of the sum of covalent radii. Without any entry
+            all distances are left as they are.
+
+    Raises:
+        RecipeError: for a key that is no pair of elements. UnknownElementError: for an element that does not exist.
+    """
+
+    table: Tensor
+
+    def __init__(self, shortest: Mapping[str, float]) -> None:
+        super().__init__()
+        self.active = bool(shortest)
+        radii = torch.tensor(COVALENT_RADII, dtype=torch.float64)
+        table = 0.9 * (radii[:, None] + radii)
+        for pair, value in shortest.items():
+            names = pair.split("-")
+            if len(names) != 2:
+                raise RecipeError(f"{pair!r} is no pair of elements", where="backbone.shortest_distances", hint="write it as C-H")
+            i, j = (number(name) for name in names)
+            table[i, j] = table[j, i] = value
+        self.constant("table", table)
+
+    def forward(self, r: Tensor, z: Tensor, view: PairView | DenseView) -> Tensor:
+        """Return distances in Å of the distances `r` [P, 1] or [A, K, 1] of the neighbours in `view`; `z` [A] are the atomic numbers.
+
+        With a the shortest trained distance and x = (1 - r/a)/0.3: r for r >= a, else a (1 - 0.3 x/(1 + x⁴)^(1/4)), never below 0.7 a. Four
+        derivatives are continuous at a, and r = 0.9 a becomes 0.901 a.
+        """
+        if not self.active:
+            return r
+        i, j = (view.i, view.j) if isinstance(view, PairView) else (torch.arange(len(z), device=z.device)[:, None], view.index)
+        a = self.table[z[i], z[j]].unsqueeze(-1)
+        x = ((1.0 - r / a) / (1.0 - NEAREST)).clamp_min(0.0)
+        return r + (1.0 - NEAREST) * a * (x - x * (1.0 + x**4) ** -0.25)
 
 
 def _geometry(backbone: Backbone, batch: Batch) -> tuple[PairView | DenseView, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal
 
@@ -27,12 +27,12 @@ import torch
 from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 
-from ..configuration import Cutoff, Layers, Positive, Radial, Width
+from ..configuration import Cutoff, Distances, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
 from ._compiled_products import Polynomial, message, usable
 from ._coupling import quadrupole_paths, quadrupole_table
 from ._harmonics import degrees, harmonics_table
-from .backbone import DenseBackbone, ExactConstants, envelope
+from .backbone import DenseBackbone, ExactConstants, TrainedDistances, envelope
 
 __all__ = ["Mace", "MaceConfig"]
 
@@ -53,6 +53,8 @@ class MaceConfig:
         degree: highest degree l of the density.
         correlation: nu, how many densities are multiplied: one layer is of body order nu + 1.
         mean_neighbors: densities are divided by its square root; take the mean of the training data.
+        shortest_distances: "C-H" -> Å: nearer pairs are given to the network as little nearer than this, see `TrainedDistances`; take the shortest
+            of the training data.
     """
 
     channels: Width = 64
@@ -62,16 +64,19 @@ class MaceConfig:
     degree: Literal[1, 2, 3] = 3
     correlation: Literal[1, 2, 3] = 3
     mean_neighbors: Positive = 12.0
+    shortest_distances: Distances = field(default_factory=dict)
 
 
-def edge_features(d: Tensor, r: Tensor, config: MaceConfig, harmonics: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Radial basis [radial + 1, P] and spherical harmonics [M, P] of displacements d [A, K, 3] and their lengths r [A, K, 1]: long rows, which a
-    processor likes. `harmonics` makes them of unit vectors [3, P].
+def edge_features(
+    d: Tensor, r: Tensor, trained: Tensor, config: MaceConfig, harmonics: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Radial basis [radial + 1, P] of the distances `trained` [A, K, 1] and spherical harmonics [M, P] of displacements d [A, K, 3] of lengths
+    r [A, K, 1]: long rows, which a processor likes. `harmonics` makes them of unit vectors [3, P].
 
     The basis is sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors) (arXiv:2003.03123).
     """
-    d, r = d.flatten(0, 1).T.contiguous(), r.flatten()
-    x, u = r / config.cutoff, d / r
+    u, r = d.flatten(0, 1).T.contiguous() / r.flatten(), trained.flatten()
+    x = r / config.cutoff
     n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)[:, None]
     waves = torch.sin(n * math.pi * x) * (math.sqrt(2.0 / config.cutoff) / r)
     basis = torch.cat([waves, torch.ones_like(waves[:1])]) * (envelope(x) * config.mean_neighbors**-0.5)
@@ -216,12 +221,14 @@ class Mace(DenseBackbone):
         super().__init__(config)
         self.layers = nn.ModuleList(MaceBlock(config) for _ in range(config.layers))
         self.harmonics = Harmonics(config.degree)
+        self.trained_distances = TrainedDistances(config.shortest_distances)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
         view, d, r = self.geometry(batch)
+        trained = self.trained_distances(r, batch.atomic_numbers, view)
         s = initial = s * (s.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()  # of one size, however many conditions are added up in it
-        radial, angular = edge_features(d, r, self.config, self.harmonics)
+        radial, angular = edge_features(d, r, trained, self.config, self.harmonics)
         total = torch.zeros_like(s)
         for block in self.layers:
             s, read, v = block(s, initial, radial, angular, view.index)

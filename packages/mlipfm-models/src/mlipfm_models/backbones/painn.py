@@ -11,16 +11,16 @@ The first message has no vector-vector part, because all vectors are still zero:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from mlipfm_interfaces.batch import Batch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..configuration import Cutoff, Layers, Positive, Radial, Width
+from ..configuration import Cutoff, Distances, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear, VectorLinear
-from .backbone import PairBackbone, bessel, envelope
+from .backbone import PairBackbone, TrainedDistances, bessel, envelope
 
 __all__ = ["Painn", "PainnConfig"]
 
@@ -36,6 +36,8 @@ class PainnConfig:
         radial: number of Bessel functions.
         mean_neighbors: messages are divided by its square root; take the mean of the training data.
         norm_epsilon: of sqrt(|v|² + epsilon); see decisions/0002.
+        shortest_distances: "C-H" -> Å: nearer pairs are given to the network as little nearer than this, see `TrainedDistances`; take the shortest
+            of the training data.
     """
 
     channels: Width = 64
@@ -44,6 +46,7 @@ class PainnConfig:
     radial: Radial = 16
     mean_neighbors: Positive = 12.0
     norm_epsilon: Positive = 1e-2
+    shortest_distances: Distances = field(default_factory=dict)
 
 
 def radial_basis(r: Tensor, config: PainnConfig) -> Tensor:
@@ -125,11 +128,13 @@ class Painn(PairBackbone):
     def __init__(self, config: PainnConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(PainnBlock(config, first=n == 0) for n in range(config.layers))
+        self.trained_distances = TrainedDistances(config.shortest_distances)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Blocks follow figure 2 of arXiv:2102.03150; `s` [A, C] are the initial scalars."""
         view, d, r = self.geometry(batch)
-        radial, direction = radial_basis(r, self.config), (d / r).unsqueeze(-1)
+        trained = self.trained_distances(r, batch.atomic_numbers, view)
+        radial, direction = radial_basis(trained, self.config), (d / r).unsqueeze(-1)
         s, v = self.layers[0](s, None, radial, direction, view.i, view.j)
         for block in self.layers[1:]:
             s, v = block(s, v, radial, direction, view.i, view.j)
