@@ -182,7 +182,7 @@ def test_json_has_null_where_nothing_is_known(capsys):
     told = as_json(find("gems"))
     assert told["licences"] is None
     assert told["levels"][0] == {"value": ("pbe0-mbd/def2-tzvpp",), "source": "paper-table1"}
-    code, out, _ = run(["catalogue", "--element", "Li", "--json"], capsys)
+    code, out, _ = run(["list", "--element", "Li", "--json"], capsys)
     assert code == 0
     assert {"spice1", "spice2", "mptrj"} <= {entry["id"] for entry in json.loads(out)["sets"]}
 
@@ -204,7 +204,7 @@ def test_one_file_is_taken_and_of_several_one_is_chosen():
             chosen(find(name), patterns, False)
 
 
-@pytest.mark.parametrize("arguments", [["catalogue"], ["catalogue", "spice2"]])
+@pytest.mark.parametrize("arguments", [["list"], ["list", "spice2"]])
 def test_the_command_prints_what_it_is_asked_for(arguments, capsys):
     code, out, err = run(arguments, capsys)
     assert (code, err) == (0, "")
@@ -214,15 +214,15 @@ def test_the_command_prints_what_it_is_asked_for(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["catalogue", "spicy"], "the catalogue has no set 'spicy'; did you mean 'spice"),
-        (["catalogue", "--element", "Qq"], "no element is named 'Qq'"),
+        (["list", "spicy"], "the catalogue has no set 'spicy'; did you mean 'spice"),
+        (["list", "--element", "Qq"], "no element is named 'Qq'"),
         (["download", "nothing", "--out", "x"], "the catalogue has no set 'nothing'"),
         (["download", "oc20", "--out", "x"], "has 9 files"),
         (["download", "http://127.0.0.1:9/a.h5", "--out", "x"], "127.0.0.1 cannot be reached"),
         (["download", "file:///etc/passwd", "--out", "x"], "addresses of the kind 'file' are not followed"),
         (["download", "http://127.0.0.1:9/", "--out", "x"], "does not end in the name of a file; give one: --as NAME"),
         (["download", "http://127.0.0.1:9/a", "--file", "b", "--out", "x"], "an address is one file"),
-        (["download", "spice1", "--as", "b", "--out", "x"], "the catalogue knows them"),
+        (["download", "spice1", "--file-name", "b", "--out", "x"], "the catalogue knows them"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_two(arguments, message, capsys, tmp_path, monkeypatch):

@@ -79,7 +79,15 @@ def compared(paths, reader, options, out):
     """(frames, stored, how they differ or None) of files by command and by Python."""
     options = options | {"licence": "LicenseRef-of-the-set"}  # the words for some sets are no SPDX expression, which the command refuses
     frames, structures, errors = by_python(paths, reader, options)
-    words = ["import", *map(str, paths), "--out", str(out), "--skip-refused", *words_of(options), *(("--reader", reader) if reader else ())]
+    words = [
+        "import",
+        *map(str, paths),
+        "--out",
+        str(out),
+        "--allow-refused",
+        *words_of(options),
+        *(("--reader", reader) if reader else ()),
+    ]
     result = CliRunner().invoke(app, words)
     if bool(result.exit_code) != bool(errors) or any(error not in f"{result.output} {result.exception}" for error in errors):
         return frames, 0, f"errors by Python: {errors}; by command: {result.exception!r}"
@@ -138,7 +146,7 @@ def test_command_and_python_read_the_same_from_every_real_file_of_a_set(shared_d
 def test_command_in_a_process_of_its_own_stores_what_python_reads(shared_data, tmp_path, reader):
     name, pattern = SMALL[reader]
     path = next(iter(sorted(shared_data(name).glob(pattern))))
-    words = ["data", "import", os.fspath(path), "--out", os.fspath(tmp_path / "s"), "--unlabelled", "--skip-refused"]
+    words = ["data", "import", os.fspath(path), "--out", os.fspath(tmp_path / "s"), "--unlabelled", "--allow-refused"]
     mlipfm = Path(sys.executable).with_name("mlipfm")
     assert subprocess.run([mlipfm, *words], capture_output=True, timeout=300, check=False).returncode == 0
     _, structures, _ = by_python([path], None, {"require": ()})

@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from mlipfm_data.datasets.catalogue import catalogue, described, find
-from mlipfm_data.datasets.download import Wanted
+from mlipfm_data.datasets.download import FileRequest
 from mlipfm_data.datasets.manifest import FileDescription
 from mlipfm_data.datasets.schema import DataFile, DataSet, Fact
 from mlipfm_data.store.store import Store
@@ -128,9 +128,9 @@ def test_every_file_of_a_set_with_imports_is_read_or_left_out_by_name(tmp_path):
     left_out = []
     for entry in catalogue().values():
         if entry.imports:
-            sets = described(entry, [Wanted(file.url, file.name) for file in entry.files], tmp_path)
+            sets = described(entry, [FileRequest(file.url, file.name) for file in entry.files], tmp_path)
             assert len({one.name for one in sets}) == len(sets), entry.id
             left_out += [one.left_out for one in sets if one.left_out]
     assert left_out == ["the catalogue names no reader for DupMols.dat"]
     with pytest.raises(MlipfmError, match="names no reader"):
-        described(find("qm9"), [Wanted("http://x/y", "y")], tmp_path)
+        described(find("qm9"), [FileRequest("http://x/y", "y")], tmp_path)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from mlipfm_data.datasets.connect import BrokenConnection, DownloadError, checked_address, shown
-from mlipfm_data.datasets.download import Wanted, download, recorded, wanted_from
+from mlipfm_data.datasets.download import FileRequest, download, file_request, recorded
 from mlipfm_data.datasets.fetch import Known, fetch, file_name
 from mlipfm_interfaces.errors import DamagedFileError, LockedError, UnwritableFileError
 from mlipfm_interfaces.files import lock
@@ -339,24 +339,24 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(serve, tmp_path
 
 def test_the_first_use_is_trusted_and_said_so_and_the_second_is_verified(serve, tmp_path):
     url = serve("a.dat", Behaviour())
-    (said,) = download(wanted_from(url), tmp_path)
+    (said,) = download(file_request(url), tmp_path)
     assert "no digest is published: trusted at first use, sha256" in said
     assert recorded(tmp_path)["a.dat"]["sha256"] == hashlib.sha256(BODY).hexdigest()
     assert recorded(tmp_path)["a.dat"]["verified"] == []
-    (again,) = download(wanted_from(url), tmp_path)
+    (again,) = download(file_request(url), tmp_path)
     assert "was there already; sha256 as when it first came" in again
     (tmp_path / "a.dat").write_bytes(OTHER)
     with pytest.raises(DamagedFileError, match="another or a damaged file"):
-        list(download(wanted_from(url), tmp_path))
+        list(download(file_request(url), tmp_path))
     (tmp_path / "a.dat").unlink()
     changed = serve("a.dat", Behaviour(OTHER, headers={"ETag": '"v2"'}))
     with pytest.raises(DamagedFileError, match="sha256"):
-        list(download(wanted_from(changed), tmp_path))
+        list(download(file_request(changed), tmp_path))
 
 
 def test_a_published_digest_is_said_and_recorded_with_licence_and_citation(serve, tmp_path):
     known = Known(len(BODY), None, hashlib.md5(BODY).hexdigest())
-    wanted = Wanted(serve("a.h5", Behaviour()), "b.h5", known, {"set": "water", "licence": "CC0-1.0"})
+    wanted = FileRequest(serve("a.h5", Behaviour()), "b.h5", known, {"set": "water", "licence": "CC0-1.0"})
     (said,) = download(wanted, tmp_path)
     assert "md5 as published" in said
     entry = recorded(tmp_path)["b.h5"]
@@ -364,11 +364,11 @@ def test_a_published_digest_is_said_and_recorded_with_licence_and_citation(serve
 
 
 def test_one_name_for_two_addresses_is_refused(serve, tmp_path):
-    list(download(wanted_from(serve("x/a.dat", Behaviour())), tmp_path))
+    list(download(file_request(serve("x/a.dat", Behaviour())), tmp_path))
     with pytest.raises(UnwritableFileError, match="a.dat came from .*x/a.dat before"):
-        list(download(wanted_from(serve("y/a.dat", Behaviour(OTHER))), tmp_path))
+        list(download(file_request(serve("y/a.dat", Behaviour(OTHER))), tmp_path))
     with pytest.raises(DownloadError, match="is the name of the record"):
-        list(download(wanted_from(serve("z", Behaviour()), "downloads.json"), tmp_path))
+        list(download(file_request(serve("z", Behaviour()), "downloads.json"), tmp_path))
 
 
 def test_a_spoiled_record_is_named(serve, tmp_path):
@@ -383,7 +383,7 @@ def test_the_command_downloads_and_says_what_it_trusts(serve, tmp_path, capsys):
 
     url = serve("set.h5", Behaviour(cuts=[1000]))
     with pytest.raises(SystemExit) as stop:
-        main(["data", "download", url, "--out", str(tmp_path / "new" / "folder"), "--as", "water.h5"])
+        main(["data", "download", url, "--out", str(tmp_path / "new" / "folder"), "--file-name", "water.h5"])
     out, err = capsys.readouterr()
     assert (stop.value.code or 0, err) == (0, "")
     assert "trusted at first use" in out

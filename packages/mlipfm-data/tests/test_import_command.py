@@ -110,7 +110,7 @@ def test_what_was_imported_before_survives_a_bad_import(tmp_path, capsys):
 def test_decisions_are_printed_and_refusals_can_be_accepted(tmp_path, capsys):
     path, out = tmp_path / "in.xyz", tmp_path / "store"
     path.write_text(GOOD + water(-0.45, "energy=nan") + water(-0.4, "energy=-14 charge=0 spin=1 tag=x"))
-    status, stdout, stderr = in_process(["data", "import", str(path), "-o", str(out), "--level", "PBE", "--skip-refused"], capsys)
+    status, stdout, stderr = in_process(["data", "import", str(path), "-o", str(out), "--level", "PBE", "--allow-refused"], capsys)
     assert (status, stderr) == (0, "")
     assert "energy <- energy in 2 of 2 accepted frames" in stdout
     assert "total_charge <- charge in 1 of 2" in stdout

@@ -259,7 +259,7 @@ def test_the_command_counts_what_it_could_not_read_and_what_it_could_not_label(t
     source, out = tmp_path / "in.xyz", tmp_path / "out"
     source.write_text("".join(f"3\nProperties=species:S:1:pos:R:3 {state}\n{water}" for state in states))
     line = ["data", "label", str(source), "--method", "GFN2-xTB", "--out", str(out), "--workers", "1"]
-    for extra, status in ([], 2), (["--skip-refused"], 0):
+    for extra, status in ([], 2), (["--allow-refused"], 0):
         with pytest.raises(SystemExit) as exit_:
             main([*line, *extra])
         said = capsys.readouterr()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from mlipfm_data.datasets.catalogue import catalogue
-from mlipfm_data.store.merge import Wanted, filter_store
+from mlipfm_data.store.merge import StoreFilter, filter_store
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.structure import Structure
@@ -43,7 +43,7 @@ def test_a_store_with_another_spelling_is_read_filtered_and_verified_and_its_byt
         assert set(store.at_level(0, OLD).labels) == {"dipole"}
         assert store.verify() == []
     for k, level in enumerate((OLD, NEW, "wB97M-D3(BJ)/def2-TZVPPD")):
-        assert filter_store(old, tmp_path / str(k), Wanted(levels=[level])).structures == 1
+        assert filter_store(old, tmp_path / str(k), StoreFilter(levels=[level])).structures == 1
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.store.merge import Wanted, filter_store, merge_stores
+from mlipfm_data.store.merge import StoreFilter, filter_store, merge_stores
 from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import DamagedFileError, InvalidStructureError, MlipfmError, RefusedFileError
@@ -75,7 +75,7 @@ def test_merges_that_would_be_wrong_are_refused(tmp_path: Path):
 def test_a_filter_keeps_what_is_asked_and_counts_the_rest(tmp_path: Path, single: bool):
     path = store(tmp_path / "all", range(40), single=single)
     source = list(Store(path))
-    done = filter_store(path, tmp_path / "few", Wanted(levels=["pbe"], max_atoms=4, labels=["forces"]))
+    done = filter_store(path, tmp_path / "few", StoreFilter(levels=["pbe"], max_atoms=4, labels=["forces"]))
     expected = [s for s in source if s.level == "pbe" and len(s) <= 4 and "forces" in s.labels]
     found = Store(tmp_path / "few")
     assert done.structures == len(found) == len(expected)
@@ -83,7 +83,7 @@ def test_a_filter_keeps_what_is_asked_and_counts_the_rest(tmp_path: Path, single
     assert done.structures + sum(done.dropped.values()) == 40
     assert set(done.dropped) == {"another level", "number of atoms", "no forces"}
     assert found.single == single
-    quiet = filter_store(path, tmp_path / "quiet", Wanted(max_force=2.0, elements=["H", "C", "O"]))
+    quiet = filter_store(path, tmp_path / "quiet", StoreFilter(max_force=2.0, elements=["H", "C", "O"]))
     largest = [float(np.linalg.norm(s.labels["forces"], axis=1).max()) for s in source if "forces" in s.labels]
     assert quiet.dropped == {"forces too large": sum(f > 2.0 for f in largest)}
 
@@ -93,7 +93,7 @@ def test_duplicates_are_dropped_and_overlays_follow(tmp_path: Path):
     with StoreWriter(one) as writer:
         writer.add_overlay(molecule(2).key, "ccsd(t)", {"energy": 5.0})
     merge_stores([one, two], tmp_path / "both", "both", keep_duplicates=True)
-    assert filter_store(tmp_path / "both", tmp_path / "unique", Wanted(unique=True)).dropped == {"there already": 2}
+    assert filter_store(tmp_path / "both", tmp_path / "unique", StoreFilter(unique=True)).dropped == {"there already": 2}
     found = Store(tmp_path / "unique")
     assert all(same(a, molecule(k)) for k, a in enumerate(found))
     assert float(found.at_level(2, "ccsd(t)").labels["energy"]) == 5.0
@@ -107,12 +107,12 @@ def test_a_filter_that_was_killed_goes_on(tmp_path: Path):
             writer.add(molecule(k))
         writer.commit()
         writer._release()  # as a kill does: nothing says that the store is complete
-    assert filter_store(path, tmp_path / "half", Wanted()).structures == 40
+    assert filter_store(path, tmp_path / "half", StoreFilter()).structures == 40
     assert all(same(a, molecule(k)) for k, a in enumerate(Store(tmp_path / "half")))
     with pytest.raises(RefusedFileError, match="exists already"):
-        filter_store(path, tmp_path / "half", Wanted())
+        filter_store(path, tmp_path / "half", StoreFilter())
     with pytest.raises(RefusedFileError, match="does not give"):
-        filter_store(path, tmp_path / "other", Wanted(max_atoms=3))
+        filter_store(path, tmp_path / "other", StoreFilter(max_atoms=3))
 
 
 def unfinished(path: Path, n: int = 10) -> Path:
@@ -128,14 +128,14 @@ def unfinished(path: Path, n: int = 10) -> Path:
 def test_a_filter_takes_an_incomplete_store_only_when_asked(tmp_path: Path):
     path = unfinished(tmp_path / "all")
     with pytest.raises(RefusedFileError, match=r"is not complete: .* or take what it holds so far \(--incomplete\)"):
-        filter_store(path, tmp_path / "out", Wanted())
+        filter_store(path, tmp_path / "out", StoreFilter())
     assert not (tmp_path / "out").exists()
-    assert filter_store(path, tmp_path / "out", Wanted(), incomplete=True).structures == 10
+    assert filter_store(path, tmp_path / "out", StoreFilter(), incomplete=True).structures == 10
 
 
 def test_a_filter_that_keeps_nothing_writes_nothing_and_says_what_each_condition_left(tmp_path: Path, capsys):
     path = store(tmp_path / "all", range(10))  # five of each level, of 2 to 6 atoms
-    assert filter_store(path, tmp_path / "out", Wanted(min_atoms=7)).structures == 0
+    assert filter_store(path, tmp_path / "out", StoreFilter(min_atoms=7)).structures == 0
     words = ["--level", "pbe", "--max-atoms", "4", "--elements", "Fe", "--label", "dipole"]
     status, out, err = run(["filter", path, "--out", tmp_path / "out", *words], capsys)
     assert (status, out) == (1, "")
@@ -161,7 +161,7 @@ def test_a_filter_gives_a_licence_to_what_states_none_and_replaces_only_the_text
     assert found.at_level(0, "ccsd(t)").provenance.licence == "CC-BY-4.0"
     assert [found.key(k) for k in range(6)] == [molecule(k).key for k in range(6)]
     assert Store(tmp_path / "all").statistics.licences[""] == 1  # the old store is as it was
-    words = ["--licence", "CC-BY-4.0", "--instead-of", "CC BY 4.0"]
+    words = ["--licence", "CC-BY-4.0", "--replace-licence", "CC BY 4.0"]
     assert run(["filter", tmp_path / "given", "--out", tmp_path / "spelled", *words], capsys)[0] == 0
     assert [s.provenance.licence for s in Store(tmp_path / "spelled")] == [
         "CC-BY-4.0",
@@ -172,14 +172,14 @@ def test_a_filter_gives_a_licence_to_what_states_none_and_replaces_only_the_text
         "CC-BY-4.0",
     ]
     with pytest.raises(MlipfmError, match="did you mean 'CC-BY-4.0'"):
-        filter_store(tmp_path / "all", tmp_path / "wrong", Wanted(), licence="CC BY 4.0")
+        filter_store(tmp_path / "all", tmp_path / "wrong", StoreFilter(), licence="CC BY 4.0")
     assert not (tmp_path / "wrong").exists()
 
 
 def test_an_unfinished_store_is_not_finished_by_filtering_it_into_itself(tmp_path: Path, capsys):
     path = unfinished(tmp_path / "all")
     with pytest.raises(RefusedFileError, match="is the store that is read"):
-        filter_store(path, path, Wanted(), incomplete=True)
+        filter_store(path, path, StoreFilter(), incomplete=True)
     assert not Store(path).complete
     status, out, _ = run(["filter", path, "--out", tmp_path / "out", "--incomplete"], capsys)
     assert status == 0
@@ -194,15 +194,15 @@ def test_a_killed_filter_goes_on_with_the_same_labels_only(tmp_path: Path):
             writer.add(s.replace(labels={**s.labels, "energy": s.labels["energy"] + 5.0}))
     unfinished(tmp_path / "out")
     with pytest.raises(RefusedFileError, match="does not give"):
-        filter_store(tmp_path / "other", tmp_path / "out", Wanted())
-    assert filter_store(path, tmp_path / "out", Wanted()).structures == 12
+        filter_store(tmp_path / "other", tmp_path / "out", StoreFilter())
+    assert filter_store(path, tmp_path / "out", StoreFilter()).structures == 12
 
 
 def test_a_filter_does_not_go_on_with_what_another_licence_was_given(tmp_path: Path):
     path = store(tmp_path / "all", range(12))
     unfinished(tmp_path / "out")
     with pytest.raises(RefusedFileError, match="does not give"):
-        filter_store(path, tmp_path / "out", Wanted(), licence="MIT")
+        filter_store(path, tmp_path / "out", StoreFilter(), licence="MIT")
 
 
 def run(words: list[object], capsys) -> tuple[int, str, str]:

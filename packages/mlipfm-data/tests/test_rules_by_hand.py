@@ -13,7 +13,7 @@ from mlipfm_data.label_checks.units import stress_unit_guesses
 from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers.convergence import of_vasp_step
 from mlipfm_data.readers.registry import read
-from mlipfm_data.store.merge import Wanted, filter_store
+from mlipfm_data.store.merge import StoreFilter, filter_store
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -30,17 +30,17 @@ def pair(forces=None, **fields) -> Structure:
 
 def test_a_force_is_limited_by_its_length_and_a_number_of_atoms_is_inclusive():
     s = pair([[0.8, 0.8, 0.0], [0, 0, 0]])  # 1.13 eV/Å
-    assert Wanted(max_force=1.0).refusal(s) == "forces too large"
-    assert Wanted(max_force=1.2).refusal(s) is None
-    assert Wanted(min_atoms=2, max_atoms=2).refusal(s) is None
-    assert Wanted(min_atoms=3).refusal(s) == Wanted(max_atoms=1).refusal(s) == "number of atoms"
+    assert StoreFilter(max_force=1.0).refusal(s) == "forces too large"
+    assert StoreFilter(max_force=1.2).refusal(s) is None
+    assert StoreFilter(min_atoms=2, max_atoms=2).refusal(s) is None
+    assert StoreFilter(min_atoms=3).refusal(s) == StoreFilter(max_atoms=1).refusal(s) == "number of atoms"
 
 
 def test_one_geometry_at_two_levels_is_no_double(tmp_path: Path):
     with StoreWriter(tmp_path / "s", name="s") as writer:
         for level in ("pbe", "r2scan"):
             writer.add(pair(level=level))
-    kept = filter_store(tmp_path / "s", tmp_path / "unique", Wanted(unique=True))
+    kept = filter_store(tmp_path / "s", tmp_path / "unique", StoreFilter(unique=True))
     assert (kept.structures, kept.dropped) == (2, {})
     with Store(tmp_path / "unique") as store:
         assert sorted(map(str, store.levels)) == ["pbe", "r2scan"]

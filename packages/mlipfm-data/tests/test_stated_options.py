@@ -329,17 +329,17 @@ def test_labels_that_contradict_the_layout_stop_the_import_before_anything_is_st
     status, _, err = run(["data", "import", wrong, "--out", out, "--level", "emt"], capsys)
     assert status == 2
     assert "its layout DeePMD says forces sign 1, and so read the labels contradict it: fault forces-sign" in err
-    assert "--forces-sign (in Python `forces_sign`), or import it as it says with --accept-faults" in err
+    assert "--forces-sign (in Python `forces_sign`), or import it as it says with --accept-label-errors" in err
     assert not out.exists()
     assert run(["data", "import", right, "--out", out, "--level", "emt"], capsys)[0] == 0
     assert run(["data", "import", wrong, "--out", out, "--level", "emt2"], capsys)[0] == 2
     with Store(out) as store:
         assert {s.level for s in store} == {"emt"}  # what was there is as it was
         forces = [s.labels["forces"] for s in store]
-    for more in (["--accept-faults"], ["--forces-sign", "-1"]):
+    for more in (["--accept-label-errors"], ["--forces-sign", "-1"]):
         status, said, _ = run(["data", "import", wrong, "--out", tmp_path / more[0], "--level", "emt", *more], capsys)
         assert status == 0
-        assert ("fault forces-sign" in said) == (more == ["--accept-faults"])
+        assert ("fault forces-sign" in said) == (more == ["--accept-label-errors"])
     with Store(tmp_path / "--forces-sign") as store:
         np.testing.assert_array_equal([s.labels["forces"] for s in store], forces)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import flip_bits, truncate_everywhere
-from mlipfm_data.store import handles
 from mlipfm_data.store import manifest as manifests
+from mlipfm_data.store import open_files
 from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.errors import (
     DamagedFileError,
@@ -292,8 +292,8 @@ def test_a_forked_child_opens_files_of_its_own(tmp_path: Path):
     assert same(store[5], content[5])
     child = os.fork()
     if child == 0:
-        fresh = not handles._open
-        os._exit(0 if fresh and same(store[5], content[5]) and handles._open else 1)
+        fresh = not open_files._open
+        os._exit(0 if fresh and same(store[5], content[5]) and open_files._open else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -303,12 +303,12 @@ def test_two_stores_of_one_path_share_a_descriptor_until_the_last_is_closed(tmp_
     first, second = Store(tmp_path / "s"), Store(tmp_path / "link")
     assert same(first[0], second[0])
     path = (tmp_path / "s" / "shard-000000.frames").resolve()
-    assert handles._open[path].holders == 2
+    assert open_files._open[path].holders == 2
     first.close()
     assert same(second[1], first[1])
     first.close()
     second.close()
-    assert path not in handles._open
+    assert path not in open_files._open
 
 
 def test_a_store_made_anew_under_an_old_name_is_read_and_the_old_one_stays_readable(tmp_path: Path):

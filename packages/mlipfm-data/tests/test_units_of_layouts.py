@@ -18,7 +18,7 @@ ATOMS = {1: -0.5, 5: -24.6539, 6: -37.8450, 7: -54.5892, 8: -75.0673, 9: -99.733
 
 
 def imported(path, out, *words):
-    result = CliRunner().invoke(app, ["import", str(path), "--out", str(out), "--skip-refused", *words])
+    result = CliRunner().invoke(app, ["import", str(path), "--out", str(out), "--allow-refused", *words])
     assert result.exit_code == 0, result.output
     with Store(out) as store:
         return list(store)

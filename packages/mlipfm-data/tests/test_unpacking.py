@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlipfm_data.datasets.download import download, recorded, wanted_from
+from mlipfm_data.datasets.download import download, file_request, recorded
 from mlipfm_data.datasets.unpack import Limits, is_archive, unpack, unpacked_name
 from mlipfm_interfaces.errors import DamagedFileError, RefusedFileError, UnwritableFileError
 
@@ -273,15 +273,15 @@ def test_a_downloaded_archive_is_unpacked_once_and_recorded(tmp_path, serve_fold
     zipped(tmp_path / "a.zip", FILES)
     url = f"{serve_folder(tmp_path)}/a.zip"
     out = tmp_path / "out"
-    assert f"{out / 'a'}: {len(FILES)} files" in list(download(wanted_from(url), out))[1]
-    assert list(download(wanted_from(url), out))[1].endswith("unpacked already")
+    assert f"{out / 'a'}: {len(FILES)} files" in list(download(file_request(url), out))[1]
+    assert list(download(file_request(url), out))[1].endswith("unpacked already")
     assert recorded(out)["a.zip"]["unpacked"] == {"path": "a", "files": len(FILES), "size": sum(map(len, FILES.values()))}
 
 
 def test_a_hostile_archive_from_a_server_stays_an_archive(tmp_path, serve_folder):
     tar(tmp_path / "a.tar.gz", [plain("../../up.txt")])
     with pytest.raises(RefusedFileError, match="a name that leads out"):
-        list(download(wanted_from(f"{serve_folder(tmp_path)}/a.tar.gz"), tmp_path / "out"))
+        list(download(file_request(f"{serve_folder(tmp_path)}/a.tar.gz"), tmp_path / "out"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.tar.gz", "downloads.json", ".downloads.json.lock"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlipfm_data.store.merge import Wanted, filter_store, merge_stores
+from mlipfm_data.store.merge import StoreFilter, filter_store, merge_stores
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_distill import distill_recipe, label_geometries, label_hessian_rows
@@ -92,7 +92,7 @@ def test_rows_laid_over_true_labels_bring_the_teachers_licence_also_through_filt
             writer.add(s.replace(level="closed-form", labels={"energy": -7.0, "forces": 0.5 * s.positions}, provenance=licence))
     label_hessian_rows(tmp_path / "true", teacher, rows=2)
     merge_stores([tmp_path / "true"], tmp_path / "merged", "merged")
-    filter_store(tmp_path / "merged", tmp_path / "filtered", Wanted(max_atoms=3))
+    filter_store(tmp_path / "merged", tmp_path / "filtered", StoreFilter(max_atoms=3))
     for name, n in (("true", 4), ("merged", 4), ("filtered", 2)):
         assert [s.provenance.licence for s in Store(tmp_path / name)] == ["ISC AND NOASSERTION AND MIT"] * n, name
     student = student_of(teacher, tmp_path / "filtered", tmp_path / "run")

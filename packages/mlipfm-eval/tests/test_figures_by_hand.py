@@ -11,7 +11,7 @@ from mlipfm_eval.evaluation import _composition_energies, penalised
 from mlipfm_eval.prediction_errors import Predictions, force_error_ratio
 from mlipfm_eval.uncertainty import calibration
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain
+from mlipfm_interfaces.uncertainty import Uncertain
 
 PAIR = Structure([1, 1], [[0.0, 0, 0], [0.8, 0, 0]], labels={"energy": 0.0, "forces": np.zeros((2, 3))})
 

@@ -20,7 +20,7 @@ from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_interfaces.testing.structures import rattled, water
-from mlipfm_interfaces.uncertain import Uncertain
+from mlipfm_interfaces.uncertainty import Uncertain
 
 
 @dataclass

@@ -10,7 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from mlipfm_interfaces.cli import main
+import typer
+from mlipfm_interfaces.cli import main, old_names
 
 HEAVY = ("torch", "ase", "mlflow", "rdkit", "tblite")
 
@@ -238,3 +239,26 @@ def test_packages_and_command_modules_import_no_heavy_library():
     if imported("\n".join(f"import {module}" for module in modules)) & set(HEAVY):
         guilty = {module: heavy for module in modules if (heavy := sorted(imported(f"import {module}") & set(HEAVY)))}
         assert guilty == {}
+
+
+def test_old_names_of_commands_and_options_work_and_warn(capsys):
+    group = typer.Typer(context_settings=old_names({"fetch": "get", "--as": "--file-name"}))
+
+    @group.command()
+    def get(file_name: str = typer.Option(None)):
+        typer.echo(f"name {file_name}")
+
+    @group.command()
+    def other(kind: str = "fetch", as_it: bool = typer.Option(False, "--as-it")):
+        typer.echo(f"kind {kind} {as_it}")
+
+    for words, printed, warnings in [
+        (["get", "--file-name", "as"], "name as", []),
+        (["fetch", "--as", "a"], "name a", ["`fetch` is an old name: use `get`", "`--as` is an old name: use `--file-name`"]),
+        (["get", "--as=b"], "name b", ["`--as` is an old name: use `--file-name`"]),
+        (["other", "--kind", "fetch", "--as-it"], "kind fetch True", []),
+    ]:
+        typer.main.get_command(group).main(words, standalone_mode=False)
+        out, err = capsys.readouterr()
+        assert out.strip() == printed
+        assert err.splitlines() == [f"mlipfm: warning: {text}" for text in warnings]

@@ -32,12 +32,22 @@ def test_importing_the_packages_imports_nothing_heavy():
 def test_an_old_name_warns_with_what_to_use_instead(tmp_path, monkeypatch):
     (tmp_path / "toy_lazy").mkdir()
     (tmp_path / "toy_lazy" / "__init__.py").write_text("")
-    (tmp_path / "toy_lazy" / "places.py").write_text("value = 3")
+    (tmp_path / "toy_lazy" / "places.py").write_text("value = 3\nnew = 4")
     monkeypatch.syspath_prepend(str(tmp_path))
     import_module("toy_lazy")
-    get, _ = lazy_imports("toy_lazy", {"value": (".places", "places.value")})
+    get, _ = lazy_imports("toy_lazy", {"value": (".places", "places.value"), "renamed": (".places", "new")})
     with pytest.warns(DeprecationWarning, match=r"toy_lazy\.value is an old name: use places\.value"):
         assert get("value") == 3
+    with pytest.warns(DeprecationWarning, match=r"toy_lazy\.renamed is an old name: use new"):
+        assert get("renamed") == 4
+
+
+@pytest.mark.parametrize(("package", "old", "new"), [("mlipfm_md", "Start", "InitialState"), ("mlipfm_md", "read_starts", "read_initial_states"),
+                         ("mlipfm_md", "as_starts", "as_initial_states"), ("mlipfm_md", "read_one_start", "read_one_initial_state"),
+                         ("mlipfm_md.observables", "Wanted", "AnalysisRequest"), ("mlipfm_eval", "Evaluated", "Evaluation")])  # fmt: skip
+def test_public_old_names_are_the_new_ones_and_warn(package, old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is an old name: use {new}"):
+        assert getattr(import_module(package), old) is getattr(import_module(package), new)
 
 
 @pytest.mark.parametrize("package", ["mlipfm_md", "mlipfm_models"])

@@ -7,8 +7,8 @@ import pytest
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.reference_fit import LevelSums, Prior, fit_level, is_lone_atom, report_references
+from mlipfm_interfaces.reference_rank import UndeterminedReferences, independent_combinations
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.undetermined import Undetermined, independent_combinations
 
 E0 = {1: -13.6, 6: -1029.0, 8: -2042.5, 13: -499.9, 29: -999.9}
 
@@ -161,7 +161,7 @@ def test_words_for_what_is_open():
     def words(*rows):
         x = np.array(rows, dtype=float)
         open_directions = np.linalg.svd(x)[2][np.linalg.matrix_rank(x) :].T
-        return Undetermined(independent_combinations(open_directions, [1, 6, 8, 29][: x.shape[1]])).words()
+        return UndeterminedReferences(independent_combinations(open_directions, [1, 6, 8, 29][: x.shape[1]])).words()
 
     assert words([2, 0, 1]) == ["H and O are only determined in the ratio 2:1", "no energy determines C"]
     assert words([2, 6, 1], [4, 12, 2]) == ["H, C and O are only determined in the ratio 2:6:1"]
@@ -171,6 +171,6 @@ def test_words_for_what_is_open():
 
 def test_what_is_open_survives_json():
     found = fit_level("b", sums_of(made("Al Cu Cu Cu")), prior=Prior(E0, "level a")).undetermined
-    again = Undetermined.from_json(found.as_json())
+    again = UndeterminedReferences.from_json(found.as_json())
     assert again == found
     assert {13: 3.0, 29: -1.0} in found.combinations or {13: -3.0, 29: 1.0} in found.combinations

@@ -18,7 +18,7 @@ from mlipfm_interfaces.units import ACCELERATION, KB
 from mlipfm_md import NVE, Bussi, Langevin, NoseHoover, Settings, simulate
 from mlipfm_md.barostat import NPT
 from mlipfm_md.ensembles import Ensemble
-from mlipfm_md.starts import Start
+from mlipfm_md.initial_state import InitialState
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
 
@@ -50,7 +50,7 @@ def test_deterministic_dynamics_equal_those_of_the_driver(ensemble: Ensemble) ->
 
 def test_a_centre_of_mass_that_moves_is_not_scaled_by_the_chain_of_thermostats() -> None:
     """Equal to the driver, from velocities with a drift of 0.02 Å/fs, ten times those of heat."""
-    start = Start(molecule(), velocities=np.random.default_rng(2).normal(0, 0.002, (3, 3)) + [0.02, 0, 0])
+    start = InitialState(molecule(), velocities=np.random.default_rng(2).normal(0, 0.002, (3, 3)) + [0.02, 0, 0])
     settings = [Settings(dt=0.5, steps=60, seed=3, engine=engine) for engine in ("kernel", "torch")]  # type: ignore[arg-type]
     runs = [simulate(density(), [start], NoseHoover(300.0, 30.0), chosen) for chosen in settings]
     assert np.abs(runs[0].state.velocities - runs[1].state.velocities).max() < 1e-10
@@ -60,7 +60,7 @@ def test_a_centre_of_mass_that_moves_is_not_scaled_by_the_chain_of_thermostats()
 
 def test_friction_slows_a_fast_atom_at_its_rate() -> None:
     """v(t) = v(0) e^(-γt), from a velocity of which the noise is a thousandth."""
-    start = Start(molecule().replace(atomic_numbers=np.array([8]), positions=np.zeros((1, 3))), velocities=np.array([[1.0, 0, 0]]))
+    start = InitialState(molecule().replace(atomic_numbers=np.array([8]), positions=np.zeros((1, 3))), velocities=np.array([[1.0, 0, 0]]))
     settings = Settings(dt=1.0, steps=50, seed=3, engine="kernel", max_temperature=1e9)
     run = simulate(density(), [start], Langevin(0.1, 0.02), settings)
     assert run.state.velocities[0, 0] == pytest.approx(np.exp(-1.0), rel=1e-3)

@@ -13,9 +13,9 @@ from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_interfaces.units import KB
 from mlipfm_md.barostat import NPT
 from mlipfm_md.ensembles import NVE, Bussi, Langevin
+from mlipfm_md.initial_files import FrameOptions, read_initial_states
+from mlipfm_md.initial_state import InitialState
 from mlipfm_md.simulation import Settings, simulate
-from mlipfm_md.start_files import Wanted, read_starts
-from mlipfm_md.starts import Start
 
 TRIANGLE = np.array([[0, 1], [0, 2], [1, 2]])
 
@@ -25,19 +25,19 @@ def water(shift=0.0, cell=None) -> Structure:
     return Structure([8, 1, 1], positions, np.zeros((3, 3)) if cell is None else cell, [cell is not None] * 3)
 
 
-def chain(n: int) -> Start:
+def chain(n: int) -> InitialState:
     """Carbon atoms in a zigzag with all bonds fixed: constraints that share atoms."""
     positions = np.stack([1.25 * np.arange(n), 0.4 * (np.arange(n) % 2), np.zeros(n)], axis=1)
-    return Start(Structure([6] * n, positions), bonds=np.stack([np.arange(n - 1), np.arange(1, n)], axis=1))
+    return InitialState(Structure([6] * n, positions), bonds=np.stack([np.arange(n - 1), np.arange(1, n)], axis=1))
 
 
-def lengths(start: Start, positions: np.ndarray) -> np.ndarray:
+def lengths(start: InitialState, positions: np.ndarray) -> np.ndarray:
     return np.linalg.norm(positions[start.bonds[:, 1]] - positions[start.bonds[:, 0]], axis=1)
 
 
 @pytest.mark.parametrize("ensemble", [NVE(), Langevin(400.0, 0.02), Bussi(400.0, 50.0)], ids=lambda e: type(e).__name__)
 def test_bond_lengths_stay_to_ten_digits(ensemble):
-    rigid, long = Start(water(), bonds=TRIANGLE), chain(7)
+    rigid, long = InitialState(water(), bonds=TRIANGLE), chain(7)
     run = simulate(Morse(), [rigid, long], ensemble, Settings(dt=1.0, steps=100, temperature=400, seed=2))
     assert run.status == "ok"
     assert lengths(rigid, run.state.positions[:3]) == pytest.approx(rigid.bond_lengths, rel=1e-10)
@@ -58,7 +58,9 @@ def test_constraints_do_no_work():
 def test_a_rigid_rotor_turns_at_its_frequency():
     """N2 that spins freely: the bond vector comes back after 2 pi r / v."""
     speed = 0.02
-    start = Start(Structure([7, 7], [[-0.55, 0, 0], [0.55, 0, 0]]), np.array([[0, -speed, 0], [0, speed, 0]]), bonds=np.array([[0, 1]]))
+    start = InitialState(
+        Structure([7, 7], [[-0.55, 0, 0], [0.55, 0, 0]]), np.array([[0, -speed, 0], [0, speed, 0]]), bonds=np.array([[0, 1]])
+    )
     period = 2 * np.pi * 0.55 / speed
     run = simulate(_Free(), [start], NVE(), Settings(dt=period / 400, steps=400))
     assert run.state.positions[1] == pytest.approx([0.55, 0, 0], abs=2e-4)
@@ -75,7 +77,7 @@ class _Free:
 def test_equipartition_holds_for_rigid_molecules():
     """Langevin dynamics of rigid triangles: the kinetic energy is k T / 2 for each of six degrees of freedom, within four standard errors."""
     n = 300
-    run = simulate(_Free(), [Start(water(), bonds=TRIANGLE)] * n, Langevin(300.0, 0.1), Settings(dt=2.0, steps=30, every=30))
+    run = simulate(_Free(), [InitialState(water(), bonds=TRIANGLE)] * n, Langevin(300.0, 0.1), Settings(dt=2.0, steps=30, every=30))
     assert run.kinetic[-1].mean() == pytest.approx(3 * KB * 300, rel=4 * np.sqrt(2 / (6 * n)))
 
 
@@ -94,7 +96,7 @@ def test_ase_and_the_driver_move_constrained_molecules_alike(tmp_path):
     there.constraints[0].tolerance = 1e-12
     there.calc = MlipfmCalculator(Morse())
     VelocityVerlet(there, 0.5 * units.fs).run(40)
-    ((start, said),) = read_starts(tmp_path / "start.traj")
+    ((start, said),) = read_initial_states(tmp_path / "start.traj")
     run = simulate(Morse(), [start], NVE(), Settings(dt=0.5, steps=40))
     assert "2 bonds of fixed length: 0-1, 0-2 (FixBondLengths)" in said.taken
     assert np.ptp(atoms.positions, axis=0).max() > 5  # the molecule is cut by the boundary
@@ -106,7 +108,7 @@ def test_lengths_that_the_constraint_gives_are_taken(tmp_path):
     atoms = Atoms("N2", [[0, 0, 0], [0, 0, 1.1]])
     constraint = FixBondLength(0, 1)
     constraint.bondlengths = np.array([1.12])
-    start = Start(Structure([7, 7], atoms.positions), bonds=constraint.pairs, bond_lengths=constraint.bondlengths)
+    start = InitialState(Structure([7, 7], atoms.positions), bonds=constraint.pairs, bond_lengths=constraint.bondlengths)
     run = simulate(Morse(), [start], NVE(), Settings(steps=5))
     assert lengths(start, run.state.positions) == pytest.approx([1.12], rel=1e-10)
 
@@ -114,8 +116,8 @@ def test_lengths_that_the_constraint_gives_are_taken(tmp_path):
 def test_bonds_of_a_file_can_be_ignored(tmp_path):
     atoms = Atoms("N2", [[0, 0, 0], [0, 0, 1.1]], constraint=FixBondLength(0, 1))
     ase.io.write(tmp_path / "start.json", atoms)
-    assert read_starts(tmp_path / "start.json")[0][0].bonds.tolist() == [[0, 1]]
-    ((start, said),) = read_starts(tmp_path / "start.json", Wanted(free_all=True))
+    assert read_initial_states(tmp_path / "start.json")[0][0].bonds.tolist() == [[0, 1]]
+    ((start, said),) = read_initial_states(tmp_path / "start.json", FrameOptions(free_all=True))
     assert start.bonds is None
     assert "ignored" in said.taken[0]
 
@@ -131,12 +133,12 @@ def test_bonds_of_a_file_can_be_ignored(tmp_path):
 )
 def test_bonds_that_cannot_be_are_refused(options, said):
     with pytest.raises(SimulationError, match=said):
-        simulate(Morse(), [Start(water(), **options)], NVE(), Settings(steps=1))
+        simulate(Morse(), [InitialState(water(), **options)], NVE(), Settings(steps=1))
 
 
 def test_constant_pressure_refuses_bonds_and_fixed_atoms():
     cell = np.diag([9.0, 9, 9])
-    for start in (Start(water(0.0, cell), bonds=TRIANGLE), Start(water(0.0, cell), fixed=np.eye(3, dtype=bool))):
+    for start in (InitialState(water(0.0, cell), bonds=TRIANGLE), InitialState(water(0.0, cell), fixed=np.eye(3, dtype=bool))):
         with pytest.raises(SimulationError, match="do not follow the cell"):
             simulate(Morse(), [start], NPT(300.0), Settings(steps=1))
 
@@ -144,4 +146,4 @@ def test_constant_pressure_refuses_bonds_and_fixed_atoms():
 def test_a_hydrogen_with_a_fixed_bond_allows_a_longer_step():
     with pytest.raises(SimulationError, match=r"too long for H of 1.008 amu.*about 3.0 fs"):
         simulate(Morse(), [water()], NVE(), Settings(dt=4.0, steps=1))
-    simulate(Morse(), [Start(water(), bonds=TRIANGLE)], NVE(), Settings(dt=4.0, steps=1))
+    simulate(Morse(), [InitialState(water(), bonds=TRIANGLE)], NVE(), Settings(dt=4.0, steps=1))

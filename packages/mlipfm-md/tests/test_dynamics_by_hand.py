@@ -13,10 +13,10 @@ from mlipfm_md.compiled_forces import CompiledForces
 from mlipfm_md.ensembles import NVE, Bussi, Langevin, NoseHoover
 from mlipfm_md.exchange import ReplicaExchange
 from mlipfm_md.forces import PotentialForces, SplitForces, TeacherForces
+from mlipfm_md.initial_state import InitialState, bond_vectors
 from mlipfm_md.noise import uniforms
 from mlipfm_md.respa import Respa
 from mlipfm_md.simulation import Settings, simulate, temperatures_of
-from mlipfm_md.starts import Start, bond_vectors
 from mlipfm_md.state import State
 from mlipfm_md.uncertainty_gate import UncertaintyGate
 
@@ -189,6 +189,6 @@ def test_a_structure_is_as_uncertain_as_its_worst_atom():
 
 def test_velocities_of_rigid_bonds_follow_the_way_that_the_atoms_went():
     """v = (x(t + dt) - x(t)) / dt plus the half kicks: without forces a rotor keeps its energy to the second order."""
-    start = Start(pair(), velocities=np.array([[0, 0.02, 0], [0, -0.02, 0.0]]), bonds=np.array([[0, 1]]))
+    start = InitialState(pair(), velocities=np.array([[0, 0.02, 0], [0, -0.02, 0.0]]), bonds=np.array([[0, 1]]))
     run = simulate(Morse(), [start], NVE(), Settings(dt=1.0, steps=50, every=1))
     assert np.ptp([k[0] for k in run.kinetic]) < 1e-4 * run.kinetic[0][0]

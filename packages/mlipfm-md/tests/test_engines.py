@@ -16,12 +16,12 @@ import pytest
 from mlipfm_interfaces.checkpoint import build, save_potential
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.units import BAR, GPA
-from mlipfm_md import NVE, Settings, Start, maxwell_boltzmann, simulate
+from mlipfm_md import NVE, InitialState, Settings, maxwell_boltzmann, simulate
 from mlipfm_md.engine_forces import EngineForces, open_model
+from mlipfm_md.initial_files import read_initial_states
 from mlipfm_md.ipi_engine import export_ipi, parse_address
 from mlipfm_md.lammps_engine import attach, export_lammps
 from mlipfm_md.observables import TrajectoryData, read_run, read_trajectory
-from mlipfm_md.start_files import read_starts
 
 lammps_python, ipi = os.environ.get("MLIPFM_LAMMPS_PYTHON"), os.environ.get("MLIPFM_IPI")
 with_lammps = pytest.mark.skipif(lammps_python is None, reason="MLIPFM_LAMMPS_PYTHON names no Python with lammps")
@@ -59,7 +59,7 @@ def _write(path: Path, numbers, positions, velocities, cell) -> None:
 
 
 def ours(folder: Path, name: str, out: Path) -> TrajectoryData:
-    start = read_starts(folder / name)[0][0]
+    start = read_initial_states(folder / name)[0][0]
     simulate(open_model(str(folder / "model.safetensors")), [start], NVE(), Settings(dt=DT, steps=STEPS, every=EVERY), out=out)
     return read_run(out)
 
@@ -83,7 +83,7 @@ def test_lammps_goes_the_same_way_as_our_driver(folder, name, tmp_path):
     theirs, mine = (_distances(data) for data in (frames, expected))
     assert np.abs(theirs - mine).max() < 2e-3
     if name == "crystal.xyz":
-        forces = EngineForces(str(folder / "model.safetensors"), read_starts(folder / name)[0][0])
+        forces = EngineForces(str(folder / "model.safetensors"), read_initial_states(folder / name)[0][0])
         virials = np.array([np.trace(forces(x, cell)[2]) for x, cell in zip(expected.positions, expected.cells, strict=True)])
         volume = expected.volumes[0]
         pressure = (2 * expected.kinetic + virials) / (3 * volume)
@@ -121,7 +121,7 @@ def test_ipi_goes_the_same_way_as_our_driver(folder, address, tmp_path):
     assert rows[:, 0] == pytest.approx(np.arange(0, STEPS + 1, EVERY))
     assert rows[:, 5] == pytest.approx(expected.energies, abs=2e-4)
     assert rows[:, 4] == pytest.approx(expected.kinetic, abs=2e-4)
-    forces = EngineForces(model, read_starts(start)[0][0])
+    forces = EngineForces(model, read_initial_states(start)[0][0])
     virials = np.array([np.trace(forces(x, cell)[2]) for x, cell in zip(expected.positions, expected.cells, strict=True)])
     pressure = (2 * expected.kinetic + virials) / (3 * expected.volumes)
     assert rows[:, 6] / 1000 == pytest.approx(pressure / GPA, abs=2e-3)
@@ -136,7 +136,7 @@ def _distances(data: TrajectoryData) -> np.ndarray:
 
 
 def test_wrapped_positions_give_the_same_forces_and_virial_as_given_ones(folder):
-    start = read_starts(folder / "crystal.xyz")[0][0]
+    start = read_initial_states(folder / "crystal.xyz")[0][0]
     s = start.structure
     forces = EngineForces(str(folder / "model.safetensors"), start)
     energy, found, virial = forces(s.positions, s.cell)
@@ -148,7 +148,7 @@ def test_wrapped_positions_give_the_same_forces_and_virial_as_given_ones(folder)
 
 
 def test_virial_is_minus_the_derivative_of_the_energy_by_strain(folder):
-    start = read_starts(folder / "crystal.xyz")[0][0]
+    start = read_initial_states(folder / "crystal.xyz")[0][0]
     s = start.structure
     forces = EngineForces(str(folder / "model.safetensors"), start)
     virial, h = forces(s.positions, s.cell)[2], 1e-3
@@ -160,12 +160,12 @@ def test_turned_cell_and_velocities_of_the_ipi_input_are_a_rotation(folder, tmp_
     """i-PI wants an upper triangular cell: lengths, angles and distances stay."""
     export_ipi(str(folder / "model.safetensors"), folder / "crystal.xyz", tmp_path / "ipi")
     lines = (tmp_path / "ipi" / "init.xyz").read_text().splitlines()
-    cell = read_starts(folder / "crystal.xyz")[0][0].structure.cell
+    cell = read_initial_states(folder / "crystal.xyz")[0][0].structure.cell
     lengths = [float(word) for word in lines[1].split()[2:5]]
     assert lengths == pytest.approx(np.linalg.norm(cell, axis=1))
     text = (tmp_path / "ipi" / "input.xml").read_text()
     speeds = np.array([float(x) for x in re.search(r'mode="manual" units="atomic_unit"> \[ (.*) \]', text)[1].split(",")]).reshape(-1, 3)
-    given = read_starts(folder / "crystal.xyz")[0][0].velocities
+    given = read_initial_states(folder / "crystal.xyz")[0][0].velocities
     assert np.linalg.norm(speeds, axis=1) == pytest.approx(np.linalg.norm(given, axis=1) / 21.8769126364)
 
 
@@ -209,7 +209,7 @@ class Engine:
     [(Engine(processes=2), "one MPI process"), (Engine(atoms=4), "4 atoms and the structure 3"), (Engine(units="real"), "real")],
 )
 def test_lammps_that_cannot_be_served_is_refused(folder, engine, said):
-    start = read_starts(folder / "molecule.xyz")[0][0]
-    assert isinstance(start, Start)
+    start = read_initial_states(folder / "molecule.xyz")[0][0]
+    assert isinstance(start, InitialState)
     with pytest.raises(SimulationError, match=said):
         attach(engine, str(folder / "model.safetensors"), start)

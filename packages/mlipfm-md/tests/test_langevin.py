@@ -9,8 +9,8 @@ import pytest
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import ACCELERATION, KB
 from mlipfm_md.ensembles import Langevin, State, noise
+from mlipfm_md.initial_state import InitialState
 from mlipfm_md.simulation import Settings, simulate
-from mlipfm_md.starts import Start
 
 N, T, MASS = 3000, 300.0, 39.948
 THERMAL = KB * T * ACCELERATION / MASS  # k T / m in Å²/fs²
@@ -41,7 +41,7 @@ def dynamics(friction, dt, steps, k=0.0, velocities=None, structure=ARGON):
         away.append(state.positions - structure.positions)
         moving.append(state.velocities.copy())
 
-    start = Start(structure, velocities)
+    start = InitialState(structure, velocities)
     simulate(Springs(k), [start], Langevin(T, friction), Settings(dt=dt, steps=steps, temperature=T, seed=5), on_step=keep)
     return np.array(away), np.array(moving)
 
@@ -106,7 +106,7 @@ def test_noise_is_independent_over_replicas_atoms_axes_and_steps():
 def test_equal_starts_go_their_own_ways():
     """Two replicas of one structure at rest: after a step their velocities are not related."""
     structure = Structure([18] * 500, ARGON.positions[:500])
-    start = Start(structure, np.zeros((500, 3)))
+    start = InitialState(structure, np.zeros((500, 3)))
     run = simulate(Springs(), [start, start], Langevin(T, 0.05), Settings(dt=1.0, steps=1))
     one, two = run.state.velocities[:500].reshape(-1), run.state.velocities[500:].reshape(-1)
     assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(1500)

@@ -23,9 +23,9 @@ from mlipfm_interfaces.units import BAR
 from mlipfm_md.barostat import NPT
 from mlipfm_md.ensembles import NVE, Bussi, Ensemble, Langevin, NoseHoover
 from mlipfm_md.exchange import ReplicaExchange
+from mlipfm_md.initial_state import InitialState
 from mlipfm_md.respa import Respa
 from mlipfm_md.simulation import Run, Settings, simulate
-from mlipfm_md.starts import Start
 from mlipfm_md.state import State
 from mlipfm_md.trajectory import export_extxyz
 
@@ -58,9 +58,9 @@ def copies() -> list[Structure]:
     return crystals()[:1] * 3
 
 
-def rigid() -> list[Start]:
+def rigid() -> list[InitialState]:
     """Waters that are rigid: three bonds of fixed length each."""
-    return [Start(s, bonds=np.array([[0, 1], [0, 2], [1, 2]])) for s in waters()]
+    return [InitialState(s, bonds=np.array([[0, 1], [0, 2], [1, 2]])) for s in waters()]
 
 
 class Case(NamedTuple):

@@ -17,9 +17,9 @@ from mlipfm_interfaces.units import BAR, GPA
 from mlipfm_md.barostat import NPT
 from mlipfm_md.ensembles import NVE, Bussi, Langevin, NoseHoover
 from mlipfm_md.exchange import ReplicaExchange
+from mlipfm_md.initial_files import read_initial_states
 from mlipfm_md.respa import Respa
 from mlipfm_md.simulation import Settings, simulate
-from mlipfm_md.start_files import read_starts
 
 
 def md(capsys, *words: object) -> tuple[int, str, str]:
@@ -63,7 +63,7 @@ def test_command_python_and_files_have_the_same_numbers(folder, tmp_path, capsys
     status, out, err = md(capsys, "run", folder / "model.safetensors", folder / "copper.xyz", *words, *tail)
     assert status == 0, err
     assert "velocities drawn at 300 K" in out
-    starts = [start for start, _ in read_starts(folder / "copper.xyz")]
+    starts = [start for start, _ in read_initial_states(folder / "copper.xyz")]
     settings = Settings(dt=2.0, steps=20, every=5, seed=3)
     run = simulate(load_potential(folder / "model.safetensors"), starts, ensemble, settings, out=tmp_path / "python")
     for file in ("trajectory.frames", "energies.csv", "restart.safetensors", "run.json"):
@@ -91,7 +91,7 @@ def test_exchange_writes_a_trajectory_for_each_temperature(folder, tmp_path, cap
     assert status == 0, err
     assert "300 - 320 K:" in out
     assert "of 5 exchanges accepted" in out
-    starts = [start for start, _ in read_starts(folder / "copper.xyz")][1:] * 2
+    starts = [start for start, _ in read_initial_states(folder / "copper.xyz")][1:] * 2
     settings = Settings(dt=2.0, steps=20, every=5)
     run = simulate(load_potential(folder / "model.safetensors"), starts, ReplicaExchange((300.0, 320.0), 2), settings)
     for k, name in enumerate(("300K.xyz", "320K.xyz")):
@@ -107,7 +107,7 @@ def test_a_cheap_model_steps_in_between(folder, tmp_path, capsys):
     words = ("--inner", folder / "cheap.safetensors", "--inner-steps", 2, "--steps", 10, "--dt", 2, "--out", tmp_path / "run")
     status, _, err = md(capsys, "run", folder / "model.safetensors", folder / "copper.xyz", *words)
     assert status == 0, err
-    starts = [start for start, _ in read_starts(folder / "copper.xyz")]
+    starts = [start for start, _ in read_initial_states(folder / "copper.xyz")]
     models = [load_potential(folder / f"{name}.safetensors") for name in ("model", "cheap")]
     run = simulate(models[0], starts, Respa(NVE(), 2), Settings(dt=2.0, steps=10), inner=models[1])
     last = [frame for frame, _ in FrameLog(tmp_path / "run" / "trajectory.frames")][-2:]
@@ -171,7 +171,7 @@ def test_uncertain_frames_are_collected_and_stop_a_run(folder, tmp_path, capsys)
 
     potential, manifest = load_model(folder / "model.safetensors")
     rng = np.random.default_rng(0)
-    (start, _), *_ = read_starts(folder / "copper.xyz")
+    (start, _), *_ = read_initial_states(folder / "copper.xyz")
     near = [
         start.structure.replace(
             positions=start.structure.positions + 0.05 * rng.normal(size=(4, 3)),

@@ -8,7 +8,7 @@ from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import PropertyNotAvailableError, SimulationError, UnitError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
-from mlipfm_interfaces.uncertain import Uncertain
+from mlipfm_interfaces.uncertainty import Uncertain
 from mlipfm_interfaces.units import BAR, GPA
 from mlipfm_md._chosen_ensemble import chosen_ensemble, temperatures
 from mlipfm_md.barostat import NPT, pressure_with_unit

@@ -10,15 +10,15 @@ from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import ACCELERATION, KB
 from mlipfm_md.ensembles import NVE, Langevin
+from mlipfm_md.initial_state import InitialState
 from mlipfm_md.simulation import Settings, simulate
-from mlipfm_md.starts import Start
 
 N2 = Structure([7, 7], [[0, 0, 0], [0, 0, 1.1]])
 WATER = Structure([8, 1, 1], [[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]])
 ATOM = Structure([18], [[0, 0, 0]])
 HELD = Structure([29] * 3, np.eye(3) * 3, labels={"fixed": [1.0, 0.0, 0.0]})
-IN_A_PLANE = Start(N2, fixed=np.tile([False, False, True], (2, 1)))
-HALF_HELD = Start(N2, fixed=np.array([[False, False, True], [False, False, False]]))
+IN_A_PLANE = InitialState(N2, fixed=np.tile([False, False, True], (2, 1)))
+HALF_HELD = InitialState(N2, fixed=np.array([[False, False, True], [False, False, False]]))
 
 
 class Free:
@@ -53,10 +53,10 @@ def test_langevin_keeps_the_temperature_of_a_diatomic_molecule():
 
 def test_motion_of_the_centre_of_mass_is_no_heat_at_constant_energy():
     velocities = np.full((2, 3), 0.01)
-    drifting = simulate(Free(), [Start(N2, velocities)], NVE(), Settings(steps=0))
+    drifting = simulate(Free(), [InitialState(N2, velocities)], NVE(), Settings(steps=0))
     assert drifting.temperature[0][0] == pytest.approx(0.0, abs=1e-9)
     assert drifting.kinetic[0][0] == pytest.approx(0.5 * 2 * MASSES[7] * 3e-4 / ACCELERATION)
-    coupled = simulate(Free(), [Start(N2, velocities)], Langevin(300.0), Settings(steps=0))
+    coupled = simulate(Free(), [InitialState(N2, velocities)], Langevin(300.0), Settings(steps=0))
     assert coupled.temperature[0][0] == pytest.approx(2 * drifting.kinetic[0][0] / (6 * KB))
 
 
@@ -73,5 +73,5 @@ def test_drawn_velocities_have_no_drift_at_constant_energy_along_axes_where_noth
 def test_rotation_is_heat():
     """N2 that spins about x with the velocity v of each atom: E = m v², T = 2 E / (3 k)."""
     velocities = np.array([[0, 0.005, 0], [0, -0.005, 0]])
-    run = simulate(Free(), [Start(N2, velocities)], NVE(), Settings(steps=0))
+    run = simulate(Free(), [InitialState(N2, velocities)], NVE(), Settings(steps=0))
     assert run.temperature[0][0] == pytest.approx(2 * MASSES[7] * 0.005**2 / ACCELERATION / (3 * KB))

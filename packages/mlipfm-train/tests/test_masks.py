@@ -11,6 +11,7 @@ from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import MissingLabelsError
 from mlipfm_interfaces.potential import Prediction, evaluate
 from mlipfm_interfaces.structure import Structure
+from mlipfm_train.data_statistics import collect_statistics
 from mlipfm_train.frames import Frames
 from mlipfm_train.loop import fit
 from mlipfm_train.objectives.energy_force import EnergyForce
@@ -18,7 +19,6 @@ from mlipfm_train.objectives.quantities import Quantities
 from mlipfm_train.open_run import open_run
 from mlipfm_train.recipe import make_recipe
 from mlipfm_train.step import Step
-from mlipfm_train.survey import survey
 from mlipfm_train.validation import validation_errors, validation_metrics
 from mlipfm_train.views import collate_step
 
@@ -168,7 +168,7 @@ def test_frames_of_weight_zero_change_nothing_at_all(tiny, tmp_path, write_store
         document = tiny | {"data": {"train": [str(train)], "valid": [str(valid)], "budget": 40}, "steps": 4, "evaluate_every": 2}
         lines: list[str] = []
         with open_run(make_recipe(document), tmp_path / f"run-{name}", say=lines.append) as run:
-            runs[name] = run.exported.config, survey(run.train, run.train.census(), 0).rms_force
+            runs[name] = run.exported.config, collect_statistics(run.train, run.train.structure_table(), 0).rms_force
         runs[name] = (*runs[name], fit(make_recipe(document), tmp_path / f"run-{name}").metrics)
         assert any("2 training structures have weight 0" in line for line in lines) == (name == "both")
     assert runs["good"] == runs["both"]
@@ -179,4 +179,4 @@ def test_frames_of_weight_zero_change_nothing_at_all(tiny, tmp_path, write_store
 def test_the_scale_of_forces_is_that_of_the_atoms_that_count(tmp_path, write_store):
     forces = np.array([[3.0, 0, 0], [1e3, 0, 0]])
     frames = Frames([write_store(tmp_path / "s", [pair(0, forces=forces, forces_weight=[1.0, 0.0]), pair(1, forces=np.zeros((2, 3)))])])
-    assert survey(frames, frames.census(), 0).rms_force == pytest.approx(np.sqrt(9.0 / 9))
+    assert collect_statistics(frames, frames.structure_table(), 0).rms_force == pytest.approx(np.sqrt(9.0 / 9))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlipfm_interfaces.errors import FormatVersionError, MlipfmError, RecipeError, UnreadableFileError
-from mlipfm_train.construct import make, plugin_of
-from mlipfm_train.recipe import Named, Recipe, dump_recipe, load_recipe, make_recipe, recipe_differences
+from mlipfm_train.plugin_options import make, plugin_of
+from mlipfm_train.recipe import PluginChoice, Recipe, dump_recipe, load_recipe, make_recipe, recipe_differences
 from mlipfm_train.strict_yaml import parse_yaml
 from pydantic import BaseModel
 
@@ -32,7 +32,7 @@ def test_a_recipe_of_format_1_is_read_for_ever():
     assert recipe.potential.options == {"forces": "direct", "backbone": {"channels": 16}}
     assert (recipe.optimizer.lr, recipe.optimizer.clip) == (5e-4, None)
     assert (recipe.schedule.decay, recipe.schedule.final) == (0.1, 0.0)
-    assert recipe.strategy == Named(name="ddp", timeout=30)
+    assert recipe.strategy == PluginChoice(name="ddp", timeout=30)
 
 
 def test_a_dumped_recipe_reads_back_equal(tmp_path):
@@ -123,13 +123,13 @@ def test_differences_name_keys_and_values():
 
 
 def test_options_of_plugins_are_checked_and_filled():
-    objective, resolved = make("objectives", Named(name="energy-force", forces_weight=3.0))
+    objective, resolved = make("objectives", PluginChoice(name="energy-force", forces_weight=3.0))
     assert objective.weights["forces"] == 3.0
     assert resolved.options["huber_delta"] == 0.01
     with pytest.raises(RecipeError, match="'energy-force' has no option 'force_weight'; did you mean 'forces_weight'"):
-        make("objectives", Named(name="energy-force", force_weight=3.0))
+        make("objectives", PluginChoice(name="energy-force", force_weight=3.0))
     with pytest.raises(RecipeError, match="forces_loss: input should be 'mae', .*, got 'mea'"):
-        make("objectives", Named(name="energy-force", forces_loss="mea"))
+        make("objectives", PluginChoice(name="energy-force", forces_loss="mea"))
 
 
 #: Numbers of a recipe, each with the values that are taken besides the usual ones.
@@ -180,29 +180,29 @@ def test_no_number_of_a_recipe_may_be_nan_infinite_negative_or_absurd():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300, "much", [1.0], True])
 def test_no_number_of_a_plugin_may_be_nan_infinite_negative_or_absurd(group, name, needed, value):
     given = {"clip": 1.0} if group == "strategies" else {}
-    for option, default in plugin_of(group, Named(name=name, **needed), reserved=tuple(given))[1].options.items():
+    for option, default in plugin_of(group, PluginChoice(name=name, **needed), reserved=tuple(given))[1].options.items():
         if isinstance(default, float):
             with pytest.raises(RecipeError, match=option.removesuffix("_weight")) as caught:
-                make(group, Named(name=name, **(needed | {option: value})), **given)
+                make(group, PluginChoice(name=name, **(needed | {option: value})), **given)
             assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("decay", [1, 1.5, -5])
 def test_an_average_decays_by_less_than_one(decay):
     with pytest.raises(RecipeError, match=r"decay must be in \[0, 1\), got"):
-        make("weight_rules", Named(name="ema", decay=decay))
+        make("weight_rules", PluginChoice(name="ema", decay=decay))
 
 
 def test_a_device_that_is_not_there_is_refused():
     for name in ("xpu9", "cuda:77"):
         with pytest.raises(RecipeError, match=f"there is no device '{name}' here"):
-            make("strategies", Named(name="single", device=name), clip=None)
+            make("strategies", PluginChoice(name="single", device=name), clip=None)
 
 
 def test_weights_and_scales_of_quantities_are_numbers():
     for options in ({"weights": {"dipole": math.nan}}, {"weights": {"dipole": 1.0}, "scales": {"dipole": math.inf}}):
         with pytest.raises(RecipeError, match="input should be a finite number"):
-            make("objectives", Named(name="quantities", **options))
+            make("objectives", PluginChoice(name="quantities", **options))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("90min", 5400), ("1d12h", 129600), ("1.5 h", 5400), (30, 30)])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.structure import Structure
+from mlipfm_train.data_statistics import collect_statistics, shortest_distances
 from mlipfm_train.frames import Frames
 from mlipfm_train.head_scales import with_scales
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import make_recipe
-from mlipfm_train.survey import shortest_distances, survey
 
 
 def test_sizes_of_forces_are_those_of_their_components(tmp_path, write_store):
@@ -18,7 +18,7 @@ def test_sizes_of_forces_are_those_of_their_components(tmp_path, write_store):
     first = Structure([1, 1], [[0, 0, 0], [0, 0, 1.0]], level="x", labels={"energy": 0.0, "forces": np.array([[3.0, -4, 0], [0, 0, 0]])})
     second = Structure([1], [[0, 0, 0]], level="x", labels={"energy": 0.0, "forces": np.array([[0, 0, 5.0]])})
     frames = Frames([write_store(tmp_path / "two", [first, second])])
-    found = survey(frames, frames.census(), 0)
+    found = collect_statistics(frames, frames.structure_table(), 0)
     assert found.rms_force == pytest.approx((50 / 9) ** 0.5)
     assert found.mean_force == pytest.approx(12 / 9)
 
@@ -27,7 +27,7 @@ def test_a_model_has_the_scale_and_references_of_its_data_and_a_fine_tuned_one_k
     steps = ["steps=1", "evaluate_every=1", "checkpoint_every=1"]
     result = fit(make_recipe(tiny, steps), tmp_path / "first")
     frames = Frames(tiny["data"]["train"])
-    found = survey(frames, frames.census(), 0)
+    found = collect_statistics(frames, frames.structure_table(), 0)
     first = load_model(result.last)[1]["config"]
     assert first["scale"] == pytest.approx(found.rms_force, rel=1e-3)
     assert first["references"]["morse"]["H"] == pytest.approx(found.references["morse"].energies[1], abs=1e-6)

@@ -9,6 +9,7 @@ from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
+from mlipfm_train.data_statistics import mean_neighbors, shortest_distances
 from mlipfm_train.loop import fit
 from mlipfm_train.objectives.energy_force import EnergyForce
 from mlipfm_train.optimizers import adamw
@@ -16,7 +17,6 @@ from mlipfm_train.recipe import Optimizer, make_recipe
 from mlipfm_train.step import Step
 from mlipfm_train.strategies.reduction import global_loss
 from mlipfm_train.strategies.single import SingleProcess
-from mlipfm_train.survey import mean_neighbors, shortest_distances
 from mlipfm_train.training_state import load_newest_state
 from mlipfm_train.validation import score, validation_errors, validation_metrics
 from mlipfm_train.views import collate_step

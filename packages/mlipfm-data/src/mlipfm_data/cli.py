@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from mlipfm_interfaces.cli import old_names
 
 from .cli_curation import add_to as add_curation
 from .cli_datasets import Overlap, import_described
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Read, check, split and export atomistic data.\n\nExample: mlipfm data import set.xyz --out store --level pbe",
     no_args_is_help=True,
+    context_settings=old_names(
+        {
+            "catalogue": "list",
+            "trust": "check-labels",
+            "--accept-faults": "--accept-label-errors",
+            "--skip-refused": "--allow-refused",
+            "--instead-of": "--replace-licence",
+            "--as": "--file-name",
+        }
+    ),
 )
 
 
@@ -77,9 +88,9 @@ def import_(
     ),
     licence: str = typer.Option(None, "--licence", "--license", help="SPDX identifier of the data, or LicenseRef-NAME for one of its own."),
     sampling: str = typer.Option(None, help="How the geometries were made."),
-    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although frames were refused."),
-    accept_faults: bool = typer.Option(
-        False, "--accept-faults", help="Import a file although its labels contradict the units or signs that it or its layout states."
+    allow_refused: bool = typer.Option(False, "--allow-refused", help="Exit 0 although frames were refused."),
+    accept_label_errors: bool = typer.Option(
+        False, "--accept-label-errors", help="Import a file although its labels contradict the units or signs that it or its layout states."
     ),
     manifest: Path = typer.Option(
         None,
@@ -130,9 +141,9 @@ def import_(
     named = {key: context.params[key] for key in _OPTIONS}
     if unlabelled or require is not None:
         named["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())
-    with Importer(out, name=name, inspected=True, accept_faults=accept_faults) as importer:
+    with Importer(out, name=name, inspected=True, accept_label_errors=accept_label_errors) as importer:
         reports, failed = _import_files(files, importer, reader, reader_options, named)
-    _finish(reports, out, importer.quarantine, skip_refused)
+    _finish(reports, out, importer.quarantine, allow_refused)
     if failed is not None:
         raise failed
 
@@ -188,19 +199,19 @@ _OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "di
             "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
 
 
-def _finish(reports: list[ImportReport], out: Path, quarantine: Path, skip_refused: bool) -> None:
+def _finish(reports: list[ImportReport], out: Path, quarantine: Path, allow_refused: bool) -> None:
     """One line about the whole import; raises the most frequent refusal unless the user accepts refusals."""
     frames, stored = sum(r.frames for r in reports), sum(r.stored + r.duplicates for r in reports)
     refused = sum(r.refused.total() for r in reports)
     if stored:
         typer.echo(f"{out}: {stored} of {frames} frames are in the store")
-    if not refused or skip_refused:
+    if not refused or allow_refused:
         return
     worst = max((r for r in reports if r.refused), key=lambda r: r.refused.total())
     code = worst.refused.most_common(1)[0][0]
     error = worst.first[code]
     what = f"{refused} of {frames} frames refused ({_counted(reports)}); first {code}: {error.what}"
-    hint = "; ".join(text for text in (error.hint, f"all are listed in {quarantine}", "--skip-refused accepts this") if text)
+    hint = "; ".join(text for text in (error.hint, f"all are listed in {quarantine}", "--allow-refused accepts this") if text)
     raise type(error)(what, where=error.where, hint=hint)
 
 
@@ -274,7 +285,9 @@ def filter_(
     label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
     unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),
     licence: str = typer.Option(None, "--licence", "--license", help="SPDX expression, given to the structures that state no licence."),
-    instead_of: str = typer.Option(None, "--instead-of", help="With --licence: give it to those that state this text, and to no others."),
+    replace_licence: str = typer.Option(
+        None, "--replace-licence", help="With --licence: give it to those that state this text, and to no others."
+    ),
     incomplete: bool = typer.Option(False, "--incomplete", help="Take what a store holds so far whose writer is at work or was killed."),
 ) -> None:
     """Keep part of a store in a new one. Prints how many were dropped for which reason; exits 1, writing nothing, if nothing is left.
@@ -287,17 +300,17 @@ def filter_(
 
         mlipfm data filter store --out licensed --licence CC-BY-4.0
 
-        mlipfm data filter store --out spelled --licence CC-BY-4.0 --instead-of "CC BY 4.0"
+        mlipfm data filter store --out spelled --licence CC-BY-4.0 --replace-licence "CC BY 4.0"
     """
     from mlipfm_interfaces.errors import MlipfmError
 
-    from .store.merge import Wanted, filter_store
+    from .store.merge import StoreFilter, filter_store
 
-    if instead_of is not None and licence is None:
-        raise MlipfmError("no licence is given", where="--instead-of", hint="name it: --licence CC-BY-4.0")
+    if replace_licence is not None and licence is None:
+        raise MlipfmError("no licence is given", where="--replace-licence", hint="name it: --licence CC-BY-4.0")
     names = tuple(word.strip() for word in elements.split(",") if word.strip())
-    wanted = Wanted(level, names, min_atoms, max_atoms, max_force, label, unique)
-    done = filter_store(store, out, wanted, licence=licence, instead_of=instead_of, incomplete=incomplete)
+    wanted = StoreFilter(level, names, min_atoms, max_atoms, max_force, label, unique)
+    done = filter_store(store, out, wanted, licence=licence, replace_licence=replace_licence, incomplete=incomplete)
     if not done.structures:
         typer.echo(_nothing_left(store, wanted.reasons(), done.dropped), err=True)
         raise typer.Exit(1)
@@ -306,7 +319,7 @@ def filter_(
     if licence is not None:
         typer.echo(f"  licence {licence}: given to {done.licensed} structures, {done.structures - done.licensed} keep what they state")
         for text, count in done.unclear.items():
-            typer.echo(f"  kept, but no SPDX expression: {text!r} of {count} structures (--instead-of {text!r} replaces it)")
+            typer.echo(f"  kept, but no SPDX expression: {text!r} of {count} structures (--replace-licence {text!r} replaces it)")
     if not done.complete:
         typer.echo(f"  warning: {store} is not complete: {out} holds what was there so far, and itself counts as complete")
 

@@ -1,4 +1,4 @@
-"""`mlipfm data catalogue|get|download`, and the table that imports of several sets print."""
+"""`mlipfm data list|get|download`, and the table that imports of several sets print."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 
 if TYPE_CHECKING:
     from .datasets.catalogue import Wish
-    from .datasets.download import Wanted
+    from .datasets.download import FileRequest
     from .datasets.manifest import SetDescription
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this folder."""
-    app.command()(catalogue)
+    app.command("list")(list_sets)
     app.command()(download)
     app.command()(get)
 
@@ -50,7 +50,7 @@ def import_described(sets: list[SetDescription], root: Path, out: Path, jobs: in
             typer.echo(line)
 
 
-def catalogue(
+def list_sets(
     name: str = typer.Argument(None, help="Name of a set: everything about it, with sources."),
     element: list[str] = typer.Option([], "--element", help="Only sets that hold this element; may be given several times."),
     level: str = typer.Option(None, "--level", help="Only sets with a level of theory whose name holds this, e.g. wb97m."),
@@ -62,13 +62,13 @@ def catalogue(
     readable: bool = typer.Option(False, "--readable", help="Only sets with a layout that a reader takes."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Public data sets: elements, levels of theory, labels, licences, layouts, sizes and addresses, each with the source it was read from.
+    """List public data sets: elements, levels of theory, labels, licences, layouts, sizes and addresses, each with the source it was read from.
 
     Examples:
 
-        mlipfm data catalogue --element Fe --label forces
+        mlipfm data list --element Fe --label forces
 
-        mlipfm data catalogue spice2
+        mlipfm data list spice2
     """
     from .datasets.catalogue import Wish
 
@@ -109,7 +109,7 @@ def download(
     out: Path = typer.Option(..., "--out", "-o", help="Folder for the files."),
     file: list[str] = typer.Option([], "--file", help="Of a set of several files: those whose name fits, e.g. 'train_10k*'."),
     all_files: bool = typer.Option(False, "--all", help="All files of the set."),
-    name: str = typer.Option(None, "--as", help="Name of the file [default: the end of the address]."),
+    file_name: str = typer.Option(None, "--file-name", help="Name of the file [default: the end of the address]."),
     sha256: str = typer.Option(None, "--sha256", help="SHA-256 that the file must have."),
     unpacking: bool = typer.Option(True, "--unpack/--no-unpack", help="Unpack archives (zip, tar, gz, bz2, xz) beside them."),
     max_unpacked: float = typer.Option(None, "--max-unpacked", min=0, help="GB that an archive may become [default: what is free]."),
@@ -124,7 +124,7 @@ def download(
     from .datasets.unpack import Limits
 
     limits = Limits(size=None if max_unpacked is None else int(max_unpacked * 1e9))
-    for wanted in _wanted(what, file, all_files, name, sha256):
+    for wanted in _wanted(what, file, all_files, file_name, sha256):
         for line in run(wanted, out, unpacking=unpacking, limits=limits):
             typer.echo(line)
 
@@ -164,16 +164,18 @@ def get(
     import_described(described(entry, wanted, folder), folder, out or Path(entry.id), jobs, Overlap.none)
 
 
-def _wanted(what: str, patterns: list[str], all_files: bool, name: str | None, sha256: str | None) -> list[Wanted]:
+def _wanted(what: str, patterns: list[str], all_files: bool, name: str | None, sha256: str | None) -> list[FileRequest]:
     from mlipfm_interfaces.errors import UnknownQuantityError
 
     from .datasets.catalogue import chosen, find
-    from .datasets.download import wanted_from
+    from .datasets.download import file_request
 
     if "://" in what:
         if patterns or all_files:
             raise UnknownQuantityError("--file and --all are for sets of the catalogue, an address is one file", hint="leave them out")
-        return [wanted_from(what, name, sha256)]
+        return [file_request(what, name, sha256)]
     if name or sha256:
-        raise UnknownQuantityError("--as and --sha256 are for an address, the catalogue knows them for its sets", hint="leave them out")
+        raise UnknownQuantityError(
+            "--file-name and --sha256 are for an address, the catalogue knows them for its sets", hint="leave them out"
+        )
     return chosen(find(what), patterns, all_files)

@@ -18,7 +18,6 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command()(label)
     app.command("check-labels")(check_labels)
-    app.command("trust", hidden=True)(trust)
     app.command()(sample)
 
 
@@ -31,7 +30,7 @@ def label(
     reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
     reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
     group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
-    skip_refused: bool = typer.Option(False, "--skip-refused", help="Exit 0 although structures were refused."),
+    allow_refused: bool = typer.Option(False, "--allow-refused", help="Exit 0 although structures were refused."),
 ) -> None:
     """Compute labels. Run it again to resume; exits 2 if structures were refused, which are listed in OUT/labeling.json.
 
@@ -54,13 +53,13 @@ def label(
         raise refusals[0].error if refusals else LabelingError("there are no structures", where=str(source))
     report = label_all(structures, labeler, out, workers=workers)
     typer.echo("\n".join(report.lines()))
-    if skip_refused or not (refusals or report.refused):
+    if allow_refused or not (refusals or report.refused):
         return
     first = refusals[0].error if refusals else report.refused[0].text
     raise LabelingError(
         f"{len(refusals)} of {len(refusals) + len(structures)} structures could not be read, {len(report.refused)} not labelled; first: {first}",
         where=str(source),
-        hint=f"those not labelled are listed in {out / RECORD}; --skip-refused accepts this",
+        hint=f"those not labelled are listed in {out / RECORD}; --allow-refused accepts this",
     )
 
 
@@ -162,18 +161,6 @@ def _settings(source: Path, reader: str | None, level: str | None, texts: list[s
             raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", hint="leave it out")
         return {}
     return options_for(source, reader, texts, {"level": level})
-
-
-def trust(
-    sources: list[Path] = typer.Argument(...),
-    level: str = typer.Option(None),
-    reader: str = typer.Option(None),
-    options: list[str] = typer.Option([], "--option"),
-    as_json: bool = typer.Option(False, "--json"),
-) -> None:
-    """Old name of `check-labels`."""
-    typer.echo("mlipfm: warning: `mlipfm data trust` is an old name: use `mlipfm data check-labels`", err=True)
-    check_labels(sources, level, reader, options, as_json)
 
 
 def sample(

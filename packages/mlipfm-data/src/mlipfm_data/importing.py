@@ -268,7 +268,7 @@ class Importer:
     Args:
         out: folder of the store, new or old. name: of a new data set (default: the folder's name). single: see `StoreWriter`.
         inspected: look for faults of the labels (`trust.inspecting`), reported with each file; a file whose labels contradict the units or signs
-            that it or its layout states is refused. accept_faults: it is not.
+            that it or its layout states is refused. accept_label_errors: it is not.
         recorded: remember in the store with which options each file was imported, and refuse the same file with others.
 
     Refused frames are listed in `<out>.refused.jsonl` (file, frame, code, words), rewritten by each import.
@@ -282,9 +282,9 @@ class Importer:
         single: bool = False,
         recorded: bool = True,
         inspected: bool = False,
-        accept_faults: bool = False,
+        accept_label_errors: bool = False,
     ) -> None:
-        self.accept_faults = accept_faults
+        self.accept_label_errors = accept_label_errors
         self.out, self.name, self.single, self.inspected = Path(out), name, single, inspected
         self._record = ImportRecord(self.out) if recorded else None
         self.quarantine = self.out.with_name(self.out.name + ".refused.jsonl")
@@ -321,7 +321,7 @@ class Importer:
         inspector = Inspector() if self.inspected else None
         frames = read(path, reader, **settings)
         waiting: list[tuple[int, Structure | Refusal]] = []  # until the labels are known to be as the file or its layout states
-        wait = inspector is not None and not self.accept_faults
+        wait = inspector is not None and not self.accept_label_errors
         for item in shown(self._until_the_end(frames, result), Path(path).name):
             result.frames += 1
             if isinstance(item, Structure):
@@ -358,7 +358,7 @@ class Importer:
     def _check(self, inspector: Inspector, result: ImportReport) -> None:
         """Judge the labels seen so far. Raises `UnitError` if they contradict what the file or its layout states."""
         result.findings = with_advice_for(inspector.findings(), result.decisions)
-        error = None if self.accept_faults else contradiction(result.findings, result.decisions, result.path)
+        error = None if self.accept_label_errors else contradiction(result.findings, result.decisions, result.path)
         if error is not None:
             there = f"; {result.stored} frames of it were stored before this was seen" if result.stored else ""
             raise UnitError(error.what + there, where=error.where, hint=error.hint)

@@ -32,14 +32,14 @@ def checked_licence(text: str) -> str:
     )
 
 
-def with_licence(stated: str | None, licence: str, instead_of: str | None = None) -> str | None:
+def with_licence(stated: str | None, licence: str, replace_licence: str | None = None) -> str | None:
     """The licences of what states `stated` once `licence` is given to it; None if it keeps what it states.
 
     It is given where nothing is stated, also in a part of an expression (`NOASSERTION AND MIT`). What is stated is only replaced if it is
-    `instead_of`, word for word.
+    `replace_licence`, word for word.
     """
-    if instead_of is not None:
-        return licence if stated == instead_of else None
+    if replace_licence is not None:
+        return licence if stated == replace_licence else None
     parts = parts_of(stated)
     return combined(licence if part == UNKNOWN else part for part in parts) if UNKNOWN in parts else None
 

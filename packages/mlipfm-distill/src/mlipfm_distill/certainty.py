@@ -12,7 +12,7 @@ import numpy as np
 from mlipfm_interfaces.errors import MissingLabelsError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain, Uncertainty
+from mlipfm_interfaces.uncertainty import Uncertain, Uncertainty
 
 
 @dataclass(frozen=True)

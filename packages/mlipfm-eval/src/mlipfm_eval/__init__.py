@@ -64,9 +64,9 @@ __all__ = [
 ]
 
 _OLD = {
-    "Evaluated": ("._deprecated", "Evaluation"),
-    "Opened": ("._deprecated", "mlipfm_interfaces.benchmark.OpenModel"),
-    "opened": ("._deprecated", "mlipfm_interfaces.benchmark.open_model"),
+    "Evaluated": (".evaluation", "Evaluation"),
+    "Opened": ("mlipfm_interfaces.benchmark", "mlipfm_interfaces.benchmark.OpenModel"),
+    "opened": ("mlipfm_interfaces.benchmark", "mlipfm_interfaces.benchmark.open_model"),
     "write_evaluation_page": ("._deprecated", "report_html"),
 }
 __getattr__, __dir__ = lazy_imports(__name__, _OLD)

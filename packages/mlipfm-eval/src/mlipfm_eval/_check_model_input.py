@@ -12,11 +12,11 @@ import numpy as np
 from mlipfm_interfaces.errors import ContractError, MlipfmError
 from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
+from mlipfm_interfaces.reference_rank import without_warning
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import float64_copy, moved
 from mlipfm_interfaces.theory import find_level
 from mlipfm_interfaces.trained_states import States
-from mlipfm_interfaces.undetermined import without_warning
 
 from . import _check_structures as made
 

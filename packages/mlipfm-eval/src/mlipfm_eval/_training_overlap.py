@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlipfm_data.store.census import shared
 from mlipfm_data.store.store import Store
+from mlipfm_data.store.structure_table import shared
 from mlipfm_interfaces.benchmark import LabelledSet
 from mlipfm_interfaces.errors import RefusedFileError
 from mlipfm_interfaces.files import sha256
@@ -66,11 +66,11 @@ def refuse_known(paths: Sequence[Path], hashes: Collection[str], stores: Sequenc
     Raises:
         RefusedFileError: a store of such a hash, or one of which more than `FEW` of the structures are in `stores`.
     """
-    used = [Store(path).census() for path in stores]
+    used = [Store(path).structure_table() for path in stores]
     for path in paths:
         if sha256(path / "manifest.json") in hashes:
             raise RefusedFileError(f"is a store that the model {words}", where=str(path), hint=hint)
-        here = Store(path).census()
+        here = Store(path).structure_table()
         known = {int(k) for statistics in used for k in shared(statistics, here)}
         if len(known) > FEW * len(here):
             what = f"{len(known)} of {len(here)} structures are of a store that the model {words} (same geometry and level)"

@@ -15,9 +15,9 @@ from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential, evaluate, not_finite
 from mlipfm_interfaces.protocols import Teacher
+from mlipfm_interfaces.reference_rank import warn_if_undetermined
 from mlipfm_interfaces.resampling import time_blocks
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 #: Atoms evaluated in one batch.
 _BATCH_ATOMS = 512

@@ -21,7 +21,7 @@ from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain, Uncertainty, errors_and_sigma
+from mlipfm_interfaces.uncertainty import Uncertain, Uncertainty, errors_and_sigma
 from rich.table import Table
 
 from ._training_overlap import refuse_known, trained_paths, trained_stores

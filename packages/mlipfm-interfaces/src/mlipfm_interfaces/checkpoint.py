@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from . import plugins
-from .bounded_build import check_plain, within
 from .checkpoint_file import FORMAT, MODEL_KIND, read_header
 from .errors import ContractError, DamagedFileError, FormatVersionError, PluginError, RefusedFileError, ShapeError, UnreadableFileError
 from .examples import examples_of
 from .files import atomic_write, canonical_json, read_bytes
+from .limited_build import check_plain, within
 from .potential import Potential
 from .trained_states import states_of
 

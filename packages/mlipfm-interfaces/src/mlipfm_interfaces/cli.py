@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import typer
@@ -77,6 +77,20 @@ class _Commands(TyperGroup):
                 hint = f"{plugins.COMMANDS[name]} brings it: pip install {plugins.COMMANDS[name]}"
             raise PluginError(f"no command is named {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
+
+
+def old_names(names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the `context_settings` of a Typer that takes old names of its commands (`"old": "new"`) and options (`"--old": "--new"`) and warns."""
+    plain = {old.removeprefix("--"): (old, new) for old, new in names.items()}
+
+    def current(word: str) -> str:
+        if word not in plain:
+            return word
+        old, new = plain[word]
+        _say(f"warning: `{old}` is an old name: use `{new}`", 0)
+        return new.removeprefix("--")
+
+    return {"token_normalize_func": current}
 
 
 def _loaded(entry_point: str, name: str) -> Any:

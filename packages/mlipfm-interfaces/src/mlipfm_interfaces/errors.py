@@ -245,7 +245,7 @@ class ImplausibleStructureWarning(MlipfmWarning):
 
 
 class UndeterminedEnergyWarning(MlipfmWarning):
-    """The energy of a composition contains a part that the training data of its level leave open: see `undetermined`."""
+    """The energy of a composition contains a part that the training data of its level leave open: see `reference_rank`."""
 
 
 class UntrainedStateWarning(MlipfmWarning):

@@ -26,7 +26,7 @@ def lazy_imports(package: str, old: Mapping[str, tuple[str, str]] | None = None)
     """Return `__getattr__` and `__dir__` for the `__init__` of `package`, which make the imports under its `if TYPE_CHECKING:` on use.
 
     Args:
-        old: names that go: name -> (module of the package that still has it, what to use instead). Using one warns.
+        old: names that go: name -> (module that has it under the old name or the new one, what to use instead). Using one warns.
 
     The functions raise AttributeError for any other name, and what the import of a module raises.
     """
@@ -39,7 +39,8 @@ def lazy_imports(package: str, old: Mapping[str, tuple[str, str]] | None = None)
         if old and name in old:
             home, instead = old[name]
             warnings.warn(f"{package}.{name} is an old name: use {instead}", DeprecationWarning, stacklevel=2)
-            return getattr(import_module(home, package), name)
+            found = import_module(home, package)
+            return getattr(found, name) if hasattr(found, name) else getattr(found, instead.rpartition(".")[2])
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get, lambda: sorted({*vars(module), *homes})

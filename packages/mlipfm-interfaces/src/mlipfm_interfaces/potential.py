@@ -23,10 +23,10 @@ from .elements import COVALENT_RADII, symbol
 from .errors import ImplausibleStructureWarning, InvalidStructureError, LevelError, PropertyNotAvailableError, UnknownElementError
 from .neighbors import UNIT_HINT, Pairs, neighbor_pairs
 from .quantities import quantity
+from .reference_rank import warn_if_undetermined
 from .structure import Structure
 from .theory import find_level
 from .trained_states import States, check_states
-from .undetermined import warn_if_undetermined
 
 Kind = Literal["conservative", "direct"]
 
@@ -266,7 +266,7 @@ def evaluate(
         One dict per structure: float64 arrays by quantity key, with the shapes of `quantities` (forces [N, 3]).
 
     Warns:
-        UndeterminedEnergyWarning: once for each composition whose energy the training data leave open (see `undetermined`).
+        UndeterminedEnergyWarning: once for each composition whose energy the training data leave open (see `reference_rank`).
         UntrainedStateWarning: once for each kind of charge or multiplicity that training did not show (see `trained_states`).
 
     Raises:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from .elements import number, symbol
 from .errors import LevelError, MissingLabelsError
 from .label_weights import structure_weight
+from .reference_rank import UndeterminedReferences, independent_combinations
 from .structure import Structure
 from .theory import AtomicReferences
-from .undetermined import Undetermined, independent_combinations
 
 Floats = NDArray[np.float64]
 Composition = tuple[tuple[int, int], ...]
@@ -47,7 +47,7 @@ class Prior:
     energies: Mapping[int, float]
     origin: str
     fixed: bool = False
-    free: Undetermined | None = None
+    free: UndeterminedReferences | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ReferenceReport:
     worst: Sequence[tuple[str, int, float]]
     scatter: float | None = None
     bound: float = 0.0
-    undetermined: Undetermined | None = None
+    undetermined: UndeterminedReferences | None = None
     shift: Mapping[int, float] = field(default_factory=dict)
     origin: str = ""
     notes: Sequence[str] = ()
@@ -278,7 +278,7 @@ def fit_level(
         _worst([row for row, _ in rows], count, off / atoms),
         fit_level(level, LevelSums(rows=sums.rows)).references.residual if exact and sums.rows else residual,
         float((weight * off).sum() / (weight * atoms).sum()) if len(x) else 0.0,
-        Undetermined(combinations, size) if combinations else None,
+        UndeterminedReferences(combinations, size) if combinations else None,
         {z: float(e) for z, e in zip(elements, moved, strict=True) if z in known},
         prior.origin if prior else "",
         list(_notes(sums, lone, [z for z in given or {} if z not in elements])),

@@ -1,7 +1,7 @@
 """Promotion: an alias such as `production` moves to a version only on evidence, and never silently back.
 
 Evidence is a result record of an evaluation on data that neither the model nor one that it starts from was trained on, no worse there than the
-version that has the alias (`promotion_evidence`), a check whose latest record passed, and known licences of the training data. What an alias means is
+version that has the alias (`promotion_records`), a check whose latest record passed, and known licences of the training data. What an alias means is
 one tag of the model, written at once with its evidence and the log of rollbacks; the alias of the server follows it. Killed in between, the alias
 lags behind, which mlipfm knows from the tag, and repeating the command completes it.
 """
@@ -17,7 +17,7 @@ from . import registry_hub
 from .errors import RegistryError
 from .files import canonical_json, lock
 from .licences import ancestors_of, is_known, stated_licences
-from .promotion_evidence import require_no_worse, require_test_set
+from .promotion_records import require_no_worse, require_test_set
 from .registry import fetch
 from .registry_http import Server, registry_cache, server
 from .registry_push import records_of

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from .crystal_elasticity import EOS_FORMS, Elasticity, StateEquation, elastic_tensor, equation_of_state
     from .crystal_phonons import Phonons, phonons, supercell_for
     from .energy_table import COLUMNS, EnergyTable, volumes
-    from .engine_forces import EngineForces, read_one_start
+    from .engine_forces import EngineForces, read_one_initial_state
     from .ensembles import NVE, Bussi, Ensemble, Forces, Langevin, NoseHoover, kinetic_energy, maxwell_boltzmann
     from .exchange import ReplicaExchange
     from .forces import PotentialForces, SplitForces, TeacherForces
     from .harmonic_vibrations import Vibrations, free_hessian, thermochemistry, vibrations
+    from .initial_files import read_initial_states
+    from .initial_state import InitialState, as_initial_states, temperature_of
     from .ipi_engine import export_ipi, serve
     from .lammps_engine import attach, export_lammps
     from .langevin_sampler import LangevinSampler
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from .respa import Respa
     from .simulation import Run, Settings, simulate, simulate_frames
     from .simulation_source import SimulationSource
-    from .start_files import read_starts
-    from .starts import Start, as_starts, temperature_of
     from .state import State
     from .trajectory import Trajectory, export_extxyz
     from .uncertainty_gate import UncertaintyGate
@@ -52,6 +52,7 @@ __all__ = [
     "Ensemble",
     "Forces",
     "ForeignCalculator",
+    "InitialState",
     "Langevin",
     "LangevinSampler",
     "MlipfmCalculator",
@@ -67,14 +68,13 @@ __all__ = [
     "Settings",
     "SimulationSource",
     "SplitForces",
-    "Start",
     "State",
     "StateEquation",
     "TeacherForces",
     "Trajectory",
     "UncertaintyGate",
     "Vibrations",
-    "as_starts",
+    "as_initial_states",
     "atoms_of",
     "attach",
     "check_relaxed",
@@ -96,8 +96,8 @@ __all__ = [
     "philox",
     "phonons",
     "read_atoms",
-    "read_one_start",
-    "read_starts",
+    "read_initial_states",
+    "read_one_initial_state",
     "relax",
     "saddle_point",
     "serve",
@@ -111,4 +111,10 @@ __all__ = [
     "volumes",
 ]
 
-__getattr__, __dir__ = lazy_imports(__name__)
+_OLD = {
+    "Start": (".initial_state", "InitialState"),
+    "as_starts": (".initial_state", "as_initial_states"),
+    "read_one_start": (".engine_forces", "read_one_initial_state"),
+    "read_starts": (".initial_files", "read_initial_states"),
+}
+__getattr__, __dir__ = lazy_imports(__name__, _OLD)

@@ -15,7 +15,7 @@ from mlipfm_interfaces.units import GPA
 from rich.table import Table
 
 from .observables._page import as_dict, write_analysis
-from .observables.analysis import Analysis, Wanted, analyse, with_predictions
+from .observables.analysis import Analysis, AnalysisRequest, analyse, with_predictions
 from .observables.trajectory_data import TrajectoryData, read_run, read_trajectory
 
 Array = np.ndarray
@@ -101,7 +101,12 @@ def read_reference(text: str) -> tuple[str, tuple[Array, Array]]:
 
 
 def analyse_trajectory(
-    data: TrajectoryData, wanted: Wanted, out: Path, references: Sequence[str] = (), model: str | None = None, as_json: bool = False
+    data: TrajectoryData,
+    wanted: AnalysisRequest,
+    out: Path,
+    references: Sequence[str] = (),
+    model: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Analyse, write the files, and print the numbers or the JSON record.
 

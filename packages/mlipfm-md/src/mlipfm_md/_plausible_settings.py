@@ -10,8 +10,8 @@ from mlipfm_interfaces.errors import SimulationError
 
 from .barostat import NPT
 from .ensembles import Bussi, Ensemble, NoseHoover
+from .initial_state import InitialState
 from .respa import Respa
-from .starts import Start
 
 #: fs for a mass of 1 amu. The stretching vibration of a bond to hydrogen has a period of 11 fs, and Verlet is unstable above period / pi = 3.5 fs.
 LONGEST_STEP = 3.0
@@ -19,7 +19,7 @@ LONGEST_STEP = 3.0
 STEPS_PER_TIME = {"thermostat": 2, "barostat": 10}
 
 
-def check_plausible(ensemble: Ensemble, dt: float, starts: Sequence[Start], has_inner: bool) -> None:
+def check_plausible(ensemble: Ensemble, dt: float, starts: Sequence[InitialState], has_inner: bool) -> None:
     """Raises `SimulationError` for settings that cannot work with these starts, with the reason."""
     inner = ensemble
     if isinstance(ensemble, Respa):
@@ -45,7 +45,7 @@ def check_plausible(ensemble: Ensemble, dt: float, starts: Sequence[Start], has_
                 )
 
 
-def _check_step(dt: float, starts: Sequence[Start]) -> None:
+def _check_step(dt: float, starts: Sequence[InitialState]) -> None:
     for k, start in enumerate(starts):
         free = np.array(start.movable.any(axis=1))
         if start.bonds is not None:

@@ -24,9 +24,9 @@ from ._run_report import exchange_words, record_of, table_of, temperature_words
 from .engine_forces import open_model
 from .ensembles import NVE, Ensemble
 from .exchange import ReplicaExchange
+from .initial_files import FrameReport, ranges
+from .initial_state import InitialState, temperature_of
 from .simulation import Run, Settings, compiled_form, simulate, temperatures_of
-from .start_files import Said, ranges
-from .starts import Start, temperature_of
 from .state import State
 from .trajectory import LAST_GOOD, export_extxyz
 from .uncertainty_gate import UncertaintyGate, open_gate
@@ -56,7 +56,7 @@ class Request:
     as_json: bool = False
 
 
-def run_dynamics(request: Request, starts: Sequence[tuple[Start, Said]], ensemble: Ensemble, settings: Settings) -> None:
+def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameReport]], ensemble: Ensemble, settings: Settings) -> None:
     """Say what was taken from the file, run, and report.
 
     Raises:
@@ -114,7 +114,7 @@ def _opened(request: Request) -> tuple[Any, UncertaintyGate | None]:
     return open_model(request.model), None
 
 
-def _warn(opened: Any, starts: Sequence[tuple[Start, Said]]) -> None:
+def _warn(opened: Any, starts: Sequence[tuple[InitialState, FrameReport]]) -> None:
     if not isinstance(opened, Potential):
         return
     cutoff = max(graph.cutoff for graph in opened.spec.graphs)
@@ -123,7 +123,9 @@ def _warn(opened: Any, starts: Sequence[tuple[Start, Said]]) -> None:
             open_console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
 
 
-def _report(request: Request, run: Run, record: dict[str, Any], systems: list[Start], ensemble: Ensemble, settings: Settings) -> list[str]:
+def _report(
+    request: Request, run: Run, record: dict[str, Any], systems: list[InitialState], ensemble: Ensemble, settings: Settings
+) -> list[str]:
     """Write the files that are made at the end, and return the lines below the table."""
     out = request.out
     words = [*exchange_words(record), *temperature_words(run, record, systems, ensemble)]
@@ -163,7 +165,9 @@ def _refuse_broken(run: Run, out: Path) -> None:
         )
 
 
-def taken_words(starts: Sequence[tuple[Start, Said]], ensemble: Ensemble, settings: Settings, temperature: str | None) -> list[str]:
+def taken_words(
+    starts: Sequence[tuple[InitialState, FrameReport]], ensemble: Ensemble, settings: Settings, temperature: str | None
+) -> list[str]:
     """Lines that say what was taken from the file and what was drawn; structures of which the same is said share a line."""
     groups: dict[str, list[int]] = {}
     kelvin = temperatures_of(ensemble, settings, len(starts))
@@ -183,7 +187,7 @@ def taken_words(starts: Sequence[tuple[Start, Said]], ensemble: Ensemble, settin
     ]
 
 
-def _kelvin(starts: Sequence[Start], ensemble: Ensemble) -> str:
+def _kelvin(starts: Sequence[InitialState], ensemble: Ensemble) -> str:
     """` (velocities of 287 K)` of starts that have some: a wrong unit shows."""
     found = [temperature_of(start, ensemble) for start in starts if start.velocities is not None]
     if not found:

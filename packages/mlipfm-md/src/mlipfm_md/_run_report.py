@@ -12,8 +12,8 @@ from rich.table import Table
 
 from .ensembles import Ensemble
 from .exchange import ReplicaExchange
+from .initial_state import InitialState
 from .simulation import Run, Settings, temperatures_of
-from .starts import Start
 
 Array = np.ndarray
 
@@ -21,7 +21,7 @@ Array = np.ndarray
 FEWEST = 10
 
 
-def record_of(run: Run, starts: Sequence[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
+def record_of(run: Run, starts: Sequence[InitialState], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """Return everything JSON-ready, with units in the names; what there is not is None."""
     asked = temperatures_of(ensemble, settings, len(starts))
     systems = []
@@ -97,7 +97,7 @@ def exchange_words(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def temperature_words(run: Run, record: dict[str, Any], starts: Sequence[Start], ensemble: Ensemble) -> list[str]:
+def temperature_words(run: Run, record: dict[str, Any], starts: Sequence[InitialState], ensemble: Ensemble) -> list[str]:
     """Return why mean temperatures differ from those that were asked for, where they do by more than a tenth.
 
     At constant energy what the kinetic energy loses the potential energy gains. With a thermostat three standard errors are allowed as well.

@@ -19,8 +19,8 @@ from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
 
 from .calculator import MlipfmCalculator
-from .start_files import Said, Wanted, read_starts
-from .starts import Start
+from .initial_files import FrameOptions, FrameReport, read_initial_states
+from .initial_state import InitialState
 
 __all__ = ["ForeignCalculator", "atoms_of", "frozen", "largest_force", "open_calculator", "read_atoms"]
 
@@ -94,13 +94,13 @@ def read_atoms(
     """Read the frames of a file that ASE reads, with constraints, masses, charge and multiplicity, and words on what was taken and what was not.
 
     Raises:
-        what `read_starts` raises: columns that cannot be honoured are refused by name.
+        what `read_initial_states` raises: columns that cannot be honoured are refused by name.
     """
-    found = read_starts(path, Wanted(None, charge, multiplicity, frame, free_all=free_all))
+    found = read_initial_states(path, FrameOptions(None, charge, multiplicity, frame, free_all=free_all))
     return [(atoms_of(start), _words(start, said)) for start, said in found]
 
 
-def atoms_of(start: Start) -> Atoms:
+def atoms_of(start: InitialState) -> Atoms:
     """Return ASE's Atoms of a start: fixed axes as constraints, charge and multiplicity in `info`."""
     s = start.structure
     info = {"charge": s.total_charge, "spin": s.spin_multiplicity}
@@ -128,7 +128,7 @@ def largest_force(atoms: Atoms) -> float:
     return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
 
 
-def _words(start: Start, said: Said) -> list[str]:
+def _words(start: InitialState, said: FrameReport) -> list[str]:
     s = start.structure
     words = [w for w in said.taken if not w.startswith("velocities")]
     if s.total_charge is not None or s.spin_multiplicity is not None:

@@ -25,11 +25,11 @@ from mlipfm_interfaces.neighbors import Pairs
 from mlipfm_interfaces.pieces import MOST_ATOMS, predict_in_pieces
 from mlipfm_interfaces.plugins import DEFAULT_MODEL
 from mlipfm_interfaces.potential import Potential, Prediction, check_elements, device_of, warn_if_implausible
+from mlipfm_interfaces.reference_rank import warn_if_undetermined
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.trained_states import check_states
-from mlipfm_interfaces.uncertain import Uncertainty
-from mlipfm_interfaces.undetermined import warn_if_undetermined
+from mlipfm_interfaces.uncertainty import Uncertainty
 
 from .memory import keep_freed_memory
 

@@ -133,8 +133,8 @@ def run(
     """
     from ._chosen_ensemble import chosen_ensemble, temperatures
     from ._run_command import Request, run_dynamics
+    from .initial_files import FrameOptions, read_initial_states
     from .simulation import Settings
-    from .start_files import Wanted, read_starts
 
     kelvin = temperatures("300" if temperature is None else temperature)
     settings = Settings(dt=dt, steps=steps, temperature=kelvin[0], every=every, seed=seed, engine=engine.value, threads=threads)
@@ -150,7 +150,7 @@ def run(
         inner_steps=None if inner is None else inner_steps or 4,
     )
     unit = None if velocity_unit is None else str(velocity_unit)
-    starts = read_starts(structures, Wanted(level, charge, multiplicity, frame, new_velocities, ignore_constraints, unit))
+    starts = read_initial_states(structures, FrameOptions(level, charge, multiplicity, frame, new_velocities, ignore_constraints, unit))
     run_dynamics(Request(model, out, export, temperature, inner, uncertainty, stop_above, collect_above, as_json), starts, chosen, settings)
 
 
@@ -185,15 +185,15 @@ def exchange(
     from ._chosen_ensemble import temperatures as numbers
     from ._run_command import Request, run_dynamics
     from .exchange import ReplicaExchange
+    from .initial_files import FrameOptions, read_initial_states
     from .simulation import Settings
-    from .start_files import Wanted, read_starts
 
     ladder = numbers(temperatures)
     settings = Settings(
         dt=dt, steps=steps, temperature=ladder[0] if ladder else 0.0, every=every, seed=seed, engine=engine.value, threads=threads
     )
     chosen = ReplicaExchange(ladder, exchange_every, friction)
-    starts = read_starts(structure, Wanted(level, charge, multiplicity, frame, False, ignore_constraints))
+    starts = read_initial_states(structure, FrameOptions(level, charge, multiplicity, frame, False, ignore_constraints))
     run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), starts * len(ladder), chosen, settings)
 
 
@@ -260,10 +260,10 @@ def analyse(
     mlipfm md analyse run.xyz --model model.safetensors --json
     """
     from ._analyse_command import analyse_trajectory, open_trajectory, parse_angle, parse_pair
-    from .observables.analysis import Wanted
+    from .observables.analysis import AnalysisRequest
 
     data = open_trajectory(trajectory, dt, structure, None if ensemble is None else str(ensemble), pressure, (elements or "").split())
-    wanted = Wanted(
+    wanted = AnalysisRequest(
         [parse_pair(text) for text in rdf] if rdf else None,
         [parse_angle(text) for text in adf or []],
         r_max,
@@ -300,10 +300,10 @@ def export_lammps(
 
     Example: mlipfm md export-lammps model.safetensors water.xyz --out water --dt 0.5 --steps 2000
     """
+    from .initial_files import FrameOptions
     from .lammps_engine import export_lammps as write
-    from .start_files import Wanted
 
-    wanted = Wanted(level, charge, multiplicity, frame, free_all=ignore_constraints)
+    wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
     said = write(model, structure, out, wanted=wanted, dt=dt, steps=steps, every=every, temperature=temperature, seed=seed)
     _print_said(said, f"{out} is written: cd {out}; python run.py")
 
@@ -329,10 +329,10 @@ def export_ipi(
 
     Example: mlipfm md export-ipi model.safetensors water.xyz --out water --steps 2000
     """
+    from .initial_files import FrameOptions
     from .ipi_engine import export_ipi as write
-    from .start_files import Wanted
 
-    wanted = Wanted(level, charge, multiplicity, frame, free_all=ignore_constraints)
+    wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
     numbers = {"dt": dt, "steps": steps, "every": every, "temperature": temperature, "seed": seed}
     said = write(model, structure, out, wanted=wanted, address=address, **numbers)  # type: ignore[arg-type]  # int and float by name
     _print_said(said, f"{out} is written: cd {out}; i-pi input.xml & mlipfm md serve-ipi {model} {structure} --address {address}")
@@ -353,10 +353,10 @@ def serve_ipi(
 
     Example: mlipfm md serve-ipi model.safetensors water.xyz --address localhost:31415
     """
+    from .initial_files import FrameOptions
     from .ipi_engine import serve
-    from .start_files import Wanted
 
-    count = serve(model, structure, address, wanted=Wanted(level, charge, multiplicity, frame, free_all=True), patience=patience)
+    count = serve(model, structure, address, wanted=FrameOptions(level, charge, multiplicity, frame, free_all=True), patience=patience)
     print(f"{count} answers")
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from mlipfm_interfaces.compiled import CompiledPotential
 from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.reference_rank import warn_if_undetermined
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.trained_states import check_states
-from mlipfm_interfaces.undetermined import warn_if_undetermined
 from mlipfm_interfaces.units import ACCELERATION, KB
 
 from .barostat import NPT

@@ -10,11 +10,11 @@ from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Labeler, Teacher
 
+from .initial_files import FrameOptions, FrameReport, read_initial_states
+from .initial_state import InitialState
 from .simulation import Settings, _forces
-from .start_files import Said, Wanted, read_starts
-from .starts import Start
 
-__all__ = ["EngineForces", "read_one_start"]
+__all__ = ["EngineForces", "read_one_initial_state"]
 
 Array = np.ndarray
 
@@ -28,7 +28,7 @@ class EngineForces:
         virial: compute it; None for periodic structures of a model that has a stress.
     """
 
-    def __init__(self, model: Potential | Teacher | Labeler | str | Path, start: Start, virial: bool | None = None) -> None:
+    def __init__(self, model: Potential | Teacher | Labeler | str | Path, start: InitialState, virial: bool | None = None) -> None:
         opened = open_model(str(model)) if isinstance(model, str | Path) else model
         structure = start.structure.replace(labels={}, label_std={})
         self.pbc = structure.pbc
@@ -77,7 +77,9 @@ def open_model(model: str) -> Any:
     return open_foreign(model) if is_foreign(model) else load_potential(model)
 
 
-def start_for(engine: str, model: str, start_file: Path | str, out: Path | str, wanted: Wanted | None, fixing: str) -> tuple[Start, Said]:
+def start_for(
+    engine: str, model: str, start_file: Path | str, out: Path | str, wanted: FrameOptions | None, fixing: str
+) -> tuple[InitialState, FrameReport]:
     """Return the one structure of a file that `engine` is to run in the folder `out`, and what was taken from the file.
 
     Args:
@@ -87,7 +89,7 @@ def start_for(engine: str, model: str, start_file: Path | str, out: Path | str, 
         SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire. What reading and opening raise.
     """
     check_free(Path(out))
-    start, said = read_one_start(start_file, wanted)
+    start, said = read_one_initial_state(start_file, wanted)
     s = start.structure
     if start.axes_fixed.any() or start.bonds is not None:
         what, hint = f"fixed atoms and bonds are not written to {engine}", f"--ignore-constraints, and {fixing}"
@@ -99,13 +101,13 @@ def start_for(engine: str, model: str, start_file: Path | str, out: Path | str, 
     return start, said
 
 
-def read_one_start(path: Path | str, wanted: Wanted | None = None) -> tuple[Start, Said]:
+def read_one_initial_state(path: Path | str, wanted: FrameOptions | None = None) -> tuple[InitialState, FrameReport]:
     """Return the one structure of a file.
 
     Raises:
-        SimulationError: several frames and none chosen. What `read_starts` raises.
+        SimulationError: several frames and none chosen. What `read_initial_states` raises.
     """
-    starts = read_starts(path, wanted)
+    starts = read_initial_states(path, wanted)
     if len(starts) > 1:
         raise SimulationError(
             f"an engine runs one structure, and the file has {len(starts)}", where=str(path), hint="--frame -1 takes the last"

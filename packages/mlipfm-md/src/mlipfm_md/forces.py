@@ -12,9 +12,9 @@ from mlipfm_interfaces.errors import PropertyNotAvailableError
 from mlipfm_interfaces.pieces import predict_in_pieces
 from mlipfm_interfaces.potential import Potential, check_elements, device_of
 from mlipfm_interfaces.protocols import Labeler, Teacher
+from mlipfm_interfaces.reference_rank import warn_if_undetermined
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.trained_states import check_states
-from mlipfm_interfaces.undetermined import warn_if_undetermined
 
 from .compiled_forces import CompiledForces
 from .memory import keep_freed_memory

@@ -15,9 +15,9 @@ from mlipfm_interfaces.atomic import folder_in_place
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import SimulationError
 
-from .engine_forces import EngineForces, read_one_start, start_for
-from .start_files import Said, Wanted
-from .starts import Start
+from .engine_forces import EngineForces, read_one_initial_state, start_for
+from .initial_files import FrameOptions, FrameReport
+from .initial_state import InitialState
 
 __all__ = ["export_ipi", "serve"]
 
@@ -82,7 +82,7 @@ def serve(
     start_file: Path | str,
     address: str,
     *,
-    wanted: Wanted | None = None,
+    wanted: FrameOptions | None = None,
     patience: float = 60.0,
     on_step: Callable[[int], None] | None = None,
 ) -> int:
@@ -99,7 +99,7 @@ def serve(
     from ase import Atoms
 
     where = parse_address(address)
-    start, _ = read_one_start(start_file, wanted)
+    start, _ = read_one_initial_state(start_file, wanted)
     s = start.structure
     calculator = _EngineCalculator(EngineForces(model, start))
     atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, calculator=calculator)
@@ -147,14 +147,14 @@ def export_ipi(
     start_file: Path | str,
     out: Path | str,
     *,
-    wanted: Wanted | None = None,
+    wanted: FrameOptions | None = None,
     address: str = "unix:mlipfm",
     dt: float = 0.5,
     steps: int = 1000,
     every: int = 10,
     seed: int = 1,
     temperature: float = 300.0,
-) -> Said:
+) -> FrameReport:
     """Write `input.xml` and `init.xyz` for constant-energy dynamics of one bead in i-PI, and return what was taken from the file.
 
     Args:
@@ -182,7 +182,7 @@ def export_ipi(
     return said
 
 
-def _upper_triangular(start: Start) -> tuple[Array, Array]:
+def _upper_triangular(start: InitialState) -> tuple[Array, Array]:
     """(cell [3, 3] with a along x and b in the xy plane, rotation [3, 3] from the given axes to these): what i-PI wants."""
     s = start.structure
     if not s.pbc.any():
@@ -195,14 +195,14 @@ def _upper_triangular(start: Start) -> tuple[Array, Array]:
     return (r * signs[:, None]).T, q * signs
 
 
-def _velocities(start: Start, turn: Array, temperature: float) -> str:
+def _velocities(start: InitialState, turn: Array, temperature: float) -> str:
     if start.velocities is None:
         return f'<velocities mode="thermal" units="kelvin"> {temperature} </velocities>'
     atomic = start.velocities @ turn / _ATOMIC_VELOCITY
     return f'<velocities mode="manual" units="atomic_unit"> [ {", ".join(map(repr, atomic.ravel().tolist()))} ] </velocities>'
 
 
-def _init_file(start: Start, cell: Array, turn: Array) -> str:
+def _init_file(start: InitialState, cell: Array, turn: Array) -> str:
     s = start.structure
     lengths = np.linalg.norm(cell, axis=1)
     angles = [float(np.degrees(np.arccos(cell[a] @ cell[b] / (lengths[a] * lengths[b])))) for a, b in ((1, 2), (0, 2), (0, 1))]

@@ -17,9 +17,9 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 
-from .engine_forces import EngineForces, open_model, read_one_start, start_for
-from .start_files import Said, Wanted
-from .starts import Start
+from .engine_forces import EngineForces, open_model, read_one_initial_state, start_for
+from .initial_files import FrameOptions, FrameReport
+from .initial_state import InitialState
 
 __all__ = ["attach", "export_lammps"]
 
@@ -66,7 +66,7 @@ engine.file("in.lammps")
 
 
 def attach(
-    engine: Any, model: Potential | Teacher | Labeler | str | Path, start: Start | Path | str, *, level: str | None = None
+    engine: Any, model: Potential | Teacher | Labeler | str | Path, start: InitialState | Path | str, *, level: str | None = None
 ) -> EngineForces:
     """Give the fix `mlipfm` (`external pf/callback 1 1`) of a LAMMPS object the energy, forces and virial of a model.
 
@@ -78,8 +78,8 @@ def attach(
     Raises:
         SimulationError: more than one MPI process, another number of atoms, units other than metal.
     """
-    if not isinstance(start, Start):
-        start = read_one_start(start, Wanted(level=level))[0]
+    if not isinstance(start, InitialState):
+        start = read_one_initial_state(start, FrameOptions(level=level))[0]
     if engine.extract_setting("world_size") != 1:
         raise SimulationError(
             "`fix external` from Python runs on one MPI process", hint="start it without mpirun; threads are those of the model"
@@ -106,7 +106,7 @@ def attach(
 
     def made(positions: Array, cell: Array) -> EngineForces:
         s = start.structure
-        return EngineForces(opened, Start(s.replace(positions=positions, cell=cell if s.pbc.any() else s.cell)))
+        return EngineForces(opened, InitialState(s.replace(positions=positions, cell=cell if s.pbc.any() else s.cell)))
 
     opened = open_model(str(model)) if isinstance(model, str | Path) else model
     forces = made(*_positions_and_cell(engine, start.structure))
@@ -134,13 +134,13 @@ def export_lammps(
     start_file: Path | str,
     out: Path | str,
     *,
-    wanted: Wanted | None = None,
+    wanted: FrameOptions | None = None,
     dt: float = 0.5,
     steps: int = 1000,
     every: int = 10,
     seed: int = 1,
     temperature: float = 300.0,
-) -> Said:
+) -> FrameReport:
     """Write a folder that runs constant-energy dynamics in LAMMPS: `run.py`, `setup.lammps`, `in.lammps`, `start.data`, `start.xyz`.
 
     Args:
@@ -152,7 +152,7 @@ def export_lammps(
     Raises:
         SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire. What reading and opening raise.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or FrameOptions()
     start, said = start_for("LAMMPS", model, start_file, out, wanted, "`fix setforce` in in.lammps")
     s, periodic = start.structure, bool(start.structure.pbc.all())
     kinds = sorted(set(zip(s.atomic_numbers.tolist(), start.amu.tolist(), strict=True)))
@@ -179,7 +179,7 @@ def export_lammps(
     return said
 
 
-def _write_data(path: Path, start: Start, names: list[str]) -> None:
+def _write_data(path: Path, start: InitialState, names: list[str]) -> None:
     """Write atoms, cell, masses and velocities, where the start has them, as a data file whose types are the elements `names`."""
     from ase import Atoms, units
     from ase.io.lammpsdata import write_lammps_data

@@ -11,8 +11,8 @@ from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
+from .initial_state import unlabelled
 from .simulation import Settings, simulate_frames
-from .starts import unlabelled
 
 __all__ = ["LangevinSampler"]
 

@@ -27,7 +27,7 @@ from .compiled_forces import CompiledForces
 from .energy_table import volumes
 from .ensembles import MAX_TEMPERATURE, Ensemble, centre_of_mass_axes, check_temperature, maxwell_boltzmann
 from .forces import PotentialForces, SplitForces, TeacherForces
-from .starts import Start, as_starts, joined_bonds
+from .initial_state import InitialState, as_initial_states, joined_bonds
 from .state import State
 from .trajectory import Trajectory
 from .uncertainty_gate import UncertaintyGate
@@ -140,7 +140,7 @@ class Settings:
 
 def simulate(
     model: Potential | Teacher | Labeler,
-    structures: Sequence[Structure | Start],
+    structures: Sequence[Structure | InitialState],
     ensemble: Ensemble,
     settings: Settings,
     *,
@@ -153,8 +153,9 @@ def simulate(
 ) -> Run:
     """Run `settings.steps` steps of all `structures` at once (they do not interact).
 
-    Atoms that a structure's label `fixed`, or a `Start`, holds stay where they are; bonds of a `Start` keep their length; velocities and masses of a
-    `Start` are used, others drawn at the temperature of the ensemble (at constant energy at `settings.temperature`) and taken from the elements.
+    Atoms that a structure's label `fixed`, or an `InitialState`, fixes stay where they are; bonds of an `InitialState` keep their length. Its
+    velocities and masses are used; others are drawn at the temperature of the ensemble (at constant energy at `settings.temperature`) and taken
+    from the elements.
 
     Args:
         model: a Potential, or anything that evaluates or labels structures.
@@ -169,7 +170,7 @@ def simulate(
         SimulationError: for impossible settings, or if `out` holds a run with other settings, structures or model.
         UnknownElementError, OverlapError: for structures the model cannot start from.
     """
-    starts = as_starts(structures)
+    starts = as_initial_states(structures)
     check_plausible(ensemble, settings.dt, starts, inner is not None)
     trajectory = None if out is None else Trajectory(Path(out), _fingerprint(model, inner, starts, ensemble, settings), starts)
     try:
@@ -185,7 +186,7 @@ class _Job:
 
     model: Potential | Teacher | Labeler
     inner: Potential | Teacher | Labeler | None
-    starts: list[Start]
+    starts: list[InitialState]
     ensemble: Ensemble
     settings: Settings
     trajectory: Trajectory | None
@@ -251,7 +252,7 @@ def _simulate(
 
 
 def simulate_frames(
-    model: Potential | Teacher | Labeler, structure: Structure | Start, ensemble: Ensemble, settings: Settings
+    model: Potential | Teacher | Labeler, structure: Structure | InitialState, ensemble: Ensemble, settings: Settings
 ) -> tuple[Run, list[tuple[int, Array]]]:
     """Run `simulate` of one structure in memory and return the recorded (step, positions [N, 3])."""
     frames: list[tuple[int, Array]] = []
@@ -259,7 +260,7 @@ def simulate_frames(
     return run, frames
 
 
-def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings, until: int, starts: Sequence[Start]) -> str | None:
+def _advance(state: State, ensemble: Ensemble, forces: Any, settings: Settings, until: int, starts: Sequence[InitialState]) -> str | None:
     """Take steps up to the step `until`; the reason if the simulation is no longer physical, and then `state` is the last good one."""
     if isinstance(forces, CompiledForces) and forces.can_advance(state, ensemble):
         return forces.advance(state, ensemble, settings, until, np.stack([start.structure.cell for start in starts]))
@@ -292,7 +293,7 @@ def _one_step(state: State, ensemble: Ensemble, forces: Any, settings: Settings)
     return None
 
 
-def _broken_cell(state: State, ensemble: Ensemble, settings: Settings, starts: Sequence[Start]) -> str | None:
+def _broken_cell(state: State, ensemble: Ensemble, settings: Settings, starts: Sequence[InitialState]) -> str | None:
     """Why the cell of a system is no longer one, if so."""
     if not ensemble.changes_cell:
         return None
@@ -388,7 +389,7 @@ def temperatures_of(ensemble: Ensemble, settings: Settings, n: int) -> list[floa
     return list(given) if isinstance(given, tuple) and len(given) == n else [settings.temperature] * n
 
 
-def _first_velocities(start: Start, copy: int, ensemble: Ensemble, settings: Settings, kelvin: float) -> Array:
+def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settings: Settings, kelvin: float) -> Array:
     if start.velocities is not None:
         return start.velocities
     rng = stream(settings.seed, "velocities", start.structure.key, copy)
@@ -413,7 +414,7 @@ def _copies(structures: Sequence[Structure]) -> list[int]:
     return copies
 
 
-def _fingerprint(model: Any, inner: Any, starts: list[Start], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
+def _fingerprint(model: Any, inner: Any, starts: list[InitialState], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
     """What must be equal for a run to be continued; more steps may be asked."""
     defaults = Settings()
     chosen = {key: value for key, value in asdict(settings).items() if key not in ("steps", "engine", "threads")}

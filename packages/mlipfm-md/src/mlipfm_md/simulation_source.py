@@ -19,8 +19,8 @@ from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
+from .initial_state import unlabelled
 from .simulation import Settings, simulate_frames
-from .starts import unlabelled
 
 __all__ = ["SimulationSource"]
 

@@ -23,7 +23,7 @@ from mlipfm_interfaces.frames import Dynamics, FrameLog
 from mlipfm_interfaces.structure import Structure
 
 from .energy_table import EnergyTable
-from .starts import Start, fixed_axes
+from .initial_state import InitialState, fixed_axes
 from .state import State
 
 __all__ = ["Trajectory", "export_extxyz"]
@@ -42,7 +42,7 @@ _EXTENDED, _MEMORY = "extended.", "memory."
 class Trajectory:
     """The folder of one run. `fingerprint` says of what; another run's folder is refused."""
 
-    def __init__(self, folder: Path | str, fingerprint: dict[str, Any], starts: Sequence[Start]) -> None:
+    def __init__(self, folder: Path | str, fingerprint: dict[str, Any], starts: Sequence[InitialState]) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.starts = folder, list(starts)

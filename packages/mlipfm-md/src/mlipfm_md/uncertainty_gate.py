@@ -12,7 +12,7 @@ from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.errors import PropertyNotAvailableError, SimulationError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertainty
+from mlipfm_interfaces.uncertainty import Uncertainty
 
 from .forces import replace_trusted
 from .state import State

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .density_kernel import CompiledDensity, DensityKernelPotential, Differences, compiled_density, differences, why_not_compiled
     from .parameter_roles import GeometryLinear, InputLinear, OutputLinear, VectorLinear, roles_of
     from .speed_table import Row, Skipped, speed_rows
-    from .transfer import TransferReport, transfer_weights
     from .uncertainty.ensembles import Members, predict_members
     from .uncertainty.llpr import Llpr
+    from .weight_transfer import TransferReport, transfer_weights
 
 __all__ = [
     "AssembledPotential",

@@ -156,8 +156,8 @@ class AssembledPotential(Potential):
         return why_not_compiled(self)
 
     def load_from(self, other: Potential, level_starts: Mapping[str, str] | None = None) -> dict[str, list[str]]:
-        """Take over what another model has learned; see `transfer.transfer_weights`. Returns the names `copied`, `dropped` and `fresh`."""
-        from .transfer import transfer_weights
+        """Take over what another model has learned; see `weight_transfer.transfer_weights`. Returns the names `copied`, `dropped` and `fresh`."""
+        from .weight_transfer import transfer_weights
 
         report = transfer_weights(other, self, level_starts)
         return {"copied": list(report.copied), "dropped": list(report.dropped), "fresh": list(report.fresh)}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.quantities import QUANTITIES
-from mlipfm_interfaces.undetermined import Undetermined
+from mlipfm_interfaces.reference_rank import UndeterminedReferences
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from ._conditioning import CONDITIONS
@@ -50,7 +50,7 @@ class AssemblyConfig:
         scale: eV; one factor for energies and forces, best the root-mean-square force component of the training data in eV/Å.
         references: level -> element symbol -> eV. Levels that are left out have zero references.
         seed: of the initial weights.
-        undetermined: level -> what its training data leave open of the references, as `mlipfm_interfaces.undetermined.Undetermined.as_json` gives it.
+        undetermined: level -> what its training data leave open of the references, `mlipfm_interfaces.reference_rank.UndeterminedReferences` as JSON.
     """
 
     elements: tuple[str | int, ...]
@@ -129,7 +129,7 @@ def parse_assembly(values: Mapping[str, Any], where: str) -> AssemblyConfig:
             number(name)
     for name, left in config.undetermined.items():
         try:
-            Undetermined.from_json(left)
+            UndeterminedReferences.from_json(left)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise RecipeError(f"{left!r} names no combinations of elements", where=f"{where}.undetermined.{name}") from None
     return replace(config, heads=_heads(config.heads, f"{where}.heads"))

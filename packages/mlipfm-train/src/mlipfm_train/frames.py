@@ -8,8 +8,8 @@ from typing import overload
 
 import numpy as np
 from mlipfm_data.batches import CostModel, edge_costs
-from mlipfm_data.store.census import Census
 from mlipfm_data.store.store import Store
+from mlipfm_data.store.structure_table import StructureTable
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
@@ -64,9 +64,9 @@ class Frames(Sequence[Structure]):
         store, i = self._place[index]
         return self.stores[store][i]
 
-    def census(self) -> Census:
+    def structure_table(self) -> StructureTable:
         """What every structure is, without its geometry and the values of its labels; one pass over the files."""
-        whole = Census.joined([store.census() for store in self.stores])
+        whole = StructureTable.joined([store.structure_table() for store in self.stores])
         first = np.cumsum([0, *map(len, self.stores)])
         rows = np.array([first[k] + i for k, i in self._place], dtype=np.int64)
         return whole if len(rows) == len(whole) else whole.take(rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from mlipfm_data.batches import CostModel
-from mlipfm_data.store.census import Census
+from mlipfm_data.store.structure_table import StructureTable
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import InvalidStructureError, RecipeError, TrainingError
 from mlipfm_interfaces.examples import chosen, examples_json
@@ -23,22 +23,22 @@ from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.trained_states import judge, states_of
 
 from .adaptation import make_adapter, rate_factors, what_trains
-from .construct import make, plugin_of
-from .continuing import extension_lines, refuse_changes
+from .data_statistics import DataStatistics, collect_statistics, sample
 from .events import Event, EventLog, read_events
 from .frames import Frames, frame_costs, in_budget
-from .initial import Start, start_fresh, start_from
+from .initial_potential import Start, start_fresh, start_from
 from .optimizers import adamw
+from .plugin_options import make, plugin_of
 from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, check_time, time_step
 from .provenance import describe, provenance, trained_states
-from .recipe import Named, Recipe, dump_recipe
+from .recipe import PluginChoice, Recipe, dump_recipe
+from .reference_energies import ASKED, stated_references
+from .resume import extension_lines, refuse_changes
 from .ridge_readout import fit_readout
 from .run import Run
 from .sources import SourceContext
-from .starting_references import ASKED, stated_references
 from .step import Step
 from .strategies.process_group import missing_ranks
-from .survey import Survey, sample, survey
 from .training_state import load_newest_state
 
 Listener = Callable[[Event], None]
@@ -190,7 +190,7 @@ def _in_manifest(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"time_limit"})
 
 
-def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[dict[str, Objective], list[Named]]:
+def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[dict[str, Objective], list[PluginChoice]]:
     if given is not None:
         return dict(given), list(recipe.objectives)
     made: dict[str, Objective] = {}
@@ -209,15 +209,15 @@ def _start(
     needs a potential."""
     for store in (*train.stores, *valid.stores):
         store.require_complete()
-    counted, held_out = train.census(), valid.census()
+    counted, held_out = train.structure_table(), valid.structure_table()
     if not len(train):
         if potential is None and recipe.init_from is None:
             raise RecipeError(
                 "there are no training structures", where="data.train", hint="name a store, or give init_from and a source that simulates"
             )
-        facts = Survey.empty()
+        facts = DataStatistics.empty()
     else:
-        facts = survey(train, counted, recipe.seed, stated_references(recipe))
+        facts = collect_statistics(train, counted, recipe.seed, stated_references(recipe))
         _weightless(train, valid, report)
         check_data(recipe, facts, objectives, report)
         check_held_out(counted, held_out, report)
@@ -243,7 +243,7 @@ def _start(
     return start, {**sources, "examples": examples_json(chosen(valid if len(valid) else train))}
 
 
-def _check_states(start: Start, counted: Census, mode: str) -> None:
+def _check_states(start: Start, counted: StructureTable, mode: str) -> None:
     """Refuse charges and multiplicities that the starting model was never shown, where their weights do not train."""
     before, shown = states_of((start.origin or {}).get("extra")) or {}, trained_states(counted, None) or {}
     try:

@@ -14,7 +14,7 @@ from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
 from mlipfm_data.label_checks.findings import Finding
 from mlipfm_data.label_checks.stated_units import CONVENTION_OF
-from mlipfm_data.store.census import Census, shared
+from mlipfm_data.store.structure_table import StructureTable, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
     InvalidStructureError,
@@ -30,16 +30,16 @@ from mlipfm_interfaces.label_weights import force_weights
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.quantities import QUANTITIES
+from mlipfm_interfaces.reference_rank import undetermined_energies
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import find_level
-from mlipfm_interfaces.undetermined import undetermined_energies
 
+from .data_statistics import OF_MOLECULES, DataStatistics
 from .frames import Frames
-from .initial import Start
+from .initial_potential import Start
 from .recipe import Recipe
 from .step import Step
 from .step_work import count_work
-from .survey import OF_MOLECULES, Survey
 from .views import StepBatch
 
 #: Structures of which the error of the starting model is measured.
@@ -66,7 +66,7 @@ class Report:
         self.facts.update(facts)
 
 
-def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective], report: Report) -> None:
+def check_data(recipe: Recipe, facts: DataStatistics, objectives: Mapping[str, Objective], report: Report) -> None:
     """Coverage of labels, levels and states by the training data.
 
     Raises:
@@ -99,7 +99,7 @@ def check_data(recipe: Recipe, facts: Survey, objectives: Mapping[str, Objective
     report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
 
 
-def _say_unused(facts: Survey, objectives: Mapping[str, Objective], report: Report) -> None:
+def _say_unused(facts: DataStatistics, objectives: Mapping[str, Objective], report: Report) -> None:
     """Labels that are there and that nothing is trained on."""
     used = {key for objective in objectives.values() for key in (*objective.outputs, *objective.requires)}
     idle = [key for key in sorted(facts.labels) if facts.labels[key] and key not in used and key in QUANTITIES and QUANTITIES[key].target]
@@ -148,7 +148,7 @@ def _blocks(n: int) -> np.ndarray:
     return np.unique(starts[:, None] + np.arange(BLOCK))
 
 
-def check_held_out(train: Census, valid: Census, report: Report) -> None:
+def check_held_out(train: StructureTable, valid: StructureTable, report: Report) -> None:
     """Validation structures are no training structures: same key (geometry, charge, spin, field) and level.
 
     Raises:
@@ -173,7 +173,9 @@ def check_time(train: Frames, valid: Frames, report: Report) -> None:
         report.say(comparison_line(beside, "validation structures"), validation_beside_training=beside.count)
 
 
-def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Objective], valid: Census, report: Report) -> None:
+def check_potential(
+    start: Start, facts: DataStatistics, objectives: Mapping[str, Objective], valid: StructureTable, report: Report
+) -> None:
     """The potential gives what objectives and data ask.
 
     Raises:
@@ -209,13 +211,13 @@ def check_potential(start: Start, facts: Survey, objectives: Mapping[str, Object
         )
 
 
-def _compositions(census: Census) -> Iterator[tuple[str | None, np.ndarray]]:
+def _compositions(table: StructureTable) -> Iterator[tuple[str | None, np.ndarray]]:
     """Level and atomic numbers of every structure."""
-    parts = np.split(census.atomic_numbers, np.cumsum(census.n_atoms)[:-1]) if len(census) else []
-    return ((census.kinds[kind].level, numbers) for kind, numbers in zip(census.kind.tolist(), parts, strict=True))
+    parts = np.split(table.atomic_numbers, np.cumsum(table.n_atoms)[:-1]) if len(table) else []
+    return ((table.kinds[kind].level, numbers) for kind, numbers in zip(table.kind.tolist(), parts, strict=True))
 
 
-def check_baseline(potential: Potential, facts: Survey, frames: Sequence[Structure], report: Report) -> None:
+def check_baseline(potential: Potential, facts: DataStatistics, frames: Sequence[Structure], report: Report) -> None:
     """Errors before training on some structures spread over `frames`, beside those of predicting zero forces."""
     picks = sorted({int(k) for k in np.linspace(0, len(frames) - 1, BASELINE)}) if len(frames) else []
     sample = [s for s in (frames[k] for k in picks) if s.labels]
@@ -255,7 +257,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _warn_of_residuals(recipe: Recipe, facts: Survey, report: Report) -> None:
+def _warn_of_residuals(recipe: Recipe, facts: DataStatistics, report: Report) -> None:
     """Energies that differ by more than bonds can, once every element has its own: no potential learns them."""
     residuals = {level: found.scatter for level, found in facts.reports.items() if (found.scatter or 0.0) > ABSURD_RESIDUAL}
     stores = " ".join(recipe.data.train)
@@ -268,7 +270,7 @@ def _warn_of_residuals(recipe: Recipe, facts: Survey, report: Report) -> None:
         report.facts["absurd_residuals"] = residuals
 
 
-def _references_line(facts: Survey, level: str) -> str:
+def _references_line(facts: DataStatistics, level: str) -> str:
     found = facts.references.get(level)
     if found is None:
         return "no energies, so no reference energies"

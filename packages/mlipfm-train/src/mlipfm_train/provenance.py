@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mlipfm_data.store.census import Census
 from mlipfm_data.store.store import Store
+from mlipfm_data.store.structure_table import StructureTable
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known
@@ -22,13 +22,19 @@ from .frames import Frames
 
 
 def provenance(
-    train: Frames, census: Census, origin: Mapping[str, Any] | None, valid: Frames, held_out: Census, *, readouts_only: bool = False
+    train: Frames,
+    table: StructureTable,
+    origin: Mapping[str, Any] | None,
+    valid: Frames,
+    held_out: StructureTable,
+    *,
+    readouts_only: bool = False,
 ) -> dict[str, Any]:
     """Entries for `extra`.
 
     Args:
-        census: of `train`. origin: manifest of the model whose weights are the start; {} if nothing is known of them, None for random weights.
-        valid, held_out: structures that choose the best model, and their census.
+        table: of `train`. origin: manifest of the model whose weights are the start; {} if nothing is known of them, None for random weights.
+        valid, held_out: structures that choose the best model, and their table.
         readouts_only: what a charge or multiplicity means keeps its weights (`adapt` of the modes `frozen` and `heads`): this data shows none.
 
     Returns:
@@ -38,7 +44,7 @@ def provenance(
         `validation_data`: the same of validation stores. `ancestors`: models that it starts from, nearest first, see `ancestors_of`.
         `trained_states`: see `trained_states`; left out where they are not known.
     """
-    data, validation = _stores(train, census), _stores(valid, held_out)
+    data, validation = _stores(train, table), _stores(valid, held_out)
     ancestors = [] if origin is None else _lineage(origin)
     own = [licence for entry in data for licence in entry["licences"]] or [""]  # a Source that makes its data states nothing
     return {
@@ -46,20 +52,22 @@ def provenance(
         "data": data,
         "validation_data": validation,
         "ancestors": ancestors,
-        **({} if (states := trained_states(census, origin, readouts_only)) is None else {"trained_states": states}),
+        **({} if (states := trained_states(table, origin, readouts_only)) is None else {"trained_states": states}),
     }
 
 
-def trained_states(census: Census, origin: Mapping[str, Any] | None, readouts_only: bool = False) -> dict[str, list[int | None]] | None:
+def trained_states(
+    table: StructureTable, origin: Mapping[str, Any] | None, readouts_only: bool = False
+) -> dict[str, list[int | None]] | None:
     """Charges and multiplicities of the training data (not if `readouts_only` train) and of the data of the model it starts from, see
     `mlipfm_interfaces.trained_states`; None where that model does not say (as those of earlier versions), or nothing is shown."""
     before = {} if origin is None else states_of(origin.get("extra"))
-    if readouts_only or before is None or not (len(census) or before):
+    if readouts_only or before is None or not (len(table) or before):
         return {key: list(values) for key, values in (before or {}).items()} or None
-    charges = np.unique(census.total_charge[census.charge_stated]).tolist()
-    multiplicities = np.unique(census.spin_multiplicity).tolist()  # 0 where not stated
+    charges = np.unique(table.total_charge[table.charge_stated]).tolist()
+    multiplicities = np.unique(table.spin_multiplicity).tolist()  # 0 where not stated
     own: dict[str, list[int | None]] = {
-        "total_charge": [*([] if census.charge_stated.all() else [None]), *charges],
+        "total_charge": [*([] if table.charge_stated.all() else [None]), *charges],
         "spin_multiplicity": [value or None for value in multiplicities],
     }
     return joined(before, own)
@@ -82,15 +90,15 @@ def _listed(licences: Sequence[str]) -> str:
     return ", ".join(licence or "not stated" for licence in licences)
 
 
-def _stores(frames: Frames, census: Census) -> list[dict[str, Any]]:
+def _stores(frames: Frames, table: StructureTable) -> list[dict[str, Any]]:
     set_of = frames.set_of
-    return [_store(store, frames, census, np.flatnonzero(set_of == k)) for k, store in enumerate(frames.stores)]
+    return [_store(store, frames, table, np.flatnonzero(set_of == k)) for k, store in enumerate(frames.stores)]
 
 
-def _store(store: Store, frames: Frames, census: Census, rows: np.ndarray) -> dict[str, Any]:
-    """What structures of a store were used: `rows` of `frames` and of the census."""
+def _store(store: Store, frames: Frames, table: StructureTable, rows: np.ndarray) -> dict[str, Any]:
+    """What structures of a store were used: `rows` of `frames` and of the table."""
     listed = rows if len(rows) <= LISTED else np.sort(stream(0, "frame hashes").choice(rows, LISTED, replace=False))
-    kinds = [census.kinds[k] for k in np.unique(census.kind[rows]).tolist()]
+    kinds = [table.kinds[k] for k in np.unique(table.kind[rows]).tolist()]
     return {
         "name": store.name,
         "manifest": sha256(store.path / "manifest.json"),

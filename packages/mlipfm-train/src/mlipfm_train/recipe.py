@@ -48,7 +48,7 @@ class _Document(BaseModel):
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Named(BaseModel):
+class PluginChoice(BaseModel):
     """A plug-in by its name; every other key is an option of that plug-in, checked against its signature in preflight."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -109,7 +109,7 @@ class Data(_Document):
     budget: float = Field(default=500.0, gt=0, le=MAX_COST)
     cost: Cost = Cost()
     levels: list[str] = Field(default_factory=list)
-    source: Named = Named(name="store")
+    source: PluginChoice = PluginChoice(name="store")
 
 
 class Optimizer(_Document):
@@ -227,17 +227,17 @@ class Recipe(_Document):
     level_starts: dict[str, str] = Field(default_factory=dict)
     adapt: Adapt | None = None
     data: Data = Data()
-    objectives: list[Named] = Field(default_factory=lambda: [Named(name="energy-force")], min_length=1)
+    objectives: list[PluginChoice] = Field(default_factory=lambda: [PluginChoice(name="energy-force")], min_length=1)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Field(default_factory=lambda: Schedule.model_validate({}))
-    weight_rule: Named = Named(name="ema")
+    weight_rule: PluginChoice = PluginChoice(name="ema")
     steps: int = Field(default=10_000, gt=0, le=MAX_STEPS)
     evaluate_every: int = Field(default=500, gt=0, le=MAX_STEPS)
     checkpoint_every: int = Field(default=500, gt=0, le=MAX_STEPS)
     patience: int | None = Field(default=None, gt=0, le=MAX_STEPS)
     time_limit: Annotated[float | None, BeforeValidator(_seconds)] = Field(default=None, gt=0)
     max_skipped: int = Field(default=20, ge=0, le=MAX_STEPS)
-    strategy: Named = Named(name="single")
+    strategy: PluginChoice = PluginChoice(name="single")
     dtype: Literal["float32", "float64"] = "float32"
     tracking: Tracking = Tracking()
 

@@ -1,6 +1,6 @@
 """The gate of promotion: an evaluation on data that the model does not know, a check that passed, known licences, and data named by hashes.
 
-The rules are those of `mlipfm_interfaces.promotion_evidence` and `registry_promote`; here the hub applies them itself, whatever a client says.
+The rules are those of `mlipfm_interfaces.promotion_records` and `registry_promote`; here the hub applies them itself, whatever a client says.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlipfm_interfaces.errors import MlipfmError
-from mlipfm_interfaces.promotion_evidence import require_no_worse, require_test_set
+from mlipfm_interfaces.promotion_records import require_no_worse, require_test_set
 from mlipfm_interfaces.registry_promote import licence_faults
 from mlipfm_interfaces.result_records import Record
 

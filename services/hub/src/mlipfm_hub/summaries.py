@@ -7,7 +7,7 @@ from typing import Any
 
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.licences import ancestors_of, stated_licences
-from mlipfm_interfaces.promotion_evidence import unknown_sets
+from mlipfm_interfaces.promotion_records import unknown_sets
 
 from .registry import Registry, Row
 

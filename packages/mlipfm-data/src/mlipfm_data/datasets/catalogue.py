@@ -15,7 +15,7 @@ from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import InvalidStructureError, UnreadableFileError
 
 from .connect import DownloadError
-from .download import Wanted
+from .download import FileRequest
 from .fetch import Known
 from .manifest import SetDescription
 from .schema import OPEN_LICENCES, DataFile, DataSet, Source, data_set, plain
@@ -24,7 +24,7 @@ from .unpack import TAR, is_archive, unpacked_name
 # Which files of a set of the catalogue are downloaded.
 
 
-def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[Wanted]:
+def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[FileRequest]:
     """The files whose names fit one of the patterns; without patterns the only file, or all of them if asked for.
 
     Raises:
@@ -33,7 +33,7 @@ def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[Wanted]
     if not entry.files:
         pages = ", ".join(str(fact.value) for fact in entry.pages)
         what = "was not released" if entry.status != "released" else "has no address of a file in the catalogue"
-        raise DownloadError(what, where=entry.name, hint=f"see {pages}" if pages else "see `mlipfm data catalogue` for others")
+        raise DownloadError(what, where=entry.name, hint=f"see {pages}" if pages else "see `mlipfm data list` for others")
     names = [file.name for file in entry.files]
     fitting = [file for file in entry.files if all_files or any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)]
     if patterns and not fitting:
@@ -44,16 +44,16 @@ def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[Wanted]
     return [_wanted(entry, file) for file in fitting or entry.files]
 
 
-def _wanted(entry: DataSet, file: DataFile) -> Wanted:
+def _wanted(entry: DataSet, file: DataFile) -> FileRequest:
     origin = {
         "set": entry.id,
         "licence": " or ".join(dict.fromkeys(str(fact.value) for fact in entry.licences)) or None,
         "citation": entry.citations[0].value if entry.citations else None,
     }
-    return Wanted(file.url, file.name, Known(file.size, file.sha256, file.md5), origin)
+    return FileRequest(file.url, file.name, Known(file.size, file.sha256, file.md5), origin)
 
 
-def described(entry: DataSet, wanted: list[Wanted], folder: Path) -> list[SetDescription]:
+def described(entry: DataSet, wanted: list[FileRequest], folder: Path) -> list[SetDescription]:
     """Describe how files of a set are imported from `folder`: one description for each file, with reader, options, level and licence.
 
     A file that no reader takes is described as left out. The licence is given if all sources of the entry name the same one.
@@ -111,7 +111,7 @@ def find(name: str) -> DataSet:
         if wanted in (plain(entry.id), plain(entry.name)):
             return entry
     near = difflib.get_close_matches(name.lower(), catalogue(), 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "see `mlipfm data catalogue`"
+    hint = f"did you mean {near[0]!r}?" if near else "see `mlipfm data list`"
     raise UnreadableFileError(f"the catalogue has no set {name!r}", hint=hint)
 
 

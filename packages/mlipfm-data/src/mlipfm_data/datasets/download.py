@@ -24,7 +24,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FileRequest:
     """A file to download.
 
     Attributes:
@@ -38,12 +38,12 @@ class Wanted:
     origin: dict[str, Any] | None = None
 
 
-def wanted_from(url: str, name: str | None = None, sha256: str | None = None) -> Wanted:
+def file_request(url: str, name: str | None = None, sha256: str | None = None) -> FileRequest:
     """A file by its address alone. Raises `DownloadError`: the address does not end in a name and none is given."""
-    return Wanted(url, file_name("https://x/" + name) if name else file_name(url), Known(sha256=sha256))
+    return FileRequest(url, file_name("https://x/" + name) if name else file_name(url), Known(sha256=sha256))
 
 
-def download(wanted: Wanted, out: Path, *, unpacking: bool = True, limits: Limits = LIMITS, **patience: Any) -> Iterator[str]:
+def download(wanted: FileRequest, out: Path, *, unpacking: bool = True, limits: Limits = LIMITS, **patience: Any) -> Iterator[str]:
     """Download one file into `out`, unpack it if it is an archive, and yield lines that say what was done.
 
     Raises:
@@ -71,19 +71,19 @@ def _known(published: Known, before: dict[str, Any]) -> Known:
     return replace(published, size=published.size or before.get("size"), sha256=published.sha256 or before.get("sha256"))
 
 
-def _check_same(before: dict[str, Any], wanted: Wanted, out: Path) -> None:
+def _check_same(before: dict[str, Any], wanted: FileRequest, out: Path) -> None:
     if before and before.get("url") != wanted.url and not wanted.known.digest:
         raise UnwritableFileError(f"{wanted.name} came from {shown(str(before.get('url')))} before", where=str(out),
                                   hint="choose another folder, or --as another name")  # fmt: skip
 
 
-def _entry(wanted: Wanted, fetched: Fetched, before: dict[str, Any]) -> dict[str, Any]:
+def _entry(wanted: FileRequest, fetched: Fetched, before: dict[str, Any]) -> dict[str, Any]:
     published = [name for name in fetched.verified if getattr(wanted.known, name) is not None]
     kept = {"unpacked": before["unpacked"]} if "unpacked" in before and before.get("sha256") == fetched.sha256 else {}
     return {"url": wanted.url, "size": fetched.size, "sha256": fetched.sha256, "verified": published, **(wanted.origin or {}), **kept}
 
 
-def _said(fetched: Fetched, wanted: Wanted, before: dict[str, Any]) -> str:
+def _said(fetched: Fetched, wanted: FileRequest, before: dict[str, Any]) -> str:
     published = [name for name in ("sha256", "md5") if name in fetched.verified and getattr(wanted.known, name) is not None]
     if published:
         trust = f"{' and '.join(published)} as published"

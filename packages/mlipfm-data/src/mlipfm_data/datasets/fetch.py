@@ -301,7 +301,7 @@ class _Try:
             error.wait = min(60.0, float(wait)) if wait.isascii() and wait.isdigit() else 0.0
             return error
         hint = {401: "it asks for a login: open it in a browser", 403: "it asks for a login or a licence: open it in a browser",
-                404: "the address is old: see `mlipfm data catalogue NAME`", 410: "it was withdrawn"}.get(status)  # fmt: skip
+                404: "the address is old: see `mlipfm data list NAME`", 410: "it was withdrawn"}.get(status)  # fmt: skip
         return DownloadError(what, where=shown(self.url), hint=hint)
 
 

@@ -21,7 +21,7 @@ def overview(entries: Sequence[DataSet]) -> Iterator[str]:
         yield _line(entry)
     yield ""
     yield "E F S: energy, forces, stress; q s: ions, open shells; *: sources differ;"
-    yield "-: not in the sources read. `mlipfm data catalogue NAME` shows one set."
+    yield "-: not in the sources read. `mlipfm data list NAME` shows one set."
 
 
 def _line(entry: DataSet) -> str:

@@ -14,7 +14,7 @@ from mlipfm_interfaces.structure import Structure
 from ..parallel import View
 from .match import TOLERANCE, check_tolerance
 from .report import EXAMPLES, named, remarks, table, told
-from .search import Found, Pair, Row, search, survey
+from .search import Found, Pair, Row, search, search_input
 
 #: Levels of leakage, strongest first: same geometry, same trajectory or molecule name, same bonded graph, same formula.
 LEAKS = ("geometry", "group", "molecule", "composition")
@@ -97,7 +97,7 @@ def find_leakage(
 ) -> LeakageReport:
     """Compare two sets; arguments and promises as `duplicates.find_duplicates`. Levels do not matter: a geometry leaks through any of them."""
     check_tolerance(tolerance)
-    first, second = survey(train, executor, molecules=True), survey(test, executor, molecules=True)
+    first, second = search_input(train, executor, molecules=True), search_input(test, executor, molecules=True)
     sides = np.repeat([0, 1], [len(first.rows), len(second.rows)])
     found = search(_Both(train, test), [*first.rows, *second.rows], sides, tolerance, executor)
     found.pairs = [replace(p, second=p.second - len(first.rows)) for p in found.pairs]

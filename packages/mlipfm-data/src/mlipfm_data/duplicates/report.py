@@ -16,7 +16,7 @@ from mlipfm_interfaces.structure import Structure
 from ..parallel import Chosen
 from .fingerprints import bucket
 from .match import TOLERANCE, check_tolerance
-from .search import MOST, RELATIONS, Found, Pair, Row, SearchInput, near_duplicates_only, search, state_of, survey
+from .search import MOST, RELATIONS, Found, Pair, Row, SearchInput, near_duplicates_only, search, search_input, state_of
 
 # Duplicates and near-duplicates of a set, and leakage between two: what to throw away, and what a test set must not share with its training set.
 
@@ -114,7 +114,7 @@ def find_duplicates(
         MlipfmError: a tolerance that is not between 0 and 0.1 Å. PluginError: scipy is missing.
     """
     check_tolerance(tolerance)
-    seen = survey(structures, executor)
+    seen = search_input(structures, executor)
     found = search(structures, seen.rows, None, tolerance, executor)
     return DuplicateReport(len(seen.rows), tolerance, found, seen.rows, seen.unfit, mirrors)
 
@@ -122,7 +122,7 @@ def find_duplicates(
 def near_clusters(structures: Sequence[Structure], *, tolerance: float = TOLERANCE, executor: Executor | None = None) -> list[list[int]]:
     """Positions of structures of nearly one geometry, expected or not: what a split must not separate. Arguments as `find_duplicates`."""
     check_tolerance(tolerance)
-    seen = survey(structures, executor)
+    seen = search_input(structures, executor)
     found = search(structures, seen.rows, None, tolerance, executor, within=MOST)
     return clusters(len(seen.rows), ((p.first, p.second) for p in found.pairs if p.kind in ("identical", "near")))
 
@@ -380,7 +380,7 @@ def _near(
             alike[m.name, m.geometry].append(k)
     same = list(alike.values())
     chosen = Chosen(structures, [members[group[0]].position for group in same])
-    seen = survey(chosen, executor)
+    seen = search_input(chosen, executor)
     rows = [
         row._replace(key=members[group[0]].geometry, source=members[group[0]].name, group=None)
         for row, group in zip(seen.rows, same, strict=True)

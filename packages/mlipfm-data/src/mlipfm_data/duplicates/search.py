@@ -48,7 +48,7 @@ class SearchInput:
     unfit: Counter[str] = field(default_factory=Counter)
 
 
-def survey(structures: Sequence[Structure], executor: Executor | None, molecules: bool = False) -> SearchInput:
+def search_input(structures: Sequence[Structure], executor: Executor | None, molecules: bool = False) -> SearchInput:
     """Look at every structure once. `molecules`: also tell molecules by their bonds."""
     result = SearchInput()
     parts = blocks(len(structures))

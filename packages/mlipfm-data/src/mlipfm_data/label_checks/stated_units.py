@@ -41,7 +41,7 @@ def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path
                 return UnitError(
                     f"{says} {option.replace('_', ' ')} {value}, and so read the labels contradict it: {item}",
                     where=str(path),
-                    hint=f"state what the file holds with {option_words(option)}, or import it as it says with --accept-faults",
+                    hint=f"state what the file holds with {option_words(option)}, or import it as it says with --accept-label-errors",
                 )
     return None
 

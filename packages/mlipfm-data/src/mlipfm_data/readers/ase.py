@@ -20,9 +20,9 @@ from mlipfm_interfaces.structure import Structure
 from .ase_db import AseDbReader
 from .convergence import flags
 from .extxyz import provenance_values
+from .file_notes import fixed_by
 from .interpret import LEVEL_KEY, PROVENANCE_KEY, structure_from
 from .label_names import placed, split_by_atoms
-from .marks import fixed_by
 from .options import ASSUMED, options_from
 from .report import ReadReport
 

@@ -15,10 +15,10 @@ import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnreadableFileError
 from mlipfm_interfaces.raw_frame import At, RawFrame
 
+from .file_notes import fixed_by
 from .interpret import SPELLINGS
 from .label_names import split_by_atoms, whole_entry
 from .lmdb import entries
-from .marks import fixed_by
 
 # A row of an ASE database as a dictionary (JSON, `.aselmdb`): geometry, calculator results, key-value pairs and data.
 

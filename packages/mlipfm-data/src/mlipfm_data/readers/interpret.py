@@ -22,7 +22,7 @@ from mlipfm_interfaces.state_keys import CHARGE_KEYS, MULTIPLICITY_KEYS, charge_
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.theory import canonical_level
 
-from . import marks
+from . import file_notes
 from .frame_checks import check_frame
 from .label_names import as_numbers, rows_first
 from .options import ReadOptions, option_words
@@ -206,7 +206,7 @@ def _labels(frame: RawFrame, options: ReadOptions, seen: Decisions) -> dict[str,
     stress = _stress(frame, options, seen)
     if stress is not None:
         labels["stress"] = stress
-    marks.set_marks(seen, labels, bool(options.mask_zero_forces))
+    file_notes.set_marks(seen, labels, bool(options.mask_zero_forces))
     return labels | _probes(frame, seen)
 
 
@@ -394,7 +394,7 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
             error.what, hint="say which with --charge-key or --spin-key (in Python `charge_key`, `spin_key`)"
         ) from None
     charge, multiplicity = _agreed(pair, options, seen)
-    marks.unstated_state(seen, charge, multiplicity)
+    file_notes.unstated_state(seen, charge, multiplicity)
     return charge, multiplicity
 
 

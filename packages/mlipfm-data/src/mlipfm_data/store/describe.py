@@ -44,18 +44,18 @@ def describe(store: Store) -> Iterator[str]:
 
 def _contents(store: Store) -> Iterator[str]:
     """Labels, periodicity, weights and constraints of the whole store; only structures that have the last two are decoded."""
-    census = store.census()
-    labels = census.count(lambda kind: (key for key in kind.labels if key not in QUANTITIES or QUANTITIES[key].target))
+    table = store.structure_table()
+    labels = table.count(lambda kind: (key for key in kind.labels if key not in QUANTITIES or QUANTITIES[key].target))
     yield "labels: " + (
         ", ".join(f"{key} {count}" for key, count in sorted(labels.items(), key=lambda item: (-item[1], item[0]))) or "none"
     )
-    axes = census.count(
+    axes = table.count(
         lambda kind: ("periodic" if kind.periodic_axes == 3 else "partly periodic" if kind.periodic_axes else "not periodic",)
     )
     yield "periodicity: " + ", ".join(f"{count} {name}" for name, count in axes.most_common())
 
     def having(key: str) -> Iterator[Array]:
-        yield from (store[int(k)].labels[key] for k in np.flatnonzero(census.of_kind(lambda kind: key in kind.labels)))
+        yield from (store[int(k)].labels[key] for k in np.flatnonzero(table.of_kind(lambda kind: key in kind.labels)))
 
     weights = np.array([float(value) for value in having("weight")])
     if len(weights):

@@ -23,8 +23,8 @@ from mlipfm_interfaces.theory import find_level
 
 from ..licensing import checked_licence, with_licence
 from . import manifest as manifests
-from .handles import verify
 from .manifest import Entry, Manifest
+from .open_files import verify
 from .statistics import Summary
 from .store import Store
 from .writer import StoreWriter
@@ -47,7 +47,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StoreFilter:
     """What `filter_store` keeps; None and () ask nothing.
 
     Attributes:
@@ -153,11 +153,11 @@ def _taken(folder: Path, out: Path, entries: Iterable[Entry], kind: str, first: 
 def filter_store(
     store: Path | str,
     out: Path | str,
-    wanted: Wanted,
+    wanted: StoreFilter,
     name: str | None = None,
     *,
     licence: str | None = None,
-    instead_of: str | None = None,
+    replace_licence: str | None = None,
     incomplete: bool = False,
 ) -> Kept:
     """A new store with the structures of another that are wanted, in its precision, with its overlays; kept + dropped = what was there.
@@ -165,7 +165,7 @@ def filter_store(
     Nothing is written if nothing is kept.
 
     Args:
-        licence: SPDX expression, given to what states no licence; instead_of: given to what states this text and to nothing else. See
+        licence: SPDX expression, given to what states no licence; replace_licence: given to what states this text and to nothing else. See
             `licensing.with_licence`.
         incomplete: take what a store holds whose writer is at work or was killed.
 
@@ -174,7 +174,7 @@ def filter_store(
             `wanted.elements` names none. MlipfmError: the licence is not known.
     """
     out, dropped, seen = Path(out), dict[str, int](), set[tuple[str, str | None]]()
-    given = None if licence is None else _Given(checked_licence(licence), instead_of)
+    given = None if licence is None else _Given(checked_licence(licence), replace_licence)
     if out.resolve() == Path(store).resolve():
         raise RefusedFileError("is the store that is read", where=str(out), hint="choose a new folder")
     if out.exists() and (out / manifests.FILE).exists() and manifests.load(out).complete:
@@ -204,13 +204,13 @@ class _Given:
     """A licence and what it is given to."""
 
     licence: str
-    instead_of: str | None
+    replace_licence: str | None
 
     def to(self, stated: str | None) -> str | None:
-        return with_licence(stated, self.licence, self.instead_of)
+        return with_licence(stated, self.licence, self.replace_licence)
 
 
-def _kept(source: Store, wanted: Wanted, dropped: dict[str, int], seen: set[tuple[str, str | None]]) -> Iterator[Structure]:
+def _kept(source: Store, wanted: StoreFilter, dropped: dict[str, int], seen: set[tuple[str, str | None]]) -> Iterator[Structure]:
     """The structures that are wanted; the others are counted in `dropped`, by reason."""
     for s in source:
         reason = wanted.refusal(s)

@@ -19,7 +19,7 @@ from mlipfm_interfaces.frames import FrameLog
 from mlipfm_interfaces.records import LABELS, LAYOUT, Layout, Layouts, check, decode, decode_labels
 from mlipfm_interfaces.structure import Structure
 
-from . import handles
+from . import open_files
 from .manifest import Entry
 from .statistics import Summary
 
@@ -88,7 +88,7 @@ class Shard:
     def __init__(self, folder: Path, entry: Entry) -> None:
         self.path, self.entry = Path(os.path.realpath(folder / entry.file)), entry
         self._columns: _Columns | None = None
-        self._handle: handles.Handle | None = None
+        self._handle: open_files.Handle | None = None
         for path, size in ((self.path, entry.bytes), (self.path.with_name(entry.index), entry.index_bytes)):
             try:
                 found = path.stat().st_size
@@ -103,12 +103,12 @@ class Shard:
         return self.entry.records
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "entry": self.entry, "stamp": handles.stamp_of(self.path)}
+        return {"path": self.path, "entry": self.entry, "stamp": open_files.stamp_of(self.path)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self.entry = state["path"], state["entry"]
         self._columns, self._handle = None, None
-        handles.trust(self.path, state["stamp"])
+        open_files.trust(self.path, state["stamp"])
 
     @property
     def columns(self) -> _Columns:
@@ -172,12 +172,12 @@ class Shard:
     def close(self) -> None:
         """Give the file handle back; the next read takes it again."""
         if self._handle is not None:
-            handles.release(self._handle)
+            open_files.release(self._handle)
         self._handle = None
 
     def _descriptor(self) -> int:
         if self._handle is None or self._handle.descriptor < 0:
-            self._handle = handles.acquire(self.path)
+            self._handle = open_files.acquire(self.path)
         return self._handle.descriptor
 
     def _load(self) -> _Columns:
@@ -187,7 +187,7 @@ class Shard:
             raise DamagedFileError(
                 "its hash does not match the manifest: it was changed or damaged", where=str(path), hint="copy the store again"
             )
-        handles.verify(self.path, self.entry.sha256)
+        open_files.verify(self.path, self.entry.sha256)
         table = np.frombuffer(data, ROW)
         ends = np.append(table["offset"][1:], np.uint32(self.entry.bytes))
         layouts = Layouts()

@@ -6,6 +6,7 @@ hash before its first use, and the checksum of a record each time it is read.
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,9 +24,9 @@ from mlipfm_interfaces.level_names import canonical_level
 from mlipfm_interfaces.structure import Structure
 
 from . import manifest as manifests
-from .census import Census, census_of, laid_licence
 from .shards import Shard
 from .statistics import LevelStatistics, Summary
+from .structure_table import StructureTable, laid_licence, structure_table_of
 from .writer import StoreWriter
 
 Labels = dict[str, np.ndarray[Any, Any]]
@@ -149,14 +150,19 @@ class Store(Sequence[Structure]):
                 origin = overlay.layout(i).provenance
                 yield Overlay(known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i), origin["source"], origin["licence"])
 
-    def census(self) -> Census:
-        """What every structure is, without its geometry and the values of its labels; one pass over the files.
+    def census(self) -> StructureTable:
+        """`structure_table` under its old name."""
+        warnings.warn("Store.census is an old name: use structure_table", DeprecationWarning, stacklevel=2)
+        return self.structure_table()
+
+    def structure_table(self) -> StructureTable:
+        """Return what every structure is, without its geometry and the values of its labels; one pass over the files.
 
         Raises:
             DamagedFileError: naming shard and record.
         """
         joins = self._joined_at() if self._overlays else {}
-        return census_of(self._shards, {place: [self._overlays[k].layout(i) for k, i in rows] for place, rows in joins.items()})
+        return structure_table_of(self._shards, {place: [self._overlays[k].layout(i) for k, i in rows] for place, rows in joins.items()})
 
     def key(self, index: int) -> str:
         """`Structure.key` of structure `index`, without decoding it."""

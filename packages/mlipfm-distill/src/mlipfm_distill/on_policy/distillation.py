@@ -21,7 +21,7 @@ from mlipfm_interfaces.console import counter
 from mlipfm_interfaces.errors import LabelingError, MlipfmError
 from mlipfm_interfaces.files import atomic_write, lock
 from mlipfm_interfaces.structure import Structure
-from mlipfm_md.start_files import Wanted, read_starts
+from mlipfm_md.initial_files import FrameOptions, read_initial_states
 from mlipfm_train.interruption import until_interrupted
 from mlipfm_train.recipe import load_recipe
 
@@ -76,7 +76,7 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
     from .result import finish
 
     request.check()
-    starts = [start.structure for start, _ in read_starts(request.start, Wanted(None, request.charge, request.multiplicity))]
+    starts = [start.structure for start, _ in read_initial_states(request.start, FrameOptions(None, request.charge, request.multiplicity))]
     with DistillationTeacher(request.teacher, level=request.level, timeout=request.timeout) as teacher:
         claim(request, teacher.digest)
         with lock(request.out / "lock"), until_interrupted(say) as interrupted:

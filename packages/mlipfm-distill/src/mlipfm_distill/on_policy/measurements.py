@@ -13,7 +13,7 @@ from mlipfm_interfaces import metrics
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain
+from mlipfm_interfaces.uncertainty import Uncertain
 from mlipfm_md.atoms_and_models import in_float64
 from mlipfm_md.ensembles import NVE
 from mlipfm_md.simulation import Settings, simulate

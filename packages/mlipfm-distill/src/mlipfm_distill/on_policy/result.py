@@ -15,7 +15,7 @@ from mlipfm_interfaces.checkpoint import load_model, load_potential
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write, canonical_json
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain
+from mlipfm_interfaces.uncertainty import Uncertain
 from mlipfm_md.lammps_engine import export_lammps
 
 from . import measurements
@@ -185,9 +185,9 @@ def _to_run(work: Work, model: Path) -> None:
     atomic_write(work.out / "run_ase.py", SNIPPET.format(start=str(work.request.start.resolve()), model=model.name).encode())
     if (work.out / "lammps").exists():
         return
-    from mlipfm_md.start_files import Wanted
+    from mlipfm_md.initial_files import FrameOptions
 
-    wanted = Wanted(None, work.request.charge, work.request.multiplicity, 0)
+    wanted = FrameOptions(None, work.request.charge, work.request.multiplicity, 0)
     try:
         export_lammps(
             str(model), work.request.start, work.out / "lammps", wanted=wanted, dt=work.dt, temperature=max(work.request.temperatures)

@@ -58,7 +58,7 @@ def training_recipe(size: str, train: Path, valid: Path, steps: int, before: Pat
         raise RecipeError(f"there is no size {size!r}", where="--sizes", hint=f"choose from {', '.join(SIZES)}")
     document: dict[str, Any] = parse_yaml(recipe_file(SIZES[size]).read_text(encoding="utf-8"))
     with Store(train) as store:
-        stressed = bool(store.census().count(lambda kind: kind.labels).get("stress"))
+        stressed = bool(store.structure_table().count(lambda kind: kind.labels).get("stress"))
     if before is not None:
         document["potential"], document["init_from"] = {}, str(before)
     document["objectives"][0] |= {"energy_weight": ENERGY_WEIGHT} | ({"stress_weight": STRESS_WEIGHT} if stressed else {})

@@ -20,13 +20,13 @@ from mlipfm_interfaces.quantities import QUANTITIES, quantity
 from mlipfm_interfaces.structure import Structure
 
 from .probes import STENCIL, moved
-from .rules import Rule, Verdict, refused, require, rule, same
+from .rules import Rule, RuleResult, refused, require, rule, same
 
 # Reader
 
 
 @dataclass
-class UnreadNames:
+class UnusedNames:
     """The least that a report is: names of fields that a reader found and did not use, with the number of frames."""
 
     unused: Counter[str] = field(default_factory=Counter)
@@ -50,7 +50,7 @@ class ReaderCase:
     write: Callable[[Path, int], None]
     write_damaged: Callable[[Path], tuple[int, tuple[int, ...]]]
     write_unknown: Callable[[Path], str] | None = None
-    report: Callable[[], Any] = UnreadNames
+    report: Callable[[], Any] = UnusedNames
 
 
 READER_RULES: list[Rule[ReaderCase]] = []
@@ -243,12 +243,12 @@ def _labeler_bits(case: LabelerCase) -> None:
 
 
 @rule(LABELER_RULES, "labeler-forces", "Its forces are minus the slope of its energies.")
-def _labeler_forces(case: LabelerCase) -> Verdict | None:
+def _labeler_forces(case: LabelerCase) -> RuleResult | None:
     h = 5e-3
     for s in case.structures:
         labels = case.labeler.label(s).labels
         if "forces" not in labels:
-            return Verdict("skipped", "it gives no forces")
+            return RuleResult("skipped", "it gives no forces")
         direction = np.random.default_rng(0).normal(size=s.positions.shape)
         direction /= np.linalg.norm(direction)
         slope = sum(w * float(case.labeler.label(moved(s, s.positions + step * h * direction)).labels["energy"]) / h for step, w in STENCIL)
@@ -298,9 +298,9 @@ def _teacher_order(case: TeacherCase) -> None:
 
 
 @rule(TEACHER_RULES, "teacher-refuses", "An output it does not have is refused by name.")
-def _teacher_refuses(case: TeacherCase) -> Verdict | None:
+def _teacher_refuses(case: TeacherCase) -> RuleResult | None:
     lacking = [key for key in QUANTITIES if key not in case.teacher.outputs]
     if not lacking:
-        return Verdict("skipped", "it offers every quantity")
+        return RuleResult("skipped", "it offers every quantity")
     refused(f"the output {lacking[0]!r}", lambda: case.teacher.evaluate(case.structures, lacking[:1]), MlipfmError, lacking[0])
     return None

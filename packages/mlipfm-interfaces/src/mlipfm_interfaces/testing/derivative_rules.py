@@ -28,19 +28,19 @@ from .probes import (
     offered,
     some_elements,
 )
-from .rules import Rule, Verdict, deviation, require, rule, same
+from .rules import Rule, RuleResult, deviation, require, rule, same
 from .structures import atoms, rattled
 
 RULES: list[Rule[Potential]] = []
 
 
-def _lacks(potential: Potential, *outputs: str) -> Verdict | None:
+def _lacks(potential: Potential, *outputs: str) -> RuleResult | None:
     missing = [key for key in outputs if key not in potential.spec.outputs]
-    return Verdict("skipped", f"the potential does not offer {', '.join(missing)}") if missing else None
+    return RuleResult("skipped", f"the potential does not offer {', '.join(missing)}") if missing else None
 
 
 @rule(RULES, "forces-are-gradient", "Conservative forces are minus the gradient of the energy, in molecules and crystals.")
-def _gradient(potential: Potential) -> Verdict | None:
+def _gradient(potential: Potential) -> RuleResult | None:
     if (lacking := _lacks(potential, "energy", "forces")) is not None:
         return lacking
     worst = 0.0
@@ -52,7 +52,7 @@ def _gradient(potential: Potential) -> Verdict | None:
             same(f"forces of {s.formula} and the slope of its energy", forces, numerical, force_tolerance(numerical, 1e-6))
     if potential.spec.kind == "conservative":
         return None
-    return Verdict("measured", f"forces differ from the slope of the energy by up to {worst:.2g} eV/Å; {_asymmetry(potential)}")
+    return RuleResult("measured", f"forces differ from the slope of the energy by up to {worst:.2g} eV/Å; {_asymmetry(potential)}")
 
 
 def _asymmetry(potential: Potential) -> str:
@@ -62,7 +62,7 @@ def _asymmetry(potential: Potential) -> str:
 
 
 @rule(RULES, "stress-is-strain-derivative", "The stress is +(1/V) dE/dstrain and symmetric, so a compressed crystal has the sign of ASE.")
-def _stress(potential: Potential) -> Verdict | None:
+def _stress(potential: Potential) -> RuleResult | None:
     if (lacking := _lacks(potential, "energy", "stress")) is not None:
         return lacking
     s = crystal_of(potential, 3)
@@ -71,31 +71,31 @@ def _stress(potential: Potential) -> Verdict | None:
     numerical = numerical_stress(potential, s)
     gap = deviation(stress, numerical)
     if potential.spec.kind != "conservative":
-        return Verdict("measured", f"stress differs from the strain derivative by {gap:.2g} eV/Å³")
+        return RuleResult("measured", f"stress differs from the strain derivative by {gap:.2g} eV/Å³")
     same("stress and the strain derivative of the energy", stress, numerical, 1e-7 * max(1.0, float(np.abs(numerical).max())))
     return None
 
 
 @rule(RULES, "net-force", "The forces of a free system add up to zero.")
-def _net_force(potential: Potential) -> Verdict | None:
+def _net_force(potential: Potential) -> RuleResult | None:
     promised = potential.spec.kind == "conservative"  # translations are exact also where rotations are learned
     return _total(potential, "net force", promised, lambda s, forces: forces.sum(axis=0))
 
 
 @rule(RULES, "net-torque", "The torques of a free system add up to zero.")
-def _net_torque(potential: Potential) -> Verdict | None:
+def _net_torque(potential: Potential) -> RuleResult | None:
     promised = potential.spec.kind == "conservative" and potential.spec.invariant
     return _total(potential, "net torque", promised, lambda s, forces: np.cross(s.positions - s.positions.mean(axis=0), forces).sum(axis=0))
 
 
-def _total(potential: Potential, what: str, promised: bool, total: Callable[[Structure, Floats], Floats]) -> Verdict | None:
+def _total(potential: Potential, what: str, promised: bool, total: Callable[[Structure, Floats], Floats]) -> RuleResult | None:
     if (lacking := _lacks(potential, "forces")) is not None:
         return lacking
     s = molecule_of(potential, 8)
     forces = ask(potential, [s], ("forces",))[0]["forces"]
     size = float(np.abs(total(s, forces)).max())
     if not promised:
-        return Verdict("measured", f"{what} {size:.2g} eV/Å of forces up to {np.abs(forces).max():.2g}")
+        return RuleResult("measured", f"{what} {size:.2g} eV/Å of forces up to {np.abs(forces).max():.2g}")
     require(size <= len(s) * force_tolerance(forces), f"the {what} is {size:.3g} where forces reach {np.abs(forces).max():.3g} eV/Å")
     return None
 
@@ -151,7 +151,7 @@ def _corner(cluster: Structure, direction: Floats) -> int:
 @rule(
     RULES, "smooth-path", "Along a path through a crowd of neighbours nothing jumps: no hard choice of nearest neighbours, no angular step."
 )
-def _smooth_path(potential: Potential) -> Verdict | None:
+def _smooth_path(potential: Potential) -> RuleResult | None:
     if (lacking := _lacks(potential, "forces")) is not None:
         return lacking
     crowd = crystal_of(potential, 5, seed=43)
@@ -198,7 +198,7 @@ def _bisected(forces: Callable[[Floats], Floats], left: Floats, right: Floats, l
     "second-derivatives",
     "Second derivatives exist where vectors cancel: linear molecules, inversion centres, a crystal of one atom.",
 )
-def _second(potential: Potential) -> Verdict | None:
+def _second(potential: Potential) -> RuleResult | None:
     if (lacking := _lacks(potential, "forces")) is not None:
         return lacking
     for s in _symmetric(potential):
@@ -280,9 +280,9 @@ def _isolated(potential: Potential) -> None:
 @rule(
     RULES, "trainable-forces", "With create_graph, the gradient of a loss on energy, forces and stress is its slope along the parameters."
 )
-def _trainable(potential: Potential) -> Verdict | None:
+def _trainable(potential: Potential) -> RuleResult | None:
     if not any(p.requires_grad for p in potential.parameters()):
-        return Verdict("skipped", "the potential has no trainable parameters")
+        return RuleResult("skipped", "the potential has no trainable parameters")
     twin = copy.deepcopy(potential)
     s = [rattled(molecule_of(twin, 5, seed=51), 0.02), rattled(crystal_of(twin, 3), 0.02)]
     weights = _weights(s)
@@ -353,7 +353,7 @@ def _batch(potential: Potential, structures: list[Structure]) -> Batch:
 
 
 @rule(RULES, "no-grad-is-safe", "Inside torch.no_grad() the forces are the same, or refused in plain words; they are never silently zero.")
-def _no_grad(potential: Potential) -> Verdict | None:
+def _no_grad(potential: Potential) -> RuleResult | None:
     if (lacking := _lacks(potential, "forces")) is not None:
         return lacking
     s = molecule_of(potential, 5)
@@ -362,15 +362,15 @@ def _no_grad(potential: Potential) -> Verdict | None:
         with torch.no_grad():
             got = ask(potential, [s], ("forces",))[0]["forces"]
     except MlipfmError as error:
-        return Verdict("held", f"refused: {error}")
+        return RuleResult("held", f"refused: {error}")
     same("forces with and without torch.no_grad()", got, want, force_tolerance(want))
     return None
 
 
 @rule(RULES, "graph-only-on-request", "Without create_graph the forces carry no graph, so that nothing piles up in a simulation.")
-def _no_graph(potential: Potential) -> Verdict | None:
+def _no_graph(potential: Potential) -> RuleResult | None:
     if (lacking := _lacks(potential, "forces")) is not None or potential.spec.kind != "conservative":
-        return lacking or Verdict("skipped", "direct forces are part of the forward graph")
+        return lacking or RuleResult("skipped", "direct forces are part of the forward graph")
     forces = potential.eval()(_batch(potential, [molecule_of(potential, 4)]), ("energy", "forces"))["forces"]
     require(not forces.requires_grad, "forces carry a graph although create_graph is False")
     return None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from mlipfm_interfaces.potential import Potential
 
-from . import conduct_rules, derivative_rules, symmetry_rules
+from . import derivative_rules, reproducibility_rules, symmetry_rules
 from .probes import float64_copy
 from .rules import Finding, Rule, findings
 
-POTENTIAL_RULES: tuple[Rule[Potential], ...] = (*symmetry_rules.RULES, *derivative_rules.RULES, *conduct_rules.RULES)
+POTENTIAL_RULES: tuple[Rule[Potential], ...] = (*symmetry_rules.RULES, *derivative_rules.RULES, *reproducibility_rules.RULES)
 
 
 def check_potential(potential: Potential) -> list[Finding]:

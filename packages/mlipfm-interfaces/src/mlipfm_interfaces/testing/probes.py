@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mlipfm_interfaces.elements import COVALENT_RADII
 from mlipfm_interfaces.potential import Potential, evaluate
+from mlipfm_interfaces.reference_rank import without_warning
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.undetermined import without_warning
 
 from .structures import random_structure
 

@@ -14,7 +14,7 @@ from mlipfm_interfaces.errors import ContractError
 Subject = TypeVar("Subject")
 
 
-class Verdict(NamedTuple):
+class RuleResult(NamedTuple):
     """How a rule that was not broken ended.
 
     Attributes:
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
     remark: str = ""
 
 
-HELD = Verdict("held")
+HELD = RuleResult("held")
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Rule(Generic[Subject]):
 
     name: str
     statement: str
-    check: Callable[[Subject], Verdict]
+    check: Callable[[Subject], RuleResult]
 
 
-Check = Callable[[Subject], Verdict | None]
+Check = Callable[[Subject], RuleResult | None]
 
 
 def rule(table: list[Rule[Subject]], name: str, statement: str) -> Callable[[Check[Subject]], Check[Subject]]:
     """Decorator: enter a check into a table of rules. The check raises `ContractError` (any other exception counts as one, by its type)."""
 
     def enter(check: Check[Subject]) -> Check[Subject]:
-        def named(subject: Subject) -> Verdict:
+        def named(subject: Subject) -> RuleResult:
             try:
                 return check(subject) or HELD
             except ContractError as error:
@@ -71,7 +71,7 @@ class Finding:
 
     rule: str
     statement: str
-    verdict: Verdict | None
+    verdict: RuleResult | None
     error: ContractError | None
 
 

@@ -16,7 +16,7 @@ from mlipfm_interfaces.potential import Potential, split
 from mlipfm_interfaces.structure import Structure
 
 from .probes import Answer, Floats, ask, crystal_of, cutoff, energy_tolerance, force_tolerance, molecule_of, moved, offered
-from .rules import Rule, Verdict, broken, deviation, require, rule
+from .rules import Rule, RuleResult, broken, deviation, require, rule
 from .structures import random_rotation, supercell
 
 RULES: list[Rule[Potential]] = []
@@ -34,7 +34,7 @@ def _answers(potential: Potential, structures: list[Structure]) -> list[Answer]:
     return answers
 
 
-def _compare(what: str, got: Answer, want: Answer, *, strict: bool = True, loosen: float = 1.0) -> Verdict | None:
+def _compare(what: str, got: Answer, want: Answer, *, strict: bool = True, loosen: float = 1.0) -> RuleResult | None:
     """Raise if two answers differ beyond rounding (times `loosen`); if not strict, say by how much instead."""
     remarks = []
     for key, value in want.items():
@@ -44,10 +44,10 @@ def _compare(what: str, got: Answer, want: Answer, *, strict: bool = True, loose
         remarks.append(f"{key} {gap:.2g}")
         if strict and not gap <= loosen * tolerance:
             raise broken(f"{key} differ by {gap:.3g} {what}, allowed {loosen * tolerance:.3g}")
-    return None if strict else Verdict("measured", ", ".join(remarks))
+    return None if strict else RuleResult("measured", ", ".join(remarks))
 
 
-def _rotated(potential: Potential, improper: bool) -> Verdict | None:
+def _rotated(potential: Potential, improper: bool) -> RuleResult | None:
     turn = random_rotation(11, improper=improper)
     verdict = None
     for s in (molecule_of(potential), crystal_of(potential)):
@@ -65,12 +65,12 @@ def _turned(key: str, value: NDArray[np.float64], turn: Floats) -> NDArray[np.fl
 
 
 @rule(RULES, "rotation", "Rotating a system leaves its energy as it is and turns forces and stress with it.")
-def _rotation(potential: Potential) -> Verdict | None:
+def _rotation(potential: Potential) -> RuleResult | None:
     return _rotated(potential, improper=False)
 
 
 @rule(RULES, "reflection", "A system and its mirror image have the same energy and mirrored forces and stress.")
-def _reflection(potential: Potential) -> Verdict | None:
+def _reflection(potential: Potential) -> RuleResult | None:
     return _rotated(potential, improper=True)
 
 
@@ -145,10 +145,10 @@ def _extensivity(potential: Potential) -> None:
 @rule(
     RULES, "size-consistency", "Two fragments beyond the interaction range have the sum of their energies and the forces they have alone."
 )
-def _size_consistency(potential: Potential) -> Verdict | None:
+def _size_consistency(potential: Potential) -> RuleResult | None:
     reach = potential.spec.interaction_range
     if reach is None:
-        return Verdict("skipped", "the potential states no interaction range")
+        return RuleResult("skipped", "the potential states no interaction range")
     a, b = molecule_of(potential, 4, seed=21), molecule_of(potential, 3, seed=22)
     gap = np.array([np.ptp(a.positions, axis=0).max() + np.ptp(b.positions, axis=0).max() + reach + 1.0, 0.0, 0.0])
     b = moved(b, b.positions - b.positions.mean(axis=0) + a.positions.mean(axis=0) + gap)

@@ -20,7 +20,7 @@ from mlipfm_interfaces.protocols import Benchmark, Objective, Source, WeightRule
 from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
 
-from .rules import Rule, Verdict, broken, require, rule, same
+from .rules import Rule, RuleResult, broken, require, rule, same
 
 # Source
 
@@ -108,10 +108,10 @@ def _number(value: Tensor) -> float:
 
 
 @rule(OBJECTIVE_RULES, "objective-additive", "Sums and counts over two halves of a batch add up to those of the whole.")
-def _objective_additive(case: ObjectiveCase) -> Verdict | None:
+def _objective_additive(case: ObjectiveCase) -> RuleResult | None:
     objective = case.make()
     if objective.gather:
-        return Verdict("skipped", f"it declares gather: {', '.join(objective.gather)}")
+        return RuleResult("skipped", f"it declares gather: {', '.join(objective.gather)}")
     whole = _terms(objective, case, case.structures)
     halves = [_terms(objective, case, case.structures[:1]), _terms(objective, case, case.structures[1:])]
     require(all(set(part) == set(whole) for part in halves), "the names of the terms depend on the batch")
@@ -155,10 +155,10 @@ def _objective_trains(case: ObjectiveCase) -> None:
 @rule(
     OBJECTIVE_RULES, "objective-missing-labels", "Structures without the labels it requires add nothing: neither to a sum nor to a count."
 )
-def _objective_missing(case: ObjectiveCase) -> Verdict | None:
+def _objective_missing(case: ObjectiveCase) -> RuleResult | None:
     objective = case.make()
     if not objective.requires or objective.gather:
-        return Verdict("skipped", "it requires no labels" if not objective.requires else "it declares gather")
+        return RuleResult("skipped", "it requires no labels" if not objective.requires else "it declares gather")
     bare = case.structures[0].replace(labels={}, label_std={})
     plain, padded = _terms(objective, case, case.structures[1:]), _terms(objective, case, [*case.structures[1:], bare])
     for name, (total, count) in plain.items():
@@ -232,12 +232,12 @@ def _weight_constant(case: WeightRuleCase) -> None:
     "weight-rule-own-memory",
     "Averages have the names and shapes of the weights and are copies: reading them changes nothing.",
 )
-def _weight_memory(case: WeightRuleCase) -> Verdict | None:
+def _weight_memory(case: WeightRuleCase) -> RuleResult | None:
     weights, live = case.make(), _parameters(0)
     _walk(weights, live, range(1, 4))
     average = weights.averaged()
     if average is None:
-        return Verdict("skipped", "it exports the live weights")
+        return RuleResult("skipped", "it exports the live weights")
     require(
         {n: v.shape for n, v in average.items()} == {n: v.shape for n, v in live.items()},
         "averages have other names or shapes than the weights",
@@ -287,7 +287,7 @@ def _equal(what: str, got: Mapping[str, ArrayLike], want: Mapping[str, ArrayLike
     "strategy-equals-one-process",
     "Losses and parameters after some steps are those of one process, or the combination is refused by name.",
 )
-def _strategy_equal(case: StrategyCase) -> Verdict | None:
+def _strategy_equal(case: StrategyCase) -> RuleResult | None:
     declined = []
     for variation in case.variations:
         try:
@@ -298,7 +298,7 @@ def _strategy_equal(case: StrategyCase) -> Verdict | None:
         _equal(f"{variation} by the strategy and by one process", got, case.reference(variation), case.tolerance)
     if len(declined) == len(case.variations):
         raise broken("every variation is refused")
-    return Verdict("held", "; ".join(declined))
+    return RuleResult("held", "; ".join(declined))
 
 
 @rule(STRATEGY_RULES, "strategy-deterministic", "The same run twice gives the same result, to the bit.")
@@ -308,9 +308,9 @@ def _strategy_deterministic(case: StrategyCase) -> None:
 
 
 @rule(STRATEGY_RULES, "strategy-resume", "Stopped half-way and resumed, it ends where a straight run ends.")
-def _strategy_resume(case: StrategyCase) -> Verdict | None:
+def _strategy_resume(case: StrategyCase) -> RuleResult | None:
     if case.resume is None:
-        return Verdict("skipped", "the case gives no way to resume")
+        return RuleResult("skipped", "the case gives no way to resume")
     variation = case.variations[0]
     _equal(f"{variation} resumed and straight", case.resume(variation), case.run(variation), 1e-12)
     return None

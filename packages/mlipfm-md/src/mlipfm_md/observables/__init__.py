@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .analysis import Analysis, Wanted, analyse, with_predictions
+    from .analysis import Analysis, AnalysisRequest, analyse, with_predictions
     from .displacements import MeanSquareDisplacement, diffusion, finite_size_correction, mean_square_displacement
     from .distributions import Distribution, angular_distribution, radial_distribution
     from .estimates import Blocks, Estimate, block_average, block_estimate, over_runs, time_blocks_of
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis",
+    "AnalysisRequest",
     "Blocks",
     "Distribution",
     "Estimate",
     "MeanSquareDisplacement",
     "Spectrum",
     "TrajectoryData",
-    "Wanted",
     "analyse",
     "angular_distribution",
     "block_average",
@@ -47,4 +47,4 @@ __all__ = [
     "with_predictions",
 ]
 
-__getattr__, __dir__ = lazy_imports(__name__)
+__getattr__, __dir__ = lazy_imports(__name__, {"Wanted": (".analysis", "AnalysisRequest")})

@@ -19,7 +19,7 @@ from .spectra import Spectrum, infrared, vibrational_density_of_states
 from .thermodynamics import density, heat_capacity, pressure, temperature
 from .trajectory_data import TrajectoryData
 
-__all__ = ["Analysis", "Wanted", "analyse", "with_predictions"]
+__all__ = ["Analysis", "AnalysisRequest", "analyse", "with_predictions"]
 
 Array = np.ndarray
 T = TypeVar("T")
@@ -33,7 +33,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AnalysisRequest:
     """What to compute.
 
     Attributes:
@@ -81,13 +81,13 @@ class Analysis:
             return None
 
 
-def analyse(data: TrajectoryData, wanted: Wanted | None = None) -> Analysis:
+def analyse(data: TrajectoryData, wanted: AnalysisRequest | None = None) -> Analysis:
     """Compute all observables of a trajectory.
 
     Raises:
         ObservableError: fewer than two frames behind `discard`; something that was named and cannot be computed (a pair, an angle, a fit).
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or AnalysisRequest()
     found = Analysis(_without_beginning(data, wanted.discard))
     found.notes += data.notes
     _thermodynamics(found)
@@ -152,7 +152,7 @@ def _equilibration(data: TrajectoryData, energies: Array) -> list[str]:
     ]
 
 
-def _structure(found: Analysis, wanted: Wanted) -> None:
+def _structure(found: Analysis, wanted: AnalysisRequest) -> None:
     data = found.data
     pairs = list(wanted.rdf) if wanted.rdf is not None else list(combinations_with_replacement(data.elements, 2))
     if wanted.rdf is None and len(pairs) > _MOST_PAIRS:
@@ -169,7 +169,7 @@ def _structure(found: Analysis, wanted: Wanted) -> None:
         found.refused.append(("angles", "none were named; --adf H-O-H:1.2 does"))
 
 
-def _motion(found: Analysis, wanted: Wanted) -> None:
+def _motion(found: Analysis, wanted: AnalysisRequest) -> None:
     data = found.data
     for name in data.elements if len(data.elements) > 1 else [None]:
         what = name or "all atoms"
@@ -189,7 +189,7 @@ def _motion(found: Analysis, wanted: Wanted) -> None:
     found.spectra += [s for s in (vdos, spectrum) if s]
 
 
-def _diffusion(found: Analysis, msd: MeanSquareDisplacement, wanted: Wanted) -> Estimate:
+def _diffusion(found: Analysis, msd: MeanSquareDisplacement, wanted: AnalysisRequest) -> Estimate:
     data = found.data
     estimate = diffusion(msd, wanted.fit)
     if data.ensemble == "nvt" or data.ensemble == "npt":

@@ -20,7 +20,7 @@ from mlipfm_interfaces.checkpoint import load_checkpoint, save_checkpoint
 from mlipfm_interfaces.errors import DamagedFileError, MissingLabelsError, RefusedFileError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain, errors_and_sigma
+from mlipfm_interfaces.uncertainty import Uncertain, errors_and_sigma
 from torch import Tensor
 
 from ._features import Observed, in_batches, observe

@@ -91,7 +91,7 @@ def make_parts(request: Request, say: Say) -> Parts:
             with StoreWriter(folder / part, name=f"{request.file.stem} {part}") as writer:
                 for k in places:
                     writer.add(store[k])
-        labels = store.census().count(lambda kind: kind.labels)
+        labels = store.structure_table().count(lambda kind: kind.labels)
     sizes = {part: len(places) for part, places in made.parts.items()}
     say(f"split: {how}: " + ", ".join(f"{part} {size}" for part, size in sizes.items()))
     document = {"level": level, "how": how, "sizes": sizes, "labels": dict(labels), "notes": notes}
@@ -114,7 +114,7 @@ def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
         options["require"] = (request.quantity,)
     stated = request.level or _first_level(request.file, options)
     level = stated or re.sub(r"[^a-z0-9.+-]+", "-", request.file.name.partition(".")[0].lower()).strip("-") or "data"
-    with Importer(out, name=request.file.stem, inspected=True, accept_faults=request.accept_label_errors) as importer:
+    with Importer(out, name=request.file.stem, inspected=True, accept_label_errors=request.accept_label_errors) as importer:
         report = importer.add(request.file, options.pop("reader", None), **options, level=request.level or (None if stated else level))
     lines = report.lines()
     if stated is None:

@@ -10,13 +10,13 @@ from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from .recipe import Named, nearest
+from .recipe import PluginChoice, nearest
 
 #: No weight, scale or length in the units of the recipe is larger; sums of such losses stay far below what float64 can hold.
 LARGEST = 1e9
 
 
-def plugin_of(group: str, named: Named, given: int = 0, reserved: tuple[str, ...] = ()) -> tuple[Callable[..., Any], Named]:
+def plugin_of(group: str, named: PluginChoice, given: int = 0, reserved: tuple[str, ...] = ()) -> tuple[Callable[..., Any], PluginChoice]:
     """The plug-in and its options with all defaults.
 
     Args:
@@ -37,10 +37,10 @@ def plugin_of(group: str, named: Named, given: int = 0, reserved: tuple[str, ...
     if missing:
         raise RecipeError(f"{named.name!r} needs the option {missing[0]!r}", where=group)
     _check_values(factory, named, group)
-    return factory, Named(name=named.name, **filled)
+    return factory, PluginChoice(name=named.name, **filled)
 
 
-def make(group: str, named: Named, *given: Any, **reserved: Any) -> tuple[Any, Named]:
+def make(group: str, named: PluginChoice, *given: Any, **reserved: Any) -> tuple[Any, PluginChoice]:
     """Build a plug-in; see `plugin_of`. Returns it and its resolved options."""
     factory, resolved = plugin_of(group, named, len(given), tuple(reserved))
     try:
@@ -49,7 +49,7 @@ def make(group: str, named: Named, *given: Any, **reserved: Any) -> tuple[Any, N
         raise RecipeError(f"{named.name!r} cannot be built with these options: {error}", where=group) from error
 
 
-def _check_values(factory: Callable[..., Any], named: Named, group: str) -> None:
+def _check_values(factory: Callable[..., Any], named: PluginChoice, group: str) -> None:
     """Values are of the types of the signature, and numbers are numbers that can be computed with."""
     hints = _hints(factory)
     for option, value in named.options.items():

@@ -1,4 +1,4 @@
-"""`Start`: what a simulation starts from: a Structure with the velocities, masses and fixed axes that are stated for it."""
+"""`InitialState`: what a simulation starts from: a Structure with the velocities, masses and fixed axes that are stated for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .constraints import Bonds, check_independent
 from .ensembles import Ensemble, centre_of_mass_axes
 from .state import State
 
-__all__ = ["Start", "as_starts", "temperature_of"]
+__all__ = ["InitialState", "as_initial_states", "temperature_of"]
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialState:
     """One system before its first step.
 
     Attributes:
@@ -116,9 +116,9 @@ class Start:
         return said or None
 
 
-def as_starts(structures: Sequence[Structure | Start]) -> list[Start]:
+def as_initial_states(structures: Sequence[Structure | InitialState]) -> list[InitialState]:
     """Return structures as starts of which nothing else is stated."""
-    return [s if isinstance(s, Start) else Start(s) for s in structures]
+    return [s if isinstance(s, InitialState) else InitialState(s) for s in structures]
 
 
 def bond_vectors(structure: Structure, pairs: Array) -> tuple[Array, Array]:
@@ -134,7 +134,7 @@ def bond_vectors(structure: Structure, pairs: Array) -> tuple[Array, Array]:
     return nearest, nearest - plain
 
 
-def joined_bonds(starts: Sequence[Start]) -> Bonds | None:
+def joined_bonds(starts: Sequence[InitialState]) -> Bonds | None:
     """Return the bonds of fixed length of systems end to end; None if there are none.
 
     Raises:
@@ -157,14 +157,14 @@ def joined_bonds(starts: Sequence[Start]) -> Bonds | None:
 
 
 def fixed_axes(motion: dict[str, Any] | None, n: int) -> Array:
-    """[n, 3] bool of what `Start.motion` said."""
+    """[n, 3] bool of what `InitialState.motion` said."""
     fixed = np.zeros((n, 3), dtype=bool)
     for axis, atoms in ((motion or {}).get("fixed") or {}).items():
         fixed[atoms, "xyz".index(axis)] = True
     return fixed
 
 
-def temperature_of(start: Start, ensemble: Ensemble) -> float:
+def temperature_of(start: InitialState, ensemble: Ensemble) -> float:
     """Return the temperature in K of the velocities that are stated; 0 if none are."""
     n, nothing = len(start.structure), np.zeros((len(start.structure), 3))
     velocities = nothing if start.velocities is None else start.velocities

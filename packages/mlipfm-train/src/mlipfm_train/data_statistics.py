@@ -1,4 +1,4 @@
-"""`survey`: what the training data are, counted once before step 0. What a census tells is exact; what needs decoding is sampled in large sets."""
+"""Statistics of the training data, counted once before step 0: exact where the table of structures has them, else of a sample of large sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from mlipfm_data.store.census import Census
+from mlipfm_data.store.structure_table import StructureTable
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.label_weights import force_weights, structure_weight
@@ -26,7 +26,7 @@ RARE = 20
 
 
 @dataclass
-class Survey:
+class DataStatistics:
     """Counts over all `n` structures; references and sizes of forces are of `sampled` of them.
 
     Attributes:
@@ -64,41 +64,41 @@ class Survey:
         return {level: report.references for level, report in self.reports.items()}
 
     @classmethod
-    def empty(cls) -> Survey:
+    def empty(cls) -> DataStatistics:
         """Of no structures: a Source makes its own."""
         return cls(0, 0, Counter(), Counter(), Counter(), (), 0, 0, 0, 0, 0, 0, 0.0, 0.0)
 
 
-def survey(frames: Sequence[Structure], census: Census, seed: int, given: Given | None = None) -> Survey:
+def collect_statistics(frames: Sequence[Structure], table: StructureTable, seed: int, given: Given | None = None) -> DataStatistics:
     """Count labels, levels, elements and states, and fit atomic reference energies per level.
 
     Args:
-        census: of `frames`. given: atomic energies that are not fitted, see `reference_fit.report_references`.
+        table: of `frames`. given: atomic energies that are not fitted, see `reference_fit.report_references`.
 
     Raises:
         LevelError: if a structure states no level of theory.
     """
-    _refuse_no_level(frames, census)
-    seen = [frames[k] for k in sample(census, seed, SAMPLE)]
+    _refuse_no_level(frames, table)
+    seen = [frames[k] for k in sample(table, seed, SAMPLE)]
     rms, mean = _size_of_forces(seen)
     sums = sums_of_levels(seen)
     fitted = {level: value for level, value in (given or {}).items() if level in sums or not isinstance(value, Mapping)}
-    return Survey(
-        n=len(census),
+    return DataStatistics(
+        n=len(table),
         sampled=len(seen),
-        levels=census.count(lambda kind: [str(kind.level)]),
-        labels=census.count(lambda kind: kind.labels),
-        licences=census.count(lambda kind: [kind.licence or ""]),
-        elements=census.elements,
-        atoms=len(census.atomic_numbers),
-        charge_stated=int(np.count_nonzero(census.charge_stated)),
-        charged=int(np.count_nonzero(census.total_charge)),
-        multiplicity_stated=int(np.count_nonzero(census.spin_multiplicity)),
-        open_shell=int(np.count_nonzero(census.spin_multiplicity > 1)),
-        periodic=int(np.count_nonzero(census.of_kind(lambda kind: kind.periodic))),
+        levels=table.count(lambda kind: [str(kind.level)]),
+        labels=table.count(lambda kind: kind.labels),
+        licences=table.count(lambda kind: [kind.licence or ""]),
+        elements=table.elements,
+        atoms=len(table.atomic_numbers),
+        charge_stated=int(np.count_nonzero(table.charge_stated)),
+        charged=int(np.count_nonzero(table.total_charge)),
+        multiplicity_stated=int(np.count_nonzero(table.spin_multiplicity)),
+        open_shell=int(np.count_nonzero(table.spin_multiplicity > 1)),
+        periodic=int(np.count_nonzero(table.of_kind(lambda kind: kind.periodic))),
         rms_force=rms,
         mean_force=mean,
-        undefined=census.count(lambda kind: kind.labels & (OF_MOLECULES if kind.periodic else {"stress"})),
+        undefined=table.count(lambda kind: kind.labels & (OF_MOLECULES if kind.periodic else {"stress"})),
         sums=sums,
         reports=fit_levels(sums, given=fitted),
     )
@@ -116,26 +116,26 @@ def _size_of_forces(seen: Sequence[Structure]) -> tuple[float, float]:
     return float(np.sqrt((weights * forces**2).sum() / total)), float((weights * np.abs(forces)).sum() / total)
 
 
-def _refuse_no_level(frames: Sequence[Structure], census: Census) -> None:
-    lacking = np.flatnonzero(census.of_kind(lambda kind: kind.level is None))
+def _refuse_no_level(frames: Sequence[Structure], table: StructureTable) -> None:
+    lacking = np.flatnonzero(table.of_kind(lambda kind: kind.level is None))
     if len(lacking):
         origin = frames[int(lacking[0])].provenance
         place = f"structure {origin.index} of {origin.source}"
         raise LevelError("states no level of theory", where=place, hint="set `level` when the data are imported")
 
 
-def sample(census: Census, seed: int, size: int) -> list[int]:
+def sample(table: StructureTable, seed: int, size: int) -> list[int]:
     """Places of the structures to decode: all, or a random sample of this size and more, in which no element of a level is missing."""
-    n = len(census)
+    n = len(table)
     if n <= size:
         return list(range(n))
     rng = stream(seed, "survey")
     chosen = np.zeros(n, dtype=bool)
     chosen[rng.choice(n, size, replace=False)] = True
     groups: dict[object, int] = {}
-    group_of = np.array([groups.setdefault((kind.level, kind.labels), len(groups)) for kind in census.kinds])[census.kind]
-    for z in census.elements:
-        having = census.having(z)
+    group_of = np.array([groups.setdefault((kind.level, kind.labels), len(groups)) for kind in table.kinds])[table.kind]
+    for z in table.elements:
+        having = table.having(z)
         for group in range(len(groups)):
             members = having[group_of[having] == group]
             lacking = min(RARE, len(members)) - np.count_nonzero(chosen[members])

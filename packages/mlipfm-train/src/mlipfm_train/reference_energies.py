@@ -14,11 +14,11 @@ from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.reference_fit import LevelSums, Prior, ReferenceReport, fit_level, given_energies
+from mlipfm_interfaces.reference_rank import UndeterminedReferences
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.undetermined import Undetermined
 
+from .data_statistics import DataStatistics
 from .recipe import Recipe
-from .survey import Survey
 
 #: Of larger training sets the starting model is asked for the energies of a sample of this size.
 ASKED = 2000
@@ -52,11 +52,11 @@ def open_of_reports(reports: Mapping[str, ReferenceReport]) -> dict[str, Any]:
     return {level: report.undetermined.as_json() for level, report in reports.items() if report.undetermined is not None}
 
 
-def priors_of(old: Potential, recipe: Recipe, facts: Survey) -> dict[str, Prior]:
+def priors_of(old: Potential, recipe: Recipe, facts: DataStatistics) -> dict[str, Prior]:
     """What the references of each level of the data start from: of a level that the model knows they stay, but for what its data left open; of a
     new one they are those of the level it starts from, or of the level with the nearest energies."""
     references: Mapping[str, Mapping[str, float]] = old.config.get("references", {})
-    left = {level: Undetermined.from_json(value) for level, value in old.config.get("undetermined", {}).items()}
+    left = {level: UndeterminedReferences.from_json(value) for level, value in old.config.get("undetermined", {}).items()}
     known = {
         level: {number(name): e for name, e in references.get(level, {}).items()} or dict.fromkeys(old.spec.elements, 0.0)
         for level in old.spec.levels
@@ -79,7 +79,7 @@ def _nearest(known: Mapping[str, Energies], sums: LevelSums | None) -> str:
     return min(known, key=lambda level: float(np.linalg.norm(list(fit_level("", sums, prior=Prior(known[level], "")).shift.values()))))
 
 
-def provisional(priors: Mapping[str, Prior], facts: Survey) -> dict[str, dict[str, float]]:
+def provisional(priors: Mapping[str, Prior], facts: DataStatistics) -> dict[str, dict[str, float]]:
     """References with which the model can be asked before they are fitted: those of the priors, and zero for new elements."""
     return {
         level: {**{symbol(z): 0.0 for z in facts.elements}, **{symbol(z): e for z, e in p.energies.items()}} for level, p in priors.items()
@@ -87,7 +87,7 @@ def provisional(priors: Mapping[str, Prior], facts: Survey) -> dict[str, dict[st
 
 
 def shifted(
-    model: Potential, priors: Mapping[str, Prior], stated: Mapping[str, Any], facts: Survey, structures: Sequence[Structure]
+    model: Potential, priors: Mapping[str, Prior], stated: Mapping[str, Any], facts: DataStatistics, structures: Sequence[Structure]
 ) -> dict[str, ReferenceReport]:
     """References of every level with a prior, by the smallest shift that fits the errors of `model`, which has `provisional` references.
 

@@ -15,9 +15,9 @@ from mlipfm_interfaces.elements import ISOTOPES, MASSES
 from mlipfm_interfaces.errors import SimulationError, UnreadableFileError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import NVE, Langevin
+from mlipfm_md.initial_files import FrameOptions, read_initial_states
+from mlipfm_md.initial_state import InitialState
 from mlipfm_md.simulation import Settings, simulate
-from mlipfm_md.start_files import Wanted, read_starts
-from mlipfm_md.starts import Start
 
 
 def slab(*constraints) -> Atoms:
@@ -52,7 +52,7 @@ def test_atoms_fixed_in_a_file_of_any_format_stay_where_they_are(tmp_path, capsy
     assert status == 0
     moved = np.abs(last.positions - first.positions).max(axis=1)
     fixed = {tuple(row) for row in np.argwhere(moved == 0).tolist()}
-    (start, _), *_ = read_starts(tmp_path / name)
+    (start, _), *_ = read_initial_states(tmp_path / name)
     assert len(fixed) == 4
     assert fixed == {tuple(row) for row in np.argwhere(start.axes_fixed.all(axis=1)).tolist()}
     assert "fixed: atoms" in said
@@ -72,7 +72,7 @@ def test_atoms_fixed_in_a_file_of_any_format_stay_where_they_are(tmp_path, capsy
 )
 def test_axes_that_ase_holds_are_held(tmp_path, constraint, fixed):
     ase.io.write(tmp_path / "start.traj", slab(constraint))
-    (start, _), *_ = read_starts(tmp_path / "start.traj")
+    (start, _), *_ = read_initial_states(tmp_path / "start.traj")
     assert np.array_equal(start.axes_fixed, fixed)
     run = simulate(Free(), [start], Langevin(300.0), Settings(steps=5, dt=1.0))
     assert np.array_equal(run.state.positions == start.structure.positions, fixed)
@@ -86,7 +86,7 @@ def test_constraints_that_cannot_be_kept_are_refused_by_name(tmp_path, capsys, c
     assert (status, out) == (2, "")
     assert type(constraint).__name__ in err
     assert "--ignore-constraints" in err
-    (start, _), *_ = read_starts(tmp_path / "start.traj", Wanted(free_all=True))
+    (start, _), *_ = read_initial_states(tmp_path / "start.traj", FrameOptions(free_all=True))
     assert not start.axes_fixed.any()
 
 
@@ -101,7 +101,7 @@ def test_constraints_that_cannot_be_kept_are_refused_by_name(tmp_path, capsys, c
 def test_columns_that_say_which_atoms_are_held(tmp_path, column, words):
     rows = "".join(f"Cu 0 0 {2.5 * k} {words[k > 0]}\n" for k in range(3))
     (tmp_path / "start.xyz").write_text(f"3\nProperties=species:S:1:pos:R:3:{column}\n{rows}")
-    (start, said), *_ = read_starts(tmp_path / "start.xyz")
+    (start, said), *_ = read_initial_states(tmp_path / "start.xyz")
     assert start.axes_fixed.tolist() == [[True] * 3, [False] * 3, [False] * 3]
     assert "atom 0" in said.taken[0]
 
@@ -109,7 +109,7 @@ def test_columns_that_say_which_atoms_are_held(tmp_path, column, words):
 def test_a_column_of_constraints_that_is_no_mask_is_refused(tmp_path):
     (tmp_path / "start.xyz").write_text("2\nProperties=species:S:1:pos:R:3:constraint:I:1\nCu 0 0 0 7\nCu 0 0 3 0\n")
     with pytest.raises(SimulationError, match="'constraint'.*more than T and F"):
-        read_starts(tmp_path / "start.xyz")
+        read_initial_states(tmp_path / "start.xyz")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_velocities_that_are_all_zero_are_drawn_and_this_is_said(tmp_path):
     atoms = slab()
     atoms.set_momenta(np.zeros((12, 3)))
     ase.io.write(tmp_path / "start.traj", atoms)
-    (start, said), *_ = read_starts(tmp_path / "start.traj")
+    (start, said), *_ = read_initial_states(tmp_path / "start.traj")
     assert start.velocities is None
     assert "all zero" in said.taken[0]
 
@@ -162,25 +162,26 @@ def test_velocities_of_vasp_and_gromacs_have_their_units(tmp_path, name):
         lines = ["    1SOL  {:>5}{:>5}{:8.3f}{:8.3f}{:8.3f}{:8.4f}{:8.4f}{:8.4f}".format(r[0], k, *r[1:]) for k, r in enumerate(rows, 1)]
         text = "\n".join(["water", "    3", *lines, "   0.80000   0.80000   0.80000"]) + "\n"
     (tmp_path / name).write_text(text)
-    (start, _), *_ = read_starts(tmp_path / name)
+    (start, _), *_ = read_initial_states(tmp_path / name)
     assert start.velocities == pytest.approx(np.array([[0.001, 0, 0], [0.02, 0, 0], [0, -0.01, 0.003]]), rel=1e-6)
 
 
 def test_lattice_velocities_in_direct_coordinates_are_refused(tmp_path):
     (tmp_path / "POSCAR").write_text("Cu\n1.0\n4 0 0\n0 4 0\n0 0 4\nCu\n1\nDirect\n0 0 0\nDirect\n0.1 0.1 0.1\n")
     with pytest.raises(SimulationError, match="lattice coordinates"):
-        read_starts(tmp_path / "POSCAR")
+        read_initial_states(tmp_path / "POSCAR")
 
 
 def test_unit_of_a_column_of_velocities_can_be_named(tmp_path):
     (tmp_path / "start.xyz").write_text("2\nProperties=species:S:1:pos:R:3:velocities:R:3\nAr 0 0 0 0.1 0 0\nAr 0 0 4 0 0 0\n")
     found = {
-        unit: read_starts(tmp_path / "start.xyz", Wanted(velocity_unit=unit))[0][0].velocities[0, 0] for unit in ("A/ps", "nm/ps", "ase")
+        unit: read_initial_states(tmp_path / "start.xyz", FrameOptions(velocity_unit=unit))[0][0].velocities[0, 0]
+        for unit in ("A/ps", "nm/ps", "ase")
     }
     assert found == pytest.approx({"A/ps": 1e-4, "nm/ps": 1e-3, "ase": 0.1 * units.fs}, rel=1e-8)
     (tmp_path / "still.xyz").write_text("1\n\nAr 0 0 0\n")
     with pytest.raises(SimulationError, match="no column of velocities"):
-        read_starts(tmp_path / "still.xyz", Wanted(velocity_unit="ase"))
+        read_initial_states(tmp_path / "still.xyz", FrameOptions(velocity_unit="ase"))
 
 
 def test_velocities_hotter_than_any_simulation_are_refused_with_the_unit_as_the_reason(tmp_path, capsys):
@@ -194,7 +195,7 @@ def test_momenta_and_velocities_that_disagree_are_refused(tmp_path):
     rows = "Ar 0 0 0 1 0 0 1 0 0\nAr 0 0 4 0 0 0 0 0 0\n"
     (tmp_path / "start.xyz").write_text(f"2\nProperties=species:S:1:pos:R:3:momenta:R:3:velo:R:3\n{rows}")
     with pytest.raises(SimulationError, match="'momenta' and 'velo' state different velocities"):
-        read_starts(tmp_path / "start.xyz")
+        read_initial_states(tmp_path / "start.xyz")
 
 
 POSCAR_D2O = "heavy\n1.0\n8 0 0\n0 8 0\n0 0 8\nO D\n1 2\nCartesian\n1 1 1\n1.96 1 1\n0.76 1.93 1\n\n0 0 0\n0.02 0 0\n0 -0.02 0\n"
@@ -205,7 +206,7 @@ XYZ_D2O = "3\nProperties=species:S:1:pos:R:3\nO 0 0 0\nD 0.96 0 0\nd -0.24 0.93 
                                             ("POSCAR", POSCAR_D2O)])  # fmt: skip
 def test_deuterium_is_hydrogen_with_its_own_mass(tmp_path, capsys, name, text):
     (tmp_path / name).write_text(text)
-    (start, said), *_ = read_starts(tmp_path / name)
+    (start, said), *_ = read_initial_states(tmp_path / name)
     assert start.structure.atomic_numbers.tolist() == [8, 1, 1]
     assert start.amu.tolist() == [15.999, ISOTOPES["D"][1], ISOTOPES["D"][1]]
     assert "H 2.0141" in said.taken[0]
@@ -215,21 +216,21 @@ def test_deuterium_is_hydrogen_with_its_own_mass(tmp_path, capsys, name, text):
 
 def test_momenta_of_deuterium_are_divided_by_its_mass(tmp_path):
     (tmp_path / "d2.xyz").write_text("2\nProperties=species:S:1:pos:R:3:momenta:R:3\nD 0 0 0 1 0 0\nT 0 0 0.74 -1 0 0\n")
-    (start, _), *_ = read_starts(tmp_path / "d2.xyz")
+    (start, _), *_ = read_initial_states(tmp_path / "d2.xyz")
     assert start.velocities[:, 0] == pytest.approx(np.array([1 / 2.0141018, -1 / 3.0160493]) * units.fs, rel=1e-6)
 
 
 def test_an_isotope_in_a_format_that_drops_it_is_refused_with_a_way_out(tmp_path):
     (tmp_path / "d.gen").write_text("2 C\nD O\n1 1 0 0 0\n2 2 0 0 1\n")
     with pytest.raises(UnreadableFileError, match="write H and a column of masses"):
-        read_starts(tmp_path / "d.gen")
+        read_initial_states(tmp_path / "d.gen")
 
 
 @pytest.mark.parametrize("column", ["masses", "mass"])
 def test_masses_of_the_file_move_the_atoms(tmp_path, column):
     """The same force on twice the mass gives half the velocity."""
     (tmp_path / "start.xyz").write_text(f"2\nProperties=species:S:1:pos:R:3:{column}:R:1\nH 0 0 0 1.008\nH 0 0 4 2.016\n")
-    (start, said), *_ = read_starts(tmp_path / "start.xyz")
+    (start, said), *_ = read_initial_states(tmp_path / "start.xyz")
     run = simulate(Push(), [start], NVE(), Settings(dt=1.0, steps=3, temperature=0))
     assert run.state.velocities[0, 0] == pytest.approx(2 * run.state.velocities[1, 0], rel=1e-12)
     assert "masses of the file: H 2.016" in said.taken
@@ -240,7 +241,7 @@ def test_masses_that_no_atom_has_are_refused(tmp_path, mass):
     """63.546 amu are 6586 eV fs²/Å², the unit in which QUIP writes masses."""
     (tmp_path / "start.xyz").write_text(f"1\nProperties=species:S:1:pos:R:3:mass:R:1\nCu 0 0 0 {mass}\n")
     with pytest.raises(SimulationError, match="give masses in amu"):
-        read_starts(tmp_path / "start.xyz")
+        read_initial_states(tmp_path / "start.xyz")
 
 
 def test_masses_of_ase_are_those_of_the_elements(tmp_path):
@@ -250,24 +251,24 @@ def test_masses_of_ase_are_those_of_the_elements(tmp_path):
     atoms = molecule("CH3OH")
     atoms.set_masses()
     ase.io.write(tmp_path / "start.xyz", atoms, columns=["symbols", "positions", "masses"])
-    (start, said), *_ = read_starts(tmp_path / "start.xyz")
+    (start, said), *_ = read_initial_states(tmp_path / "start.xyz")
     assert np.array_equal(start.amu, MASSES[atoms.numbers])
     assert not said.taken
 
 
 def test_columns_that_are_not_used_are_named(tmp_path):
     (tmp_path / "plain.xyz").write_text("2\nwith velocities\nAr 0 0 0 0.1 0 0\nAr 0 0 4 0 0 0\n")
-    assert read_starts(tmp_path / "plain.xyz")[0][1].unused == ["columns 5 to 7, which have no name"]
+    assert read_initial_states(tmp_path / "plain.xyz")[0][1].unused == ["columns 5 to 7, which have no name"]
     atoms = slab()
     atoms.set_initial_magnetic_moments(np.ones(12))
     ase.io.write(tmp_path / "start.traj", atoms)
-    assert read_starts(tmp_path / "start.traj")[0][1].unused == ["initial_magmoms", "tags"]
+    assert read_initial_states(tmp_path / "start.traj")[0][1].unused == ["initial_magmoms", "tags"]
 
 
 def test_a_crystal_with_a_header_in_lower_case_is_a_crystal(tmp_path):
     head = 'lattice="4 0 0 0 4 0 0 0 4" properties=species:S:1:pos:R:3:move_mask:L:1'
     (tmp_path / "start.xyz").write_text(f"2\n{head}\nCu 0 0 0 F\nCu 2 2 0 T\n")
-    (start, _), *_ = read_starts(tmp_path / "start.xyz")
+    (start, _), *_ = read_initial_states(tmp_path / "start.xyz")
     assert start.structure.pbc.all()
     assert start.structure.cell.tolist() == np.diag([4.0, 4, 4]).tolist()
     assert start.axes_fixed[:, 0].tolist() == [True, False]
@@ -278,12 +279,12 @@ def test_one_frame_of_many_can_be_chosen(tmp_path):
     for k, atoms in enumerate(frames):
         atoms.positions[:] += k
     ase.io.write(tmp_path / "many.xyz", frames)
-    assert len(read_starts(tmp_path / "many.xyz")) == 3
-    ((start, _),) = read_starts(tmp_path / "many.xyz", Wanted(frame=-1))
+    assert len(read_initial_states(tmp_path / "many.xyz")) == 3
+    ((start, _),) = read_initial_states(tmp_path / "many.xyz", FrameOptions(frame=-1))
     assert start.structure.provenance.index == 2
     assert start.structure.positions[0] == pytest.approx(frames[2].positions[0])
     with pytest.raises(SimulationError, match="no frame 3: the file has 3"):
-        read_starts(tmp_path / "many.xyz", Wanted(frame=3))
+        read_initial_states(tmp_path / "many.xyz", FrameOptions(frame=3))
 
 
 def test_each_frame_has_its_own_constraints_masses_and_velocities(tmp_path, capsys):
@@ -292,7 +293,7 @@ def test_each_frame_has_its_own_constraints_masses_and_velocities(tmp_path, caps
     second.set_masses([15.999, 2.014101777844, 2.014101777844])
     third.set_velocities([[0, 0, 0], [0, 0.01, 0], [0, -0.01, 0]])
     ase.io.write(tmp_path / "three.traj", [first, second, third])
-    (a, _), (b, _), (c, _) = read_starts(tmp_path / "three.traj")
+    (a, _), (b, _), (c, _) = read_initial_states(tmp_path / "three.traj")
     run = simulate(Free(), [a, b, c], NVE(), Settings(dt=1.0, steps=4))
     assert run.state.degrees_of_freedom().tolist() == [6, 6, 6]
     assert run.state.masses.tolist() == [15.999, 1.008, 1.008, 15.999, 2.014101777844, 2.014101777844, 15.999, 1.008, 1.008]
@@ -338,7 +339,7 @@ def test_export_and_start_are_a_fixed_point(tmp_path, capsys):
 
 
 def test_a_continued_run_keeps_mask_masses_and_degrees_of_freedom(tmp_path):
-    start = Start(Structure([29] * 3, np.eye(3) * 3), None, np.array([60.0, 70, 80]), np.eye(3, dtype=bool))
+    start = InitialState(Structure([29] * 3, np.eye(3) * 3), None, np.array([60.0, 70, 80]), np.eye(3, dtype=bool))
     whole = simulate(Free(), [start], Langevin(300.0), Settings(steps=40), out=tmp_path / "whole")
     simulate(Free(), [start], Langevin(300.0), Settings(steps=20), out=tmp_path / "parts")
     parts = simulate(Free(), [start], Langevin(300.0), Settings(steps=40), out=tmp_path / "parts")
@@ -351,13 +352,13 @@ def test_a_continued_run_keeps_mask_masses_and_degrees_of_freedom(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [
-        Start(Structure([29, 29], [[0, 0, 0], [0, 0, 3]])),
-        Start(Structure([29, 29], [[0, 0, 0], [0, 0, 3]]), masses=np.array([63.0, 63.546])),
-        Start(Structure([29, 29], [[0, 0, 0], [0, 0, 3]]), velocities=np.ones((2, 3)) * 1e-3),
+        InitialState(Structure([29, 29], [[0, 0, 0], [0, 0, 3]])),
+        InitialState(Structure([29, 29], [[0, 0, 0], [0, 0, 3]]), masses=np.array([63.0, 63.546])),
+        InitialState(Structure([29, 29], [[0, 0, 0], [0, 0, 3]]), velocities=np.ones((2, 3)) * 1e-3),
     ],
 )
 def test_a_folder_is_not_continued_with_other_fixed_atoms_masses_or_velocities(tmp_path, other):
-    held = Start(Structure([29, 29], [[0, 0, 0], [0, 0, 3]], labels={"fixed": [1.0, 0.0]}))
+    held = InitialState(Structure([29, 29], [[0, 0, 0], [0, 0, 3]], labels={"fixed": [1.0, 0.0]}))
     simulate(Free(), [held], NVE(), Settings(steps=10), out=tmp_path / "run")
     with pytest.raises(SimulationError, match="fixed atoms, masses or first velocities"):
         simulate(Free(), [other], NVE(), Settings(steps=20), out=tmp_path / "run")
@@ -395,7 +396,7 @@ def test_sampled_frames_come_after_the_equilibration():
 
 def test_a_structure_in_which_every_atom_is_fixed_is_refused():
     with pytest.raises(SimulationError, match="every atom is fixed"):
-        Start(Structure([29], [[0, 0, 0]], labels={"fixed": [1.0]}))
+        InitialState(Structure([29], [[0, 0, 0]], labels={"fixed": [1.0]}))
 
 
 def test_ase_and_the_driver_make_the_same_trajectory_from_the_same_file(tmp_path):
@@ -414,7 +415,7 @@ def test_ase_and_the_driver_make_the_same_trajectory_from_the_same_file(tmp_path
     there = ase.io.read(tmp_path / "start.traj")
     there.calc = MlipfmCalculator(model)
     VelocityVerlet(there, 2.0 * units.fs).run(50)
-    (start, _), *_ = read_starts(tmp_path / "start.traj")
+    (start, _), *_ = read_initial_states(tmp_path / "start.traj")
     run = simulate(model, [start], NVE(), Settings(dt=2.0, steps=50))
     assert np.abs(run.state.positions - atoms.positions).max() > 0.1
     assert run.state.positions == pytest.approx(there.positions, abs=1e-6)

@@ -22,7 +22,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import canonical_level
 
 from .probes import ask, bond, crystal_of, energies, force_tolerance, molecule_of, moved, offered, some_elements
-from .rules import HELD, Rule, Verdict, refused, require, rule, same
+from .rules import HELD, Rule, RuleResult, refused, require, rule, same
 from .structures import atoms, rattled
 
 RULES: list[Rule[Potential]] = []
@@ -136,13 +136,13 @@ def _labels(potential: Potential) -> None:
 
 
 @rule(RULES, "checkpoint-round-trip", "Saved and loaded, the potential gives the same bits, and saving it again the same digest.")
-def _round_trip(potential: Potential) -> Verdict | None:
+def _round_trip(potential: Potential) -> RuleResult | None:
     from mlipfm_interfaces.checkpoint import load_potential, save_potential
 
     name = getattr(potential, "plugin", None)
     require(isinstance(name, str), "the potential names no plug-in that builds it")
     if name not in plugins.names(plugins.POTENTIALS):
-        return Verdict("skipped", f"no backbone and no potential {name!r} is installed")
+        return RuleResult("skipped", f"no backbone and no potential {name!r} is installed")
     outputs = offered(potential, "energy", "forces")
     s = [molecule_of(potential), crystal_of(potential)]
     with tempfile.TemporaryDirectory() as folder:
@@ -179,7 +179,7 @@ def _elements(potential: Potential) -> None:
     "level-is-needed",
     "With several levels of theory none is chosen silently: a missing one is refused or is the stated default, an unknown one is refused.",
 )
-def _levels(potential: Potential) -> Verdict | None:
+def _levels(potential: Potential) -> RuleResult | None:
     known = potential.spec.levels
     require(len(known) > 0 and all(canonical_level(level) == level for level in known), f"levels must be canonical ids, got {known}")
     s, outputs = molecule_of(potential, 3), offered(potential, "energy", "forces")
@@ -189,7 +189,7 @@ def _levels(potential: Potential) -> Verdict | None:
         for key in outputs:
             same(f"{key} with level {default} and with none", silent[key], said[key], 1e-12 * max(1.0, float(np.abs(said[key]).max())))
     if len(known) == 1:
-        return Verdict("held", "one level")
+        return RuleResult("held", "one level")
     missing = [("a missing level", s)] if default is None else []
     for what, item in (*missing, ("an unknown level", s.replace(level="no-such-level"))):
         batch = collate([item], potential.spec.graphs, potential.spec.torch_dtype)
@@ -240,10 +240,10 @@ def _with_probes(s: Structure) -> Structure:
 
 
 @rule(RULES, "unknown-output-refused", "An output that it does not have is refused by name, in the forward itself.")
-def _unknown_output(potential: Potential) -> Verdict | None:
+def _unknown_output(potential: Potential) -> RuleResult | None:
     lacking = [key for key, q in QUANTITIES.items() if key not in potential.spec.outputs and q.layout in ("system", "atom")]
     if not lacking:
-        return Verdict("skipped", "the potential offers every quantity")
+        return RuleResult("skipped", "the potential offers every quantity")
     batch = _collated(potential, [molecule_of(potential, 3)])
     for key in lacking:
         refused(f"the output {key!r}", lambda key=key: potential.eval()(batch, (key,)), PropertyNotAvailableError, key)  # type: ignore[misc]  # bound now
@@ -251,9 +251,9 @@ def _unknown_output(potential: Potential) -> Verdict | None:
 
 
 @rule(RULES, "stress-of-molecule-refused", "The stress of a system without three periodic directions is refused, not made up.")
-def _molecular_stress(potential: Potential) -> Verdict | None:
+def _molecular_stress(potential: Potential) -> RuleResult | None:
     if "stress" not in potential.spec.outputs:
-        return Verdict("skipped", "the potential does not offer stress")
+        return RuleResult("skipped", "the potential does not offer stress")
     crystal = crystal_of(potential, 2)
     slab = crystal.replace(pbc=np.array([True, True, False]))
     for what, systems in (("a molecule", [molecule_of(potential, 3)]), ("a slab", [slab]), ("a slab in a batch", [crystal, slab])):
@@ -318,7 +318,7 @@ def _finite(potential: Potential) -> None:
 
 
 @rule(RULES, "float64-honest", "In float64 nothing is computed in less: a move of 1e-7 Å changes the energy by force times move.")
-def _precise(potential: Potential) -> Verdict | None:
+def _precise(potential: Potential) -> RuleResult | None:
     require(potential.spec.dtype == "float64", "the rules need a potential in float64")
     s = molecule_of(potential, 6)
     batch = _collated(potential, [s])

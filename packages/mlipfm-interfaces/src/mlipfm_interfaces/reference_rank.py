@@ -34,7 +34,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True)
-class Undetermined:
+class UndeterminedReferences:
     """Of one level.
 
     Attributes:
@@ -78,7 +78,7 @@ class Undetermined:
         return {"combinations": [{symbol(z): c for z, c in some.items()} for some in self.combinations], "size": self.size}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Undetermined:
+    def from_json(cls, values: Mapping[str, Any]) -> UndeterminedReferences:
         return cls(tuple({number(name): float(c) for name, c in some.items()} for some in values["combinations"]), values.get("size"))
 
 
@@ -97,12 +97,12 @@ def independent_combinations(directions: Floats, elements: Sequence[int]) -> tup
     return tuple({z: float(c) for z, c in zip(elements, row, strict=True) if c} for row in rows)
 
 
-def _undetermined_of(potential: Potential, level: str | None) -> Undetermined | None:
+def _undetermined_of(potential: Potential, level: str | None) -> UndeterminedReferences | None:
     """What the training data left open at a level of a potential, as its configuration states it; None if nothing."""
     stated, levels = potential.config.get("undetermined") or {}, potential.spec.levels
     if level not in levels and len(levels) == 1:
         level = levels[0]
-    return Undetermined.from_json(stated[level]) if level in stated else None
+    return UndeterminedReferences.from_json(stated[level]) if level in stated else None
 
 
 def undetermined_energies(potential: Potential, asked: Iterable[tuple[str | None, NDArray[Any]]]) -> list[str]:
@@ -151,7 +151,7 @@ def _formula_of(atomic_numbers: NDArray[Any]) -> str:
     return "".join(name + (str(n) if n > 1 else "") for name, n in parts)
 
 
-def _sentence(doubtful: Mapping[str, float], found: Undetermined | None, level: str) -> str:
+def _sentence(doubtful: Mapping[str, float], found: UndeterminedReferences | None, level: str) -> str:
     assert found is not None  # a level with doubtful compositions
     shown = [f"{name}{_doubt(part, found.size)}" for name, part in list(doubtful.items())[:NAMED]]
     more = f" and {len(doubtful) - NAMED} other compositions" if len(doubtful) > NAMED else ""

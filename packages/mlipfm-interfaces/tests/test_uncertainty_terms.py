@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlipfm_interfaces.errors import MissingLabelsError, PropertyNotAvailableError
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.uncertain import Uncertain, errors_and_sigma
+from mlipfm_interfaces.uncertainty import Uncertain, errors_and_sigma
 
 S = Structure([8, 1, 1], np.eye(3), labels={"energy": -10.0, "forces": np.zeros((3, 3))})
 #: Forces off by lengths of 5, 1 and 2 eV/Å, sigma of an atom 1, 2 and 0.5 eV/Å.

@@ -1,4 +1,4 @@
-"""`Store.census`: what it says of structures without decoding them is what decoding gives, overlays included."""
+"""`Store.structure_table`: what it says of structures without decoding them is what decoding gives, overlays included."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.store import census as censuses
-from mlipfm_data.store.census import Census, shared
+from mlipfm_data.store import structure_table
 from mlipfm_data.store.store import Store, StoreWriter
+from mlipfm_data.store.structure_table import StructureTable, shared
 from mlipfm_interfaces.errors import DamagedFileError
 from mlipfm_interfaces.record_blocks import read_heads
 from mlipfm_interfaces.structure import Provenance, Structure
@@ -42,38 +42,38 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "s")
 
 
-def assert_counts(census: Census, decoded: list[Structure]) -> None:
-    assert len(census) == len(decoded)
-    assert census.keys.tobytes().hex() == "".join(s.key for s in decoded)
-    assert census.n_atoms.tolist() == [len(s) for s in decoded]
-    assert census.atomic_numbers.tolist() == [z for s in decoded for z in s.atomic_numbers]
-    assert census.charge_stated.tolist() == [s.total_charge is not None for s in decoded]
-    assert census.total_charge.tolist() == [s.total_charge or 0 for s in decoded]
-    assert census.spin_multiplicity.tolist() == [s.spin_multiplicity or 0 for s in decoded]
-    assert census.elements == tuple(sorted({int(z) for s in decoded for z in s.atomic_numbers}))
-    assert all(census.having(z).tolist() == [k for k, s in enumerate(decoded) if z in s.atomic_numbers] for z in (2, 8, 118, 99))
-    kinds = [census.kinds[k] for k in census.kind]
+def assert_counts(table: StructureTable, decoded: list[Structure]) -> None:
+    assert len(table) == len(decoded)
+    assert table.keys.tobytes().hex() == "".join(s.key for s in decoded)
+    assert table.n_atoms.tolist() == [len(s) for s in decoded]
+    assert table.atomic_numbers.tolist() == [z for s in decoded for z in s.atomic_numbers]
+    assert table.charge_stated.tolist() == [s.total_charge is not None for s in decoded]
+    assert table.total_charge.tolist() == [s.total_charge or 0 for s in decoded]
+    assert table.spin_multiplicity.tolist() == [s.spin_multiplicity or 0 for s in decoded]
+    assert table.elements == tuple(sorted({int(z) for s in decoded for z in s.atomic_numbers}))
+    assert all(table.having(z).tolist() == [k for k, s in enumerate(decoded) if z in s.atomic_numbers] for z in (2, 8, 118, 99))
+    kinds = [table.kinds[k] for k in table.kind]
     found = [(kind.level, kind.periodic, kind.licence, kind.labels) for kind in kinds]
     assert found == [(s.level, bool(s.pbc.all()), s.provenance.licence, frozenset(s.labels)) for s in decoded]
-    assert census.count(lambda kind: kind.labels) == Counter(key for s in decoded for key in s.labels)
+    assert table.count(lambda kind: kind.labels) == Counter(key for s in decoded for key in s.labels)
 
 
 @pytest.mark.parametrize("chunk", [500, 2**22])
 def test_what_is_counted_is_what_decoding_gives(store: Store, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(censuses, "_CHUNK", chunk)
+    monkeypatch.setattr(structure_table, "_CHUNK", chunk)
     decoded = list(store)
-    census = store.census()
-    assert_counts(census, decoded)
+    table = store.structure_table()
+    assert_counts(table, decoded)
     rows = np.random.default_rng(0).permutation(60)[:20]
-    assert_counts(census.take(rows), [decoded[k] for k in rows])
-    assert_counts(Census.joined([census, census]), decoded * 2)
-    nothing = Census.joined([])
+    assert_counts(table.take(rows), [decoded[k] for k in rows])
+    assert_counts(StructureTable.joined([table, table]), decoded * 2)
+    nothing = StructureTable.joined([])
     assert (len(nothing), nothing.elements, nothing.having(1).tolist(), nothing.count(lambda kind: kind.labels)) == (0, (), [], Counter())
 
 
 def test_labels_of_others_bring_their_source_and_licence(store: Store) -> None:
-    census = store.census()
-    kinds = [census.kinds[k] for k in census.kind]
+    table = store.structure_table()
+    kinds = [table.kinds[k] for k in table.kind]
     assert (kinds[3].licence, kinds[3].sources) == ("MIT AND CC-BY-4.0", ("one", "teacher:abc"))
     assert store[3].provenance.licence == "MIT AND CC-BY-4.0"
     assert (kinds[6].licence, kinds[6].sources) == ("MIT", ())  # an overlay that states nothing changes nothing
@@ -90,10 +90,10 @@ def test_structures_shared_by_two_sets_have_one_key_and_one_level(store: Store, 
     with StoreWriter(tmp_path / "t", name="others") as writer:
         for k in (5, 70, 30, 7):
             writer.add(structure(k) if k != 7 else structure(7).replace(level="pbe"))
-    other = Store(tmp_path / "t").census()
-    assert shared(store.census(), other).tolist() == [0, 2]
-    assert shared(other, store.census()).tolist() == [5, 30]
-    assert shared(other, Census.joined([])).tolist() == shared(Census.joined([]), other).tolist() == []
+    other = Store(tmp_path / "t").structure_table()
+    assert shared(store.structure_table(), other).tolist() == [0, 2]
+    assert shared(other, store.structure_table()).tolist() == [5, 30]
+    assert shared(other, StructureTable.joined([])).tolist() == shared(StructureTable.joined([]), other).tolist() == []
 
 
 def test_a_damaged_record_is_named(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""`Census`: what every structure of a store is, counted without decoding geometries and labels: keys, elements, states, levels, labels, licences.
+"""Tables of structures: key, elements, charge, multiplicity, level, labels and licence of each, without decoding geometries and values of labels.
 
 One pass over the shards reads the head and the atomic numbers of each record; what structures share comes from the layouts of their records.
 """
@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Census:
+class StructureTable:
     """Of structures in their order.
 
     Attributes:
@@ -91,12 +91,12 @@ class Census:
         first = np.cumsum(self.n_atoms) - self.n_atoms
         return np.flatnonzero(np.logical_or.reduceat(self.atomic_numbers == z, first))
 
-    def take(self, rows: Integers) -> Census:
+    def take(self, rows: Integers) -> StructureTable:
         """Of the structures `rows`, in this order."""
         first, counts = np.cumsum(self.n_atoms) - self.n_atoms, self.n_atoms[rows]
         steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         used, kind = np.unique(self.kind[rows], return_inverse=True)
-        return Census(
+        return StructureTable(
             self.keys[rows],
             counts,
             self.atomic_numbers[np.repeat(first[rows], counts) + steps],
@@ -108,7 +108,7 @@ class Census:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Census]) -> Census:
+    def joined(cls, parts: Sequence[StructureTable]) -> StructureTable:
         """Of several, end to end."""
         kinds = list(dict.fromkeys(kind for part in parts for kind in part.kinds))
         place = {kind: k for k, kind in enumerate(kinds)}
@@ -129,16 +129,16 @@ class Census:
         )
 
 
-def census_of(shards: Sequence[Shard], laid: Laid) -> Census:
+def structure_table_of(shards: Sequence[Shard], laid: Laid) -> StructureTable:
     """Of all structures of some shards, with the overlays laid over them.
 
     Raises:
         DamagedFileError: naming shard and record.
     """
-    return Census.joined([part for shard in shards for part in _of_shard(shard, laid)])
+    return StructureTable.joined([part for shard in shards for part in _of_shard(shard, laid)])
 
 
-def shared(first: Census, second: Census) -> Integers:
+def shared(first: StructureTable, second: StructureTable) -> Integers:
     """Places of the structures of `second` that are in `first` too, with the same key and level."""
     found = np.zeros(len(second), dtype=bool)
     for level in {kind.level for kind in second.kinds}:
@@ -147,13 +147,13 @@ def shared(first: Census, second: Census) -> Integers:
     return np.flatnonzero(found)
 
 
-def _of_shard(shard: Shard, laid: Laid) -> Iterator[Census]:
+def _of_shard(shard: Shard, laid: Laid) -> Iterator[StructureTable]:
     columns = shard.columns
     kinds, kind = _kinds(shard, laid)
     start = 0
     for chunk in _chunks(shard):
         rows = slice(start, start + len(chunk))
-        yield Census(columns.keys[rows], *_heads(shard, chunk, start), kinds=tuple(kinds), kind=kind[rows])
+        yield StructureTable(columns.keys[rows], *_heads(shard, chunk, start), kinds=tuple(kinds), kind=kind[rows])
         start += len(chunk)
 
 

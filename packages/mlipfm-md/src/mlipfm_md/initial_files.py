@@ -20,9 +20,9 @@ from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 
 from ._start_text import Beside, readable_poscar, readable_xyz
-from .starts import Start
+from .initial_state import InitialState
 
-__all__ = ["read_starts"]
+__all__ = ["read_initial_states"]
 
 Array = np.ndarray
 
@@ -36,7 +36,7 @@ _KNOWN = {"numbers", "positions", "momenta", "masses"}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FrameOptions:
     """What the user says about a file. Those that are None or False leave it to the file.
 
     Attributes:
@@ -55,21 +55,21 @@ class Wanted:
 
 
 @dataclass
-class Said:
+class FrameReport:
     """How one frame was read: `taken` from the file (or drawn instead), and `unused` columns, in words."""
 
     taken: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
 
-def read_starts(path: Path | str, wanted: Wanted | None = None) -> list[tuple[Start, Said]]:
+def read_initial_states(path: Path | str, wanted: FrameOptions | None = None) -> list[tuple[InitialState, FrameReport]]:
     """Read the frames of a file that ASE reads, each a system of its own, and what was taken from each.
 
     Raises:
         UnreadableFileError: missing, empty or not readable. InvalidStructureError: for a frame that cannot exist, naming it.
         SimulationError: for a constraint, a mass or velocities that cannot be honoured.
     """
-    path, wanted = Path(path), wanted or Wanted()
+    path, wanted = Path(path), wanted or FrameOptions()
     if wanted.velocity_unit not in (None, *VELOCITY_UNITS):
         raise SimulationError(f"no unit of velocity is named {wanted.velocity_unit!r}", hint=f"one of {', '.join(VELOCITY_UNITS)}")
     frames = list(enumerate(_atoms(path)))
@@ -122,14 +122,14 @@ def _source(path: Path) -> tuple[Any, str | None, list[Beside]]:
     return str(path), None, []
 
 
-def _start(atoms: Any, beside: Beside, where: str, wanted: Wanted, origin: Provenance) -> tuple[Start, Said]:
-    said = Said(unused=list(beside.unread))
+def _start(atoms: Any, beside: Beside, where: str, wanted: FrameOptions, origin: Provenance) -> tuple[InitialState, FrameReport]:
+    said = FrameReport(unused=list(beside.unread))
     used: set[str] = set()
     try:
         masses = _masses(atoms, beside, said, used)
         fixed, bonds, lengths = _constraints(atoms, wanted, said, used)
         velocities = _velocities(atoms, beside, masses, fixed, wanted, said, used)
-        start = Start(_structure(atoms, wanted, origin), velocities, masses, fixed, bonds, lengths)
+        start = InitialState(_structure(atoms, wanted, origin), velocities, masses, fixed, bonds, lengths)
     except (InvalidStructureError, SimulationError) as error:
         error.where = where + (f", {error.where}" if error.where else "")
         raise
@@ -139,7 +139,7 @@ def _start(atoms: Any, beside: Beside, where: str, wanted: Wanted, origin: Prove
     return start, said
 
 
-def _structure(atoms: Any, wanted: Wanted, origin: Provenance) -> Structure:
+def _structure(atoms: Any, wanted: FrameOptions, origin: Provenance) -> Structure:
     charge, multiplicity = charge_and_multiplicity(atoms.info)
     external = atoms.info.get("external_field")
     return Structure(
@@ -155,7 +155,7 @@ def _structure(atoms: Any, wanted: Wanted, origin: Provenance) -> Structure:
     )
 
 
-def _masses(atoms: Any, beside: Beside, said: Said, used: set[str]) -> Array:
+def _masses(atoms: Any, beside: Beside, said: FrameReport, used: set[str]) -> Array:
     """[N] amu: of the file, of isotopes, of the elements; said where they differ from those of the elements."""
     from ase.data import atomic_masses
 
@@ -177,7 +177,7 @@ def _masses(atoms: Any, beside: Beside, said: Said, used: set[str]) -> Array:
     return masses
 
 
-def _constraints(atoms: Any, wanted: Wanted, said: Said, used: set[str]) -> tuple[Array, Array | None, Array | None]:
+def _constraints(atoms: Any, wanted: FrameOptions, said: FrameReport, used: set[str]) -> tuple[Array, Array | None, Array | None]:
     """Fixed axes [N, 3] bool, from ASE's constraints and from columns, and bonds of fixed length [M, 2] with their lengths [M] Å, if any.
 
     Raises:
@@ -207,7 +207,7 @@ def _constraints(atoms: Any, wanted: Wanted, said: Said, used: set[str]) -> tupl
     return fixed, *_bonds(bonds, atoms, said)
 
 
-def _bonds(constraints: list[Any], atoms: Any, said: Said) -> tuple[Array | None, Array | None]:
+def _bonds(constraints: list[Any], atoms: Any, said: FrameReport) -> tuple[Array | None, Array | None]:
     """Pairs [M, 2] and lengths [M] Å of ASE's FixBondLengths; lengths that it does not give are those of the file."""
     if not constraints:
         return None, None
@@ -271,7 +271,9 @@ def _truth(values: Any, key: str, n: int) -> Array:
     return np.broadcast_to(true.reshape(n, -1), (n, 3))
 
 
-def _velocities(atoms: Any, beside: Beside, masses: Array, fixed: Array, wanted: Wanted, said: Said, used: set[str]) -> Array | None:
+def _velocities(
+    atoms: Any, beside: Beside, masses: Array, fixed: Array, wanted: FrameOptions, said: FrameReport, used: set[str]
+) -> Array | None:
     """[N, 3] Å/fs, None to draw them.
 
     Raises:

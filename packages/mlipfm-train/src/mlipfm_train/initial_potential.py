@@ -15,10 +15,10 @@ from mlipfm_interfaces.reference_fit import ReferenceReport
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import find_level
 
+from .data_statistics import DataStatistics, mean_neighbors, shortest_distances
 from .head_scales import with_scales
 from .recipe import Recipe
-from .starting_references import of_reports, open_of_reports, priors_of, provisional, shifted, stated_references
-from .survey import Survey, mean_neighbors, shortest_distances
+from .reference_energies import of_reports, open_of_reports, priors_of, provisional, shifted, stated_references
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Start:
     references: Mapping[str, ReferenceReport] = field(default_factory=dict)
 
 
-def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> Start:
+def start_fresh(recipe: Recipe, facts: DataStatistics, frames: Sequence[Structure]) -> Start:
     """Random weights. What the recipe leaves open comes from the data: elements, levels, references, energy scale, mean number of neighbours and
     shortest distances.
 
@@ -82,11 +82,11 @@ def start_fresh(recipe: Recipe, facts: Survey, frames: Sequence[Structure]) -> S
     return Start(potential, fresh=tuple(key for key, _ in potential.named_parameters()), references=facts.reports)
 
 
-def start_from(recipe: Recipe, facts: Survey, structures: Sequence[Structure]) -> Start:
+def start_from(recipe: Recipe, facts: DataStatistics, structures: Sequence[Structure]) -> Start:
     """Weights of `recipe.init_from`, in a potential of its configuration with the recipe's changes and the data's new elements and levels.
 
     Energy scale and the references of known levels stay, so that energies are what they were. References of a new level are those of the level it
-    starts from with the smallest shift that fits the data; new elements are fitted with the known ones held (see `starting_references`).
+    starts from with the smallest shift that fits the data; new elements are fitted with the known ones held (see `reference_energies`).
 
     Args:
         structures: a sample of the training data, to which references are fitted.
@@ -135,7 +135,7 @@ def _of_levels(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **{key: {level: value for level, value in part.items() if level in config["levels"]} for key, part in parts.items()}}
 
 
-def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[str, Any]) -> Start:
+def _taken_over(old: Potential, recipe: Recipe, facts: DataStatistics, config: Mapping[str, Any]) -> Start:
     """A potential of this configuration with the weights of `old`."""
     new = build(old.plugin, config)
     _refuse_untrained(new, {*old.spec.elements, *facts.elements}, {*old.spec.levels, *facts.levels}, facts)
@@ -153,7 +153,7 @@ def _taken_over(old: Potential, recipe: Recipe, facts: Survey, config: Mapping[s
     return Start(new, copied=tuple(key for key, _ in new.named_parameters()))
 
 
-def _refuse_untrained(potential: Potential, elements: Collection[int], levels: Collection[str], facts: Survey) -> None:
+def _refuse_untrained(potential: Potential, elements: Collection[int], levels: Collection[str], facts: DataStatistics) -> None:
     """A row of the tables of elements and levels that no data touch would answer with noise: such a model must not say that it knows them."""
     idle = [symbol(z) for z in potential.spec.elements if z not in elements]
     if facts.n and idle:

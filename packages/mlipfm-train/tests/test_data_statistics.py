@@ -1,4 +1,4 @@
-"""The survey: exact for what a census tells, and no element of a level without references however rare it is."""
+"""Statistics of training data: exact for what the table of structures has, and no element of a level without references however rare it is."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import LevelError, RecipeError, RefusedFileError
 from mlipfm_interfaces.structure import Structure
-from mlipfm_train import survey as surveys
+from mlipfm_train import data_statistics
+from mlipfm_train.data_statistics import collect_statistics
 from mlipfm_train.frames import Frames
 from mlipfm_train.loop import fit
 from mlipfm_train.open_run import open_run
 from mlipfm_train.preflight import BLOCK, INSPECTED, Report, _blocks, check_labels
 from mlipfm_train.recipe import make_recipe
-from mlipfm_train.survey import survey
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def rare(tmp_path, write_store, morse_structures):
 
 def test_counts_are_of_all_structures_however_few_are_decoded(rare, monkeypatch):
     frames = Frames([rare])
-    whole = survey(frames, frames.census(), seed=0)
-    monkeypatch.setattr(surveys, "SAMPLE", 10)
-    monkeypatch.setattr(surveys, "RARE", 2)
-    found = survey(frames, frames.census(), seed=0)
+    whole = collect_statistics(frames, frames.structure_table(), seed=0)
+    monkeypatch.setattr(data_statistics, "SAMPLE", 10)
+    monkeypatch.setattr(data_statistics, "RARE", 2)
+    found = collect_statistics(frames, frames.structure_table(), seed=0)
     assert (whole.n, whole.sampled, found.n) == (120, 120, 120)
     assert 10 < found.sampled < 30
     for name in (
@@ -53,29 +53,29 @@ def test_counts_are_of_all_structures_however_few_are_decoded(rare, monkeypatch)
 
 def test_rare_elements_and_levels_are_decoded_and_have_references(rare, monkeypatch):
     frames = Frames([rare])
-    monkeypatch.setattr(surveys, "SAMPLE", 5)
+    monkeypatch.setattr(data_statistics, "SAMPLE", 5)
     for seed in range(5):
-        references = survey(frames, frames.census(), seed).references
+        references = collect_statistics(frames, frames.structure_table(), seed).references
         assert set(references) == {"morse", "other"}
         assert set(references["morse"].energies) == {1, 2, 6, 8}
 
 
 def test_the_survey_of_one_level_does_not_count_the_others(rare):
     frames = Frames([rare], ["other"])
-    found = survey(frames, frames.census(), seed=0)
+    found = collect_statistics(frames, frames.structure_table(), seed=0)
     assert (found.n, found.levels, found.elements, found.open_shell) == (2, {"other": 2}, (1, 6, 8), 1)
 
 
 def test_a_structure_without_a_level_is_found_wherever_it_is(tmp_path, write_store, morse_structures, monkeypatch):
-    monkeypatch.setattr(surveys, "SAMPLE", 5)
+    monkeypatch.setattr(data_statistics, "SAMPLE", 5)
     structures = morse_structures(30, 0)
     frames = Frames([write_store(tmp_path / "s", [*structures[:-1], structures[-1].replace(level=None)])])
     with pytest.raises(LevelError, match="structure 29 of morse: states no level of theory"):
-        survey(frames, frames.census(), seed=0)
+        collect_statistics(frames, frames.structure_table(), seed=0)
 
 
 def test_a_model_trained_on_a_large_set_knows_its_rarest_element(rare, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(surveys, "SAMPLE", 5)
+    monkeypatch.setattr(data_statistics, "SAMPLE", 5)
     document = {**tiny, "data": {**tiny["data"], "train": [str(rare)]}}
     lines: list[str] = []
     with open_run(make_recipe(document), tmp_path / "run", say=lines.append) as run:

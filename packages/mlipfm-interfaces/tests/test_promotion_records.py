@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mlipfm_interfaces.errors import RegistryError
-from mlipfm_interfaces.promotion_evidence import paired_difference, require_no_worse, require_test_set, unknown_sets
+from mlipfm_interfaces.promotion_records import paired_difference, require_no_worse, require_test_set, unknown_sets
 from mlipfm_interfaces.result_records import Record, make_record
 
 TEST, OTHER = "ab" * 32, "cd" * 32
