@@ -1,6 +1,6 @@
 """A default of an option can override what a file, reader, checkpoint or record knows: each one stands in a table with its reason.
 
-The table is `.github/OPTION_DEFAULTS.md`. An option whose default is None, False or empty states nothing and needs no row.
+The table is `.github/OPTION_DEFAULTS.md`. An option whose default is None, False or empty gives nothing and needs no row.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_every_default_of_a_command_stands_in_the_table_with_what_it_may_hide():
 
 
 def test_import_has_no_default_that_could_override_a_reader():
-    """Every option of a reader is not stated unless the user states it."""
+    """Every option of a reader is not given unless the user gives it."""
     found = {
         option for command, option, _ in stated_defaults(typer.main.get_command(app)) if command in ("data import", "data check-labels")
     }

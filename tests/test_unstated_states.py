@@ -1,7 +1,7 @@
 """Charges and multiplicities that training never showed, where a user meets them: `evaluate`, `md run`, the ASE calculator, fine-tuning.
 
 A model with the conditions `total_charge` and `spin_multiplicity` has weights for every kind of state. Those that no training structure has reached
-are random, and a plain ASE molecule, which states neither, used to meet them: forces 0.5 to 0.8 eV/Å off, without a word.
+are random, and a plain ASE molecule, which states neither, used to meet them: forces 0.5 to 0.8 eV/Å off, silently.
 """
 
 import json
@@ -99,7 +99,7 @@ def test_a_molecule_that_states_nothing_is_a_neutral_singlet_to_a_model_that_has
     assert np.array_equal(plain, stated)
     assert not nothing
     assert len(said) == 2  # charge and multiplicity, once each
-    assert "structures that state no charge are taken as neutral" in said[0]
+    assert "structures that give no charge are taken as neutral" in said[0]
     assert "charge 0, +1" in said[0]
     assert np.abs(forces(models["ions"], 1, 2)[0] - stated).max() > 1e-3
 
@@ -120,7 +120,7 @@ def test_states_with_untrained_weights_are_refused_and_others_are_named_as_extra
         forces(models["ions"], -1, 2)
     with pytest.raises(InvalidStructureError, match="has spin multiplicity 3"):
         forces(models["none stated"], 0, 3)
-    with pytest.raises(InvalidStructureError, match="states no charge"):
+    with pytest.raises(InvalidStructureError, match="gives no charge"):
         forces(models["cations alone"])
     _, said = forces(models["ions"], 2, 3)
     assert [text.split(" was")[0] for text in said] == ["charge +2", "spin multiplicity 3"]
@@ -166,7 +166,7 @@ def test_a_served_model_refuses_the_same_states_and_says_what_it_assumes(models)
     plain, anion, stated = served.predict([task, task | {"charge": -1, "multiplicity": 2}, task | {"charge": 0, "multiplicity": 1}])
     assert [status for status, _ in (plain, anion, stated)] == [200, 422, 200]
     assert "untrained weights" in str(anion[1])
-    assert plain[1].pop("warnings")[0].startswith("structures that state no charge are taken as neutral")
+    assert plain[1].pop("warnings")[0].startswith("structures that give no charge are taken as neutral")
     assert plain[1] == stated[1]
     with pytest.warns(UntrainedStateWarning):  # in the log; the page says it, too
         moved = served.move({"text": "3\n\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n", "format": "extxyz", "do": "energy"})

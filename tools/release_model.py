@@ -23,7 +23,7 @@ LARGEST = 3 * 2**20  # bytes: git keeps every release
 
 
 def _neutral_where_unstated(potential: Potential) -> None:
-    """A structure that states no charge or multiplicity is a neutral singlet, whose embedding is zero: where all training data state both, the
+    """A structure that gives no charge or multiplicity is a neutral singlet, whose embedding is zero: where all training data give both, the
     embedding of unstated ones is random (0.5 to 0.8 eV/Å off on molecules without `charge` and `spin`)."""
     with torch.no_grad():
         for key, weight in potential.named_parameters():

@@ -63,7 +63,7 @@ def _finished(folder: Path) -> list[Path]:
 
 
 def _neutral(s: Structure) -> Structure:
-    """Without labels and level; a total charge that is not stated is 0."""
+    """Without labels and level; a total charge that is not given is 0."""
     charge = 0 if s.total_charge is None else s.total_charge
     return s.replace(labels={}, label_std={}, level=None, total_charge=charge, spin_multiplicity=s.spin_multiplicity or 1)
 

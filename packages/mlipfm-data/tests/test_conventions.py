@@ -192,9 +192,9 @@ def test_what_was_not_used_is_listed():
     structure_from(frame({"energy": "1", "config_type": "md"}), ReadOptions(), report, PLACE)
     assert report.lines() == [
         "energy <- energy in 1 of 1 accepted frames",
-        "level: not stated",
-        "total_charge: not stated",
-        "spin_multiplicity: not stated",
+        "level: not given",
+        "total_charge: not given",
+        "spin_multiplicity: not given",
         "units and signs: energy eV, length Angstrom (assumed)",
         "found and not used: config_type",
     ]

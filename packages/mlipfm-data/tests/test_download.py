@@ -206,7 +206,7 @@ def test_a_length_that_is_too_long_is_a_break_and_one_that_is_not_the_published_
 
 
 def test_an_end_that_could_be_a_break_needs_a_digest(serve, tmp_path):
-    with pytest.raises(DownloadError, match="states no length"):
+    with pytest.raises(DownloadError, match="gives no length"):
         fetch(serve("a", Behaviour(length=-1)), tmp_path / "a")
     fetch(serve("b", Behaviour(length=-1)), tmp_path / "b", Known(sha256=hashlib.sha256(BODY).hexdigest()))
     assert (tmp_path / "b").read_bytes() == BODY
@@ -340,7 +340,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(serve, tmp_path
 def test_the_first_use_is_trusted_and_said_so_and_the_second_is_verified(serve, tmp_path):
     url = serve("a.dat", Behaviour())
     (said,) = download(file_request(url), tmp_path)
-    assert "no digest is published: trusted at first use, sha256" in said
+    assert "no digest is published: accepted at first use, sha256" in said
     assert recorded(tmp_path)["a.dat"]["sha256"] == hashlib.sha256(BODY).hexdigest()
     assert recorded(tmp_path)["a.dat"]["verified"] == []
     (again,) = download(file_request(url), tmp_path)

@@ -399,7 +399,7 @@ def test_unknown_names_and_formats_are_refused_with_the_list(tmp_path, capsys):
     for extra, message in (
         (["-o", tmp_path / "out.json"], "the name ends in '.json', which no export writes"),
         (["-o", tmp_path / "out.xyz.gz"], "the name ends in '.gz'"),
-        (["-o", tmp_path / "out"], "the name does not tell the format"),
+        (["-o", tmp_path / "out"], "the name does not show the format"),
         (["-o", tmp_path / "out.db", "--format", "hdf5"], "no export is named 'hdf5'"),
         (["-o", tmp_path / "out.db", "--format", "deepmd"], "the name says ase-db, the format deepmd"),
     ):

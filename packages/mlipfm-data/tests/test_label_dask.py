@@ -14,7 +14,7 @@ WATER = np.array([[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
 
 
 def waters(n: int) -> list[Structure]:
-    """Distorted water; every 17th states no charge and is refused."""
+    """Distorted water; every 17th gives no charge and is refused."""
     rng = np.random.default_rng(5)
     return [
         Structure(

@@ -252,7 +252,7 @@ def test_records_of_two_origins_in_one_log_are_those_that_were_encoded(tmp_path)
 
 
 def test_the_command_counts_what_it_could_not_read_and_what_it_could_not_label(tmp_path, capsys):
-    """One neutral molecule, one cation of impossible multiplicity, one that states no charge."""
+    """One neutral molecule, one cation of impossible multiplicity, one that gives no charge."""
     pytest.importorskip("tblite", reason="the extra `tblite` is not installed")
     water = "O 0 0 0.12\nH 0 0.76 -0.48\nH 0 -0.76 -0.48\n"
     states = ("charge=0", "charge=1 spin=1", "")

@@ -249,8 +249,8 @@ def test_manifests_that_say_something_impossible_are_refused_with_the_place(tmp_
 def test_options_of_single_files_and_of_manifests_do_not_mix(manifest, tmp_path, capsys):
     base = ["data", "import", "-o", tmp_path / "store"]
     for extra, words in (
-        (["--manifest", manifest, "--level", "pbe"], "with --manifest the file states level"),
-        (["--manifest", manifest, tmp_path / "a.xyz"], "with --manifest the file states files"),
+        (["--manifest", manifest, "--level", "pbe"], "with --manifest the file gives level"),
+        (["--manifest", manifest, tmp_path / "a.xyz"], "with --manifest the file gives files"),
         ([tmp_path / "a.xyz", "--jobs", "2"], "are for --manifest"),
         ([], "no file is given"),
     ):
@@ -326,7 +326,7 @@ def test_frames_rounded_by_float32_are_the_same_frames(tmp_path):
 def test_labels_without_a_level_are_warned_of(tmp_path, capsys):
     (tmp_path / "a.xyz").write_text(water(-0.47))
     _, out, _ = run(["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "store"], capsys)
-    assert "warning: 1 frames have labels and state no level of theory" in out
+    assert "warning: 1 frames have labels and have no level of theory" in out
     _, out, _ = run(["data", "import", tmp_path / "a.xyz", "-o", tmp_path / "other", "--level", "pbe"], capsys)
     assert "warning" not in out
 
@@ -345,7 +345,7 @@ def test_options_of_readers_come_from_the_command_line(tmp_path, capsys):
     base = ["data", "import", tmp_path / "run-pos-1.xyz", "-o", tmp_path / "store", "--level", "pbe"]
     status, _, err = run(base, capsys)
     assert status == 2
-    assert "no file states the cell" in err
+    assert "no file gives the cell" in err
     assert run([*base, "--option", "cell=none"], capsys)[0] == 0
     assert "--option needs KEY=VALUE" in run([*base, "--option", "cell"], capsys)[2]
 

@@ -265,7 +265,7 @@ def test_units_that_schnetpack_states_are_taken_and_told(tmp_path):
     assert float(s.labels["energy"]) == pytest.approx(-HARTREE)
     assert s.labels["forces"][0, 0] == pytest.approx(HARTREE / BOHR)
     assert np.allclose(s.positions, WATER)
-    assert any("energy Hartree" in line and "(stated in the file)" in line for line in report.lines())
+    assert any("energy Hartree" in line and "(given in the file)" in line for line in report.lines())
     (told,) = read(path, reader="ase-db", energy_unit="eV")
     assert float(told.labels["energy"]) == -1.0
 
@@ -293,7 +293,7 @@ def test_a_vasprun_without_its_settings_says_once_that_convergence_is_not_known(
     report = ReadReport()
     assert len(read_all(tmp_path / "vasprun.xml", report=report)) == 3
     assert [line for line in report.lines() if "converged is not known" in line] == [
-        "warning: whether the electrons converged is not known: the file states no NELM or no EDIFF (3 frames)"
+        "warning: whether the electrons converged is not known: the file gives no NELM or no EDIFF (3 frames)"
     ]
 
 
@@ -389,7 +389,7 @@ def test_cp2k_forces_are_in_hartree_per_bohr_and_the_cell_is_asked_for(tmp_path)
     assert np.allclose(s.labels["forces"], WATER * HARTREE / BOHR)
     assert np.array_equal(s.cell, CELL)
     (tmp_path / "run-1.cell").unlink()
-    with pytest.raises(UnreadableFileError, match="no file states the cell"):
+    with pytest.raises(UnreadableFileError, match="no file gives the cell"):
         read_all(path)
     assert read_all(path, cell="4 4 4")[0].pbc.all()
     assert not read_all(path, cell="none")[0].pbc.any()

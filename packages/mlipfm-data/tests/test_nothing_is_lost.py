@@ -273,7 +273,7 @@ def test_initial_charges_that_add_up_to_an_ion_are_warned_of_and_not_read(tmp_pa
     (s,), report = told(tmp_path / "a.traj")
     assert (s.total_charge, s.spin_multiplicity) == (None, None)
     assert "charges" not in s.labels
-    assert any("'initial_charges' add up to +1, and no total charge is stated" in note for note in report.notes)
+    assert any("'initial_charges' add up to +1, and no total charge is given" in note for note in report.notes)
     assert any("'initial_magmoms' add up to +1" in note for note in report.notes)
     _, report = told(tmp_path / "a.traj", total_charge=1, spin_multiplicity=2)
     assert not any("add up" in note for note in report.notes)

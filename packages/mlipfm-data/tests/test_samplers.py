@@ -197,7 +197,7 @@ def test_the_command_samples_by_name_and_the_seed_decides(tmp_path, capsys):
         (("--sampler", "normal-modes", "--option", "temp=3"), "has no option 'temp'; its options are temperature, floor, step"),
         (("--sampler", "normal-modes", "--option", "temperature=hot"), "`temperature` must be a number, got 'hot'"),
         (("--sampler", "normal-modes", "--option", "temperature"), "--option needs KEY=VALUE"),
-        (("--sampler", "normal-modes", "--option", "floor=1", "--option", "floor=2"), "`floor` is stated twice"),
+        (("--sampler", "normal-modes", "--option", "floor=1", "--option", "floor=2"), "`floor` is given twice"),
         (("--sampler", "normal-modes", "--option", "temperature=-1"), "temperature must not be negative"),
         (("--sampler", "normal-modes", "--model", "no.safetensors"), "there is no such file"),
         ((), "--sampler is missing"),

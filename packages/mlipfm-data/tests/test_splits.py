@@ -110,14 +110,14 @@ def test_clusters_of_near_duplicates_stay_together():
 
 def test_what_nobody_stated_is_refused_by_name():
     unstated = [s.replace(total_charge=None, provenance=Provenance(source="x")) for s in ALL[:5]]
-    with pytest.raises(InvalidStructureError, match="5 of 5 structures state no charge"):
+    with pytest.raises(InvalidStructureError, match="5 of 5 structures give no charge"):
         make_split(unstated, "charge", SHARES)
-    with pytest.raises(InvalidStructureError, match="state no group.*--group-key"):
+    with pytest.raises(InvalidStructureError, match="give no group.*--group-key"):
         make_split(unstated, "group", SHARES)
-    with pytest.raises(InvalidStructureError, match="state no temperature"):
+    with pytest.raises(InvalidStructureError, match="give no temperature"):
         make_split(unstated, "temperature", SHARES)
     box = ALL[0].replace(cell=9.0 * np.eye(3), pbc=[True] * 3)
-    with pytest.raises(InvalidStructureError, match="state no molecule.*composition"):
+    with pytest.raises(InvalidStructureError, match="give no molecule.*composition"):
         make_split([box], "molecule", SHARES)
 
 
@@ -235,7 +235,7 @@ def test_what_is_no_trajectory_is_not_cut():
         time_split(
             [s.replace(provenance=replace(s.provenance, group=str(k))) for k, s in enumerate(trajectory(9))], {"train": 0.8, "valid": 0.2}
         )
-    with pytest.raises(InvalidStructureError, match="states no index"):
+    with pytest.raises(InvalidStructureError, match="gives no index"):
         time_split([trajectory(1)[0].replace(provenance=Provenance(source="x"))], {"train": 0.8, "valid": 0.2})
 
 

@@ -55,8 +55,8 @@ def test_what_the_user_states_counts_more_than_file_and_layout_and_is_said(tmp_p
     path = sgdml(tmp_path / "a.npz", e_unit="kcal/mol")
     status, out, _ = run(["data", "import", path, "--out", tmp_path / "s", "--energy-unit", "Hartree", "--forces-sign", "1"], capsys)
     assert status == 0
-    assert "energy Hartree (stated by you; the file says kcal/mol)" in out
-    assert "forces kcal/mol/Angstrom (stated in the file)" in out
+    assert "energy Hartree (given by you; the file says kcal/mol)" in out
+    assert "forces kcal/mol/Angstrom (given in the file)" in out
     with Store(tmp_path / "s") as store:
         assert store[0].labels["energy"] == pytest.approx(springs()[1][0] / KCAL_MOL * HARTREE)
 
@@ -194,9 +194,9 @@ def test_every_option_of_a_reader_is_reachable_with_its_type(tmp_path, capsys):
         (["--option", "total_charge=+1.5"], "`total_charge` must be a whole number, got '+1.5'"),
         (["--option", "keys=homo"], "`keys` must be NAME=VALUE pairs joined by commas"),
         (["--option", "factors=energy=27.2"], "has a unit option; use --energy-unit"),
-        (["--option", "energy_unit=eV", "--energy-unit", "Hartree"], "`energy_unit` is stated twice"),
-        (["--option", "group=a", "--option", "group=b"], "`group` is stated twice"),
-        (["--option", "licence=MIT", "--licence", "MIT"], "`licence` is stated twice"),
+        (["--option", "energy_unit=eV", "--energy-unit", "Hartree"], "`energy_unit` is given twice"),
+        (["--option", "group=a", "--option", "group=b"], "`group` is given twice"),
+        (["--option", "licence=MIT", "--licence", "MIT"], "`licence` is given twice"),
         (["--option", "periodic"], "--option needs KEY=VALUE"),
     ],
 )
@@ -258,7 +258,7 @@ def test_units_in_the_metadata_of_an_ase_database_hold_for_both_of_its_readers_a
         for reader in ("ase-db", "ase"):
             if wanted is None:
                 with pytest.raises(
-                    UnitError, match="the file states the energy unit 'furlong', which is not known; state one with --energy-unit"
+                    UnitError, match="the file gives the energy unit 'furlong', which is not known; give one with --energy-unit"
                 ):
                     read_all(path, reader)
                 assert read_all(path, reader, energy_unit="eV")[0].labels["energy"] == -2.0
@@ -397,7 +397,7 @@ def test_energies_in_another_unit_than_the_layout_says_stop_the_import_and_the_u
     ],
 )
 def test_units_in_attributes_of_hdf5_data_sets_count_more_than_the_layout(tmp_path, energy, force, wanted):
-    """ANI-2x has Hartree; a copy that states other units is read in these, one that states an unknown unit is refused until the user states one."""
+    """ANI-2x has Hartree; a copy that states other units is read in these, one that gives an unknown unit is refused until the user gives one."""
     h5py = pytest.importorskip("h5py")
     x, e, f = springs()
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -407,7 +407,7 @@ def test_units_in_attributes_of_hdf5_data_sets_count_more_than_the_layout(tmp_pa
         if force:
             group["forces"].attrs["unit"] = force
     if wanted is None:
-        with pytest.raises(UnitError, match="the file states the energy unit 'furlong', which is not known; state one with --energy-unit"):
+        with pytest.raises(UnitError, match="the file gives the energy unit 'furlong', which is not known; give one with --energy-unit"):
             read_all(tmp_path / "a.h5")
         wanted = (HARTREE / 2, HARTREE)
         energy_unit = "Ry"

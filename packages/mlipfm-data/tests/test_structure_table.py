@@ -31,7 +31,7 @@ def structure(k: int) -> Structure:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Many shards, and overlays over some structures: two on one, one of another level, one that states a source and a licence."""
+    """Many shards, and overlays over some structures: two on one, one of another level, one that gives a source and a licence."""
     with StoreWriter(tmp_path / "s", name="mixed", shard_bytes=6000) as writer:
         for k in range(60):
             writer.add(structure(k))

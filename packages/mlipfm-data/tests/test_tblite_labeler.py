@@ -133,7 +133,7 @@ def test_earlier_labels_are_dropped_and_the_rest_is_kept():
 @pytest.mark.parametrize(
     ("structure", "said"),
     [
-        (water(None), "set:water:3: GFN2-xTB of H2O: the total charge is not stated; set `total_charge`"),
+        (water(None), "set:water:3: GFN2-xTB of H2O: the total charge is not given; set `total_charge`"),
         (Structure([1, 1], [[0, 0, 0], [0, 0, 0]], total_charge=0), "GFN2-xTB of H2: Too close interatomic distances"),
         (Structure([1, 99], [[0, 0, 0], [0, 0, 2]], total_charge=0), "No support for elements with Z >86"),
         # tblite 0.8 itself: the energy of the charge 8 and memory written out of bounds; a triplet of wrong charge; the state of multiplicity 7

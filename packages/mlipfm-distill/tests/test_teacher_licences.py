@@ -23,7 +23,7 @@ MakeTeacher = Callable[..., Path]
 
 @pytest.fixture
 def licensed_teacher(tmp_path: Path) -> MakeTeacher:
-    """`licensed_teacher(licences)`: a checkpoint that states them; without licences it states nothing."""
+    """`licensed_teacher(licences)`: a checkpoint that gives them; without licences it states nothing."""
 
     def make(licences: list[str] | None = None) -> Path:
         path = tmp_path / "teacher.safetensors"

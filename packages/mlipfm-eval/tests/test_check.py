@@ -227,7 +227,7 @@ def test_what_direct_forces_do_not_promise_is_judged_where_it_is_required():
     judged = held_to(outcomes, "conservative")
     assert broken(judged) == ["forces-are-gradient", "nve-drift"]
     assert [o.status for o in judged] == ["broken", "held", "broken", "measured", "measured"]
-    assert judged[2].remark == "exploded; not promised by the model, but required"
+    assert judged[2].remark == "exploded; not declared by the model, but required"
     assert broken(held_to(outcomes, "conservative", "invariant")) == ["forces-are-gradient", "nve-drift", "rotation"]
 
 
@@ -243,7 +243,7 @@ def test_direct_checkpoint_passes_with_a_reservation_and_fails_where_conservatio
     assert plain.exit_code == 0, plain.output
     assert "breaks no rule" in line
     assert "It is NOT CONSERVATIVE" in line
-    assert "energy conservation was not held against it: nve-drift" in line
+    assert "energy conservation was measured, not required: nve-drift" in line
     assert "forces-are-gradient" in line
     assert line.endswith("--require conservative does")
     required = CliRunner().invoke(
@@ -258,7 +258,9 @@ def test_direct_checkpoint_passes_with_a_reservation_and_fails_where_conservatio
 
 
 def test_a_promise_that_no_rule_is_about_is_refused_with_those_that_are(direct):
-    with pytest.raises(ContractError, match="no rule is about the promise 'conservativ'; choose of: invariant, local-charge, conservative"):
+    with pytest.raises(
+        ContractError, match="no rule is about the property 'conservativ'; choose of: invariant, local-charge, conservative"
+    ):
         CliRunner().invoke(check_app, [str(direct), "--require", "conservativ"], catch_exceptions=False)
 
 

@@ -170,7 +170,7 @@ class Lonely(Faulty):
             row.update({key: value * np.nan for key, value in row.items()})
 
 
-@fault("isolated-atom", "a force of 1e-6 eV/Å on a lone atom", scaled=True)
+@fault("isolated-atom", "a force of 1e-6 eV/Å on an isolated atom", scaled=True)
 class Drifting(Faulty):
     def change(self, s, row):
         if "forces" in row and len(s) == 1:
@@ -259,7 +259,7 @@ class Blind(Seen):
         return replace(s, atomic_numbers=np.full(len(s), 6), spin_multiplicity=None, labels={}, label_std={})
 
 
-# Conduct
+# Reproducibility
 
 
 @fault("energy-noise", "noise of 1e-6 eV per atom", scaled=True)

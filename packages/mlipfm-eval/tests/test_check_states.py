@@ -1,4 +1,4 @@
-"""The rule on charges and multiplicities that are not stated, and models that it has to tell apart."""
+"""The rule on charges and multiplicities that are not given, and models that it has to tell apart."""
 
 from __future__ import annotations
 

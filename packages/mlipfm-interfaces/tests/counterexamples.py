@@ -266,7 +266,7 @@ class _Hoarder(Morse):
         return super().forward(batch, outputs, create_graph=True)
 
 
-# Conduct
+# Reproducibility
 
 
 @breaks("no-stale-state", "remembers answers by a key that rounds positions")
@@ -315,7 +315,7 @@ class _Gilded(Morse):
             self.table.element_energy[:, -1] = torch.nan
 
 
-@breaks("level-is-needed", "takes the first level when none is stated", ClosedFormConfig(levels=("first", "second")))
+@breaks("level-is-needed", "takes the first level when none is given", ClosedFormConfig(levels=("first", "second")))
 class _Guessing(Morse):
     def level_index(self, batch: Batch) -> Tensor:
         return torch.tensor([self.spec.levels.index(level) if level in self.spec.levels else 0 for level in batch.levels])
@@ -328,7 +328,7 @@ class _Voigt(_Altered):
         return {key: value[:, order[0], order[1]] if key == "stress" else value for key, value in values.items()}
 
 
-@breaks("unknown-output-refused", "answers a dipole of zero when asked for one")
+@breaks("unknown-output-refused", "answers a dipole of zero when requested one")
 class _Obliging(Morse):
     def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
         known = [key for key in outputs if key in self.spec.outputs]

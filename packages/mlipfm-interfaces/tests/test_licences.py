@@ -48,12 +48,12 @@ def test_the_fault_names_the_model_that_it_comes_from():
     near, far = {"digest": "a" * 64, "licences": ["", "MIT"]}, {"digest": "b" * 64, "licences": [""]}
     faults = licence_faults({"extra": {"licences": ["", "MIT", "odd"], "ancestors": [near, far]}})
     assert faults == [
-        f"some data state no licence, among them those of the model {'b' * 12} that it starts from",
+        f"some data have no licence, among them those of the model {'b' * 12} that it starts from",
         "licence 'odd' is not known",
     ]
     assert licence_faults({"extra": {"licences": ["MIT"], "ancestors": [{"digest": "a" * 64, "licences": ["MIT"]}]}}) == []
     manifest = {"extra": {"licences": ["", "MIT"], "data": [{"licences": ["MIT"]}], "validation_data": [{"licences": [""]}]}}
-    assert licence_faults(manifest) == ["some data state no licence, among them the validation data"]
+    assert licence_faults(manifest) == ["some data have no licence, among them the validation data"]
 
 
 @pytest.mark.parametrize(("text", "known"), [

@@ -1,4 +1,4 @@
-"""Atomic references: closed forms of the fit, lone atoms, and what compositions leave open."""
+"""Atomic references: closed forms of the fit, isolated atoms, and what compositions leave open."""
 
 from __future__ import annotations
 

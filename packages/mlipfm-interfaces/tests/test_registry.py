@@ -456,8 +456,8 @@ def test_licences_of_data_must_be_known():
 
     assert faults(["CC0-1.0", "MIT OR Apache-2.0", "LicenseRef-our-lab"]) == ""
     assert faults({"spice": "CC-BY-4.0"}) == ""
-    assert "states no licences" in faults([])
-    assert "states no licences" in faults(None)
-    assert "some data state no licence" in faults(["MIT", ""])
+    assert "has no licences" in faults([])
+    assert "has no licences" in faults(None)
+    assert "some data have no licence" in faults(["MIT", ""])
     assert "'who knows' is not known" in faults(["who knows"])
-    assert "states no licences" in licence_faults({})[0]
+    assert "has no licences" in licence_faults({})[0]

@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_with_a_reason(changes, error, message):
     ],
 )
 def test_possible_spin_states_are_accepted(numbers, charge, multiplicity):
-    """O2 triplet and singlet, H2+ doublet, a bare proton, Fe(II) quintet, NO; parity is checked only where both are stated."""
+    """O2 triplet and singlet, H2+ doublet, a bare proton, Fe(II) quintet, NO; parity is checked only where both are given."""
     s = Structure(numbers, np.arange(len(numbers))[:, None] * np.ones(3), total_charge=charge, spin_multiplicity=multiplicity)
     assert (s.total_charge, s.spin_multiplicity) == (charge, multiplicity)
 

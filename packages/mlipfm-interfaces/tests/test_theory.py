@@ -49,7 +49,7 @@ def test_references_know_which_element_is_missing():
 
 
 def test_energies_without_level_and_levels_without_energy_are_refused():
-    with pytest.raises(LevelError, match=r"structure 5 of qm9\.xyz: states no level of theory; set `level` on import"):
+    with pytest.raises(LevelError, match=r"structure 5 of qm9\.xyz: has no level of theory; set `level` on import"):
         fit_references([molecule("H H", None, -1.0, provenance=Provenance(source="qm9.xyz", index=5))])
     with pytest.raises(MissingLabelsError, match="no structure of level 'pbe' has an energy label"):
         fit_references([molecule("H H", "pbe")])

@@ -1,4 +1,4 @@
-"""Bonds of fixed length: kept to the last digits, without work, as ASE keeps them; and files that state them."""
+"""Bonds of fixed length: kept to the last digits, without work, as ASE keeps them; and files that give them."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def results(potential: Any, structures: list[Structure]) -> list[Tensor]:
 @pytest.mark.parametrize(
     "structures",
     [*(pytest.param(s, marks=pytest.mark.full) for s in STRUCTURES[:-1]), STRUCTURES[-1]],
-    ids=["one atom", "molecule", "with a lone atom", "crystal", "mixed"],
+    ids=["one atom", "molecule", "with an isolated atom", "crystal", "mixed"],
 )
 def test_compiled_mace_equals_mace_in_plain_torch(structures: list[Structure], monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = {"channels": 16, "layers": 2, "cutoff": 4.0, "mean_neighbors": 20.0}

@@ -51,13 +51,13 @@ def rattled(
 
 
 def shapes() -> dict[str, Structure]:
-    """A lone atom, a pair, no pair, a molecule, a cell much smaller than the cutoff, a skewed one, a slab, a wire, atoms outside their cell."""
+    """An isolated atom, a pair, no pair, a molecule, a cell much smaller than the cutoff, a skewed one, a slab, a wire, atoms outside their cell."""
     fcc = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) * 1.81
     grid = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3) * 2.4
     kinds = np.random.default_rng(5).choice([1, 6, 8, 29], len(grid))
     far = grid + np.random.default_rng(6).integers(-3, 4, grid.shape) * 7.2
     return {
-        "lone atom": rattled([29], [[0, 0, 0]]),
+        "isolated atom": rattled([29], [[0, 0, 0]]),
         "pair": rattled([1, 8], [[0, 0, 0], [0, 0, 1.1]]),
         "no pair": rattled([1, 8], [[0, 0, 0], [0, 0, 5000.0]]),
         "cluster": rattled(kinds, grid),
@@ -124,7 +124,7 @@ def test_kernel_equals_the_model_in_float64(name: str, dtype: str, instructions:
 
 def test_threads_share_the_atoms() -> None:
     for layers in (1, 2):
-        judge(density(channels=16, layers=layers), [shapes()["crystal"], shapes()["lone atom"]], "float64", threads=3)
+        judge(density(channels=16, layers=layers), [shapes()["crystal"], shapes()["isolated atom"]], "float64", threads=3)
 
 
 def test_level_charge_and_spin_count() -> None:
@@ -233,7 +233,7 @@ def test_wrong_geometries_are_refused_as_by_the_model() -> None:
     with pytest.raises(UnknownElementError):
         compiled.systems([rattled([79], [[0, 0, 0]])])
     several = CompiledDensity(density(channels=16, levels=["pbe", "r2scan"]))  # type: ignore[arg-type]
-    with pytest.raises(LevelError, match="states no level"):
+    with pytest.raises(LevelError, match="gives no level"):
         several.systems([s])
 
 
@@ -282,7 +282,7 @@ def test_unknown_instruction_set_is_refused() -> None:
 
 
 class KernelContract(PotentialContract):
-    """All rules but one: what is saved is the model, and what is loaded is not compiled until it is asked for."""
+    """All rules but one: what is saved is the model, and what is loaded is not compiled until it is requested."""
 
     @pytest.mark.parametrize("rule", [r for r in POTENTIAL_RULES if r.name != "checkpoint-round-trip"], ids=lambda rule: rule.name)
     def test_potential_rule(self, rule: Rule[Potential]) -> None:

@@ -61,7 +61,7 @@ class Weights:
 
 
 def electrons(w: Weights, name: str, x: Floats, number: int | None) -> Floats:
-    """A number of electrons, shared out over the atoms; a token of its own where it is not stated (the module's words)."""
+    """A number of electrons, shared out over the atoms; a token of its own where it is not given (the module's words)."""
     if number is None:
         return np.broadcast_to(w[f"{name}.unknown"], x.shape)
     sign = int(number < 0)

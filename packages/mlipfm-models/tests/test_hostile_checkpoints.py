@@ -98,7 +98,7 @@ def _rewritten(path, manifest_text: str):
     ids=["twice", "nan", "deep-list", "deep-object", "long-number"],
 )
 def test_json_that_has_no_one_meaning_is_refused(tmp_path, text):
-    with pytest.raises(MlipfmError, match=r"the manifest (is damaged|states no format)"):
+    with pytest.raises(MlipfmError, match=r"the manifest (is damaged|gives no format)"):
         load_model(_rewritten(tmp_path / "hostile.safetensors", text))
 
 

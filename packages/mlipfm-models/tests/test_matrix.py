@@ -102,7 +102,7 @@ def direct_stress(potential: Any) -> None:
 
 
 def total_charge(potential: Any) -> None:
-    """Every charge has an energy of its own, and so has a charge that is not stated."""
+    """Every charge has an energy of its own, and so has a charge that is not given."""
     found = energies(potential, [NEUTRAL.replace(spin_multiplicity=None, total_charge=q) for q in (0, 1, -1, 2, None)])
     assert np.diff(np.sort(found)).min() > 1e-6
 

@@ -62,7 +62,7 @@ def test_energies_do_depend_on_the_orientation(improper: bool) -> None:
 
 
 def test_messages_come_from_the_reverse_pair() -> None:
-    """With one layer an atom sees its neighbours only; with two it sees theirs, through the message of the pair at the other atom, and no further."""
+    """With one layer an atom depends on its neighbours only; with two on theirs, through the message of the pair at the other atom."""
     chain = Structure([6] * 4, np.arange(4)[:, None] * [3.0, 0, 0])
 
     def change(layers: int, moved: int) -> float:

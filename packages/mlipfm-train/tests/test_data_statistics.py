@@ -70,7 +70,7 @@ def test_a_structure_without_a_level_is_found_wherever_it_is(tmp_path, write_sto
     monkeypatch.setattr(data_statistics, "SAMPLE", 5)
     structures = morse_structures(30, 0)
     frames = Frames([write_store(tmp_path / "s", [*structures[:-1], structures[-1].replace(level=None)])])
-    with pytest.raises(LevelError, match="structure 29 of morse: states no level of theory"):
+    with pytest.raises(LevelError, match="structure 29 of morse: has no level of theory"):
         collect_statistics(frames, frames.structure_table(), seed=0)
 
 
@@ -153,7 +153,7 @@ def test_faults_of_labels_are_one_line_for_each_store_with_the_command_that_show
     (line,) = [line for line in lines if line.startswith("warning: labels of")]
     assert line.startswith(f"warning: labels of {store}: fault ")
     assert "fault forces-sign" in line
-    assert line.endswith(f"`mlipfm data check-labels {store}` says what and how to mend it")
+    assert line.endswith(f"`mlipfm data check-labels {store}` says what and what to do")
 
 
 def test_labels_of_a_level_that_is_not_used_are_not_judged(tmp_path, morse_structures, write_store):

@@ -85,9 +85,9 @@ def test_an_unknown_licence_of_an_ancestor_is_handed_down_and_named(licensed, tr
     lines: list[str] = []
     _, last = train("third", licensed("own", "CC0-1.0"), second, lines.append)
     assert last["extra"]["licences"] == ["", "CC0-1.0", "MIT"]
-    assert licence_faults(last) == [f"some data state no licence, among them those of the model {root['digest'][:12]} that it starts from"]
-    assert f"starts from the model {root['digest'][:12]}, licences of its data: not stated" in lines
-    assert "licences that are not known: not stated; a registry will promote neither this model nor one that starts from it" in lines
+    assert licence_faults(last) == [f"some data have no licence, among them those of the model {root['digest'][:12]} that it starts from"]
+    assert f"starts from the model {root['digest'][:12]}, licences of its data: not given" in lines
+    assert "licences that are not known: not given; a registry will promote neither this model nor one that starts from it" in lines
 
 
 def test_a_checkpoint_that_says_nothing_of_licences_is_unknown(licensed, train, tmp_path):
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_says_nothing_of_licences_is_unknown(licensed, train, 
     digest = save_potential(silent, load_model(first)[0])
     _, manifest = train("second", licensed("small", "MIT"), silent)
     assert manifest["extra"]["ancestors"] == [{"digest": digest, "licences": [""], "data": []}]
-    assert "some data state no licence" in licence_faults(manifest)[0]
+    assert "some data have no licence" in licence_faults(manifest)[0]
 
 
 def test_a_potential_from_memory_is_of_unknown_origin(licensed, train, tiny, tmp_path):
@@ -106,5 +106,5 @@ def test_a_potential_from_memory_is_of_unknown_origin(licensed, train, tiny, tmp
     manifest = load_model(result.last)[1]
     assert manifest["extra"]["licences"] == ["", "MIT"]
     assert licence_faults(manifest) == [
-        "some data state no licence, among them those of the potential without a checkpoint that it starts from"
+        "some data have no licence, among them those of the potential without a checkpoint that it starts from"
     ]

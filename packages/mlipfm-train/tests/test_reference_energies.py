@@ -170,7 +170,7 @@ def test_a_full_rank_model_says_nothing_of_what_is_open(start, morse_structures)
 
 
 def test_beside_lone_atoms_the_network_starts_at_the_mean_binding_energy(start, morse_structures):
-    """The labels are 3 eV/atom below the lone atoms: a network that starts near zero would have to learn that first."""
+    """The labels are 3 eV/atom below the isolated atoms: a network that starts near zero would have to learn that first."""
     molecules = [s.replace(level="a", labels={**s.labels, "energy": -3.0 * len(s)}) for s in morse_structures(9, 0)]
     found, _ = start([*molecules, *(lone(name, 0.0) for name in OLD)], dtype="float64")
     energies = [float(row["energy"]) / len(s) for s, row in zip(molecules, evaluate(found, molecules, ("energy",)), strict=True)]

@@ -1,4 +1,4 @@
-"""What one objective sees of a step is what it would see alone."""
+"""What one objective gets of a step is what it would see alone."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_neighbours_of_a_simple_cubic_crystal(cutoff, neighbours):
 
 
 def test_neighbours_are_counted_for_each_atom_and_not_for_each_structure():
-    """A pair has one neighbour each, five lone atoms have none: 2 / 7, and never less than 1; with a crystal of 6 it is (2 + 6) / 8."""
+    """A pair has one neighbour each, five isolated atoms have none: 2 / 7, and never less than 1; with a crystal of 6 it is (2 + 6) / 8."""
     lone = [Structure([1], np.zeros((1, 3)))] * 5
     pair = Structure([1, 1], [[0.0, 0, 0], [0.8, 0, 0]])
     cubic = Structure([29], np.zeros((1, 3)), cell=2 * np.eye(3), pbc=[True] * 3)

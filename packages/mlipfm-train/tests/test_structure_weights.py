@@ -12,7 +12,7 @@ from mlipfm_train.objectives.energy_force import EnergyForce
 
 
 def batch_of(energies, weights=None):
-    """Dimers, and a lone atom at the end, with these energies (eV)."""
+    """Dimers, and an isolated atom at the end, with these energies (eV)."""
     structures = []
     for k, energy in enumerate(energies):
         numbers = [1, 1] if k + 1 < len(energies) else [1]

@@ -169,8 +169,8 @@ def test_promotion_needs_an_evaluation_a_passed_check_and_known_licences(bench, 
     assert "its last check failed" in refusal(bench.record("check", digest, passed=True, later=0))
     push(path, bench.name, [bench.record("check", digest, passed=True, later=2)])
     assert promote(bench.name, 1).number == 1
-    assert "some data state no licence" in refusal(number=bench.push("unknown", ["MIT", ""]))
-    assert "states no licences" in refusal(number=bench.push("none", []))
+    assert "some data have no licence" in refusal(number=bench.push("unknown", ["MIT", ""]))
+    assert "has no licences" in refusal(number=bench.push("none", []))
     assert pull(f"{bench.name}@production").stem == digest
 
 
@@ -209,7 +209,7 @@ def test_a_model_that_starts_from_one_of_unknown_licence_is_not_promoted_and_the
     tuned, _ = trained("tuned", "MIT", root)
     path, last = trained("last", "CC0-1.0", tuned)
     number = push(path, bench.name, [bench.record("evaluation", last), bench.record("check", last)]).number
-    words = f"data of unknown licence: some data state no licence, among them those of the model {digest[:12]} that it starts from"
+    words = f"data of unknown licence: some data have no licence, among them those of the model {digest[:12]} that it starts from"
     with pytest.raises(RegistryError, match=words):
         promote(bench.name, number)
     path, last = trained("sound", "CC0-1.0", trained("known", "MIT")[0])

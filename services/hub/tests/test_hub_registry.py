@@ -120,7 +120,7 @@ def test_bytes_of_another_hash_than_announced_are_refused(hub, make_model):
         ({}, ["check"], "has no record of kind evaluation"),
         ({"passed": False}, ["evaluation", "check"], "the last check of argon/1 failed"),
         ({"licences": ("",)}, ["evaluation", "check"], "unknown licence"),
-        ({"licences": ()}, ["evaluation", "check"], "states no licences"),
+        ({"licences": ()}, ["evaluation", "check"], "has no licences"),
         ({"data": False}, ["evaluation", "check"], "does not name its data by their hashes"),
     ],
 )

@@ -90,7 +90,7 @@ def import_(
     sampling: str = typer.Option(None, help="How the geometries were made."),
     allow_refused: bool = typer.Option(False, "--allow-refused", help="Exit 0 although frames were refused."),
     accept_label_errors: bool = typer.Option(
-        False, "--accept-label-errors", help="Import a file although its labels contradict the units or signs that it or its layout states."
+        False, "--accept-label-errors", help="Import a file although its labels contradict the units or signs that it or its layout gives."
     ),
     manifest: Path = typer.Option(
         None,
@@ -130,7 +130,7 @@ def import_(
         if single := sorted(given - _MANIFEST):
             flags = ", ".join(key.replace("_", "-") for key in single)
             raise UnknownQuantityError(
-                f"with --manifest the file states {flags}", where=str(manifest), hint="leave them out, or write them there"
+                f"with --manifest the file gives {flags}", where=str(manifest), hint="leave them out, or write them there"
             )
         return _import_manifest(manifest, out, only, jobs, overlap, as_json)
     if not files or given & _MANIFEST:
@@ -284,15 +284,15 @@ def filter_(
     max_force: float = typer.Option(None, min=0, help="Largest norm of the force on an atom, eV/Angstrom."),
     label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
     unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),
-    licence: str = typer.Option(None, "--licence", "--license", help="SPDX expression, given to the structures that state no licence."),
+    licence: str = typer.Option(None, "--licence", "--license", help="SPDX expression, given to the structures that have no licence."),
     replace_licence: str = typer.Option(
-        None, "--replace-licence", help="With --licence: give it to those that state this text, and to no others."
+        None, "--replace-licence", help="With --licence: give it to those that give this text, and to no others."
     ),
     incomplete: bool = typer.Option(False, "--incomplete", help="Take what a store holds so far whose writer is at work or was killed."),
 ) -> None:
     """Keep part of a store in a new one. Prints how many were dropped for which reason; exits 1, writing nothing, if nothing is left.
 
-    Stores are never edited: a licence that was not stated at import is given to a copy.
+    Stores are never edited: a licence that was not given at import is given to a copy.
 
     Examples:
 

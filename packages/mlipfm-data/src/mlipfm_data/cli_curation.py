@@ -142,7 +142,7 @@ def weights(
         return
     if any(level is None for _, level in places):
         raise LevelError(
-            "a structure states no level of theory, by which its weight is stored", where=str(store), hint="set --level on import"
+            "a structure has no level of theory, by which its weight is stored", where=str(store), hint="set --level on import"
         )
     with StoreWriter(store) as writer:
         for (key, level), value in zip(places, found.values.tolist(), strict=True):
@@ -153,12 +153,12 @@ def weights(
 def references(
     store: Path = typer.Argument(..., help="Folder of a store."),
     given: str = typer.Option("", "--given", "--e0", help="Energies of atoms that are not fitted: H=-13.6,O=-2041.3 (eV)."),
-    isolated: bool = typer.Option(True, help="Take lone atoms in the store, in large periodic boxes too, as they are."),
+    isolated: bool = typer.Option(True, help="Take isolated atoms in the store, in large periodic boxes too, as they are."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Atomic reference energies of every level, as training finds them: where they come from, rank, residual, what is left open.
 
-    Given energies and lone atoms are kept; the rest is fitted by least squares, weighted by the label `weight`.
+    Given energies and isolated atoms are kept; the rest is fitted by least squares, weighted by the label `weight`.
 
     Example: mlipfm data references store --e0 H=-13.6,O=-2041.3
     """

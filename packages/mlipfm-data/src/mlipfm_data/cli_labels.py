@@ -26,7 +26,7 @@ def label(
     method: str = typer.Option(..., "--method", help="Labeller, e.g. GFN2-xTB."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
     workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
-    charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that state none."),
+    charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that give none."),
     reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
     reader_options: list[str] = typer.Option([], "--option", help="An option of the reader of a file, KEY=VALUE: length_unit=bohr."),
     group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
@@ -120,7 +120,7 @@ def _structures(frames: Iterator[Structure | Refusal], source: Path, charge: int
 
 def check_labels(
     sources: list[Path] = typer.Argument(..., help="Stores, or files of any format that `import` reads."),
-    level: str = typer.Option(None, help="Level of theory of files that do not state it."),
+    level: str = typer.Option(None, help="Level of theory of files that do not give it."),
     reader: str = typer.Option(None, help="Reader of the files [default: by their names]."),
     options: list[str] = typer.Option(
         [], "--option", help="Another option of the reader, KEY=VALUE: forces_unit=Hartree/bohr, forces_sign=-1."
@@ -171,7 +171,7 @@ def sample(
     model: str = typer.Option(
         None, "--model", help="What forces come from: a checkpoint, NAME@ALIAS of a registry, or a labeller (gfn2-xtb)."
     ),
-    charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that state none."),
+    charge: int = typer.Option(None, min=-1000, max=1000, help="Total charge of structures that give none."),
     reader: str = typer.Option(None, help="Reader of a file [default: by the file's name]."),
     out: Path = typer.Option(None, "--out", "-o", help="File to write: .xyz, .extxyz or .db."),
     seed: int = typer.Option(0, min=0, max=2**62, help="The same seed gives the same geometries."),

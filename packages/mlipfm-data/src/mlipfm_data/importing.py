@@ -47,7 +47,7 @@ class ImportRecord:
     def __init__(self, store: Path) -> None:
         self.path = store / FILE
         self.known: dict[str, dict[str, Any]] = {}
-        self._assumed: dict[str, Any] = {}  # recorded for the file that is checked, and not stated now
+        self._assumed: dict[str, Any] = {}  # recorded for the file that is checked, and not given now
         if self.path.exists():
             self.known = json.loads(self.path.read_bytes())
 
@@ -69,7 +69,7 @@ class ImportRecord:
     def check_applied(self, file: Path, report: ReadReport) -> None:
         """Refuse, at the first frame, a file that an earlier version imported with conventions that are not those which apply to it.
 
-        Earlier versions recorded `energy_unit` eV and so on although nobody had stated it.
+        Earlier versions recorded `energy_unit` eV and so on although nobody had given it.
 
         Raises:
             RefusedFileError: naming the conventions that differ.
@@ -117,7 +117,7 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-# What a store held before an import, and how frames that come again differ from it: nothing is kept or doubled without a word.
+# What a store had before an import, and how frames that come again differ from it: nothing is kept or doubled silently.
 
 #: Of the provenance, what an import can be asked to set; the source may differ, since two files may hold one calculation.
 _ASKED = ("group", "sampling", "licence")
@@ -204,7 +204,7 @@ class Before:
 #: Frames of a file whose energies are compared with their forces while they pass.
 CHECKED_FRAMES = 200
 
-#: Frames, or atoms of frames, whose labels are judged before the first of them is stored.
+#: Frames, or atoms of frames, whose labels are checked before the first of them is stored.
 WAITING_FRAMES, WAITING_ATOMS = 288, 40_000
 
 
@@ -219,8 +219,8 @@ class ImportReport:
         decisions: which key was read as what.
         slope: energy differences against forces over neighbouring frames, where some are near enough to compare.
         unlevelled: frames with labels and no level of theory.
-        differences: between frames and what the store held of them before.
-        findings: likely faults of the labels, if they were inspected.
+        differences: between frames and what the store had of them before.
+        findings: likely label errors, if labels were checked.
     """
 
     path: Path
@@ -248,7 +248,7 @@ class ImportReport:
         out = [counts, *(f"  {line}" for line in self.decisions.lines())]
         out += [f"  refused: {count} x {code}, first: {self.first[code]}" for code, count in self.refused.most_common()]
         if self.unlevelled:
-            said = f"  warning: {self.unlevelled} frames have labels and state no level of theory"
+            said = f"  warning: {self.unlevelled} frames have labels and have no level of theory"
             out.append(f"{said}; training and fits of references need one: --level, into a new store")
         out += self.differences.lines()
         return out + _slope_lines(self.slope) + [f"  {item}" for item in self.findings if item.severity != "note"]
@@ -267,8 +267,8 @@ class Importer:
 
     Args:
         out: folder of the store, new or old. name: of a new data set (default: the folder's name). single: see `StoreWriter`.
-        inspected: look for faults of the labels (`trust.inspecting`), reported with each file; a file whose labels contradict the units or signs
-            that it or its layout states is refused. accept_label_errors: it is not.
+        inspected: look for label errors (`label_checks`), reported with each file; a file whose labels contradict the units or signs
+            that it or its layout gives is refused. accept_label_errors: it is not.
         recorded: remember in the store with which options each file was imported, and refuse the same file with others.
 
     Refused frames are listed in `<out>.refused.jsonl` (file, frame, code, words), rewritten by each import.
@@ -309,7 +309,7 @@ class Importer:
 
         Raises:
             UnreadableFileError, RefusedFileError, PluginError: nothing could be read at all, or this file is in the store with other options.
-            UnitError: labels contradict what the file or its layout states (`inspected`). It is looked for before the first frame is stored, and
+            UnitError: labels contradict what the file or its layout gives (`inspected`). It is looked for before the first frame is stored, and
                 once more at the end. MlipfmError: impossible options.
         """
         result = ImportReport(Path(path))
@@ -320,7 +320,7 @@ class Importer:
         near: list[Structure] = []
         inspector = Inspector() if self.inspected else None
         frames = read(path, reader, **settings)
-        waiting: list[tuple[int, Structure | Refusal]] = []  # until the labels are known to be as the file or its layout states
+        waiting: list[tuple[int, Structure | Refusal]] = []  # until the labels are known to be as the file or its layout gives
         wait = inspector is not None and not self.accept_label_errors
         for item in shown(self._until_the_end(frames, result), Path(path).name):
             result.frames += 1
@@ -356,7 +356,7 @@ class Importer:
             yield Refusal(result.frames, error)
 
     def _check(self, inspector: Inspector, result: ImportReport) -> None:
-        """Judge the labels seen so far. Raises `UnitError` if they contradict what the file or its layout states."""
+        """Check the labels read so far. Raises `UnitError` if they contradict what the file or its layout gives."""
         result.findings = with_advice_for(inspector.findings(), result.decisions)
         error = None if self.accept_label_errors else contradiction(result.findings, result.decisions, result.path)
         if error is not None:
@@ -394,7 +394,7 @@ class Importer:
         return None
 
     def _compare(self, structure: Structure, there: bool, writer: StoreWriter, result: ImportReport) -> None:
-        """Count how a frame differs from what the store held of it before this import."""
+        """Count how a frame differs from what the store had of it before this import."""
         if self._before is None:
             return
         stored = self._before.get(writer.key(structure), structure.level)

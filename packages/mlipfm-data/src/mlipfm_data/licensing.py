@@ -1,4 +1,4 @@
-"""Licences that users state: SPDX expressions, which a registry will know when it is asked for a promotion."""
+"""Licences that users give: SPDX expressions, which a registry checks at a promotion."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def checked_licence(text: str) -> str:
 
 
 def with_licence(stated: str | None, licence: str, replace_licence: str | None = None) -> str | None:
-    """The licences of what states `stated` once `licence` is given to it; None if it keeps what it states.
+    """Return the licences of data that give `stated`, once `licence` is given to them; None if they keep theirs.
 
-    It is given where nothing is stated, also in a part of an expression (`NOASSERTION AND MIT`). What is stated is only replaced if it is
+    It is given where nothing is given, also in a part of an expression (`NOASSERTION AND MIT`). What is given is only replaced if it is
     `replace_licence`, word for word.
     """
     if replace_licence is not None:

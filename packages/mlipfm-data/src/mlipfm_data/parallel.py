@@ -209,7 +209,7 @@ TASK, IN_FLIGHT = 256, 8
 
 
 class View(Sequence[Structure], ABC):
-    """Structures of other sequences, each taken when it is asked for."""
+    """Structures of other sequences, each taken on first use."""
 
     @abstractmethod
     def at(self, k: int) -> Structure:

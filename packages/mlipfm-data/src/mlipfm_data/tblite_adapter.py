@@ -77,7 +77,7 @@ class TbliteModel:
 
         Raises:
             TbliteError: not converged, atoms too close, an element above 86, electrons that cannot be paired.
-            ValueError: a question that has no answer: no charge stated, more or fewer electrons than orbitals take, periodic in one or two
+            ValueError: a question that has no answer: no charge given, more or fewer electrons than orbitals take, periodic in one or two
                 directions, the stress of a molecule.
         """
         periodic = check(np.asarray(pbc, dtype=bool), charge, outputs, field)
@@ -133,7 +133,7 @@ def _available(periodic: bool, no_dipole: bool) -> tuple[str, ...]:
 def check(pbc: np.ndarray, charge: int | None, outputs: Sequence[str], field: np.ndarray | None) -> bool:
     """Whether the structure is periodic. Raises ValueError for what tblite would answer with a number that means something else."""
     if charge is None:
-        raise ValueError("the total charge is not stated; set `total_charge`: charge=0 in the comment line of an xyz file, or --charge 0")
+        raise ValueError("the total charge is not given; set `total_charge`: charge=0 in the comment line of an xyz file, or --charge 0")
     axes = pbc.tolist()
     if any(axes) and not all(axes):
         raise ValueError(f"tblite is periodic in three directions or in none, got pbc {axes}; add a vacuum and set pbc to True")

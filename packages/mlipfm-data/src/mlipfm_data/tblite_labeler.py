@@ -22,8 +22,8 @@ FOREIGN = ForeignPackage(requirements=("tblite>=0.5,<1",), adapter=Path(tblite_a
 class TbliteLabeler:
     """Energy, forces, charges; stress of periodic structures; dipole of neutral molecules.
 
-    The charge of a structure must be stated. A multiplicity that is not stated is taken as the lowest possible one, and the labelled structure
-    states it. Open shells are treated without spin polarisation, as the methods are defined.
+    The charge of a structure must be given. A multiplicity that is not given is taken as the lowest possible one, and the labelled structure
+    gives it. Open shells are treated without spin polarisation, as the methods are defined.
 
     Args:
         method: `GFN1-xTB` or `GFN2-xTB`.
@@ -45,10 +45,10 @@ class TbliteLabeler:
         return self.method.lower()  # canonical, see theory.canonical_level
 
     def label(self, structure: Structure) -> Structure:
-        """The structure with level, charge, multiplicity and labels stated; earlier labels are dropped.
+        """The structure with level, charge, multiplicity and labels; earlier labels are dropped.
 
         Raises:
-            LabelingError: charge not stated, no convergence, atoms too close, elements above 86, more charge than electrons, periodic in one or
+            LabelingError: charge not given, no convergence, atoms too close, elements above 86, more charge than electrons, periodic in one or
                 two directions, an external field in a periodic cell.
         """
         s, multiplicity = structure, structure.spin_multiplicity

@@ -39,7 +39,7 @@ def limits_like(teacher: Potential, uncertainty: Uncertainty, like: Iterable[Str
     """
     seen = list(uncertainty.predict(teacher, like))
     if not seen:
-        raise MissingLabelsError("there are no structures to compare the teacher's certainty with", hint="give its validation data")
+        raise MissingLabelsError("there are no structures to compare the teacher's uncertainty with", hint="give its validation data")
     energy = float(np.quantile([u.energy_sigma for u in seen], quantile))
     forces = float(np.quantile([u.atom_sigma.max() for u in seen], quantile)) if "forces" in uncertainty.quantities else None
     return Limits(energy, forces)

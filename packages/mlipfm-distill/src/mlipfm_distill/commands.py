@@ -102,7 +102,9 @@ def label(
     teacher: Annotated[str, typer.Option(help="Model checkpoint or address, with conservative forces")],
     out: Annotated[
         Path | None,
-        typer.Option(help="New store: the geometries with the teacher's energies and forces. Without it, rows are laid over STORE"),
+        typer.Option(
+            help="New store: the geometries with the teacher's energies and forces. Without it, rows are added to STORE as an overlay"
+        ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of the Hessian of each structure")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows")] = 0,
@@ -145,7 +147,7 @@ def label(
             )
     elif level is not None:
         raise RecipeError(
-            "--level needs --out: rows laid over a store have the level of its structures", hint="leave it out, or give --out"
+            "--level needs --out: rows that are added to a store have the level of its structures", hint="leave it out, or give --out"
         )
     else:
         report = label_hessian_rows(store, teacher, rows=rows, seed=seed)

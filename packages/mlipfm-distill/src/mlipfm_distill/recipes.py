@@ -27,7 +27,7 @@ def distill_recipe(
 ) -> Recipe:
     """A Recipe for `mlipfm_train.loop.fit`; `dump_recipe` writes it for `mlipfm train`.
 
-    The student sees the conditions (charge, spin) that the teacher sees. Elements, levels, references and scale come from the data.
+    The student gets the conditions (charge, spin) that the teacher gets. Elements, levels, references and scale come from the data.
 
     Args:
         train: stores with energies, forces and Hessian rows, of the levels that the teacher knows. valid: held-out stores.

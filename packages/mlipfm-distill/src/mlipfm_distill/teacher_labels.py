@@ -40,8 +40,8 @@ class TeacherLabels:
     """What became of the structures.
 
     Attributes:
-        path: the store. teacher: digest of the model. level: of the structures that have been asked for.
-        total: structures asked for = labelled now + present from an earlier run + duplicates, equal in geometry and state to another.
+        path: the store. teacher: digest of the model. level: of the requested structures.
+        total: structures requested = labelled now + present from an earlier run + duplicates, equal in geometry and state to another.
         other_levels: structures of levels the teacher does not know, which were left alone.
         uncertain: structures that were left out because the teacher is not sure enough of them.
         licence: of the teacher, see `licences.combined`.

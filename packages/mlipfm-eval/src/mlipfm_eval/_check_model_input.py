@@ -58,8 +58,8 @@ class CheckedModel:
     """A model under test with structures that it answers.
 
     Attributes:
-        promises: of `conservative`, `invariant`: what it claims to be; rules about the rest only measure.
-        elements: atomic numbers that it answers, as far as they were tried. stated: those that it states or that were asked for.
+        promises: of `conservative`, `invariant`: what it declares; rules about the rest only measure.
+        elements: atomic numbers that it answers, as far as they were tried. stated: those that it states or that were requested.
         own: structures of its own data, as they are; () if none are known.
         molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it knows none.
         wide: a crystal whose cell can be repeated without change: the crystal itself, or a molecule in a wide box for codes that sample one k-point.
@@ -128,7 +128,7 @@ class CheckedModel:
         return np.array([float(row["energy"]) for row in self.ask(structures, ("energy",))])
 
     def answers(self, s: Structure) -> bool:
-        """Tell whether the model predicts such a structure: some refuse slabs, charges or lone atoms, and that is no fault."""
+        """Tell whether the model predicts such a structure: some refuse slabs, charges or isolated atoms, and that is no fault."""
         try:
             ask(self.model, [s], ("energy", "forces"))
         except MlipfmError as error:
@@ -137,7 +137,7 @@ class CheckedModel:
 
 
 def ask(model: Potential | Teacher, structures: Sequence[Structure], outputs: Sequence[str]) -> list[Answer]:
-    """Predict in chunks of about 2,000 atoms; a potential of several levels predicts the last, unless its own structure states one it knows."""
+    """Predict in chunks of about 2,000 atoms; a potential of several levels predicts the last, unless its own structure gives one it knows."""
     rows: list[Answer] = []
     with without_warning():
         for part in _chunks(structures):
@@ -246,7 +246,7 @@ def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: S
 
 
 def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:
-    """Why a model answers nothing: first that its answers are no numbers, which no other structure mends."""
+    """Why a model answers nothing: first that its answers are no numbers, which is so for every structure."""
     if not reasons:
         return ContractError("it answers none of the common elements", hint="name its elements with --elements, or structures with --data")
     if _NOT_FINITE not in reasons:

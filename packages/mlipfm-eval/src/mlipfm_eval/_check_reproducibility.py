@@ -1,4 +1,4 @@
-"""Rules of smoothness and conduct: no jumps, no hidden state, no noise, the same answer alone and among others."""
+"""Rules of smoothness and reproducibility: no jumps, no hidden state, no noise, the same answer alone and among others."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _roughness(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(windows @ weights - windows[..., 3]).max(axis=1))
 
 
-# Conduct
+# Reproducibility
 
 
 @model_check(

@@ -25,7 +25,7 @@ PUSHED = 0.5
 
 
 def pairs_of(subject: CheckedModel, most: int) -> list[tuple[int, int]]:
-    """Return pairs of elements: those of its structures first, then equal ones, then the rest of those it states, up to `most`."""
+    """Return pairs of elements: those of its structures first, then equal ones, then the rest of those it declares, up to `most`."""
     own = sorted({int(z) for s in (*subject.own, *subject.all) for z in s.atomic_numbers})
     first = list(combinations_with_replacement(own, 2))
     rest = [(z, z) for z in subject.stated] + list(combinations_with_replacement(subject.stated, 2))

@@ -12,13 +12,13 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing import structures as known
 from mlipfm_interfaces.testing.probes import crystal_of, molecule_of
 
-#: eV/Å. Matter at hand has less; a potential that is asked for foreign elements has more.
+#: eV/Å. Matter at hand has less; a potential has more for elements that it was not trained on.
 SANE_FORCE = 30.0
 
 #: Atoms of a molecule on which Jacobians and paths are still tried whole; of a larger one a piece is cut out.
 SMALL = 15
 
-#: Elements that a model of another package is tried on where it does not state its own.
+#: Elements that a model of another package is tried on where it does not give its own.
 COMMON = tuple(
     map(
         number,

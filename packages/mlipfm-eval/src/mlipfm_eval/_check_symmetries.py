@@ -20,7 +20,7 @@ from ._model_checks import MODEL_CHECKS, Measured, answer_gap, model_check, wors
 
 __all__ = ["MODEL_CHECKS"]
 
-#: Atoms of the system by which sizes are judged: errors that grow with the number of atoms are missed in small ones.
+#: Atoms of the system by which errors with size are found: errors that grow with the number of atoms are missed in small ones.
 LARGE, LARGE_QUICK = 320, 64
 #: To how much of the largest force, or eV per atom, a code that solves for electrons must know its lattice sums.
 LATTICE_SUMS = 2e-3
@@ -44,7 +44,7 @@ def _turned(subject: CheckedModel, improper: bool) -> Measured:
     return Measured(most.value, most.limit, most.unit, f"forces are off by {100 * mean:.2g} % on average")
 
 
-@model_check("rotation", "Energies do not change and forces turn when a system is turned.", "invariant")
+@model_check("rotation", "Energies do not change and forces rotate when a system is rotated.", "invariant")
 def _rotation(subject: CheckedModel) -> Measured:
     return _turned(subject, improper=False)
 
@@ -126,7 +126,7 @@ def _size_consistency(subject: CheckedModel) -> Measured:
 
 
 def _together(first: Structure, second: Structure) -> Structure:
-    """Two free molecules as one system, of the sum of their charges and the lowest multiplicity of its electrons if they state any."""
+    """Two free molecules as one system, of the sum of their charges and the lowest multiplicity of its electrons if they give any."""
     numbers = np.concatenate([first.atomic_numbers, second.atomic_numbers])
     charge = None if first.total_charge is None else first.total_charge + (second.total_charge or 0)
     unpaired = (first.spin_multiplicity or 1) + (second.spin_multiplicity or 1) - 2
@@ -152,7 +152,7 @@ def _isolated(subject: CheckedModel) -> Measured | None:
 
 @model_check("charge-stays-home", "A molecule of charge +1 and a neutral one 30 Å apart have the energies of each alone.", "local-charge")
 def _charge_stays(subject: CheckedModel) -> Measured | None:
-    """Nothing promises it: a total charge says not where it is, and models share it out. The figure is how much that costs."""
+    """No model has to pass it: a total charge says not where it is, and models share it out. The figure is how much that costs."""
     s, distance = subject.small, 30.0
     unpaired = [int(s.atomic_numbers.sum() - charge) % 2 for charge in (1, 0)]
     ion, neutral = (s.replace(total_charge=q, spin_multiplicity=1 + n) for q, n in zip((1, 0), unpaired, strict=True))
@@ -168,7 +168,7 @@ def _charge_stays(subject: CheckedModel) -> Measured | None:
 
 
 @model_check(
-    "unstated-state", "Where training showed only stated charges and multiplicities, or none, no statement means a neutral singlet."
+    "unstated-state", "Where training showed only given charges and multiplicities, or none, no statement means a neutral singlet."
 )
 def _unstated(subject: CheckedModel) -> Measured | None:
     """Weights that no training structure has reached are random. Without a record of training, the structures in the checkpoint tell what it was."""

@@ -14,7 +14,7 @@ from ._check_model_input import Answer, CheckedModel, relative
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure: a rule holds if `value <= limit`. remark: what else is worth knowing."""
+    """One figure: a rule passes if `value <= limit`. remark: what else is to be known."""
 
     value: float
     limit: float
@@ -23,7 +23,7 @@ class Measured:
 
     @property
     def holds(self) -> bool:
-        """The one comparison by which a rule is held or broken; what is not a number never holds."""
+        """The one comparison by which a rule passes or fails; what is not a number always fails."""
         return within(self.value, self.limit)
 
     @property
@@ -40,8 +40,8 @@ class ModelCheck:
 
     Attributes:
         check: returns None where it cannot apply.
-        needs: the promise without which it only measures.
-        exact: whether a float64 copy of a potential is asked, so that the rule is told from rounding; else the model in its own arithmetic.
+        needs: the property that a model must declare, without which the check only measures.
+        exact: whether a float64 copy of a potential is asked, so that rounding does not hide the rule; else the model in its own arithmetic.
     """
 
     name: str

@@ -36,7 +36,7 @@ class Outcome:
     Attributes:
         suite: `contract` (the rules of potentials, on a float64 copy) or `behaviour` (from outside, on structures that the model knows).
         value, limit: the figure and what it may be; None for rules without one.
-        status: `broken` fails the check; `measured`: the model does not promise this; `skipped`: it cannot apply.
+        status: `broken` fails the check; `measured`: the model does not declare this; `skipped`: it cannot apply.
     """
 
     suite: Literal["contract", "behaviour"]
@@ -97,19 +97,19 @@ def check_model(
 
 
 def rules_of(promise: str) -> list[str]:
-    """Return the names of the rules that judge only models that declare this: `conservative`, `invariant`, `local-charge`.
+    """Return the names of the rules that only models which declare this can fail: `conservative`, `invariant`, `local-charge`.
 
     Raises:
-        ContractError: no rule is about such a promise; those that are are named.
+        ContractError: no rule is about such a property; those that are are named.
     """
     known = dict.fromkeys(item.needs for item in MODEL_CHECKS if item.needs is not None)
     if promise not in known:
-        raise ContractError(f"no rule is about the promise {promise!r}", hint=f"choose of: {', '.join(known)}")
+        raise ContractError(f"no rule is about the property {promise!r}", hint=f"choose of: {', '.join(known)}")
     return [item.name for item in MODEL_CHECKS if item.needs == promise]
 
 
 def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
-    """Judge rules that were only measured because the model does not declare them: what is to drive dynamics must be `conservative`, whatever
+    """Require rules that were only measured because the model does not declare them: what is to drive dynamics must be `conservative`, whatever
     it declares; return all outcomes.
 
     Raises:
@@ -120,7 +120,7 @@ def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
 
 
 def _unjudged(outcomes: list[Outcome], promise: str) -> list[Outcome]:
-    """Rules about a promise that the model does not make, so that they were measured and not held against it."""
+    """Rules about a property that the model does not declare, so that they were measured and cannot fail."""
     return [o for o in outcomes if o.status == "measured" and o.value is not None and o.rule in rules_of(promise)]
 
 
@@ -130,7 +130,7 @@ def broken(outcomes: list[Outcome]) -> list[str]:
 
 
 def check_record(model: OpenModel, outcomes: list[Outcome], required: Collection[str] = ()) -> Record:
-    """Return the result record of a check. required: promises that it was held to (`held_to`), whether it makes them or not."""
+    """Return the result record of a check. required: properties that were required (`held_to`), declared or not."""
     return benchmark_record("check", _check_result(outcomes, required), model)
 
 
@@ -164,7 +164,7 @@ def _outcome(item: ModelCheck, subject: CheckedModel) -> Outcome:
 def _judged(o: Outcome) -> Outcome:
     if o.value is None or o.limit is None:
         return o
-    remark = f"{o.remark}; " * bool(o.remark) + "not promised by the model, but required"
+    remark = f"{o.remark}; " * bool(o.remark) + "not declared by the model, but required"
     return replace(o, status="held" if within(o.value, o.limit) else "broken", remark=remark)
 
 

@@ -41,7 +41,7 @@ def check(
         elements: elements to check on, such as `Si` or `Li,P,S`. quick: shorter dynamics and smaller systems. verbose: all rules and remarks.
 
     Raises:
-        ContractError: an unknown precision or promise, or a model that predicts nothing that is tried. UnknownElementError: an unknown element.
+        ContractError: an unknown precision or property, or a model that predicts nothing that is tried. UnknownElementError: an unknown element.
     """
     required = [name.strip() for name in require.split(",") if name.strip()]
     numbers = _elements_of(elements)
@@ -57,7 +57,7 @@ def check(
     printed: list[Table | str] = [_table(outcomes, verbose)]
     held = sum(_plain(o) for o in outcomes)
     if held and not verbose:
-        printed.append(f"[dim]and {held} rules of the contract held (--verbose shows them)[/]")
+        printed.append(f"[dim]and {held} rules of the contract passed (--verbose shows them)[/]")
     if not failed:
         style = "bold yellow" if _unjudged(outcomes, "conservative") else "bold green"
         printed.append(f"[{style}]{escape(_verdict(model.address, outcomes))}[/]")
@@ -66,7 +66,7 @@ def check(
 
 
 def _verdict(address: str, outcomes: list[Outcome]) -> str:
-    """Return one sentence on a model that breaks no rule, and what was not held against it if it is not conservative."""
+    """Return one sentence on a model that breaks no rule, and which rules cannot fail if it is not conservative."""
     count = {status: sum(o.status == status for o in outcomes) for status in _STYLE}
     rest = ", ".join(f"{count[status]} {status}" for status in ("measured", "skipped") if count[status])
     text = f"{address} breaks no rule: {count['held']} passed" + (f", {rest}" if rest else "")
@@ -76,13 +76,13 @@ def _verdict(address: str, outcomes: list[Outcome]) -> str:
     figures = ", ".join(f"{o.rule} {o.value:.2g} {o.unit} (limit {o.limit:.2g})" for o in loose if o.rule == "nve-drift")
     others = ", ".join(o.rule for o in loose if o.rule != "nve-drift")
     return (
-        f"{text}. It is NOT CONSERVATIVE: its forces are no gradient of its energy, and energy conservation was not held against it: "
+        f"{text}. It is NOT CONSERVATIVE: its forces are no gradient of its energy, and energy conservation was measured, not required: "
         f"{figures}{', ' * bool(figures and others)}{others}. --require conservative does"
     )
 
 
 def _plain(outcome: Outcome) -> bool:
-    """A rule of which there is nothing to say but that it held."""
+    """A rule of which there is nothing to say but that it passed."""
     return outcome.status == "held" and outcome.value is None
 
 
@@ -107,7 +107,7 @@ def _figure(value: float | None, limit: float | None) -> tuple[str, str]:
 
 
 def _once(outcomes: list[Outcome]) -> list[Outcome]:
-    """A rule of both suites in one row, that with the figure, unless the contract alone is broken: then in two, each with its own verdict."""
+    """A rule of both suites in one row, that with the figure, unless the contract alone is broken: then in two, each with its own outcome."""
     seen = {o.rule: o for o in outcomes if o.suite == "behaviour"}
     inside = {o.rule: o for o in outcomes if o.suite == "contract" and o.rule in seen}
     rows = []
@@ -123,7 +123,7 @@ def _once(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def _table(outcomes: list[Outcome], verbose: bool = True) -> Table:
-    """Return a row for each outcome: rule, figure, limit, what came of it and a remark.
+    """Return a row for each outcome: rule, figure, limit, what became of it and a remark.
 
     Without `verbose` each rule stands once, only if it has a figure, failed or was skipped, and with its remark only where that explains one. With
     it a column says to which suite the rule belongs.

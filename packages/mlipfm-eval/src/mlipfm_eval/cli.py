@@ -33,7 +33,7 @@ def check(
     require: Annotated[
         list[str] | None,
         typer.Option(
-            help="Hold it also to what it does not promise: conservative (before dynamics), invariant, local-charge; may be repeated"
+            help="Require also what it does not declare: conservative (before dynamics), invariant, local-charge; may be repeated"
         ),
     ] = None,
     data: Annotated[
@@ -41,13 +41,13 @@ def check(
         typer.Option(help="Store or file whose structures it is tested on [default: those in the checkpoint, or made of its elements]"),
     ] = None,
     elements: Annotated[
-        str | None, typer.Option(help="Elements to test it on, such as Si or Li,P,S [default: what the model states or answers]")
+        str | None, typer.Option(help="Elements to test it on, such as Si or Li,P,S [default: what the model declares or predicts]")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Shorter dynamics and smaller systems, for slow models")] = False,
 ) -> None:
     """Check that a model is what a potential must be: symmetries, derivatives, smoothness, no hidden state, energy conservation.
 
-    Exits with 1 and names the rules if one is broken. What a model does not promise (direct forces: that energy is conserved) is only measured.
+    Exits with 1 and names the rules if one is broken. What a model does not declare (direct forces: that energy is conserved) is only measured.
 
     Examples:
 

@@ -95,7 +95,7 @@ def compare_models(
     for k, data_set in enumerate(sets):
         base = results[0][k]
         shown = Table(title=f"{data_set.name}: {len(data_set.structures)} structures; {base.predictions.interval_over}")
-        for name in ("error", escape(str(models[0])), *(f"{escape(str(m))}\nless the first: verdict" for m in models[1:])):
+        for name in ("error", escape(str(models[0])), *(f"{escape(str(m))}\nless the first: outcome" for m in models[1:])):
             shown.add_column(name, justify="left" if name == "error" else "right")
         for key in [key for key in _FIGURES if key in base.figures]:
             cells = [_cell(results[m][k], next((d for d in rows[m - 1][k] if d.key == key), None), key) for m in range(1, len(models))]

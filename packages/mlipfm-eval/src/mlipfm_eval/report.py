@@ -66,7 +66,7 @@ def report_html(found: Found, first: str = "") -> str:
 
 
 def _result(found: Found, colours: Mapping[str, int]) -> str:
-    """Return what records of a result tell: sentences, a molecule that moves, the parity of that model, and lines of code that use it."""
+    """Return what records of a result show: sentences, a molecule that moves, the parity of that model, and lines of code that use it."""
     parts = []
     for record in found.benchmark("result"):
         details, charts = record["details"], []

@@ -1,7 +1,7 @@
 """`collate(structures, graph_specs, dtype, device) -> Batch`: the only way to make a Batch.
 
 A Batch holds many systems end to end, float64 geometry, labels with masks, and one neighbour view for every GraphSpec that a potential of this
-step stated. Views hold integer shifts only; displacements are made from positions and cells in float64 and cast once (`Batch.displacements`).
+step gave. Views hold integer shifts only; displacements are made from positions and cells in float64 and cast once (`Batch.displacements`).
 
 `MovingBatch` makes the batch of systems whose atoms and cells move. Its neighbour lists are searched up to cutoff + skin and used until atoms or cell
 have moved so far that a pair from beyond could have come within the cutoff. For every geometry the pairs within the cutoff are picked out of the
@@ -68,9 +68,9 @@ class Batch:
         system: [atoms] int64, index of the system of each atom, ascending.
         n_atoms: [systems] int64.
         cell: [systems, 3, 3] float64, Å, rows. pbc: [systems, 3] bool.
-        total_charge: [systems] int64, e; 0 where not stated, and then `charge_stated` [systems] is False.
-        spin_multiplicity: [systems] int64, 2S+1; 0 means not stated.
-        external_field: [systems, 3] float64, V/Å; zero where not stated.
+        total_charge: [systems] int64, e; 0 where not given, and then `charge_stated` [systems] is False.
+        spin_multiplicity: [systems] int64, 2S+1; 0 means not given.
+        external_field: [systems, 3] float64, V/Å; zero where not given.
         levels: level id of each system, or None.
         keys: `Structure.key` of each system.
         labels: quantity -> float64. System quantities [systems, ...], atom quantities [atoms, ...]; probe quantities

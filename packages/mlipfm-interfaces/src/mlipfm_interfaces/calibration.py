@@ -106,7 +106,7 @@ def retention_curve(errors: ArrayLike, sigma: ArrayLike) -> Floats:
 
 
 def retention_gain(errors: ArrayLike, sigma: ArrayLike) -> float:
-    """Area between the retention curve and a random order, over that of an oracle which sorts by |error|: 1 oracle, 0 random."""
+    """Area between the retention curve and a random order, over that of the perfect order, by |error|: 1 perfect, 0 random."""
     flat = float(np.mean(np.abs(np.asarray(errors, dtype=np.float64))))
     oracle = flat - float(retention_curve(errors, np.abs(np.asarray(errors, dtype=np.float64)) + 1e-300).mean())
     return (flat - float(retention_curve(errors, sigma).mean())) / oracle if oracle > 0 else float("nan")

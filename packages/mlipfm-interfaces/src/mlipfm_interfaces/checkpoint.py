@@ -3,7 +3,7 @@
 All metadata is one key, `mlipfm`, of canonical JSON (several keys come out of the library in random order). The digest in it covers the manifest
 without the digest and every tensor's name, dtype, shape and bytes, so that no changed bit of weights or settings goes unnoticed, and saving twice
 gives the same bytes. A *model* checkpoint (kind `mlipfm-model`) is what users exchange, and its digest is the model's identity. Training states and
-simulation restarts use the same container under other kinds and are never accepted where a model is asked for.
+simulation restarts use the same container under other kinds and are never accepted where a model is expected.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
 
 
 def _default_level(level: object, potential: Potential, where: str) -> str:
-    """The level that is predicted where none is stated, as the checkpoint says; it must be one of the model."""
+    """The level that is predicted where none is given, as the checkpoint says; it must be one of the model."""
     if level not in potential.spec.levels:
         raise RefusedFileError(f"`default_level` {str(level)[:80]!r} is no level of this model", where=where)
     return str(level)

@@ -75,7 +75,7 @@ def read_header(data: bytes, size: int, where: str) -> tuple[dict[str, Any], dic
         )
     manifest = _json_object(metadata[_KEY].encode("ascii", "replace"), "manifest", where)
     if type(manifest.get("format")) is not int or manifest["format"] < 1:
-        raise DamagedFileError("the manifest states no format number", where=where)
+        raise DamagedFileError("the manifest gives no format number", where=where)
     return header, manifest
 
 

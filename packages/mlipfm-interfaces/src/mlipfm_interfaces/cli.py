@@ -4,7 +4,7 @@ An app whose only command bears the name of the entry point is mounted as that c
 (`mlipfm data label`). An entry point `group.command` adds its app to the group of another package (`models.matrix`: `mlipfm models matrix`).
 A plug-in that cannot be imported is listed as broken, with the reason, and disturbs nothing else.
 
-Exit status: 0 done, 1 a defect of ours, 2 something the user can mend (one line on stderr), 130 interrupted. `--debug`, anywhere on the
+Exit status: 0 done, 1 a defect of ours, 2 something the user can correct (one line on stderr), 130 interrupted. `--debug`, anywhere on the
 line, shows the traceback as well.
 """
 
@@ -124,7 +124,7 @@ def _bound_numbers(command: Any) -> None:
 
 
 def _bounded(parameter: Any) -> Callable[[Any, Any], Any]:
-    """`process_value` of a parameter, which then refuses numbers that nobody can compute with. `max=inf` states that infinity has a meaning."""
+    """`process_value` of a parameter, which then refuses numbers that nobody can compute with. `max=inf` means that infinity is allowed."""
     process = parameter.process_value
     own = getattr(parameter, "max", None) or getattr(getattr(parameter, "type", None), "max", None)
     largest = math.inf if own == math.inf else LARGEST

@@ -113,7 +113,7 @@ def field_response(energy: Tensor, batch: Batch, *, create_graph: bool = False) 
 
 
 def _grad(value: Tensor, leaves: list[Tensor], create_graph: bool) -> list[Tensor]:
-    """Gradients; zero where a leaf does not enter (a lone atom has no pairs)."""
+    """Gradients; zero where a leaf does not enter (an isolated atom has no pairs)."""
     if not torch.is_grad_enabled():
         # Everything would look constant, and forces would be silently zero.
         raise PropertyNotAvailableError(

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class MlipfmError(Exception):
-    """Base of all errors raised at the border of mlipfm.
+    """Base of all errors that mlipfm raises for users.
 
     Args:
         what: one sentence: what was wanted and what came.
@@ -119,7 +119,7 @@ class LevelError(MlipfmError):
 
 
 class MissingLabelsError(MlipfmError):
-    """Frames without the labels that were asked for."""
+    """Frames without the requested labels."""
 
     code = "missing-labels"
 
@@ -147,7 +147,7 @@ class DamagedFileError(UnreadableFileError):
 
 
 class RefusedFileError(UnreadableFileError):
-    """A file of a kind that is never read (pickle), or a foreign file where a model is asked for."""
+    """A file of a kind that is never read (pickle), or a foreign file where a model is expected."""
 
     code = "refused-file"
 
@@ -183,7 +183,7 @@ class PluginError(MlipfmError):
 
 
 class RegistryError(MlipfmError):
-    """A registry of models cannot be reached, does not have what was asked for, or answers what it must not."""
+    """A registry of models cannot be reached, does not have what was requested, or answers what it must not."""
 
     code = "registry"
 

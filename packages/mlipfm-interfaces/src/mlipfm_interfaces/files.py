@@ -162,7 +162,7 @@ def lock(path: Path | str, timeout: float = 0.0) -> Iterator[None]:
         timeout: seconds to wait for another holder.
 
     Raises:
-        LockedError: still held after `timeout`; names the holder. UnwritableFileError: the lock file cannot be made.
+        LockedError: still locked after `timeout`; names the holder. UnwritableFileError: the lock file cannot be made.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -38,7 +38,7 @@ class ForeignPackage:
         requirements: what pip installs into the environment, numpy apart, which is always there. Empty: the environment of this process.
         adapter: Python file with `load(argument)`, which returns an object with `outputs` (quantity keys) and `evaluate(numbers, positions,
             cell, pbc, charge, multiplicity, outputs) -> {key: array}`, in the units, signs and shapes of `quantities`. charge and multiplicity
-            may be None: not stated. It may also have `versions` ({package: version}).
+            may be None: not given. It may also have `versions` ({package: version}).
         in_process: call the adapter here, without a process (for packages that ours depends on anyway).
         electronic: it solves for electrons, at one k-point: the energy per atom of a small cell is not that of its supercell, and open shells may
             have several answers or none.

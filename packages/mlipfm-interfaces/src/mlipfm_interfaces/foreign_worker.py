@@ -107,7 +107,7 @@ def _answer(model: Any, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
             tuple(head["outputs"]),
         )
         return {}, {str(key): np.asarray(value) for key, value in values.items()}
-    except Exception as error:  # the adapter and its package may fail in any way; the caller is told, the log has the traceback
+    except Exception as error:  # the adapter and its package may fail in any way; the caller gets the message, the log has the traceback
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"[:2000]}, {}
 

@@ -1,6 +1,6 @@
 """Which frames a model was trained on: short hashes of geometries that travel with its checkpoint.
 
-Charge, spin and labels do not enter: a file that states no charge is recognised in a store that does.
+Charge, spin and labels do not enter: a file that gives no charge is recognised in a store that does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Licences of data, and of what is made from them: SPDX expressions that are joined and never dropped.
 
-What is made from two sources is under the licences of both, `CC-BY-4.0 AND MIT`. A source that states none adds `NOASSERTION`, SPDX's word for what
+What is made from two sources is under the licences of both, `CC-BY-4.0 AND MIT`. A source that gives none adds `NOASSERTION`, SPDX's word for what
 nobody has said; no registry promotes a model that has one.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-#: Of what states no licence, inside an expression. Alone it is written as "" or None.
+#: Of what gives no licence, inside an expression. Alone it is written as "" or None.
 UNKNOWN = "NOASSERTION"
 
 
@@ -37,7 +37,7 @@ def combined(licences: Iterable[str | None]) -> str:
 
 
 def stated_licences(entry: Mapping[str, Any]) -> list[str]:
-    """`licences` of the `extra` of a manifest or of an ancestor: a list, or a mapping from data set to licence; empty if it states none.
+    """`licences` of the `extra` of a manifest or of an ancestor: a list, or a mapping from data set to licence; empty if it gives none.
 
     Entries that are no text become "", the unknown licence.
     """
@@ -50,7 +50,7 @@ def ancestors_of(extra: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The models that a model starts from, nearest first, from the `extra` of its manifest.
 
     Returns:
-        Of each its `digest` ("" if it was no checkpoint), the `licences` that it states ([""] if none), and the `data` it was trained on itself.
+        Of each its `digest` ("" if it was no checkpoint), its `licences` ([""] if none), and the `data` it was trained on itself.
     """
     found = extra.get("ancestors")
     entries = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []

@@ -1,6 +1,6 @@
-"""Building a model from a file of unknown origin without being asked for more than the file holds.
+"""Building a model from a file of unknown origin without allocating more than the file has.
 
-A checkpoint of a kilobyte can state a configuration of terabytes. Its digest is right all the same: anybody can compute one. What a configuration
+A checkpoint of a kilobyte can have a configuration of terabytes. Its digest is right all the same: anybody can compute one. What a configuration
 implies is known only when the model is built, so it is built under watch: a tensor larger than the weights in the file allow is refused before it
 is allocated, and so is the first parameter too many.
 """
@@ -96,7 +96,7 @@ def within(tensors: Mapping[str, Tensor], where: str) -> Iterator[None]:
 
 
 class _Watch(TorchFunctionMode):
-    """Sees every call of torch, refuses those whose result would be too large, and counts what modules register."""
+    """Watches every call of torch, refuses those whose result would be too large, and counts what modules register."""
 
     def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class _Watch(TorchFunctionMode):
         raise RefusedFileError(
             f"its configuration asks for {what}, but the file holds {self.count} tensors of {self.numbers} numbers in all",
             where=self.where,
-            hint="do not trust this file; get the model from where it comes from",
+            hint="do not use this file; download the model again from its source",
         )
 
     def _check(self, numbers: int) -> None:

@@ -197,7 +197,7 @@ def rotation_error(
     """How far forces are from turning with the system: mean |Q^-1 f(Q R) - f(R)| / mean |f(R)| over atoms and orientations Q; 0 is best.
 
     Args:
-        turned_back: of each structure, forces in several orientations turned back to the first, [orientations, atoms, 3].
+        turned_back: of each structure, forces in several orientations rotated back to the first, [orientations, atoms, 3].
         upright: of each structure, forces as it stands, [atoms, 3].
     """
     wanted = [np.broadcast_to(np.asarray(b, dtype=np.float64), np.shape(a)) for a, b in zip(turned_back, upright, strict=True)]

@@ -48,13 +48,13 @@ def _settings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _listed(licences: list[str]) -> str:
-    return ", ".join(licence or "not stated" for licence in licences) or "not stated"
+    return ", ".join(licence or "not given" for licence in licences) or "not given"
 
 
 def _separation(spec: Mapping[str, Any]) -> str:
     """What is known of two systems out of each other's reach."""
     reach = (
-        "no range is stated"
+        "no range is given"
         if spec.get("interaction_range") is None
         else f"atoms {spec['interaction_range']:g} Å apart do not feel each other"
     )

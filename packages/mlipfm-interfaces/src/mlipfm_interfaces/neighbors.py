@@ -350,7 +350,7 @@ def _cut_at_gaps(positions: Floats, vectors: Floats, cutoff: float) -> tuple[Int
 
 
 def _without_gaps(positions: Floats, vectors: Floats, cutoff: float) -> tuple[Floats, Floats, Ints]:
-    """Points and box for the search, in a turned frame whose last axes are orthogonal to the periodic `vectors`.
+    """Points and box for the search, in a rotated frame whose last axes are orthogonal to the periodic `vectors`.
 
     Along an axis that no lattice vector touches, a gap wider than two cutoffs is as good as one of two cutoffs.
 

@@ -1,4 +1,4 @@
-"""Plug-ins by entry point: names are listed without importing anything, code is imported when it is asked for.
+"""Plug-ins by entry point: names are listed without importing anything, code is imported on first use.
 
 Groups: `mlipfm.readers`, `mlipfm.samplers`, `mlipfm.labelers`, `mlipfm.backbones`, `mlipfm.potentials`, `mlipfm.objectives`, `mlipfm.sources`,
 `mlipfm.strategies`, `mlipfm.weight_rules`, `mlipfm.benchmarks`, `mlipfm.resolvers`, `mlipfm.released`, `mlipfm.foreign`, `mlipfm.uncertainties`,

@@ -1,6 +1,6 @@
 """`Potential`: what every model is to the rest of the toolkit, and `evaluate`, the plain way to use one.
 
-A potential states in `spec` what it can do and in `forward` does it: Batch in, Prediction out. Whether forces are a gradient (`conservative`) or
+A potential declares in `spec` what it can do and in `forward` does it: Batch in, Prediction out. Whether forces are a gradient (`conservative`) or
 a head of their own (`direct`) is said by `Prediction.kind`. Training never matches parameter names: it asks `blocks()` and `parameter_roles()`.
 """
 
@@ -30,7 +30,7 @@ from .trained_states import States, check_states
 
 Kind = Literal["conservative", "direct"]
 
-#: Two atoms nearer than this part of the sum of their covalent radii are told: the shortest bonds (H2, N2) are at 1.1 and 0.78 of it.
+#: Two atoms nearer than this part of the sum of their covalent radii are reported: the shortest bonds (H2, N2) are at 1.1 and 0.78 of it.
 CLOSE = 0.6
 
 
@@ -116,7 +116,7 @@ class Potential(nn.Module, ABC):
         plugin: name of the backbone (group `mlipfm.backbones`) or potential (`mlipfm.potentials`) that builds it again from `config`.
         config: JSON-ready options for the builder.
         examples: a few structures of its data, where its checkpoint holds some.
-        default_level: predicted for systems that state none, where there are several levels and the checkpoint says so (released models do).
+        default_level: predicted for systems that give none, where there are several levels and the checkpoint says so (released models do).
         trained_states: charges and multiplicities that training showed, where its checkpoint says so; see `trained_states`.
     """
 
@@ -136,7 +136,7 @@ class Potential(nn.Module, ABC):
 
         Raises:
             PropertyNotAvailableError: for an output that `spec.outputs` does not list, or the stress of a system without three periodic directions.
-            LevelError: if several levels exist and a system states none.
+            LevelError: if several levels exist and a system gives none.
         """
 
     @abstractmethod
@@ -168,7 +168,7 @@ class Potential(nn.Module, ABC):
         """[systems] int64: position of each system's level in `spec.levels`.
 
         Raises:
-            LevelError: for an unknown level, or none stated where there are several and no `default_level`; the message lists them.
+            LevelError: for an unknown level, or none given where there are several and no `default_level`; the message lists them.
         """
         known = self.spec.levels
         default = known[0] if len(known) == 1 else self.default_level
@@ -179,7 +179,7 @@ class Potential(nn.Module, ABC):
             elif (found := find_level(level, known)) is not None:
                 indices.append(known.index(found))
             else:
-                said = "states no level of theory" if level is None else f"has level {level!r}, which this model does not know"
+                said = "has no level of theory" if level is None else f"has level {level!r}, which this model does not know"
                 raise LevelError(f"system {said}", where=f"system {k}", hint=f"choose one of: {', '.join(known)}")
         return torch.tensor(indices, device=batch.positions.device)
 
@@ -204,7 +204,7 @@ def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None)
     """Say what looks wrong, in words; nothing for ordinary matter.
 
     Args:
-        cutoff: Å, how far the model sees.
+        cutoff: Å, how far the model reaches.
         pairs: of the structure within the cutoff, where they are known already, see `neighbor_pairs`.
 
     Raises:
@@ -224,7 +224,7 @@ def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None)
 
 
 def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
-    """A charge or a multiplicity that a model with these conditions answers as if it were not there, in words; neutral singlets are not told."""
+    """A charge or a multiplicity that a model with these conditions answers as if it were not there, in words; neutral singlets are not reported."""
     stated = {"total_charge": (structure.total_charge, 0), "spin_multiplicity": (structure.spin_multiplicity, 1)}
     return [
         f"the model does not know {name}: {value} changes nothing in its answer"
@@ -260,7 +260,7 @@ def evaluate(
     """Predict for a list of structures in one batch; no graph is kept.
 
     Args:
-        level: to predict, whatever the structures state. Without it, the level a structure states; a model with one level answers at that one.
+        level: to predict, whatever the structures state. Without it, the level a structure gives; a model with one level answers at that one.
 
     Returns:
         One dict per structure: float64 arrays by quantity key, with the shapes of `quantities` (forces [N, 3]).

@@ -1,4 +1,4 @@
-"""The seams of mlipfm as protocols: what a plug-in must offer. Each has a contract suite in `mlipfm_interfaces.testing`."""
+"""The interfaces of mlipfm as protocols: the methods a plug-in must have. Each has a contract suite in `mlipfm_interfaces.testing`."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Objective(Protocol):
     gather: tuple[str, ...]
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
-        """What the potential sees of one structure: itself, noised or rotated copies. Runs before neighbours are built."""
+        """What the potential gets of one structure: itself, noised or rotated copies. Runs before neighbours are built."""
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """Name -> (weighted sum, count) over the systems of this objective's views; with `gather`, name -> (tensor, count) for those names."""
@@ -181,7 +181,7 @@ class WeightRule(Protocol):
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Anything that can be asked for quantities of structures: a potential, or a model of another package in its own process."""
+    """Anything that predicts quantities of structures: a potential, or a model of another package in its own process."""
 
     outputs: tuple[str, ...]
 

@@ -26,8 +26,8 @@ class Heads(NamedTuple):
 
     Attributes:
         n_atoms: [frames] int64. atomic_numbers: [atoms] uint8, end to end.
-        total_charge: [frames] int64, e; 0 where not stated, and then `charge_stated` [frames] is False.
-        spin_multiplicity: [frames] int64, 2S+1; 0 where not stated.
+        total_charge: [frames] int64, e; 0 where not given, and then `charge_stated` [frames] is False.
+        spin_multiplicity: [frames] int64, 2S+1; 0 where not given.
     """
 
     n_atoms: Array
@@ -57,7 +57,7 @@ def read_heads(records: Sequence[bytes]) -> Heads:
 
 
 def _state(block: _Block) -> tuple[Array, Array, Array]:
-    """Charges, whether they are stated, and multiplicities, 0 where not stated."""
+    """Charges, whether they are given, and multiplicities, 0 where not given."""
     stated = block.charge != _NONE32
     return np.where(stated, block.charge, 0), stated, np.where(block.multiplicity == _NONE32, 0, block.multiplicity)
 

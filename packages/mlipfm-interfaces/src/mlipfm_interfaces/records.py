@@ -35,8 +35,8 @@ FIXED = struct.Struct("<IiiIq")  # atoms, charge, multiplicity, bytes of text, p
 MOTION = struct.Struct("<dq")  # time in fs, step
 LAYOUT, FRAME, LABELS = 1, 2, 3  # kinds of records
 
-_NONE32, _NONE64 = -(2**31), -(2**63)  # not stated
-_FREE = -1  # an axis whose length every record states
+_NONE32, _NONE64 = -(2**31), -(2**63)  # not given
+_FREE = -1  # an axis whose length every record gives
 _ATOMS = -2  # an axis of length N
 
 

@@ -1,7 +1,7 @@
 """Atomic reference energies of a level, fitted to compositions: what is known stays, and the rest moves as little as fits.
 
 Weighted least squares, min sum_s w_s (E_s - sum_z n_sz e_z)^2 over structures s with n_sz atoms of element z, w_s the label `weight`: 0 leaves a
-structure out. Exact are given energies, and lone atoms in the data. Where the compositions leave combinations of elements open, the solution is the
+structure out. Given energies and isolated atoms are exact. Where the compositions leave combinations of elements open, the solution is the
 one nearest to `prior` references (those of the model that is fine-tuned, or of another level that all compositions determine), or to zero.
 """
 
@@ -27,11 +27,11 @@ Composition = tuple[tuple[int, int], ...]
 #: Element symbol -> eV, of all levels; or level -> such a mapping.
 Given = Mapping[str, float | Mapping[str, float]]
 
-#: Å. An atom without a neighbour, periodic images included, within this distance is a lone one.
+#: Å. An atom without a neighbour, periodic images included, within this distance is an isolated one.
 LONE = 7.0
 #: Compositions named as the worst.
 WORST = 3
-#: eV. Energies of one lone element that differ by more are named: spin states, or mistakes.
+#: eV. Energies of one isolated element that differ by more are named: spin states, or mistakes.
 SAME = 1e-3
 
 
@@ -59,10 +59,10 @@ class ReferenceReport:
         given: atomic numbers whose energies were not fitted, and why (`isolated atom`, `given`).
         together: sets of elements of which only combinations are determined.
         worst: (formula, structures, mean residual in eV per atom) of the compositions that fit worst.
-        scatter: eV per atom, what is left over if no energy is kept and lone atoms are left out: without their binding energies.
-        bound: eV per atom, weighted mean of what is left over: about zero in a fit, the mean binding energy beside lone atoms.
+        scatter: eV per atom, what is left over if no energy is kept and isolated atoms are left out: without their binding energies.
+        bound: eV per atom, weighted mean of what is left over: about zero in a fit, the mean binding energy beside isolated atoms.
         undetermined: what is left open, None if nothing is. shift: atomic number -> eV by which the fit moved a prior energy.
-        origin: where the prior energies come from, "" without any. notes: what else is worth saying.
+        origin: where the prior energies come from, "" without any. notes: further remarks.
     """
 
     references: AtomicReferences
@@ -121,7 +121,7 @@ class ReferenceReport:
         for some in self.together:
             yield f"cannot be separated: {' '.join(symbol(z) for z in some)} (only combinations are determined)"
         for words in self.undetermined.words() if self.undetermined else ():
-            yield f"not determined: {words}; lone atoms in the data, or given energies of them, would tell"
+            yield f"not determined: {words}; isolated atoms in the data, or given energies of them, determine it"
         yield from self.notes
 
 
@@ -130,9 +130,9 @@ class LevelSums:
     """Energies of one level, summed over structures of equal composition; structures of weight 0 are left out.
 
     Attributes:
-        rows: composition -> structures, sum of weights, of weighted energies and of their squares (eV); without lone atoms.
-        lone: atomic number -> the same of its lone atoms. lone_energies: atomic number -> their labels, eV.
-        ions: atomic number -> the same of its lone ions, which are fitted only if nothing else has the element: an ionisation energy is no reference.
+        rows: composition -> structures, sum of weights, of weighted energies and of their squares (eV); without isolated atoms.
+        lone: atomic number -> the same of its isolated atoms. lone_energies: atomic number -> their labels, eV.
+        ions: atomic number -> the same of its isolated ions, fitted only if nothing else has the element: an ionisation energy is no reference.
     """
 
     rows: dict[Composition, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0] * 4))
@@ -176,7 +176,7 @@ def sums_of_levels(structures: Iterable[Structure]) -> dict[str, LevelSums]:
     """Energies of every level, by level; structures without an energy are left out.
 
     Raises:
-        LevelError: a structure with an energy states no level.
+        LevelError: a structure with an energy gives no level.
     """
     levels: dict[str, LevelSums] = defaultdict(LevelSums)
     for s in structures:
@@ -184,7 +184,7 @@ def sums_of_levels(structures: Iterable[Structure]) -> dict[str, LevelSums]:
             continue
         if s.level is None:
             where = f"structure {s.provenance.index} of {s.provenance.source}"
-            raise LevelError("states no level of theory", where=where, hint="set `level` on import")
+            raise LevelError("has no level of theory", where=where, hint="set `level` on import")
         levels[s.level].add(s)
     return {name: sums for name, sums in sorted(levels.items()) if sums.elements}
 
@@ -196,10 +196,10 @@ def report_references(structures: Iterable[Structure], *, given: Given | None = 
     Args:
         structures: of any number of levels; those without an energy, or of weight 0, are left out.
         given: element symbol -> eV, kept as they are at every level; or level -> such a mapping.
-        isolated: lone atoms in the data (`is_lone_atom`; the lowest energy of each element) are kept as they are too.
+        isolated: isolated atoms in the data (`is_lone_atom`; the lowest energy of each element) are kept as they are too.
 
     Raises:
-        MissingLabelsError: no structure has an energy. LevelError: one with an energy states no level, or an unknown level in `given`.
+        MissingLabelsError: no structure has an energy. LevelError: one with an energy gives no level, or an unknown level in `given`.
         UnknownElementError: in `given`.
     """
     levels = sums_of_levels(structures)
@@ -247,7 +247,7 @@ def fit_level(
     """References of one level.
 
     Args:
-        given: atomic number -> eV, exact. prior: what the fit starts from and stays near to. isolated: take lone atoms of elements that have no
+        given: atomic number -> eV, exact. prior: what the fit starts from and stays near to. isolated: take isolated atoms of elements that have no
             prior energy as exact.
     """
     known = dict(prior.energies) if prior else {}
@@ -286,7 +286,7 @@ def fit_level(
 
 
 def _rows(sums: LevelSums, leave_out: Collection[int]) -> list[tuple[Composition, list[float]]]:
-    """Compositions with their sums; lone atoms stand apart from crystals of one atom a cell."""
+    """Compositions with their sums; isolated atoms stand apart from crystals of one atom a cell."""
     known = {z for row in sums.rows for z, _ in row} | set(sums.lone)
     single = [(z, values) for z, values in sums.lone.items() if z not in leave_out]
     single += [(z, values) for z, values in sums.ions.items() if z not in known]

@@ -98,7 +98,7 @@ def independent_combinations(directions: Floats, elements: Sequence[int]) -> tup
 
 
 def _undetermined_of(potential: Potential, level: str | None) -> UndeterminedReferences | None:
-    """What the training data left open at a level of a potential, as its configuration states it; None if nothing."""
+    """What the training data left open at a level of a potential, as its configuration gives it; None if nothing."""
     stated, levels = potential.config.get("undetermined") or {}, potential.spec.levels
     if level not in levels and len(levels) == 1:
         level = levels[0]
@@ -158,7 +158,7 @@ def _sentence(doubtful: Mapping[str, float], found: UndeterminedReferences | Non
     at = f" at level {level!r}" if level != "None" else ""
     return (
         f"the energy of {', '.join(shown)}{more} is not determined by the training data{at}: {'; '.join(found.words())}. Forces, and energy "
-        "differences at fixed composition, are not affected; lone atoms or other compositions in the training data determine it"
+        "differences at fixed composition, are not affected; isolated atoms or other compositions in the training data determine it"
     )
 
 

@@ -51,7 +51,7 @@ def pull(address: str, registry: str | None = None) -> Path:
         registry: address of the server, or folder of a hub; default $MLIPFM_REGISTRY, else this machine.
 
     Raises:
-        RegistryError: not reachable, not there, or not to be trusted. DamagedFileError: content other than registered. RefusedFileError: not a
+        RegistryError: not reachable, not there, or no valid certificate. DamagedFileError: content other than registered. RefusedFileError: not a
         model checkpoint.
     """
     wanted, where = parse_address(address), server(registry)

@@ -184,7 +184,7 @@ def server(address: str | None = None) -> Server:
     """The registry at `address`, or at $MLIPFM_REGISTRY, or at $MLFLOW_TRACKING_URI if that is an http(s) address, or on this machine.
 
     The folder of a hub stands for its address and its token. Otherwise the token is $MLIPFM_REGISTRY_TOKEN, for the address of $MLFLOW_TRACKING_URI
-    also $MLFLOW_TRACKING_TOKEN, or that of the hub which was started at this address with the same cache folder. Certificates are judged by those
+    also $MLFLOW_TRACKING_TOKEN, or that of the hub which was started at this address with the same cache folder. Certificates are checked by those
     of the system ($SSL_CERT_FILE), and by the file of $MLFLOW_TRACKING_SERVER_CERT_PATH or $REQUESTS_CA_BUNDLE; proxies are those of $HTTPS_PROXY.
 
     Raises:

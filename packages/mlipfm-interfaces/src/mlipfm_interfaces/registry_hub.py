@@ -52,7 +52,7 @@ def attach(where: Server, name: str, number: int, records: Sequence[Record]) -> 
 
 
 def promote(where: Server, name: str, number: int, alias: str, reason: str) -> None:
-    """Point an alias to a version; the hub refuses what has no evidence."""
+    """Point an alias to a version; the hub refuses what has no result record."""
     where.call("POST", f"/api/v1/models/{name}/aliases/{alias}", {"version": number, "reason": reason})
 
 

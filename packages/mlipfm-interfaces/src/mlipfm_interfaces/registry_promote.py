@@ -1,8 +1,8 @@
-"""Promotion: an alias such as `production` moves to a version only on evidence, and never silently back.
+"""Promotion: an alias such as `production` moves to a version only with a result record, and never silently back.
 
-Evidence is a result record of an evaluation on data that neither the model nor one that it starts from was trained on, no worse there than the
+The record is that of an evaluation on data that neither the model nor one that it starts from was trained on, no worse there than the
 version that has the alias (`promotion_records`), a check whose latest record passed, and known licences of the training data. What an alias means is
-one tag of the model, written at once with its evidence and the log of rollbacks; the alias of the server follows it. Killed in between, the alias
+one tag of the model, written at once with its records and the log of rollbacks; the alias of the server follows it. Killed in between, the alias
 lags behind, which mlipfm knows from the tag, and repeating the command completes it.
 """
 
@@ -48,7 +48,7 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
         rollback: the reason for going back to an older version, which is refused without one; it is kept in a tag.
 
     Raises:
-        RegistryError: no evidence, an evaluation on training data, a model that is worse than the one it would replace, unknown licences, a rollback
+        RegistryError: no result record, an evaluation on training data, a model worse than the one it would replace, unknown licences, a rollback
         without a reason, or somebody else moved the alias meanwhile. And what `fetch` raises: only a model that verifies is promoted.
     """
     check_name(name), check_alias(alias)
@@ -88,12 +88,12 @@ def licence_faults(manifest: Mapping[str, Any]) -> list[str]:
     extra = found if isinstance(found, Mapping) else {}
     listed = stated_licences(extra)
     if not listed:
-        return ["the manifest states no licences of the data"]
+        return ["the manifest has no licences of the data"]
     return [_what(licence) + _whose(licence, extra) for licence in listed if not is_known(licence)]
 
 
 def _what(licence: str) -> str:
-    return f"licence {licence!r} is not known" if licence else "some data state no licence"
+    return f"licence {licence!r} is not known" if licence else "some data have no licence"
 
 
 def _whose(licence: str, extra: Mapping[str, Any]) -> str:
@@ -186,7 +186,7 @@ def _manifest(where: Server, version: Version) -> Mapping[str, Any]:
 def _check_licences(where: Server, version: Version) -> None:
     faults = licence_faults(_manifest(where, version))
     if faults:
-        hint = "state the licences when the data are imported (--licence, an SPDX identifier), and train again"
+        hint = "give the licences when the data are imported (--licence, an SPDX identifier), and train again"
         raise RegistryError(f"data of unknown licence: {'; '.join(faults)}", where=str(version), hint=hint)
 
 

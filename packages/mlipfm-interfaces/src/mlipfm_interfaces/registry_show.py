@@ -43,7 +43,7 @@ def facts(where: Server, version: Version) -> dict[str, str]:
         "levels of theory": ", ".join(spec["levels"]),
         "gives": ", ".join(spec["outputs"]),
         "depends also on": ", ".join(spec["conditions"]) or "nothing else",
-        "licences": ", ".join(one or "not stated" for one in stated_licences(manifest.get("extra") or {})) or "not stated",
+        "licences": ", ".join(one or "not given" for one in stated_licences(manifest.get("extra") or {})) or "not given",
     }
     return found | dict(_measured({record["kind"]: record for record in records_of(where, version)}))
 

@@ -77,7 +77,7 @@ class Promotion:
         version: what the alias stands for. replaces: the version before, None for the first. sequence: counts the promotions of this alias.
         evaluation, check: hashes of the result records it was promoted by. time: of the promotion, UTC.
         rollbacks: the latest moves to an older version: `sequence`, `from`, `to`, `reason`, `time`.
-        signature: of a hub, over all of this, the model and the evidence; empty from servers that sign nothing.
+        signature: of a hub, over all of this, the model and its records; empty from servers that sign nothing.
     """
 
     version: int
@@ -98,14 +98,14 @@ def check_signature(where: Server, name: str, alias: str, promotion: Promotion) 
     """A hub stands by its promotions: it signed this one, and what it signed is still there. Servers of another kind are not asked.
 
     Raises:
-        RegistryError: it did not, or model or evidence have changed since.
+        RegistryError: it did not, or model or records have changed since.
     """
     if where.token is None:
         return
     answer = where.hub("verify", {"name": name, "alias": alias, "promotion": promotion.as_json()})
     if answer is not None and answer.get("valid") is not True:
         reason = " ".join(str(answer.get("reason", "")).split())[:300]
-        again = f"`mlipfm models promote {name} --version {promotion.version} --alias {alias}` promotes by evidence"
+        again = f"`mlipfm models promote {name} --version {promotion.version} --alias {alias}` promotes by result records"
         raise where.fault(f"does not stand by {name}@{alias}: {reason}", again)
 
 
@@ -175,7 +175,7 @@ def get_version(where: Server, name: str, number: int) -> Version:
         raise _absent(where, f"{name}/{number}", error) from error
     version = _parse_version(where, answer.get("model_version"), name)
     if version.number != number:
-        raise where.fault(f"answers version {version.number} when asked for {number}")
+        raise where.fault(f"answers version {version.number} when requested {number}")
     return version
 
 

@@ -6,7 +6,7 @@ figures. Reports and leaderboards read records, and a registry promotes a model 
     record = make_record("check", digest, passed=True, metrics=[...], data={"water.xyz": sha256(path)}, details={"rules": ...})
     write_record("check.json", record)
 
-What `mlipfm report` shows of a record, beside its model, verdict and metrics:
+What `mlipfm report` shows of a record, beside its model, outcome and metrics:
 
 - of a metric: `set` (data set), `split` (`id` or `ood`), `key` (`energy_mae`, `force_mae`, ...) and `element`, for the tables of errors; `limit`
   and `status` of a rule that is broken; the unit `steps/s`, for the chart of speed and accuracy;
@@ -69,7 +69,7 @@ def make_record(
     Args:
         kind: `evaluation` or `check`.
         model: digest of the model checkpoint (64 hex digits), or the address of a model of another package, such as `tblite:GFN2`.
-        passed: a check: every rule held. An evaluation: no case failed.
+        passed: a check: every rule passed. An evaluation: no case failed.
         metrics: figures, as `Metric` or as what `Metric.as_dict` returns; a mapping may have further keys (data set, split, element).
         data: name of each set that was used -> SHA-256 of its file, or digest of its store.
         details: whatever else explains the figures; JSON-ready, without NaN.

@@ -1,7 +1,7 @@
 """Total charge and spin multiplicity under the names that users write them by.
 
 Codes disagree: `charge` and `spin` (where `spin` is the multiplicity 2S+1), `total_charge`, `spin_multiplicity`, `mult`, `multiplicity`. All are
-read, one pair is kept, two names with different values are refused. Nothing stated stays None.
+read, one pair is kept, two names with different values are refused. What is not given stays None.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MULTIPLICITY_KEYS = ("spin_multiplicity", "multiplicity", "mult", "spin")
 
 
 def charge_and_multiplicity(info: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """(total charge in e, 2S+1) from a free-form mapping such as `atoms.info`; None where no key states it.
+    """(total charge in e, 2S+1) from a free-form mapping such as `atoms.info`; None where no key gives it.
 
     Raises:
         InvalidStructureError: two keys with different values, or a value that is no whole number.

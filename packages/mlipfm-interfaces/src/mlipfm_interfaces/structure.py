@@ -1,6 +1,6 @@
-"""`Structure`: one arrangement of atoms with what is known about it. Frozen, arrays read-only, checked once at the border.
+"""`Structure`: one arrangement of atoms with what is known about it. Frozen, arrays read-only, checked when it is made.
 
-`None` means "not stated" and never zero: a charge that nobody wrote down stays None. One level of theory per Structure; a geometry labelled
+`None` means "not given" and never zero: a charge that nobody wrote down stays None. One level of theory per Structure; a geometry labelled
 at two levels is two Structures of one `provenance.group`, and their labels join by (`key`, `level`).
 """
 
@@ -91,9 +91,9 @@ class Structure:
         positions: [N, 3] float64, Å.
         cell: [3, 3] float64, Å, lattice vectors as rows; zero where there is none.
         pbc: [3] bool.
-        total_charge: e, None if not stated.
-        spin_multiplicity: 2S+1 (1 is a singlet), None if not stated.
-        external_field: [3] float64, V/Å, None if not stated.
+        total_charge: e, None if not given.
+        spin_multiplicity: 2S+1 (1 is a singlet), None if not given.
+        external_field: [3] float64, V/Å, None if not given.
         level: canonical id of the level of theory of the labels, see `theory.LevelOfTheory`.
         labels: quantity key -> float64 array with the shape that `quantities` gives it (companions of probes included).
         label_std: quantity key -> standard deviation of the label, same shape.
@@ -308,7 +308,7 @@ class Structure:
         if key in ("weight", "forces_weight") and (value < 0).any():
             raise InvalidStructureError(f"label {key!r} is negative: {float(value.min())}", hint="weights are 0 (leave out) or more")
         if key == "fixed" and not np.isin(value, (0.0, 1.0)).all():
-            raise InvalidStructureError("label 'fixed' must be 0 or 1 for each atom", hint="1 marks atoms that are held in place")
+            raise InvalidStructureError("label 'fixed' must be 0 or 1 for each atom", hint="1 marks atoms that are fixed")
 
 
 def _check_companion(key: str, companion: Array, value: Array) -> None:

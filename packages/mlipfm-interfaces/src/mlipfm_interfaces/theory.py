@@ -112,7 +112,7 @@ def fit_references(structures: Sequence[Structure]) -> dict[str, AtomicReference
 
     Raises:
         MissingLabelsError: if a level has no structure with an energy label.
-        LevelError: if a structure with an energy states no level.
+        LevelError: if a structure with an energy gives no level.
     """
     from .reference_fit import report_references
 

@@ -1,8 +1,8 @@
 """Charges and multiplicities that the training of a model showed it, and what it says of others.
 
-A model with the condition `total_charge` or `spin_multiplicity` has weights for each kind of state: not stated, positive, negative, open-shell.
+A model with the condition `total_charge` or `spin_multiplicity` has weights for each kind of state: not given, positive, negative, open-shell.
 Those that no training structure has reached are random numbers. `extra["trained_states"]` of a checkpoint therefore lists by condition the values
-that training showed, null for structures that state none: `{"total_charge": [null, 0, 1], "spin_multiplicity": [1]}`.
+that training showed, null for structures that give none: `{"total_charge": [null, 0, 1], "spin_multiplicity": [1]}`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_states(potential: Potential, structures: Iterable[Structure], *, stack
     """Refuse states for which the model has untrained weights; warn of those that are assumed or extrapolated, once in the life of a potential.
 
     Warns:
-        UntrainedStateWarning: a structure states no charge where all training structures do, and is taken as neutral (or a singlet); a charge beyond
+        UntrainedStateWarning: a structure gives no charge where all training structures do, and is taken as neutral (or a singlet); a charge beyond
             those that were trained.
 
     Raises:
@@ -72,9 +72,9 @@ def state_remarks(potential: Potential, s: Structure, where: str | None = None) 
             texts.append(judge(name, getattr(s, name), trained[name], where))
             if name == "spin_multiplicity" and s.spin_multiplicity is None and None not in trained[name] and _odd(s):
                 raise InvalidStructureError(
-                    f"{s.formula} states no spin multiplicity; its number of electrons is odd, so it is not the singlet that it would be taken for",
+                    f"{s.formula} gives no spin multiplicity; its number of electrons is odd, so it is not the singlet that it would be taken for",
                     where=where,
-                    hint=f"state it (2 for a doublet); training showed this model {_listed(name, trained[name])}",
+                    hint=f"give it (2 for a doublet); training showed this model {_listed(name, trained[name])}",
                 )
     return [text for text in texts if text]
 
@@ -90,20 +90,20 @@ def judge(name: str, value: int | None, trained: Sequence[int | None], where: st
         return ""
     if value is None and usual in trained:
         return (
-            f"structures that state no {noun} are taken as {word}: all training structures of this model state theirs "
+            f"structures that give no {noun} are taken as {word}: all training structures of this model give theirs "
             f"({_listed(name, trained)})"
         )
-    if value == usual and None in trained:  # it is answered as if it were not stated, see `settle_states` of assembled potentials
+    if value == usual and None in trained:  # it is answered as if it were not given, see `settle_states` of assembled potentials
         return ""
     if value is not None and value != usual and any(v is not None and v != usual and (v > usual) == (value > usual) for v in trained):
         return (
             f"{noun} {_value(name, value)} was not trained, the answer is extrapolated: training showed this model {_listed(name, trained)}"
         )
-    said = f"states no {noun}" if value is None else f"has {noun} {_value(name, value)}"
+    said = f"gives no {noun}" if value is None else f"has {noun} {_value(name, value)}"
     raise InvalidStructureError(
         f"the structure {said}, for which this model has untrained weights: training showed it {_listed(name, trained)}",
         where=where,
-        hint=f"state the {noun}" if value is None else "train on such structures, or ask another model",
+        hint=f"give the {noun}" if value is None else "train on such structures, or ask another model",
     )
 
 
@@ -122,5 +122,5 @@ def _value(name: str, value: int) -> str:
 def _listed(name: str, trained: Sequence[int | None]) -> str:
     stated = [_value(name, v) for v in trained if v is not None]
     noun = _NOUNS[name]
-    shown = f"{noun} {', '.join(stated)}" if stated else f"no structure that states a {noun}"
-    return f"{shown} and structures that state none" if stated and None in trained else shown
+    shown = f"{noun} {', '.join(stated)}" if stated else f"no structure that gives a {noun}"
+    return f"{shown} and structures that give none" if stated and None in trained else shown

@@ -1,4 +1,4 @@
-"""Answers that say how sure they are, and what gives them: the contract between packages that estimate uncertainty and those that judge it."""
+"""Answers that say how sure they are, and what gives them: the contract between packages that estimate uncertainty and those that evaluate it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units. Inside mlipfm: Å, eV, fs, amu, e, K, eV/Å, eV/Å³, V/Å. Other units exist only at the borders.
+"""Units. Inside mlipfm: Å, eV, fs, amu, e, K, eV/Å, eV/Å³, V/Å. Other units exist only in files and options.
 
 One set of constants: CODATA 2018, the set of scipy.constants 1.11-1.14 and of tblite's parametrisation era; the difference to CODATA 2022
 is below 2e-9 relative for every figure here.

@@ -27,7 +27,7 @@ def open_trajectory(
     """Return the trajectory of a run's folder or of a file.
 
     Args:
-        interval: fs between the frames of a file. ensemble, pressure (GPa), elements: of a file, which does not state them.
+        interval: fs between the frames of a file. ensemble, pressure (GPa), elements: of a file, which does not give them.
 
     Raises:
         ObservableError: an option that the source answers itself. What the readers raise.

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
-Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that state none")]
-Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that state none")]
+Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that give none")]
+Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that give none")]
 IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file holds fixed")]
 
 # Of the engines LAMMPS and i-PI.

@@ -1,4 +1,4 @@
-"""What `mlipfm md run` says of a run: a table, a record for programs, and why a temperature is not the one that was asked for."""
+"""What `mlipfm md run` says of a run: a table, a record for programs, and why a temperature is not the one that was requested."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def exchange_words(record: dict[str, Any]) -> list[str]:
 
 
 def temperature_words(run: Run, record: dict[str, Any], starts: Sequence[InitialState], ensemble: Ensemble) -> list[str]:
-    """Return why mean temperatures differ from those that were asked for, where they do by more than a tenth.
+    """Return why mean temperatures differ from those that were requested, where they do by more than a tenth.
 
     At constant energy what the kinetic energy loses the potential energy gains. With a thermostat three standard errors are allowed as well.
     """

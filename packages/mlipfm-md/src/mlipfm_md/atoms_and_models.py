@@ -1,4 +1,4 @@
-"""What commands on one structure start from: Atoms of a file with everything that it states, and an ASE calculator of any model."""
+"""What commands on one structure start from: Atoms of a file with everything that it has, and an ASE calculator of any model."""
 
 from __future__ import annotations
 

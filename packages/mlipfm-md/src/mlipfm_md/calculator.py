@@ -77,7 +77,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         model: a Potential, the path or address of a model checkpoint, or the name of a released model; by default the one that comes with
             mlipfm-models, for molecules.
         level: level of theory to predict; needed if the model has several and no default.
-        charge, multiplicity: used where `atoms.info` states none.
+        charge, multiplicity: used where `atoms.info` gives none.
         uncertainty: what `mlipfm uncertainty fit` wrote for this model, opened or as a path. Without it, the file `NAME.uncertainty.safetensors`
             beside a checkpoint `NAME.safetensors` is taken, if there is one.
         skin: Å, see `MovingBatch`; the results do not depend on it.
@@ -293,7 +293,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         return energy if found.force_sigma is None else energy | {"forces_uncertainty": np.array(found.force_sigma)}
 
     def to_structure(self, atoms: Atoms) -> Structure:
-        """Return the Structure the model sees: charge and multiplicity from `atoms.info`, else those given to the calculator."""
+        """Return the Structure the model gets: charge and multiplicity from `atoms.info`, else those given to the calculator."""
         charge, multiplicity = charge_and_multiplicity(atoms.info) if atoms.info else (None, None)
         return Structure(
             atoms.numbers,

@@ -117,7 +117,7 @@ def _phonopy(atoms: Atoms, supercell: Sequence[int]) -> tuple[Any, tuple[int, in
         numbers=atoms.numbers, cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions(), masses=atoms.get_masses()
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # phonopy 4 says that it looks for the primitive cell, as it is told to
+        warnings.simplefilter("ignore")  # phonopy 4 says that it looks for the primitive cell, as requested
         return Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="auto"), repeats
 
 

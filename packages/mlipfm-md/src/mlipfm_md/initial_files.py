@@ -1,7 +1,7 @@
 """Starting structures from files: what a frame says about motion (constraints, velocities, masses) is used, named, or refused by name.
 
 Units in files: `momenta` are ASE's (amu Å over ASE's unit of time); columns `velo`, `vel`, `velocities` (QUIP, GPUMD) are in Å/fs unless
-another unit is chosen; VASP and GROMACS files state theirs, and ASE converts them.
+another unit is chosen; VASP and GROMACS files give theirs, and ASE converts them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FrameOptions:
     """What the user says about a file. Those that are None or False leave it to the file.
 
     Attributes:
-        level: of theory. charge, multiplicity: of frames that state none. frame: only this one (-1 is the last).
+        level: of theory. charge, multiplicity: of frames that give none. frame: only this one (-1 is the last).
         new_velocities: draw velocities where the file has some. free_all: let atoms move that the file fixes.
         velocity_unit: of columns of velocities, a key of `VELOCITY_UNITS`.
     """
@@ -307,7 +307,7 @@ def _velocities(
 
 
 def _from_momenta(atoms: Any, beside: Beside, masses: Array) -> Array:
-    """Velocities in Å/fs from ASE's momenta, which belong to ASE's masses unless the text stated momenta of isotopes or masses beside them."""
+    """Velocities in Å/fs from ASE's momenta, which belong to ASE's masses unless the text gave momenta of isotopes or masses beside them."""
     stated = "mass" in atoms.arrays or (beside.isotopes and not beside.velocities)
     divisor = masses if stated else atoms.get_masses()
     return np.asarray(atoms.get_momenta() / divisor[:, None] * VELOCITY_UNITS["ase"])

@@ -1,4 +1,4 @@
-"""`InitialState`: what a simulation starts from: a Structure with the velocities, masses and fixed axes that are stated for it."""
+"""`InitialState`: what a simulation starts from: a Structure with the velocities, masses and fixed axes that are given for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InitialState:
     """One system before its first step.
 
     Attributes:
-        structure: where the atoms are. Its label `fixed` (1 for atoms that are held) counts where `fixed` is not given.
+        structure: where the atoms are. Its label `fixed` (1 for atoms that are fixed) counts where `fixed` is not given.
         velocities: [N, 3] Å/fs; None draws them. Those of fixed axes are set to zero.
         masses: [N] amu; None takes those of the elements.
         fixed: [N, 3] bool, axes along which an atom does not move.
@@ -91,18 +91,18 @@ class InitialState:
 
     @property
     def axes_fixed(self) -> Array:
-        """[N, 3] bool, stated or not."""
+        """[N, 3] bool, given or not."""
         assert self.fixed is not None
         return self.fixed
 
     @property
     def amu(self) -> Array:
-        """[N] masses, stated or those of the elements."""
+        """[N] masses, given or those of the elements."""
         assert self.masses is not None
         return self.masses
 
     def motion(self) -> dict[str, Any] | None:
-        """Return what is stated beyond the structure, ready for JSON; None if nothing is. Fixed atoms by axis, masses and velocities as digests."""
+        """Return what is given beyond the structure, ready for JSON; None if nothing is. Fixed atoms by axis, masses and velocities as digests."""
         said: dict[str, Any] = {}
         if self.axes_fixed.any():
             said["fixed"] = {axis: np.flatnonzero(self.axes_fixed[:, k]).tolist() for k, axis in enumerate("xyz")}
@@ -117,7 +117,7 @@ class InitialState:
 
 
 def as_initial_states(structures: Sequence[Structure | InitialState]) -> list[InitialState]:
-    """Return structures as starts of which nothing else is stated."""
+    """Return structures as starts of which nothing else is given."""
     return [s if isinstance(s, InitialState) else InitialState(s) for s in structures]
 
 
@@ -165,7 +165,7 @@ def fixed_axes(motion: dict[str, Any] | None, n: int) -> Array:
 
 
 def temperature_of(start: InitialState, ensemble: Ensemble) -> float:
-    """Return the temperature in K of the velocities that are stated; 0 if none are."""
+    """Return the temperature in K of the velocities that are given; 0 if none are."""
     n, nothing = len(start.structure), np.zeros((len(start.structure), 3))
     velocities = nothing if start.velocities is None else start.velocities
     centre = centre_of_mass_axes(start.movable, ensemble)[None]
@@ -177,7 +177,7 @@ def temperature_of(start: InitialState, ensemble: Ensemble) -> float:
 
 
 def unlabelled(structure: Structure) -> Structure:
-    """The structure without its labels, but with what says which atoms are held."""
+    """The structure without its labels, but with what says which atoms are fixed."""
     return structure.replace(labels={key: value for key, value in structure.labels.items() if key == "fixed"}, label_std={})
 
 

@@ -1,4 +1,4 @@
-"""The allocator of the C library, told to keep freed memory: simulations ask for the same large arrays in every step."""
+"""The allocator of the C library, set to keep freed memory: simulations ask for the same large arrays in every step."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .atoms_and_models import frozen, largest_force
 __all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress", "relax"]
 
 OPTIMIZERS = ("BFGS", "LBFGS", "FIRE", "BFGSLineSearch")
-#: What may change of the cell, and how `FrechetCellFilter` is told.
+#: What may change of the cell, and the option of `FrechetCellFilter` for it.
 CELLS = {"fixed": None, "full": {}, "volume": {"hydrostatic_strain": True}, "shape": {"constant_volume": True}}
 OnStep = Callable[[int, float, float], None]
 

@@ -361,7 +361,7 @@ def compiled_form(model: Any, settings: Settings) -> CompiledPotential | None:
     """Return the compiled form of the model that the engine of `settings` asks for, if any.
 
     Raises:
-        SimulationError: the kernel was asked for, and there is none.
+        SimulationError: the kernel was requested, and there is none.
     """
     found = model.compiled() if settings.engine != "torch" and isinstance(model, Potential) else None
     if found is None and settings.engine == "kernel":
@@ -397,11 +397,11 @@ def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settin
 
 
 def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
-    """The error of a model whose answers to structures that have passed the border are not finite: it is the model's."""
+    """The error of a model whose answers to valid structures are not finite: it is the model's."""
     what, weights = "the model's energy or forces of the first structures are not finite", not_finite(model)
     if weights:
         return SimulationError(f"{what}: {weights}", hint="its training has diverged or the weights were damaged: take another checkpoint")
-    return SimulationError(what, hint="`mlipfm check` tells if it answers ordinary molecules; look at contacts in the structures")
+    return SimulationError(what, hint="`mlipfm check` shows whether it predicts ordinary molecules; look at contacts in the structures")
 
 
 def _copies(structures: Sequence[Structure]) -> list[int]:

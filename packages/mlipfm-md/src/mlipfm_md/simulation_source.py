@@ -1,7 +1,7 @@
 """Source: train on structures that the current potential visits itself, labelled as they come (on-policy data).
 
 Each batch takes some training structures, runs short Langevin dynamics from them with the potential as it is now, and labels where they end. What a
-batch is depends on the seed, its number and the potential alone, so a resumed run sees the same batches.
+batch is depends on the seed, its number and the potential alone, so a resumed run has the same batches.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ molecule feel the charge of another one, and eight cells of a crystal differ fro
   bias makes a vector of it (after the electronic embedding of SpookyNet, arXiv:2105.00304). Q = 0 and singlets give exactly zero, so that
   neutral singlets are exactly size consistent; n copies of a cell with n Q are exactly n times the cell; an unseen charge is an
   extrapolation, not an untrained row of a table.
-- *not stated* is a learned token of its own, the same for every atom and therefore extensive too. It is neither zero charge nor a singlet.
+- *not given* is a learned token of its own, the same for every atom and therefore extensive too. It is neither zero charge nor a singlet.
 
 What remains: A(+) and B far apart are not A(+) plus B, because B gets its part of the charge. The README gives a measured size.
 """
@@ -46,7 +46,7 @@ class ElectronicEmbedding(nn.Module):
         self.unknown = nn.Embedding(1, channels)
 
     def forward(self, x: Tensor, number: Tensor, stated: Tensor, system: Tensor) -> Tensor:
-        """[atoms, channels] from node scalars `x`; `number` and `stated` are [systems], and where not stated the number must be 0."""
+        """[atoms, channels] from node scalars `x`; `number` and `stated` are [systems], and where not given the number must be 0."""
         sign = (number < 0).long()
         weight = softplus((self.query(x) * self.key(sign)[system]).mean(dim=1))
         total = torch.zeros(len(number), dtype=x.dtype, device=x.device).index_add(0, system, weight)
@@ -85,7 +85,7 @@ class Conditioning(nn.Module):
 class References(nn.Module):
     """Reference energies [levels, 119] in eV, and the row of each element in the model's tables.
 
-    A level without any entry has zero references. A level that states some has *no* energy for the elements it does not state, and asking for
+    A level without any entry has zero references. A level that gives some has *no* energy for the elements it does not state, and asking for
     them is an error: a zero beside -2000 eV would be an energy of another kind. The numbers come from the configuration and are no part of the
     state dict: there is one place that can be wrong.
     """

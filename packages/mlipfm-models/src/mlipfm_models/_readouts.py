@@ -24,7 +24,7 @@ def read_out(key: str, raw: Raw, batch: Batch, options: Options, has_field: bool
     """The quantity `key`, with the shape, unit and sign of the table, float64.
 
     Args:
-        raw: what the heads say. options: of the heads. has_field: whether the model sees the external field.
+        raw: what the heads say. options: of the heads. has_field: whether the model gets the external field.
 
     Raises:
         PropertyNotAvailableError: the dipole or quadrupole of a periodic system, the stress of one that is not periodic in three directions.
@@ -51,7 +51,7 @@ def equilibrated(key: str, raw: Raw, batch: Batch, options: Options) -> Tensor:
     """Charges [atoms] in e that add up: q_i = q~_i + f_i / (sum f) (Q - sum q~), f_i > 0 (neutral spin equilibration of AIMNet-NSE,
     Zubatyuk et al., Nat. Commun. 12, 4870 (2021)).
 
-    `charges` add up to the total charge, `spin_charges` to the unpaired electrons 2S. Where that is not stated nothing is known that they could
+    `charges` add up to the total charge, `spin_charges` to the unpaired electrons 2S. Where that is not given nothing is known that they could
     add up to, least of all zero: they are q~ as they are.
     """
     first, second = raw[key].to(torch.float64).unbind(dim=1)
@@ -63,7 +63,7 @@ def equilibrated(key: str, raw: Raw, batch: Batch, options: Options) -> Tensor:
 
 
 def _total(key: str, batch: Batch) -> tuple[Tensor, Tensor]:
-    """[systems] what the charges add up to, and whether it is stated."""
+    """[systems] what the charges add up to, and whether it is given."""
     if key == "charges":
         return batch.total_charge.to(torch.float64), batch.charge_stated
     return (batch.spin_multiplicity - 1).to(torch.float64), batch.spin_multiplicity > 0

@@ -177,7 +177,7 @@ class AssembledPotential(Potential):
 
     @torch.no_grad()
     def settle_states(self, trained: States) -> None:
-        """Give a charge or multiplicity that is not stated the meaning of a neutral one or a singlet, where training (see `trained_states`) showed
+        """Give a charge or multiplicity that is not given the meaning of a neutral one or a singlet, where training (see `trained_states`) showed
         only one of the two: what the other means was left to random weights. A neutral singlet adds nothing to the initial scalars, by
         construction; so it takes over what unstated ones add, or they add nothing."""
         for name, embedding in self.conditioning.electronic.items():

@@ -1,4 +1,4 @@
-"""Configurations of models: typed dataclasses are the only schema; plain dicts are checked against them at the border."""
+"""Configurations of models: typed dataclasses are the only schema; plain dicts are checked against them."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Differences:
 
 
 def differences(compiled: CompiledDensity) -> Differences:
-    """Compare a kernel with its potential in float64 on a lone atom, a pair, a far pair, a cluster, two small crystals and a slab, all
+    """Compare a kernel with its potential in float64 on an isolated atom, a pair, a far pair, a cluster, two small crystals and a slab, all
     in one batch."""
     exact = copy.deepcopy(compiled.potential).double().eval()
     systems = _trials(compiled.potential)

@@ -43,7 +43,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     packages = sorted({f"{d.metadata['Name']} {d.version}" for d in distributions() if str(d.metadata["Name"]).startswith("mlipfm")})
-    devices = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] or ["no GPU that torch sees"]
+    devices = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] or ["no GPU that torch finds"]
     return {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "packages": ", ".join(packages),

@@ -49,7 +49,7 @@ class Skipped:
 
 
 def water_box(side: int = 4) -> Structure:
-    """side³ molecules of water, turned at random, in a periodic box of the density of water; 192 atoms by default."""
+    """side³ molecules of water, rotated at random, in a periodic box of the density of water; 192 atoms by default."""
     rng = np.random.default_rng(0)
     places = SPACING * np.stack(np.meshgrid(*3 * [np.arange(side)], indexing="ij"), -1).reshape(-1, 3)
     turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in places]

@@ -49,7 +49,7 @@ def transfer_weights(source: Potential, target: Potential, level_starts: Mapping
     Elements and levels are matched by identity. A level that the source does not have starts from the mean of the source's levels, or from
     the one that `level_starts` names. If the energy scales differ, heads are rescaled, so that the energies stay what they were. The
     target's references stay, but a level without any takes those of the source. A condition that the source did not have starts without
-    effect where it is not stated.
+    effect where it is not given.
 
     Raises:
         RecipeError: if the two are not of one kind, or their backbones have different options: the weights would mean something else.

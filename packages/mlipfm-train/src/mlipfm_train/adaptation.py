@@ -39,7 +39,7 @@ class LowRank(nn.Module):
         roles, generator = potential.parameter_roles(), torch.Generator().manual_seed(seed)
         found = {name: p for name, p in potential.named_parameters() if roles[name].adaptable and p.ndim >= 2}
         if not found:
-            raise RecipeError(f"{potential.plugin!r} states no matrix that takes low-rank changes", where="adapt.mode", hint="another mode")
+            raise RecipeError(f"{potential.plugin!r} gives no matrix that takes low-rank changes", where="adapt.mode", hint="another mode")
         self.names, self.scale = tuple(found), alpha / rank
         self.down = nn.ParameterList([_random(p, rank, generator) for p in found.values()])
         self.up = nn.ParameterList([p.new_zeros(*p.shape[:-1], rank) for p in found.values()])

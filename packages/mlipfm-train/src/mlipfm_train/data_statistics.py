@@ -30,7 +30,7 @@ class DataStatistics:
     """Counts over all `n` structures; references and sizes of forces are of `sampled` of them.
 
     Attributes:
-        levels, labels, licences: structures by level, by label key, by licence ("" where none is stated).
+        levels, labels, licences: structures by level, by label key, by licence ("" where none is given).
         undefined: structures by label key that have the label and cannot have the quantity: stress without three periodic directions, a dipole (and
             what is made from it) with them.
         elements: atomic numbers, ascending. atoms: number of them.
@@ -76,7 +76,7 @@ def collect_statistics(frames: Sequence[Structure], table: StructureTable, seed:
         table: of `frames`. given: atomic energies that are not fitted, see `reference_fit.report_references`.
 
     Raises:
-        LevelError: if a structure states no level of theory.
+        LevelError: if a structure has no level of theory.
     """
     _refuse_no_level(frames, table)
     seen = [frames[k] for k in sample(table, seed, SAMPLE)]
@@ -121,7 +121,7 @@ def _refuse_no_level(frames: Sequence[Structure], table: StructureTable) -> None
     if len(lacking):
         origin = frames[int(lacking[0])].provenance
         place = f"structure {origin.index} of {origin.source}"
-        raise LevelError("states no level of theory", where=place, hint="set `level` when the data are imported")
+        raise LevelError("has no level of theory", where=place, hint="set `level` when the data are imported")
 
 
 def sample(table: StructureTable, seed: int, size: int) -> list[int]:

@@ -44,7 +44,7 @@ def start_fresh(recipe: Recipe, facts: DataStatistics, frames: Sequence[Structur
     shortest distances.
 
     A potential plug-in that is trained from scratch accepts the keys `elements`, `levels`, `references`, `scale`, `dtype` and `seed`; its heads, if
-    it has any, the options `scale` and `shift` (see `head_scales`). If its configuration states `references`, it accepts `undetermined` as well,
+    it has any, the options `scale` and `shift` (see `head_scales`). If its configuration declares `references`, it accepts `undetermined` as well,
     what the data leave open of them.
     """
     name = recipe.potential.name
@@ -77,7 +77,7 @@ def start_fresh(recipe: Recipe, facts: DataStatistics, frames: Sequence[Structur
     _refuse_untrained(potential, facts.elements, facts.levels, facts)
     bound = {level: report.bound for level, report in facts.reports.items() if report.given}
     move = getattr(potential, "shift_atomic_energies", None)
-    if bound and move is not None:  # kept energies of lone atoms leave the binding energy to the network
+    if bound and move is not None:  # kept energies of isolated atoms leave the binding energy to the network
         move(bound)
     return Start(potential, fresh=tuple(key for key, _ in potential.named_parameters()), references=facts.reports)
 
@@ -86,7 +86,7 @@ def start_from(recipe: Recipe, facts: DataStatistics, structures: Sequence[Struc
     """Weights of `recipe.init_from`, in a potential of its configuration with the recipe's changes and the data's new elements and levels.
 
     Energy scale and the references of known levels stay, so that energies are what they were. References of a new level are those of the level it
-    starts from with the smallest shift that fits the data; new elements are fitted with the known ones held (see `reference_energies`).
+    starts from with the smallest shift that fits the data; new elements are fitted with the known ones fixed (see `reference_energies`).
 
     Args:
         structures: a sample of the training data, to which references are fitted.

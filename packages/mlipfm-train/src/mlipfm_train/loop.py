@@ -15,7 +15,7 @@ def fit(recipe: Recipe, out: Path | str, **seams: Any) -> FitResult:
     """Train as `recipe` says in the run folder `out`, or continue what is there; the result is the same bits as without the interruption.
 
     Args:
-        seams: parts given as objects instead of by name, and listeners; see `open_run`.
+        extensions: parts given as objects instead of by name, and listeners; see `open_run`.
 
     Raises:
         MlipfmError: preflight refuses what cannot work; see `preflight` and `open_run`.

@@ -71,8 +71,8 @@ def open_run(
         objectives: by name, instead of the recipe's plug-ins.
         potential: to start from, instead of the recipe's; ignored when a run is continued.
         listeners: called with every event, on rank 0. say: receives the lines of preflight, or where a run is continued, on rank 0. With it the
-            labels of new runs are looked at for faults. interrupted: whether to stop after the step that is being done, with its state saved.
-        refuse_label_faults: with `say`, labels that contradict physics are refused, and not only told.
+            labels of new runs are checked. interrupted: whether to stop after the step that is being done, with its state saved.
+        refuse_label_faults: with `say`, labels that contradict physics are refused, and not only reported.
 
     Raises:
         RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
@@ -186,7 +186,7 @@ def _continued(run: Run, saved: bool) -> str:
 
 
 def _in_manifest(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as models state it. How long one command may take is no property of a model."""
+    """The recipe as models have it. How long one command may take is no property of a model."""
     return recipe.model_dump(mode="json", exclude={"time_limit"})
 
 
@@ -272,7 +272,7 @@ def _weightless(train: Frames, valid: Frames, report: Report) -> None:
 
 def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | None) -> None:
     """The end of preflight; then the files that make the folder a run. `recipe.yaml` comes last: without it there is no run."""
-    if not getattr(run.source, "uses_potential", True):  # a Source that simulates is not asked for a batch that nobody trains on
+    if not getattr(run.source, "uses_potential", True):  # a Source that simulates makes no batch that nobody trains on
         state = copy.deepcopy(run.source.state_dict())
         run.begin(-1)
         time_step(run.step, run.collate(run.source.next_batch(None), 0), run.recipe.steps, report)

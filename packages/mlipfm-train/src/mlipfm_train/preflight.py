@@ -48,7 +48,7 @@ BASELINE = 50
 ABSURD_RESIDUAL = 3.0
 #: What a structure is that does not have the quantity, see `Batch.defined`.
 NOT_DEFINED = {"stress": "not periodic in three directions", **dict.fromkeys(OF_MOLECULES, "periodic")}
-#: Structures of a store whose labels are looked at for faults, in blocks of neighbouring frames.
+#: Structures of a store whose labels are checked, in blocks of neighbouring frames.
 INSPECTED, BLOCK = 6000, 12
 #: Training structures among which neighbours in time of validation structures are looked for.
 NEIGHBOURS = 20_000
@@ -96,7 +96,7 @@ def check_data(recipe: Recipe, facts: DataStatistics, objectives: Mapping[str, O
     _warn_of_residuals(recipe, facts, report)
     if facts.sampled < facts.n:
         report.say(f"reference energies and the size of forces are those of {facts.sampled} structures, all else is of all of them")
-    report.say(f"licences: {', '.join(sorted(k or 'not stated' for k in facts.licences))}", licences=sorted(facts.licences))
+    report.say(f"licences: {', '.join(sorted(k or 'not given' for k in facts.licences))}", licences=sorted(facts.licences))
 
 
 def _say_unused(facts: DataStatistics, objectives: Mapping[str, Objective], report: Report) -> None:
@@ -111,7 +111,7 @@ def _say_unused(facts: DataStatistics, objectives: Mapping[str, Objective], repo
 
 
 def check_labels(sets: Sequence[Frames], report: Report, *, refuse: bool = False) -> None:
-    """Likely faults of the labels that are used, one line for each store, as an import names them: it does not keep them, so they are looked for
+    """Likely label errors that are used, one line for each store, as an import names them: it does not keep them, so they are looked for
     again, in large stores among `INSPECTED` structures.
 
     Raises:
@@ -125,9 +125,7 @@ def check_labels(sets: Sequence[Frames], report: Report, *, refuse: bool = False
             raise _label_error(found[0], path)
         if found:
             faulty[path] = list(dict.fromkeys([*faulty.get(path, []), *(f"{item.severity} {item.code}" for item in found)]))
-            report.say(
-                f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data check-labels {path}` says what and how to mend it"
-            )
+            report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data check-labels {path}` says what and what to do")
     if faulty:
         report.facts["label_faults"] = faulty
 

@@ -1,6 +1,6 @@
 """What a model comes from: the data it was trained on, the models whose weights it started from, and the licences of all of them.
 
-It stands in `extra` of the manifest. Nothing that is unknown gets lost on the way: data and ancestors that state no licence give the licence "", by
+It stands in `extra` of the manifest. Nothing that is unknown gets lost on the way: data and ancestors that have no licence give the licence "", by
 which a registry refuses to promote the model and every model that starts from it.
 """
 
@@ -38,7 +38,7 @@ def provenance(
         readouts_only: what a charge or multiplicity means keeps its weights (`adapt` of the modes `frozen` and `heads`): this data shows none.
 
     Returns:
-        `licences`: of data, validation data and ancestors, each once, "" for what states none. `data`: of each training store its `name`, the SHA-256
+        `licences`: of data, validation data and ancestors, each once, "" for what gives none. `data`: of each training store its `name`, the SHA-256
         of its `manifest`, the number of `structures`, their `licences` and `sources`, and the `frames`: hashes of up to 20,000 of the
         geometries (a random part of more, see `mlipfm_interfaces.frame_hashes`), by which an evaluation knows them again.
         `validation_data`: the same of validation stores. `ancestors`: models that it starts from, nearest first, see `ancestors_of`.
@@ -65,7 +65,7 @@ def trained_states(
     if readouts_only or before is None or not (len(table) or before):
         return {key: list(values) for key, values in (before or {}).items()} or None
     charges = np.unique(table.total_charge[table.charge_stated]).tolist()
-    multiplicities = np.unique(table.spin_multiplicity).tolist()  # 0 where not stated
+    multiplicities = np.unique(table.spin_multiplicity).tolist()  # 0 where not given
     own: dict[str, list[int | None]] = {
         "total_charge": [*([] if table.charge_stated.all() else [None]), *charges],
         "spin_multiplicity": [value or None for value in multiplicities],
@@ -87,7 +87,7 @@ def describe(sources: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _listed(licences: Sequence[str]) -> str:
-    return ", ".join(licence or "not stated" for licence in licences)
+    return ", ".join(licence or "not given" for licence in licences)
 
 
 def _stores(frames: Frames, table: StructureTable) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from .data_statistics import DataStatistics
 from .recipe import Recipe
 
-#: Of larger training sets the starting model is asked for the energies of a sample of this size.
+#: Of larger training sets the energies of the starting model are computed for a sample of this size.
 ASKED = 2000
 #: Atoms evaluated in one batch.
 BATCH_ATOMS = 512

@@ -1,4 +1,4 @@
-"""Some systems of a Batch and of its Prediction, as a Batch and Prediction of their own: what one objective sees of a step."""
+"""Some systems of a Batch and of its Prediction, as a Batch and Prediction of their own: what one objective gets of a step."""
 
 from __future__ import annotations
 

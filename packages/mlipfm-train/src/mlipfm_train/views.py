@@ -1,4 +1,4 @@
-"""Views: what the potential sees of the structures of a step, as systems of one Batch, and which systems belong to which objective."""
+"""Views: what the potential gets of the structures of a step, as systems of one Batch, and which systems belong to which objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures of promotions: the hub signs what an alias means only if the evidence lies in its own folder and fits the model.
+"""Signatures of promotions: the hub signs what an alias means only if the result records lie in its own folder and fit the model.
 
 What is signed: name, alias, the promotion with its sequence and rollbacks, the digest of the model and the SHA-256 of its file, the hashes of the
 evaluation and of the check, and from these the hashes of the data and the versions of the code. The key is in the hub's folder and never leaves it
@@ -33,7 +33,7 @@ class Evidence:
         self.root, self.key, self.ask = root, key.encode(), ask
 
     async def sign(self, body: dict[str, Any]) -> dict[str, Any]:
-        """`{"signature": ...}` of a promotion whose evidence holds; Refused otherwise."""
+        """Return `{"signature": ...}` of a promotion whose result records pass the rules; raise Refused otherwise."""
         return {"signature": self._signature(await self._statement(body))}
 
     async def verify(self, body: dict[str, Any]) -> dict[str, Any]:

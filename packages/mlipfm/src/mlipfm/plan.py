@@ -9,11 +9,11 @@ from pathlib import Path
 from mlipfm_interfaces.errors import TrainingError
 from mlipfm_interfaces.files import atomic_write
 
-#: Molecules that no model sees before the test.
+#: Molecules that are in no training set.
 HELD_OUT = ("ethanol", "acetaldehyde", "methyl formate", "acetamide", "N-methylformamide")
 
 
-#: Molecules with labels of the expensive level: fine-tuning and training from scratch see these alone, pre-training sees all but the held-out.
+#: Molecules with labels of the expensive level: fine-tuning and training from scratch use these alone, pre-training all but the held-out.
 FINETUNED = ("methanol", "formaldehyde", "formic acid", "acetonitrile", "formamide", "propene")
 
 

@@ -38,7 +38,7 @@ COMPARED = {
 
 
 def quickstart(out: Path, plan: Plan, console: Console, registry_wanted: bool = True) -> dict[str, Any]:
-    """Run all commands in `out`, print what came of them, write the report and `quickstart.json`, and return what is in that.
+    """Run all commands in `out`, print what became of them, write the report and `quickstart.json`, and return what is in that.
 
     What an earlier run finished is not done again.
 

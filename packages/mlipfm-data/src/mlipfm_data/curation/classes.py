@@ -40,7 +40,7 @@ def composition_class(structure: Structure) -> str:
 
 
 def group_class(structure: Structure) -> str | None:
-    """Source and group, None if no group is stated."""
+    """Source and group, None if no group is given."""
     where = structure.provenance
     return None if where.group is None else f"{where.source or ''}/{where.group}"
 

@@ -41,7 +41,7 @@ class Coverage:
 
     Attributes:
         elements, molecular_elements: structures with each atomic number, of all and of those without periodicity. atoms: number of atoms.
-        states: structures by (charge, multiplicity), None where not stated. levels, labels: structures by each. periodic: by periodic directions.
+        states: structures by (charge, multiplicity), None where not given. levels, labels: structures by each. periodic: by periodic directions.
         forces: [bins] atoms by |F| over `FORCE_EDGES`. largest: structures by the largest force: at, near, far from equilibrium, not labelled.
         contacts: [bins] structures of several molecules by their nearest contact over `CONTACT_EDGES`; the last bin is farther.
         several: sampled structures of several bonded units. reactive: molecules (formula and group) seen with more than one set of bonds.
@@ -76,7 +76,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Gap:
-    """One area of figure 2: `letter`, `name`, `seen` (what was counted, in words), `count` of structures; `told` is False if geometry cannot tell."""
+    """One area of figure 2: `letter`, `name`, `seen` (what was counted), `count` of structures; `told` is False if the geometry does not show it."""
 
     letter: str
     name: str

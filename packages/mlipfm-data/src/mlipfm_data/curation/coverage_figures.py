@@ -152,7 +152,7 @@ def _states(axes: Any, found: Coverage) -> None:
 
 def _state(charge: int | None, multiplicity: int | None) -> str:
     if charge is None and multiplicity is None:
-        return "not stated"
+        return "not given"
     return f"{'?' if charge is None else f'{charge:+d}' if charge else '0'}, {'2S+1 = ?' if multiplicity is None else f'2S+1 = {multiplicity}'}"
 
 

@@ -62,7 +62,7 @@ def make_split(
         together: positions that must not be separated, such as `duplicates.near_clusters`.
 
     Raises:
-        InvalidStructureError: structures that have no class (no charge stated, ...), with the first. MlipfmError: what cannot be, by name.
+        InvalidStructureError: structures that have no class (no charge given, ...), with the first. MlipfmError: what cannot be, by name.
     """
     _check(by, fractions, hold_out)
     structures = list(structures)
@@ -91,10 +91,10 @@ def make_split(
 WAYS = ("random", "group", "molecule", "composition", "element", "size", "temperature", "charge")
 
 _MEND = {
-    "group": "state groups on import (--group-key), or split by molecule or composition",
-    "molecule": "molecules are told by their bonds, which periodic structures do not have here: split by composition or group",
-    "temperature": "state it on import (--sampling langevin-600K)",
-    "charge": "state charges on import (--charge-key)",
+    "group": "give groups on import (--group-key), or split by molecule or composition",
+    "molecule": "molecules are recognised by their bonds, which periodic structures do not have here: split by composition or group",
+    "temperature": "give it on import (--sampling langevin-600K)",
+    "charge": "give charges on import (--charge-key)",
 }
 
 _CLASS: dict[str, Callable[[Structure], Class | None]] = {
@@ -130,7 +130,7 @@ def _classes(structures: Sequence[Structure], by: str) -> list[Class | frozenset
     if missing:
         first = structures[missing[0]]
         where = f"structure {missing[0]} ({first.formula} of {first.provenance.source})"
-        raise InvalidStructureError(f"{len(missing)} of {len(labels)} structures state no {by}", where=where, hint=_MEND[by])
+        raise InvalidStructureError(f"{len(missing)} of {len(labels)} structures give no {by}", where=where, hint=_MEND[by])
     return labels
 
 

@@ -110,7 +110,7 @@ def _trajectories(structures: Sequence[Structure]) -> dict[Trajectory, list[int]
     found: dict[Trajectory, list[int]] = defaultdict(list)
     for k, s in enumerate(structures):
         if s.provenance.index is None:
-            raise InvalidStructureError("states no index in its source, so there is no order of time", where=f"structure {k}")
+            raise InvalidStructureError("gives no index in its source, so there is no order of time", where=f"structure {k}")
         found[_trajectory(s)].append(k)
     order = {k: int(s.provenance.index or 0) for k, s in enumerate(structures)}
     return {key: sorted(found[key], key=order.__getitem__) for key in sorted(found, key=repr)}

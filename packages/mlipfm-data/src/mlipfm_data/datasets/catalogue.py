@@ -25,7 +25,7 @@ from .unpack import TAR, is_archive, unpacked_name
 
 
 def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[FileRequest]:
-    """The files whose names fit one of the patterns; without patterns the only file, or all of them if asked for.
+    """The files whose names fit one of the patterns; without patterns the only file, or all of them if requested.
 
     Raises:
         DownloadError: the set is not released or has no address of a file (with its pages), several files and none is chosen, or none that fits.
@@ -130,7 +130,7 @@ class Wish:
 
 
 def choose(wish: Wish, entries: Iterable[DataSet]) -> tuple[list[DataSet], list[DataSet]]:
-    """The sets that fit, and those of which the sources do not state what was asked for (and state nothing that speaks against it).
+    """The sets that fit, and those of which the sources do not give what was requested (and nothing that contradicts it).
 
     Raises:
         UnknownElementError: a symbol that is none.

@@ -21,7 +21,7 @@ class DownloadError(MlipfmError):
 
 
 class BrokenConnection(DownloadError):
-    """The server could not be reached or broke off: worth another try, after `wait` seconds if it says so."""
+    """The server could not be reached or broke off: another try may succeed, after `wait` seconds if the server asks for it."""
 
     wait = 0.0
 

@@ -1,7 +1,7 @@
 """Download a file or the files of a set of the catalogue into a folder, and keep a record of what came from where.
 
 OUT/downloads.json holds for each file its address, size, SHA-256, what it was verified against, the set's licence and citation, and what was unpacked
-from it. A file without a published digest is trusted when it first comes; from then on the record is what it is verified against.
+from it. A file without a published digest is accepted when it first comes; from then on it is verified against the record.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _said(fetched: Fetched, wanted: FileRequest, before: dict[str, Any]) -> str:
     elif before:
         trust = "sha256 as when it first came"
     else:
-        trust = f"no digest is published: trusted at first use, sha256 {fetched.sha256} is recorded"
+        trust = f"no digest is published: accepted at first use, sha256 {fetched.sha256} is recorded"
     return f"{fetched.path}: {fetched.size} bytes{', was there already' if fetched.was_there else ''}; {trust}"
 
 

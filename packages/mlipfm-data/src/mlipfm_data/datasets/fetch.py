@@ -65,7 +65,7 @@ NOTHING = Known()
 
 @dataclass(frozen=True)
 class Fetched:
-    """A complete file: `verified` names what it was checked against (`sha256`, `md5`, `size`), or is empty: the first use is trusted."""
+    """A complete file: `verified` names what it was checked against (`sha256`, `md5`, `size`), or is empty: the first download is accepted."""
 
     path: Path
     size: int
@@ -243,7 +243,7 @@ class _Try:
         """Where the body begins, and the version with its total length. Raises `_Changed`, or DownloadError: this is no file to keep."""
         encoding = self.answer.headers.get("Content-Encoding", "identity").lower()
         if encoding != "identity":
-            raise DownloadError(f"is sent as {encoding} although the file itself was asked for", where=shown(self.url))
+            raise DownloadError(f"is sent as {encoding} although the file itself was requested", where=shown(self.url))
         kind = self.answer.headers.get_content_type()
         if kind in ("text/html", "application/xhtml+xml") and not self.part.name.endswith((".html.part", ".htm.part")):
             raise DownloadError("the server answers with a web page and not with the file", where=shown(self.url),
@@ -259,7 +259,7 @@ class _Try:
     def _check_length(self, version: _Version) -> None:
         if version.total is None:
             if self.answer.headers.get("Transfer-Encoding", "").lower() != "chunked" and self.known.size is None and not self.known.digest:
-                raise DownloadError("the server states no length: a break could not be told from the end", where=shown(self.url),
+                raise DownloadError("the server gives no length: a broken connection would look like the end of the file", where=shown(self.url),
                                     hint="give its --sha256")  # fmt: skip
             return
         if self.known.size is not None and version.total != self.known.size:

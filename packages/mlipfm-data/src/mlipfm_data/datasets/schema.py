@@ -79,7 +79,7 @@ Facts = tuple[Fact, ...]
 
 @dataclass(frozen=True)
 class DataSet:
-    """An entry. Each field of facts holds one fact for each source that was read; empty: none of them states it.
+    """An entry. Each field of facts holds one fact for each source that was read; empty: none of them gives it.
 
     `imports` describes how its files are read: `path` is a glob on the name of a downloaded file, or inside the folder that an archive becomes.
     """

@@ -95,7 +95,7 @@ def find_leakage(
     mirrors: bool = False,
     executor: Executor | None = None,
 ) -> LeakageReport:
-    """Compare two sets; arguments and promises as `duplicates.find_duplicates`. Levels do not matter: a geometry leaks through any of them."""
+    """Compare two sets; arguments and guarantees as `duplicates.find_duplicates`. Levels do not matter: a geometry leaks through any of them."""
     check_tolerance(tolerance)
     first, second = search_input(train, executor, molecules=True), search_input(test, executor, molecules=True)
     sides = np.repeat([0, 1], [len(first.rows), len(second.rows)])

@@ -17,7 +17,7 @@ from .superimpose import OUTLIER, Floats, Match, Undecided, judged, kabsch, matc
 # Are two periodic structures the same crystal (or slab, or chain) up to a rigid motion, the choice of cell, supercells, and noise?
 #
 # 1. The lattices must be commensurate without strain: the vectors of the larger cell are multiples of 1/q (q to 8) of those of the smaller, with
-#    lengths and angles right within `STRAIN`. Noise of atoms does not touch cells, so that 0.5 % of strain is told from noise.
+#    lengths and angles right within `STRAIN`. Noise of atoms does not touch cells, so that 0.5 % of strain is distinguished from noise.
 # 2. Three atoms of the larger cell (one and two of its neighbours) fix a motion; every triple of the smaller that fits by elements and distances is
 #    tried. A motion is good if it takes the whole neighbourhood, and then every atom of the larger cell, onto atoms of the same element.
 # 3. Each atom of the smaller cell is then met equally often: nothing is missing and nothing too much.
@@ -74,7 +74,7 @@ def _match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | Non
     """The match of two structures that are periodic in as many directions, None if they differ.
 
     Args:
-        tolerance: Å, see `rigid.judged`.
+        tolerance: Å, see `superimpose`.
 
     Raises:
         Undecided: more than `MOST` triples fit. OverlapError, DensityError: from the neighbour lists.
@@ -142,7 +142,7 @@ def _commensurate(la: Floats, lb: Floats) -> bool:
 
 
 def _strain(turned: Floats, lb: Floats) -> float:
-    """Largest principal strain from `turned` [p, 3] (rotated vectors of the larger cell) to the nearest multiples of 1/q of `lb`, least over q."""
+    """Largest principal strain from `turned` [p, 3] (vectors of the larger cell, rotated) to the nearest multiples of 1/q of `lb`, least over q."""
     metric, best = np.linalg.inv(turned @ turned.T), np.inf
     multiples = turned @ np.linalg.pinv(lb)
     for q in range(1, 9):

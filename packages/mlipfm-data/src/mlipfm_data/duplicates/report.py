@@ -198,7 +198,7 @@ class Member(NamedTuple):
 
     Attributes:
         position: in the store. name: of the set. geometry: digest of the atoms, positions and cell alone. bucket: see `fingerprints.bucket`.
-        level: of theory. state: charge, multiplicity and field, None where not stated.
+        level: of theory. state: charge, multiplicity and field, None where not given.
     """
 
     position: int
@@ -270,7 +270,7 @@ class OverlapReport:
         return sum(pair.kind == kind for pair in self.found.pairs)
 
     def lines(self) -> Iterator[str]:
-        """The table for people: a row for each two sets, told from the side of the one that shares more of itself."""
+        """The table for people: a row for each two sets, as fractions of the one that shares more of itself."""
         yield "overlap between sets: structures of the first whose geometry the second holds too"
         rows = list(self._rows())
         if rows:
@@ -347,7 +347,7 @@ def find_overlaps(
 
 
 def geometry_digest(s: Structure) -> str:
-    """As `Structure.key`, of the atoms, positions and cell alone: one geometry has one digest, whatever charge a set states for it."""
+    """As `Structure.key`, of the atoms, positions and cell alone: one geometry has one digest, whatever charge a set gives for it."""
     if s.total_charge is None and s.spin_multiplicity is None and s.external_field is None:
         return s.key
     return Structure.trusted(atomic_numbers=s.atomic_numbers, positions=s.positions, cell=s.cell, pbc=s.pbc).key

@@ -75,7 +75,7 @@ def _row(s: Structure, molecules: bool) -> Row:
 
 
 def state_of(s: Structure) -> tuple[Any, ...]:
-    """Charge, multiplicity and field, None where not stated."""
+    """Charge, multiplicity and field, None where not given."""
     electric = None if s.external_field is None else tuple(np.round(s.external_field, 9).tolist())
     return s.total_charge, s.spin_multiplicity, electric
 
@@ -98,7 +98,7 @@ class Pair:
     Attributes:
         first, second: positions in the sets. kind: `identical` (equal keys), `near` (superimposed within the tolerance), `mirror` (only after a
             reflection), `undecided` (too symmetric to try all motions).
-        relation: one of `RELATIONS`. other_level, other_state: their levels differ; their stated charges, multiplicities or fields differ.
+        relation: one of `RELATIONS`. other_level, other_state: their levels differ; their given charges, multiplicities or fields differ.
         rms: Å, of the coordinates.
     """
 

@@ -83,7 +83,7 @@ def match_molecules(za: Ints, xa: Floats, zb: Ints, xb: Floats, tolerance: float
     """The match of two molecules, None if they differ.
 
     Args:
-        za, zb: [N] atomic numbers of one composition. xa, xb: [N, 3] Å. tolerance: Å, see `rigid.judged`.
+        za, zb: [N] atomic numbers of one composition. xa, xb: [N, 3] Å. tolerance: Å, see `superimpose`.
 
     Raises:
         Undecided: more than `MOST` triples fit.
@@ -183,7 +183,7 @@ def _assigned(turned: Floats, xb: Floats, other: Floats) -> tuple[NDArray[np.int
 
 
 def _refined(xa: Floats, xb: Floats, partners: Ints, other: Floats, sign: float, tolerance: float) -> Match | None:
-    """Superimpose on all atoms, assign again, judge."""
+    """Superimpose on all atoms, assign again, compare with the tolerance."""
     for _ in range(3):
         rotation, residuals = kabsch(xa, xb[partners], sign)
         found = judged(residuals, tolerance, sign < 0)

@@ -1,4 +1,4 @@
-"""The formats a store is written in, and how the name of the file tells which."""
+"""The formats a store is written in, and how the end of a file name chooses one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def export(structures: Sequence[Structure], out: Path | str, format: str | None 
 
 
 def format_of(out: Path, format: str | None = None) -> str:
-    """The format asked for, or the one that the end of the name tells.
+    """The requested format, or the one that the end of the name tells.
 
     Raises:
         UnwritableFileError: neither is known, or they contradict each other.
@@ -75,7 +75,7 @@ def format_of(out: Path, format: str | None = None) -> str:
         raise UnwritableFileError(f"no export is named {format!r}", where=str(out), hint=f"choose one of {known}")
     told = next((name for name, kind in FORMATS.items() if out.suffix in kind.suffixes), None)
     if format is None and told is None:
-        what = f"the name ends in {out.suffix!r}, which no export writes" if out.suffix else "the name does not tell the format"
+        what = f"the name ends in {out.suffix!r}, which no export writes" if out.suffix else "the name does not show the format"
         raise UnwritableFileError(what, where=str(out), hint=f"name it, or set --format (in Python `format`), for one of {known}")
     if format is not None and told not in (None, format):
         raise UnwritableFileError(f"the name says {told}, the format {format}", where=str(out), hint="change one of them")

@@ -12,7 +12,7 @@ from mlipfm_interfaces.structure import Structure
 
 from ..readers.label_names import layout_of
 
-#: Why a label of a structure cannot be held, None if it can.
+#: Why a format cannot store a label of a structure, None if it can.
 Reason = Callable[[Structure, str], str | None]
 
 

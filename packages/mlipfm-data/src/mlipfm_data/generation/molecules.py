@@ -2,7 +2,7 @@
 
 Every molecule starts as one of `SEEDS` and takes a random number of steps, each of which gives a molecule that RDKit accepts: a fragment on an atom
 with a hydrogen, another element for a carbon, a higher bond order, a ring. One in seven then gets a charge (a proton more or less), one in twelve
-loses a hydrogen atom and is a radical. Molecules are told apart by the first block of their InChIKey (the connectivity, without protonation and
+loses a hydrogen atom and is a radical. Molecules are distinguished by the first block of their InChIKey (the connectivity, without protonation and
 stereochemistry) and by their charge and unpaired electrons. The list is a function of the seed alone, and a longer one begins with the shorter.
 """
 

@@ -118,7 +118,7 @@ def _placed(level: str | None, placement: ForceAssignment) -> Finding:
 
 
 def _explained_slope(reading: UnitGuess, comparison: Comparison) -> float:
-    """Slope that the sample's numbers really have, so that single frames can be told from it."""
+    """Slope that the sample's numbers really have, so that single frames can be compared with it."""
     found = comparison.energy_forces()
     return found.slope if found.tells else 1.0
 
@@ -234,7 +234,7 @@ LEVELS = 256
 
 
 class Inspector:
-    """Collects structures one by one; `findings` judges what was collected.
+    """Collects structures one by one; `findings` checks what was collected.
 
     Memory is bounded for each level: `sampling.FRAMES` structures (`sampling.ATOMS` atoms) for the physics, and for copies and compositions light
     records of the first `passing.REMEMBERED` frames.
@@ -274,12 +274,12 @@ class Inspector:
             found.append(Finding("not-sampled", "doubt", words, "give every level one name"))
         if self._unused:
             words = f"{self._unused} frames have the weight 0: they are not used, and were not looked at"
-            found.append(Finding("not-sampled", "note", words, "give them another weight to have them judged"))
+            found.append(Finding("not-sampled", "note", words, "give them another weight to have them checked"))
         return ordered(found)
 
 
 def inspect(structures: Iterable[Structure]) -> list[Finding]:
-    """Likely faults of the labels of `structures`, each with its likely cause, from physics alone; empty if nothing is wrong.
+    """Likely label errors of `structures`, each with its likely cause, from physics alone; empty if nothing is wrong.
 
     One pass, bounded memory (see `Inspector`). Structures are not changed. Frames of one trajectory should carry one `provenance.group`.
     """

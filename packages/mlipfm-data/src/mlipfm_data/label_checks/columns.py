@@ -138,7 +138,7 @@ def _compared(path: Path | str, reader: str | None, key: str, quantity: str, opt
     whose = "a model's, or another level of theory" if correlation > 0.9 else "something else"
     whose = "by its name the prediction of a model" if _MODEL.search(key) else whose
     words = f"a second column of {quantity}, {key!r}, differs from the one that is read: {whose}"
-    return doubt("model-column", words, "make sure that the right one is read", None, figures)
+    return doubt("model-column", words, "check that the right one is read", None, figures)
 
 
 def findings_of(source: Path, reader: str | None = None, options: dict[str, object] | None = None) -> list[Finding]:

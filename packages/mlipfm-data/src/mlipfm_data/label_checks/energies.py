@@ -44,7 +44,7 @@ class Jumps:
 
 
 def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> Jumps | None:
-    """Energy differences against work (times `slope`), robustly; without pairs of different cells if the stress is not trusted."""
+    """Energy differences against work (times `slope`), robustly; without pairs of different cells if the stress is not reliable."""
     pairs = [pair for pair in comparison.pairs if trusted_stress or pair.work.strained < 1e-4]
     if len(pairs) < 12:
         return None
@@ -189,7 +189,7 @@ def _growth(energy: np.ndarray, atoms: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Split:
-    """Two clusters of energies with nothing between: distance and the larger spread inside, eV per atom; part of the frames in the smaller heap."""
+    """Two clusters of energies: distance and the larger spread inside, eV per atom; part of the frames in the smaller cluster."""
 
     distance: float
     spread: float

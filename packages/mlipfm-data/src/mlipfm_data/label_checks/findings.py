@@ -12,14 +12,14 @@ _ORDER = {"fault": 0, "doubt": 1, "note": 2}
 
 @dataclass(frozen=True)
 class Finding:
-    """One likely fault of the labels of one level of theory.
+    """One likely error of the labels of one level of theory.
 
     Attributes:
         code: kebab-case, never changes; `CODES` lists them.
         severity: `fault`: physics contradicts the labels; `doubt`: unusual, look at it; `note`: good to know.
         words: what was found. hint: what to do about it.
         figures: the numbers that decided, by name (units in the name or in `words`).
-        level: of theory, None if not stated.
+        level: of theory, None if not given.
         groups: groups that are concerned, if not all. indices: positions in the stream, at most `MOST`.
     """
 
@@ -66,7 +66,7 @@ def doubt(code: str, words: str, hint: str, level: str | None, figures: Figures,
 #: Every code, the most direct cause first: findings are sorted by severity and then in this order.
 CODES: dict[str, str] = {
     "labels-not-finite": "NaN or infinite labels",
-    "multiplicity-counts-unpaired": "the number of unpaired electrons where 2S+1 is asked for",
+    "multiplicity-counts-unpaired": "the number of unpaired electrons where 2S+1 is requested",
     "impossible-state": "charge and multiplicity contradict the number of electrons",
     "model-labels": "predictions of a model in place of reference labels",
     "length-unit": "positions (and cell) in another unit than Angstrom",
@@ -102,12 +102,12 @@ CODES: dict[str, str] = {
     "force-outliers": "a few frames with forces that no geometry explains: unconverged calculations",
     "energy-rounded": "energies rounded too coarsely",
     "forces-rounded": "forces rounded too coarsely",
-    "isolated-atom": "a lone atom with forces, or with an energy that no binding explains",
+    "isolated-atom": "an isolated atom with forces, or with an energy that no binding explains",
     "energy-force-mismatch": "energies and forces that do not fit and no known unit explains",
     "stress-mismatch": "a stress that does not fit and no known unit explains",
     "model-column": "a second column of energies or forces beside the one that is read",
     "constrained-forces": "forces of fixed atoms set to zero",
-    "not-sampled": "what could not be judged",
+    "not-sampled": "what could not be checked",
 }
 _RANK = {code: k for k, code in enumerate(CODES)}
 

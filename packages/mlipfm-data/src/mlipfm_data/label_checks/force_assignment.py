@@ -66,7 +66,7 @@ def _is_free(structure: Structure) -> bool:
 
 
 def _free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
-    """Families of molecules in vacuum, also in a box of it, with forces, of three atoms and more."""
+    """Groups of molecules in vacuum, also in a box of it, with forces, of three atoms and more."""
     found = {}
     for key, frames in sample.with_labels("forces"):
         mine = [
@@ -84,7 +84,7 @@ def _free_molecules(sample: LevelSample) -> dict[FamilyKey, list[Frame]]:
 
 
 def misplaced_in_molecules(sample: LevelSample) -> ForceAssignment | None:
-    """Judge by the torque, which is zero for a molecule in vacuum."""
+    """Check by the torque, which is zero for a molecule in vacuum."""
     families = _free_molecules(sample)
     frames = [frame for family in families.values() for frame in family]
     if len(frames) < 3:
@@ -211,7 +211,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> ForceAssignment | None:
-    """Judge by work: over short steps, forces that belong to the geometry close around loops of frames and agree with the energies."""
+    """Check by work: over short steps, forces that belong to the geometry close around loops of frames and agree with the energies."""
     if sum(frame.structure.pbc.any() for frame in sample.frames()) < 0.5 * len(sample.frames()):
         return None  # of molecules the torque says it, exactly
     fixed = [pair for pair in comparison.pairs if pair.work.strained < 1e-4]

@@ -10,12 +10,12 @@ from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import BOHR
 
-# Atoms whose force is no label: of weight 0, or written as exactly zero because a constraint held them.
+# Atoms whose force is no label: of weight 0, or written as exactly zero because a constraint fixed them.
 #
 # The work of such an atom is not known. Tests of energies against forces use a pair of frames only if these atoms rest, and all tests of forces
 # leave these atoms out.
 
-#: Å that a held atom may move between two frames (digits of files) without doing work that matters.
+#: Å that a fixed atom may move between two frames (digits of files) without doing work that matters.
 AT_REST = 2e-3
 
 
@@ -370,7 +370,7 @@ def _slope(kind: tuple[int, int], data: np.ndarray) -> Stiffness | None:
 
 
 def force_scale(kinds: list[Stiffness]) -> float | None:
-    """Forces over what they should be, judged by the bonds of hydrogen; None where they do not tell. Negative: gradients."""
+    """Forces over what they should be, from the bonds of hydrogen; None where they do not show it. Negative: gradients."""
     sure = [kind for kind in kinds if kind.expected and abs(kind.correlation) > 0.8]
     if not sure:
         return None

@@ -67,7 +67,7 @@ def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -
     )  # fmt: skip
     yield from (_marked(code, words, hint, mark, level, of=of) for code, mark, of, wrong, words, hint in rules if wrong)
     if p.lone_forces.count:
-        yield _marked("isolated-atom", "a lone atom has a force", "check positions, cell and labels", p.lone_forces, level)
+        yield _marked("isolated-atom", "an isolated atom has a force", "check positions, cell and labels", p.lone_forces, level)
     coarse = p.decimals
     if coarse.total() >= 8 and sum(coarse[k] for k in range(3)) > 0.95 * coarse.total():
         places = max(k for k in range(3) if coarse[k])
@@ -125,7 +125,7 @@ def _without_symmetry(sample: LevelSample) -> tuple[int, int]:
 
 
 def _lopsided(frame: Frame) -> np.ndarray:
-    """[N] whether an atom sees different things on opposite sides, so that no symmetry makes its force zero."""
+    """[N] whether an atom has different surroundings on opposite sides, so that no symmetry makes its force zero."""
     near = neighbors_of(frame.structure, 4.0)
     if near is None or not len(near.i):
         return np.zeros(len(frame.structure), dtype=bool)

@@ -141,7 +141,7 @@ class SampleStatistics:
         if structure.external_field is not None or len(self.pushed) >= REMEMBERED:
             return
         push = math.hypot(*forces.sum(axis=0).tolist())
-        if held == 0 or push < 0.01 * total:  # else held atoms may take up the sum
+        if held == 0 or push < 0.01 * total:  # else fixed atoms may take up the sum
             self.pushed.append((push / math.sqrt(len(structure)), index))
         if total / len(structure) < 0.02:
             return

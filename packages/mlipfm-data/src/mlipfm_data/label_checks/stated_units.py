@@ -1,4 +1,4 @@
-"""Labels that contradict the units, signs or orders that their file or its layout states: such an import stops before anything is stored."""
+"""Labels that contradict the units, signs or orders that their file or its layout gives: such an import stops before anything is stored."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _SAME_UNIT = 0.2
 
 
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
-    """The error for the first fault of a convention that the file or its layout states; None if there is none.
+    """The error for the first fault of a convention that the file or its layout gives; None if there is none.
 
-    A convention that the user states, or that is assumed, is theirs to change: its fault is reported and stops nothing.
+    A convention that the user gives, or that is assumed, is theirs to change: its fault is reported and stops nothing.
     """
     for item in findings:
         option = CONVENTION_OF.get(item.code, "") if item.severity == "fault" else ""
         for value, who in decisions.applied(option).items():
-            if who.startswith(("layout", "stated in the file")):
-                says = "the file states" if who.startswith("stated") else f"its {who} says"
+            if who.startswith(("layout", "given in the file")):
+                says = "the file gives" if who.startswith("given") else f"its {who} says"
                 return UnitError(
                     f"{says} {option.replace('_', ' ')} {value}, and so read the labels contradict it: {item}",
                     where=str(path),
-                    hint=f"state what the file holds with {option_words(option)}, or import it as it says with --accept-label-errors",
+                    hint=f"give what the file has with {option_words(option)}, or import it as it says with --accept-label-errors",
                 )
     return None
 

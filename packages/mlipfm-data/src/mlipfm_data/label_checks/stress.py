@@ -20,11 +20,11 @@ from .units import ENERGY, FORCES, UNEXPLAINED, StressUnitGuess, UnitGuess, stre
 
 #: Å of vacuum on every side of a molecule in a box, so that its stress is its own virial; eV/Å³ beyond which no matter at these densities is.
 VACUUM, HUGE = 4.0, 3.0
-#: Frames from which a chemical system is judged on its own, and how many systems are.
+#: Frames from which a chemical system is checked on its own, and how many systems are.
 ALONE, SYSTEMS = 12, 8
-#: Part of the changes of the virial that forces must determine before a fitted potential is asked for the stress.
+#: Part of the changes of the virial that forces must determine before the stress is taken from a fitted potential.
 DETERMINED = 0.8
-#: Frames with shear from which, in each half of them, an order of components is told.
+#: Frames with shear from which, in each half of them, an order of components is found.
 SHEARED = 5
 STRAINED = "energies of strained cells"
 #: Order of components as ASE writes six of them, and the names in it.
@@ -149,7 +149,7 @@ def _traceless(matrices: np.ndarray) -> np.ndarray:
 
 
 def _by_size(structures: list[Structure]) -> Trace | None:
-    """Without anything to compare with, only the absurd is told: condensed matter of these densities is below 500 GPa."""
+    """Without anything to compare with, only the absurd is reported: condensed matter of these densities is below 500 GPa."""
     size = float(np.median([np.abs(s.labels["stress"]).max() for s in structures]))
     if size < HUGE:
         return None
@@ -248,13 +248,13 @@ def _of_verdict(level: str | None, verdict: StressCheck) -> list[Finding]:
 def _stress_said(level: str | None, reading: StressUnitGuess, figures: Figures) -> list[Finding]:
     source = figures["against"]
     if reading.unit == "virial":
-        words = f"the stress is an energy, {'minus ' if reading.sign < 0 else ''}volume times stress, judged by {source}"
+        words = f"the stress is an energy, {'minus ' if reading.sign < 0 else ''}volume times stress, measured by {source}"
         return [fault("stress-is-virial", words, "import with --virial-key", level, figures)]
     found = []
     if reading.sign < 0:
-        words = f"stress is positive under compression, judged by {source}"
+        words = f"stress is positive under compression, measured by {source}"
         found.append(fault("stress-sign", words, "import with --stress-sign -1", level, figures))
     if reading.unit != "eV/Angstrom^3":
-        words, hint = f"stress is in {reading.unit}, judged by {source}", f"import with --stress-unit {reading.unit}"
+        words, hint = f"stress is in {reading.unit}, measured by {source}", f"import with --stress-unit {reading.unit}"
         found.append(fault("stress-unit", words, hint, level, {**figures, "unit": reading.unit}))
     return found

@@ -119,8 +119,8 @@ def work_inside(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarra
 
 
 def aligned(a: Structure, b: Structure, turn: bool = True) -> tuple[np.ndarray, np.ndarray, float]:
-    """Displacement [N, 3] of `b` from `a`, the forces of `b` turned with it, and the largest strain of the cell. Motion as a whole is taken out
-    if `turn` is true; where atoms are held, nothing moves as a whole."""
+    """Displacement [N, 3] of `b` from `a`, the forces of `b` rotated with it, and the largest strain of the cell. Motion as a whole is taken out
+    if `turn` is true; where atoms are fixed, nothing moves as a whole."""
     if not a.pbc.any() and not turn:
         return b.positions - a.positions, b.labels["forces"], 0.0
     if not a.pbc.any():
@@ -161,7 +161,7 @@ def strain_between(a: Structure, b: Structure) -> np.ndarray:
 def work(a: Structure, b: Structure) -> Work | None:
     """Between two frames of the same atoms, periodic or not, by Cartesian displacements (fractional ones where there is a cell).
 
-    None if an atom moves whose force is not known in one of them (`held.unknown_forces`): so is its work.
+    None if an atom moves whose force is not known in one of them (`geometry.unknown_forces`): so is its work.
     """
     unknown = unknown_forces(a) | unknown_forces(b)
     step, turned, strained = aligned(a, b, turn=not unknown.any())

@@ -46,7 +46,7 @@ def _require_ase() -> None:
 
 
 def to_ase(structure: Structure) -> Atoms:
-    """Atoms with `charge` and `spin` (2S+1) in info where stated, and the labels in a SinglePointCalculator (stress as Voigt xx,yy,zz,yz,xz,xy).
+    """Atoms with `charge` and `spin` (2S+1) in info where given, and the labels in a SinglePointCalculator (stress as Voigt xx,yy,zz,yz,xz,xy).
 
     Labels that ASE's calculators do not know go to info or arrays as `REF_<key>`, deviations as `STD_<key>`.
     """
@@ -139,7 +139,7 @@ _WHY = "ASE has converted the values of this format"
 _BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
 
 
-_UNCLEAR = "a calculation of this file did not converge ({}), and which frame it belongs to cannot be told"
+_UNCLEAR = "a calculation of this file did not converge ({}), and it is not known which frame it belongs to"
 
 
 class AseReader:
@@ -161,7 +161,7 @@ class AseReader:
         elif name == "db":
             stated = AseDbReader().units(path, keys)
         frames, said = _atoms(path, name), flags(path, name)
-        if any(said):  # then each has to be told apart
+        if any(said):  # then each has to be recognised
             frames = iter(whole := list(frames))
             said = said if len(said) == len(whole) else [_UNCLEAR.format(next(filter(None, said)))] * len(whole)
         for index, words in enumerate(chain(said, repeat(None))):
@@ -184,7 +184,7 @@ def _format(path: Path, wanted: str | None) -> str:
     known = sorted({*FORMATS.values(), *_BY_NAME_ONLY})
     found = wanted or next((name for end, name in FORMATS.items() if path.name.endswith(end)), None)
     if found not in known:
-        what = f"format {wanted!r} is not read" if wanted else "the name of the file does not tell its format"
+        what = f"format {wanted!r} is not read" if wanted else "the name of the file does not show its format"
         raise UnreadableFileError(what, where=str(path), hint=f"set format to one of {', '.join(known)} (--option format=NAME)")
     return found
 

@@ -1,6 +1,6 @@
 """Reader of molecular dynamics of CP2K: `NAME-pos-1.xyz` with `NAME-frc-1.xyz` and `NAME-1.cell` beside it.
 
-Positions are Å, forces Hartree/bohr, the energy of the comment line is Hartree. A cell that no file states must be given.
+Positions are Å, forces Hartree/bohr, the energy of the comment line is Hartree. A cell that no file gives must be given.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _cells(path: Path, given: str | None) -> Iterator[np.ndarray]:
                     yield np.array(line.split()[2:11], dtype=np.float64).reshape(3, 3)
     else:
         raise UnreadableFileError(
-            f"no file states the cell ({file.name} is not there)",
+            f"no file gives the cell ({file.name} is not there)",
             where=str(path),
             hint="give it: --option cell='10 10 20' (three or nine numbers), or cell=none",
         )

@@ -110,7 +110,7 @@ def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> Bin
 
 
 def _format(first: bytes, where: str) -> int:
-    """The format that the first line states; 1 if it is that of a frame already."""
+    """The format that the first line gives; 1 if it is that of a frame already."""
     try:
         header = json.loads(first)
     except (ValueError, RecursionError):

@@ -396,7 +396,7 @@ def _write_frame(structure: Structure, stream: TextIO, predicted: Predicted = Ma
 
 
 def provenance_values(structure: Structure) -> dict[str, Any]:
-    """Stated fields of the provenance, ready for JSON."""
+    """Given fields of the provenance, ready for JSON."""
     return {key: value for key, value in asdict(structure.provenance).items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""What a file says of a frame beside its labels: atoms that a constraint holds, weights of the frame and of forces, states that nobody stated."""
+"""What a file says of a frame beside its labels: atoms that a constraint holds, weights of the frame and of forces, states that nobody gave."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-#: Columns that are true for atoms that are held, and columns that are true for atoms (or their axes) that move.
+#: Columns that are true for atoms that are fixed, and columns that are true for atoms (or their axes) that move.
 _HELD = ("REF_fixed", "fixed", "fixed_atoms", "fixed_mask", "is_fixed")
 _MOVE = ("move_mask", "movable", "selective_dynamics")
 #: Columns that weigh the force on each atom.
@@ -62,7 +62,7 @@ def _truths(value: Any, key: str) -> Array:
 def _fixed_atoms(seen: Decisions) -> Array | None:
     """[N], 1 where the file holds the atom in place along all axes; None where it says nothing, or holds none (`REF_fixed` is kept as it is).
 
-    An atom that is held along some axes only cannot be kept as such: it is counted as free, and a remark says so.
+    An atom that is fixed along some axes only cannot be kept as such: it is counted as free, and a remark says so.
 
     Raises:
         ShapeError: a column that is not true or false for each atom. InvalidStructureError: two columns that disagree.
@@ -118,7 +118,7 @@ def fixed_by(constraints: Any, n: int) -> tuple[dict[str, Array], tuple[str, ...
 
 
 def force_weights(seen: Decisions, labels: Mapping[str, Array], mask_zero: bool) -> Array | None:
-    """[N] weights of the forces: of the file's column; 0 for held atoms whose force is written as exactly zero; None if all are 1.
+    """[N] weights of the forces: of the file's column; 0 for fixed atoms whose force is written as exactly zero; None if all are 1.
 
     Args:
         mask_zero: 0 also for every other atom whose force is exactly zero, as the user asked, in frames where some force is not.
@@ -229,7 +229,7 @@ def set_marks(seen: Decisions, labels: dict[str, Array], mask_zero: bool) -> Non
 
 
 def unstated_state(seen: Decisions, charge: int | None, multiplicity: int | None) -> None:
-    """Warn of initial charges and moments that add up to a charge or a spin which nobody stated. They are a start for a calculation, no labels."""
+    """Warn of initial charges and moments that add up to a charge or a spin which nobody gave. They are a start for a calculation, no labels."""
     for key, stated, meaning, option in (
         ("initial_charges", charge, "a total charge", "charge"),
         ("initial_magmoms", multiplicity, "a number of unpaired electrons", "spin"),
@@ -244,6 +244,6 @@ def unstated_state(seen: Decisions, charge: int | None, multiplicity: int | None
                 continue  # a usual start for magnetic crystals
             if stated is None and np.asarray(value).ndim == 1 and whole and abs(total - whole) < 0.05:
                 seen.notes.append(
-                    f"warning: {name!r} add up to {whole:+d}, and no {meaning.removeprefix('a ')} is stated: {name!r} are not read; "
+                    f"warning: {name!r} add up to {whole:+d}, and no {meaning.removeprefix('a ')} is given: {name!r} are not read; "
                     f"say it with --{option}-key or --option {'total_charge' if option == 'charge' else 'spin_multiplicity'}=N"
                 )

@@ -1,6 +1,6 @@
 """Reader of HDF5 data sets in their published layouts: ANI-1, ANI-1x/1ccx, ANI-2x, COMP6, SPICE 1 and 2, Transition1x, QM7-X, AIMNet2, QM9, mlip.
 
-The layout is told by the data sets of the file, never by its name. Memory is that of a few conformations, and of the names of the groups.
+The layout is recognised by the data sets of the file, never by its name. Memory is that of a few conformations, and of the names of the groups.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The published HDF5 layouts: which data sets tell them apart, what they hold, in which units, at which level of theory, and who says so.
 
-A level is stated here only where the keys of the file state it; otherwise it is the user's (`level`).
+A level is given here only where the keys of the file give it; otherwise it is the user's (`level`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Molecule:
 
     Attributes:
         group: the HDF5 group. data: its data sets by name, or arrays [conformations, ...] put in their place. single: without that first axis.
-        numbers: [N] or [conformations, N]. info: values that all conformations share. options: what the file states here.
+        numbers: [N] or [conformations, N]. info: values that all conformations share. options: what the file gives here.
     """
 
     group: Any
@@ -91,13 +91,13 @@ def stated_units(molecule: Molecule, layout: Hdf5Layout) -> dict[str, str]:
             known = _SPELLED.get(unit.replace(" ", "").lower(), unit)
             if stated.setdefault(f"{dimension}_unit", known) != known:
                 raise UnitError(
-                    f"{name!r} states the unit {unit!r}, another {dimension} states {stated[f'{dimension}_unit']!r}",
+                    f"{name!r} has the unit {unit!r}, another {dimension} has {stated[f'{dimension}_unit']!r}",
                     hint="choose one with `level`",
                 )
     return stated
 
 
-#: Attributes that state the unit of a data set, and units by their spelling there, in small letters without spaces.
+#: Attributes that give the unit of a data set, and units by their spelling there, in small letters without spaces.
 _UNIT_ATTRIBUTES = ("units", "unit", "u")
 _SPELLED = {
     "bohr": "bohr", "a0": "bohr", "nanometer": "nm", "nanometers": "nm", "nm": "nm", "angstrom": "Angstrom", "angstroms": "Angstrom",
@@ -139,7 +139,7 @@ def _qm9(molecule: Molecule) -> None:
     if "dipole_moment_per_system" in molecule.data:
         molecule.data["dipole"] = molecule.data["dipole_moment_per_system"]
     if "u" not in molecule.data["positions"].attrs:
-        raise UnitError("the unit of the positions is not stated", where=molecule.group.name)
+        raise UnitError("the unit of the positions is not given", where=molecule.group.name)
 
 
 def _attributes(molecule: Molecule) -> None:

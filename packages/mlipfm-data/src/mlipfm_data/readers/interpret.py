@@ -88,7 +88,7 @@ def located(error: MlipfmError, where: str) -> MlipfmError:
 
 
 def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:
-    """The frame without what the user tells to leave out: keys, or a periodicity that is none."""
+    """The frame without what the user leaves out: keys, or a periodicity that is none."""
     if options.ignore:
         places: dict[str, Any] = {
             name: {k: v for k, v in getattr(frame, name).items() if k not in options.ignore} for name in ("info", "arrays", "results")
@@ -399,11 +399,11 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
 
 
 def _agreed(stated: tuple[int | None, int | None], options: ReadOptions, seen: Decisions) -> tuple[int | None, int | None]:
-    """What the frame states, or else what the user says of all frames; both must agree."""
+    """What the frame gives, or else what the user says of all frames; both must agree."""
     for name, value in zip(("total_charge", "spin_multiplicity"), stated, strict=True):
         said = getattr(options, name)
         if said is not None and value is not None and said != value:
-            raise InvalidStructureError(f"the frame states {name} {value}, the import says {said}", hint=f"leave `{name}` out")
+            raise InvalidStructureError(f"the frame gives {name} {value}, the import says {said}", hint=f"leave `{name}` out")
         if said is not None and value is None:
             seen.used[name] = f"option ({said})"
     charge, multiplicity = stated
@@ -427,8 +427,8 @@ def _level(frame: RawFrame, options: ReadOptions, seen: Decisions) -> str | None
         seen.take("level", LEVEL_KEY)
         return stated
     if wanted:
-        who = options.origins.get("level", "stated by you")
-        seen.used["level"] = f"option ({wanted})" if who == "stated by you" else f"{wanted} ({who})"
+        who = options.origins.get("level", "given by you")
+        seen.used["level"] = f"option ({wanted})" if who == "given by you" else f"{wanted} ({who})"
     return wanted
 
 

@@ -163,7 +163,7 @@ def _snap(entry: Entry) -> list[RawFrame | MlipfmError]:
 
 def _computed_entry(entry: Entry) -> list[RawFrame | MlipfmError]:
     """ComputedStructureEntry (Alexandria, Materials Project): `energy` is that of the cell without corrections. What `data` holds has keys as
-    `data_stress`; a stress has no stated unit and is read only if a key is named."""
+    `data_stress`; a stress has no unit in the file and is read only if a key is named."""
     v = entry.value
     data = v.get("data") if isinstance(v.get("data"), Mapping) else {}
     group = v.get("entry_id") or (data or {}).get("mat_id")
@@ -173,7 +173,7 @@ def _computed_entry(entry: Entry) -> list[RawFrame | MlipfmError]:
 
 
 def _stress_of_no_unit(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A stress beside a structure of pymatgen has no stated unit: kbar with VASP's sign in some files, GPa in others."""
+    """A stress beside a structure of pymatgen has no unit in the file: kbar with VASP's sign in some files, GPa in others."""
     return {"entry_stress": value["stress"]} if value.get("stress") is not None else {}
 
 

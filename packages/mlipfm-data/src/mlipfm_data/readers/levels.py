@@ -73,15 +73,15 @@ class FramesOfLevels:
         return self._levels[conventions]
 
     def _unknown_unit(self, frame: RawFrame) -> UnitError | None:
-        """The error for a unit that the file states, that is not known, and that the user does not replace."""
+        """The error for a unit that the file gives, that is not known, and that the user does not replace."""
         for option, unit in frame.stated.items():
             if option.endswith("_unit") and option not in self.user:
                 try:
                     factor(unit, option.removesuffix("_unit"))
                 except UnitError:
                     return UnitError(
-                        f"the file states the {option.replace('_', ' ')} {unit!r}, which is not known",
-                        hint=f"state one with {option_words(option)}",
+                        f"the file gives the {option.replace('_', ' ')} {unit!r}, which is not known",
+                        hint=f"give one with {option_words(option)}",
                     )
         return None
 

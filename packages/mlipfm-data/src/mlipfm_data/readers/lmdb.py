@@ -24,7 +24,7 @@ from .safe_pickle import plain
 
 # LMDB files as what they are: keys and bytes.
 #
-# LMDB maps the file into memory and trusts its header. A file that is shorter than its header says ends the process with SIGBUS, which no `try`
+# LMDB maps the file into memory and does not check its header. A file that is shorter than its header ends the process with SIGBUS, which no `try`
 # catches, so the size is compared with the header first. One process must not open a path twice: handles are shared and counted.
 
 _MAGIC = 0xBEEFC0DE

@@ -54,7 +54,7 @@ class NablaDftReader:
 
 @contextlib.contextmanager
 def read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database, opened so that nothing is written beside it, unless rows wait there in a `-wal` or `-journal`; its schema is not trusted.
+    """A database, opened so that nothing is written beside it, unless rows wait there in a `-wal` or `-journal`; its schema is checked.
 
     Raises:
         UnreadableFileError: missing, or it cannot be opened.

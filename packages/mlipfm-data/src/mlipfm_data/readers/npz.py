@@ -1,4 +1,4 @@
-"""Reader of .npz data sets: sGDML (MD17, MD22, CCSD(T) sets), rMD17, NequIP, and PhysNet (also SPF). The layout is told by the arrays."""
+"""Reader of .npz data sets: sGDML (MD17, MD22, CCSD(T) sets), rMD17, NequIP, and PhysNet (also SPF). The layout is recognised by the arrays."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class NpzReader:
 
 
 class _Arrays:
-    """The arrays of an archive, each opened when it is asked for."""
+    """The arrays of an archive, each opened on first use."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path, stack: contextlib.ExitStack) -> None:
         self.archive, self.path, self.stack = archive, path, stack
@@ -225,7 +225,7 @@ def _frame(values: dict[str, np.ndarray], layout: NpzLayout) -> RawFrame:
 
 
 def _stated_units(arrays: _Arrays) -> dict[str, str]:
-    """sGDML files state their units in `e_unit` and `r_unit`."""
+    """sGDML files give their units in `e_unit` and `r_unit`."""
     stated = {}
     for name, known in (
         ("e_unit", {"kcal/mol": "kcal/mol", "eV": "eV", "Hartree": "Hartree"}),

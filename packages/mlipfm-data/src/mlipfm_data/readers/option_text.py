@@ -43,7 +43,7 @@ def _common() -> dict[str, Any]:
 
 
 def split_options(found: Format, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split options into those of the format and `ReadOptions`; a format whose `frames` takes `level` or `keys` is told those, too.
+    """Split options into those of the format and `ReadOptions`; a format whose `frames` takes `level` or `keys` gets those, too.
 
     Raises:
         UnknownQuantityError: an option that this format does not have, with the nearest that there is, or text where it wants true or false.
@@ -71,10 +71,10 @@ def _parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, An
     """Options from `KEY=VALUE` texts.
 
     Args:
-        named: options that the command line states under their own names, which must not be stated a second time.
+        named: options that the command line gives under their own names, which must not be given a second time.
 
     Raises:
-        UnknownQuantityError: no `=`, an option that this reader does not have, one that is stated twice, or a value that is not of its type.
+        UnknownQuantityError: no `=`, an option that this reader does not have, one that is given twice, or a value that is not of its type.
     """
     types_of = _common() | _own_options(reader)
     found: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def _parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, An
         if name not in types_of:
             raise unknown_option(name, list(types_of))
         if named.get(name) is not None or name in found:
-            raise UnknownQuantityError(f"`{name}` is stated twice", hint="state it once")
+            raise UnknownQuantityError(f"`{name}` is given twice", hint="give it once")
         found[name] = _parsed(name, value.strip(), types_of[name])
     return found
 
@@ -156,7 +156,7 @@ def _example(hint: Any) -> str:
 
 
 def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the command line for one file: those under their own names that are stated, and `KEY=VALUE` texts for the file's reader.
+    """Options of the command line for one file: those under their own names that are given, and `KEY=VALUE` texts for the file's reader.
 
     Raises:
         UnknownQuantityError: as `_parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.

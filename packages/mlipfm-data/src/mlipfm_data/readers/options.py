@@ -15,7 +15,7 @@ from mlipfm_interfaces.units import factor
 
 VOIGT_ASE = "xx,yy,zz,yz,xz,xy"
 
-#: Conventions of a file: what is assumed where neither the user, the file nor its layout states them, which is what is used inside.
+#: Conventions of a file: what is assumed where neither the user, the file nor its layout gives them, which is what is used inside.
 ASSUMED: dict[str, Any] = {
     "energy_unit": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom", "stress_unit": "eV/Angstrom^3", "dipole_unit": "e Angstrom",
     "forces_sign": 1, "stress_sign": 1, "stress_order": VOIGT_ASE, "spin_meaning": "multiplicity",
@@ -37,9 +37,9 @@ _NAMED = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipo
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to interpret a file. None: not stated. Keys left out are found by the spellings of `conventions`.
+    """How to interpret a file. None: not given. Keys left out are found by the spellings of `conventions`.
 
-    Units, signs, orders and `spin_meaning` that are not stated are those of the file or its layout, else `ASSUMED`; `options_from` merges them.
+    Units, signs, orders and `spin_meaning` that are not given are those of the file or its layout, else `ASSUMED`; `options_from` merges them.
 
     Attributes:
         level: level of theory of all labels, if the file does not say it.
@@ -49,15 +49,15 @@ class ReadOptions:
         forces_sign: -1 if the file's forces are gradients. stress_sign: -1 if its stress is positive under compression.
         stress_order: order of six components, by name.
         spin_meaning: `multiplicity` (2S+1) or `unpaired` (number of unpaired electrons).
-        total_charge, spin_multiplicity: of all frames of a file that does not state them; a frame that states another value is refused.
-        periodic: False drops the cell and the periodicity that a file states for molecules in vacuum.
+        total_charge, spin_multiplicity: of all frames of a file that does not give them; a frame that gives another value is refused.
+        periodic: False drops the cell and the periodicity that a file gives for molecules in vacuum.
         ignore: keys that are not read, whatever they are called.
         mask_zero_forces: give the weight 0 to forces that are exactly zero, in frames where others are not.
         accept_unconverged: take labels although the file says that their calculation did not converge, or that a model predicted them.
         require: labels without which a frame is refused.
         group: of all frames, if no key says it.
         source, sampling, licence: provenance of all frames.
-        origins: name of an option -> who states it, in words, as `options_from` fills it in.
+        origins: name of an option -> who gives it, in words, as `options_from` fills it in.
     """
 
     level: str | None = None
@@ -119,18 +119,18 @@ class ReadOptions:
             raise InvalidStructureError(f"`spin_meaning` must be 'multiplicity' or 'unpaired', got {self.spin_meaning!r}")
         if self.periodic not in (None, False):
             raise InvalidStructureError(
-                f"`periodic` can only be False or left out, got {self.periodic!r}", hint="the file must state its cell"
+                f"`periodic` can only be False or left out, got {self.periodic!r}", hint="the file must have its cell"
             )
 
     @cached_property
     def stated_by_user(self) -> frozenset[str]:
         """Options of the user that can be without effect: conventions, `factors` and `ignore`, the last two with what they are for."""
-        mine = {name for name, who in self.origins.items() if who.startswith("stated by you")}
+        mine = {name for name, who in self.origins.items() if who.startswith("given by you")}
         parts = {f"{name} {key}" for name in mine & {"factors", "ignore"} for key in getattr(self, name)}
         return frozenset(mine & {*ASSUMED, "mask_zero_forces", "accept_unconverged"} | parts)
 
     def convention(self, name: str) -> Any:
-        """Unit, sign, order or meaning in force: what is stated, else what is assumed."""
+        """Unit, sign, order or meaning in force: what is given, else what is assumed."""
         value = getattr(self, name)
         return ASSUMED[name] if value is None else value
 
@@ -142,7 +142,7 @@ class ReadOptions:
 def options_from(
     user: Mapping[str, Any], *, file: Mapping[str, Any] | None = None, layout: Mapping[str, Any] | None = None, name: str = "format"
 ) -> ReadOptions:
-    """`ReadOptions` from what the user, the file and its layout state: the first of them that states an option is followed. None states nothing.
+    """`ReadOptions` from what the user, the file and its layout give: the first of them that gives an option is followed. None gives nothing.
 
     Args:
         name: of the layout, for the report.
@@ -154,7 +154,7 @@ def options_from(
     for option in user:
         if option not in known:
             raise unknown_option(option, known)
-    said = {"stated by you": _stated(user), "stated in the file": _stated(file or {}), f"layout {name}": _stated(layout or {})}
+    said = {"given by you": _stated(user), "given in the file": _stated(file or {}), f"layout {name}": _stated(layout or {})}
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for who, values in said.items():

@@ -1,7 +1,7 @@
 """Reader of phonopy's displaced supercells: `phonopy_params.yaml`, or `phonopy_disp.yaml` with the `FORCE_SETS` beside it.
 
 Every displacement is a frame: the supercell with one atom (type 1) or all atoms (type 2) moved, and the forces. phonopy keeps what its calculator
-wrote in that calculator's units: eV and Å for VASP, others as its page "Physical unit conversion" lists them; a file that states others is refused.
+wrote in that calculator's units: eV and Å for VASP, others as its page "Physical unit conversion" lists them; a file that gives others is refused.
 Energies are there for some files only (`supercell_energies`), and are read where the calculator's energies are in eV.
 """
 

@@ -1,6 +1,6 @@
 """Readers of molecules with bonds, through RDKit: SDF files (QM9, PCQM4Mv2, GDB) and CSV tables of CXSMILES with coordinates (PCQM4Mv2).
 
-Total charge is the sum of the formal charges; the multiplicity is stated by neither format and stays open.
+Total charge is the sum of the formal charges; the multiplicity is given by neither format and stays open.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class ReadReport:
     Attributes:
         frames: frames seen. accepted: frames that became Structures.
         used: quantity -> Counter of the keys it was read from.
-        conventions: (option, value, who states it) -> frames in which it was applied.
-        stated: options that the user stated, `factors` and `ignore` with what they are for; effective: those of them that any frame needed.
+        conventions: (option, value, who gives it) -> frames in which it was applied.
+        stated: options that the user gave, `factors` and `ignore` with what they are for; effective: those of them that any frame needed.
         unused: Counter of keys that were found and not used. notes: Counter of remarks.
         refused: Counter of error codes.
     """
@@ -44,12 +44,12 @@ class ReadReport:
         self.refused[error.code] += 1
 
     def lines(self) -> list[str]:
-        """One line per quantity (`energy <- REF_energy in 500 of 500 frames`); units and signs, and who states them; what was left unread."""
+        """One line per quantity (`energy <- REF_energy in 500 of 500 frames`); units and signs, and who gives them; what was left unread."""
         out = []
         for name, keys in self.used.items():
             said = ", ".join(f"{key} in {count}" for key, count in keys.most_common())
             out.append(f"{name} <- {said} of {self.accepted} accepted frames")
-        out += [f"{name}: not stated" for name in ("level", "total_charge", "spin_multiplicity") if name not in self.used]
+        out += [f"{name}: not given" for name in ("level", "total_charge", "spin_multiplicity") if name not in self.used]
         out += self._convention_lines()
         out += [f"{note} ({count} frames)" for note, count in self.notes.most_common()]
         out += self._unread_labels()
@@ -58,11 +58,11 @@ class ReadReport:
         return out
 
     def applied(self, option: str) -> dict[Any, str]:
-        """Values of a convention that were applied, and who stated each."""
+        """Values of a convention that were applied, and who gave each."""
         return {value: who for name, value, who in self.conventions if name == option}
 
     def without_effect(self) -> list[str]:
-        """Options that the user stated and no accepted frame needed."""
+        """Options that the user gave and no accepted frame needed."""
         return sorted(self.stated - self.effective) if self.accepted else []
 
     def _unread_labels(self) -> list[str]:
@@ -76,7 +76,7 @@ class ReadReport:
         return lines
 
     def _convention_lines(self) -> list[str]:
-        """`units and signs: energy Hartree, forces sign -1 (layout SPICE)`, a line for each who states some; then those without effect."""
+        """`units and signs: energy Hartree, forces sign -1 (layout SPICE)`, a line for each who gives some; then those without effect."""
         by_origin: dict[str, list[str]] = defaultdict(list)
         for (name, value, who), count in self.conventions.items():
             times = f" in {count} frames" if len(self.applied(name)) > 1 else ""

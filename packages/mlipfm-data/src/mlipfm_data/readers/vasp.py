@@ -28,7 +28,7 @@ from .compressed import opened
 _MEMBER = re.compile(r"vasprun[^/]*\.xml[^/]*$")
 #: Attribute by which a step counts its electronic steps, of which only the last two are kept.
 _STEPS = "electronic-steps"
-_UNKNOWN = "warning: whether the electrons converged is not known: the file states no NELM or no EDIFF"
+_UNKNOWN = "warning: whether the electrons converged is not known: the file gives no NELM or no EDIFF"
 _CHUNK = 1 << 13  # all that one piece holds is parsed at once
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 

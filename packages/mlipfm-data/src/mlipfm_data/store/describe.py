@@ -28,13 +28,13 @@ def describe(store: Store) -> Iterator[str]:
     for name, level in sorted(numbers.levels.items()):
         energy, spread = (_figure(value, level.energies) for value in (level.mean_energy, level.std_energy))
         forces, rms = level.force_components // 3, _figure(level.rms_force, level.force_components)
-        yield f"{name or '(not stated)':32s} {level.structures:10d} {level.energies:9d} {energy:>12s} {spread:>9s} {forces:10d} {rms:>9s}"
+        yield f"{name or '(not given)':32s} {level.structures:10d} {level.energies:9d} {energy:>12s} {spread:>9s} {forces:10d} {rms:>9s}"
     yield ""
     yield "elements: " + ", ".join(f"{name} {count}" for name, count in numbers.elements.most_common())
     sizes = sorted(numbers.sizes)
     if sizes:
         yield f"atoms per structure: {sizes[0]} to {sizes[-1]}"
-    yield "licences: " + ", ".join(f"{name or 'not stated'} {count}" for name, count in sorted(numbers.licences.items()))
+    yield "licences: " + ", ".join(f"{name or 'not given'} {count}" for name, count in sorted(numbers.licences.items()))
     yield from _contents(store)
     chosen = np.unique(np.linspace(0, len(store) - 1, min(SAMPLED, len(store))).astype(int)) if len(store) else np.zeros(0, int)
     sampled = [store[int(k)] for k in chosen]

@@ -165,7 +165,7 @@ def filter_store(
     Nothing is written if nothing is kept.
 
     Args:
-        licence: SPDX expression, given to what states no licence; replace_licence: given to what states this text and to nothing else. See
+        licence: SPDX expression, given to what gives no licence; replace_licence: given to what gives this text and to nothing else. See
             `licensing.with_licence`.
         incomplete: take what a store holds whose writer is at work or was killed.
 

@@ -86,7 +86,7 @@ def trust(path: Path, stamp: tuple[int, ...] | None) -> None:
 def _drop() -> None:
     """In a forked child: close what came from the parent; readers see the descriptor -1 and acquire their own."""
     global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.Lock()  # another thread of the parent may have locked it
     for handle in _open.values():
         os.close(handle.descriptor)
         handle.descriptor = -1

@@ -112,7 +112,7 @@ class Shard:
 
     @property
     def columns(self) -> _Columns:
-        """The index; hashes are verified when it is first asked for.
+        """The index; hashes are verified at first use.
 
         Raises:
             DamagedFileError: index or shard differ from what the manifest says.

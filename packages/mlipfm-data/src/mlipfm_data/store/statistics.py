@@ -71,8 +71,8 @@ class Summary:
     """Statistics of a shard or a store.
 
     Attributes:
-        levels: by level id; "" for structures that state none.
-        elements: atoms by symbol. sizes: structures by number of atoms. licences: structures by licence; "" where none is stated.
+        levels: by level id; "" for structures that give none.
+        elements: atoms by symbol. sizes: structures by number of atoms. licences: structures by licence; "" where none is given.
     """
 
     levels: dict[str, LevelStatistics] = field(default_factory=dict)

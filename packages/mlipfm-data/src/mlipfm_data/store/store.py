@@ -79,8 +79,8 @@ class Store(Sequence[Structure]):
             "structures": len(self),
             "elements": ", ".join(f"{name} {count}" for name, count in found.elements.most_common()),
             "atoms per structure": f"{sizes[0]} to {sizes[-1]}" if sizes else None,
-            "levels of theory": ", ".join(f"{name or 'not stated'} ({level.structures})" for name, level in sorted(found.levels.items())),
-            "licences": ", ".join(f"{name or 'not stated'} ({count})" for name, count in sorted(found.licences.items())),
+            "levels of theory": ", ".join(f"{name or 'not given'} ({level.structures})" for name, level in sorted(found.levels.items())),
+            "licences": ", ".join(f"{name or 'not given'} ({count})" for name, count in sorted(found.licences.items())),
             "state": None if self.complete else "not complete: a writer is at work or was killed",
         }
         return html_table(rows)

@@ -31,8 +31,8 @@ class Kind(NamedTuple):
     """What structures have in common; labels, sources and licence are those of the structure and of the overlays of its level.
 
     Attributes:
-        level: None if not stated. periodic: along all three axes. licence: SPDX expression, None if not stated.
-        labels: their keys. sources: of the structure, then of the overlays that state one. periodic_axes: 0 to 3.
+        level: None if not given. periodic: along all three axes. licence: SPDX expression, None if not given.
+        labels: their keys. sources: of the structure, then of the overlays that give one. periodic_axes: 0 to 3.
     """
 
     level: str | None
@@ -49,8 +49,8 @@ class StructureTable:
 
     Attributes:
         keys: [structures] V16, `Structure.key` as bytes. n_atoms: [structures]. atomic_numbers: [atoms] uint8, end to end.
-        total_charge: [structures] e, 0 where not stated, and then `charge_stated` [structures] is False.
-        spin_multiplicity: [structures] 2S+1, 0 where not stated.
+        total_charge: [structures] e, 0 where not given, and then `charge_stated` [structures] is False.
+        spin_multiplicity: [structures] 2S+1, 0 where not given.
         kinds: each once. kind: [structures] place in `kinds`.
     """
 
@@ -130,7 +130,7 @@ class StructureTable:
 
 
 def structure_table_of(shards: Sequence[Shard], laid: Laid) -> StructureTable:
-    """Of all structures of some shards, with the overlays laid over them.
+    """Of all structures of some shards, with the labels of overlays.
 
     Raises:
         DamagedFileError: naming shard and record.

@@ -104,7 +104,7 @@ class StoreWriter:
         for k in range(0, len(records), _AT_ONCE):
             self._begin()
             self._shard.append_records(records[k : k + _AT_ONCE], layouts)
-            self._present = None  # read again when it is asked for
+            self._present = None  # read again on first use
             if self._shard.size >= self.shard_bytes:
                 self.commit()
 

@@ -1,4 +1,4 @@
-"""The loop: label, train, run the student, label where it goes, until the budget is spent; then measure what came of it.
+"""The loop: label, train, run the student, label where it goes, until the budget is spent; then measure what became of it.
 
 Folder: `request.json`; `labels/` (stores, see `label_folder`); `rounds/00` ... (frames that were chosen, the student, `round.json`);
 `student.safetensors`, `student-small.safetensors` ...; `result.json` and `report.html`. Every stage leaves a file and is not done again.
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 VALIDATES = 8
 #: Starts whose dynamics are run in one round, and frames that are kept of each run to choose from.
 RUNS, FRAMES = 6, 60
-#: ps, of the dynamics of rounds 1, 2, ...: the student is trusted further each time.
+#: ps, of the dynamics of rounds 1, 2, ...: the student's dynamics is longer each time.
 LENGTHS = (0.5, 2.0, 5.0, 10.0, 20.0, 20.0)
 
 
@@ -167,7 +167,7 @@ def _round(work: Work, plan: Plan, k: int, count: int, before: Trained | None) -
 
 
 def _choose(work: Work, k: int, count: int, before: Trained | None, folder: Path) -> dict[str, Any]:
-    """Write the frames of the round into the stores `train` and `valid` of its folder, and return what is to be told of their dynamics."""
+    """Write the frames of the round into the stores `train` and `valid` of its folder, and return what is reported of their dynamics."""
     path = folder / "chosen.json"
     if path.exists():
         return dict(json.loads(path.read_bytes()))

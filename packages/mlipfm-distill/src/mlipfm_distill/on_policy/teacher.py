@@ -1,4 +1,4 @@
-"""The teacher of a distillation: a checkpoint or a model of another package, asked for one structure at a time."""
+"""The teacher of a distillation: a checkpoint or a model of another package, which labels one structure at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Potentials with closed forms, written like any model: oracles for tests, and the honest side of the contract suites.
+"""Potentials with closed forms, written like any model: exact references for tests, and potentials that pass the contract suites.
 
 All are sums over pairs, E = sum_i e(Z_i, state of the system) + 1/2 sum_ij u(r_ij) s(r_ij), with a switch s that takes u, its first and its second
 derivative to zero at the cutoff. Parameters are learnable, one per element.

@@ -1,4 +1,4 @@
-"""The contracts as pytest classes: subclass one, say what is to be judged, and get one test per rule.
+"""The contracts as pytest classes: subclass one, name what is tested, and get one test per rule.
 
 class TestPainn(PotentialContract):
     def potential(self) -> Potential:

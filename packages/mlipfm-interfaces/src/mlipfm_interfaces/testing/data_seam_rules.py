@@ -1,4 +1,4 @@
-"""Contracts of the seams that make data: Reader, Sampler, Labeler, Teacher. A case is the thing and what is needed to try it."""
+"""Contracts of the interfaces that make data: Reader, Sampler, Labeler, Teacher. A case is the thing and what is needed to try it."""
 
 from __future__ import annotations
 
@@ -159,10 +159,10 @@ def _sampled(case: SamplerCase, seed: int = 0) -> list[Structure]:
     return case.sampler.sample(case.structure, case.n, np.random.default_rng(seed))
 
 
-@rule(SAMPLER_RULES, "sampler-same-system", "It gives the number of structures asked for, of the same atoms and state, at other positions.")
+@rule(SAMPLER_RULES, "sampler-same-system", "It gives the number of structures requested, of the same atoms and state, at other positions.")
 def _sampler_system(case: SamplerCase) -> None:
     made, start = _sampled(case), case.structure
-    require(len(made) == case.n, f"{case.n} structures were asked for, {len(made)} given")
+    require(len(made) == case.n, f"{case.n} structures were requested, {len(made)} given")
     for s in made:
         require(np.array_equal(s.atomic_numbers, start.atomic_numbers), "a sample has other atoms")
         require(
@@ -276,10 +276,10 @@ class TeacherCase:
 TEACHER_RULES: list[Rule[TeacherCase]] = []
 
 
-@rule(TEACHER_RULES, "teacher-outputs", "It gives what it states, in the shapes of the table of quantities, finite and in float64.")
+@rule(TEACHER_RULES, "teacher-outputs", "It gives what it declares, in the shapes of the table of quantities, finite and in float64.")
 def _teacher_outputs(case: TeacherCase) -> None:
     keys = [key for key in case.teacher.outputs if quantity(key).layout in ("system", "atom") and key != "stress"]
-    require(bool(keys), "it states no output")
+    require(bool(keys), "it gives no output")
     for s, answer in zip(case.structures, case.teacher.evaluate(case.structures, keys), strict=True):
         for key in keys:
             kind = quantity(key)

@@ -2,7 +2,7 @@
 
     from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES, check_potential
 
-Rules run in float64 and need neither pytest nor hypothesis, so that a checkpoint is judged by the same code as a new model in its tests.
+Rules run in float64 and need neither pytest nor hypothesis, so that a checkpoint is tested by the same code as a new model in its tests.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ POTENTIAL_RULES: tuple[Rule[Potential], ...] = (*symmetry_rules.RULES, *derivati
 
 
 def check_potential(potential: Potential) -> list[Finding]:
-    """Run every rule on a float64 copy of a potential; nothing is raised, the findings say what held."""
+    """Run every rule on a float64 copy of a potential; nothing is raised, the findings say what passed."""
     return findings(POTENTIAL_RULES, potential if potential.spec.dtype == "float64" else float64_copy(potential))

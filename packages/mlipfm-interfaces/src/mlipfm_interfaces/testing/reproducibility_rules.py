@@ -1,4 +1,4 @@
-"""Rules of the contract of potentials: state, refusals, honesty about what it can do, checkpoints, and what training asks of it."""
+"""Rules of the contract of potentials: state, refusals, what it declares, checkpoints, and what training asks of it."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _round_trip(potential: Potential) -> RuleResult | None:
         digest = save_potential(Path(folder) / "a.safetensors", potential)
         loaded = load_potential(Path(folder) / "a.safetensors")
         require(save_potential(Path(folder) / "b.safetensors", loaded) == digest, "saving the loaded potential gives another digest")
-    require(loaded.spec == potential.spec, "the loaded potential states another spec")
+    require(loaded.spec == potential.spec, "the loaded potential gives another spec")
     for k, (before, after) in enumerate(zip(ask(potential, s, outputs), ask(loaded, s, outputs), strict=True)):
         for key in outputs:
             require(np.array_equal(before[key], after[key]), f"{key} of structure {k} differ in their bits after loading")
@@ -159,13 +159,13 @@ def _round_trip(potential: Potential) -> RuleResult | None:
 # What it says of itself
 
 
-@rule(RULES, "elements-honest", "Every element it states gives a finite answer, every other is refused by name.")
+@rule(RULES, "elements-honest", "Every element it declares gives a finite answer, every other is refused by name.")
 def _elements(potential: Potential) -> None:
     known = potential.spec.elements
     require(list(known) == sorted(set(known)) and len(known) > 0, f"elements must be distinct and ascending, got {known}")
     alone = [atoms([z], np.zeros((1, 3))) for z in known]
     for s, answer in zip(alone, ask(potential, alone, offered(potential, "energy", "forces")), strict=True):
-        require(all(np.isfinite(v).all() for v in answer.values()), f"{s.formula} is stated, but its answer is not finite")
+        require(all(np.isfinite(v).all() for v in answer.values()), f"{s.formula} is given, but its answer is not finite")
     unknown = [z for z in range(1, N_ELEMENTS + 1) if z not in known]
     if unknown:
         s = atoms([known[0], unknown[-1]], [[0.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -177,7 +177,7 @@ def _elements(potential: Potential) -> None:
 @rule(
     RULES,
     "level-is-needed",
-    "With several levels of theory none is chosen silently: a missing one is refused or is the stated default, an unknown one is refused.",
+    "With several levels of theory none is chosen silently: a missing one is refused or is the declared default, an unknown one is refused.",
 )
 def _levels(potential: Potential) -> RuleResult | None:
     known = potential.spec.levels
@@ -200,7 +200,7 @@ def _levels(potential: Potential) -> RuleResult | None:
 @rule(
     RULES,
     "outputs-honest",
-    "Every output it states has the shape and layout of the table of quantities, is finite, and is of the stated kind.",
+    "Every output it declares has the shape and layout of the table of quantities, is finite, and is of the declared kind.",
 )
 def _outputs(potential: Potential) -> None:
     spec = potential.spec
@@ -265,7 +265,7 @@ def _molecular_stress(potential: Potential) -> RuleResult | None:
 @rule(
     RULES,
     "conditions-honest",
-    "Charge, multiplicity and field change the energy exactly if the potential states them among its conditions.",
+    "Charge, multiplicity and field change the energy exactly if the potential gives them among its conditions.",
 )
 def _conditions(potential: Potential) -> None:
     stated = set(potential.spec.conditions)
@@ -295,7 +295,7 @@ def _conditions(potential: Potential) -> None:
 
 
 @rule(
-    RULES, "never-nan", "No structure that passes the border gives NaN or infinity: close contacts, lone atoms, straight lines, tiny cells."
+    RULES, "never-nan", "No structure that can be made gives NaN or infinity: close contacts, isolated atoms, straight lines, tiny cells."
 )
 def _finite(potential: Potential) -> None:
     z = some_elements(potential)

@@ -18,7 +18,7 @@ class RuleResult(NamedTuple):
     """How a rule that was not broken ended.
 
     Attributes:
-        status: `held`; `measured` where the subject does not promise the rule (the remark has the figures); `skipped` where it cannot apply.
+        status: `held`; `measured` where the subject does not declare the property (the remark has the figures); `skipped` where it cannot apply.
         remark: figures or reason.
     """
 
@@ -67,7 +67,7 @@ def rule(table: list[Rule[Subject]], name: str, statement: str) -> Callable[[Che
 
 @dataclass(frozen=True)
 class Finding:
-    """Outcome of one rule: its verdict, or the error that says how it was broken."""
+    """Outcome of one rule: its result, or the error that says how it failed."""
 
     rule: str
     statement: str

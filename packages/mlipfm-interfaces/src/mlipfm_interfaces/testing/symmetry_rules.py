@@ -1,6 +1,6 @@
 """Rules of the contract of potentials: symmetry, cells, sizes and batches. Everything is asked in float64.
 
-A potential that states `invariant=False` learns symmetry approximately: the rules on rotations then measure it, and do not fail.
+A potential that declares `invariant=False` learns symmetry approximately: the rules on rotations then measure it, and do not fail.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _extensivity(potential: Potential) -> None:
 def _size_consistency(potential: Potential) -> RuleResult | None:
     reach = potential.spec.interaction_range
     if reach is None:
-        return RuleResult("skipped", "the potential states no interaction range")
+        return RuleResult("skipped", "the potential gives no interaction range")
     a, b = molecule_of(potential, 4, seed=21), molecule_of(potential, 3, seed=22)
     gap = np.array([np.ptp(a.positions, axis=0).max() + np.ptp(b.positions, axis=0).max() + reach + 1.0, 0.0, 0.0])
     b = moved(b, b.positions - b.positions.mean(axis=0) + a.positions.mean(axis=0) + gap)

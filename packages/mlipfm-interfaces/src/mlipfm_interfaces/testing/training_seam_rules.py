@@ -1,4 +1,4 @@
-"""Contracts of the seams of training and evaluation: Source, Objective, WeightRule, Strategy, Benchmark."""
+"""Contracts of the interfaces of training and evaluation: Source, Objective, WeightRule, Strategy, Benchmark."""
 
 from __future__ import annotations
 

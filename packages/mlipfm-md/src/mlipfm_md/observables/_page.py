@@ -179,7 +179,7 @@ def _page(found: Analysis, charts: Sequence[tuple[str, str]]) -> str:
     data = found.data
     about = (
         f"{len(data.atomic_numbers)} atoms ({' '.join(data.elements)}), {len(data)} frames every {data.interval:g} fs, "
-        f"{(data.times[-1] - data.times[0]) / 1000:.4g} ps, ensemble {data.ensemble or 'not stated'}, {data.degrees_of_freedom} degrees of freedom"
+        f"{(data.times[-1] - data.times[0]) / 1000:.4g} ps, ensemble {data.ensemble or 'not given'}, {data.degrees_of_freedom} degrees of freedom"
     )
     sections = [
         f"<h1>Analysis of {escape(data.source)}</h1><p>{escape(about)}</p>",

@@ -59,7 +59,7 @@ def vibrational_density_of_states(data: TrajectoryData, resolution: float | None
     """Return the power spectrum of the mass-weighted velocities: the Fourier transform of their autocorrelation, with integral 1 over cm⁻¹.
 
     Velocities are cut into segments behind a Hann window (Welch). Without velocities, steps between frames are used and their power divided by
-    sinc²; then motion that is faster than half a period per frame cannot be told from slower motion.
+    sinc²; then motion that is faster than half a period per frame cannot be distinguished from slower motion.
 
     Args:
         resolution: cm⁻¹, width of a sharp line; by default 20, or what a fifth of the trajectory gives if that is coarser.

@@ -155,7 +155,7 @@ def unwrapped(positions: Array, cells: Array, pbc: Array, source: str = "traject
     cells that change (von Bülow, Bullerjahn and Hummer, J. Chem. Phys. 153, 021101, 2020). Positions that are continuous stay as they are.
 
     Raises:
-        ObservableError: an atom moves by about half a lattice vector between two frames: its image cannot be told.
+        ObservableError: an atom moves by about half a lattice vector between two frames: its image is not known.
     """
     vectors = np.flatnonzero(pbc)
     if not len(vectors) or len(positions) < 2:

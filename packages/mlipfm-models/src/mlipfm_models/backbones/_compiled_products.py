@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Polynomial", "message", "trusted", "usable"]
 
-#: Numbers of an array for which another thread is worth waking.
+#: Numbers of an array for which another thread is started.
 SHARE = 100_000
 
 
@@ -36,7 +36,7 @@ ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 def usable(*tensors: Tensor, channels: int = 16) -> bool:
     """Whether compiled code computes with these tensors: on the CPU, of one precision, `channels` a multiple of 16. What watches torch's operations
-    (counts them, or writes down a graph) sees all of them."""
+    (counts them, or writes down a graph) finds all of them."""
     dtype = tensors[0].dtype
     return (
         dtype in ROUNDING

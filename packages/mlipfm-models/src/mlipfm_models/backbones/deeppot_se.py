@@ -1,7 +1,7 @@
 """The smooth descriptor of DeePMD: an environment matrix, a learned weight of each neighbour, and products that keep what rotations leave.
 
 Deep Potential - Smooth Edition, arXiv:1805.09003; the switch of s(r) is that of its code, a polynomial whose second derivative is continuous. Of the
-two ways to tell elements apart, this takes the type embedding: the network that weighs a neighbour sees s(r) and the initial scalars of both,
+two ways to tell elements apart, this takes the type embedding: the network that weighs a neighbour gets s(r) and the initial scalars of both,
 so that the number of parameters does not grow with that of elements. N_c of the paper, the fixed number of neighbours, is `mean_neighbors`.
 """
 

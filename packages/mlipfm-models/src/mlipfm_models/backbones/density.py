@@ -36,7 +36,7 @@ class DensityConfig:
 
     Attributes:
         channels: of the density, and width of the node scalars.
-        layers: densities in sequence. One sees the neighbours and the angles between them; in a second one the neighbours' weights come from
+        layers: densities in sequence. One describes the neighbours and the angles between them; in a second one the neighbours' weights come from
             what they saw, at twice the cost.
         cutoff: Å.
         radial: number of Bessel functions.

@@ -10,7 +10,7 @@ What differs from the paper, each so that energies are twice continuously differ
 
 - The one envelope is that of the distance, added to the logits of attention as its logarithm; a neighbour at the cutoff has the weight 0. The paper's
   choice of the k nearest neighbours from both sides is left out: its soft ranks have curvature that jumps, it cuts the list of ranks off, and
-  without dropping slots it saves nothing. All neighbours within the cutoff attend; more than a stated capacity raise `CapacityExceeded`.
+  without dropping slots it saves nothing. All neighbours within the cutoff attend; more than a given capacity raise `CapacityExceeded`.
 - Bond-orientational order weighs each neighbour by the envelope. A mean over a hard list of neighbours jumps when one enters it.
 - The harmonics of the angular encoding are summed in closed form: sum_m Y_lm(u) Y_lm(v) = P_l(u v), so that only Legendre polynomials are needed.
 - Edges and messages are products of what the edge is and what its two atoms are, not linear maps of all three, so that every pair of elements has
@@ -127,7 +127,7 @@ class Attention(nn.Module):
 
     def logits(self, query: Tensor, key: Tensor, polynomials: list[Tensor]) -> Tensor:
         """[A, H, T, T] from queries and keys [A, T, C], whose channels are ordered by degree, then head."""
-        degrees = 1 if self.last else self.degrees  # the atom itself sees every polynomial as 1
+        degrees = 1 if self.last else self.degrees  # the atom itself gets every polynomial as 1
         q, k = (x.unflatten(-1, (degrees, self.heads, -1)).permute(2, 0, 3, 1, 4) for x in (query, key))
         q = q * ((q.shape[-1] * degrees) ** -0.5 / 2)  # slots are products of a map and a sum of two: their variance is 2 at the start
         total = q[0] @ k[0].mT

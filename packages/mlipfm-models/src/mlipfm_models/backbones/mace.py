@@ -11,7 +11,7 @@ What differs from the paper, for speed on a processor and so that second derivat
   atoms and not on pairs, of which there are twenty times more.
 - The weights that depend on the element there are a linear map of the initial scalars here (scaled to size one): element, level of theory,
   charge and spin at once.
-- The readout of each layer is a linear map, and their sum is what comes out: the head sees every layer.
+- The readout of each layer is a linear map, and their sum is what comes out: the head gets every layer.
 """
 
 from __future__ import annotations

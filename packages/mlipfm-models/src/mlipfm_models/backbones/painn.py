@@ -113,7 +113,7 @@ class PainnBlock(nn.Module):
         self.update = Update(config)
 
     def forward(self, s: Tensor, v: Tensor | None, radial: Tensor, direction: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-        """Tensors in, tensors out: sharding wraps this module and sees nothing else."""
+        """Tensors in, tensors out: sharding wraps this module and nothing else."""
         ds, dv = self.message(s, v, radial, direction, i, j)
         s, v = s + ds, dv if v is None else v + dv
         ds, dv = self.update(s, v)

@@ -2,7 +2,7 @@
 
 Every neighbour of an atom is a token made of its vector x, y, z as it is, its scalars, and a message: what the same pair became at the other atom.
 Nothing here turns with the system. Energies are exactly invariant under translations and permutations only; rotations have to
-be learned: train with the augmentation `rotations` (every structure turned and mirrored at random in every step), and measure what is left of the
+be learned: train with the augmentation `rotations` (every structure rotated and mirrored at random in every step), and measure what is left of the
 violation (`invariant` is False, so that checks measure it instead of asserting zero).
 
 Blocks in the order of use: `PetAttention`, `PetBlock`, `Pet`.

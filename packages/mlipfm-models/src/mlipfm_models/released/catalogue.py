@@ -25,7 +25,7 @@ class ReleasedModel:
     """A model of this package.
 
     Attributes:
-        sha256: of its checkpoint. default_level: of theory, predicted where none is stated. licence: SPDX, of the weights.
+        sha256: of its checkpoint. default_level: of theory, predicted where none is given. licence: SPDX, of the weights.
         preview: what a user must know before trusting a number; a warning says it once. None for a finished model.
     """
 
@@ -52,7 +52,7 @@ class ReleasedModel:
 
 @cache
 def released() -> dict[str, ReleasedModel]:
-    """Name -> model; no checkpoint is read until its path is asked for."""
+    """Name -> model; no checkpoint is read until its path is requested."""
     index = json.loads((_FOLDER / "index.json").read_text(encoding="utf-8"))
     return {name: ReleasedModel(name=name, **entry) for name, entry in index.items()}
 

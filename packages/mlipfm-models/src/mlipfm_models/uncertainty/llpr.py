@@ -29,7 +29,7 @@ __all__ = ["Llpr"]
 
 #: Kind of the file; its number is `format` of the checkpoint container.
 KIND = "mlipfm-uncertainty"
-#: A sigma is never smaller than this part of the typical one: the forces on a lone atom have none at all.
+#: A sigma is never smaller than this part of the typical one: the forces on an isolated atom have none at all.
 FLOOR = 1e-3
 Progress = Callable[[int], None]
 

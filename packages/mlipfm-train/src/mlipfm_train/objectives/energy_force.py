@@ -4,7 +4,7 @@ Errors are in eV per atom, eV/Å and eV/Å³; each term is weight x sum of losse
 `weight` of a structure and `forces_weight` of an atom multiply its losses; entries of weight 0 are not counted, nor is the stress of molecules and
 slabs.
 
-Nothing is normalised by scales of its own: a conservative model whose energies and forces are scaled differently would be asked for forces that are
+Nothing is normalised by scales of its own: a conservative model whose energies and forces are scaled differently would have to give forces that are
 not the gradient of its energies.
 """
 
@@ -34,7 +34,7 @@ class EnergyForce:
         energy_weight, forces_weight, stress_weight: of the mean loss of each quantity.
         energy_loss: on the energy per atom. forces_loss: `norm` is the length of the error vector of each atom, the others act on components.
         huber_delta: eV/Å (or eV per atom, eV/Å³): where `huber` turns from square to linear.
-        augment: `rotations` shows each structure in a new orientation in each epoch, mirrored in half of them, with labels turned: what
+        augment: `rotations` shows each structure in a new orientation in each epoch, mirrored in half of them, with labels rotated: what
             unconstrained models learn the symmetry of space from. Equivariant ones gain nothing by it.
     """
 

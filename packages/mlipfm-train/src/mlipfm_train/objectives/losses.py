@@ -57,5 +57,5 @@ def _stated(key: str, batch: Batch) -> Tensor | None:
 
 
 def _of_entries(of_systems: Tensor, key: str, batch: Batch) -> Tensor:
-    """Values of systems as those of the entries of a label: a label of atoms has a row for each atom (lone atoms: both)."""
+    """Values of systems as those of the entries of a label: a label of atoms has a row for each atom (isolated atoms: both)."""
     return of_systems[batch.system] if len(batch.labels[key]) == len(batch.positions) else of_systems

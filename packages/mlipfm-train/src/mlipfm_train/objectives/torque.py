@@ -1,4 +1,4 @@
-"""Equigrad: the energy does not change when a structure is turned, so that its derivative by a rotation, the torque of all forces, is zero.
+"""Equigrad: the energy does not change when a structure is rotated, so that its derivative by a rotation, the torque of all forces, is zero.
 
 For molecules dE/dG at x -> exp(G - G^T) x is -sum_i (F_i r_i^T - r_i F_i^T): the penalty of Orb-v3 (arXiv:2504.06231) from the forces that are there,
 without a derivative of its own. Backbones whose energy is invariant have none to lose; unconstrained ones and direct forces learn it.

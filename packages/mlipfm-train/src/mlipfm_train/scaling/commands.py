@@ -132,7 +132,7 @@ def coordinates(
     without_mup: Annotated[bool, typer.Option("--without-mup", help="One learning rate for all widths, for comparison")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that activations keep their size at every width while a model trains, as muP promises: slopes below 0.1 are flat.
+    """Check that activations keep their size at every width while a model trains, as muP predicts: slopes below 0.1 are flat.
 
     Examples:
 

@@ -1,7 +1,7 @@
 """What a sweep will cost, before it runs: parameters, atoms, floating-point operations and hours of every run.
 
 Operations are those of matrix products in one whole training step, both backward passes included, counted by torch on the first batch of each
-architecture, objective, width and depth; a run has them as often as it sees as many atoms.
+architecture, objective, width and depth; a run has them as often as it reads as many atoms.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class SingleProcess:
         return [value]
 
     def close(self) -> None:
-        """Nothing is held open by one process."""
+        """One process keeps nothing open."""
 
     def _buffers(self) -> dict[str, Tensor]:
         saved = self.module.state_dict().keys()

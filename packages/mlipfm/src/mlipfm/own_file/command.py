@@ -27,7 +27,7 @@ def run(
     steps: int | None,
     **options: Any,
 ) -> None:
-    """Train on a file and print what comes of it.
+    """Train on a file and print what became of it.
 
     Args:
         reading: options of the reader, `KEY=VALUE`. as_json: print the result as JSON on stdout, and everything else on stderr.

@@ -73,7 +73,7 @@ def make_parts(request: Request, say: Say) -> Parts:
 
     Raises:
         what the reader raises; MissingLabelsError: fewer than `FEWEST` structures with an energy; UnitError, InvalidStructureError: labels that
-        contradict physics; LevelError: some frames state a level of theory and others none.
+        contradict physics; LevelError: some frames give a level of theory and others none.
     """
     folder = request.out / "data"
     record = folder / "parts.json"
@@ -152,7 +152,7 @@ def _only_level(path: Path) -> str:
 
 
 def _first_level(path: Path, options: Mapping[str, Any]) -> str | None:
-    """The level of theory that the first usable frame states."""
+    """The level of theory that the first usable frame gives."""
     named = {key: value for key, value in options.items() if key != "reader"}
     frames = read(path, options.get("reader"), **{**named, "require": ()})
     return next((item.level for item in frames if isinstance(item, Structure)), None)
@@ -188,7 +188,7 @@ def _check(report: ImportReport, request: Request) -> None:
 
 
 def _label_error(finding: Finding, path: Path) -> MlipfmError:
-    """The finding as an error, with the option of this command that mends it."""
+    """The finding as an error, with the option of this command that lets it pass."""
     hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", finding.hint)
     numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
     kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError

@@ -14,9 +14,9 @@ from mlipfm_train.strict_yaml import parse_yaml
 from .parts import Parts
 from .request import Request
 
-#: Backbone where none is asked for: the fastest in dynamics.
+#: Backbone where none is requested: the fastest in dynamics.
 BACKBONE = "density"
-#: Fewest and most steps that a time is turned into.
+#: Fewest and most steps of a given time.
 STEPS = (50, 200_000)
 #: Most validations of a run, and after how many without a better one it stops. They take no more than this share of the time.
 VALIDATIONS, PATIENCE, SHARE = 20, 8, 0.2
@@ -84,7 +84,7 @@ def _objective(shipped: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
 
 
 def with_steps(recipe: Recipe, request: Request, seconds: float, batches: float) -> Recipe:
-    """Return the recipe with as many steps as fit into the time, or as were asked for, and what depends on their number.
+    """Return the recipe with as many steps as fit into the time, or as were requested, and what depends on their number.
 
     Args:
         seconds: that one step takes. batches: validation structures over those of a step.
@@ -106,5 +106,5 @@ def with_steps(recipe: Recipe, request: Request, seconds: float, batches: float)
 
 
 def in_words(path: Path) -> str:
-    """Return the line that tells the user where the recipe is."""
+    """Return the line with the place of the recipe."""
     return f"recipe: {path} (change a copy of it and give it to `mlipfm train` for anything that no option says)"
