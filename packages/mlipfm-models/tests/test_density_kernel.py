@@ -149,6 +149,40 @@ def test_level_charge_and_spin_count() -> None:
         assert len({round(float(e), 6) for e in found.energy}) == len(asked)
 
 
+def ions_and_neutrals() -> list[Structure]:
+    """Neutral molecules, ions of one charge and several compositions, radicals, and a structure that gives neither charge nor multiplicity."""
+    states = [(0, 1), (1, None), (1, None), (None, None), (0, 2), (-1, 1), (0, 1), (None, 2), (1, None)]
+    asked = []
+    for k, (charge, multiplicity) in enumerate(states):
+        numbers = np.random.default_rng(k).choice([1, 6, 8], 6)
+        odd = (int(numbers.sum()) - (charge or 0)) % 2
+        if multiplicity is not None and odd != (multiplicity - 1) % 2:
+            numbers[0] = 8 if numbers[0] == 1 else 1
+        asked.append(rattled(numbers, np.arange(18).reshape(6, 3) * 0.9, seed=k, total_charge=charge, spin_multiplicity=multiplicity))
+    return asked
+
+
+def test_ions_keep_their_own_atom_types_and_neutral_molecules_share_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = density(channels=16, conditions=["total_charge", "spin_multiplicity"])
+    asked = ions_and_neutrals()
+    expected = np.array([row["energy"] for row in evaluate(model, asked)])
+
+    def error(compiled: CompiledDensity) -> float:
+        found = [compiled.systems(some).compute(np.concatenate([s.positions for s in some])).energy for some in (asked, asked[::-1])]  # type: ignore[arg-type]
+        return max(largest(found[0], expected), largest(found[1], expected[::-1]))
+
+    assert error(CompiledDensity(model)) < 1e-9  # type: ignore[arg-type]
+    waters = [rattled([1, 1, 8], np.eye(3) * 1.5, seed=k, total_charge=0, spin_multiplicity=1) for k in range(40)]
+    _, types = CompiledDensity(model).kernel(collate(waters, (), torch.float64))  # type: ignore[arg-type]
+    assert set(types) == {0, 1}  # H and O
+
+    def shared(self: CompiledDensity, batch: Any) -> Any:  # counterexample: ions of one charge take the share of the first of them
+        return (batch.total_charge + 2).numpy() * 10 + batch.spin_multiplicity.numpy()
+
+    monkeypatch.setattr(CompiledDensity, "_states", shared)
+    assert error(CompiledDensity(model)) > 1e-6  # type: ignore[arg-type]
+
+
 def test_two_levels_in_one_batch_and_the_strain_of_each_system_are_those_of_the_model() -> None:
     model = density(channels=16, levels=["pbe", "r2scan"])
     asked = [shapes()["crystal"].replace(level=level) for level in ("pbe", "r2scan")]
@@ -171,6 +205,14 @@ def test_weights_that_change_in_place_are_read_again() -> None:
     after = evaluate(kernel, [s])[0]["energy"]
     assert abs(after - before) > 1e-6
     assert after == pytest.approx(float(evaluate(model, [s])[0]["energy"]), abs=1e-9)
+
+
+def test_reference_energies_that_change_are_read_again() -> None:
+    model, s = density(channels=8, references={"pbe": {"H": -13.0, "O": -2000.0}}), shapes()["pair"]
+    compiled = CompiledDensity(model)  # type: ignore[arg-type]
+    before = compiled.systems([s]).compute(s.positions).energy[0]
+    model.set_references("pbe", {"H": -14.0, "O": -2000.0})  # type: ignore[operator]
+    assert compiled.systems([s]).compute(s.positions).energy[0] == pytest.approx(before - 1, abs=1e-9)
 
 
 @pytest.mark.parametrize("key", ["energy", "forces", "stress"])

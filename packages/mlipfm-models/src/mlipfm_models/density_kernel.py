@@ -23,7 +23,7 @@ import torch
 from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.checkpoint import tensor_digest
 from mlipfm_interfaces.compiled import Computed, Stopped, lost_shape
-from mlipfm_interfaces.elements import COVALENT_RADII, symbol
+from mlipfm_interfaces.elements import COVALENT_RADII, N_ELEMENTS, symbol
 from mlipfm_interfaces.errors import DensityError, InvalidStructureError, MlipfmWarning, OverlapError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write, cache_dir
 from mlipfm_interfaces.neighbors import CROWD_RADIUS, MAX_DENSITY, MAX_NEIGHBORS, MIN_DISTANCE, UNIT_HINT
@@ -35,7 +35,7 @@ from torch import nn
 from .backbones.density import Density
 
 if TYPE_CHECKING:
-    from mlipfm_kernels import DensityKernel, Systems, Trouble
+    from mlipfm_kernels import AtomTypes, DensityKernel, Systems, Trouble
 
     from .assembly import AssembledPotential
 
@@ -49,6 +49,10 @@ OUTPUTS = frozenset(("energy", "forces", "stress", "atomic_energies"))
 NAMES = {"v4": "AVX-512", "v3": "AVX2", "v2": "SSE4.2", "base": "the baseline"}
 #: Places of xx, yy, zz, yz, xz, xy in a symmetric matrix, row by row.
 FULL = [0, 5, 4, 5, 1, 3, 4, 3, 2]
+#: First number of the electronic states that belong to one system of a batch; those before are of neutral closed shells.
+OWN_STATE = 4
+#: Sets of atom types that a compiled potential keeps.
+KEPT = 64
 
 
 def why_not_compiled(potential: Potential) -> str | None:
@@ -193,6 +197,7 @@ class CompiledDensity:
         self.parameters |= {f"head.inner.{part}": state[f"heads.energy.inner.{part}"] for part in ("weight", "bias")}
         self.readout = state["heads.energy.outer.weight"], state["heads.energy.outer.bias"]
         self.conditioning = copy.deepcopy(potential.conditioning).double()
+        self._kept: dict[tuple[bytes, int], AtomTypes] = {}
 
     @property
     def description(self) -> str:
@@ -215,33 +220,67 @@ class CompiledDensity:
         return DensitySystems(self, collate(structures, (), torch.float64), skin, threads)
 
     def kernel(self, batch: Batch) -> tuple[DensityKernel, NDArray[np.int64]]:
-        """The kernel for the atoms of `batch`, and the type [atoms] of each.
+        """Return the kernel for the atoms of `batch`, and the type [atoms] of each.
 
-        A type is an element at a level; where charge or spin count, of one system too, whose electrons are shared out over its atoms.
+        A type is an element at a level in an electronic state, see `_states`. Types of neutral closed shells are kept for the next batch that has
+        the same ones.
         """
-        from mlipfm_kernels import AtomTypes, DensityKernel
+        from mlipfm_kernels import DensityKernel
 
         with torch.no_grad():
             level = self.potential.level_index(batch)
-            rows = self.potential.references.element_rows(batch.atomic_numbers)
-            share = batch.system if len(self.conditioning.electronic) else level[batch.system]
-            key = torch.stack([share, level[batch.system], batch.atomic_numbers], dim=1).numpy()
-            _, where, types = np.unique(key, axis=0, return_index=True, return_inverse=True)
-            at, z = level[batch.system].numpy()[where], batch.atomic_numbers.numpy()[where]
-            scalars = self.conditioning(rows, level, batch).numpy()[where]
-            reference = self.potential.references(batch.atomic_numbers, level[batch.system]).numpy()[where]
+            self.potential.references.element_rows(batch.atomic_numbers)  # refuses elements that the model does not have
+            states = self._states(batch)
+            of_system = states * len(self.potential.spec.levels) + level.numpy()
+            key = of_system[batch.system.numpy()] * (N_ELEMENTS + 1) + batch.atomic_numbers.numpy()
+            present, where, types = np.unique(key, return_index=True, return_inverse=True)
+            name = present.tobytes(), self.potential.references.energies._version
+            found = self._kept.get(name)
+            if found is None:
+                found = self._atom_types(batch, level, where)
+                if states.max() < OWN_STATE:
+                    self._keep(name, found)
+        kernel = DensityKernel(self.parameters, self.shape, found, dtype=self.dtype, instructions=self.wanted)
+        return kernel, types.reshape(-1)
+
+    def _states(self, batch: Batch) -> NDArray[np.int64]:
+        """Return [systems] the electronic state: where systems have the same, atoms of one element have the same initial scalars.
+
+        Those of a neutral closed shell depend only on which of charge and multiplicity are stated. Electrons of ions and open shells are shared out
+        over the atoms of their system, so that each of these has a state of its own.
+        """
+        state = np.zeros(batch.n_systems, dtype=np.int64)
+        shares_out = np.zeros(batch.n_systems, dtype=bool)
+        if "total_charge" in self.conditioning.electronic:
+            state += batch.charge_stated.numpy()
+            shares_out |= batch.total_charge.numpy() != 0
+        if "spin_multiplicity" in self.conditioning.electronic:
+            state += 2 * (batch.spin_multiplicity.numpy() > 0)
+            shares_out |= batch.spin_multiplicity.numpy() > 1
+        return np.where(shares_out, OWN_STATE + np.arange(batch.n_systems), state)
+
+    def _atom_types(self, batch: Batch, level: torch.Tensor, where: NDArray[np.int64]) -> AtomTypes:
+        """Return the types of the atoms at `where`, one of each."""
+        from mlipfm_kernels import AtomTypes
+
+        at, z = level[batch.system].numpy()[where], batch.atomic_numbers.numpy()[where]
+        rows = self.potential.references.element_rows(batch.atomic_numbers)
+        scalars = self.conditioning(rows, level, batch).numpy()[where]
+        reference = self.potential.references(batch.atomic_numbers, level[batch.system]).numpy()[where]
         weight, bias = self.readout
-        stacked = self.potential.config["level_readout"] == "stacked"
-        pick = at if stacked else np.zeros(len(at), dtype=int)
+        pick = at if self.potential.config["level_readout"] == "stacked" else np.zeros(len(at), dtype=int)
         repels = self.potential.short_range is not None
-        found = AtomTypes(
+        return AtomTypes(
             scalars=scalars,
             constant=reference + self.potential.scale * bias[pick],
             readout=weight[pick],
             repulsion=np.stack([z.astype(float), np.array(COVALENT_RADII)[z]], axis=1) if repels else None,
         )
-        kernel = DensityKernel(self.parameters, self.shape, found, dtype=self.dtype, instructions=self.wanted)
-        return kernel, types.reshape(-1)
+
+    def _keep(self, key: tuple[bytes, int], types: AtomTypes) -> None:
+        while len(self._kept) >= KEPT:
+            self._kept.pop(next(iter(self._kept)), None)
+        self._kept[key] = types
 
 
 class DensitySystems:
