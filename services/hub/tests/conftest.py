@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,10 +21,23 @@ from mlipfm_hub.application import build
 from mlipfm_hub.services import Services, admit_owner, open_services
 from mlipfm_hub.settings import Settings
 from mlipfm_interfaces.checkpoint import save_potential
+from mlipfm_interfaces.foreign_environment import environment
 from mlipfm_interfaces.hub_folder import secret
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.result_records import Record, make_record
 from mlipfm_interfaces.testing.closed_forms import LennardJones
+
+ROOT = Path(__file__).parents[3]
+SOURCES = (ROOT / "services/hub/src", ROOT / "packages/mlipfm-interfaces/src")
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """Of an environment with what `services/hub` and `mlipfm-interfaces` depend on, resolved for themselves, and an S3 server."""
+    hub, interfaces = (tomllib.loads((folder.parent / "pyproject.toml").read_text())["project"] for folder in SOURCES)
+    extras = hub["optional-dependencies"]
+    wanted = [*hub["dependencies"], *extras["postgresql"], *extras["s3"], *interfaces["dependencies"], "moto[server]"]
+    return environment("hub-stores", [line for line in wanted if not line.startswith("mlipfm-")])
 
 
 @dataclass

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,23 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mlipfm_interfaces.foreign_environment import environment
 from mlipfm_interfaces.hub_folder import secret
 
-from conftest import Running
+from conftest import SOURCES, Running
 
 pytestmark = pytest.mark.full
-ROOT = Path(__file__).parents[3]
-SOURCES = (ROOT / "services/hub/src", ROOT / "packages/mlipfm-interfaces/src")
-
-
-@pytest.fixture(scope="module")
-def python() -> Path:
-    """Of an environment with what `services/hub` and `mlipfm-interfaces` depend on, resolved for themselves, and an S3 server."""
-    hub, interfaces = (tomllib.loads((folder.parent / "pyproject.toml").read_text())["project"] for folder in SOURCES)
-    extras = hub["optional-dependencies"]
-    wanted = [*hub["dependencies"], *extras["postgresql"], *extras["s3"], *interfaces["dependencies"], "moto[server]"]
-    return environment("hub-stores", [line for line in wanted if not line.startswith("mlipfm-")])
 
 
 def free_port() -> int:

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import uvicorn
-from mlipfm_hub.prediction import OPENAPI, Prediction
+from mlipfm_hub.prediction import Prediction
+from mlipfm_hub.prediction_openapi import description
 from mlipfm_interfaces.checkpoint import save_potential
 from mlipfm_interfaces.foreign import open_foreign
 from mlipfm_interfaces.potential import evaluate
@@ -100,6 +101,11 @@ def test_no_accepted_request_is_lost_when_the_worker_is_killed(service):
         ({"numbers": [18], "positions": [[0, 0, float("nan")]]}, 422, ""),
         ({"numbers": [18], "positions": [[0, 0, 0]], "outputs": ["dipole"]}, 422, ""),
         ({"numbers": [18], "positions": [[0, 0, 0]], "model": "/etc/passwd"}, 422, "numbers and positions"),
+        ({"numbers": [18], "positions": [[0, 0, False]]}, 422, "three numbers"),
+        ({"numbers": [18], "positions": [[0, 0, 10**400]]}, 422, ""),
+        ({"numbers": [True], "positions": [[0, 0, 0]]}, 422, "atomic numbers"),
+        ({"numbers": [18], "positions": [[0, 0, 0]], "charge": 10**30}, 422, "whole number from -100 to 100"),
+        ({"numbers": [18], "positions": [[0, 0, 0]], "pbc": [1, 1, 1]}, 422, "true or false"),
         (b"!{}", 400, "no JSON"),
         (b"\x80\x04", 400, "no JSON"),
         (b"[" * 10_000, 400, "no JSON"),
@@ -118,7 +124,7 @@ def test_without_its_token_or_by_another_name_it_answers_nobody(service):
     assert ask(port, b"x", Content_Encoding="gzip")[0] == 415
     assert ask(port, b"", "GET", "/v1/predict")[0] == 405
     assert ask(port, b"", "GET", "/v1/nothing")[0] == 404
-    assert ask(port, b"", "GET", "/v1/openapi.json")[1] == json.loads(json.dumps(OPENAPI))
+    assert ask(port, b"", "GET", "/v1/openapi.json")[1] == json.loads(json.dumps(description(service[0].worker.about)))
 
 
 def test_its_address_is_a_model_for_every_command(service, monkeypatch):

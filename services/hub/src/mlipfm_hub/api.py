@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.security import HTTPBearer
+from mlipfm_interfaces.registry_versions import MAX_MODEL
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from . import audit
-from .refusal import forbidden
+from .refusal import LINE, forbidden
 from .services import Services, services_of
-from .users import Person
+from .uploads import CHUNK
+from .users import NAME, Person
 
 Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
 Number = Annotated[int, Path(ge=1, le=10**9)]
 Alias = Annotated[str, Path(max_length=63, pattern=r"^[a-z][a-z0-9_-]*$")]
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Hub = Annotated[Services, Depends(services_of)]
+Role = Literal["read", "push", "promote", "admin"]
+#: A whole number as JSON writes it: 10 and 10.0 are the same, "10" and true are none.
+Whole = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
 
 
 class Wanted(BaseModel):
@@ -28,7 +34,7 @@ class Wanted(BaseModel):
 
 class Upload(Wanted):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=10, le=2**40)
+    size: Whole = Field(ge=10, le=MAX_MODEL)
 
 
 class NewVersion(Wanted):
@@ -41,27 +47,34 @@ class NewRecords(Wanted):
 
 
 class Move(Wanted):
-    version: int = Field(ge=1, le=10**9)
-    reason: str = Field(default="", max_length=300)
+    version: Whole = Field(ge=1, le=10**9)
+    reason: str = Field(default="", max_length=300, pattern=LINE)
 
 
 class Reason(Wanted):
-    reason: str = Field(min_length=1, max_length=300)
+    reason: str = Field(min_length=1, max_length=300, pattern=LINE)
 
 
 class NewUser(Wanted):
-    name: str = Field(max_length=63)
-    role: str = Field(max_length=10)
+    name: str = Field(pattern=NAME)
+    role: Role
 
 
 class Change(Wanted):
-    role: str | None = Field(default=None, max_length=10)
+    role: Role | None = None
     disabled: bool | None = None
 
 
 class NewToken(Wanted):
-    label: str = Field(default="", max_length=100)
-    days: int | None = Field(default=None, ge=1, le=3650)
+    label: str = Field(default="", max_length=100, pattern=LINE)
+    days: Whole | None = Field(default=None, ge=1, le=3650)
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    error_code: str
+    message: str
 
 
 def who(request: Request) -> Person:
@@ -82,9 +95,21 @@ def role(wanted: str) -> Any:
     return Depends(check)
 
 
-Reader, Pusher, Promoter, Admin = (Annotated[Person, role(name)] for name in ("read", "push", "promote", "admin"))
+Reader = Annotated[Person, role("read")]
+Pusher = Annotated[Person, role("push")]
+Promoter = Annotated[Person, role("promote")]
+Admin = Annotated[Person, role("admin")]
 
-router = APIRouter(prefix="/api/v1")
+#: What is answered instead; a request that the description forbids gets 400, one that is refused for another reason never does.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": told}
+    for status, told in {
+        400: "not what this description says", 401: "no token, or one that has ended", 403: "needs another role", 404: "there is none",
+        409: "contradicts what is there", 413: "too large", 415: "no model checkpoint, or compressed",
+        422: "wrong hash, no result record, or refused by the gate of promotion; `message` says why", 429: "too many requests or uploads",
+    }.items()
+}  # fmt: skip
+router = APIRouter(prefix="/api/v1", responses=REFUSALS, dependencies=[Depends(HTTPBearer(auto_error=False, description="a token"))])
 
 
 @router.get("/hub")
@@ -104,9 +129,9 @@ def add_chunk(
     sha256: Digest,
     person: Pusher,
     hub: Hub,
-    offset: Annotated[int, Query(ge=0, le=2**40)],
-    size: Annotated[int, Query(ge=10, le=2**40)],
-    data: Annotated[bytes, Body(media_type="application/octet-stream")],
+    offset: Annotated[int, Query(ge=0, le=MAX_MODEL)],
+    size: Annotated[int, Query(ge=10, le=MAX_MODEL)],
+    data: Annotated[bytes, Body(media_type="application/octet-stream", min_length=1, max_length=CHUNK)],
 ) -> dict[str, int | bool]:
     """A chunk at `offset` of a file of `size` bytes; with the last one the file is verified."""
     return hub.uploads.add(person.name, sha256, offset, size, data)

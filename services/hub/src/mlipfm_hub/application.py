@@ -77,7 +77,9 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
         code = "RESOURCE_DOES_NOT_EXIST" if error.status_code == 404 else "REFUSED"
-        return _answer(request, Refused(error.status_code, code, str(error.detail)))
+        answer = _answer(request, Refused(error.status_code, code, str(error.detail)))
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(MlipfmError)
     async def own(request: Request, error: MlipfmError) -> Response:

@@ -173,6 +173,8 @@ class Border:
         headers = [(b"content-type", content), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
         if refusal.status == 429:
             headers.append((b"retry-after", b"10"))
+        if refusal.status == 405:
+            headers.append((b"allow", ", ".join(METHODS).encode()))
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -262,7 +264,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _path(scope: Scope) -> str:
-    raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    raw = str((scope.get("raw_path") or scope["path"].encode()).decode("latin-1"))
     if not _PATH.fullmatch(raw) or "//" in raw or any(part in (".", "..") for part in raw.split("/")):
         raise bad("a path of the hub has letters, digits and . _ ~ @ - only, no encoded characters and no '..'")
     if len(scope.get("query_string", b"")) > 4000:

@@ -139,12 +139,12 @@ def try_page(request: Request, person: Reader, hub: Hub, model: str = "") -> Res
 async def try_model(request: Request, person: Reader, hub: Hub) -> Response:
     """Energy, forces, relaxation or short dynamics of a structure that was typed or dropped."""
     form = form_of(await request.body())
-    task = {key: form.get(key, "") for key in ("format", "text", "do", "level")}
+    task: dict[str, Any] = {key: form.get(key, "") for key in ("format", "text", "do", "level")}
     try:
         if task["do"] not in ("energy", "relax", "dynamics"):
             raise bad("choose what to do")
         task |= {key: int(form[key]) for key in ("charge", "multiplicity") if form.get(key)}
-        task |= {"steps": int(form.get("steps") or 100), "kelvin": float(form.get("kelvin") or 300)}  # type: ignore[dict-item]
+        task |= {"steps": int(form.get("steps") or 100), "kelvin": float(form.get("kelvin") or 300)}
         found = await request.app.state.trials.run(hub.registry, form.get("model", ""), task)
     except ValueError:
         return _try(request, hub, form, error="charge, multiplicity, steps and temperature are numbers", status=400)

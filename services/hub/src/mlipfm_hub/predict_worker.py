@@ -54,7 +54,7 @@ class Model:
         for k, task in enumerate(tasks):
             try:
                 read.append((k, *self._structure(task)))
-            except (MlipfmError, ValueError, TypeError) as error:
+            except (MlipfmError, ValueError, TypeError, OverflowError) as error:
                 answers[k] = (422, _said(error))
         for outputs in {out for _, _, out in read}:
             chosen = [(k, structure) for k, structure, out in read if out == outputs]
@@ -99,17 +99,26 @@ class Model:
 
         if not isinstance(task, dict) or not {"numbers", "positions"} <= task.keys() or task.keys() - _KEYS:
             raise ValueError(f"a structure has numbers and positions, and may have {', '.join(sorted(_KEYS - {'numbers', 'positions'}))}")
-        numbers = task["numbers"]
+        numbers, positions, cell, pbc = task["numbers"], task["positions"], task.get("cell"), task.get("pbc")
         if not isinstance(numbers, list) or not 1 <= len(numbers) <= MAX_ATOMS:
             raise ValueError(f"a structure here has 1 to {MAX_ATOMS} atoms")
-        level = task.get("level") or self.potential.default_level
-        given = {"cell": task.get("cell"), "pbc": task.get("pbc")}
+        if not all(type(number) in (int, float) for number in numbers):
+            raise ValueError("`numbers` are atomic numbers")
+        if not _is_matrix(positions) or not (cell is None or _is_matrix(cell)):
+            raise ValueError("`positions` and `cell` are lists of three numbers each")
+        if not (pbc is None or (isinstance(pbc, list) and [type(axis) for axis in pbc] == [bool] * 3)):
+            raise ValueError("`pbc` is three times true or false")
+        level = task.get("level")
+        if not (level is None or isinstance(level, str)):
+            raise ValueError("`level` is the name of a level of theory")
+        level = level or self.potential.default_level
         structure = Structure(
-            numbers,
-            task["positions"],
-            **{key: value for key, value in given.items() if value is not None},
-            total_charge=task.get("charge"),
-            spin_multiplicity=task.get("multiplicity"),
+            np.asarray(numbers),
+            np.asarray(positions, dtype=np.float64),
+            cell=np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64),
+            pbc=np.zeros(3, dtype=bool) if pbc is None else np.asarray(pbc),
+            total_charge=_whole(task.get("charge"), "charge", -100),
+            spin_multiplicity=_whole(task.get("multiplicity"), "multiplicity", 1),
             level=level or (self.potential.spec.levels[0] if len(self.potential.spec.levels) == 1 else None),
         )
         outputs = task.get("outputs", ["energy", "forces"])
@@ -142,6 +151,22 @@ class Model:
             "said": said,
         }
         return found | {"forces": atoms.get_forces().tolist(), "cell": atoms.cell.array.tolist(), "pbc": atoms.pbc.tolist()}
+
+
+def _is_matrix(rows: Any) -> bool:
+    """Whether this is a list of lists of three numbers; true and false are none."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+        return False
+    return all(type(x) is float or type(x) is int for row in rows for x in row)
+
+
+def _whole(value: Any, name: str, least: int) -> int | None:
+    """A whole number from `least` to 100, as JSON writes it (2 and 2.0 are the same), or None."""
+    if value is None:
+        return None
+    if type(value) not in (int, float) or value != int(value) or not least <= value <= 100:
+        raise ValueError(f"`{name}` is a whole number from {least} to 100")
+    return int(value)
 
 
 def atoms_from_text(text: str, kind: str) -> Any:
@@ -183,8 +208,8 @@ def _from_smiles(text: str) -> Any:
 def _relax(atoms: Any, steps: int, frames: list[Any], energies: list[float]) -> str:
     from ase.optimize import BFGS
 
-    optimizer = BFGS(atoms, logfile=None)
-    optimizer.attach(lambda: (frames.append(atoms.get_positions().tolist()), energies.append(float(atoms.get_potential_energy()))))
+    optimizer: Any = BFGS(atoms, logfile=None)
+    optimizer.attach(lambda: _record(atoms, frames, energies))
     done = optimizer.run(fmax=0.02, steps=steps)
     largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
     return f"{'relaxed' if done else 'not relaxed yet'} after {optimizer.nsteps} steps of BFGS: largest force {largest:.3f} eV/Å"
@@ -199,12 +224,16 @@ def _dynamics(atoms: Any, steps: int, kelvin: float, frames: list[Any], energies
         raise ValueError("the temperature is between 0 and 3000 K")
     rng = np.random.default_rng(1)
     MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=rng)
-    dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=kelvin, friction=0.01 / units.fs, rng=rng)
-    dynamics.attach(
-        lambda: (frames.append(atoms.get_positions().tolist()), energies.append(float(atoms.get_potential_energy()))), interval=5
-    )
+    dynamics: Any = Langevin(atoms, 0.5 * units.fs, temperature_K=kelvin, friction=0.01 / units.fs, rng=rng)
+    dynamics.attach(lambda: _record(atoms, frames, energies), interval=5)
     dynamics.run(steps)
     return f"{steps} steps of 0.5 fs, Langevin at {kelvin:g} K; now {atoms.get_temperature():.0f} K"
+
+
+def _record(atoms: Any, frames: list[Any], energies: list[float]) -> None:
+    """Append positions and energy."""
+    frames.append(atoms.get_positions().tolist())
+    energies.append(float(atoms.get_potential_energy()))
 
 
 def _said(error: Exception) -> dict[str, str]:

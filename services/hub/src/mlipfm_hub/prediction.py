@@ -15,39 +15,12 @@ from typing import Any
 from .border import Message, Receive, Scope, Send
 from .predict_process import WorkerProcess
 from .predict_worker import OWN
+from .prediction_openapi import description
 
 BATCH = 128  # requests computed together, at most
 WAITING = 2000  # requests that wait, at most; more are told to come back
 BODY = 4 * 2**20
 SECONDS = 60.0
-
-_NUMBER = {"type": "number"}
-_VECTOR = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
-_STRUCTURE = {
-    "type": "object", "required": ["numbers", "positions"], "additionalProperties": False,
-    "properties": {
-        "numbers": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 118}, "minItems": 1, "description": "atomic numbers"},
-        "positions": {"type": "array", "items": _VECTOR, "description": "Å"},
-        "cell": {"type": "array", "items": _VECTOR, "minItems": 3, "maxItems": 3, "description": "lattice vectors as rows, Å"},
-        "pbc": {"type": "array", "items": {"type": "boolean"}, "minItems": 3, "maxItems": 3},
-        "charge": {"type": ["integer", "null"]}, "multiplicity": {"type": ["integer", "null"], "description": "2S+1"},
-        "level": {"type": ["string", "null"], "description": "level of theory"},
-        "outputs": {"type": "array", "items": {"type": "string"}, "default": ["energy", "forces"]},
-    },
-}  # fmt: skip
-_ANSWERS = {status: {"description": told} for status, told in (
-    ("400", "no JSON"), ("401", "no token, or another"), ("413", "too large"), ("415", "compressed"), ("421", "called by another name"),
-    ("422", "no structure that this model can compute; `message` says why"), ("503", "too many wait: come back after a second"))}  # fmt: skip
-_PREDICTED = "energy in eV, forces in eV/Å, stress in eV/Å³; warnings where a charge or multiplicity is assumed or extrapolated"
-OPENAPI = {
-    "openapi": "3.1.0", "info": {"title": "mlipfm prediction service", "version": "1"},
-    "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}, "security": [{"token": []}],
-    "paths": {
-        "/v1/predict": {"post": {"requestBody": {"required": True, "content": {"application/json": {"schema": _STRUCTURE}}},
-            "responses": {"200": {"description": _PREDICTED}, **_ANSWERS}}},
-        "/v1/model": {"get": {"responses": {"200": {"description": "digest, elements, levels, outputs, engine"}, **_ANSWERS}}},
-    },
-}  # fmt: skip
 
 
 class Prediction:
@@ -70,9 +43,11 @@ class Prediction:
         elif scope["type"] == "http":
             status, body = await self._answer(scope, receive)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
-            await send(
-                {"type": "http.response.start", "status": status, "headers": headers + ([(b"retry-after", b"1")] if status == 503 else [])}
-            )
+            if status == 503:
+                headers.append((b"retry-after", b"1"))
+            if status == 405:
+                headers.append((b"allow", b"POST" if scope["path"] == "/v1/predict" else b"GET"))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         else:
             await send({"type": "websocket.close", "code": 1008})
@@ -87,7 +62,7 @@ class Prediction:
         if not hmac.compare_digest(headers.get(b"authorization", b""), self.bearer):
             return 401, _error("unauthenticated", "this service wants its token (MLIPFM_REGISTRY_TOKEN)")
         if at == ("GET", "/v1/openapi.json"):
-            return 200, json.dumps(OPENAPI).encode()
+            return 200, json.dumps(description(self.worker.about)).encode()
         if at == ("GET", "/v1/model"):
             told = self.worker.about | {"served": self.served, "batches": self.batches, "starts_of_the_worker": self.worker.starts}
             return 200, json.dumps(told).encode()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Pattern of a text of one line: no control characters, no separators of lines, no marks that change the direction of writing.
+LINE = r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*$"
+
 
 class Refused(Exception):
     """HTTP status, code and one line for the user."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, models, promotions, records, rows, versions
 from .gate import check_gate
-from .refusal import Refused, absent, bad, conflict
+from .refusal import LINE, Refused, absent, bad, conflict
 from .signatures import Signer
 from .users import now
 
@@ -94,7 +95,7 @@ class Registry:
                 return json.loads(current["promotion"])  # type: ignore[no-any-return]
             self._direction(version, current, alias, reason)
             incumbent = None if current is None or current["version"] is None or reason else _version(connection, name, current["version"])
-            evidence = check_gate(self._evidence(connection, version), incumbent and self._evidence(connection, incumbent))
+            evidence = check_gate(self._evidence(connection, version), self._evidence(connection, incumbent) if incumbent else None)
             sequence = 1 + _last_sequence(connection, name, alias)
             promotion = self._promotion(number, current, sequence, reason, evidence)
             promotion["signature"] = self.signer.sign(name, alias, promotion, version["digest"])
@@ -270,7 +271,7 @@ def _named(name: str, alias: str | None = None) -> None:
 
 
 def _reason(reason: str) -> None:
-    if not isinstance(reason, str) or len(reason) > 300 or not (reason == "" or reason.isprintable()):
+    if not isinstance(reason, str) or len(reason) > 300 or not re.fullmatch(LINE, reason):
         raise bad("a reason is one line of up to 300 characters")
 
 

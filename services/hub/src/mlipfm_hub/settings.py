@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mlipfm_interfaces.errors import RegistryError
+from mlipfm_interfaces.registry_versions import MAX_MODEL
 
 PREFIX = "MLIPFM_HUB_"
 
@@ -99,6 +100,8 @@ def check(settings: Settings) -> None:
         raise RegistryError("users would send tokens unencrypted", where=f"{PREFIX}PUBLIC", hint="give an https:// address")
     if not 1 <= settings.port <= 65535 or settings.largest < 1 or settings.rate < 1:
         raise RegistryError("port, largest and rate are positive numbers, a port at most 65535", where=PREFIX)
+    if settings.largest > MAX_MODEL:
+        raise RegistryError(f"clients read no checkpoint of more than {MAX_MODEL} bytes", where=f"{PREFIX}LARGEST")
     if settings.store and not settings.store.startswith("s3://"):
         raise RegistryError(f"{settings.store!r} is no store", where=f"{PREFIX}STORE", hint="s3://BUCKET/PREFIX, or nothing for the folder")
 

@@ -13,12 +13,13 @@ import sqlalchemy as sa
 
 from .audit import log
 from .database import Database, rows, sessions, tokens, users
-from .refusal import Refused, absent, bad, conflict
+from .refusal import LINE, Refused, absent, bad, conflict
 
 #: Each role may do what those before it may.
 ROLES = ("read", "push", "promote", "admin")
 HOURS = 12  # of a browser's session
-_NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
+#: Pattern of a user's name.
+NAME = r"^[a-z][a-z0-9._-]{0,62}$"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Users:
 
     def add(self, name: str, role: str, by: str) -> None:
         """Refused: no such role, no name, or a name that is taken."""
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             raise bad("a user's name has small letters, digits and . _ - and begins with a letter")
         if role not in ROLES:
             raise bad(f"a role is one of {', '.join(ROLES)}")
@@ -84,7 +85,7 @@ class Users:
 
     def give_token(self, name: str, label: str, by: str, days: int | None = None) -> str:
         """A new token of a user; it is not shown again."""
-        if len(label) > 100 or not label.isprintable():
+        if len(label) > 100 or not re.fullmatch(LINE, label):
             raise bad("a label has up to 100 characters")
         if days is not None and not 1 <= days <= 3650:
             raise bad("a token is valid for 1 to 3650 days")
