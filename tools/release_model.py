@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.potential import Potential
+from mlipfm_train.frames import Frames
+from mlipfm_train.provenance import trained_states
 
 FOLDER = Path(__file__).resolve().parents[1] / "packages/mlipfm-models/src/mlipfm_models/released"
 LARGEST = 3 * 2**20  # bytes: git keeps every release
@@ -31,8 +34,9 @@ def _neutral_where_unstated(potential: Potential) -> None:
                 weight.zero_()
 
 
-def release(checkpoint: Path, name: str, level: str, preview: str | None, folder: Path = FOLDER) -> str:
-    """The SHA-256 of what was written.
+def release(checkpoint: Path, name: str, level: str, preview: str | None, folder: Path = FOLDER, trained_on: Sequence[Path] = ()) -> str:
+    """Return the SHA-256 of what was written. Of a checkpoint that does not list the charges and multiplicities of its training data, as those
+    of earlier versions, these are counted in the stores `trained_on`.
 
     Raises:
         ValueError: the level is not one of the model, a licence of its data is not known, or the file is too large.
@@ -47,7 +51,10 @@ def release(checkpoint: Path, name: str, level: str, preview: str | None, folder
         )
     _neutral_where_unstated(potential)
     target = folder / f"{name}.safetensors"
-    save_potential(target, potential, {**manifest["extra"], "default_level": level})
+    extra = {**manifest["extra"], "default_level": level}
+    if trained_on and "trained_states" not in extra:
+        extra["trained_states"] = trained_states(Frames([str(store) for store in trained_on]).structure_table(), None)
+    save_potential(target, potential, extra)
     if target.stat().st_size > LARGEST:
         raise ValueError(f"{target.stat().st_size} bytes are more than {LARGEST}")
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
@@ -65,9 +72,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--level", required=True, help="predicted where none is stated")
     parser.add_argument("--preview", help="what a user must know before trusting a number; a warning says it once")
+    parser.add_argument(
+        "--trained-on",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="stores in which charges and multiplicities are counted that the checkpoint does not list",
+    )
     options = parser.parse_args(arguments)
     try:
-        print(release(options.checkpoint, options.name, options.level, options.preview))
+        print(release(options.checkpoint, options.name, options.level, options.preview, trained_on=options.trained_on))
     except (ValueError, MlipfmError) as error:
         print(f"release_model: {error}", file=sys.stderr)
         return 2

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from mlipfm_interfaces.checkpoint import load_model, load_potential, resolve
-from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning
+from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning, UntrainedStateWarning
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_models.released import catalogue as module
@@ -74,6 +74,9 @@ def test_a_molecule_that_states_no_charge_and_multiplicity_is_a_neutral_singlet(
     stated = plain.replace(total_charge=0, spin_multiplicity=1)
     unstated = plain.replace(total_charge=None, spin_multiplicity=None)
     charged = plain.replace(total_charge=1, spin_multiplicity=2)
-    neutral, silent, ion = (row["forces"] for row in evaluate(potential, [stated, unstated, charged], ("forces",)))
+    with pytest.warns(UntrainedStateWarning, match=r"are taken as (neutral|a singlet)"):
+        neutral, silent, ion = (row["forces"] for row in evaluate(potential, [stated, unstated, charged], ("forces",)))
     assert silent == pytest.approx(neutral, abs=1e-6)
     assert np.abs(ion - neutral).max() > 0.1
+    with pytest.warns(UntrainedStateWarning, match=r"charge \+4 was not trained"):
+        evaluate(potential, [plain.replace(total_charge=4, spin_multiplicity=1)], ("energy",))

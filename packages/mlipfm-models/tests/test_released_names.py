@@ -29,7 +29,7 @@ def test_the_default_level_of_a_checkpoint_counts_where_none_is_stated(tmp_path)
     potential, s = build_potential("density", CONFIG), ethanol()
     save_potential(tmp_path / "plain.safetensors", potential)
     save_potential(tmp_path / "default.safetensors", potential, {"default_level": "gfn2-xtb"})
-    with pytest.raises(LevelError, match="gives no level"):
+    with pytest.raises(LevelError, match="no level of theory"):
         evaluate(load_potential(tmp_path / "plain.safetensors"), [s.replace(level=None)])
     model = load_potential(tmp_path / "default.safetensors")
     energies = {level: float(evaluate(model, [s.replace(level=level)])[0]["energy"]) for level in (None, *LEVELS)}
