@@ -40,4 +40,10 @@ def test_a_misspelt_quantity_names_the_nearest():
 
 
 def test_weights_and_constraints_are_no_targets_of_a_model():
-    assert {key for key, kind in QUANTITIES.items() if not kind.target} == {"weight", "forces_weight", "fixed"}
+    assert {key for key, kind in QUANTITIES.items() if not kind.target} == {
+        "weight",
+        "forces_weight",
+        "fixed",
+        "masked",
+        "original_element",
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,11 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.rules import findings
 from mlipfm_interfaces.testing.training_seam_rules import OBJECTIVE_RULES, ObjectiveCase
 from mlipfm_train.objectives.denoise import Denoise
+from mlipfm_train.objectives.dens import Dens
+from mlipfm_train.objectives.masked import Masked
+from mlipfm_train.objectives.pairs import BondOrders, PairDistances
+from mlipfm_train.objectives.potential_features import prepare_objectives
+from mlipfm_train.objectives.replacement import Replacement
 from mlipfm_train.objectives.torque import Torque, rotation_gradient
 from mlipfm_train.objectives.twins import Twins, barlow
 from mlipfm_train.step import Step
@@ -123,11 +130,32 @@ def test_twins_average_the_node_scalars_of_each_view():
 
 
 MAKERS = {
+    "bond-orders": lambda: BondOrders(),
+    "dens": lambda: Dens(),
+    "masked": lambda: Masked(),
+    "pair-distances": lambda: PairDistances(),
+    "replacement": lambda: Replacement(),
     "denoise": lambda: Denoise(),
     "denoise-forces": lambda: Denoise(predict="forces", fraction=0.5),
     "torque": lambda: Torque(),
-    "twins": lambda: Twins(channels=8, dimensions=4),
+    "twins": lambda: Twins(dimensions=4),
 }
+
+
+def bonded(structures):
+    """The structures with bond orders that fall with the distance: what `bond-orders` needs."""
+    away = [np.linalg.norm(s.positions[:, None] - s.positions[None], axis=2) for s in structures]
+    return [s.replace(labels={**s.labels, "bond_orders": np.exp(-r) - np.eye(len(s))}) for s, r in zip(structures, away, strict=True)]
+
+
+def made(name, potential, structures):
+    """The objective, prepared for a potential and these structures."""
+    torch.manual_seed(0)
+    objective = MAKERS[name]()
+    prepare_objectives({name: objective}, potential, np.concatenate([s.atomic_numbers for s in structures]))
+    if objective.module is not None and potential.spec.dtype == "float64":
+        objective.module.double()
+    return objective
 
 
 def potential_of(backbone, dtype="float64", channels=8):
@@ -138,26 +166,67 @@ def potential_of(backbone, dtype="float64", channels=8):
 
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_every_objective_keeps_its_contract(name, morse_structures):
-    torch.manual_seed(0)
-    case = ObjectiveCase(MAKERS[name], potential_of("pet"), morse_structures(4, 1))
+    potential, structures = potential_of("pet"), bonded(morse_structures(4, 1))
+    case = ObjectiveCase(lambda: made(name, potential, structures), potential, structures)
     assert not [f.error for f in findings(tuple(OBJECTIVE_RULES), case) if f.error]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("name", list(MAKERS))
+#: Why an objective does not train a backbone, by a letter of the page.
+REASONS = {
+    "a": "the head `noise` needs vectors, which the backbone does not provide; `predict: forces` works",
+    "b": "the backbone has parameters for each element, which would show the element of a masked atom; `replacement` works",
+    "c": "the energy is invariant under rotations: there is no torque to lose",
+}
+UNCONSTRAINED = ("escaip", "pet")
+
+
+def reason(name, backbone):
+    """The letter of the reason why not, or None."""
+    if backbone in SCALAR and name in ("denoise", "masked"):
+        return "a" if name == "denoise" else "b"
+    return "c" if name == "torque" and backbone not in UNCONSTRAINED else None
+
+
+def table():
+    """The matrix of objectives and backbones in Markdown."""
+    rows = ["| | " + " | ".join(f"`{b}`" for b in BACKBONES) + " |", "|---" * (len(BACKBONES) + 1) + "|"]
+    rows += [f"| `{name}` | " + " | ".join(reason(name, b) or "yes" for b in BACKBONES) + " |" for name in sorted(MAKERS)]
+    return "\n".join([*rows, "", *(f"{letter}: {text}." for letter, text in REASONS.items())])
+
+
+def test_the_page_of_objectives_has_the_matrix_of_these_tests():
+    page = (Path(__file__).parents[2] / "mlipfm" / "docs" / "guides" / "objectives.md").read_text(encoding="utf-8")
+    assert table() in page
+
+
+#: Cells of the matrix that every change runs: all of the older objectives, and two backbones for the others.
+OFTEN = ("denoise", "denoise-forces", "torque", "twins"), ("behler_parrinello", "painn")
+CELLS = [
+    pytest.param(name, b, marks=pytest.mark.ci if name in OFTEN[0] or b in OFTEN[1] else pytest.mark.full)
+    for name in MAKERS
+    for b in BACKBONES
+]
+
+
+@pytest.mark.parametrize(("name", "backbone"), CELLS)
 def test_objective_trains_backbone(name, backbone, morse_structures):
     """The matrix of objectives and backbones: each cell is one of these tests or is refused with its reason."""
-    potential = potential_of(backbone, "float32", channels=16)
-    objectives = {name: MAKERS[name]() if name != "twins" else Twins(channels=16, dimensions=4)}
-    if name == "denoise" and backbone in SCALAR:
+    potential, structures = potential_of(backbone, "float32", channels=16), bonded(morse_structures(6, 2))
+    why = reason(name, backbone)
+    if why == "a":
         with pytest.raises(RecipeError, match="'noise' needs vectors, which the backbone does not provide"):
             build(backbone, {"elements": ["H"], "levels": ["a"], "heads": {"noise": {}}})
         return
-    if name == "torque" and potential.spec.invariant and backbone != "escaip":
-        pytest.skip("the energy is invariant: there is no torque to lose")
+    if why == "b":
+        with pytest.raises(RecipeError, match="has parameters for each element"):
+            made(name, potential, structures)
+        return
+    if why == "c":
+        assert potential.spec.invariant
+        return
+    objectives = {name: made(name, potential, structures)}
     step = Step(potential, objectives)
-    batch = collate_step(objectives, morse_structures(6, 2), potential.spec.graphs, torch.float32, torch.device("cpu"), 0, 0)
+    batch = collate_step(objectives, structures, potential.spec.graphs, torch.float32, torch.device("cpu"), 0, 0)
     terms = step(batch)
     gathered = {key: value for key, (value, _) in terms.items() if step.gathers(key)}
     losses = [total for key, (total, _) in terms.items() if key not in gathered] + [total for total, _ in step.finish(gathered).values()]

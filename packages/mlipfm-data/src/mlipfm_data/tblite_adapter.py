@@ -20,6 +20,8 @@ import numpy as np
 
 METHODS = ("GFN1-xTB", "GFN2-xTB")
 OUTPUTS = ("energy", "forces", "stress", "charges", "dipole")
+#: What a labeller of rich labels adds, for molecules: orbital energies in eV, and Wiberg bond orders [N, N].
+RICH = ("bond_orders", "homo", "lumo", "band_gap")
 
 #: CODATA 2018, equal to mlipfm_interfaces.units, which a worker's environment does not have.
 HARTREE, BOHR = 27.211386245988, 0.529177210903  # eV, Å
@@ -72,7 +74,7 @@ class TbliteModel:
         Args:
             positions: [N, 3] Å. cell: [3, 3] Å, rows; read only if periodic. pbc: [3] bool, all or none.
             charge: e. multiplicity: 2S+1; None is the lowest possible.
-            outputs: of `OUTPUTS`; stress needs periodicity, the dipole a molecule without charge.
+            outputs: of `OUTPUTS` and `RICH`; stress needs periodicity, the dipole a molecule without charge, what is in `RICH` a molecule.
             field: [3] V/Å, molecules only.
 
         Raises:
@@ -100,7 +102,21 @@ class TbliteModel:
             values["charges"] = partial
         if "dipole" in outputs:
             values["dipole"] = result.get("dipole") * BOHR
+        if any(key in outputs for key in RICH):
+            values |= _rich(result)
         return {key: np.asarray(values[key], dtype=np.float64) for key in outputs}
+
+
+def _rich(result: Any) -> dict[str, Any]:
+    """Bond orders and frontier orbitals; the gap is that between the highest orbital with an electron and the lowest with room for two."""
+    energies, occupations = result.get("orbital-energies") * HARTREE, result.get("orbital-occupations")
+    if (occupations > 0.5).all():
+        raise ValueError("all orbitals of the minimal basis are occupied: there is no LUMO")
+    homo, lumo = energies[occupations > 0.5].max(initial=-np.inf), energies[occupations <= 0.5].min()
+    if not np.isfinite(homo):
+        raise ValueError("no orbital is occupied: there is no HOMO")
+    orders = result.get("bond-orders")
+    return {"bond_orders": orders.reshape(*orders.shape[:2], -1).sum(axis=2), "homo": homo, "lumo": lumo, "band_gap": lumo - homo}
 
 
 def load(argument: str) -> TbliteModel:
@@ -139,7 +155,7 @@ def check(pbc: np.ndarray, charge: int | None, outputs: Sequence[str], field: np
         raise ValueError(f"tblite is periodic in three directions or in none, got pbc {axes}; add a vacuum and set pbc to True")
     if any(axes) and field is not None:
         raise ValueError("an external field in a periodic cell is not defined; remove `external_field`")
-    known = available(pbc, charge)
+    known = (*available(pbc, charge), *(() if any(axes) else RICH))
     wrong = [key for key in outputs if key not in known]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: not defined for this structure; available: {', '.join(known)}")

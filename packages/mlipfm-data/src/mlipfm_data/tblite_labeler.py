@@ -44,6 +44,10 @@ class TbliteLabeler:
     def level(self) -> str:
         return self.method.lower()  # canonical, see theory.canonical_level
 
+    def extra(self) -> tuple[str, ...]:
+        """Return the labels beside the usual ones."""
+        return ()
+
     def label(self, structure: Structure) -> Structure:
         """The structure with level, charge, multiplicity and labels; earlier labels are dropped.
 
@@ -55,7 +59,7 @@ class TbliteLabeler:
         if multiplicity is None and s.total_charge is not None:
             multiplicity = 1 + (int(s.atomic_numbers.sum()) - s.total_charge) % 2
         try:
-            outputs = tblite_adapter.available(s.pbc, s.total_charge)
+            outputs = (*tblite_adapter.available(s.pbc, s.total_charge), *self.extra())
             model = tblite_adapter.TbliteModel(self.method)
             values = model.evaluate(s.atomic_numbers, s.positions, s.cell, s.pbc, s.total_charge, multiplicity, outputs, s.external_field)
             return _labelled(s, self.level, multiplicity, values)
@@ -66,6 +70,15 @@ class TbliteLabeler:
             raise LabelingError(f"tblite could not be imported: {error}", hint="pip install 'mlipfm-data[tblite]'") from error
         except MlipfmError as error:
             raise LabelingError(f"{self.method} of {s.formula}: {error.what}", where=_place(s), hint=error.hint) from None
+
+
+@dataclass(frozen=True)
+class RichTbliteLabeler(TbliteLabeler):
+    """Also bond orders, energies of HOMO and LUMO and the gap between them (of a minimal basis): of molecules only, crystals are refused."""
+
+    def extra(self) -> tuple[str, ...]:
+        """Return the labels beside the usual ones."""
+        return tblite_adapter.RICH
 
 
 def _labelled(s: Structure, level: str, multiplicity: int | None, values: dict[str, np.ndarray]) -> Structure:
@@ -87,6 +100,16 @@ def gfn1() -> TbliteLabeler:
 def gfn2() -> TbliteLabeler:
     """Plug-in `gfn2-xtb` of the group `mlipfm.labelers`."""
     return TbliteLabeler("GFN2-xTB")
+
+
+def rich1() -> RichTbliteLabeler:
+    """Plug-in `gfn1-xtb-rich` of the group `mlipfm.labelers`."""
+    return RichTbliteLabeler("GFN1-xTB")
+
+
+def rich2() -> RichTbliteLabeler:
+    """Plug-in `gfn2-xtb-rich` of the group `mlipfm.labelers`."""
+    return RichTbliteLabeler("GFN2-xTB")
 
 
 def _place(s: Structure) -> str | None:

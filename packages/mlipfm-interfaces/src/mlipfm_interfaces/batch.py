@@ -74,6 +74,7 @@ class Batch:
         levels: level id of each system, or None.
         keys: `Structure.key` of each system.
         labels: quantity -> float64. System quantities [systems, ...], atom quantities [atoms, ...]; probe quantities
+            (pair quantities of open systems [atoms, most atoms of a system], the second place counted within the system), probe quantities
             [probes, atoms, 3] with companions `hessian_rows_index` [probes, systems, 2] int64 (atom of the batch, axis) and
             `hvp_probe` [probes, atoms, 3]. Missing entries are 0.
         label_mask: quantity -> bool, True where the label exists: [systems], and [probes, systems] for probes.
@@ -82,6 +83,8 @@ class Batch:
         dtype: of displacements and features.
         mask_undefined: whether what a system does not have (stress without three periodic directions, dipole of a periodic system) is zero there.
             Else asking for it is refused. Training sets it, and leaves those systems out of the losses on it (`defined`).
+        node_input: what objectives of pre-training add to the atoms, (keep [atoms, 1], added [atoms, channels]): the embedding e of the element of
+            each atom becomes keep x e + added. None outside of training.
     """
 
     positions: Tensor
@@ -103,6 +106,7 @@ class Batch:
     strain: Tensor
     dtype: torch.dtype
     mask_undefined: bool = False
+    node_input: tuple[Tensor, Tensor] | None = None
 
     @property
     def n_systems(self) -> int:
@@ -236,7 +240,7 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
 
 
 def _labels(structures: Sequence[Structure], counts: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Labels and masks as in `Batch`; deviations of labels and labels of pairs are left out."""
+    """Labels and masks as in `Batch`; deviations of labels are left out."""
     labels: dict[str, Array] = {}
     masks: dict[str, Array] = {}
     for key in sorted({k for s in structures for k in s.labels if k in QUANTITIES}):
@@ -250,7 +254,19 @@ def _labels(structures: Sequence[Structure], counts: Array) -> tuple[dict[str, A
         elif kind.layout == "atom":
             labels[key] = np.concatenate([s.labels[key] if key in s.labels else np.zeros((len(s), *kind.shape)) for s in structures])
             masks[key] = present
+        else:
+            _pair_labels(structures, counts, key, labels, masks)
     return labels, masks
+
+
+def _pair_labels(structures: Sequence[Structure], counts: Array, key: str, labels: dict[str, Array], masks: dict[str, Array]) -> None:
+    """Matrices [atoms, atoms] of open systems, one below the other. Of a periodic system a pair of atoms is no pair of neighbours: left out."""
+    fits = np.array([not s.pbc.any() and key in s.labels and s.labels[key].shape == (len(s), len(s)) for s in structures])
+    values = np.zeros((int(counts.sum()), int(counts.max())))
+    first = np.cumsum(counts) - counts
+    for k in np.flatnonzero(fits).tolist():
+        values[first[k] : first[k] + counts[k], : counts[k]] = structures[k].labels[key]
+    labels[key], masks[key] = values, fits
 
 
 def _probe_labels(

@@ -105,7 +105,9 @@ class Objective(Protocol):
         module: auxiliary parameters (a projector), trained with the potential, kept in the training state, never exported; or None.
         gather: names of the tensors that `terms` returns as `(tensor, count)` to be gathered over all ranks and finished by `finish`; () if additive.
 
-    An objective may state `has_views = False`: `views` returns the structure itself and is not called.
+    Three things are optional. `has_views = False`: `views` returns the structure itself and is not called. A method `prepare(potential, elements)`,
+    called once before the first step with the potential that trains and the number of training atoms of each atomic number: it makes `module` to the
+    potential's measure, or refuses it. A method `node_input(batch)`, called in every step before the potential, returns `Batch.node_input`.
     """
 
     outputs: tuple[str, ...]

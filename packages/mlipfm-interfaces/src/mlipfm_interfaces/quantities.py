@@ -64,9 +64,15 @@ _TABLE = [
     Quantity("band_gap", (), "eV", "system", False, "smallest difference between empty and occupied levels"),
     Quantity("homo", (), "eV", "system", False, "energy of the highest occupied orbital"),
     Quantity("lumo", (), "eV", "system", False, "energy of the lowest unoccupied orbital"),
-    Quantity("bond_orders", (), "1", "pair", False, "bond order of each pair"),
+    Quantity("bond_orders", (), "1", "pair", False, "bond order of each pair of atoms, [atoms, atoms], symmetric"),
     Quantity("shieldings", (), "ppm", "atom", False, "isotropic magnetic shielding of each nucleus"),
     Quantity("noise", (3,), "Angstrom", "atom", False, "displacement that was added to each atom: what denoising predicts"),
+    Quantity(
+        "masked", (), "1", "atom", False, "1 for atoms whose element is hidden from the model, which then predicts it; 0 else", target=False
+    ),
+    Quantity(
+        "original_element", (), "1", "atom", False, "atomic number of each atom before elements were replaced at random", target=False
+    ),
     Quantity("weight", (), "1", "system", False, "weight of a structure in training; structures without it count 1", target=False),
     Quantity(
         "forces_weight",

@@ -70,8 +70,11 @@ class Conditioning(nn.Module):
         return roles_of(self, [self], 0)
 
     def forward(self, element: Tensor, level: Tensor, batch: Batch) -> Tensor:
-        """`element` [atoms] and `level` [systems] are rows of the tables."""
+        """`element` [atoms] and `level` [systems] are rows of the tables; see `Batch.node_input` for what pre-training hides or adds."""
         x = self.element(element)
+        if batch.node_input is not None:
+            keep, added = batch.node_input
+            x = keep.to(x.dtype) * x + added.to(x.dtype)
         s = x + self.level(level)[batch.system]
         if "total_charge" in self.electronic:
             s = s + self.electronic["total_charge"](x, batch.total_charge, batch.charge_stated, batch.system)

@@ -27,6 +27,7 @@ from .data_statistics import DataStatistics, collect_statistics, sample
 from .events import Event, EventLog, read_events
 from .frames import Frames, frame_costs, in_budget
 from .initial_potential import Start, start_fresh, start_from
+from .objectives.potential_features import prepare_objectives
 from .optimizers import adamw
 from .plugin_options import make, plugin_of
 from .preflight import Report, check_baseline, check_data, check_held_out, check_labels, check_potential, check_time, time_step
@@ -102,6 +103,7 @@ def open_run(
             first, manifest = load_model(folder / "initial.safetensors")
             before = refuse_changes(recipe, folder, manifest["extra"], train, valid)
             start, extra = Start(first), manifest["extra"] | {"recipe": _in_manifest(recipe)}
+            prepare_objectives(made, first, train.structure_table().atomic_numbers)
         else:
             start, sources = _start(recipe, train, valid, made, potential, report)
             if say is not None and (chief or refuse_label_faults):  # all ranks refuse, or none
@@ -109,8 +111,11 @@ def open_run(
             extra = {"recipe": _in_manifest(recipe), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
-        context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost)
+        context = SourceContext(
+            train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost, recipe.steps
+        )
         fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
+        getattr(weight_rule, "follow", lambda source: None)(fed)  # optional: `reptile` belongs to the source `tasks`
         if recipe.adapt is not None and recipe.adapt.mode == "heads" and not resuming:
             fit_readout(start.potential, train, **_readout_weights(recipe), ridge=recipe.adapt.ridge)
         exported = copy.deepcopy(start.potential)
@@ -145,6 +150,8 @@ def open_run(
         state = load_newest_state(folder / "state") if resuming else None
         if state is not None:
             run.load_state_dict(state)
+        else:
+            getattr(weight_rule, "begin", lambda parameters: None)(strategy.live_parameters())
         if resuming:
             _continue(run, before, state is not None, say if chief else None)
         try:
@@ -231,6 +238,7 @@ def _start(
             if fresh
             else start_from(recipe, facts, [train[k] for k in sample(counted, recipe.seed, ASKED)])
         )
+    prepare_objectives(objectives, start.potential, counted.atomic_numbers)
     check_potential(start, facts, objectives, held_out, report)
     check_baseline(start.potential, facts, valid if len(valid) else train, report)
     adapt = recipe.adapt

@@ -75,6 +75,7 @@ def check_data(recipe: Recipe, facts: DataStatistics, objectives: Mapping[str, O
     found = ", ".join(f"{key} ({count})" for key, count in sorted(facts.labels.items())) or "none"
     where = ", ".join(recipe.data.train) or "the training data"
     for name, objective in objectives.items():
+        report.say(f"objective {name} needs {'the labels ' + ', '.join(objective.requires) if objective.requires else 'no labels'}")
         for key in objective.requires:
             if key in facts.undefined and facts.undefined[key] == facts.labels[key]:
                 what = f"all {facts.labels[key]} structures with a label {key!r}, which {name!r} needs, are {NOT_DEFINED[key]}"

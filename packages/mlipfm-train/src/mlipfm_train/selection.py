@@ -65,6 +65,7 @@ def _batch(batch: Batch, systems: Tensor, atoms: Tensor, first: Tensor, new_atom
         views=views,
         kspace={},
         strain=batch.strain.detach()[systems],
+        node_input=None,
     )
 
 
@@ -73,7 +74,7 @@ def _label(key: str, value: Tensor, systems: Tensor, atoms: Tensor, new_atom: Te
         index = value[:, systems]
         return torch.stack([new_atom[index[..., 0]], index[..., 1]], dim=-1)
     layout = "probe" if key in _COMPANIONS else QUANTITIES[key].layout
-    return value[systems] if layout == "system" else value[atoms] if layout == "atom" else value[:, atoms]
+    return value[systems] if layout == "system" else value[atoms] if layout in ("atom", "pair") else value[:, atoms]
 
 
 def _prediction(prediction: Prediction, batch: Batch, systems: Tensor, atoms: Tensor, kept: dict[GraphSpec, Tensor]) -> Prediction:

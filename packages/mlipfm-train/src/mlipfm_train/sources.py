@@ -22,7 +22,7 @@ class SourceContext:
 
     Attributes:
         frames: training structures (may be empty for a Source that makes its own). budget: cost of one batch, by `cost`.
-        cutoff: Å, of the potential.
+        cutoff: Å, of the potential. steps: of the run, None where it is not known.
     """
 
     frames: Sequence[Structure]
@@ -32,6 +32,7 @@ class SourceContext:
     rank: int
     world_size: int
     cost: CostModel = PLAIN
+    steps: int | None = None
 
 
 class StoreSource:

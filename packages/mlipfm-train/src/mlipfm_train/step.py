@@ -48,6 +48,7 @@ class Step(nn.Module):
         Every parameter takes part with weight zero: distributed engines need a gradient of each parameter on each rank in each step.
         """
         batch = replace(step_batch.batch.with_leaves(strain="stress" in self.outputs), mask_undefined=True)
+        batch = self._with_node_input(batch)
         prediction = self._predict(batch)
         terms: StepTerms = {}
         for name, objective in self.objectives.items():
@@ -80,6 +81,16 @@ class Step(nn.Module):
             return self.adapter.call(self.potential, batch, asked, graph)
         prediction: Prediction = self.potential(batch, asked, create_graph=graph)
         return prediction
+
+    def _with_node_input(self, batch: Batch) -> Batch:
+        """The batch with what objectives hide from the potential or add to its atoms (`Batch.node_input`)."""
+        parts = [o.node_input(batch) for o in self.objectives.values() if hasattr(o, "node_input")]
+        if not parts:
+            return batch
+        keep, added = parts[0]
+        for more_keep, more in parts[1:]:
+            keep, added = keep * more_keep, added + more
+        return replace(batch, node_input=(keep, added))
 
     def _asked(self, batch: Batch) -> tuple[str, ...]:
         """Outputs of this step. Which Hessian rows or probes is said by labels: a rank whose systems have none does not ask."""

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.errors import RecipeError
-from mlipfm_interfaces.potential import Prediction
+from mlipfm_interfaces.potential import Potential, Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
+
+from .potential_features import node_channels
 
 #: Added to variances: features that do not vary have no correlation, and no gradient that is not finite.
 EPSILON = 1e-5
@@ -26,25 +28,34 @@ class Twins:
     """See the module. A projection of the mean node scalars is trained with the model and not exported.
 
     Args:
-        channels: width of the node scalars (`potential.backbone.channels`). dimensions: D of the projection.
+        channels: width of the node scalars; by default that of the potential. dimensions: D of the projection.
         sigma: Å, noise of each view. coupling: of different features. weight: of the whole.
 
     Raises:
         RecipeError: a value that cannot be.
     """
 
-    def __init__(self, channels: int, dimensions: int = 64, sigma: float = 0.05, coupling: float = 0.0051, weight: float = 1.0) -> None:
-        if not (1 <= channels <= 16384 and 2 <= dimensions <= 4096 and 0 < sigma <= 1 and coupling >= 0 and weight > 0):
+    def __init__(
+        self, channels: int | None = None, dimensions: int = 64, sigma: float = 0.05, coupling: float = 0.0051, weight: float = 1.0
+    ) -> None:
+        if not (
+            (channels is None or 1 <= channels <= 16384) and 2 <= dimensions <= 4096 and 0 < sigma <= 1 and coupling >= 0 and weight > 0
+        ):
             raise RecipeError(
                 f"channels={channels}, dimensions={dimensions}, sigma={sigma:g}, coupling={coupling:g}, weight={weight:g} cannot be",
                 where="twins",
                 hint="channels >= 1, dimensions >= 2, 0 < sigma <= 1 Å, coupling >= 0, weight > 0",
             )
-        self.channels, self.sigma, self.coupling, self.weight = channels, sigma, coupling, weight
+        self.sigma, self.coupling, self.weight, self.dimensions = sigma, coupling, weight, dimensions
         self.outputs: tuple[str, ...] = ("energy",)  # features come with it
         self.requires: tuple[str, ...] = ()
-        self.module: nn.Linear | None = nn.Linear(channels, dimensions, bias=False)
+        self.module: nn.Linear | None = None if channels is None else nn.Linear(channels, dimensions, bias=False)
         self.gather: tuple[str, ...] = ("pairs",)
+
+    def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
+        """Make the projection if the recipe does not give its width."""
+        if self.module is None:
+            self.module = nn.Linear(node_channels(potential), self.dimensions, bias=False)
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
         """The structure twice, with different noise on its atoms and without labels."""
@@ -58,11 +69,12 @@ class Twins:
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """`pairs`: [structures, 2, D] features of both views, to be gathered."""
         scalars = prediction.features["node_scalar"].value
-        if scalars.shape[1] != self.channels:
-            raise RecipeError(f"the node scalars have {scalars.shape[1]} channels, not {self.channels}", where="twins.channels")
         assert self.module is not None
+        channels = self.module.in_features
+        if scalars.shape[1] != channels:
+            raise RecipeError(f"the node scalars have {scalars.shape[1]} channels, not {channels}", where="twins.channels")
         n = len(batch.n_atoms)
-        means = scalars.new_zeros(n, self.channels).index_add(0, batch.system, scalars) / batch.n_atoms[:, None].to(scalars.dtype)
+        means = scalars.new_zeros(n, channels).index_add(0, batch.system, scalars) / batch.n_atoms[:, None].to(scalars.dtype)
         features = self.module(means.to(self.module.weight.dtype)).reshape(n // 2, 2, -1)
         return {"pairs": (features, torch.tensor(float(n // 2), dtype=torch.float64, device=features.device))}
 
