@@ -59,7 +59,7 @@ class CheckedModel:
 
     Attributes:
         promises: of `conservative`, `invariant`: what it declares; rules about the rest only measure.
-        elements: atomic numbers that it answers, as far as they were tried. stated: those that it states or that were requested.
+        elements: atomic numbers that it answers, as far as they were tried. stated: those that it declares or that were requested.
         own: structures of its own data, as they are; () if none are known.
         molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it knows none.
         wide: a crystal whose cell can be repeated without change: the crystal itself, or a molecule in a wide box for codes that sample one k-point.

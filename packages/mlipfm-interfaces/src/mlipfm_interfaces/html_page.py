@@ -1,4 +1,4 @@
-"""Pages of HTML that hold everything they show: one file without scripts and addresses. Text is escaped by whoever puts it in, unless stated."""
+"""Pages of HTML that hold everything they show: one file without scripts and addresses. Callers escape text, unless a docstring says otherwise."""
 
 from __future__ import annotations
 

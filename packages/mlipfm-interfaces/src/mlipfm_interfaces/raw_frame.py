@@ -69,7 +69,7 @@ class RawFrame:
         unconverged: why the labels are not those of a converged calculation, in words; None if nothing says so.
         remarks: what the format did to values of the file, for the report.
         conventions: those of this frame, where a file has frames of several kinds; else those of the format.
-        stated: read options that the file itself states (units).
+        stated: read options that the file itself gives (units).
         missing: key -> error: why a label of one of several levels is not there.
         index, source: of the frame in its file and the name of the file, where they are not those that `read` counts and opens.
     """

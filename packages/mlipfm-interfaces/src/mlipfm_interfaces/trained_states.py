@@ -52,7 +52,7 @@ def check_states(potential: Potential, structures: Iterable[Structure], *, stack
             those that were trained.
 
     Raises:
-        InvalidStructureError: a sign of the charge, an open shell, or an unstated state that training has never shown.
+        InvalidStructureError: training never showed this sign of the charge, an open shell, or structures that give neither.
     """
     if not potential.trained_states:
         return

@@ -179,7 +179,7 @@ class AssembledPotential(Potential):
     def settle_states(self, trained: States) -> None:
         """Give a charge or multiplicity that is not given the meaning of a neutral one or a singlet, where training (see `trained_states`) showed
         only one of the two: what the other means was left to random weights. A neutral singlet adds nothing to the initial scalars, by
-        construction; so it takes over what unstated ones add, or they add nothing."""
+        construction; so its embedding becomes that of structures that give neither, or that one becomes zero."""
         for name, embedding in self.conditioning.electronic.items():
             seen, unstated = set(trained.get(name, ())), embedding.unknown.weight  # type: ignore[union-attr]
             if seen == {None}:
