@@ -158,7 +158,7 @@ def test_06_element_that_does_not_exist(number: int) -> None:
 
 @pytest.mark.parametrize("name", ["Po", "Am", "Fe"])
 def test_06_element_without_training_data(potential: Potential, name: str) -> None:
-    refused(potential, Atoms(name), UnknownElementError, f"not trained on {name}.*it knows H C O Na Al Cl Ar")
+    refused(potential, Atoms(name), UnknownElementError, f"not trained on {name}.*it supports H C O Na Al Cl Ar")
 
 
 def test_07_lone_atom_is_the_same_in_any_box(potential: Potential) -> None:

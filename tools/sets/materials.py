@@ -6,8 +6,7 @@ positive under compression).
 
 from __future__ import annotations
 
-from mlipfm_data.datasets.manifest import FileDescription as Files
-from mlipfm_data.datasets.manifest import SetDescription as Described
+from mlipfm_data.datasets.manifest import FileDescription as Files, SetDescription as Described
 from mlipfm_interfaces.units import HARTREE
 
 _VASP_520 = (

@@ -7,8 +7,7 @@ whose frames lie close enough together.
 
 from __future__ import annotations
 
-from mlipfm_data.datasets.manifest import FileDescription as Files
-from mlipfm_data.datasets.manifest import SetDescription as Described
+from mlipfm_data.datasets.manifest import FileDescription as Files, SetDescription as Described
 from mlipfm_interfaces.units import BOHR, COULOMB
 
 _WB97X = "wb97x/6-31g(d)"

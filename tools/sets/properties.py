@@ -6,8 +6,7 @@ lattice energies (those belong to sums of structures), radial distribution funct
 
 from __future__ import annotations
 
-from mlipfm_data.datasets.manifest import FileDescription as Files
-from mlipfm_data.datasets.manifest import SetDescription as Described
+from mlipfm_data.datasets.manifest import FileDescription as Files, SetDescription as Described
 from mlipfm_interfaces.units import BOHR, HARTREE
 
 _BOHR3 = BOHR**2 / HARTREE  # e^2 Angstrom^2/eV in one atomic unit of polarizability

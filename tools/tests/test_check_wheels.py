@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_wheels import LARGEST, WEIGHTS, metadata_faults
-from check_wheels import test_material as material
+from check_wheels import LARGEST, WEIGHTS, metadata_faults, test_material as material
 
 TRY_DISTRIBUTION = Path(__file__).parents[1] / "try_distribution.py"
 

@@ -201,7 +201,7 @@ def test_folders_are_recognised_by_what_they_hold(tmp_path):
     assert isinstance(find_reader(pwdata(tmp_path / "b")), PwdataReader)
     assert len(read_all(tmp_path / "b" / "valid")) == 2
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UnreadableFileError, match=r"empty: no reader knows this kind of folder; name one: ase"):
+    with pytest.raises(UnreadableFileError, match=r"empty: no reader reads this kind of folder; name one: ase"):
         find_reader(tmp_path / "empty")
 
 

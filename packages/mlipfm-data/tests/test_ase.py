@@ -186,7 +186,7 @@ def test_pickles_are_refused_by_content_under_any_name(tmp_path, content):
 def test_readers_are_found_by_name_and_suffix(tmp_path):
     assert type(find_reader(tmp_path / "a.b.extxyz.gz")).__name__ == "ExtxyzReader"
     assert type(find_reader(tmp_path / "POSCAR")).__name__ == "AseReader"
-    with pytest.raises(UnreadableFileError, match="no reader knows this kind of file; name one: ase, .*extxyz"):
+    with pytest.raises(UnreadableFileError, match="no reader reads this kind of file; name one: ase, .*extxyz"):
         find_reader(tmp_path / "a.unknown")
     with pytest.raises(PluginError, match="did you mean 'extxyz'"):
         find_reader(tmp_path / "a.xyz", "exyz")

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from mlipfm_data.batches import edge_costs, plan_batches, plan_quality
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.structure import Structure

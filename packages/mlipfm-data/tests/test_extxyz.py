@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from mlipfm_data.readers.extxyz import LONGEST_LINE, ExtxyzReader, export_extxyz, parse_comment, parse_properties, quote
 from mlipfm_data.readers.registry import read, read_all
 from mlipfm_data.readers.report import ReadReport

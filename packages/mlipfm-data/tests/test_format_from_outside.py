@@ -1,4 +1,4 @@
-"""A format that somebody else wrote, `packages/mlipfm/examples/plugins/mlipfm-runner`, honours every read option, of which it knows none."""
+"""A format that somebody else wrote, `packages/mlipfm/examples/plugins/mlipfm-runner`, honours every read option, of which it supports none."""
 
 import importlib.util
 from pathlib import Path

@@ -6,8 +6,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from mlipfm_data.batches import CostModel, draw_epoch, draws, fit_cost_model, plan_batches, plan_quality, ratio_shares, temperature_shares
 from mlipfm_data.readers.registry import read
 from mlipfm_interfaces.errors import MlipfmError, RecipeError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlipfm_data.readers import phonopy
+from mlipfm_data import strict_yaml
 from mlipfm_data.readers.phonopy import PhonopyReader
 from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_data.readers.report import ReadReport
@@ -239,8 +239,12 @@ def test_yaml_that_is_no_plain_data_is_refused_before_it_is_built(tmp_path: Path
     for text, kind, message in (
         (f"phonopy:\n  version: 1\n{bomb}", RefusedFileError, "the file has aliases"),
         ("phonopy:\n  version: " + "[" * 60 + "]" * 60, RefusedFileError, "nested deeper than 32 levels"),
-        ("phonopy: !!python/object/apply:os.system [touch hacked]\n", UnreadableFileError, "no YAML: could not determine a constructor"),
-        ("phonopy: {version: 1\n", UnreadableFileError, "no YAML"),
+        (
+            "phonopy: !!python/object/apply:os.system [touch hacked]\n",
+            UnreadableFileError,
+            "not valid YAML: could not determine a constructor",
+        ),
+        ("phonopy: {version: 1\n", UnreadableFileError, "not valid YAML"),
         ("phonopy:\n  version: 1\n", UnreadableFileError, "there is no supercell"),
         ("phono3py:\n  version: 1\n", UnreadableFileError, "no file of phonopy"),
         (head(), UnreadableFileError, "there are no displacements, and no FORCE_SETS is beside it"),
@@ -264,7 +268,7 @@ def test_small_files_that_stand_for_large_content_are_refused(tmp_path: Path, mo
     path.write_bytes(gzip.compress(b"phonopy: {}\n" + b" " * (1 << 26)))
     with pytest.raises(RefusedFileError, match=f"the file has more than {1 << 26} bytes"):
         list(read(path, "phonopy"))
-    monkeypatch.setattr(phonopy, "MOST_EVENTS", 1000)
+    monkeypatch.setattr(strict_yaml, "MOST_EVENTS", 1000)
     lists = [b"phonopy: {}\nx: [%s]\n" % (b"[]," * n) for n in (494, 495)]  # twelve events more: eight before and four after
     path.write_bytes(gzip.compress(lists[1]))
     with pytest.raises(RefusedFileError, match="the file has more than 1000 numbers, texts, lists"):

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import flip_bits, truncate_everywhere
-from mlipfm_data.store import manifest as manifests
-from mlipfm_data.store import open_files
+from mlipfm_data.store import manifest as manifests, open_files
 from mlipfm_data.store.store import Store, StoreWriter
 from mlipfm_interfaces.errors import (
     DamagedFileError,

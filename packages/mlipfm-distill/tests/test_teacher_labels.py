@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused_by_name(teacher: Path, molecules: list[Struct
         label_geometries(molecules[:2], teacher, tmp_path / "full")
     with StoreWriter(tmp_path / "other", name="other") as writer:
         writer.add(molecules[0].replace(level="gfn1-xtb"))
-    with pytest.raises(LevelError, match="no structure has a level that the teacher knows"):
+    with pytest.raises(LevelError, match="no structure has a level that the teacher supports"):
         label_hessian_rows(tmp_path / "other", teacher)
     save_potential(tmp_path / "direct.safetensors", DirectPairs(ClosedFormConfig()))
     with pytest.raises(PropertyNotAvailableError, match="not symmetric.*conservative"):

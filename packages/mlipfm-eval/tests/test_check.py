@@ -280,7 +280,7 @@ def poisoned():
 
 def test_first_cause_named_of_a_model_with_nan_weights_is_that_and_how_many(poisoned):
     bad = next(poisoned.parameters()).numel()
-    with pytest.raises(ContractError, match=f"its answers are not finite: {bad} of its .* weights are not finite") as found:
+    with pytest.raises(ContractError, match=f"its predictions are not finite: {bad} of its .* weights are not finite") as found:
         check_model(poisoned)
     assert "elements" not in str(found.value)
 
@@ -350,7 +350,7 @@ def test_structures_of_a_file_are_those_that_the_model_is_tested_on(tmp_path):
     (data,) = open_sets([tmp_path / "two.xyz"])
     found = chosen(data.structures)
     assert sorted(s.formula for s in found) == ["Ar", "H2O"]
-    with pytest.raises(ContractError, match="it answers none of the structures"):
+    with pytest.raises(ContractError, match="it predicts none of the structures"):
         check_model(Honest(), data=[s for s in found if s.formula == "Ar"])  # a lone atom has no force to look at
 
 

@@ -108,7 +108,7 @@ def test_half_an_answer_is_none(sets):
             ]
 
     result = evaluate_set(Broken(), sets[0])
-    assert result.reasons == {"the answer is not finite": 1}
+    assert result.reasons == {"the prediction is not finite": 1}
     assert (result.figures["energy_mae"].n_ok, result.figures["energy_mae"].n_total) == (11, 12)
     assert result.penalised["energy_mae"] >= result.figures["energy_mae"].value == pytest.approx(0.0, abs=1e-9)
 
@@ -144,7 +144,7 @@ def test_level_that_no_label_has_is_refused(tmp_path):
 def test_command_that_was_not_answered_at_all_is_no_success(tmp_path):
     """Effective medium theory knows no water."""
     path = store(tmp_path / "water", frames(3, 1))
-    with pytest.raises(MlipfmError, match="no structure was answered"):
+    with pytest.raises(MlipfmError, match="no structure was predicted"):
         run_by_name("accuracy", "emt:", [path], record=tmp_path / "record.json")
     record = parse_record((tmp_path / "record.json").read_bytes(), "record.json")
     assert not record["passed"]

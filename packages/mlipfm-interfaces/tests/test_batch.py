@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from mlipfm_interfaces.batch import GraphSpec, collate
 from mlipfm_interfaces.errors import CapacityExceeded, InvalidStructureError, OverlapError, PropertyNotAvailableError
 from mlipfm_interfaces.structure import Structure

@@ -102,7 +102,7 @@ def test_states_that_a_model_does_not_hear_are_told_unless_they_are_the_usual_on
     assert unheard(s, ()) == unheard(s.replace(total_charge=None, spin_multiplicity=None), ()) == []
     ion = s.replace(total_charge=1, spin_multiplicity=2)
     assert [text.split(":")[0] for text in unheard(ion, ())] == [
-        "the model does not know total_charge",
-        "the model does not know spin_multiplicity",
+        "the model does not support total_charge",
+        "the model does not support spin_multiplicity",
     ]
-    assert [text.split(":")[0] for text in unheard(ion, ("total_charge",))] == ["the model does not know spin_multiplicity"]
+    assert [text.split(":")[0] for text in unheard(ion, ("total_charge",))] == ["the model does not support spin_multiplicity"]

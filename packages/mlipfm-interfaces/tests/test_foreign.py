@@ -202,7 +202,7 @@ def test_an_output_the_model_does_not_have_is_refused_with_those_it_has(springs)
 
 
 def test_an_external_field_is_refused_and_not_ignored(springs):
-    with pytest.raises(ForeignModelError, match="structure 0: springs:none knows no external field"):
+    with pytest.raises(ForeignModelError, match="structure 0: springs:none supports no external field"):
         springs().evaluate([GOOD.replace(external_field=[0.0, 0.0, 0.1])])
 
 

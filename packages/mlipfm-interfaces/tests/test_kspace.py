@@ -6,8 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from mlipfm_interfaces.errors import InvalidStructureError
 from mlipfm_interfaces.kspace import half_space, kspace_view
 from mlipfm_interfaces.structure import Structure

@@ -35,7 +35,7 @@ def test_an_old_name_warns_with_what_to_use_instead(tmp_path, monkeypatch):
     (tmp_path / "toy_lazy" / "places.py").write_text("value = 3\nnew = 4")
     monkeypatch.syspath_prepend(str(tmp_path))
     import_module("toy_lazy")
-    get, _ = lazy_imports("toy_lazy", {"value": (".places", "places.value"), "renamed": (".places", "new")})
+    get, _, _ = lazy_imports("toy_lazy", {"value": (".places", "places.value"), "renamed": (".places", "new")})
     with pytest.warns(DeprecationWarning, match=r"toy_lazy\.value is an old name: use places\.value"):
         assert get("value") == 3
     with pytest.warns(DeprecationWarning, match=r"toy_lazy\.renamed is an old name: use new"):

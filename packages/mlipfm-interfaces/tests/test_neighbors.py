@@ -7,8 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from mlipfm_interfaces.errors import CapacityExceeded, DensityError, InvalidStructureError, MlipfmError, OverlapError
 from mlipfm_interfaces.lattice import reduced
 from mlipfm_interfaces.neighbors import MAX_DENSITY, MIN_DISTANCE, check_distances, dense_view, neighbor_pairs, pair_view

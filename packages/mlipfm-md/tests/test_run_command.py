@@ -48,7 +48,7 @@ BAD = {
     ("cut.safetensors", "water.xyz"): r"damaged-file.*truncated or damaged",
     ("pickle.safetensors", "water.xyz"): r"refused-file.*is a pickle",
     ("poisoned.safetensors", "water.xyz"): r"simulation.*\d+ of its [\d,]+ weights are not finite; its training has diverged",
-    ("model.safetensors", "polonium.xyz"): r"unknown-element.*not trained on Po; it knows H O",
+    ("model.safetensors", "polonium.xyz"): r"unknown-element.*not trained on Po; it supports H O",
     ("model.safetensors", "nan.xyz"): r"invalid-structure.*frame 0, atom 0.*not finite",
     ("model.safetensors", "overlap.xyz"): r"overlapping-atoms.*closer than 0.1",
     ("model.safetensors", "water.xyz", "--dt", "50"): r"simulation.*at most 10 fs",

@@ -156,7 +156,7 @@ def test_element_without_reference_at_its_level_is_refused(small: Any) -> None:
 
 def test_unknown_element_is_refused_in_the_forward_too(small: Any) -> None:
     potential = small()
-    with pytest.raises(UnknownElementError, match="not trained on Cu; it knows H C O"):
+    with pytest.raises(UnknownElementError, match="not trained on Cu; it supports H C O"):
         potential(batch_of(potential, [copper()]), ("energy",))
 
 

@@ -14,8 +14,7 @@ from mlipfm_interfaces.errors import MlipfmWarning
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, silicon, water
 from mlipfm_models import build_potential
-from mlipfm_models.backbones import _compiled_products as products
-from mlipfm_models.backbones import mace
+from mlipfm_models.backbones import _compiled_products as products, mace
 from mlipfm_models.backbones.mace import Harmonics, Invariants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

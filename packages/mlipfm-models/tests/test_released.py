@@ -8,8 +8,7 @@ from mlipfm_interfaces.checkpoint import load_model, load_potential, resolve
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning, UntrainedStateWarning
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
-from mlipfm_models.released import catalogue as module
-from mlipfm_models.released import released
+from mlipfm_models.released import catalogue as module, released
 
 pytestmark = pytest.mark.filterwarnings("ignore:mlipfm-mol-small is a preview")
 NAMES = sorted(released())

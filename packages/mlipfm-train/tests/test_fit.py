@@ -262,7 +262,7 @@ def test_validation_between_training_frames_of_a_trajectory_is_told(tiny, tmp_pa
 def test_what_the_potential_cannot_do_is_refused_before_step_0(tiny, tmp_path):
     with pytest.raises(MissingLabelsError, match="none of 24 structures has the label 'stress' that 'energy-force' needs"):
         fit(make_recipe(tiny, ["objectives.0.stress_weight=1"]), tmp_path / "a")
-    with pytest.raises(UnknownElementError, match="the training data contain C, which the potential does not know; it knows H O"):
+    with pytest.raises(UnknownElementError, match="the training data contain C, which the potential does not support; it supports H O"):
         fit(make_recipe(tiny, ["potential.elements=[H, O]"]), tmp_path / "b")
     with pytest.raises(RecipeError, match="did you mean"):
         fit(make_recipe(tiny, ["potential.force=direct"]), tmp_path / "c")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
+from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.errors import FormatVersionError, MlipfmError, RecipeError, UnreadableFileError
 from mlipfm_train.plugin_options import make, plugin_of
 from mlipfm_train.recipe import PluginChoice, Recipe, dump_recipe, load_recipe, make_recipe, recipe_differences
-from mlipfm_train.strict_yaml import parse_yaml
 from pydantic import BaseModel
 
 MINIMAL = {"potential": {"name": "painn"}}

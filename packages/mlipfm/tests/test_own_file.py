@@ -213,7 +213,7 @@ def test_a_mistake_is_refused_by_name_in_one_line_before_training(mistake, tmp_p
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (lambda: labelled(12, element="Ni"), "the file has Ni, which the model does not know.*it knows Cu; --new-elements"),
+        (lambda: labelled(12, element="Ni"), "the file has Ni, which the model does not support.*it supports Cu; --new-elements"),
         (lambda: changed(labelled(12), times("forces", -1)), "forces-sign.*--read forces_sign=-1"),
         (lambda: changed(labelled(12), times("forces", 23.0605)), "forces-unit|energy-force-mismatch|energy-unit"),
     ],

@@ -10,42 +10,17 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .batches import PlanQuality, edge_costs, plan_batches, plan_quality
-    from .conformers import quickstart_molecules
-    from .importing import Importer, ImportReport, import_file
-    from .label_checks.work import Slope, energy_against_forces
-    from .normal_modes import NormalModeSampler, sample_modes, spring_hessian
-    from .readers.ase import from_ase, to_ase
-    from .readers.extxyz import export_extxyz
-    from .readers.options import ReadOptions
-    from .readers.registry import read, read_all
-    from .readers.report import ReadReport
-    from .store.store import Store
-    from .store.writer import StoreWriter
+    from .batches import PlanQuality as PlanQuality, edge_costs as edge_costs, plan_batches as plan_batches, plan_quality as plan_quality
+    from .conformers import quickstart_molecules as quickstart_molecules
+    from .importing import Importer as Importer, ImportReport as ImportReport, import_file as import_file
+    from .label_checks.work import Slope as Slope, energy_against_forces as energy_against_forces
+    from .normal_modes import NormalModeSampler as NormalModeSampler, sample_modes as sample_modes, spring_hessian as spring_hessian
+    from .readers.ase import from_ase as from_ase, to_ase as to_ase
+    from .readers.extxyz import export_extxyz as export_extxyz
+    from .readers.options import ReadOptions as ReadOptions
+    from .readers.registry import read as read, read_all as read_all
+    from .readers.report import ReadReport as ReadReport
+    from .store.store import Store as Store
+    from .store.writer import StoreWriter as StoreWriter
 
-__all__ = [
-    "ImportReport",
-    "Importer",
-    "NormalModeSampler",
-    "PlanQuality",
-    "ReadOptions",
-    "ReadReport",
-    "Slope",
-    "Store",
-    "StoreWriter",
-    "edge_costs",
-    "energy_against_forces",
-    "export_extxyz",
-    "from_ase",
-    "import_file",
-    "plan_batches",
-    "plan_quality",
-    "quickstart_molecules",
-    "read",
-    "read_all",
-    "sample_modes",
-    "spring_hessian",
-    "to_ase",
-]
-
-__getattr__, __dir__ = lazy_imports(__name__)
+__getattr__, __dir__, __all__ = lazy_imports(__name__)

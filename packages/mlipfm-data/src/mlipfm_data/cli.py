@@ -9,8 +9,7 @@ import typer
 from mlipfm_interfaces.cli import old_names
 
 from .cli_curation import add_to as add_curation
-from .cli_datasets import Overlap, import_described
-from .cli_datasets import add_to as add_datasets
+from .cli_datasets import Overlap, add_to as add_datasets, import_described
 from .cli_generate import add_to as add_generate
 from .cli_labels import add_to as add_labels
 
@@ -356,8 +355,7 @@ def export(
 
         mlipfm data export store --format deepmd --out systems
     """
-    from .export.formats import export as write
-    from .export.formats import format_of
+    from .export.formats import export as write, format_of
     from .store.store import Store
 
     format_of(out, format)  # before the store is opened

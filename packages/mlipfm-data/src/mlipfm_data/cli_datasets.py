@@ -91,8 +91,7 @@ def _show_all(wish: Wish, as_json: bool) -> None:
     import textwrap
 
     from .datasets import tables
-    from .datasets.catalogue import catalogue as entries
-    from .datasets.catalogue import choose
+    from .datasets.catalogue import catalogue as entries, choose
 
     fitting, unknown = choose(wish, entries().values())
     if as_json:

@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def label(
-    source: Path = typer.Argument(..., metavar="IN", help="Folder of a store, or a file that a reader knows (extxyz, ...)."),
+    source: Path = typer.Argument(..., metavar="IN", help="Folder of a store, or a file that a reader reads (extxyz, ...)."),
     method: str = typer.Option(..., "--method", help="Labeller, e.g. GFN2-xTB."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
     workers: int = typer.Option(2, min=1, max=4096, help="Processes."),
@@ -164,7 +164,7 @@ def _settings(source: Path, reader: str | None, level: str | None, texts: list[s
 
 
 def sample(
-    source: Path = typer.Argument(None, metavar="IN", help="Folder of a store, or a file that a reader knows (extxyz, cif, ...)."),
+    source: Path = typer.Argument(None, metavar="IN", help="Folder of a store, or a file that a reader reads (extxyz, cif, ...)."),
     sampler: str = typer.Option(None, "--sampler", help="Name of the sampler; --list shows them."),
     n: int = typer.Option(None, "--n", min=1, max=10**6, help="Geometries of each structure."),
     options: list[str] = typer.Option([], "--option", help="An option of the sampler, KEY=VALUE: temperature=300."),
@@ -193,8 +193,7 @@ def sample(
     from mlipfm_interfaces.errors import SamplingError
 
     from .export.formats import export
-    from .sampling import list_samplers, make_sampler
-    from .sampling import sample as samples
+    from .sampling import list_samplers, make_sampler, sample as samples
 
     if list_all:
         return typer.echo("\n".join(list_samplers()))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .distill_objective import Distill
-    from .hessian_rows import HessianRows
-    from .recipes import distill_recipe
-    from .teacher_labels import TeacherLabels, label_geometries, label_hessian_rows
+    from .distill_objective import Distill as Distill
+    from .hessian_rows import HessianRows as HessianRows
+    from .recipes import distill_recipe as distill_recipe
+    from .teacher_labels import (
+        TeacherLabels as TeacherLabels,
+        label_geometries as label_geometries,
+        label_hessian_rows as label_hessian_rows,
+    )
 
-__all__ = ["Distill", "HessianRows", "TeacherLabels", "distill_recipe", "label_geometries", "label_hessian_rows"]
-
-__getattr__, __dir__ = lazy_imports(__name__)
+__getattr__, __dir__, __all__ = lazy_imports(__name__)

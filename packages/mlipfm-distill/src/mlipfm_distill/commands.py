@@ -47,7 +47,7 @@ def distill(
     budget: Annotated[str, typer.Option(help="What it may cost: 45min, 2h, or 300labels of the teacher")] = "45min",
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: the file's name and -distilled]")] = None,
     sizes: Annotated[list[str] | None, typer.Option(help="small, medium, large: the first leads the dynamics [default: medium]")] = None,
-    level: Annotated[str | None, typer.Option(help="Level of theory the teacher is asked at, if it knows several")] = None,
+    level: Annotated[str | None, typer.Option(help="Level of theory the teacher is asked at, if it supports several")] = None,
     dt: Annotated[float | None, typer.Option(min=0.05, max=10, help="Time step in fs [default: 0.5 with hydrogen, 1 without]")] = None,
     charge: Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge of structures whose file gives none")] = None,
     multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="2S+1 of structures whose file gives none")] = None,
@@ -108,11 +108,13 @@ def label(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of the Hessian of each structure")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows")] = 0,
-    level: Annotated[str | None, typer.Option(help="Level the teacher is asked at, with --out, if it knows several")] = None,
+    level: Annotated[str | None, typer.Option(help="Level the teacher is asked at, with --out, if it supports several")] = None,
     uncertainty: Annotated[
         Path | None, typer.Option(help="File of `mlipfm uncertainty fit` of the teacher: leave out what it is not sure of; needs --like")
     ] = None,
-    like: Annotated[Path | None, typer.Option(help="Store of structures that the teacher knows, such as its validation data")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Store of structures like those the teacher was trained on, such as its validation data")
+    ] = None,
     quantile: Annotated[
         float | None,
         typer.Option(

@@ -30,7 +30,7 @@ def distill_recipe(
     The student gets the conditions (charge, spin) that the teacher gets. Elements, levels, references and scale come from the data.
 
     Args:
-        train: stores with energies, forces and Hessian rows, of the levels that the teacher knows. valid: held-out stores.
+        train: stores with energies, forces and Hessian rows, of the levels that the teacher supports. valid: held-out stores.
         student: plug-in of the potential. backbone: its options, beside the plug-in's defaults.
         hessian_weight: beside 5 for energies and 100 for forces; 0 distils without rows. rows: drawn of each structure in each epoch.
         budget: cost of a batch, see `Data`.

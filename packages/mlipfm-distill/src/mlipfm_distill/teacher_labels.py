@@ -42,7 +42,7 @@ class TeacherLabels:
     Attributes:
         path: the store. teacher: digest of the model. level: of the requested structures.
         total: structures requested = labelled now + present from an earlier run + duplicates, equal in geometry and state to another.
-        other_levels: structures of levels the teacher does not know, which were left alone.
+        other_levels: structures of levels the teacher does not support, which were left alone.
         uncertain: structures that were left out because the teacher is not sure enough of them.
         licence: of the teacher, see `licences.combined`.
     """
@@ -104,7 +104,7 @@ def label_geometries(
     Args:
         teacher: checkpoint or address of a model with conservative forces.
         rows: of each structure, drawn without replacement from its 3N; all if it has fewer.
-        level: at which the teacher is asked; needed if it knows several.
+        level: at which the teacher is asked; needed if it supports several.
         advance: called with the number of structures done; without it a bar is shown on a terminal.
         uncertainty: file of `mlipfm uncertainty fit` of the teacher: structures are left out of which the teacher is less sure than of this
             `quantile` of the structures `like` its training data (validation data, those the uncertainty was calibrated with).
@@ -164,7 +164,7 @@ def label_hessian_rows(
         levels = sorted({level for level in opened.levels if level is not None})
     if not set(levels) & set(asked_of.model.spec.levels):
         known = ", ".join(asked_of.model.spec.levels)
-        raise LevelError(f"no structure has a level that the teacher knows ({known})", where=str(store), hint="make a store with --out")
+        raise LevelError(f"no structure has a level that the teacher supports ({known})", where=str(store), hint="make a store with --out")
     _claim(store, {"teacher": asked_of.digest, "rows": rows, "seed": seed})
     return _overlay_rows(store, asked_of, rows, seed, advance)
 
@@ -247,7 +247,7 @@ def _chosen_level(model: Potential, level: str | None) -> str:
     if level is None and len(known) == 1:
         return known[0]
     if level not in known:
-        said = "the teacher knows several levels" if level is None else f"the teacher does not know the level {level!r}"
+        said = "the teacher has several levels" if level is None else f"the teacher does not support the level {level!r}"
         raise LevelError(said, hint=f"choose one of: {', '.join(known)}")
     return str(level)
 

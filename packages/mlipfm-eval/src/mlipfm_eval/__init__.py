@@ -7,61 +7,38 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from ._model_checks import MODEL_CHECKS, ModelCheck
-    from .accuracy import evaluate_sets
-    from .benchmarks import InstalledBenchmark, list_benchmarks, run_by_name
-    from .check import Outcome, broken, check_model, check_record, held_to, rules_of
-    from .comparison import Difference, compare_models, compared, differences
-    from .data_sets import LabelledSet, open_sets
-    from .energy_drift import Conservation, nve_drift
-    from .evaluation import Evaluation, evaluate_set, evaluation_record, ood_ratio, penalised
-    from .prediction_errors import Cases, Predictions, error_metrics, force_error_ratio, predict
-    from .report import report_html, write_report
-    from .report_data import Found, TrainingRun, read_folder
-    from .rotations import rotation_metrics
-    from .uncertainty import Calibration, calibration, fit_uncertainty
-
-__all__ = [
-    "MODEL_CHECKS",
-    "Calibration",
-    "Cases",
-    "Conservation",
-    "Difference",
-    "Evaluation",
-    "Found",
-    "InstalledBenchmark",
-    "LabelledSet",
-    "ModelCheck",
-    "Outcome",
-    "Predictions",
-    "TrainingRun",
-    "broken",
-    "calibration",
-    "check_model",
-    "check_record",
-    "compare_models",
-    "compared",
-    "differences",
-    "error_metrics",
-    "evaluate_set",
-    "evaluate_sets",
-    "evaluation_record",
-    "fit_uncertainty",
-    "force_error_ratio",
-    "held_to",
-    "list_benchmarks",
-    "nve_drift",
-    "ood_ratio",
-    "open_sets",
-    "penalised",
-    "predict",
-    "read_folder",
-    "report_html",
-    "rotation_metrics",
-    "rules_of",
-    "run_by_name",
-    "write_report",
-]
+    from ._model_checks import MODEL_CHECKS as MODEL_CHECKS, ModelCheck as ModelCheck
+    from .accuracy import evaluate_sets as evaluate_sets
+    from .benchmarks import InstalledBenchmark as InstalledBenchmark, list_benchmarks as list_benchmarks, run_by_name as run_by_name
+    from .check import (
+        Outcome as Outcome,
+        broken as broken,
+        check_model as check_model,
+        check_record as check_record,
+        held_to as held_to,
+        rules_of as rules_of,
+    )
+    from .comparison import Difference as Difference, compare_models as compare_models, compared as compared, differences as differences
+    from .data_sets import LabelledSet as LabelledSet, open_sets as open_sets
+    from .energy_drift import Conservation as Conservation, nve_drift as nve_drift
+    from .evaluation import (
+        Evaluation as Evaluation,
+        evaluate_set as evaluate_set,
+        evaluation_record as evaluation_record,
+        ood_ratio as ood_ratio,
+        penalised as penalised,
+    )
+    from .prediction_errors import (
+        Cases as Cases,
+        Predictions as Predictions,
+        error_metrics as error_metrics,
+        force_error_ratio as force_error_ratio,
+        predict as predict,
+    )
+    from .report import report_html as report_html, write_report as write_report
+    from .report_data import Found as Found, TrainingRun as TrainingRun, read_folder as read_folder
+    from .rotations import rotation_metrics as rotation_metrics
+    from .uncertainty import Calibration as Calibration, calibration as calibration, fit_uncertainty as fit_uncertainty
 
 _OLD = {
     "Evaluated": (".evaluation", "Evaluation"),
@@ -69,4 +46,4 @@ _OLD = {
     "opened": ("mlipfm_interfaces.benchmark", "mlipfm_interfaces.benchmark.open_model"),
     "write_evaluation_page": ("._deprecated", "report_html"),
 }
-__getattr__, __dir__ = lazy_imports(__name__, _OLD)
+__getattr__, __dir__, __all__ = lazy_imports(__name__, _OLD)

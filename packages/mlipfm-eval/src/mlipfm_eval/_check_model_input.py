@@ -23,7 +23,7 @@ from . import _check_structures as made
 Precision = Literal["float64", "float32", "converged"]
 Answer = dict[str, np.ndarray]
 
-_NOT_FINITE = "its answers are not finite"
+_NOT_FINITE = "its predictions are not finite"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CheckedModel:
         promises: of `conservative`, `invariant`: what it declares; rules about the rest only measure.
         elements: atomic numbers that it answers, as far as they were tried. stated: those that it declares or that were requested.
         own: structures of its own data, as they are; () if none are known.
-        molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it knows none.
+        molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it supports none.
         wide: a crystal whose cell can be repeated without change: the crystal itself, or a molecule in a wide box for codes that sample one k-point.
         samples: what derivatives are tried on: together they have every element that it answers.
         electronic: whether it solves for electrons, at one k-point (`ForeignPackage.electronic`).
@@ -137,7 +137,7 @@ class CheckedModel:
 
 
 def ask(model: Potential | Teacher, structures: Sequence[Structure], outputs: Sequence[str]) -> list[Answer]:
-    """Predict in chunks of about 2,000 atoms; a potential of several levels predicts the last, unless its own structure gives one it knows."""
+    """Predict in chunks of about 2,000 atoms; a potential of several levels predicts the last, unless its own structure gives one it supports."""
     rows: list[Answer] = []
     with without_warning():
         for part in _chunks(structures):
@@ -178,7 +178,7 @@ def prepare_model(
         elements: atomic numbers; () takes those of the potential, or finds out which it answers.
 
     Raises:
-        ContractError: if it answers none of the structures that are tried.
+        ContractError: if it predicts none of the structures that are tried.
     """
     states = model.trained_states if isinstance(model, Potential) else None
     model = _without_record(model) if isinstance(model, Potential) else model
@@ -248,10 +248,10 @@ def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: S
 def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:
     """Why a model answers nothing: first that its answers are no numbers, which is so for every structure."""
     if not reasons:
-        return ContractError("it answers none of the common elements", hint="name its elements with --elements, or structures with --data")
+        return ContractError("it predicts none of the common elements", hint="name its elements with --elements, or structures with --data")
     if _NOT_FINITE not in reasons:
         return ContractError(
-            f"it answers none of the structures that are tried: {reasons[0]}",
+            f"it predicts none of the structures that are tried: {reasons[0]}",
             hint="name its elements with --elements, or structures with --data",
         )
     weights = not_finite(model)

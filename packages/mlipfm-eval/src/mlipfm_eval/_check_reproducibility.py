@@ -118,7 +118,7 @@ def _noise(subject: CheckedModel) -> Measured:
     return Measured(energy_noise(subject.model, s) / len(s), 1e-6 + digits / 4, "eV/atom")
 
 
-@model_check("arithmetic", "In its own arithmetic it gives the answers of its float64 copy, but for rounding.", exact=False)
+@model_check("arithmetic", "In its own arithmetic it gives the predictions of its float64 copy, but for rounding.", exact=False)
 def _arithmetic(subject: CheckedModel) -> Measured | None:
     if subject.exact is subject:
         return None
@@ -126,7 +126,7 @@ def _arithmetic(subject: CheckedModel) -> Measured | None:
 
 
 @model_check(
-    "batch-equals-singles", "A structure has the same answer alone and among others, first, last or beside its double.", exact=False
+    "batch-equals-singles", "A structure has the same prediction alone and among others, first, last or beside its double.", exact=False
 )
 def _batch(subject: CheckedModel) -> Measured:
     group = [subject.small, subject.molecule, *subject.all, rattled(subject.molecule, 0.01), subject.small]
@@ -138,7 +138,7 @@ def _batch(subject: CheckedModel) -> Measured:
     return worst(*found)
 
 
-@model_check("no-stale-state", "Every call answers the question that was asked: no answer is kept from an earlier one.", exact=False)
+@model_check("no-stale-state", "Every call computes anew: no prediction is kept from an earlier one.", exact=False)
 def _stale(subject: CheckedModel) -> Measured:
     stale = []
     for base in subject.all:
@@ -147,7 +147,7 @@ def _stale(subject: CheckedModel) -> Measured:
                 stale.append(what)
     (here,), (again,) = subject.ask([subject.molecule]), subject.ask([subject.molecule])
     if not answer_gap(subject, again, here).holds:
-        stale.append("the same question, asked again, has another answer")
+        stale.append("the same structure, predicted again, has another prediction")
     return Measured(float(len(stale)), 0.0, "answers", "; ".join(dict.fromkeys(stale)))
 
 

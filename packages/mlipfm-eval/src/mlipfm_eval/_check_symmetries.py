@@ -205,7 +205,7 @@ def _small_cells(subject: CheckedModel) -> Measured | None:
     return _copies_gap(subject, s, supercell(s, (int(wanted[0]), int(wanted[1]), int(wanted[2]))))
 
 
-@model_check("cell-choice", "The same lattice in other lattice vectors - skewed, in another order, left-handed - has the same answers.")
+@model_check("cell-choice", "The same lattice in other lattice vectors - skewed, in another order, left-handed - has the same predictions.")
 def _cell_choice(subject: CheckedModel) -> Measured | None:
     s = subject.crystal
     if s is None:

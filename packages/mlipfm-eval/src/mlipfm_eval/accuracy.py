@@ -44,7 +44,9 @@ def accuracy(
         found = Found(f"Evaluation of {model.address}", [benchmark_record("accuracy", result, model, data)])
         atomic_write(page, report_html(found).encode())
     silent = [r.set.name for r in results if sum(r.reasons.values()) >= len(r.set.structures)]
-    error = MlipfmError("no structure was answered", where=", ".join(silent), hint="the reasons stand above; another model, or other data?")
+    error = MlipfmError(
+        "no structure was predicted", where=", ".join(silent), hint="the reasons stand above; another model, or other data?"
+    )
     written = [f"written: {escape(path)}" for path in (out, page) if path is not None]
     return replace(result, printed=[*_printed(results), *written], error=error if silent else None)
 
@@ -127,7 +129,7 @@ def _remarks(r: Evaluation) -> Iterator[str]:
     if any("stress" in s.labels for s in r.predictions.structures) and "stress" not in r.predictions.cases:
         yield f"{name}: labels of stress are not compared: the model has no stress, or the structures are not periodic in three directions"
     for reason, n in r.reasons.items():
-        yield f"[yellow]{name}: {n} of {len(r.set.structures)} structures without an answer: {escape(reason)}[/]"
+        yield f"[yellow]{name}: {n} of {len(r.set.structures)} structures without a prediction: {escape(reason)}[/]"
     if r.reasons and r.penalised:
         yield f"{name}, failures penalised: " + "; ".join(f"{_FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
 

@@ -34,7 +34,7 @@ class Outcome:
     """How one rule ended.
 
     Attributes:
-        suite: `contract` (the rules of potentials, on a float64 copy) or `behaviour` (from outside, on structures that the model knows).
+        suite: `contract` (the rules of potentials, on a float64 copy) or `behaviour` (from outside, on structures that the model supports).
         value, limit: the figure and what it may be; None for rules without one.
         status: `broken` fails the check; `measured`: the model does not declare this; `skipped`: it cannot apply.
     """

@@ -25,7 +25,7 @@ def check(
     model: Annotated[str, typer.Argument(help=_MODEL)],
     record: Annotated[Path | None, typer.Option(help="Write a result record (JSON) to this file")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Limits to hold it to: float64, converged (iterated to a threshold) or float32 [default: found out]")
+        str | None, typer.Option(help="Limits of the checks: float64, converged (iterated to a threshold) or float32 [default: found out]")
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "--all", help="Show also the rules of the contract that passed, and all remarks")

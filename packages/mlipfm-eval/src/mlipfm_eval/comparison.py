@@ -109,7 +109,8 @@ def compare_models(
                 )
             for reason, n in model_results[k].reasons.items():
                 console.print(
-                    f"{escape(str(address))}: {n} structures without an answer, which count for no model: {escape(reason)}", style="yellow"
+                    f"{escape(str(address))}: {n} structures without a prediction, which count for no model: {escape(reason)}",
+                    style="yellow",
                 )
     if out is not None:
         atomic_write(out, (json.dumps(_document(models, results, rows), indent=1) + "\n").encode())

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlipfm_interfaces.benchmark import LabelledSet as LabelledSet
-from mlipfm_interfaces.benchmark import Split
+from mlipfm_interfaces.benchmark import LabelledSet as LabelledSet, Split
 from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.structure import Structure

@@ -78,11 +78,6 @@ class Predictions:
         """[structures] eV, NaN where there is no label."""
         return np.array([float(s.labels.get("energy", np.nan)) for s in self.structures])
 
-    @property
-    def reference_forces(self) -> list[np.ndarray]:
-        """Of each structure [atoms, 3] eV/Å, NaN where there is no label."""
-        return [s.labels.get("forces", np.full((len(s), 3), np.nan)) for s in self.structures]
-
     @cached_property
     def cases(self) -> dict[_Quantity, Cases]:
         """What can be compared, by label. Structures of weight 0 are left out."""
@@ -254,7 +249,7 @@ _FAILURES = (OverlapError, DensityError, UnknownElementError, ForeignModelError)
 def _no_number(model: Potential | Teacher) -> str:
     """Why an answer is not finite, as far as the weights tell."""
     weights = not_finite(model)
-    return f"the answer is not finite: {weights}" if weights else "the answer is not finite"
+    return f"the prediction is not finite: {weights}" if weights else "the prediction is not finite"
 
 
 def _check_levels(model: Potential, structures: Sequence[Structure]) -> None:

@@ -150,7 +150,7 @@ class ForeignModel:
 
     def _one(self, s: Structure, k: int, outputs: tuple[str, ...]) -> dict[str, Array]:
         if s.external_field is not None:
-            raise ForeignModelError(f"{self.uri} knows no external field", where=f"structure {k}", hint="remove `external_field`")
+            raise ForeignModelError(f"{self.uri} supports no external field", where=f"structure {k}", hint="remove `external_field`")
         model = self._connect()
         arrays = {"numbers": s.atomic_numbers, "positions": s.positions, "cell": s.cell, "pbc": s.pbc}
         try:

@@ -1,14 +1,13 @@
 """Public names of a package that are imported when they are used: importing the package alone stays light.
 
-An `__init__.py` says each name once for type checkers and for the reader, and once in `__all__`:
+An `__init__.py` lists its names once, in the form by which type checkers know that they are public:
 
     from mlipfm_interfaces.lazy import lazy_imports
 
     if TYPE_CHECKING:
-        from .assembly import AssembledPotential
+        from .assembly import AssembledPotential as AssembledPotential
 
-    __all__ = ["AssembledPotential"]
-    __getattr__, __dir__ = lazy_imports(__name__)
+    __getattr__, __dir__, __all__ = lazy_imports(__name__)
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 
-def lazy_imports(package: str, old: Mapping[str, tuple[str, str]] | None = None) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` for the `__init__` of `package`, which make the imports under its `if TYPE_CHECKING:` on use.
+def lazy_imports(
+    package: str, old: Mapping[str, tuple[str, str]] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` for the `__init__` of `package`, which make the imports under its `if TYPE_CHECKING:` on use.
 
     Args:
         old: names that go: name -> (module that has it under the old name or the new one, what to use instead). Using one warns.
@@ -43,7 +44,7 @@ def lazy_imports(package: str, old: Mapping[str, tuple[str, str]] | None = None)
             return getattr(found, name) if hasattr(found, name) else getattr(found, instead.rpartition(".")[2])
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get, lambda: sorted({*vars(module), *homes})
+    return get, lambda: sorted({*vars(module), *homes}), sorted(homes)
 
 
 def _imports_for_type_checkers(source: str) -> dict[str, str]:

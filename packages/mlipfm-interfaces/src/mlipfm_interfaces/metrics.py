@@ -32,7 +32,7 @@ class Metric:
         name, unit: what it is.
         value: over the cases that did not fail; NaN if all did.
         ci95: 95 % interval, None if there are too few groups for one.
-        n_ok, n_total: cases that gave a finite answer, and all cases.
+        n_ok, n_total: cases that gave a finite prediction, and all cases.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Metric:
 
     @property
     def failed(self) -> int:
-        """Number of cases without a finite answer."""
+        """Number of cases without a finite prediction."""
         return self.n_total - self.n_ok
 
     def as_dict(self) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def compare(
     """Error of `first` over (or minus) the error of `second` on the same cases, with a paired interval.
 
     The same groups are drawn for both, so what is common to them cancels: an interval of the ratio below 1 says that `first` is better. A case
-    counts only if both gave a finite answer.
+    counts only if both gave a finite prediction.
     """
     power = np.abs if error == "mae" else np.square
     sums_a, counts, ok_a = _sums(first, reference, power)
@@ -361,4 +361,4 @@ _MOVED = {
     for name in ("coverage", "miscalibration_area", "z_variance", "ence", "nll", "spearman")
 }
 _MOVED |= {name: ("..resampling", f"mlipfm_interfaces.resampling.{name}") for name in ("student_t_quantile", "time_blocks")}
-__getattr__, __dir__ = lazy_imports(__name__, _MOVED)
+__getattr__, __dir__, _ = lazy_imports(__name__, _MOVED)

@@ -179,7 +179,7 @@ class Potential(nn.Module, ABC):
             elif (found := find_level(level, known)) is not None:
                 indices.append(known.index(found))
             else:
-                said = "has no level of theory" if level is None else f"has level {level!r}, which this model does not know"
+                said = "has no level of theory" if level is None else f"has level {level!r}, which this model does not support"
                 raise LevelError(f"system {said}", where=f"system {k}", hint=f"choose one of: {', '.join(known)}")
         return torch.tensor(indices, device=batch.positions.device)
 
@@ -196,7 +196,7 @@ def check_elements(spec: PotentialSpec, structures: Sequence[Structure]) -> None
             if int(z) not in known:
                 names = " ".join(symbol(e) for e in spec.elements)
                 raise UnknownElementError(
-                    f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", hint=f"it knows {names}"
+                    f"this model was not trained on {symbol(int(z))}", where=f"structure {k}", hint=f"it supports {names}"
                 )
 
 
@@ -227,7 +227,7 @@ def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
     """A charge or a multiplicity that a model with these conditions answers as if it were not there, in words; neutral singlets are not reported."""
     stated = {"total_charge": (structure.total_charge, 0), "spin_multiplicity": (structure.spin_multiplicity, 1)}
     return [
-        f"the model does not know {name}: {value} changes nothing in its answer"
+        f"the model does not support {name}: {value} changes nothing in its prediction"
         for name, (value, usual) in stated.items()
         if value not in (None, usual) and name not in conditions
     ]

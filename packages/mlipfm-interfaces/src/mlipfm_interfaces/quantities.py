@@ -83,7 +83,7 @@ _TABLE = [
         "weight of the force on each atom in losses and errors; 0 leaves it out, structures without it count 1",
         target=False,
     ),
-    Quantity("fixed", (), "1", "atom", False, "1 for atoms that a constraint of the file holds in place, 0 for free ones", target=False),
+    Quantity("fixed", (), "1", "atom", False, "1 for atoms that a constraint of the file fixes, 0 for free ones", target=False),
 ]
 
 #: Every quantity by its key.

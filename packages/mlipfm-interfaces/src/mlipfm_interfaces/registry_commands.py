@@ -136,8 +136,7 @@ def revoke(
     Example: mlipfm models revoke water --reason "wrong reference energies"
     """
     from .registry_http import server
-    from .registry_hub import is_hub
-    from .registry_hub import revoke as revoke_alias
+    from .registry_hub import is_hub, revoke as revoke_alias
     from .registry_versions import check_alias, check_name
 
     where = server(registry)

@@ -11,8 +11,7 @@ from .licences import stated_licences
 from .registry import fetch
 from .registry_http import Server
 from .registry_push import records_of
-from .registry_versions import Version, parse_address, promotion_of
-from .registry_versions import get_version as get_by_number
+from .registry_versions import Version, get_version as get_by_number, parse_address, promotion_of
 from .result_records import Record
 
 SHOWN = 6  # figures of an evaluation

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mlipfm_interfaces.served_model import ServedModel
-from mlipfm_interfaces.served_model import load as load_plain
+from mlipfm_interfaces.served_model import ServedModel, load as load_plain
 
 
 def load(argument: str) -> ServedModel:

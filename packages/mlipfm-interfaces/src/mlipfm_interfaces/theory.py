@@ -16,9 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import LevelError, MissingLabelsError
-from .level_names import DISPERSIONS
-from .level_names import canonical_level as canonical_level
-from .level_names import find_level as find_level
+from .level_names import DISPERSIONS, canonical_level as canonical_level, find_level as find_level
 from .structure import Structure
 
 #: Parts that follow method and basis in an id, by the field of `LevelOfTheory`.

@@ -96,9 +96,7 @@ def judge(name: str, value: int | None, trained: Sequence[int | None], where: st
     if value == usual and None in trained:  # it is answered as if it were not given, see `settle_states` of assembled potentials
         return ""
     if value is not None and value != usual and any(v is not None and v != usual and (v > usual) == (value > usual) for v in trained):
-        return (
-            f"{noun} {_value(name, value)} was not trained, the answer is extrapolated: training showed this model {_listed(name, trained)}"
-        )
+        return f"{noun} {_value(name, value)} was not trained, the prediction is extrapolated: training showed this model {_listed(name, trained)}"
     said = f"gives no {noun}" if value is None else f"has {noun} {_value(name, value)}"
     raise InvalidStructureError(
         f"the structure {said}, for which this model has untrained weights: training showed it {_listed(name, trained)}",

@@ -10,7 +10,7 @@ import typer
 Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
 Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that give none")]
 Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that give none")]
-IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file holds fixed")]
+IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file fixes")]
 
 # Of the engines LAMMPS and i-PI.
 EngineModel = Annotated[str, typer.Argument(help="Model checkpoint or address, or a model of another package")]

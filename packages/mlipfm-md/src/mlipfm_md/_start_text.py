@@ -23,7 +23,7 @@ class Beside:
     Attributes:
         isotopes: index of an atom -> symbol of its isotope (`D`, `T`).
         unread: what is dropped, in words.
-        velocities: whether ASE makes momenta of velocities of this file, with the masses that it knows.
+        velocities: whether ASE makes momenta of velocities of this file, with the masses that it supports.
     """
 
     isotopes: dict[int, str] = field(default_factory=dict)

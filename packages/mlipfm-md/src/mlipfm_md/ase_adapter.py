@@ -44,7 +44,7 @@ class AseModel:
         from ase import Atoms
 
         if charge:
-            raise ValueError(f"this potential knows no total charge, got {charge:+d}")
+            raise ValueError(f"this potential supports no total charge, got {charge:+d}")
         if "stress" in outputs and not np.all(pbc):
             raise ValueError("stress needs three periodic directions")
         atoms = Atoms(numbers, positions, cell=cell if np.any(pbc) else None, pbc=pbc)

@@ -83,7 +83,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         skin: Å, see `MovingBatch`; the results do not depend on it.
         engine: `kernel` computes with compiled code, `torch` with the model itself; `auto` with the kernel where the model has one and it gives what
             is asked. threads: of the kernel.
-        strict: refuse structures that look like a mistake (atoms pushed into each other or all alone, a charge that the model does not know)
+        strict: refuse structures that look like a mistake (atoms pushed into each other or all alone, a charge that the model does not support)
             instead of warning.
 
     Results: `energy` and `free_energy` eV, `forces` eV/Å, `stress` eV/Å³ in Voigt order xx, yy, zz, yz, xz, xy (ASE's sign), and `energies`

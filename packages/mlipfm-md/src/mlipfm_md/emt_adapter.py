@@ -41,9 +41,9 @@ class EmtModel:
 
         strange = sorted({int(z) for z in numbers} - set(ELEMENTS))
         if strange:
-            raise ValueError(f"EMT has no parameters for the elements with numbers {strange}; it knows Al Ni Cu Pd Ag Pt Au")
+            raise ValueError(f"EMT has no parameters for the elements with numbers {strange}; it supports Al Ni Cu Pd Ag Pt Au")
         if charge:
-            raise ValueError(f"EMT knows neutral metals only, got the charge {charge:+d}")
+            raise ValueError(f"EMT supports neutral metals only, got the charge {charge:+d}")
         if "stress" in outputs and not np.all(pbc):
             raise ValueError("stress needs three periodic directions")
         atoms = Atoms(numbers, positions, cell=cell, pbc=pbc)

@@ -244,7 +244,7 @@ def _constrained(constraint: Any, atoms: Any) -> Array:
     axes = _spanned_axes(free())
     if axes is None:
         raise SimulationError(
-            f"the constraint {name} holds atoms along a direction that is no axis x, y or z",
+            f"the constraint {name} fixes atoms along a direction that is no axis x, y or z",
             hint="turn the cell so that it is, or let every atom move with --ignore-constraints",
         )
     fixed[constraint.index] = ~axes

@@ -14,7 +14,7 @@ from ase.optimize import FIRE
 from ase.utils.forcecurve import fit_images
 from mlipfm_interfaces.errors import SimulationError
 
-from .atoms_and_models import frozen
+from .atoms_and_models import frozen, largest_force
 from .harmonic_vibrations import free_hessian
 from .relaxation import check_relaxed
 
@@ -147,7 +147,7 @@ def saddle_point(
     moves = MinModeTranslate(dimer, logfile=None)
     for _ in moves.irun(fmax=fmax, steps=steps):
         if on_step is not None:
-            on_step(moves.nsteps, float(found.get_potential_energy()), _largest(found))
+            on_step(moves.nsteps, float(found.get_potential_energy()), largest_force(found))
     free, hessian = free_hessian(found)
     values, vectors = np.linalg.eigh(hessian)
     negative = [float(v) for v in values if v < -1e-2]
@@ -155,7 +155,7 @@ def saddle_point(
     if negative:
         direction = np.zeros((len(atoms), 3))
         direction[free] = vectors[:, 0].reshape(-1, 3)
-    return Saddle(found, _largest(found) < fmax, float(found.get_potential_energy()), _largest(found), negative, direction)
+    return Saddle(found, largest_force(found) < fmax, float(found.get_potential_energy()), largest_force(found), negative, direction)
 
 
 def _check_ends(first: Atoms, last: Atoms, images: int, fmax: float) -> None:
@@ -181,10 +181,6 @@ def _joined(first: Atoms, last: Atoms) -> Atoms:
     moved.positions = first.positions + find_mic(last.positions - first.positions, first.cell, first.pbc)[0]
     moved.set_constraint(last.constraints)
     return moved
-
-
-def _largest(atoms: Atoms) -> float:
-    return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
 
 
 def _residual(band: NEB) -> float:

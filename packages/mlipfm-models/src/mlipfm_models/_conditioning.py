@@ -124,7 +124,7 @@ class References(nn.Module):
         if bool((rows < 0).any()):
             stranger = int(atomic_numbers[rows < 0][0])
             known = " ".join(symbol(z) for z in self.elements)
-            raise UnknownElementError(f"this model was not trained on {symbol(stranger)}", hint=f"it knows {known}")
+            raise UnknownElementError(f"this model was not trained on {symbol(stranger)}", hint=f"it supports {known}")
         return rows
 
     def forward(self, atomic_numbers: Tensor, level: Tensor) -> Tensor:

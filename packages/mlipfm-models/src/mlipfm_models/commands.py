@@ -19,8 +19,7 @@ def matrix(as_json: Annotated[bool, _JSON] = False) -> None:
 
     Example: mlipfm models matrix --json
     """
-    from .combinations import lines
-    from .combinations import matrix as make
+    from .combinations import lines, matrix as make
 
     table = make()
     if as_json:

@@ -14,8 +14,7 @@ from mlipfm_interfaces.reference_rank import UndeterminedReferences
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from ._conditioning import CONDITIONS
-from ._heads import HEADS, NO_HEAD
-from ._heads import Positive as Positive
+from ._heads import HEADS, NO_HEAD, Positive as Positive
 
 __all__ = ["AssemblyConfig", "Cutoff", "Distances", "Layers", "Positive", "Radial", "Width"]
 

@@ -7,34 +7,15 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .events import EventLog, read_events
-    from .loop import fit
-    from .objectives.energy_force import EnergyForce
-    from .recipe import Recipe, dump_recipe, load_recipe, make_recipe
-    from .recipe_library import ShippedRecipe, shipped_recipes
-    from .run import FitResult
-    from .sources import SourceContext, StoreSource
-    from .step import Step
-    from .views import StepBatch, collate_step
+    from .events import EventLog as EventLog, read_events as read_events
+    from .loop import fit as fit
+    from .objectives.energy_force import EnergyForce as EnergyForce
+    from .recipe import Recipe as Recipe, dump_recipe as dump_recipe, load_recipe as load_recipe, make_recipe as make_recipe
+    from .recipe_library import ShippedRecipe as ShippedRecipe, shipped_recipes as shipped_recipes
+    from .run import FitResult as FitResult
+    from .sources import SourceContext as SourceContext, StoreSource as StoreSource
+    from .step import Step as Step
+    from .views import StepBatch as StepBatch, collate_step as collate_step
 
 
-__all__ = [
-    "EnergyForce",
-    "EventLog",
-    "FitResult",
-    "Recipe",
-    "ShippedRecipe",
-    "SourceContext",
-    "Step",
-    "StepBatch",
-    "StoreSource",
-    "collate_step",
-    "dump_recipe",
-    "fit",
-    "load_recipe",
-    "make_recipe",
-    "read_events",
-    "shipped_recipes",
-]
-
-__getattr__, __dir__ = lazy_imports(__name__)
+__getattr__, __dir__, __all__ = lazy_imports(__name__)

@@ -194,7 +194,9 @@ def check_potential(
                 f"{count} of {facts.n} structures {words}, which this potential does not see (its conditions: {', '.join(spec.conditions) or 'none'})"
             )
     if not spec.invariant and all(getattr(objective, "augment", "none") == "none" for objective in objectives.values()):
-        report.say("this potential does not know rotations, and no objective shows them: set `augment: rotations` in the objective")
+        report.say(
+            "this potential is not invariant under rotations, and no objective shows them: set `augment: rotations` in the objective"
+        )
     for level, found in start.references.items():
         for text in found.remarks():
             report.say(f"references of level {level}: {text}")
@@ -283,8 +285,10 @@ def _check_domain(potential: Potential, elements: Sequence[int], levels: Sequenc
     missing = [symbol(z) for z in elements if z not in potential.spec.elements]
     if missing:
         names = " ".join(symbol(z) for z in potential.spec.elements)
-        raise UnknownElementError(f"{what} contain {' '.join(missing)}, which the potential does not know", hint=f"it knows {names}")
+        raise UnknownElementError(f"{what} contain {' '.join(missing)}, which the potential does not support", hint=f"it supports {names}")
     unknown: list[str] = [level for level in levels if find_level(level, potential.spec.levels) is None]
     if unknown:
-        error: MlipfmError = LevelError(f"{what} have level {unknown[0]!r}", hint=f"the potential knows {', '.join(potential.spec.levels)}")
+        error: MlipfmError = LevelError(
+            f"{what} have level {unknown[0]!r}", hint=f"the potential supports {', '.join(potential.spec.levels)}"
+        )
         raise error

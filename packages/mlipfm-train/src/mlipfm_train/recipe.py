@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from .recipe_library import recipe_file
-from .strict_yaml import parse_yaml
 
 #: Format of the recipe document. A change of meaning adds one and an entry in `UPGRADES`.
 FORMAT = 1

@@ -44,9 +44,8 @@ def is_recipe(path: Path) -> bool:
         return True
     if not path.is_file() or path.stat().st_size > 1_000_000:
         return False
+    from mlipfm_data.strict_yaml import parse_yaml
     from mlipfm_interfaces.errors import MlipfmError
-
-    from .strict_yaml import parse_yaml
 
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
@@ -56,7 +55,7 @@ def is_recipe(path: Path) -> bool:
 
 
 def _described(path: Path) -> ShippedRecipe:
-    from .strict_yaml import parse_yaml
+    from mlipfm_data.strict_yaml import parse_yaml
 
     text = path.read_text(encoding="utf-8")
     purpose, time = (line.removeprefix("# ").removeprefix("time: ") for line in text.splitlines()[:2])

@@ -53,7 +53,7 @@ def open_of_reports(reports: Mapping[str, ReferenceReport]) -> dict[str, Any]:
 
 
 def priors_of(old: Potential, recipe: Recipe, facts: DataStatistics) -> dict[str, Prior]:
-    """What the references of each level of the data start from: of a level that the model knows they stay, but for what its data left open; of a
+    """What the references of each level of the data start from: of a level that the model supports they stay, but for what its data left open; of a
     new one they are those of the level it starts from, or of the level with the nearest energies."""
     references: Mapping[str, Mapping[str, float]] = old.config.get("references", {})
     left = {level: UndeterminedReferences.from_json(value) for level, value in old.config.get("undetermined", {}).items()}

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from .hub_evidence import Evidence
-from .hub_rules import MAX_ARTIFACT, MAX_JSON, Refused, bad, check_body, check_route, forbidden, strict_json
+from .hub_rules import MAX_ARTIFACT, MAX_JSON, Refused, bad, check_body, check_route, forbidden, request_json
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -70,7 +70,7 @@ class Guard:
         if path in ("/mlipfm/sign", "/mlipfm/verify") and method == "POST":
             if path.endswith("sign") and not may_add:
                 raise forbidden("a browser may look and not change")
-            body = strict_json(await _body(receive, MAX_JSON))
+            body = request_json(await _body(receive, MAX_JSON))
             await _answer(send, 200, await (self.evidence.sign(body) if path.endswith("sign") else self.evidence.verify(body)))
             return
         kind = check_route(method, raw, query, self.root)
@@ -152,7 +152,7 @@ class Guard:
         await self.inner(scope, _given(b"", _never), keep)
         if status != 200:
             raise Refused(status or 500, "RESOURCE_DOES_NOT_EXIST" if status == 404 else "INTERNAL_ERROR", f"{path} answered {status}")
-        return strict_json(b"".join(parts))
+        return request_json(b"".join(parts))
 
 
 def _tag(row: Any, key: str) -> str | None:

@@ -6,7 +6,6 @@ follows links and deletes on request. Whoever has the token may add models and r
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
+
+from mlipfm_interfaces.files import strict_json
 
 MAX_JSON = 16 * 2**20  # bytes of a request's JSON, as of an answer's
 MAX_ARTIFACT = 4 * 2**30
@@ -141,12 +142,12 @@ def check_body(path: str, data: bytes) -> dict[str, Any]:
     return body
 
 
-def strict_json(data: bytes) -> dict[str, Any]:
+def request_json(data: bytes) -> dict[str, Any]:
     """An object from JSON; Refused for anything else."""
     if len(data) > MAX_JSON:
         raise Refused(413, "INVALID_PARAMETER_VALUE", f"more than {MAX_JSON} bytes of JSON")
     try:
-        value = json.loads(data or b"{}", object_pairs_hook=_once, parse_constant=_no_constant)
+        value = strict_json(data or b"{}")
         deep = max((depth for depth, _ in _levels(value)), default=0)
     except (ValueError, RecursionError) as error:
         raise bad(f"no plain JSON: {error}") from None
@@ -155,17 +156,6 @@ def strict_json(data: bytes) -> dict[str, Any]:
     if deep > DEEPEST:
         raise bad(f"JSON deeper than {DEEPEST} levels")
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON")
 
 
 def _levels(value: Any) -> Iterator[tuple[int, Any]]:

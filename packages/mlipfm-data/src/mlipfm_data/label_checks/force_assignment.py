@@ -165,10 +165,10 @@ def _turned(frames: list[Frame]) -> tuple[float, float] | None:
         if pulls is None or len(pulls[0]) < 3:
             continue
         forces, expected = pulls
-        given.append(_cosine(forces, expected))
-        turned.append(_cosine(forces @ best_rotation(forces, expected), expected))
+        given.append(cosine(forces, expected))
+        turned.append(cosine(forces @ best_rotation(forces, expected), expected))
         mixed = rng.permutation(forces)
-        shuffled.append(_cosine(mixed @ best_rotation(mixed, expected), expected))
+        shuffled.append(cosine(mixed @ best_rotation(mixed, expected), expected))
     if len(given) < 5:
         return None
     a, b, c = (float(np.mean(v)) for v in (given, turned, shuffled))
@@ -206,7 +206,8 @@ def _expected(frame: Frame, stretch: dict[tuple[int, int], float]) -> tuple[np.n
     return forces, np.array([unit * change for _, unit, change in items])
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the cosine of the angle between two arrays as vectors."""
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b) + 1e-300))
 
 

@@ -77,11 +77,6 @@ def scaled(structure: Structure, positions: float = 1.0, cell: float = 1.0, tran
     )
 
 
-def _with_numbers(structure: Structure, numbers: np.ndarray) -> Structure:
-    """A copy with other elements."""
-    return Structure.trusted(**{**_fields(structure), "atomic_numbers": numbers})
-
-
 def with_forces(structure: Structure, forces: np.ndarray) -> Structure:
     """A copy with other forces."""
     return Structure.trusted(**{**_fields(structure), "labels": {**structure.labels, "forces": forces}})

@@ -11,6 +11,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .comparison import Comparison
 from .findings import Figures, Finding, doubt, fault
+from .force_assignment import cosine
 from .geometry import neighbors_of, unknown_forces
 from .pair_potential import fitted_virials
 from .sample import Frame, LevelSample
@@ -140,7 +141,7 @@ def _trace(given: np.ndarray, own: np.ndarray, source: str, error: float, whole:
 def _common(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of the changes from frame to frame: what all frames share is one value, however many they are."""
     x, y = (matrices - matrices.mean(axis=0) for matrices in (a, b))
-    return _cosine(x, y)
+    return cosine(x, y)
 
 
 def _traceless(matrices: np.ndarray) -> np.ndarray:
@@ -169,8 +170,8 @@ def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float]
     if spread.min() < 0.01 * spread.max():
         return None
     sign = 1.0
-    now = _cosine(label, truth)
-    fits = {perm: _cosine(label[:, perm], truth) for perm in itertools.permutations(range(3))}
+    now = cosine(label, truth)
+    fits = {perm: cosine(label[:, perm], truth) for perm in itertools.permutations(range(3))}
     best = max(fits, key=lambda perm: abs(fits[perm]))
     sizes = np.linalg.norm(label, axis=1)
     order = np.argsort(-sizes)
@@ -189,12 +190,8 @@ def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float]
 
 def _clear(label: np.ndarray, truth: np.ndarray, order: tuple[int, ...]) -> bool:
     """Whether the components agree much better in that order."""
-    now, then = abs(_cosine(label, truth)), abs(_cosine(label[:, order], truth))
+    now, then = abs(cosine(label, truth)), abs(cosine(label[:, order], truth))
     return then > 0.6 and (then > now + 0.3 or (then > 0.95 and now < 0.85))
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b) + 1e-300))
 
 
 def check_stresses(

@@ -1,4 +1,4 @@
-"""What a file says of a frame beside its labels: atoms that a constraint holds, weights of the frame and of forces, states that nobody gave."""
+"""What a file says of a frame beside its labels: atoms that a constraint fixes, weights of the frame and of forces, states that nobody gave."""
 
 from __future__ import annotations
 
@@ -79,15 +79,13 @@ def _fixed_atoms(seen: Decisions) -> Array | None:
             axes = (flags if held else ~flags).reshape(n, -1)
             partly = int((axes.any(axis=1) & ~axes.all(axis=1)).sum())
             if partly:
-                seen.notes.append(f"warning: {key!r} holds atoms along some axes only, which is not kept: they count as free")
+                seen.notes.append(f"warning: {key!r} fixes atoms along some axes only, which is not kept: they count as free")
             found[key] = np.asarray(axes.all(axis=1))
             seen.take("fixed", key)
     keys = list(found)
     for other in keys[1:]:
         if not np.array_equal(found[keys[0]], found[other]):
-            raise InvalidStructureError(
-                f"{keys[0]!r} and {other!r} hold different atoms in place", hint=f"leave one out: --option ignore={other}"
-            )
+            raise InvalidStructureError(f"{keys[0]!r} and {other!r} fix different atoms", hint=f"leave one out: --option ignore={other}")
     if not keys or not (found[keys[0]].any() or _HELD[0] in keys):
         return None
     return found[keys[0]].astype(np.float64)

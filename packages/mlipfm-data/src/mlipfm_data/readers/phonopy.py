@@ -21,34 +21,21 @@ from mlipfm_interfaces.raw_frame import Conventions, Note, RawFrame
 from .compressed import opened
 from .interpret import located
 
-# YAML files of others: a safe loader, no aliases, bounded depth, size and number of parts.
-
-#: Bytes of a file after unpacking, and levels of nesting: files of supercells have some megabytes and six levels.
-LARGEST, DEEPEST = 1 << 26, 32
-#: Events of the parser (a number is one, a list or dictionary two): a file of supercells of `LARGEST` bytes has some 5 million.
-#: Each needs some 400 bytes of memory.
-MOST_EVENTS = 6_000_000
+#: Bytes of a file after unpacking: files of supercells have some megabytes.
+LARGEST = 1 << 26
 
 
 def _load_yaml(path: Path) -> Any:
     """The content of a file, also compressed, as plain numbers, texts, lists and dictionaries.
 
     Raises:
-        UnreadableFileError: missing, cut, or no YAML. RefusedFileError: aliases (a small file can then stand for a huge one), too deep, too large,
-            of too many parts.
-        PluginError: pyyaml is not installed.
+        UnreadableFileError: missing, cut, or no YAML. RefusedFileError: too large, or refused by `parse_yaml`. PluginError: no pyyaml.
     """
     try:
-        import yaml
+        from ..strict_yaml import parse_yaml
     except ImportError:
         raise PluginError("pyyaml is not installed", hint="pip install 'mlipfm-data[yaml]'") from None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    text = _text(path)
-    try:
-        _check(yaml.parse(text, Loader=loader), path)
-        return yaml.load(text, Loader=loader)  # a safe one
-    except (yaml.YAMLError, ValueError) as error:
-        raise UnreadableFileError(f"no YAML: {' '.join(str(error).split())[:200]}", where=str(path), hint="is the file complete?") from None
+    return parse_yaml(_text(path), str(path), invalid=UnreadableFileError, refused=RefusedFileError)
 
 
 def _text(path: Path) -> bytes:
@@ -60,20 +47,6 @@ def _text(path: Path) -> bytes:
     if len(text) > LARGEST:
         raise RefusedFileError(f"the file has more than {LARGEST} bytes", where=str(path))
     return text
-
-
-def _check(events: Any, path: Path) -> None:
-    """Refuse what cannot be loaded safely, before anything is built."""
-    depth = 0
-    for count, event in enumerate(events, 1):
-        kind = type(event).__name__
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-        if kind == "AliasEvent":
-            raise RefusedFileError("the file has aliases (*NAME), which can make it huge", where=str(path), hint="write it without them")
-        if count > MOST_EVENTS:
-            raise RefusedFileError(f"the file has more than {MOST_EVENTS} numbers, texts, lists and ends of lists", where=str(path))
-        if depth > DEEPEST:
-            raise RefusedFileError(f"the file is nested deeper than {DEEPEST} levels", where=str(path))
 
 
 FORCE_SETS = "FORCE_SETS"

@@ -171,7 +171,7 @@ def find_reader(path: Path, name: str | None = None) -> Format:
     if best is None:
         kind = "folder" if path.is_dir() else "file"
         raise UnreadableFileError(
-            f"no reader knows this kind of {kind}", where=str(path), hint=f"name one: {', '.join(plugins.names('readers'))}"
+            f"no reader reads this kind of {kind}", where=str(path), hint=f"name one: {', '.join(plugins.names('readers'))}"
         )
     return best[2]
 

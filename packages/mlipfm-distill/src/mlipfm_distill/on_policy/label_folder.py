@@ -80,5 +80,5 @@ class Labels:
         raise LabelingError(
             f"the teacher failed for {row} frames one after another: {error.what}",
             where=self.teacher.uri,
-            hint=hint if broken else f"{hint}, or start from structures that the teacher knows",
+            hint=hint if broken else f"{hint}, or start from structures like those the teacher was trained on",
         ) from error

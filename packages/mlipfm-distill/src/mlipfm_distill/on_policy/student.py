@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data.store.store import Store
+from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.files import atomic_write
@@ -19,7 +20,6 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import Recipe, make_recipe
 from mlipfm_train.recipe_library import recipe_file
-from mlipfm_train.strict_yaml import parse_yaml
 
 #: Size of a student -> shipped recipe.
 SIZES = {"small": "density-small", "medium": "density-medium", "large": "density"}

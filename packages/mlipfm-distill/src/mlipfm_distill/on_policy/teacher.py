@@ -34,7 +34,7 @@ class DistillationTeacher:
             level: of a checkpoint that knows several. timeout: seconds for one structure of a model of another package.
 
         Raises:
-            LevelError: a level that the model does not know, or none where it knows several. What opening the model raises.
+            LevelError: a level that the model does not support, or none where it supports several. What opening the model raises.
         """
         self.uri = uri
         self.model: Potential | ForeignModel

@@ -128,7 +128,7 @@ def _reader_missing(case: ReaderCase) -> None:
         require(False, f"a missing file gives {n} frames, wanted an error")
 
 
-@rule(READER_RULES, "reader-names-unread", "A field that the reader does not know is named in the report: nothing is dropped in silence.")
+@rule(READER_RULES, "reader-names-unread", "A field that the reader does not use is named in the report: nothing is dropped in silence.")
 def _reader_names_unread(case: ReaderCase) -> None:
     if case.write_unknown is None:
         return
@@ -289,7 +289,7 @@ def _teacher_outputs(case: TeacherCase) -> None:
             require(value.dtype == np.float64 and bool(np.isfinite(value).all()), f"{key} is not finite float64")
 
 
-@rule(TEACHER_RULES, "teacher-order", "The answers come in the order of the questions, and each is the answer to the structure alone.")
+@rule(TEACHER_RULES, "teacher-order", "The predictions come in the order of the structures, and each is that of the structure alone.")
 def _teacher_order(case: TeacherCase) -> None:
     together = case.teacher.evaluate(list(reversed(case.structures)), ("energy",))
     for s, answer in zip(reversed(case.structures), together, strict=True):
@@ -301,6 +301,6 @@ def _teacher_order(case: TeacherCase) -> None:
 def _teacher_refuses(case: TeacherCase) -> RuleResult | None:
     lacking = [key for key in QUANTITIES if key not in case.teacher.outputs]
     if not lacking:
-        return RuleResult("skipped", "it offers every quantity")
+        return RuleResult("skipped", "it predicts every quantity")
     refused(f"the output {lacking[0]!r}", lambda: case.teacher.evaluate(case.structures, lacking[:1]), MlipfmError, lacking[0])
     return None

@@ -36,7 +36,7 @@ RULES: list[Rule[Potential]] = []
 
 def _lacks(potential: Potential, *outputs: str) -> RuleResult | None:
     missing = [key for key in outputs if key not in potential.spec.outputs]
-    return RuleResult("skipped", f"the potential does not offer {', '.join(missing)}") if missing else None
+    return RuleResult("skipped", f"the potential does not predict {', '.join(missing)}") if missing else None
 
 
 @rule(RULES, "forces-are-gradient", "Conservative forces are minus the gradient of the energy, in molecules and crystals.")
@@ -340,7 +340,7 @@ def _loss_gradient(potential: Potential, structures: list[Structure], weights: W
     names = [name for name, p in potential.named_parameters() if p.requires_grad]
     parameters = [p for p in potential.parameters() if p.requires_grad]
     loss = _loss(potential.eval(), structures, weights)
-    require(loss.requires_grad or not parameters, "with create_graph the answers carry no graph to the parameters")
+    require(loss.requires_grad or not parameters, "with create_graph the predictions carry no graph to the parameters")
     if not parameters:
         return {}
     grads = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -1,4 +1,4 @@
-"""What the rules ask a potential: structures of the elements it knows, and tolerances that follow the size of the answer."""
+"""What the rules ask a potential: structures of the elements it supports, and tolerances that follow the size of the answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 96
 
 
 def some_elements(potential: Potential, count: int = 4) -> tuple[int, ...]:
-    """A few elements the potential knows, light ones first."""
+    """A few elements the potential supports, light ones first."""
     known = potential.spec.elements
     return tuple(sorted(known, key=lambda z: _PREFERRED.index(z) if z in _PREFERRED else len(_PREFERRED) + z))[:count]
 
@@ -36,12 +36,12 @@ def cutoff(potential: Potential) -> float:
 
 
 def molecule_of(potential: Potential, n_atoms: int = 7, seed: int = 3) -> Structure:
-    """A random molecule of elements the potential knows, loose enough to have near and far pairs."""
+    """A random molecule of elements the potential supports, loose enough to have near and far pairs."""
     return random_structure(seed, n_atoms, elements=some_elements(potential), spread=1.5)
 
 
 def crystal_of(potential: Potential, n_atoms: int = 4, seed: int = 5) -> Structure:
-    """A random crystal with a general cell of elements the potential knows."""
+    """A random crystal with a general cell of elements the potential supports."""
     return random_structure(seed, n_atoms, elements=some_elements(potential), pbc=(True, True, True), skew=0.4)
 
 

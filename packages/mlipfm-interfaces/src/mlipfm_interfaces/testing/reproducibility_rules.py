@@ -42,7 +42,7 @@ def _collated(potential: Potential, structures: list[Structure]) -> Batch:
 # State
 
 
-@rule(RULES, "no-stale-state", "Repeated calls answer for the positions they are given, however small the change; nothing is remembered.")
+@rule(RULES, "no-stale-state", "Repeated calls predict for the positions they are given, however small the change; nothing is remembered.")
 def _stale(potential: Potential) -> None:
     outputs = offered(potential, "energy", "forces")
     first = molecule_of(potential, 6)
@@ -125,7 +125,7 @@ def _deterministic(potential: Potential) -> None:
                 require(np.array_equal(again[k][key], answers[0][k][key]), f"{key} of the same input differ in their bits")
 
 
-@rule(RULES, "labels-not-read", "The answer does not depend on the labels that a batch carries.")
+@rule(RULES, "labels-not-read", "The prediction does not depend on the labels that a batch carries.")
 def _labels(potential: Potential) -> None:
     outputs = offered(potential, "energy", "forces")
     s = molecule_of(potential)
@@ -159,13 +159,13 @@ def _round_trip(potential: Potential) -> RuleResult | None:
 # What it says of itself
 
 
-@rule(RULES, "elements-honest", "Every element it declares gives a finite answer, every other is refused by name.")
+@rule(RULES, "elements-honest", "Every element it declares gives a finite prediction, every other is refused by name.")
 def _elements(potential: Potential) -> None:
     known = potential.spec.elements
     require(list(known) == sorted(set(known)) and len(known) > 0, f"elements must be distinct and ascending, got {known}")
     alone = [atoms([z], np.zeros((1, 3))) for z in known]
     for s, answer in zip(alone, ask(potential, alone, offered(potential, "energy", "forces")), strict=True):
-        require(all(np.isfinite(v).all() for v in answer.values()), f"{s.formula} is given, but its answer is not finite")
+        require(all(np.isfinite(v).all() for v in answer.values()), f"{s.formula} is given, but its prediction is not finite")
     unknown = [z for z in range(1, N_ELEMENTS + 1) if z not in known]
     if unknown:
         s = atoms([known[0], unknown[-1]], [[0.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
@@ -243,7 +243,7 @@ def _with_probes(s: Structure) -> Structure:
 def _unknown_output(potential: Potential) -> RuleResult | None:
     lacking = [key for key, q in QUANTITIES.items() if key not in potential.spec.outputs and q.layout in ("system", "atom")]
     if not lacking:
-        return RuleResult("skipped", "the potential offers every quantity")
+        return RuleResult("skipped", "the potential predicts every quantity")
     batch = _collated(potential, [molecule_of(potential, 3)])
     for key in lacking:
         refused(f"the output {key!r}", lambda key=key: potential.eval()(batch, (key,)), PropertyNotAvailableError, key)  # type: ignore[misc]  # bound now
@@ -253,7 +253,7 @@ def _unknown_output(potential: Potential) -> RuleResult | None:
 @rule(RULES, "stress-of-molecule-refused", "The stress of a system without three periodic directions is refused, not made up.")
 def _molecular_stress(potential: Potential) -> RuleResult | None:
     if "stress" not in potential.spec.outputs:
-        return RuleResult("skipped", "the potential does not offer stress")
+        return RuleResult("skipped", "the potential does not predict stress")
     crystal = crystal_of(potential, 2)
     slab = crystal.replace(pbc=np.array([True, True, False]))
     for what, systems in (("a molecule", [molecule_of(potential, 3)]), ("a slab", [slab]), ("a slab in a batch", [crystal, slab])):

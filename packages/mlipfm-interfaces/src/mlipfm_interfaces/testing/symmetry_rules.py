@@ -84,7 +84,7 @@ def _translation(potential: Potential) -> None:
 @rule(
     RULES,
     "huge-origin",
-    "A system a million Ångström from the origin has the answers it has at the origin, up to the rounding of its positions.",
+    "A system a million Ångström from the origin has the predictions it has at the origin, up to the rounding of its positions.",
 )
 def _huge_origin(potential: Potential) -> None:
     for s in (molecule_of(potential), crystal_of(potential)):
@@ -111,14 +111,14 @@ def _permutation(potential: Potential) -> None:
         _compare("after renumbering", after, want)
 
 
-@rule(RULES, "left-handed-cell", "The same crystal in a left-handed cell has the same answers.")
+@rule(RULES, "left-handed-cell", "The same crystal in a left-handed cell has the same predictions.")
 def _left_handed(potential: Potential) -> None:
     s = crystal_of(potential)
     before, after = _answers(potential, [s, moved(s, s.positions, s.cell[[1, 0, 2]])])
     _compare("in a left-handed cell", after, before)
 
 
-@rule(RULES, "skewed-cell", "The same crystal in a strongly skewed cell has the same answers.")
+@rule(RULES, "skewed-cell", "The same crystal in a strongly skewed cell has the same predictions.")
 def _skewed(potential: Potential) -> None:
     s = crystal_of(potential)
     cell = s.cell.copy()
@@ -165,7 +165,7 @@ def _size_consistency(potential: Potential) -> RuleResult | None:
     return None
 
 
-@rule(RULES, "batch-equals-singles", "Systems of different size, state and periodicity in one batch have the answers they have alone.")
+@rule(RULES, "batch-equals-singles", "Systems of different size, state and periodicity in one batch have the predictions they have alone.")
 def _batch(potential: Potential) -> None:
     systems = [molecule_of(potential, n, seed=30 + n) for n in (1, 5, 2)] + [crystal_of(potential, 3)]
     if "total_charge" in potential.spec.conditions:

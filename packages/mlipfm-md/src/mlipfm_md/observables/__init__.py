@@ -7,44 +7,39 @@ from typing import TYPE_CHECKING
 from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from .analysis import Analysis, AnalysisRequest, analyse, with_predictions
-    from .displacements import MeanSquareDisplacement, diffusion, finite_size_correction, mean_square_displacement
-    from .distributions import Distribution, angular_distribution, radial_distribution
-    from .estimates import Blocks, Estimate, block_average, block_estimate, over_runs, time_blocks_of
-    from .spectra import Spectrum, infrared, vibrational_density_of_states
-    from .thermodynamics import density, heat_capacity, pressure, pressures, temperature
-    from .trajectory_data import TrajectoryData, read_run, read_trajectory, unwrapped
+    from .analysis import Analysis as Analysis, AnalysisRequest as AnalysisRequest, analyse as analyse, with_predictions as with_predictions
+    from .displacements import (
+        MeanSquareDisplacement as MeanSquareDisplacement,
+        diffusion as diffusion,
+        finite_size_correction as finite_size_correction,
+        mean_square_displacement as mean_square_displacement,
+    )
+    from .distributions import (
+        Distribution as Distribution,
+        angular_distribution as angular_distribution,
+        radial_distribution as radial_distribution,
+    )
+    from .estimates import (
+        Blocks as Blocks,
+        Estimate as Estimate,
+        block_average as block_average,
+        block_estimate as block_estimate,
+        over_runs as over_runs,
+        time_blocks_of as time_blocks_of,
+    )
+    from .spectra import Spectrum as Spectrum, infrared as infrared, vibrational_density_of_states as vibrational_density_of_states
+    from .thermodynamics import (
+        density as density,
+        heat_capacity as heat_capacity,
+        pressure as pressure,
+        pressures as pressures,
+        temperature as temperature,
+    )
+    from .trajectory_data import (
+        TrajectoryData as TrajectoryData,
+        read_run as read_run,
+        read_trajectory as read_trajectory,
+        unwrapped as unwrapped,
+    )
 
-__all__ = [
-    "Analysis",
-    "AnalysisRequest",
-    "Blocks",
-    "Distribution",
-    "Estimate",
-    "MeanSquareDisplacement",
-    "Spectrum",
-    "TrajectoryData",
-    "analyse",
-    "angular_distribution",
-    "block_average",
-    "block_estimate",
-    "density",
-    "diffusion",
-    "finite_size_correction",
-    "heat_capacity",
-    "infrared",
-    "mean_square_displacement",
-    "over_runs",
-    "pressure",
-    "pressures",
-    "radial_distribution",
-    "read_run",
-    "read_trajectory",
-    "temperature",
-    "time_blocks_of",
-    "unwrapped",
-    "vibrational_density_of_states",
-    "with_predictions",
-]
-
-__getattr__, __dir__ = lazy_imports(__name__, {"Wanted": (".analysis", "AnalysisRequest")})
+__getattr__, __dir__, __all__ = lazy_imports(__name__, {"Wanted": (".analysis", "AnalysisRequest")})

@@ -74,15 +74,8 @@ def as_dict(found: Analysis) -> dict[str, Any]:
 
 def _peak_of(d: Distribution) -> dict[str, Any]:
     x, value = d.peak()
-    return {
-        "name": d.name,
-        "peak": x,
-        "unit": d.x_unit,
-        "height": value,
-        "n": d.n,
-        "blocks": d.blocks,
-        "correlation_time": d.correlation_time,
-    }
+    more = {"n": d.n, "blocks": d.blocks, "correlation_time": d.correlation_time}
+    return {"name": d.name, "peak": x, "unit": d.x_unit, "height": value, **more}
 
 
 def _series(found: Analysis, out: Path) -> list[tuple[str, str]]:

@@ -16,12 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.errors import RecipeError, UnreadableFileError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..recipe import MAX_BYTES, MAX_SEED, MAX_STEPS, Recipe, load_recipe, make_recipe
 from ..recipe_library import recipe_file
-from ..strict_yaml import parse_yaml
 from .laws import ScalingError
 
 #: Runs of one sweep; more is a slip.

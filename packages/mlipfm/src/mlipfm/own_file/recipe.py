@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_train.recipe import Recipe, make_recipe
 from mlipfm_train.recipe_library import recipe_file, shipped_recipes
-from mlipfm_train.strict_yaml import parse_yaml
 
 from .parts import Parts
 from .request import Request

@@ -30,7 +30,7 @@ def make_replay(model: str, source: Path, out: Path, level: str, count: int, cho
         choice: `random`, or `farthest`: points far from each other in the mean last layer of the model (farthest-point sampling).
 
     Raises:
-        MissingLabelsError: no structure of elements that the model knows.
+        MissingLabelsError: no structure of elements that the model supports.
     """
     potential, _ = load_model(model)
     with Store(source) as store:
@@ -38,7 +38,7 @@ def make_replay(model: str, source: Path, out: Path, level: str, count: int, cho
         known = [s for s in (store[int(k)] for k in places) if set(s.atomic_numbers.tolist()) <= set(potential.spec.elements)]
         if not known:
             raise MissingLabelsError(
-                "no structure has only elements that the model knows", where=str(source), hint="give another store by --replay"
+                "no structure has only elements that the model supports", where=str(source), hint="give another store by --replay"
             )
         picks = farthest(_features(potential, known), count) if choice == "farthest" else range(min(count, len(known)))
         if choice != "farthest" and len(known) > count:

@@ -31,7 +31,7 @@ class Request:
         mode: one of `MODES`. rank: of LoRA. quantity: of a new head.
         replay: store of which structures are trained on again. replay_structures: how many. replay_choice: `random` or `farthest`.
         forgetting: store on which the errors before and after are compared.
-        new_elements: train elements that the model does not know. accept_label_errors: train although labels contradict physics.
+        new_elements: train elements that the model does not support. accept_label_errors: train although labels contradict physics.
         changes: of the recipe, `key=value`.
     """
 

@@ -45,7 +45,7 @@ def start_from_model(request: Request, structures: Sequence[Structure], level: s
         structures: training structures. level: of their labels. keep_levels: also of the model, for replay.
 
     Raises:
-        UnknownElementError: elements that the model does not know, unless they shall be new. UnitError: forces that are those of the model in
+        UnknownElementError: elements that the model does not support, unless they shall be new. UnitError: forces that are those of the model in
         another unit or with the other sign. What `load_model` raises.
     """
     potential, manifest = load_model(str(request.model))
@@ -82,9 +82,9 @@ def _check_elements(request: Request, potential: Potential, structures: Sequence
     if unknown and not request.new_elements:
         names = " ".join(map(symbol, potential.spec.elements))
         raise UnknownElementError(
-            f"the file has {' '.join(map(symbol, unknown))}, which the model does not know",
+            f"the file has {' '.join(map(symbol, unknown))}, which the model does not support",
             where=str(request.file),
-            hint=f"it knows {names}; --new-elements learns them from your data alone, `mlipfm train FILE` trains without the model",
+            hint=f"it supports {names}; --new-elements learns them from your data alone, `mlipfm train FILE` trains without the model",
         )
 
 
