@@ -133,7 +133,7 @@ def check_body(path: str, data: bytes) -> dict[str, Any]:
     Raises:
         Refused: with what is wrong.
     """
-    body = strict_json(data)
+    body = request_json(data)
     for key, value in _entries(body):
         if key in _PLACES and value not in (None, ""):
             raise forbidden(f"{key!r} is not for clients to choose: the hub keeps files in its own folder")
