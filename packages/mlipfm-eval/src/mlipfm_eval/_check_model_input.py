@@ -55,15 +55,15 @@ LIMITS: dict[Precision, Limits] = {
 
 @dataclass
 class CheckedModel:
-    """A model under test with structures that it answers.
+    """A model under test with structures that it predicts.
 
     Attributes:
         promises: of `conservative`, `invariant`: what it declares; rules about the rest only measure.
-        elements: atomic numbers that it answers, as far as they were tried. stated: those that it declares or that were requested.
+        elements: atomic numbers that it supports, as far as they were tried. stated: those that it declares or that were requested.
         own: structures of its own data, as they are; () if none are known.
         molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it supports none.
         wide: a crystal whose cell can be repeated without change: the crystal itself, or a molecule in a wide box for codes that sample one k-point.
-        samples: what derivatives are tried on: together they have every element that it answers.
+        samples: what derivatives are tried on: together they have every element that it supports.
         electronic: whether it solves for electrons, at one k-point (`ForeignPackage.electronic`).
         quick: fewer and smaller structures, for models that need seconds for one.
         states: charges and multiplicities that its training showed, where its checkpoint says so.
@@ -114,7 +114,7 @@ class CheckedModel:
         """Predict all structures in one call.
 
         Raises:
-            ContractError: an answer is not finite. Comparisons of such a figure with a limit would say anything.
+            ContractError: a prediction is not finite. Comparisons of such a figure with a limit would say anything.
         """
         rows = ask(self.model, structures, outputs)
         for s, row in zip(structures, rows, strict=True):
@@ -132,7 +132,7 @@ class CheckedModel:
         try:
             ask(self.model, [s], ("energy", "forces"))
         except MlipfmError as error:
-            return "NaN" in error.what  # an answer, and a wrong one
+            return "NaN" in error.what  # a prediction, and a wrong one
         return True
 
 
@@ -175,7 +175,7 @@ def prepare_model(
         precision: of its arithmetic; None finds out: the spec of a potential, else `float32` if all forces are float32 numbers, else by the noise
             of its energy along a short path.
         data: structures to test it on; () takes those in its checkpoint, and what is made of its elements where it has none.
-        elements: atomic numbers; () takes those of the potential, or finds out which it answers.
+        elements: atomic numbers; () takes those of the potential, or finds out which it supports.
 
     Raises:
         ContractError: if it predicts none of the structures that are tried.
@@ -204,7 +204,7 @@ def prepare_model(
 
 
 def _without_record(model: Potential) -> Potential:
-    """The same model, which then answers any state: what its training never showed is the question of one rule, the others ask how it computes."""
+    """The same model, which then predicts any state: what its training never showed is the question of one rule, the others ask how it computes."""
     if model.trained_states is None:
         return model
     same = copy.copy(model)
@@ -217,7 +217,7 @@ def _stated(model: Potential | Teacher) -> tuple[int, ...]:
 
 
 def _answered(model: Potential | Teacher, own: Sequence[Structure], tried: Sequence[int]) -> tuple[int, ...]:
-    """Elements of its own data, or those of `tried` that it answers."""
+    """Elements of its own data, or those of `tried` that it supports."""
     if own:
         return tuple(sorted({int(z) for s in own for z in s.atomic_numbers}))
     return tuple(z for z in tried if _answers(model, made.lone_atom(z)))
@@ -238,7 +238,7 @@ def _covering(model: Potential | Teacher, first: Sequence[Structure], elements: 
 
 
 def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: Structure | None) -> list[Structure]:
-    """The crystal as a slab, and the molecule with a charge where that changes what a potential answers."""
+    """The crystal as a slab, and the molecule with a charge where that changes what a potential predicts."""
     found = [] if crystal is None else [crystal.replace(pbc=(True, True, False), labels={}, label_std={})]
     if isinstance(model, Potential) and "total_charge" in model.spec.conditions:
         found.append(made.with_charge(molecule, 1))
@@ -246,7 +246,7 @@ def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: S
 
 
 def _no_answer(model: Potential | Teacher, reasons: Sequence[str]) -> ContractError:
-    """Why a model answers nothing: first that its answers are no numbers, which is so for every structure."""
+    """Why a model predicts nothing: first that its predictions are no numbers, which is so for every structure."""
     if not reasons:
         return ContractError("it predicts none of the common elements", hint="name its elements with --elements, or structures with --data")
     if _NOT_FINITE not in reasons:
@@ -287,7 +287,7 @@ def _answers(model: Potential | Teacher, s: Structure) -> bool:
 
 
 def _first(model: Potential | Teacher, candidates: Sequence[Structure]) -> Structure | None:
-    """The first that it answers with forces of a size that matter has; else the first that it answers."""
+    """The first that it predicts with forces of a size that matter has; else the first that it predicts."""
     answered = []
     for s in candidates:
         if _reason(model, s) is None:

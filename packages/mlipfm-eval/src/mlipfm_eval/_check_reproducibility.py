@@ -1,4 +1,4 @@
-"""Rules of smoothness and reproducibility: no jumps, no hidden state, no noise, the same answer alone and among others."""
+"""Rules of smoothness and reproducibility: no jumps, no hidden state, no noise, the same prediction alone and among others."""
 
 from __future__ import annotations
 
@@ -152,9 +152,9 @@ def _stale(subject: CheckedModel) -> Measured:
 
 
 def _kept(subject: CheckedModel, base: Structure, other: Structure) -> bool:
-    """Whether a question has another answer after a similar one than asked first, at a new place.
+    """Whether a question has another prediction after a similar one than asked first, at a new place.
 
-    Atoms that are moved must have other forces as well: two places alone do not tell an answer that is kept by distances.
+    Atoms that are moved must have other forces as well: two places alone do not show a prediction that is kept by distances.
     """
     (before,), (after,) = subject.ask([base]), subject.ask([other])
     shift = np.array([5.1, -3.7, 2.3]) + 1e-3 * len(other) + 0.01 * int(other.atomic_numbers[0])

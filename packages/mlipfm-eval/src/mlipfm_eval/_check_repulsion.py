@@ -98,7 +98,7 @@ def _squeezed(subject: CheckedModel, s: Structure) -> list[Measured]:
 
 
 def _curve(subject: CheckedModel, structures: list[Structure], distances: list[float]) -> list[tuple[float, float]]:
-    """(distance, energy) of those structures that the model answers: some refuse atoms that are too close."""
+    """(distance, energy) of those structures that the model predicts: some refuse atoms that are too close."""
     try:
         return list(zip(distances, map(float, subject.energies(structures)), strict=True))
     except MlipfmError as error:

@@ -159,7 +159,7 @@ def _charge_stays(subject: CheckedModel) -> Measured | None:
     both = _together(ion, neutral.replace(positions=s.positions + [0.0, distance, 0.0])).replace(spin_multiplicity=1 + sum(unpaired))
     try:
         together, alone, other = subject.energies([both, ion, neutral])
-    except ContractError:  # it answers, and not with numbers
+    except ContractError:  # it predicts, and not with numbers
         raise
     except MlipfmError:  # a model without charges may refuse them
         return None

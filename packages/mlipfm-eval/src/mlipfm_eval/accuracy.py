@@ -66,7 +66,7 @@ def evaluate_sets(model: OpenModel, data: Sequence[LabelledSet], level: str | No
 
 
 def _write_predictions(path: Path, results: Sequence[Evaluation]) -> None:
-    """All structures with their labels (`REF_...`) and predictions (`pred_...`) as extended XYZ; those without an answer have no prediction."""
+    """All structures with their labels (`REF_...`) and predictions (`pred_...`) as extended XYZ; those without a prediction have labels only."""
     from mlipfm_data import export_extxyz
 
     structures = [s for r in results for s in r.predictions.structures]

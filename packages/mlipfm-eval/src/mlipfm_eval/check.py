@@ -66,7 +66,7 @@ def check_model(
         quick: shorter dynamics and smaller systems, for models that need seconds for one structure.
 
     Raises:
-        ContractError: if the model answers nothing that is tried, or no rule has one of these names.
+        ContractError: if the model predicts nothing that is tried, or no rule has one of these names.
     """
     from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
     from mlipfm_interfaces.testing.probes import float64_copy
@@ -77,7 +77,7 @@ def check_model(
         raise ContractError(f"no rule has the name {unknown[0]!r}", hint=f"choose of: {', '.join(item.name for item in MODEL_CHECKS)}")
     subject = prepare_model(
         model, precision, data=data, elements=elements, quick=quick
-    )  # first: a model that answers nothing breaks every rule, and none of them says why
+    )  # first: a model that predicts nothing breaks every rule, and none of them says why
     outcomes: list[Outcome] = []
     contract = [rule for rule in POTENTIAL_RULES if isinstance(model, Potential) and (rules is None or rule.name in rules)]
     behaviours = [item for item in MODEL_CHECKS if rules is None or item.name in rules]

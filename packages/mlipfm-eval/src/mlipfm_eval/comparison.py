@@ -31,10 +31,10 @@ _NAMES: dict[_Quantity, tuple[str, str]] = {"energy": ("energy", "meV/atom"), "f
 
 @dataclass(frozen=True)
 class Difference:
-    """An error of one model less that of the first model, on the structures that both answered.
+    """An error of one model less that of the first model, on the structures that both predicted.
 
     Attributes:
-        key: `force_mae`, `energy_rmse`, ... metric: of the difference; negative is better. cases: [answered by both, with the label].
+        key: `force_mae`, `energy_rmse`, ... metric: of the difference; negative is better. cases: [predicted by both, with the label].
     """
 
     key: str
@@ -52,7 +52,7 @@ class Difference:
 def differences(one: Predictions, base: Predictions) -> list[Difference]:
     """Return errors of `one` less those of `base` on the same structures, MAE and RMSE of every label that is there.
 
-    Groups are drawn for both at once (paired bootstrap), so that what is hard for both cancels. A structure counts where both gave an answer.
+    Groups are drawn for both at once (paired bootstrap), so that what is hard for both cancels. A structure counts where both gave a prediction.
 
     Raises:
         MlipfmError: if they are not of the same structures.

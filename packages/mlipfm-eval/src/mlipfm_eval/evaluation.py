@@ -34,10 +34,10 @@ class Evaluation:
     """One set with predictions.
 
     Attributes:
-        figures: key -> Metric over the structures with the label that were answered. elements: symbol -> force MAE.
-        penalised: the same keys for MAE and RMSE, where a structure without an answer has the error of a model that knows nothing, or the mean
+        figures: key -> Metric over the structures with the label that were predicted. elements: symbol -> force MAE.
+        penalised: the same keys for MAE and RMSE, where a structure without a prediction has the error of a model that knows nothing, or the mean
             of the others if that is larger.
-        reasons: why structures were not answered -> how many.
+        reasons: why structures were not predicted -> how many.
         seen: structures that the model was trained on, see `known_structures`.
     """
 
@@ -87,11 +87,11 @@ def evaluate_set(
 
 
 def penalised(predictions: Predictions) -> dict[str, float]:
-    """Return MAE and RMSE over all structures with the label, never below those over the answered ones.
+    """Return MAE and RMSE over all structures with the label, never below those over the predicted ones.
 
-    A structure without an answer counts with zero forces (and zero stress) and the energy that its composition alone predicts (least squares on
-    this very set), or with the mean error of the answers where that is larger: a model that is worse than knowing nothing gains nothing by refusing.
-    Without any answer there is none: of few structures their compositions tell every energy.
+    A structure without a prediction counts with zero forces (and zero stress) and the energy that its composition alone predicts (least squares on
+    this very set), or with the mean error of the predictions where that is larger: a model worse than knowing nothing gains nothing by refusing.
+    Without any prediction there is none: of few structures their compositions explain every energy.
     """
     found: dict[str, float] = {}
     for key, cases in predictions.cases.items():
@@ -114,7 +114,7 @@ def penalised(predictions: Predictions) -> dict[str, float]:
 
 
 def _floored(errors: np.ndarray, answered: np.ndarray) -> float:
-    """Mean of errors, those that were not answered being at least the mean of those that were."""
+    """Mean of errors, those that were not predicted being at least the mean of those that were."""
     floor = float(errors[answered].mean())
     return float(np.where(answered, errors, np.maximum(errors, floor)).mean())
 
@@ -187,7 +187,7 @@ def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) 
 
 
 def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
-    """Return up to `PARITY_POINTS` reference and predicted values of each label that were answered, chosen at random with a fixed seed, in eV units.
+    """Return up to `PARITY_POINTS` reference and predicted values of each label that were predicted, chosen at random with a fixed seed, in eV units.
 
     Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in.
     """
@@ -208,9 +208,9 @@ def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
 
 
 def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
-    """Return the `WORST` structures of the largest mean force error (of the largest energy error without forces), those without an answer first.
+    """Return the `WORST` structures of the largest mean force error (of the largest energy error without forces), those without a prediction first.
 
-    Each with its frame, formula and group, and its errors of energy (meV/atom) and forces (meV/Å; None without an answer or a label).
+    Each with its frame, formula and group, and its errors of energy (meV/atom) and forces (meV/Å; None without a prediction or a label).
     """
     energy, forces = (predictions.cases.get(key) for key in _QUANTITIES[:2])
     main = forces or energy
@@ -232,7 +232,7 @@ def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def _group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
-    """Label -> group -> [sum of absolute errors, number of components], over answered structures: enough to compare two models pairwise later."""
+    """Label -> group -> [sum of absolute errors, number of components], over predicted structures: enough to compare two models pairwise later."""
     found: dict[str, dict[str, list[float]]] = {}
     for key, cases in predictions.cases.items():
         sums: dict[str, list[float]] = {}

@@ -57,7 +57,7 @@ class Predictions:
 
     Attributes:
         structures: with labels, any of energy, forces and stress. energies: [structures] eV. forces: list of [atoms, 3] eV/Å.
-        failures: index of a structure without an answer -> the reason. stresses: list of [3, 3] eV/Å³, NaN where none was asked.
+        failures: index of a structure without a prediction -> the reason. stresses: list of [3, 3] eV/Å³, NaN where none was asked.
         microseconds: time per atom, the median of all batches; NaN if it was not measured.
     """
 
@@ -205,7 +205,7 @@ def predict(
         for row, s in zip(rows, chunk, strict=True):
             if "failure" in row or not all(np.isfinite(row[key]).all() for key in outputs):
                 failures[len(energies)] = row["failure"] if "failure" in row else _no_number(model)
-                row = {"energy": np.nan, "forces": np.full((len(s), 3), np.nan)}  # half an answer is none
+                row = {"energy": np.nan, "forces": np.full((len(s), 3), np.nan)}  # half a prediction is none
             energies.append(float(row["energy"]))
             forces.append(np.asarray(row["forces"]).reshape(len(s), 3))
             stresses.append(np.asarray(row["stress"]).reshape(3, 3) if "stress" in row else np.full((3, 3), np.nan))
@@ -247,7 +247,7 @@ _FAILURES = (OverlapError, DensityError, UnknownElementError, ForeignModelError)
 
 
 def _no_number(model: Potential | Teacher) -> str:
-    """Why an answer is not finite, as far as the weights tell."""
+    """Why a prediction is not finite, as far as the weights show it."""
     weights = not_finite(model)
     return f"the prediction is not finite: {weights}" if weights else "the prediction is not finite"
 

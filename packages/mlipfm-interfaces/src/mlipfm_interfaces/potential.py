@@ -41,7 +41,7 @@ class PotentialSpec:
     Attributes:
         elements: atomic numbers it was trained on, ascending. Others are refused by name.
         levels: canonical ids of its levels of theory; with several, every structure must say which.
-        conditions: which of `total_charge`, `spin_multiplicity`, `external_field` change its answer.
+        conditions: which of `total_charge`, `spin_multiplicity`, `external_field` change its prediction.
         outputs: quantity keys it can give.
         kind: how `forces` are made: `conservative` (minus the gradient of its energy) or `direct` (a head of their own).
         graphs: neighbour views its forward reads.
@@ -224,7 +224,7 @@ def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None)
 
 
 def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
-    """A charge or a multiplicity that a model with these conditions answers as if it were not there, in words; neutral singlets are not reported."""
+    """A charge or a multiplicity that a model with these conditions predicts as if it were not there; neutral singlets are not reported."""
     stated = {"total_charge": (structure.total_charge, 0), "spin_multiplicity": (structure.spin_multiplicity, 1)}
     return [
         f"the model does not support {name}: {value} changes nothing in its prediction"
@@ -260,7 +260,7 @@ def evaluate(
     """Predict for a list of structures in one batch; no graph is kept.
 
     Args:
-        level: to predict, whatever the structures state. Without it, the level a structure gives; a model with one level answers at that one.
+        level: to predict, whatever the structures give. Without it, the level a structure gives; a model with one level predicts that one.
 
     Returns:
         One dict per structure: float64 arrays by quantity key, with the shapes of `quantities` (forces [N, 3]).

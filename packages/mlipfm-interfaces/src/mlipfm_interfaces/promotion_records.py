@@ -88,7 +88,7 @@ def require_no_worse(
 
 
 def paired_difference(new: Record, name: str, old: Record, old_name: str) -> tuple[str, float, tuple[float, float] | None] | None:
-    """Mean absolute error of `new` less that of `old` on one set, over the groups that both answered whole; None without common groups.
+    """Mean absolute error of `new` less that of `old` on one set, over the groups that both predicted whole; None without common groups.
 
     Returns:
         what was compared, with its unit; the difference; its 95 % interval, from drawing the same groups for both, or None for fewer than two groups.

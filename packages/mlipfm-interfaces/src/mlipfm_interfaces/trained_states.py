@@ -93,7 +93,7 @@ def judge(name: str, value: int | None, trained: Sequence[int | None], where: st
             f"structures that give no {noun} are taken as {word}: all training structures of this model give theirs "
             f"({_listed(name, trained)})"
         )
-    if value == usual and None in trained:  # it is answered as if it were not given, see `settle_states` of assembled potentials
+    if value == usual and None in trained:  # it is predicted as if it were not given, see `settle_states` of assembled potentials
         return ""
     if value is not None and value != usual and any(v is not None and v != usual and (v > usual) == (value > usual) for v in trained):
         return f"{noun} {_value(name, value)} was not trained, the prediction is extrapolated: training showed this model {_listed(name, trained)}"

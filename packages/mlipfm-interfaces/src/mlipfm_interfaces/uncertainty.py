@@ -1,4 +1,4 @@
-"""Answers that say how sure they are, and what gives them: the contract between packages that estimate uncertainty and those that evaluate it."""
+"""Predictions that say how sure they are, and what gives them: the contract between packages that estimate uncertainty and those that evaluate it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Uncertain:
-    """One structure with its answer and how sure it is.
+    """One structure with its prediction and how sure it is.
 
     Attributes:
         energy: eV. energy_sigma: eV per atom. forces: [atoms, 3] eV/Å or None. force_sigma: of every component, as forces.
@@ -79,7 +79,7 @@ class Uncertainty(Protocol):
         """JSON-ready: on what it was fitted."""
 
     def predict(self, potential: Potential, structures: Iterable[Structure]) -> Iterator[Uncertain]:
-        """Answers in the order of the structures."""
+        """Predictions in the order of the structures."""
 
     def quantile(self, quantity: str, level: float = 0.9) -> float:
         """What sigma is multiplied with for an interval of this guaranteed coverage of a structure."""

@@ -44,7 +44,7 @@ _SMALL = 100
 #: What compiled code computes.
 _COMPILED = frozenset(("energy", "forces", "stress", "atomic_energies"))
 
-#: What an answer depends on, in the order of `MlipfmCalculator._state`, and which of these make it another system.
+#: What a prediction depends on, in the order of `MlipfmCalculator._state`, and which of these make it another system.
 _STATE = ("numbers", "positions", "cell", "pbc", "info", "parameters")
 _OTHER_SYSTEM = frozenset(_STATE) - {"positions", "cell"}
 
@@ -197,7 +197,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         *,
         energy_sigma: bool = False,
     ) -> _Answer:
-        """An answer of compiled code, energies of the atoms included; with `energy_sigma` their uncertainty, from its last layer."""
+        """A prediction of compiled code, energies of the atoms included; with `energy_sigma` their uncertainty, from its last layer."""
         used = _copies(atoms)
         if before is None or before[0] is not compiled:
             structure = self.to_structure(atoms)

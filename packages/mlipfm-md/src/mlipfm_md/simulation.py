@@ -397,7 +397,7 @@ def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settin
 
 
 def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
-    """The error of a model whose answers to valid structures are not finite: it is the model's."""
+    """The error of a model whose predictions for valid structures are not finite: it is the model's."""
     what, weights = "the model's energy or forces of the first structures are not finite", not_finite(model)
     if weights:
         return SimulationError(f"{what}: {weights}", hint="its training has diverged or the weights were damaged: take another checkpoint")

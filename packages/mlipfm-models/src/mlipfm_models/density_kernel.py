@@ -1,4 +1,4 @@
-"""The compiled kernels of mlipfm-kernels under a potential with the backbone `density`: the same answers, many times faster.
+"""The compiled kernels of mlipfm-kernels under a potential with the backbone `density`: the same predictions, many times faster.
 
 `compiled_density` makes a `CompiledDensity`, which the calculator and molecular dynamics use. `DensityKernelPotential` is a Potential that computes
 with it, so that every rule for potentials can be asked of it. Forces equal those of the potential in float64 within 1e-8 of the largest (float64) and
@@ -84,7 +84,7 @@ def kernels_missing() -> str | None:
 def compiled_density(potential: AssembledPotential, *, dtype: Dtype | None = None, instructions: str = "") -> CompiledDensity | None:
     """Return the compiled form of `potential`, or None; `why_not_compiled` says why.
 
-    It is taken only after its answers to seven small systems have been compared with those of the potential in float64, once for each set of weights,
+    It is used only after its predictions for seven small systems were compared with those of the potential in float64, once for each set of weights,
     version and instruction set (a file in the cache folder remembers it).
 
     Args:

@@ -154,7 +154,7 @@ def _taken_over(old: Potential, recipe: Recipe, facts: DataStatistics, config: M
 
 
 def _refuse_untrained(potential: Potential, elements: Collection[int], levels: Collection[str], facts: DataStatistics) -> None:
-    """A row of the tables of elements and levels that no data touch would answer with noise: such a model must not say that it supports them."""
+    """A row of the tables of elements and levels that no data touch would predict noise: such a model must not say that it supports them."""
     idle = [symbol(z) for z in potential.spec.elements if z not in elements]
     if facts.n and idle:
         raise RecipeError(

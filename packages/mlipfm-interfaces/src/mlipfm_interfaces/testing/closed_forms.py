@@ -53,7 +53,7 @@ def switch(r: Tensor, on: float, off: float) -> Tensor:
 
 
 class PairTable(nn.Module):
-    """Learnable depth (eV), length (Å) and element energy (eV) of every element, and how it answers to the state of the system."""
+    """Learnable depth (eV), length (Å) and element energy (eV) of every element, and how it depends on the state of the system."""
 
     def __init__(self, elements: Sequence[int], n_levels: int, depth: float, dtype: torch.dtype) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class ClosedForm(Potential):
         return switch(r, self.options.switch_on, self.options.cutoff)
 
     def state_energy(self, batch: Batch, element: Tensor) -> Tensor:
-        """Element energy of the level, and a quadratic answer to charge per atom, unpaired electrons per atom and field."""
+        """Element energy of the level, and a quadratic term in charge per atom, unpaired electrons per atom and field."""
         level = self.level_index(batch)
         per_system = torch.zeros(batch.n_systems, dtype=self.table.response.dtype, device=element.device)
         if "total_charge" in self.spec.conditions:

@@ -125,7 +125,7 @@ def _scan_cutoff(potential: Potential, radius: float) -> None:
 
 
 def _passing(potential: Potential, radius: float, offsets: Floats) -> dict[str, Floats]:
-    """Answers while the last atom moves away from the first, at `radius` + offsets."""
+    """Predictions while the last atom moves away from the first, at `radius` + offsets."""
     z = some_elements(potential)
     cluster = molecule_of(potential, 4, seed=41)
     direction = np.array([0.6, -0.48, 0.64])

@@ -1,4 +1,4 @@
-"""What the rules ask a potential: structures of the elements it supports, and tolerances that follow the size of the answer."""
+"""What the rules ask a potential: structures of the elements it supports, and tolerances that follow the size of the prediction."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _stale(potential: Potential) -> None:
 
 
 def _same_batch_moved(potential: Potential, outputs: tuple[str, ...]) -> None:
-    """A batch whose positions were replaced, as a neighbour list with a skin does it, has the same keys and views but other answers."""
+    """A batch whose positions were replaced, as a neighbour list with a skin does it, has the same keys and views but other predictions."""
     batch = _collated(potential, [molecule_of(potential, 6)])
     potential.eval()(batch, outputs)
     shift = 1e-5 * torch.randn(batch.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -219,7 +219,7 @@ def _outputs(potential: Potential) -> None:
 
 
 def _check_values(potential: Potential, prediction: Prediction, outputs: tuple[str, ...]) -> None:
-    """Kind, shapes and finiteness of an answer for systems of three and two atoms."""
+    """Kind, shapes and finiteness of a prediction for systems of three and two atoms."""
     counts = {"system": 2, "atom": 5}
     require(prediction.kind == potential.spec.kind, f"states kind {potential.spec.kind}, predicts kind {prediction.kind}")
     for key in outputs:

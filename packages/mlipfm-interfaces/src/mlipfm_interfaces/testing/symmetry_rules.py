@@ -35,7 +35,7 @@ def _answers(potential: Potential, structures: list[Structure]) -> list[Answer]:
 
 
 def _compare(what: str, got: Answer, want: Answer, *, strict: bool = True, loosen: float = 1.0) -> RuleResult | None:
-    """Raise if two answers differ beyond rounding (times `loosen`); if not strict, say by how much instead."""
+    """Raise if two predictions differ beyond rounding (times `loosen`); if not strict, say by how much instead."""
     remarks = []
     for key, value in want.items():
         n_atoms = max(len(want.get("forces", ())), 1)

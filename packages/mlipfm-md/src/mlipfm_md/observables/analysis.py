@@ -28,7 +28,7 @@ T = TypeVar("T")
 _MOST_PAIRS = 10
 #: Standard errors by which the halves of a trajectory in equilibrium differ at most.
 _HALVES = 4.0
-#: Structures that a model answers in one batch.
+#: Structures that a model predicts in one batch.
 _BATCH = 16
 
 

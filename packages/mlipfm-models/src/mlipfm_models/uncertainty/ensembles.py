@@ -27,7 +27,7 @@ class Members:
     """One structure as all members see it.
 
     Attributes:
-        energies: [members] eV. forces: [members, atoms, 3] eV/Å, or None. Their mean is the model's answer as members grow in number.
+        energies: [members] eV. forces: [members, atoms, 3] eV/Å, or None. Their mean is the model's prediction as members grow in number.
     """
 
     structure: Structure
@@ -52,7 +52,7 @@ def draw_heads(llpr: Llpr, members: int, seed: int = 0) -> Tensor:
 def predict_members(
     llpr: Llpr, potential: Potential, structures: Iterable[Structure], members: int = 16, seed: int = 0
 ) -> Iterator[Members]:
-    """Yield the answers of all members, in order; the same members for one seed."""
+    """Yield the predictions of all members, in order; the same members for one seed."""
     heads, forces = draw_heads(llpr, members, seed), "forces" in llpr.quantities
     for chunk in in_batches(structures):
         seen = observe(potential, chunk, forces=forces, combine=heads)

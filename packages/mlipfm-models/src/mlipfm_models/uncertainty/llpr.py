@@ -95,7 +95,7 @@ class Llpr:
         return cls(model, factor, regularizer, alpha, floor, scores, {**(details or {}), "train": n_train, "calibrate": len(seen)})
 
     def predict(self, potential: Potential, structures: Iterable[Structure]) -> Iterator[Uncertain]:
-        """Yield answers with sigma, in order; the potential must be the one of `model`."""
+        """Yield predictions with sigma, in order; the potential must be the one of `model`."""
         for chunk in in_batches(structures):
             seen = observe(potential, chunk, forces="forces" in self.quantities)
             yield from (_scaled(u, self.alpha, self.floor) for u in _answers(self.factor, chunk, seen))
