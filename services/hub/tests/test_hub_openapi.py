@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from mlipfm_interfaces.foreign_environment import environment
-from test_prediction_service import TOKEN
-from test_prediction_service import service as service  # a fixture
+from test_prediction_service import (
+    TOKEN,
+    service as service,  # a fixture
+)
 
 pytestmark = pytest.mark.full
 CONFIG = Path(__file__).with_name("schemathesis.toml")
