@@ -52,7 +52,7 @@ class CostFit:
 
 
 def fit_cost_model(atoms: np.ndarray, edges: np.ndarray, times: np.ndarray) -> CostFit:
-    """The cost model with the smallest sum of squared *relative* errors among those without negative parts in which size costs something.
+    """Return the cost model with the smallest sum of squared *relative* errors among those without negative parts in which size costs something.
 
     Args:
         atoms, edges: [steps] of the batch of each step. times: [steps] that it took.
@@ -164,7 +164,7 @@ class PlanQuality:
 def plan_batches(
     costs: np.ndarray, budget: float, rng: np.random.Generator, world_size: int = 1, per_batch: float = 0.0
 ) -> list[list[int]]:
-    """Indices of the items of each batch; batch k belongs to rank k % world_size in step k // world_size.
+    """Return indices of the items of each batch; batch k belongs to rank k % world_size in step k // world_size.
 
     Every item appears exactly once. An item above the budget is a batch of its own (`plan_quality` counts them). The number of batches is a
     multiple of `world_size`: where first-fit leaves too few, all are filled a little less, and what is still missing is cut from the most expensive.
@@ -256,7 +256,7 @@ def _deal(batches: list[list[int]], costs: np.ndarray, rng: np.random.Generator,
 def plan_quality(
     batches: Sequence[Sequence[int]], costs: np.ndarray, budget: float, world_size: int = 1, per_batch: float = 0.0
 ) -> PlanQuality:
-    """Fill factor and idle share of a plan of `plan_batches`."""
+    """Return the fill factor and idle share of a plan of `plan_batches`."""
     sums = np.array([np.asarray(costs)[list(members)].sum() + per_batch for members in batches])
     steps = sums.reshape(-1, world_size)
     idle = 1 - steps.mean(axis=1).sum() / steps.max(axis=1).sum() if len(steps) else 0.0
@@ -265,7 +265,7 @@ def plan_quality(
 
 
 def edge_costs(structures: Iterable[Structure], cutoff: float, per_atom: float = 1.0, per_edge: float = 0.1) -> np.ndarray:
-    """Cost of each structure, per_atom * atoms + per_edge * edges, [structures]; edges are ordered pairs within `cutoff` Å.
+    """Return the cost of each structure, per_atom * atoms + per_edge * edges, [structures]; edges are ordered pairs within `cutoff` Å.
 
     A sealed store iterates as structures. See `costs.CostModel`.
 

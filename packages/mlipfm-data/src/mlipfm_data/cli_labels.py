@@ -64,7 +64,7 @@ def label(
 
 
 def _reading_lines(source: Path, read: int, refusals: list[Refusal]) -> list[str]:
-    """What became of the frames of the source, for people: the counts add up."""
+    """Return what became of the frames of the source, for people: the counts add up."""
     lines = [f"{source}: {read + len(refusals)} structures = {read} read + {len(refusals)} refused"]
     for code in sorted({refusal.error.code for refusal in refusals}):
         errors = [refusal.error for refusal in refusals if refusal.error.code == code]
@@ -73,7 +73,7 @@ def _reading_lines(source: Path, read: int, refusals: list[Refusal]) -> list[str
 
 
 def _labeler(method: str) -> Labeler:
-    """The labeller of a method, by the canonical name of its level. Raises `PluginError` with the nearest known one."""
+    """Return the labeller of a method, by the canonical name of its level. Raises `PluginError` with the nearest known one."""
     from mlipfm_interfaces import plugins
     from mlipfm_interfaces.theory import canonical_level
 
@@ -103,7 +103,7 @@ def _frames(source: Path, reader: str | None, texts: list[str], group_key: str |
 
 
 def _structures(frames: Iterator[Structure | Refusal], source: Path, charge: int | None) -> tuple[list[Structure], list[Refusal]]:
-    """What is to be labelled, without labels, and the frames that could not be read."""
+    """Return what is to be labelled, without labels, and the frames that could not be read."""
     from mlipfm_interfaces.structure import Structure
 
     from .importing import shown

@@ -49,7 +49,7 @@ def quickstart_molecules() -> dict[str, str]:
 
 
 def conformers(smiles: str, n: int, seed: int) -> list[Structure]:
-    """At most `n` different conformers of a molecule, lowest force-field energy first; rigid molecules have one.
+    """Return at most `n` different conformers of a molecule, lowest force-field energy first; rigid molecules have one.
 
     Total charge and spin multiplicity are those of the SMILES: formal charges, and unpaired electrons of radical centres taken as parallel
     (2S+1 = electrons + 1). A SMILES that hides open shells (`O=O` for triplet oxygen) gives the closed shell it describes. `provenance.group` is the

@@ -191,7 +191,7 @@ class Before:
         return set(self._places.get(key, ()))
 
     def get(self, key: str, level: str | None) -> Structure | None:
-        """The structure, None if it was not there."""
+        """Return the structure, None if it was not there."""
         place = self._places.get(key, {}).get(level)
         return None if place is None or self._store is None else self._store[place]
 
@@ -241,7 +241,7 @@ class ImportReport:
         self.first.setdefault(error.code, error)
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Return the report for people."""
         counts = (
             f"{self.path}: {self.frames} frames = {self.stored} stored + {self.duplicates} already there + {self.refused.total()} refused"
         )

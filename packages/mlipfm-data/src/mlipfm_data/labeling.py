@@ -65,7 +65,7 @@ class LabelReport:
         return Counter(item.code for item in self.refused)
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Return the report for people."""
         new = self.labelled - self.resumed
         rate = f", {new / self.seconds:.1f} labels/s" if new and self.seconds else ""
         found = f", {self.resumed} of them from an earlier run" if self.resumed else ""
@@ -130,7 +130,7 @@ def label_all(
 
 
 def _job(structures: Sequence[Structure], labeler: Labeler) -> dict[str, Any]:
-    """What identifies the work: the labeller and every bit of the input."""
+    """Return what identifies the work: the labeller and every bit of the input."""
     digest, layouts = hashlib.sha256(), Layouts()
     for s in structures:
         record, new = encode(s, None, layouts)
@@ -161,7 +161,7 @@ def _places(log: FrameLog) -> dict[int, int]:
 
 
 def _labels(work: Path) -> int:
-    """How many labels an unfinished job has. Raises `LockedError` while it is running."""
+    """Return how many labels an unfinished job has. Raises `LockedError` while it is running."""
     if not (work / "labels.log").exists():
         return 0
     with lock(work / "lock"), FrameLog(work / "labels.log") as log:
@@ -170,7 +170,7 @@ def _labels(work: Path) -> int:
 
 
 def _finished(out: Path, job: dict[str, Any]) -> LabelReport:
-    """The report of a store that is there already, if this very job wrote it."""
+    """Return the report of a store that is there already, if this very job wrote it."""
     if not (out / RECORD).exists():
         raise LabelingError("the folder is not empty", where=str(out), hint="choose another folder")
     record = json.loads((out / RECORD).read_bytes())

@@ -16,7 +16,7 @@ USUAL = (
 
 
 def checked_licence(text: str) -> str:
-    """The expression, with its identifiers as SPDX spells them.
+    """Return the expression, with its identifiers as SPDX spells them.
 
     Raises:
         MlipfmError: it is no SPDX expression, or an identifier is not in SPDX's list; with the nearest that are.

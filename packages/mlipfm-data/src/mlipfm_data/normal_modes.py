@@ -59,7 +59,7 @@ class NormalModeSampler:
     step: float = 0.01
 
     def sample(self, structure: Structure, n: int, rng: np.random.Generator) -> list[Structure]:
-        """`n` unlabelled structures of the group of `structure`.
+        """Return `n` unlabelled structures of the group of `structure`.
 
         Raises:
             SamplingError: negative temperature, or nothing to vibrate (one atom).
@@ -71,7 +71,7 @@ class NormalModeSampler:
 def sample_modes(
     structure: Structure, modes: Modes, temperature: float, n: int, rng: np.random.Generator, floor: float = 200.0
 ) -> list[Structure]:
-    """`n` structures displaced along `modes` at `temperature` K; see the module's words for `floor` (1/cm).
+    """Return `n` structures displaced along `modes` at `temperature` K; see the module's words for `floor` (1/cm).
 
     Raises:
         SamplingError: negative temperature, non-positive floor, or no mode.
@@ -89,7 +89,7 @@ def sample_modes(
 
 
 def normal_modes(structure: Structure, hessian: np.ndarray) -> Modes:
-    """Vibrations from a Hessian [3N, 3N] eV/Å² (symmetrised), without translations and, where nothing is periodic, rotations."""
+    """Return vibrations from a Hessian [3N, 3N] eV/Å² (symmetrised), without translations and, where nothing is periodic, rotations."""
     masses = np.repeat(MASSES[structure.atomic_numbers], 3)
     weighted = (hessian + hessian.T) / 2 / np.sqrt(np.outer(masses, masses))
     inside = _vibrational_space(structure, np.sqrt(masses))
@@ -129,7 +129,7 @@ def _forces(labels: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def hessian_by_differences(structure: Structure, forces: Forces, step: float = 0.01) -> np.ndarray:
-    """Hessian [3N, 3N] eV/Å² by central differences of forces: 6N evaluations, error of second order in `step` (Å)."""
+    """Return Hessian [3N, 3N] eV/Å² by central differences of forces: 6N evaluations, error of second order in `step` (Å)."""
     plain = structure.replace(labels={}, label_std={})
     rows = []
     for k in range(3 * len(structure)):
@@ -142,7 +142,7 @@ def hessian_by_differences(structure: Structure, forces: Forces, step: float = 0
 
 
 def spring_hessian(structure: Structure, stiffness: float = 30.0) -> np.ndarray:
-    """A generic positive Hessian [3N, 3N] eV/Å² without any model: every pair is a spring.
+    """Return a generic positive Hessian [3N, 3N] eV/Å² without any model: every pair is a spring.
 
     A covalent bond has `stiffness` (30 eV/Å², a C-C single bond has about 28) along its axis and a tenth across it; both fall with
     (d / d_bond)^-6, d_bond the sum of covalent radii. Springs across the bond make it blunt but never singular; nearest images only.

@@ -130,7 +130,7 @@ def _label(labeler: Labeler, positions: Sequence[int], blob: bytes) -> _Parts:
 
 
 def _at(structure: Structure, provenance: Provenance) -> Structure:
-    """The same structure, which was checked when it was labelled, of another origin."""
+    """Return the same structure, which was checked when it was labelled, of another origin."""
     values = {name: getattr(structure, name) for name in Structure.__dataclass_fields__}
     return Structure.trusted(**(values | {"provenance": provenance}))
 
@@ -145,13 +145,13 @@ def pack(structures: Sequence[Structure]) -> bytes:
 
 
 def unpack(blob: bytes) -> list[Structure]:
-    """The structures that were packed. Raises `DamagedFileError` if the bytes are others."""
+    """Return the structures that were packed. Raises `DamagedFileError` if the bytes are others."""
     records, layouts = split(blob)
     return [decode(record, layouts)[0] for record in records]
 
 
 def split(blob: bytes) -> tuple[list[bytes], Layouts]:
-    """The records that were packed, which `decode` checks, and their layouts. Raises `DamagedFileError` if a layout is damaged."""
+    """Return the records that were packed, which `decode` checks, and their layouts. Raises `DamagedFileError` if a layout is damaged."""
     layouts, records, at = Layouts(), list[bytes](), 0
     while at < len(blob):
         _, _, kind, _, length = HEAD.unpack_from(blob, at)
@@ -178,7 +178,7 @@ class InThisProcess(Executor):
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool whose workers have answered once. Spawned, not forked: libraries with threads do not survive a fork."""
+    """Return a pool whose workers have answered once. Spawned, not forked: libraries with threads do not survive a fork."""
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent)
     try:
         pool.submit(os.getpid).result()
@@ -304,7 +304,7 @@ def blocks(n: int, size: int = TASK) -> list[range]:
 
 
 def _parcel(structures: Sequence[Structure], part: Sequence[int], sent: bool) -> Any:
-    """What goes to a worker: the store and the positions, or the structures packed without their labels."""
+    """Return what goes to a worker: the store and the positions, or the structures packed without their labels."""
     if isinstance(structures, Chosen):
         return _parcel(structures.of, [structures.positions[k] for k in part], sent)
     if isinstance(structures, Store):

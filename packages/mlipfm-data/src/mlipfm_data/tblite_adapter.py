@@ -120,7 +120,7 @@ def _rich(result: Any) -> dict[str, Any]:
 
 
 def load(argument: str) -> TbliteModel:
-    """The model of a method: `GFN2-xTB`, `gfn2-xtb` or `GFN2`. Raises ValueError for another, ImportError without tblite."""
+    """Return the model of a method: `GFN2-xTB`, `gfn2-xtb` or `GFN2`. Raises ValueError for another, ImportError without tblite."""
     model = TbliteModel(method_name(argument))
     model.versions = {"tblite": importlib.metadata.version("tblite")}
     return model
@@ -135,7 +135,7 @@ def method_name(argument: str) -> str:
 
 
 def available(pbc: np.ndarray, charge: int | None) -> tuple[str, ...]:
-    """The outputs that exist for such a structure."""
+    """Return the outputs that exist for such a structure."""
     axes = np.asarray(pbc).tolist()
     return _available(all(axes), any(axes) or bool(charge))
 
@@ -147,7 +147,7 @@ def _available(periodic: bool, no_dipole: bool) -> tuple[str, ...]:
 
 
 def check(pbc: np.ndarray, charge: int | None, outputs: Sequence[str], field: np.ndarray | None) -> bool:
-    """Whether the structure is periodic. Raises ValueError for what tblite would answer with a number that means something else."""
+    """Return whether the structure is periodic. Raises ValueError for what tblite would answer with a number that means something else."""
     if charge is None:
         raise ValueError("the total charge is not given; set `total_charge`: charge=0 in the comment line of an xyz file, or --charge 0")
     axes = pbc.tolist()
@@ -238,7 +238,7 @@ def _check_electrons(numbers: np.ndarray, charge: int, unpaired: int, orbitals: 
 
 @cache
 def _openmp() -> Any:
-    """The OpenMP runtime that tblite is linked to (torch may share it), or None if it has none that can be set."""
+    """Return the OpenMP runtime that tblite is linked to (torch may share it), or None if it has none that can be set."""
     from tblite import _libtblite
 
     library = ctypes.CDLL(_libtblite.__file__)

@@ -49,7 +49,7 @@ class TbliteLabeler:
         return ()
 
     def label(self, structure: Structure) -> Structure:
-        """The structure with level, charge, multiplicity and labels; earlier labels are dropped.
+        """Return the structure with level, charge, multiplicity and labels; earlier labels are dropped.
 
         Raises:
             LabelingError: charge not given, no convergence, atoms too close, elements above 86, more charge than electrons, periodic in one or

@@ -23,7 +23,7 @@ class Limits:
     forces: float | None
 
     def accept(self, answer: Uncertain) -> bool:
-        """Whether the teacher is sure enough of its energy and of the force on every atom."""
+        """Return whether the teacher is sure enough of its energy and of the force on every atom."""
         return answer.energy_sigma <= self.energy and (self.forces is None or float(answer.atom_sigma.max()) <= self.forces)
 
     def as_dict(self) -> dict[str, float | None]:

@@ -50,11 +50,11 @@ class Distill:
         self.gather: tuple[str, ...] = ()
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
-        """The structure with the drawn ones of its rows."""
+        """Return the structure with the drawn ones of its rows."""
         return [structure] if self.curvature is None else self.curvature.views(structure, rng)
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
-        """`energy`, `forces`, `hessian_rows`: those with a weight."""
+        """Return `energy`, `forces`, `hessian_rows`: those with a weight."""
         return {**self.labels.terms(prediction, batch), **(self.curvature.terms(prediction, batch) if self.curvature else {})}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:

@@ -46,7 +46,7 @@ class HessianRows:
         self.weight, self.rows, self.outlier = weight, rows, outlier
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
-        """The structure with `rows` of its stored rows; unchanged if it has none."""
+        """Return the structure with `rows` of its stored rows; unchanged if it has none."""
         stored = structure.labels.get("hessian_rows")
         if stored is None or len(stored) <= self.rows:
             return [structure]
@@ -56,7 +56,7 @@ class HessianRows:
         return [Structure.trusted(**(values | {"labels": {**structure.labels, **picked}}))]
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
-        """`hessian_rows`: (sum over atoms of the rows' distances, averaged over each structure's rows; number of those atoms).
+        """Return `hessian_rows`: (sum over atoms of the rows' distances, averaged over each structure's rows; number of those atoms).
 
         The label `weight` of a structure multiplies its distances."""
         if "hessian_rows" not in batch.labels:

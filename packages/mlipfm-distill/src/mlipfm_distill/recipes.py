@@ -25,7 +25,7 @@ def distill_recipe(
     seed: int = 0,
     dtype: str = "float32",
 ) -> Recipe:
-    """A Recipe for `mlipfm_train.loop.fit`; `dump_recipe` writes it for `mlipfm train`.
+    """Return a Recipe for `mlipfm_train.loop.fit`; `dump_recipe` writes it for `mlipfm train`.
 
     The student gets the conditions (charge, spin) that the teacher gets. Elements, levels, references and scale come from the data.
 

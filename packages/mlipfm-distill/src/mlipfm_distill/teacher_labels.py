@@ -59,7 +59,7 @@ class TeacherLabels:
     licence: str = UNKNOWN
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Return the report for people."""
         out = [f"{self.path}: {self.total} structures at {self.level}: {self.labelled} labelled with Hessian rows, {self.present} had them"]
         if self.duplicates:
             out.append(f"  {self.duplicates} share the labels of an equal structure")
@@ -253,7 +253,7 @@ def _chosen_level(model: Potential, level: str | None) -> str:
 
 
 def _asked(s: Structure, level: str, teacher: _Teacher, index: int) -> Structure:
-    """The bare geometry at the teacher's level, saying whose labels it will have."""
+    """Return the bare geometry at the teacher's level, saying whose labels it will have."""
     licence = combined([s.provenance.licence, teacher.licence])
     origin = replace(s.provenance, source=teacher.source, index=index, licence=licence)
     return s.replace(level=level, labels={}, label_std={}, provenance=origin)

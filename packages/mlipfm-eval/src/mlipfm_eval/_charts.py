@@ -127,7 +127,7 @@ def _colour(k: int) -> str:
 
 
 def _svg(title: str, draw: Callable[[Any], None]) -> str:
-    """The SVG of one pair of axes, as part of a page: without prolog, metadata and size, in the colours of the page."""
+    """Return the SVG of one pair of axes, as part of a page: without prolog, metadata and size, in the colours of the page."""
     from matplotlib import rc_context  # the one place of this library
     from matplotlib.figure import Figure
 

@@ -238,7 +238,7 @@ def _covering(model: Potential | Teacher, first: Sequence[Structure], elements: 
 
 
 def _in_other_states(model: Potential | Teacher, molecule: Structure, crystal: Structure | None) -> list[Structure]:
-    """The crystal as a slab, and the molecule with a charge where that changes what a potential predicts."""
+    """Return the crystal as a slab, and the molecule with a charge where that changes what a potential predicts."""
     found = [] if crystal is None else [crystal.replace(pbc=(True, True, False), labels={}, label_std={})]
     if isinstance(model, Potential) and "total_charge" in model.spec.conditions:
         found.append(made.with_charge(molecule, 1))
@@ -287,7 +287,7 @@ def _answers(model: Potential | Teacher, s: Structure) -> bool:
 
 
 def _first(model: Potential | Teacher, candidates: Sequence[Structure]) -> Structure | None:
-    """The first that it predicts with forces of a size that matter has; else the first that it predicts."""
+    """Return the first that it predicts with forces of a size that matter has; else the first that it predicts."""
     answered = []
     for s in candidates:
         if _reason(model, s) is None:

@@ -152,7 +152,7 @@ def _stale(subject: CheckedModel) -> Measured:
 
 
 def _kept(subject: CheckedModel, base: Structure, other: Structure) -> bool:
-    """Whether a question has another prediction after a similar one than asked first, at a new place.
+    """Return whether a question has another prediction after a similar one than asked first, at a new place.
 
     Atoms that are moved must have other forces as well: two places alone do not show a prediction that is kept by distances.
     """
@@ -209,7 +209,7 @@ def _triplet(s: Structure) -> Structure:
 
 
 def _tighter(crystal: Structure) -> Structure:
-    """The atoms where they are in a smaller cell, so that some are within 2.5 Å of an image: a model of any cutoff must notice."""
+    """Return the atoms where they are in a smaller cell, so that some are within 2.5 Å of an image: a model of any cutoff must notice."""
     for scale in (0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6):
         tighter = moved(crystal, crystal.positions, crystal.cell * scale)
         if neighbor_pairs(tighter, 2.5)[2].any():

@@ -46,7 +46,7 @@ def _core(subject: CheckedModel) -> Measured | None:
 
 
 def _dimer_core(subject: CheckedModel, first: int, second: int) -> list[Measured]:
-    """How far the energy of a pair falls on the way in, eV."""
+    """Return how far the energy of a pair falls on the way in, eV."""
     reach = float(COVALENT_RADII[first] + COVALENT_RADII[second])
     core = sorted({*(r for r in CORE if r < 0.62 * reach), *(f * reach for f in CORE_FRACTIONS)})
     energies = dict(_curve(subject, [made.dimer(first, second, r) for r in core], core))
@@ -56,7 +56,7 @@ def _dimer_core(subject: CheckedModel, first: int, second: int) -> list[Measured
 
 
 def _fall(name: str, core: dict[float, float], bond: float) -> list[Measured]:
-    """How far a curve lies below the bond, and how far it falls from any distance to a smaller one, eV."""
+    """Return how far a curve lies below the bond, and how far it falls from any distance to a smaller one, eV."""
     radii = sorted(core)
     deepest = min(radii, key=lambda r: core[r])
     below = bond - core[deepest]
@@ -122,7 +122,7 @@ def time_step(s: Structure, temperature: float = 300.0) -> float:
 
 
 def _starts(subject: CheckedModel) -> list[Structure]:
-    """The smallest of its own structures; without any, what is made of its elements, relaxed by the model."""
+    """Return the smallest of its own structures; without any, what is made of its elements, relaxed by the model."""
     if subject.own:
         return sorted(subject.own, key=len)[:1]
     start = subject.crystal if subject.crystal is not None and _calm(subject, subject.crystal) else subject.small
@@ -130,7 +130,7 @@ def _starts(subject: CheckedModel) -> list[Structure]:
 
 
 def _calm(subject: CheckedModel, s: Structure) -> bool:
-    """Whether a made crystal is nearer to rest than the made molecule."""
+    """Return whether a made crystal is nearer to rest than the made molecule."""
     forces = [np.abs(subject.ask([item])[0]["forces"]).max() for item in (s, subject.small)]
     return bool(forces[0] < forces[1])
 

@@ -82,7 +82,7 @@ def _verdict(address: str, outcomes: list[Outcome]) -> str:
 
 
 def _plain(outcome: Outcome) -> bool:
-    """A rule of which there is nothing to say but that it passed."""
+    """Return a rule of which there is nothing to say but that it passed."""
     return outcome.status == "held" and outcome.value is None
 
 
@@ -107,7 +107,7 @@ def _figure(value: float | None, limit: float | None) -> tuple[str, str]:
 
 
 def _once(outcomes: list[Outcome]) -> list[Outcome]:
-    """A rule of both suites in one row, that with the figure, unless the contract alone is broken: then in two, each with its own outcome."""
+    """Return a rule of both suites in one row, that with the figure, unless the contract alone is broken: then in two, each with its own outcome."""
     seen = {o.rule: o for o in outcomes if o.suite == "behaviour"}
     inside = {o.rule: o for o in outcomes if o.suite == "contract" and o.rule in seen}
     rows = []

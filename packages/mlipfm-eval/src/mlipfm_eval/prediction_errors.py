@@ -105,7 +105,7 @@ class Predictions:
         return Cases(rows, predicted, reference, numbers)
 
     def _has_stress(self, k: int) -> bool:
-        """Whether a stress was asked of the structure: it is periodic, and the model has one."""
+        """Return whether a stress was asked of the structure: it is periodic, and the model has one."""
         return bool(self.stresses) and (k in self.failures or bool(np.isfinite(self.stresses[k]).all()))
 
     @cached_property

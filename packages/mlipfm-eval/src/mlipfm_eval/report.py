@@ -193,7 +193,7 @@ def _checks(found: Found) -> str:
 
 
 def _broken(record: Record, rule: str) -> str:
-    """The rule, with its figure and limit if it has them."""
+    """Return the rule, with its figure and limit if it has them."""
     for m in record["metrics"]:
         if m["name"] == rule and m.get("status") == "broken" and m["value"] is not None and m.get("limit") is not None:
             return f"{rule} ({short(m['value'])} {m['unit']}, limit {short(m['limit'])})"
@@ -228,7 +228,7 @@ def _parity_charts(found: Found, colours: Mapping[str, int]) -> list[tuple[str, 
 
 
 def _is_error(metric: Mapping[str, Any], name: str, quantity: str) -> bool:
-    """Whether a figure is the MAE or RMSE of a quantity on a data set."""
+    """Return whether a figure is the MAE or RMSE of a quantity on a data set."""
     short_name = "force" if quantity == "forces" else quantity
     wanted = metric.get("set") == name and metric.get("key") in (f"{short_name}_mae", f"{short_name}_rmse")
     return wanted and "element" not in metric and metric["value"] is not None
@@ -281,7 +281,7 @@ def _cards(found: Found) -> str:
 
 
 def _notes(found: Found) -> Iterable[str]:
-    """How files were read, what records note, and what is missing."""
+    """Return how files were read, what records note, and what is missing."""
     for record in found.records:
         notes = record["details"].get("notes", [])
         for name, lines in (notes if isinstance(notes, Mapping) else {"": notes}).items():

@@ -174,7 +174,7 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
 
 
 def _few(n: int) -> str | None:
-    """What is not known after a calibration with n structures: the scale of sigma to 1/sqrt(2n), and intervals of more than n/(n+1)."""
+    """Return what is not known after a calibration with n structures: the scale of sigma to 1/sqrt(2n), and intervals of more than n/(n+1)."""
     if n >= FEW:
         return None
     return (
@@ -207,7 +207,7 @@ def _sizes(fitted: Uncertainty) -> dict[str, int]:
 
 
 def _at_known_levels(structures: Iterable[Structure], potential: Potential, where: str) -> Iterator[Structure]:
-    """The structures, read one by one; labels of a level that the model does not have are refused."""
+    """Yield the structures, read one by one; labels of a level that the model does not have are refused."""
     for k, s in enumerate(structures):
         if s.level is not None and s.level not in potential.spec.levels:
             levels = ", ".join(potential.spec.levels)

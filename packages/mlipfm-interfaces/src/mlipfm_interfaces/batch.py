@@ -140,7 +140,7 @@ class Batch:
         return torch.ones_like(self.pbc[:, 0])
 
     def with_leaves(self, *, strain: bool = False, field: bool = False) -> Batch:
-        """A copy whose positions (and, if asked, strain and external field) are leaves that take gradients."""
+        """Return a copy whose positions (and, if asked, strain and external field) are leaves that take gradients."""
         changes: dict[str, Tensor] = {"positions": self.positions.detach().requires_grad_()}
         if strain:
             changes["strain"] = torch.zeros_like(self.strain).requires_grad_()
@@ -149,7 +149,7 @@ class Batch:
         return replace(self, **changes)  # type: ignore[arg-type]  # all values are Tensors of the right field
 
     def displacements(self, spec: GraphSpec, slots: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Vectors r_j - r_i of the view of `spec`, in `dtype`: [pairs, 3], or [atoms, K, 3] for the dense layout.
+        """Return vectors r_j - r_i of the view of `spec`, in `dtype`: [pairs, 3], or [atoms, K, 3] for the dense layout.
 
         `slots`, indices into the view as `nonzero(as_tuple=True)` gives them, picks some: [slots, 3]. Computed in float64, deformed by the
         symmetric part of `strain`, cast once. Padding is (2 cutoff, 0, 0): beyond every envelope, never zero.
@@ -362,7 +362,7 @@ class MovingBatch:
         return cells
 
     def _covered(self, positions: Array) -> bool:
-        """Whether no pair within a cutoff can be missing from the lists.
+        """Return whether no pair within a cutoff can be missing from the lists.
 
         The vector d of a pair has become d F + u_j - u_i, F the deformation of the cell and u the ways of the atoms beyond it. A pair that is not
         listed was longer than cutoff + skin and is now at least (cutoff + skin) s - 2 max |u| long, s the smallest singular value of F.
@@ -408,7 +408,7 @@ class _WidePairs:
         self._view: View | None = None
 
     def view(self, columns: Array, moving: MovingBatch) -> View:
-        """The pairs within the cutoff, at positions [3, atoms]; the same object as long as they are the same pairs."""
+        """Return the pairs within the cutoff, at positions [3, atoms]; the same object as long as they are the same pairs."""
         distance2 = self._squared_distances(columns, moving)
         if len(distance2) and distance2.min() < CROWD_RADIUS**2:
             batch_pairs(moving.geometries(columns.T), self.graph.cutoff)  # names the atoms and refuses them
@@ -418,7 +418,7 @@ class _WidePairs:
         return self._view
 
     def all(self) -> View:
-        """Every pair of the list: those beyond the cutoff contribute 0."""
+        """Return every pair of the list: those beyond the cutoff contribute 0."""
         return self._picked(np.ones(len(self.i), dtype=bool))
 
     def _picked(self, kept: Array) -> View:

@@ -29,7 +29,7 @@ def smallest_calibration_set(level: float) -> int:
 
 
 def conformal_quantile(scores: ArrayLike, level: float) -> float:
-    """The ceil((n+1) level)-th smallest of n scores |error|/sigma, one of each exchangeable case.
+    """Return the ceil((n+1) level)-th smallest of n scores |error|/sigma, one of each exchangeable case.
 
     A new case then has a score up to this with a probability of at least `level`, and at most level + 1/(n+1) if no scores tie
     (split conformal prediction, arXiv:1604.04173, theorem 2). Atoms of one structure are not exchangeable with those of another: give one score
@@ -50,7 +50,7 @@ def conformal_quantile(scores: ArrayLike, level: float) -> float:
 
 
 def nll_optimal_scale(errors: ArrayLike, sigma: ArrayLike) -> float:
-    """The factor on sigma with the lowest negative log likelihood of these errors, sqrt(mean (error/sigma)^2)."""
+    """Return the factor on sigma with the lowest negative log likelihood of these errors, sqrt(mean (error/sigma)^2)."""
     return sqrt(z_variance(errors, sigma))
 
 
@@ -113,7 +113,7 @@ def retention_gain(errors: ArrayLike, sigma: ArrayLike) -> float:
 
 
 def nll_penalty(scale: float) -> float:
-    """What the NLL of normal errors gains when sigma is multiplied by `scale`: ln s + (1/s^2 - 1)/2, nats."""
+    """Return what the NLL of normal errors gains when sigma is multiplied by `scale`: ln s + (1/s^2 - 1)/2, nats."""
     return log(scale) + (1 / scale**2 - 1) / 2
 
 

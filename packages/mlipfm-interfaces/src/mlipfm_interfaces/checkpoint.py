@@ -119,7 +119,7 @@ def save_potential(path: Path | str, potential: Potential, extra: Mapping[str, A
 
 
 def load_potential(uri: Path | str) -> Potential:
-    """A potential from a model checkpoint, ready to evaluate (`eval()` mode).
+    """Return a potential from a model checkpoint, ready to evaluate (`eval()` mode).
 
     Args:
         uri: a path, or an address such as `mlipfm:NAME@ALIAS` whose scheme an installed resolver knows.
@@ -163,7 +163,7 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
 
 
 def _default_level(level: object, potential: Potential, where: str) -> str:
-    """The level that is predicted where none is given, as the checkpoint says; it must be one of the model."""
+    """Return the level that is predicted where none is given, as the checkpoint says; it must be one of the model."""
     if level not in potential.spec.levels:
         raise RefusedFileError(f"`default_level` {str(level)[:80]!r} is no level of this model", where=where)
     return str(level)
@@ -190,7 +190,7 @@ def _built(name: str, config: Mapping[str, Any], *, initial: bool) -> Potential:
 
 
 def resolve(uri: Path | str) -> Path:
-    """The local file of a path, of an address, or of a released model by its name.
+    """Return the local file of a path, of an address, or of a released model by its name.
 
     A path that exists is that path. Resolvers (entry-point group `mlipfm.resolvers`, a class without arguments) own their schemes; a released model
     is an entry point of the group `mlipfm.released`, a function that returns the path of its checkpoint.
@@ -266,7 +266,7 @@ def _refuse_folder(path: Path) -> None:
 
 
 def _manifest(data: bytes, where: str) -> Manifest:
-    """The manifest in the header; everything that is not a checkpoint of ours is refused here, before tensors are looked at."""
+    """Return the manifest in the header; everything that is not a checkpoint of ours is refused here, before tensors are looked at."""
     return read_header(data, len(data), where)[1]
 
 

@@ -94,7 +94,7 @@ def old_names(names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _loaded(entry_point: str, name: str) -> Any:
-    """The command of an entry point, or one that says why it cannot be imported."""
+    """Return the command of an entry point, or one that says why it cannot be imported."""
     try:
         return _mount(name, plugins.load("commands", entry_point))
     except PluginError as error:
@@ -102,7 +102,7 @@ def _loaded(entry_point: str, name: str) -> Any:
 
 
 def _mount(name: str, app: Any) -> Any:
-    """The click command of a plug-in's app, under the name of its entry point."""
+    """Return the click command of a plug-in's app, under the name of its entry point."""
     if not isinstance(app, typer.Typer):
         raise PluginError(f"command {name!r} is a {type(app).__name__}", hint="its entry point must be a typer.Typer")
     app.rich_markup_mode = None  # rich's help costs 0.35 s of imports, half of the time a user waits for --help
@@ -142,7 +142,7 @@ def _bounded(parameter: Any) -> Callable[[Any, Any], Any]:
 
 
 def _broken(name: str, error: PluginError) -> Any:
-    """A command that stands for a plug-in which cannot be imported: its help says why, running it raises the error."""
+    """Return a command that stands for a plug-in which cannot be imported: its help says why, running it raises the error."""
     app = typer.Typer(add_completion=False)
 
     @app.command(name, short_help=_BROKEN, epilog=str(error), context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -12,7 +12,7 @@ UNCUT = 10_000
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """A rich console on stdout, or on stderr. Nothing it prints is cut or wrapped unless it goes to a terminal.
+    """Return a rich console on stdout, or on stderr. Nothing it prints is cut or wrapped unless it goes to a terminal.
 
     FORCE_COLOR, which Jupyter sets, colours what goes elsewhere, and does not make a terminal of it: bars would fill a notebook with their steps.
     """

@@ -36,7 +36,7 @@ def forces(energy: Tensor, batch: Batch, *, create_graph: bool = False) -> Tenso
 
 
 def hessian_rows(forces: Tensor, positions: Tensor, index: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Rows of the Hessian of each system, [rows, atoms, 3] eV/Å²: row p of system s is d2E/(d r_(atom, axis) d r).
+    """Return rows of the Hessian of each system, [rows, atoms, 3] eV/Å²: row p of system s is d2E/(d r_(atom, axis) d r).
 
     Args:
         forces: [atoms, 3], with the graph to `positions`.
@@ -59,7 +59,7 @@ def hessian_rows(forces: Tensor, positions: Tensor, index: Tensor, *, create_gra
 
 
 def hvp(forces: Tensor, positions: Tensor, probe: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Hessian-vector products H v, [probes, atoms, 3] eV/Å² for `probe` [probes, atoms, 3].
+    """Return Hessian-vector products H v, [probes, atoms, 3] eV/Å² for `probe` [probes, atoms, 3].
 
     For gradient forces H is symmetric and v H = H v. For direct forces this is -J^T v.
 
@@ -72,7 +72,7 @@ def hvp(forces: Tensor, positions: Tensor, probe: Tensor, *, create_graph: bool 
 
 
 def hessian(forces: Tensor, positions: Tensor) -> Tensor:
-    """The whole matrix [3 atoms, 3 atoms] eV/Å² of a batch, row by row; for tests and small systems."""
+    """Return the whole matrix [3 atoms, 3 atoms] eV/Å² of a batch, row by row; for tests and small systems."""
     eye = torch.eye(forces.numel(), dtype=forces.dtype, device=forces.device).reshape(-1, *forces.shape)
     return hvp(forces, positions, eye).reshape(forces.numel(), -1)
 

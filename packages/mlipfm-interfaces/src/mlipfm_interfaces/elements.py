@@ -276,14 +276,14 @@ _NUMBERS = {name: z for z, name in enumerate(_SYMBOLS, start=1)}
 
 
 def symbol(atomic_number: int) -> str:
-    """Symbol of an element: 6 -> `C`. Raises `UnknownElementError` outside 1..118."""
+    """Return the symbol of an element: 6 -> `C`. Raises `UnknownElementError` outside 1..118."""
     if not 1 <= atomic_number <= N_ELEMENTS:
         raise UnknownElementError(f"atomic number {atomic_number} does not exist", hint="use 1 (H) to 118 (Og)")
     return _SYMBOLS[atomic_number - 1]
 
 
 def number(name: str) -> int:
-    """Atomic number of a symbol: `C` -> 6. Raises `UnknownElementError` for names that are no element."""
+    """Return atomic number of a symbol: `C` -> 6. Raises `UnknownElementError` for names that are no element."""
     if name not in _NUMBERS:
         hint = f"did you mean {name.capitalize()!r}?" if name.capitalize() in _NUMBERS else "use symbols such as H, C, Fe"
         if name.capitalize() in ISOTOPES:

@@ -35,7 +35,7 @@ def examples_json(structures: Iterable[Structure]) -> list[dict[str, Any]]:
 
 
 def examples_of(extra: Any, where: str = "the checkpoint") -> tuple[Structure, ...]:
-    """The structures in `extra` of a manifest; none if it has none, as models of earlier versions.
+    """Return the structures in `extra` of a manifest; none if it has none, as models of earlier versions.
 
     Raises:
         DamagedFileError: an entry that is no structure.

@@ -69,7 +69,7 @@ def fsync_folder(folder: Path | str) -> None:
 
 
 def unwritable(path: Path | str, error: OSError) -> UnwritableFileError:
-    """The user's error for a failed write, with what to do about it."""
+    """Return the user's error for a failed write, with what to do about it."""
     if error.errno in _FULL:
         hint = "free some space or raise the quota, or choose another folder"
     elif error.errno in _FORBIDDEN:
@@ -82,7 +82,7 @@ def unwritable(path: Path | str, error: OSError) -> UnwritableFileError:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """The whole file in memory. (A mapped file that is cut while it is read kills the process with SIGBUS.)
+    """Return the whole file in memory. (A mapped file that is cut while it is read kills the process with SIGBUS.)
 
     Raises:
         UnreadableFileError: missing, a folder, a device, or not permitted.
@@ -138,7 +138,7 @@ def strict_json(text: str | bytes) -> Any:
 
 
 def cache_dir() -> Path:
-    """The one folder for downloads, environments and compiled code: $MLIPFM_CACHE, else ~/.cache/mlipfm. Created, for its owner only.
+    """Return the one folder for downloads, environments and compiled code: $MLIPFM_CACHE, else ~/.cache/mlipfm. Created, for its owner only.
 
     Raises:
         UnwritableFileError: if it cannot be created.

@@ -66,13 +66,13 @@ class _Adapter(Protocol):
 
 
 def is_foreign(uri: str | Path) -> bool:
-    """Whether this is the address of a model of another package: `package:argument` of an installed plug-in, and no file."""
+    """Return whether this is the address of a model of another package: `package:argument` of an installed plug-in, and no file."""
     scheme, colon, _ = str(uri).partition(":")
     return bool(colon) and scheme in plugins.names("foreign") and not Path(uri).exists()
 
 
 def open_foreign(uri: str, *, call_timeout: float = 600.0, start_timeout: float = 600.0) -> ForeignModel:
-    """The model `package:argument`, for instance `tblite:GFN2`. It is a Teacher; use it as a context manager, or call `close`.
+    """Return the model `package:argument`, for instance `tblite:GFN2`. It is a Teacher; use it as a context manager, or call `close`.
 
     Args:
         call_timeout: seconds for one structure. start_timeout: seconds to load the model (its environment, made on first use, is extra).
@@ -105,7 +105,7 @@ class ForeignModel:
         self._connect()
 
     def evaluate(self, structures: Sequence[Structure], outputs: Sequence[str] = ("energy", "forces")) -> list[dict[str, Array]]:
-        """One dict per structure: float64 arrays by quantity key, checked for shape and finiteness.
+        """Return one dict per structure: float64 arrays by quantity key, checked for shape and finiteness.
 
         A worker that dies or exceeds its time is killed, the error is raised, and the next call starts a new one.
 
@@ -208,7 +208,7 @@ class _Worker:
     def ask(
         self, arrays: dict[str, Array], charge: int | None, multiplicity: int | None, outputs: tuple[str, ...], timeout: float
     ) -> dict[str, Array]:
-        """The answer for one structure."""
+        """Return the answer for one structure."""
         try:
             self._channel.settimeout(timeout)
             foreign_worker.send(self._channel, {"outputs": outputs, "charge": charge, "multiplicity": multiplicity}, arrays)

@@ -22,7 +22,7 @@ _PIP = ("--disable-pip-version-check", "--no-input", "--retries", "1")
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:
-    """The Python of the environment with `requirements` and numpy; made if it is not there.
+    """Return the Python of the environment with `requirements` and numpy; made if it is not there.
 
     An environment counts only with the marker that is written last, so one that was cut short is made anew. It is made with this Python's venv
     and pip, which read pip's configuration (index, wheel folders); with uv where this Python has no pip to give.
@@ -74,7 +74,7 @@ def _make(name: str, folder: Path, wanted: list[str], log: Path) -> None:
 
 
 def _has_pip() -> bool:
-    """Whether `venv` can put a pip into a new environment (Debian's python3 without python3-venv cannot)."""
+    """Return whether `venv` can put a pip into a new environment (Debian's python3 without python3-venv cannot)."""
     import importlib.util
 
     return importlib.util.find_spec("ensurepip") is not None

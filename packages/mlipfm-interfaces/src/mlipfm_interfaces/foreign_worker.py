@@ -86,7 +86,7 @@ def _exactly(channel: socket.socket, size: int, deadline: "float | None") -> byt
 
 
 def load_adapter(path: str, argument: str) -> Any:
-    """The model that the adapter's `load(argument)` returns: it has `outputs` and `evaluate(...)`."""
+    """Return the model that the adapter's `load(argument)` returns: it has `outputs` and `evaluate(...)`."""
     spec = importlib.util.spec_from_file_location("mlipfm_foreign_adapter", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")

@@ -187,7 +187,7 @@ class FrameLog:
         yield from scan(self._reader(), _HEADER.size, self._end)
 
     def record(self, index: int) -> bytes:
-        """The bytes of a whole frame."""
+        """Return the bytes of a whole frame."""
         self._refresh()
         place = self._places[index]
         return os.pread(self._reader(), place.length, place.offset)
@@ -372,7 +372,7 @@ class _Window:
         return self._chunk[inside : inside + n]
 
     def record(self, offset: int) -> bytes | None:
-        """The record that begins here, None if none does."""
+        """Return the record that begins here, None if none does."""
         head = self.read(offset, HEAD.size)
         if len(head) < HEAD.size or not head.startswith(MAGIC[:2], 4):
             return None

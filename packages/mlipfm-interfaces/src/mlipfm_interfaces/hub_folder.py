@@ -33,7 +33,7 @@ class HubState:
 
 
 def read_state(folder: Path) -> HubState | None:
-    """The hub that was started last on this folder, alive or not; None if none was.
+    """Return the hub that was started last on this folder, alive or not; None if none was.
 
     Raises:
         UnreadableFileError: the file says something else.

@@ -32,12 +32,12 @@ class KSpaceView:
     system: Tensor
 
     def to(self, device: torch.device | str) -> KSpaceView:
-        """The same vectors on another device."""
+        """Return the same vectors on another device."""
         return KSpaceView(self.index.to(device), self.system.to(device))
 
 
 def kspace_view(structures: Sequence[Structure | Geometry], resolution: float) -> KSpaceView:
-    """All half-space triples with |k| <= 2 pi / `resolution` (Å) of each system that is periodic in three directions; others have none.
+    """Return all half-space triples with |k| <= 2 pi / `resolution` (Å) of each system that is periodic in three directions; others have none.
 
     Raises:
         InvalidStructureError: for a resolution that is not positive, or more than `MAX_VECTORS` vectors in one system.

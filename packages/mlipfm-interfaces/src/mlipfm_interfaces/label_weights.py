@@ -9,7 +9,7 @@ from .structure import Structure
 
 
 def structure_weight(structure: Structure) -> float:
-    """The label `weight`; 1 where there is none."""
+    """Return the label `weight`; 1 where there is none."""
     return float(structure.labels.get("weight", 1.0))
 
 

@@ -27,7 +27,7 @@ def canonical(licence: str) -> str | None:
 
 
 def is_known(licence: Any) -> bool:
-    """Whether it is an SPDX expression of identifiers that SPDX lists, or of `LicenseRef-...`."""
+    """Return whether it is an SPDX expression of identifiers that SPDX lists, or of `LicenseRef-...`."""
     return isinstance(licence, str) and canonical(licence) is not None
 
 
@@ -47,7 +47,7 @@ def stated_licences(entry: Mapping[str, Any]) -> list[str]:
 
 
 def ancestors_of(extra: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The models that a model starts from, nearest first, from the `extra` of its manifest.
+    """Return the models that a model starts from, nearest first, from the `extra` of its manifest.
 
     Returns:
         Of each its `digest` ("" if it was no checkpoint), its `licences` ([""] if none), and the `data` it was trained on itself.
@@ -58,7 +58,7 @@ def ancestors_of(extra: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def parts_of(licence: str | None) -> list[str]:
-    """What AND joins outside of parentheses; one part in parentheses if there is an OR outside of them."""
+    """Return what AND joins outside of parentheses; one part in parentheses if there is an OR outside of them."""
     parts, depth, either = [""], 0, False
     for word in (licence or UNKNOWN).replace("(", " ( ").replace(")", " ) ").split():
         depth += (word == "(") - (word == ")")

@@ -72,7 +72,7 @@ class Metric:
 
 
 def group_of(structure: Structure) -> str:
-    """What an interval resamples as a whole: the molecule or trajectory that the data name, else all structures of this formula."""
+    """Return what an interval resamples as a whole: the molecule or trajectory that the data name, else all structures of this formula."""
     return structure.provenance.group or structure.formula
 
 
@@ -86,7 +86,7 @@ def measure(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Metric:
-    """The Metric of any statistic of cases, with its interval over groups.
+    """Return the Metric of any statistic of cases, with its interval over groups.
 
     Args:
         statistic: figure of the cases at the given indices (an index may occur several times).
@@ -117,7 +117,7 @@ def mae(
     weights: Sequence[ArrayLike] | None = None,
     seed: int = 0,
 ) -> Metric:
-    """Mean absolute error over all components of all cases.
+    """Return the mean absolute error over all components of all cases.
 
     Args:
         weights: of each case, one number or one for each row of its arrays: the mean is weighted, and what has weight 0 may be anything.
@@ -129,13 +129,13 @@ def mae(
 def rmse(
     predicted: Sequence[ArrayLike], reference: Sequence[ArrayLike], groups: Groups | None = None, *, name: str, unit: str, seed: int = 0
 ) -> Metric:
-    """Root of the mean square over all components of all cases: a true RMSE, not a mean of norms or of roots."""
+    """Return the root of the mean square over all components of all cases: a true RMSE, not a mean of norms or of roots."""
     sums, counts, ok = _sums(predicted, reference, np.square)
     return measure(name, unit, lambda k: float(np.sqrt(sums[k].sum() / counts[k].sum())), ok, groups, seed=seed)
 
 
 def mean(values: ArrayLike, groups: Groups | None = None, *, name: str, unit: str, seed: int = 0) -> Metric:
-    """Mean of one figure per case (drifts of trajectories, success as 0 or 1); NaN is a failed case."""
+    """Return the mean of one figure per case (drifts of trajectories, success as 0 or 1); NaN is a failed case."""
     figures = np.asarray(values, dtype=np.float64)
     return measure(name, unit, lambda k: float(figures[k].mean()), np.isfinite(figures), groups, seed=seed)
 
@@ -150,7 +150,7 @@ def percentile(
     unit: str,
     seed: int = 0,
 ) -> Metric:
-    """The `q`-th percentile (0..100) of the absolute component errors; q = 100 is the largest."""
+    """Return the `q`-th percentile (0..100) of the absolute component errors; q = 100 is the largest."""
     pairs, ok = _pairs(predicted, reference)
     errors = [np.abs(a - b).ravel() for a, b in pairs]
     return measure(
@@ -172,7 +172,7 @@ def force_cosine(
     name: str = "force cosine",
     seed: int = 0,
 ) -> Metric:
-    """Mean cosine of predicted and reference force over atoms; 1 is best.
+    """Return the mean cosine of predicted and reference force over atoms; 1 is best.
 
     A reference force of zero has no direction and is not counted; a predicted force of zero counts as 0.
     """
@@ -194,7 +194,7 @@ def rotation_error(
     name: str = "rotation error",
     seed: int = 0,
 ) -> Metric:
-    """How far forces are from turning with the system: mean |Q^-1 f(Q R) - f(R)| / mean |f(R)| over atoms and orientations Q; 0 is best.
+    """Return how far forces are from turning with the system: mean |Q^-1 f(Q R) - f(R)| / mean |f(R)| over atoms and orientations Q; 0 is best.
 
     Args:
         turned_back: of each structure, forces in several orientations rotated back to the first, [orientations, atoms, 3].
@@ -215,7 +215,7 @@ def per_element(
     *,
     unit: str,
 ) -> dict[str, Metric]:
-    """Mean absolute error of an atom quantity for every element, by symbol; cases are the structures that contain it."""
+    """Return the mean absolute error of an atom quantity for every element, by symbol; cases are the structures that contain it."""
     numbers = [np.asarray(z) for z in atomic_numbers]
     result = {}
     for z in sorted({int(z) for case in numbers for z in np.unique(case)}):
@@ -235,7 +235,7 @@ def efwt(
     force_threshold: float = 0.03,
     seed: int = 0,
 ) -> Metric:
-    """Energy and forces within threshold, percent of systems: |dE| < 0.02 eV and every |dF| component < 0.03 eV/Å (OC20).
+    """Return the energy and forces within threshold, percent of systems: |dE| < 0.02 eV and every |dF| component < 0.03 eV/Å (OC20).
 
     Args:
         energies: predicted and reference, [cases] eV per system. forces: predicted and reference, each a list of [atoms, 3].
@@ -263,7 +263,7 @@ def compare(
     unit: str = "1",
     seed: int = 0,
 ) -> Metric:
-    """Error of `first` over (or minus) the error of `second` on the same cases, with a paired interval.
+    """Return the error of `first` over (or minus) the error of `second` on the same cases, with a paired interval.
 
     The same groups are drawn for both, so what is common to them cancels: an interval of the ratio below 1 says that `first` is better. A case
     counts only if both gave a finite prediction.
@@ -290,7 +290,7 @@ def compare(
 def drift(
     times: ArrayLike, energies_per_atom: ArrayLike, *, name: str = "energy drift", seed: int = 0, resamples: int = RESAMPLES
 ) -> Metric:
-    """Slope of the total energy per atom in meV/atom/ps: least squares, with a moving-block bootstrap of the residuals.
+    """Return the slope of the total energy per atom in meV/atom/ps: least squares, with a moving-block bootstrap of the residuals.
 
     Args:
         times: [frames] fs, evenly spaced. energies_per_atom: [frames] eV.
@@ -338,7 +338,7 @@ def _without_weightless(
 
 
 def _spread(weight: ArrayLike, shape: tuple[int, ...]) -> Floats:
-    """A number, or one for each row, as an array of `shape`."""
+    """Return a number, or one for each row, as an array of `shape`."""
     array = np.asarray(weight, dtype=np.float64)
     return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)
 

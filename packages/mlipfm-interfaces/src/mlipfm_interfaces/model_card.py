@@ -52,7 +52,7 @@ def _listed(licences: list[str]) -> str:
 
 
 def _separation(spec: Mapping[str, Any]) -> str:
-    """What is known of two systems out of each other's reach."""
+    """Return what is known of two systems out of each other's reach."""
     reach = (
         "no range is given"
         if spec.get("interaction_range") is None

@@ -68,7 +68,7 @@ class PairView:
     mask: Tensor
 
     def to(self, device: torch.device | str) -> PairView:
-        """The same pairs on another device."""
+        """Return the same pairs on another device."""
         return PairView(*(getattr(self, item.name).to(device) for item in fields(self)))
 
     def pairs(self) -> Pairs:
@@ -91,7 +91,7 @@ class DenseView:
     reverse: Tensor
 
     def to(self, device: torch.device | str) -> DenseView:
-        """The same neighbours on another device."""
+        """Return the same neighbours on another device."""
         return DenseView(*(getattr(self, item.name).to(device) for item in fields(self)))
 
     def pairs(self) -> Pairs:
@@ -120,7 +120,7 @@ def dense_view(structures: Sequence[Structure | Geometry], cutoff: float, capaci
 
 
 def pairs_from_pairs(i: Ints, j: Ints, shift: Ints, atoms: int, capacity: int | None = None) -> PairView:
-    """The view of sorted pairs of `atoms` atoms; see `pair_view`."""
+    """Return the view of sorted pairs of `atoms` atoms; see `pair_view`."""
     pairs = len(i)
     size = pairs if capacity is None else capacity
     if pairs > size:
@@ -132,7 +132,7 @@ def pairs_from_pairs(i: Ints, j: Ints, shift: Ints, atoms: int, capacity: int | 
 
 
 def dense_from_pairs(i: Ints, j: Ints, shift: Ints, reverse: Ints, atoms: int, capacity: int | None = None) -> DenseView:
-    """The view of sorted pairs of `atoms` atoms, `reverse` the place of (j, i, -shift) of each; see `dense_view`."""
+    """Return the view of sorted pairs of `atoms` atoms, `reverse` the place of (j, i, -shift) of each; see `dense_view`."""
     counts = np.bincount(i, minlength=atoms)
     busiest = int(counts.max())
     width = busiest if capacity is None else capacity
@@ -166,7 +166,7 @@ def batch_pairs(structures: Sequence[Structure | Geometry], cutoff: float) -> Pa
 
 
 def neighbor_pairs(structure: Structure, cutoff: float) -> Pairs:
-    """All ordered pairs with |r_j - r_i + shift @ cell| < `cutoff` (Å): i [pairs], j [pairs], shift [pairs, 3], int64.
+    """Return all ordered pairs with |r_j - r_i + shift @ cell| < `cutoff` (Å): i [pairs], j [pairs], shift [pairs, 3], int64.
 
     Sorted by i, then j, then shift. j = i only with a shift.
 
@@ -189,7 +189,7 @@ def check_distances(structure: Structure, cutoff: float) -> None:
 
 
 def _clearly_apart(s: Structure) -> bool:
-    """Whether a small structure in a cell is surely not refused: it is not dense, and no pair is closer than `CROWD_RADIUS` and a little more.
+    """Return whether a small structure in a cell is surely not refused: it is not dense, and no pair is closer than `CROWD_RADIUS` and a little more.
 
     In a cell whose planes are further apart than twice that, only the image with fractional differences of at most a half can be so close.
     """

@@ -116,7 +116,7 @@ def _surroundings(batch: Batch, graph: GraphSpec, own: Tensor, steps: int) -> Te
 
 
 def _piece(batch: Batch, graph: GraphSpec, atoms: Tensor) -> Batch:
-    """The batch with these atoms only and the pairs among them. Systems stay, those without atoms too."""
+    """Return the batch with these atoms only and the pairs among them. Systems stay, those without atoms too."""
     place = torch.full((len(batch.positions),), -1, device=atoms.device)
     place[atoms] = torch.arange(len(atoms), device=atoms.device)
     whole = batch.views[graph]

@@ -78,7 +78,7 @@ def load(group: str | tuple[str, ...], name: str) -> Any:
 
 
 def _point(group: str | tuple[str, ...], name: str) -> EntryPoint:
-    """The one entry point of this name."""
+    """Return the one entry point of this name."""
     groups = (group,) if isinstance(group, str) else group
     kind = groups[-1].removesuffix("s")
     found = [point for point in _points(group) if point.name == name]
@@ -109,7 +109,7 @@ def _points(group: str | tuple[str, ...]) -> list[EntryPoint]:
 
 @lru_cache(maxsize=64)
 def _declared(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """The entry points of a group, read once for a search path: about 10 ms where a hundred packages are installed."""
+    """Return the entry points of a group, read once for a search path: about 10 ms where a hundred packages are installed."""
     return entry_points(group=group)
 
 
@@ -126,7 +126,7 @@ def _owner(point: EntryPoint) -> str:
 
 
 def _mend_import(error: Exception, point: EntryPoint) -> str:
-    """What to install: the extra of the plug-in's distribution that requires the missing module, if one does."""
+    """Return what to install: the extra of the plug-in's distribution that requires the missing module, if one does."""
     missing = error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
     if missing is None or missing in sys.modules:
         return f"the plug-in is broken ({type(error).__name__}); upgrade or uninstall {_owner(point)}"

@@ -141,11 +141,11 @@ class Potential(nn.Module, ABC):
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """Modules in order of depth, each used once a forward: what strategies shard and fine-tuning freezes."""
+        """Return modules in order of depth, each used once a forward: what strategies shard and fine-tuning freezes."""
 
     @abstractmethod
     def parameter_roles(self) -> dict[str, ParameterRole]:
-        """Role of every name in `named_parameters()`."""
+        """Return the role of every name in `named_parameters()`."""
 
     def compiled(self) -> CompiledPotential | None:
         """Return this potential as compiled code, with the weights that it has now; None if there is no such code. See `compiled`."""
@@ -165,7 +165,7 @@ class Potential(nn.Module, ABC):
                 )
 
     def level_index(self, batch: Batch) -> Tensor:
-        """[systems] int64: position of each system's level in `spec.levels`.
+        """Return [systems] int64: position of each system's level in `spec.levels`.
 
         Raises:
             LevelError: for an unknown level, or none given where there are several and no `default_level`; the message lists them.
@@ -224,7 +224,7 @@ def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None)
 
 
 def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
-    """A charge or a multiplicity that a model with these conditions predicts as if it were not there; neutral singlets are not reported."""
+    """Return a charge or a multiplicity that a model with these conditions predicts as if it were not there; neutral singlets are not reported."""
     stated = {"total_charge": (structure.total_charge, 0), "spin_multiplicity": (structure.spin_multiplicity, 1)}
     return [
         f"the model does not support {name}: {value} changes nothing in its prediction"
@@ -292,7 +292,7 @@ def evaluate(
 
 
 def split(prediction: Prediction, batch: Batch, outputs: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """A Prediction as one dict of float64 arrays per system."""
+    """Return a Prediction as one dict of float64 arrays per system."""
     ends = torch.cumsum(batch.n_atoms, 0).tolist()
     starts = [0, *ends[:-1]]
     rows: list[dict[str, np.ndarray]] = [{} for _ in starts]
@@ -310,7 +310,7 @@ def split(prediction: Prediction, batch: Batch, outputs: Sequence[str]) -> list[
 
 
 def not_finite(model: object) -> str:
-    """`96 of its 1,081 weights are not finite`; "" if all are, or if it is no module of torch."""
+    """Return `96 of its 1,081 weights are not finite`; "" if all are, or if it is no module of torch."""
     values = model.state_dict().values() if isinstance(model, nn.Module) else ()
     weights = [value for value in values if value.is_floating_point()]
     bad = sum(int((~torch.isfinite(value)).sum()) for value in weights)
@@ -318,7 +318,7 @@ def not_finite(model: object) -> str:
 
 
 def device_of(potential: nn.Module) -> torch.device:
-    """Device of the first parameter or buffer; the CPU if there is none."""
+    """Return the device of the first parameter or buffer; the CPU if there is none."""
     for tensor in chain(potential.parameters(), potential.buffers()):
         return tensor.device
     return torch.device("cpu")

@@ -64,7 +64,7 @@ class Sampler(Protocol):
     """Makes geometries from a geometry."""
 
     def sample(self, structure: Structure, n: int, rng: np.random.Generator) -> list[Structure]:
-        """`n` structures without labels, of the same group, `provenance.sampling` set. The same `rng` state gives the same structures."""
+        """Return `n` structures without labels, of the same group, `provenance.sampling` set. The same `rng` state gives the same structures."""
 
 
 @runtime_checkable
@@ -76,7 +76,7 @@ class Labeler(Protocol):
         """Canonical id of the level of theory."""
 
     def label(self, structure: Structure) -> Structure:
-        """The structure with `level` and labels set. Raises `LabelingError` if the calculation does not converge."""
+        """Return the structure with `level` and labels set. Raises `LabelingError` if the calculation does not converge."""
 
 
 @runtime_checkable
@@ -88,7 +88,7 @@ class Source(Protocol):
     """
 
     def next_batch(self, potential: Potential | None) -> list[Structure]:
-        """Structures of this rank's next step. A Source that simulates uses `potential`; others ignore it."""
+        """Return structures of this rank's next step. A Source that simulates uses `potential`; others ignore it."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -116,7 +116,7 @@ class Objective(Protocol):
     gather: tuple[str, ...]
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
-        """What the potential gets of one structure: itself, noised or rotated copies. Runs before neighbours are built."""
+        """Return what the potential gets of one structure: itself, noised or rotated copies. Runs before neighbours are built."""
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """Name -> (weighted sum, count) over the systems of this objective's views; with `gather`, name -> (tensor, count) for those names."""
@@ -143,22 +143,22 @@ class Strategy(Protocol):
         """
 
     def live_parameters(self) -> dict[str, Tensor]:
-        """What this process holds of each parameter (all of it, or its shard), sharing its memory, by the names of `full_parameters`."""
+        """Return what this process holds of each parameter (all of it, or its shard), sharing its memory, by the names of `full_parameters`."""
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole CPU copies of tensors that lie like `live_parameters`. Called by all ranks."""
+        """Return whole CPU copies of tensors that lie like `live_parameters`. Called by all ranks."""
 
     def scatter(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What this process holds of whole tensors: the opposite of `gather`."""
+        """Return what this process holds of whole tensors: the opposite of `gather`."""
 
     def full_parameters(self) -> dict[str, Tensor]:
-        """All parameters, gathered, on the CPU, by their names in the unwrapped step module."""
+        """Return all parameters, gathered, on the CPU, by their names in the unwrapped step module."""
 
     def collect(self, value: Any) -> list[Any]:
-        """The `value` of every rank, in the order of ranks. Called by all ranks."""
+        """Return the `value` of every rank, in the order of ranks. Called by all ranks."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Whole parameters and optimiser state, independent of the number of ranks. Called by all ranks."""
+        """Return whole parameters and optimiser state, independent of the number of ranks. Called by all ranks."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
@@ -174,7 +174,7 @@ class WeightRule(Protocol):
         """Called after every step with the live parameters (may change them in place). They may be shards: rules act element by element."""
 
     def averaged(self) -> Mapping[str, Tensor] | None:
-        """Parameters to export instead of the live ones, or None."""
+        """Return parameters to export instead of the live ones, or None."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -188,7 +188,7 @@ class Teacher(Protocol):
     outputs: tuple[str, ...]
 
     def evaluate(self, structures: Sequence[Structure], outputs: Sequence[str]) -> list[dict[str, np.ndarray]]:
-        """One dict per structure, as `potential.evaluate` returns."""
+        """Return one dict per structure, as `potential.evaluate` returns."""
 
 
 @runtime_checkable
@@ -210,7 +210,7 @@ class Resolver(Protocol):
     scheme: str
 
     def resolve(self, address: str) -> Path:
-        """Path of the checkpoint; verified by digest. Raises `MlipfmError` if it cannot be had."""
+        """Return the path of the checkpoint; verified by digest. Raises `MlipfmError` if it cannot be had."""
 
 
 def __getattr__(name: str) -> Any:

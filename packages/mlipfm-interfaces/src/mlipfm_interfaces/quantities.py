@@ -91,7 +91,7 @@ QUANTITIES: dict[str, Quantity] = {quantity.key: quantity for quantity in _TABLE
 
 
 def quantity(key: str) -> Quantity:
-    """The quantity named `key`.
+    """Return the quantity named `key`.
 
     Raises:
         UnknownQuantityError: with the nearest known name.

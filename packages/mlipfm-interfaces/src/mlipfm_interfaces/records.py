@@ -184,7 +184,7 @@ class Layouts:
 
 
 def seal(kind: int, layout: int, payload: bytes) -> bytes:
-    """A record: header with checksum, and payload."""
+    """Return a record: header with checksum, and payload."""
     head = HEAD.pack(0, MAGIC, kind, layout, len(payload))[4:]
     return struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + head + payload
 
@@ -212,7 +212,7 @@ def frame_index(record: bytes) -> int | None:
 
 
 def reindexed(record: bytes, index: int | None) -> bytes:
-    """The record of the same frame whose provenance has another index.
+    """Return the record of the same frame whose provenance has another index.
 
     Raises:
         DamagedFileError: the checksum does not match.
@@ -249,7 +249,7 @@ def encode(structure: Structure, dynamics: Dynamics | None, layouts: Layouts, si
 
 
 def decode(record: bytes, layouts: Layouts) -> tuple[Structure, Dynamics | None]:
-    """The frame in a record; arrays are read-only. Values stored as float32 come back as float64.
+    """Return the frame in a record; arrays are read-only. Values stored as float32 come back as float64.
 
     Raises:
         DamagedFileError: the checksum does not match, or it is no frame.

@@ -162,7 +162,7 @@ class LevelSums:
 
 
 def is_lone_atom(s: Structure, charged: bool = False) -> bool:
-    """Whether a structure is one neutral (or `charged`) atom without a neighbour within `LONE` Å, images of a periodic cell included."""
+    """Return whether a structure is one neutral (or `charged`) atom without a neighbour within `LONE` Å, images of a periodic cell included."""
     if len(s) != 1 or bool(s.total_charge) != charged or (s.external_field is not None and s.external_field.any()):
         return False
     if not s.pbc.any():
@@ -294,7 +294,7 @@ def _rows(sums: LevelSums, leave_out: Collection[int]) -> list[tuple[Composition
 
 
 def _open_in(directions: Floats, elements: Sequence[int], data: Collection[int]) -> int:
-    """How many of the open `directions` concern elements of the data."""
+    """Return how many of the open `directions` concern elements of the data."""
     part = directions[[k for k, z in enumerate(elements) if z in data]]
     return int(np.linalg.matrix_rank(part, tol=1e-7)) if part.size else 0
 

@@ -83,7 +83,7 @@ class UndeterminedReferences:
 
 
 def independent_combinations(directions: Floats, elements: Sequence[int]) -> tuple[dict[int, float], ...]:
-    """The space of `directions` [elements, d] as combinations with few elements each: reduced row echelon form, smallest coefficient 1."""
+    """Return the space of `directions` [elements, d] as combinations with few elements each: reduced row echelon form, smallest coefficient 1."""
     rows = directions.T.copy()
     for k in range(len(rows)):
         i, j = divmod(int(np.abs(rows[k:]).argmax()), rows.shape[1])
@@ -98,7 +98,7 @@ def independent_combinations(directions: Floats, elements: Sequence[int]) -> tup
 
 
 def _undetermined_of(potential: Potential, level: str | None) -> UndeterminedReferences | None:
-    """What the training data left open at a level of a potential, as its configuration gives it; None if nothing."""
+    """Return what the training data left open at a level of a potential, as its configuration gives it; None if nothing."""
     stated, levels = potential.config.get("undetermined") or {}, potential.spec.levels
     if level not in levels and len(levels) == 1:
         level = levels[0]
@@ -185,7 +185,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _clause(elements: Sequence[int], rows: Floats) -> str:
-    """What is known of elements whose open directions are `rows` [elements, d]."""
+    """Return what is known of elements whose open directions are `rows` [elements, d]."""
     listed = _listed([symbol(z) for z in elements])
     u, values, _ = np.linalg.svd(rows)
     known = u[:, int((values > 1e-9).sum()) :]

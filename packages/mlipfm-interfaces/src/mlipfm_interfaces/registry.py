@@ -45,7 +45,7 @@ class MlipfmResolver:
 
 
 def pull(address: str, registry: str | None = None) -> Path:
-    """The checkpoint at `NAME@ALIAS` or `NAME/VERSION` as a verified file in the cache folder, downloaded if it is not there yet.
+    """Return the checkpoint at `NAME@ALIAS` or `NAME/VERSION` as a verified file in the cache folder, downloaded if it is not there yet.
 
     Args:
         registry: address of the server, or folder of a hub; default $MLIPFM_REGISTRY, else this machine.

@@ -87,7 +87,7 @@ class Server:
         self._body(self._request("PUT", f"{_ARTIFACTS}/{urllib.parse.quote(path)}", data, "application/octet-stream"))
 
     def download(self, path: str, size: int) -> Iterator[bytes]:
-        """The bytes of an artifact in chunks: never more than `size`.
+        """Yield the bytes of an artifact in chunks: never more than `size`.
 
         Raises:
             RegistryError: it has another length, arrives too slowly, or is not there.
@@ -109,7 +109,7 @@ class Server:
             answer.close()
 
     def fault(self, what: str, hint: str | None = None) -> RegistryError:
-        """An error about this server."""
+        """Return an error about this server."""
         return RegistryError(f"the registry {what}", where=self.address, hint=hint)
 
     def _request(self, method: str, path: str, data: bytes | None = None, content: str | None = None) -> http.client.HTTPResponse:
@@ -129,7 +129,7 @@ class Server:
             raise self.fault(f"cannot be reached: {reason}", hint) from error
 
     def _refusal(self, error: urllib.error.HTTPError) -> RegistryError:
-        """The server's own words for a status that is not 200, if they are JSON as MLflow writes it."""
+        """Return the server's own words for a status that is not 200, if they are JSON as MLflow writes it."""
         try:
             told = json.loads(b"".join(self._chunks(error, 10.0))[:100_000])
             code, text = str(told["error_code"]), str(told.get("message", ""))
@@ -157,7 +157,7 @@ class Server:
         return value
 
     def _chunks(self, answer: Any, seconds: float) -> Iterator[bytes]:
-        """What arrives, as it arrives: `read1` returns after one packet, so that a trickle cannot hold us for longer than `seconds`."""
+        """Yield what arrives, as it arrives: `read1` returns after one packet, so that a trickle cannot hold us for longer than `seconds`."""
         deadline, received = time.monotonic() + seconds, 0
         try:
             while chunk := answer.read1(_CHUNK):
@@ -181,7 +181,7 @@ class AnswerError(RegistryError):
 
 
 def server(address: str | None = None) -> Server:
-    """The registry at `address`, or at $MLIPFM_REGISTRY, or at $MLFLOW_TRACKING_URI if that is an http(s) address, or on this machine.
+    """Return the registry at `address`, or at $MLIPFM_REGISTRY, or at $MLFLOW_TRACKING_URI if that is an http(s) address, or on this machine.
 
     The folder of a hub stands for its address and its token. Otherwise the token is $MLIPFM_REGISTRY_TOKEN, for the address of $MLFLOW_TRACKING_URI
     also $MLFLOW_TRACKING_TOKEN, or that of the hub which was started at this address with the same cache folder. Certificates are checked by those

@@ -22,7 +22,7 @@ _RETRIES = 4
 
 @functools.lru_cache(maxsize=32)
 def is_hub(where: Server) -> bool:
-    """Whether this registry is a hub; asked once per process. Anything else that answers is taken for an MLflow server.
+    """Return whether this registry is a hub; asked once per process. Anything else that answers is taken for an MLflow server.
 
     Raises:
         RegistryError: it does not answer, or it is a hub that does not know us.

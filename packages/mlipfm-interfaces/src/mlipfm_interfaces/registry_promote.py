@@ -83,7 +83,7 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
 
 
 def licence_faults(manifest: Mapping[str, Any]) -> list[str]:
-    """What is unknown about the licences of the data that a model and those it starts from were trained on, from `extra` of its manifest."""
+    """Return what is unknown about the licences of the data that a model and those it starts from were trained on, from `extra` of its manifest."""
     found = manifest.get("extra")
     extra = found if isinstance(found, Mapping) else {}
     listed = stated_licences(extra)
@@ -97,7 +97,7 @@ def _what(licence: str) -> str:
 
 
 def _whose(licence: str, extra: Mapping[str, Any]) -> str:
-    """The farthest of the models it starts from that has this licence, or else the validation data if they have it."""
+    """Return the farthest of the models it starts from that has this licence, or else the validation data if they have it."""
     digests = [entry["digest"] for entry in ancestors_of(extra) if licence in entry["licences"]]
     if digests:
         return f", among them those of {_name(digests[-1])} that it starts from"
@@ -107,7 +107,7 @@ def _whose(licence: str, extra: Mapping[str, Any]) -> str:
 
 
 def _has(entries: Any, licence: str) -> bool:
-    """Whether an entry of `data` or `validation_data` of a manifest has the licence."""
+    """Return whether an entry of `data` or `validation_data` of a manifest has the licence."""
     listed = entries if isinstance(entries, list) else []
     return any(isinstance(entry, Mapping) and licence in stated_licences(entry) for entry in listed)
 
@@ -117,7 +117,7 @@ def _name(digest: str) -> str:
 
 
 def _is_done(current: Promotion | None, number: int, rollback: str) -> bool:
-    """The tag says so already, but perhaps not yet the alias; a rollback is done if it was the last promotion."""
+    """Return the tag says so already, but perhaps not yet the alias; a rollback is done if it was the last promotion."""
     if current is None or current.version != number:
         return False
     return not rollback or (bool(current.rollbacks) and current.rollbacks[-1]["sequence"] == current.sequence)

@@ -76,7 +76,7 @@ def attach(where: Server, version: Version, records: Iterable[Record]) -> None:
 
 
 def records_of(where: Server, version: Version) -> list[Record]:
-    """All result records of a version, oldest first, each verified and of this model."""
+    """Return all result records of a version, oldest first, each verified and of this model."""
     hashes = [found[1] for key in version.tags if (found := _RECORD_TAG.fullmatch(key))]
     sizes = where.listing(f"{version.root}/records") if hashes else {}
     records = []
@@ -96,7 +96,7 @@ def records_of(where: Server, version: Version) -> list[Record]:
 
 
 def _record_tag(record: Mapping[str, Any]) -> dict[str, str]:
-    """The tag by which a record belongs to a version."""
+    """Return the tag by which a record belongs to a version."""
     return {
         "key": f"mlipfm.record.{record['sha256']}",
         "value": f"{record['kind']} {'passed' if record['passed'] else 'failed'} {record['created']}",

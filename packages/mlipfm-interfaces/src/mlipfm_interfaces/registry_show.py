@@ -18,7 +18,7 @@ SHOWN = 6  # figures of an evaluation
 
 
 def version_at(where: Server, address: str) -> Version:
-    """The version at NAME@ALIAS or NAME/VERSION.
+    """Return the version at NAME@ALIAS or NAME/VERSION.
 
     Raises:
         RegistryError: there is none.

@@ -90,7 +90,7 @@ class Promotion:
     signature: str = ""
 
     def as_json(self) -> Json:
-        """What the tag holds; without `signature` where there is none."""
+        """Return what the tag holds; without `signature` where there is none."""
         return {key: value for key, value in asdict(self).items() if key != "signature" or value}
 
 
@@ -110,7 +110,7 @@ def check_signature(where: Server, name: str, alias: str, promotion: Promotion) 
 
 
 def parse_address(text: str) -> Address:
-    """An address by an allow-list: everything else, tricks with paths and encodings included, is refused.
+    """Return an address by an allow-list: everything else, tricks with paths and encodings included, is refused.
 
     Raises:
         RegistryError: with the spelling.
@@ -125,7 +125,7 @@ def parse_address(text: str) -> Address:
 
 
 def check_name(name: str) -> str:
-    """The name, if a model may have it; RegistryError otherwise."""
+    """Return the name, if a model may have it; RegistryError otherwise."""
     if not _is_name(name):
         raise RegistryError(
             f"{name!r} is no name for a model", hint="use up to 100 letters, digits and . _ - between letters or digits, no '..'"
@@ -134,14 +134,14 @@ def check_name(name: str) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """The alias, if there may be one of this name; RegistryError otherwise."""
+    """Return the alias, if there may be one of this name; RegistryError otherwise."""
     if not _ALIAS.fullmatch(alias) or alias == "latest" or re.fullmatch(r"v\d+", alias):
         raise RegistryError(f"{alias!r} is no alias", hint="use small letters, digits and _ -, not 'latest' and not 'v' with a number")
     return alias
 
 
 def promotion_of(where: Server, name: str, alias: str) -> Promotion | None:
-    """What an alias means by `promote`; None if there is no such alias.
+    """Return what an alias means by `promote`; None if there is no such alias.
 
     Raises:
         RegistryError: no such model, or the alias of the server was moved past `promote`. It may lag behind by a promotion that was killed.
@@ -157,7 +157,7 @@ def promotion_of(where: Server, name: str, alias: str) -> Promotion | None:
 
 
 def read_alias(where: Server, name: str, alias: str) -> tuple[Promotion | None, int | None]:
-    """The last promotion to an alias, and the version to which the server's own alias points, which may be another."""
+    """Return the last promotion to an alias, and the version to which the server's own alias points, which may be another."""
     try:
         row = where.get("registered-models/get", name=check_name(name)).get("registered_model")
     except AnswerError as error:
@@ -168,7 +168,7 @@ def read_alias(where: Server, name: str, alias: str) -> tuple[Promotion | None, 
 
 
 def get_version(where: Server, name: str, number: int) -> Version:
-    """One version of a model."""
+    """Return one version of a model."""
     try:
         answer = where.get("model-versions/get", name=check_name(name), version=str(number))
     except AnswerError as error:
@@ -180,7 +180,7 @@ def get_version(where: Server, name: str, number: int) -> Version:
 
 
 def list_versions(where: Server, name: str) -> list[Version]:
-    """All versions of a model that mlipfm registered, oldest first; empty if there is no such model."""
+    """Return all versions of a model that mlipfm registered, oldest first; empty if there is no such model."""
     rows = _pages(where, "model-versions/search", "model_versions", filter=f"name='{check_name(name)}'")
     return sorted((_parse_version(where, row, name) for row in rows if _is_ours(row)), key=lambda version: version.number)
 
@@ -192,7 +192,7 @@ def list_models(where: Server) -> list[tuple[str, dict[str, Promotion]]]:
 
 
 def _parse_version(where: Server, row: Any, name: str) -> Version:
-    """A version from the server's JSON, every field checked.
+    """Return a version from the server's JSON, every field checked.
 
     Raises:
         RegistryError: it was not registered by mlipfm, or its fields contradict what mlipfm registers.
@@ -215,7 +215,7 @@ def _parse_version(where: Server, row: Any, name: str) -> Version:
 
 
 def first_of_digest(versions: list[Version], digest: str) -> Version | None:
-    """The oldest of these versions with this content."""
+    """Return the oldest of these versions with this content."""
     return min((version for version in versions if version.digest == digest), key=lambda version: version.number, default=None)
 
 

@@ -64,7 +64,7 @@ def make_record(
     details: Mapping[str, Any] | None = None,
     created: datetime | None = None,
 ) -> Record:
-    """A record, complete with its hash.
+    """Return a record, complete with its hash.
 
     Args:
         kind: `evaluation` or `check`.
@@ -107,7 +107,7 @@ def write_record(path: Path | str, record: Mapping[str, Any]) -> None:
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:
-    """The bytes of a record's file."""
+    """Return the bytes of a record's file."""
     return canonical_json(dict(record)) + b"\n"
 
 
@@ -117,7 +117,7 @@ def read_record(path: Path | str) -> Record:
 
 
 def parse_record(data: bytes, where: str) -> Record:
-    """The record in these bytes.
+    """Return the record in these bytes.
 
     Raises:
         RefusedFileError: not JSON, or JSON of something else. DamagedFileError: the hash does not match. FormatVersionError: newer than we read.
@@ -147,7 +147,7 @@ def parse_record(data: bytes, where: str) -> Record:
 
 
 def faults_of(record: Mapping[str, Any]) -> list[str]:
-    """What keeps this from being a record of the present format; empty if it is one."""
+    """Return what keeps this from being a record of the present format; empty if it is one."""
     faults = [f"key {key!r} is {'missing' if key in _KEYS else 'unknown'}" for key in sorted(_KEYS ^ record.keys())]
     if faults:
         return faults

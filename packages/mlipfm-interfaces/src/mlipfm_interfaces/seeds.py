@@ -11,7 +11,7 @@ import numpy as np
 
 
 def stream(seed: int, name: str, *keys: int | str) -> np.random.Generator:
-    """Generator of the stream `name` (data, views, dropout, sampler, md, ...) for `keys` such as (epoch, structure key)."""
+    """Return the generator of the stream `name` (data, views, dropout, sampler, md, ...) for `keys` such as (epoch, structure key)."""
     text = "\x1f".join([name, *(str(key) for key in keys)])
     words = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype="<u4")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=tuple(int(w) for w in words))))

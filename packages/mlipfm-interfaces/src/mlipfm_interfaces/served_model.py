@@ -70,7 +70,7 @@ class ServedModel:
 
 
 def load(argument: str, scheme: str = "http") -> ServedModel:
-    """The model at `//HOST:PORT`, with the token of $MLIPFM_REGISTRY_TOKEN or of the folder of a service that this user started."""
+    """Return the model at `//HOST:PORT`, with the token of $MLIPFM_REGISTRY_TOKEN or of the folder of a service that this user started."""
     return ServedModel(server(f"{scheme}:{argument}"))
 
 

@@ -6,5 +6,5 @@ from mlipfm_interfaces.served_model import ServedModel, load as load_plain
 
 
 def load(argument: str) -> ServedModel:
-    """The model at `//HOST`."""
+    """Return the model at `//HOST`."""
     return load_plain(argument, "https")

@@ -47,7 +47,7 @@ class Provenance:
 
 
 def _frozen(name: str, value: ArrayLike, dtype: Any) -> Array:
-    """A read-only copy. What NumPy would repair silently (text, masked entries, 6.5 as an atomic number) is refused."""
+    """Return a read-only copy. What NumPy would repair silently (text, masked entries, 6.5 as an atomic number) is refused."""
     try:
         given = np.asanyarray(value)
         if given.dtype == object:
@@ -135,7 +135,7 @@ class Structure:
 
     @classmethod
     def trusted(cls, **values: Any) -> Structure:
-        """A Structure from sealed storage: fields are taken as they are, without copies and checks."""
+        """Return a Structure from sealed storage: fields are taken as they are, without copies and checks."""
         new = object.__new__(cls)
         new.__dict__.update(values)  # readers of large stores come here 50,000 times a second
         if len(values) < len(cls.__dataclass_fields__):
@@ -145,7 +145,7 @@ class Structure:
         return new
 
     def replace(self, **changes: Any) -> Structure:
-        """A checked copy with some fields changed (cached values such as `key` are not carried over)."""
+        """Return a checked copy with some fields changed (cached values such as `key` are not carried over)."""
         return Structure(**({item.name: getattr(self, item.name) for item in fields(self)} | changes))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -169,7 +169,7 @@ class Structure:
         return html_table(self._shown())
 
     def _shown(self) -> dict[str, object]:
-        """What a reader wants to know of it, without its numbers."""
+        """Return what a reader wants to know of it, without its numbers."""
         axes = "".join(axis for axis, periodic in zip("abc", self.pbc, strict=True) if periodic)
         lengths = " × ".join(f"{float(np.linalg.norm(row)):.3f}" for row in self.cell)
         return {
@@ -326,7 +326,7 @@ def _check_companion(key: str, companion: Array, value: Array) -> None:
 
 
 def _received(values: dict[str, Any]) -> Structure:
-    """A Structure from another process, with read-only arrays again."""
+    """Return a Structure from another process, with read-only arrays again."""
     labels = {name: MappingProxyType(values[name]) for name in ("labels", "label_std")}
     for array in (*values.values(), *values["labels"].values(), *values["label_std"].values()):
         if isinstance(array, np.ndarray):

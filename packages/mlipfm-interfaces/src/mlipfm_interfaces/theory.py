@@ -104,7 +104,7 @@ class AtomicReferences:
 
 
 def fit_references(structures: Sequence[Structure]) -> dict[str, AtomicReferences]:
-    """Atomic references of every level in `structures`: the fit of `reference_fit.report_references`, without its report.
+    """Return atomic references of every level in `structures`: the fit of `reference_fit.report_references`, without its report.
 
     Rank-deficient compositions give the solution of smallest norm; `rank` tells.
 

@@ -25,7 +25,7 @@ _NOUNS = {"total_charge": "charge", "spin_multiplicity": "spin multiplicity"}
 
 
 def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[int | None, ...]] | None:
-    """The states in `extra` of a manifest; None if it has none, as models of earlier versions.
+    """Return the states in `extra` of a manifest; None if it has none, as models of earlier versions.
 
     Raises:
         DamagedFileError: an entry that is no list of whole numbers and nulls.
@@ -39,7 +39,7 @@ def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[int 
 
 
 def joined(first: States, second: States) -> dict[str, list[int | None]]:
-    """The values that one of two trainings showed: null first, then ascending."""
+    """Return the values that one of two trainings showed: null first, then ascending."""
     both = {name: {*first.get(name, ()), *second.get(name, ())} for name in USUAL}
     return {name: [*([None] if None in some else []), *sorted(v for v in some if v is not None)] for name, some in both.items()}
 
@@ -80,7 +80,7 @@ def state_remarks(potential: Potential, s: Structure, where: str | None = None) 
 
 
 def judge(name: str, value: int | None, trained: Sequence[int | None], where: str | None = None) -> str:
-    """What is to be said of a value of the condition `name` where training showed the values `trained`; "" for nothing.
+    """Return what is to be said of a value of the condition `name` where training showed the values `trained`; "" for nothing.
 
     Raises:
         InvalidStructureError: the weights for it were never trained.

@@ -82,7 +82,7 @@ class Uncertainty(Protocol):
         """Predictions in the order of the structures."""
 
     def quantile(self, quantity: str, level: float = 0.9) -> float:
-        """What sigma is multiplied with for an interval of this guaranteed coverage of a structure."""
+        """Return what sigma is multiplied with for an interval of this guaranteed coverage of a structure."""
 
     def save(self, path: Path | str) -> str:
         """Write one file; returns its digest."""

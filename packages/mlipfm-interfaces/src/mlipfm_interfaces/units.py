@@ -68,7 +68,7 @@ _FACTORS: dict[str, dict[str, float]] = {
 
 
 def to_internal(value: float, unit: str, dimension: str) -> float:
-    """`value` given in `unit`, in the internal unit of `dimension` (energy, length, forces, stress, dipole, time).
+    """Return `value` given in `unit`, in the internal unit of `dimension` (energy, length, forces, stress, dipole, time).
 
     Raises:
         UnitError: for a unit that is not known for this dimension; the message lists those that are.
@@ -77,12 +77,12 @@ def to_internal(value: float, unit: str, dimension: str) -> float:
 
 
 def known_units(dimension: str) -> tuple[str, ...]:
-    """Names of the units of a dimension."""
+    """Return names of the units of a dimension."""
     return tuple(_FACTORS[dimension])
 
 
 def factor(unit: str, dimension: str) -> float:
-    """Number of internal units in one `unit` of `dimension`. Raises `UnitError` as `to_internal` does."""
+    """Return the number of internal units in one `unit` of `dimension`. Raises `UnitError` as `to_internal` does."""
     try:
         return _FACTORS[dimension][unit]
     except KeyError:

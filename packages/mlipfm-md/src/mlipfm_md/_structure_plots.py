@@ -76,7 +76,7 @@ def equation_of_state(found: StateEquation, atoms: int) -> Figure:
 
 
 def elastic(found: Elasticity) -> Figure:
-    """The tensor as a table of colours with its numbers."""
+    """Return the tensor as a table of colours with its numbers."""
     figure, axes = _figure(1, 1)
     largest = float(np.abs(found.tensor).max())
     axes.imshow(found.tensor, cmap="RdBu_r", vmin=-largest, vmax=largest)

@@ -40,11 +40,11 @@ class Job:
     notes: list[str] = field(default_factory=list)
 
     def calculator(self) -> Any:
-        """The ASE calculator of the model."""
+        """Return the ASE calculator of the model."""
         return open_calculator(self.model, level=self.level, charge=self.charge, multiplicity=self.multiplicity)
 
     def read(self, file: Path | None = None, frame: int | None = None) -> Atoms:
-        """One frame of the file without a calculator; what was taken and not used is printed and noted."""
+        """Return one frame of the file without a calculator; what was taken and not used is printed and noted."""
         file, frame = file or self.file, self.frame if frame is None else frame
         ((atoms, words),) = read_atoms(file, charge=self.charge, multiplicity=self.multiplicity, frame=frame, free_all=self.free_all)
         self.say(f"{file}, frame {frame}: {atoms.get_chemical_formula()}; " + "; ".join(words or ["nothing but the geometry"]))
@@ -325,7 +325,7 @@ def run_ts(job: Job, settings: dict[str, Any]) -> None:
 
 
 def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> Atoms:
-    """The frame, relaxed with a word where it has forces (or a moving cell has stress)."""
+    """Return the frame, relaxed with a word where it has forces (or a moving cell has stress)."""
     from .relaxation import relax
 
     atoms = job.read()

@@ -60,7 +60,7 @@ class AseModel:
 
 
 def with_vacuum(atoms: Any) -> Any:
-    """The same atoms in a crystal whose open axes have `VACUUM` Å of nothing across them."""
+    """Return the same atoms in a crystal whose open axes have `VACUUM` Å of nothing across them."""
     cell, positions = np.array(atoms.cell), atoms.positions
     for axis in np.flatnonzero(~atoms.pbc):
         others = [k for k in range(3) if k != axis]
@@ -77,7 +77,7 @@ def with_vacuum(atoms: Any) -> Any:
 
 
 def load(argument: str) -> AseModel:
-    """The model of the package that this environment has.
+    """Return the model of the package that this environment has.
 
     Raises:
         ValueError: none of the packages is here. What the package raises for a model that it does not know.

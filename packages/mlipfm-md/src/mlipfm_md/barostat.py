@@ -105,7 +105,7 @@ class NPT(Ensemble):
         return np.asarray(self._mass(state) * (state.extended["cell_velocity"] ** 2).sum(axis=(1, 2)) / 2)
 
     def _allowed(self, matrices: Array) -> Array:
-        """The symmetric part of matrices [systems, 3, 3]; of isotropic cells the part that is a multiple of the unit matrix."""
+        """Return the symmetric part of matrices [systems, 3, 3]; of isotropic cells the part that is a multiple of the unit matrix."""
         if self.full:
             return np.asarray((matrices + matrices.transpose(0, 2, 1)) / 2)
         return np.asarray(np.trace(matrices, axis1=1, axis2=2)[:, None, None] / 3 * np.eye(3))

@@ -160,7 +160,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         return bool(self.check_state(atoms)) or any(name not in self.results for name in properties)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Name what changed since the last calculation; every value the model reads is compared, `info` included."""
+        """Return the name what changed since the last calculation; every value the model reads is compared, `info` included."""
         return list(_STATE) if self._answer is None else _differences(self._answer.state, self._state(atoms))
 
     def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:
@@ -197,7 +197,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         *,
         energy_sigma: bool = False,
     ) -> _Answer:
-        """A prediction of compiled code, energies of the atoms included; with `energy_sigma` their uncertainty, from its last layer."""
+        """Return a prediction of compiled code, energies of the atoms included; with `energy_sigma` their uncertainty, from its last layer."""
         used = _copies(atoms)
         if before is None or before[0] is not compiled:
             structure = self.to_structure(atoms)
@@ -226,7 +226,7 @@ class MlipfmCalculator(GetPropertiesMixin):
             warn_if_undetermined(self.potential, [structure], stacklevel=6)
 
     def _outputs(self, atoms: Atoms, properties: list[str], same: _Answer | None) -> frozenset[str]:
-        """What to compute: what is asked, and what was asked of the same system before."""
+        """Return what to compute: what is asked, and what was asked of the same system before."""
         if "stress" in properties and not atoms.pbc.all():
             raise PropertyNotImplementedError("the stress needs three periodic directions")
         named = {_ASE_NAMES[name] for name in properties if name in _ASE_NAMES}
@@ -236,7 +236,7 @@ class MlipfmCalculator(GetPropertiesMixin):
         return frozenset(wanted & set(self.potential.spec.outputs))
 
     def _new_system(self, structure: Structure) -> MovingBatch:
-        """The batch of a system that is new to the calculator, with the warnings that a simulation gives once."""
+        """Return the batch of a system that is new to the calculator, with the warnings that a simulation gives once."""
         spec = self.potential.spec
         check_elements(spec, [structure])
         if len(structure) > _SMALL:
@@ -349,7 +349,7 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opened(model: Potential | str | Path, uncertainty: Uncertainty | str | Path | None) -> tuple[Potential, Uncertainty | None]:
-    """The model and its uncertainty, which is refused if it belongs to another model."""
+    """Return the model and its uncertainty, which is refused if it belongs to another model."""
     if isinstance(model, Potential):
         if isinstance(uncertainty, str | Path):
             raise RefusedFileError(

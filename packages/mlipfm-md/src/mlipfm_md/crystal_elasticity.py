@@ -167,7 +167,7 @@ def _strain_matrix(voigt: Array) -> Array:
 
 
 def _deformed(atoms: Atoms, matrix: Array) -> Atoms:
-    """A copy with the same calculator and deformed cell and positions."""
+    """Return a copy with the same calculator and deformed cell and positions."""
     new = atoms.copy()
     new.calc = atoms.calc
     constraints, _ = new.constraints, new.set_constraint()

@@ -47,7 +47,7 @@ class Phonons:
     thermal: list[dict[str, float]]
 
     def frequencies(self, q: Sequence[float]) -> Array:
-        """[modes] THz at a fractional wave vector of the primitive cell; imaginary ones are negative."""
+        """Return [modes] THz at a fractional wave vector of the primitive cell; imaginary ones are negative."""
         return np.asarray(self.phonopy.run_qpoints([q]).frequencies[0])
 
 
@@ -158,7 +158,7 @@ def _special_names(line: str) -> list[str]:
 
 
 def _imaginary(made: Any) -> list[tuple[tuple[float, float, float], float]]:
-    """Those on the path of the band structure, the lowest of each wave vector."""
+    """Return those on the path of the band structure, the lowest of each wave vector."""
     bands = made.band_structure
     points: dict[tuple[float, float, float], float] = {}
     for qs, frequencies in zip(bands.qpoints, bands.frequencies, strict=True):

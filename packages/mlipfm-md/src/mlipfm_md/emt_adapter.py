@@ -55,7 +55,7 @@ class EmtModel:
 
 
 def load(argument: str) -> EmtModel:
-    """The model; it has no variants. Raises ValueError if one is requested."""
+    """Return the model; it has no variants. Raises ValueError if one is requested."""
     if argument:
         raise ValueError(f"EMT has no variant {argument!r}; the address is `emt:`")
     return EmtModel()

@@ -149,7 +149,7 @@ class Bussi(Ensemble):
         return state.energies + state.kinetic() - state.extended["heat"]
 
     def _drawn(self, kinetic: Array, state: State, dt: float, seed: int) -> Array:
-        """The thermal kinetic energies [systems] after a step, eV."""
+        """Return the thermal kinetic energies [systems] after a step, eV."""
         free = state.degrees_of_freedom()
         keep = np.exp(-dt / self.relaxation_time)
         unit = KB * for_systems(self.temperature, state, "temperatures") / 2 * (1 - keep)  # eV per squared normal number

@@ -152,5 +152,5 @@ class SplitForces:
 
 
 def replace_trusted(s: Structure, **changes: object) -> Structure:
-    """The structure with some fields changed, unchecked."""
+    """Return the structure with some fields changed, unchecked."""
     return Structure.trusted(**{name: getattr(s, name) for name in Structure.__dataclass_fields__} | changes)

@@ -82,7 +82,7 @@ def free_hessian(atoms: Atoms, *, delta: float = 0.005, on_step: OnStep | None =
 
 
 def vibrations(atoms: Atoms, *, fmax: float = 0.02, on_step: OnStep | None = None) -> Vibrations:
-    """Harmonic frequencies at a stationary point, a minimum or a saddle.
+    """Return harmonic frequencies at a stationary point, a minimum or a saddle.
 
     Raises:
         SimulationError: a force above `fmax`, eV/Å, or no atom that may move.
@@ -117,7 +117,7 @@ def shape_of(atoms: Atoms) -> Literal["linear", "nonlinear", "monatomic"]:
 def thermochemistry(
     atoms: Atoms, found: Vibrations, *, temperature: float = 298.15, pressure: float = 101325.0, symmetry_number: int = 1
 ) -> dict[str, Any]:
-    """Enthalpy, entropy and Gibbs energy of a molecule as ideal gas, or internal and Helmholtz energy of an adsorbate or solid, by ASE.
+    """Return enthalpy, entropy and Gibbs energy of a molecule as ideal gas, or internal and Helmholtz energy of an adsorbate or solid, by ASE.
 
     Args:
         temperature: K. pressure: Pa. symmetry_number: of rotations of the molecule (12 for benzene).

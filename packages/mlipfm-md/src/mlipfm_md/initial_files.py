@@ -111,7 +111,7 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
 
 
 def _source(path: Path) -> tuple[Any, str | None, list[Beside]]:
-    """What ASE is given: text that it can read, or the file."""
+    """Return what ASE is given: text that it can read, or the file."""
     if path.suffix in (".xyz", ".extxyz"):
         text, beside = readable_xyz(path.read_text(errors="replace"))
         return io.StringIO(text), "extxyz", beside

@@ -177,7 +177,7 @@ def temperature_of(start: InitialState, ensemble: Ensemble) -> float:
 
 
 def unlabelled(structure: Structure) -> Structure:
-    """The structure without its labels, but with what says which atoms are fixed."""
+    """Return the structure without its labels, but with what says which atoms are fixed."""
     return structure.replace(labels={key: value for key, value in structure.labels.items() if key == "fixed"}, label_std={})
 
 

@@ -69,7 +69,7 @@ def philox(counters: Array, words: tuple[int, int]) -> Array:
 
 @lru_cache(maxsize=64)
 def _round_keys(words: tuple[int, int]) -> list[Array]:
-    """The key of each of ten rounds, [2, 1] uint64."""
+    """Return the key of each of ten rounds, [2, 1] uint64."""
     return [np.array([[(words[0] + k * 0x9E3779B9) % 2**32], [(words[1] + k * 0xBB67AE85) % 2**32]], dtype=np.uint64) for k in range(10)]
 
 

@@ -207,7 +207,7 @@ class _Job:
             run.status, run.reason = "uncertain", reason
 
     def next_stop(self, step: int) -> int:
-        """The next step at which something is recorded or saved."""
+        """Return the next step at which something is recorded or saved."""
         s = self.settings
         return min(s.steps, *(step + n - step % n for n in (s.every, s.restart_every)))
 
@@ -397,7 +397,7 @@ def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settin
 
 
 def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
-    """The error of a model whose predictions for valid structures are not finite: it is the model's."""
+    """Return the error of a model whose predictions for valid structures are not finite: it is the model's."""
     what, weights = "the model's energy or forces of the first structures are not finite", not_finite(model)
     if weights:
         return SimulationError(f"{what}: {weights}", hint="its training has diverged or the weights were damaged: take another checkpoint")
@@ -405,7 +405,7 @@ def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
 
 
 def _copies(structures: Sequence[Structure]) -> list[int]:
-    """How many equal structures stand before each: copies of one structure get velocities of their own, whatever stands beside them."""
+    """Return how many equal structures stand before each: copies of one structure get velocities of their own, whatever stands beside them."""
     seen: Counter[str] = Counter()
     copies = []
     for s in structures:
@@ -415,7 +415,7 @@ def _copies(structures: Sequence[Structure]) -> list[int]:
 
 
 def _fingerprint(model: Any, inner: Any, starts: list[InitialState], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:
-    """What must be equal for a run to be continued; more steps may be asked."""
+    """Return what must be equal for a run to be continued; more steps may be asked."""
     defaults = Settings()
     chosen = {key: value for key, value in asdict(settings).items() if key not in ("steps", "engine", "threads")}
     chosen = {key: value for key, value in chosen.items() if key != "max_expansion" or value != defaults.max_expansion}

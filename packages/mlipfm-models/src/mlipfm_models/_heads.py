@@ -105,7 +105,7 @@ NO_HEAD = {
 
 
 def kind_of(q: Quantity) -> HeadKind | None:
-    """The head of a quantity; None if there is none (`NO_HEAD` says why)."""
+    """Return the head of a quantity; None if there is none (`NO_HEAD` says why)."""
     if q.key in NO_HEAD:
         return None
     if q.key in _SPECIAL:

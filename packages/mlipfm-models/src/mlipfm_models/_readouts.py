@@ -21,7 +21,7 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 def read_out(key: str, raw: Raw, batch: Batch, options: Options, has_field: bool) -> Tensor:
-    """The quantity `key`, with the shape, unit and sign of the table, float64.
+    """Return the quantity `key`, with the shape, unit and sign of the table, float64.
 
     Args:
         raw: what the heads say. options: of the heads. has_field: whether the model gets the external field.

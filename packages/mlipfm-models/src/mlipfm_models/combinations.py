@@ -118,7 +118,7 @@ def cell_id(backbone: str, column: Column) -> str:
 
 
 def lines(table: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    """The table in Markdown, one row for each column of the matrix, and the reasons below: `yes` is a test that passes, a letter a reason.
+    """Return the table in Markdown, one row for each column of the matrix, and the reasons below: `yes` is a test that passes, a letter a reason.
 
     `fits` is said of a backbone of another package: nothing refuses it, and that package has to test it.
     """

@@ -421,7 +421,7 @@ class DensityKernelPotential(Potential):
         return self.eager.parameter_roles()
 
     def _compiled(self) -> CompiledDensity:
-        """The compiled form of the weights as they are now."""
+        """Return the compiled form of the weights as they are now."""
         now = tuple(part for value in self.eager.parameters() for part in (value.data_ptr(), value._version))
         if self._made is None or self._made[0] != now:
             self._made = now, CompiledDensity(self.eager, instructions=self.instructions)

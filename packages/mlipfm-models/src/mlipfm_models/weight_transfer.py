@@ -90,7 +90,7 @@ class _Rows:
 
 
 def _open_at(level: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What the source's data left open of the references that are taken over."""
+    """Return what the source's data left open of the references that are taken over."""
     left = old.get("undetermined", {})
     return {"undetermined": {**new.get("undetermined", {}), level: left[level]}} if level in left else {}
 

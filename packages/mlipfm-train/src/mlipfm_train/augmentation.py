@@ -23,7 +23,7 @@ def check_augmentation(augment: str, where: str) -> None:
 
 
 def augmented(structure: Structure, augment: Augmentation, rng: np.random.Generator) -> Structure:
-    """The structure itself, or in a random orientation (mirrored in half of all cases) with its labels rotated."""
+    """Return the structure itself, or in a random orientation (mirrored in half of all cases) with its labels rotated."""
     return turned(structure, random_orthogonal(rng)) if augment == "rotations" else structure
 
 
@@ -34,7 +34,7 @@ def random_orthogonal(rng: np.random.Generator) -> Floats:
 
 
 def turned(structure: Structure, turn: Floats) -> Structure:
-    """The same matter in another orientation: geometry, field, and labels with their standard deviations, r -> Q r for `turn` Q [3, 3].
+    """Return the same matter in another orientation: geometry, field, and labels with their standard deviations, r -> Q r for `turn` Q [3, 3].
 
     Vectors rotate as Q v, tensors as Q T Q^T, Hessian rows with the three rows of their atom. Standard deviations are those of rotated errors
     whose components were independent.

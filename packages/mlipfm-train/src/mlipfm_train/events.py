@@ -71,7 +71,7 @@ class EventLog:
 
 
 def read_events(path: Path | str, start: int = 0) -> Iterator[Event]:
-    """Events from byte `start` on; lines whose checksum does not fit are reported and left out. A torn last line is not an event yet."""
+    """Yield events from byte `start` on; lines whose checksum does not fit are reported and left out. A torn last line is not an event yet."""
     for event, _ in read_events_with_ends(path, start):
         yield event
 

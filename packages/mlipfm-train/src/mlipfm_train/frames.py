@@ -65,7 +65,7 @@ class Frames(Sequence[Structure]):
         return self.stores[store][i]
 
     def structure_table(self) -> StructureTable:
-        """What every structure is, without its geometry and the values of its labels; one pass over the files."""
+        """Return what every structure is, without its geometry and the values of its labels; one pass over the files."""
         whole = StructureTable.joined([store.structure_table() for store in self.stores])
         first = np.cumsum([0, *map(len, self.stores)])
         rows = np.array([first[k] + i for k, i in self._place], dtype=np.int64)

@@ -128,7 +128,7 @@ def start_from(recipe: Recipe, facts: DataStatistics, structures: Sequence[Struc
 
 
 def _of_levels(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without the references of levels that it does not have: levels that the recipe drops take theirs with them."""
+    """Return the configuration without the references of levels that it does not have: levels that the recipe drops take theirs with them."""
     if "levels" not in config:
         return dict(config)
     parts = {key: config[key] for key in ("references", "undetermined") if key in config}
@@ -136,7 +136,7 @@ def _of_levels(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _taken_over(old: Potential, recipe: Recipe, facts: DataStatistics, config: Mapping[str, Any]) -> Start:
-    """A potential of this configuration with the weights of `old`."""
+    """Return a potential of this configuration with the weights of `old`."""
     new = build(old.plugin, config)
     _refuse_untrained(new, {*old.spec.elements, *facts.elements}, {*old.spec.levels, *facts.levels}, facts)
     take = getattr(new, "load_from", None)

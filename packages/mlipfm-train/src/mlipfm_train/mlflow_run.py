@@ -32,7 +32,7 @@ COMMAND = "MLIPFM_TRAIN_COMMAND"
 
 
 def create(client: Any, folder: Path, uri: str, experiment: str) -> str:
-    """A new MLflow run, and its experiment if there is none; the id of the run. Artefacts of a database file lie beside it, in `mlartifacts`.
+    """Return a new MLflow run, and its experiment if there is none; the id of the run. Artefacts of a database file lie beside it, in `mlartifacts`.
 
     It has the name of its folder. A folder `seed-0`, `seed-1` ..., and one in the folder of a sweep, becomes a child of a run that has the name of
     the folder above.
@@ -55,7 +55,7 @@ def create(client: Any, folder: Path, uri: str, experiment: str) -> str:
 
 
 def _parent(client: Any, experiment: str, folder: Path) -> str:
-    """The run that holds the runs of all seeds below `folder`."""
+    """Return the run that holds the runs of all seeds below `folder`."""
     found = client.search_runs([experiment], f"tags.`mlipfm.seeds` = '{str(folder).replace(chr(39), '')}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
@@ -66,7 +66,7 @@ def _parent(client: Any, experiment: str, folder: Path) -> str:
 
 
 def _commit() -> str:
-    """The commit of the repository that the command was started in, "" outside of one."""
+    """Return the commit of the repository that the command was started in, "" outside of one."""
     try:
         asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -92,7 +92,7 @@ def describe(client: Any, run_id: str, folder: Path) -> None:
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every setting by its dotted key, as `mlipfm train` takes it: `optimizer.lr`, `objectives.0.name`; what is not set is left out."""
+    """Yield every setting by its dotted key, as `mlipfm train` takes it: `optimizer.lr`, `objectives.0.name`; what is not set is left out."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from flat(item, f"{key}.{name}" if key else str(name))
@@ -158,7 +158,7 @@ def finish(client: Any, run_id: str, folder: Path, register: str | None) -> None
 
 
 def _logged_model(client: Any, run_id: str, files: Path, manifest: Mapping[str, Any]) -> str:
-    """A logged model of the run with these files; its id. One that has this digest already is used again."""
+    """Return a logged model of the run with these files; its id. One that has this digest already is used again."""
     from mlflow.entities import LoggedModelOutput
 
     run = client.get_run(run_id)

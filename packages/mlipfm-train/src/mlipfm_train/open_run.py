@@ -193,7 +193,7 @@ def _continued(run: Run, saved: bool) -> str:
 
 
 def _in_manifest(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as models have it. How long one command may take is no property of a model."""
+    """Return the recipe as models have it. How long one command may take is no property of a model."""
     return recipe.model_dump(mode="json", exclude={"time_limit"})
 
 

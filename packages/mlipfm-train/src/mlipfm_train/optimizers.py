@@ -73,7 +73,7 @@ class AdamW:
 
 
 def adamw(options: Optimizer, factors: Mapping[str, float] | None = None) -> Callable[[Step], StepOptimizer]:
-    """Builder of AdamW for a placed step: one group with weight decay, one without. Auxiliary modules have none.
+    """Return the builder of AdamW for a placed step: one group with weight decay, one without. Auxiliary modules have none.
 
     Args:
         factors: of the learning rate by parameter of the potential, see `adaptation.rate_factors`; each has groups of its own.

@@ -17,7 +17,7 @@ LARGEST = 1e9
 
 
 def plugin_of(group: str, named: PluginChoice, given: int = 0, reserved: tuple[str, ...] = ()) -> tuple[Callable[..., Any], PluginChoice]:
-    """The plug-in and its options with all defaults.
+    """Return the plug-in and its options with all defaults.
 
     Args:
         given: leading arguments that the caller passes itself. reserved: keyword arguments that the caller passes itself.
@@ -66,7 +66,7 @@ def _hints(factory: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def _fault(value: Any, hint: Any) -> str | None:
-    """What is wrong with `value` as a `hint`, in pydantic's words."""
+    """Return what is wrong with `value` as a `hint`, in pydantic's words."""
     try:
         TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:

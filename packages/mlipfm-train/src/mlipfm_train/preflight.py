@@ -132,7 +132,7 @@ def check_labels(sets: Sequence[Frames], report: Report, *, refuse: bool = False
 
 
 def _label_error(finding: Finding, path: str) -> MlipfmError:
-    """The finding as an error of the store."""
+    """Return the finding as an error of the store."""
     numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
     kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError
     accept = f"`mlipfm data check-labels {path}` shows them, --accept-label-errors trains on them as they are"

@@ -74,7 +74,7 @@ def trained_states(
 
 
 def describe(sources: Mapping[str, Any]) -> Iterator[str]:
-    """What preflight says of validation data, of ancestors, and of licences that are not known."""
+    """Yield what preflight says of validation data, of ancestors, and of licences that are not known."""
     held_out = sorted({licence for entry in sources["validation_data"] for licence in entry["licences"]})
     if held_out:
         yield f"licences of the validation data, which choose the best model: {_listed(held_out)}"
@@ -96,7 +96,7 @@ def _stores(frames: Frames, table: StructureTable) -> list[dict[str, Any]]:
 
 
 def _store(store: Store, frames: Frames, table: StructureTable, rows: np.ndarray) -> dict[str, Any]:
-    """What structures of a store were used: `rows` of `frames` and of the table."""
+    """Return what structures of a store were used: `rows` of `frames` and of the table."""
     listed = rows if len(rows) <= LISTED else np.sort(stream(0, "frame hashes").choice(rows, LISTED, replace=False))
     kinds = [table.kinds[k] for k in np.unique(table.kind[rows]).tolist()]
     return {
@@ -110,7 +110,7 @@ def _store(store: Store, frames: Frames, table: StructureTable, rows: np.ndarray
 
 
 def _lineage(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A model and those that it starts from, nearest first."""
+    """Return a model and those that it starts from, nearest first."""
     found = manifest.get("extra")
     extra = found if isinstance(found, Mapping) else {}
     first = {"digest": manifest.get("digest"), "licences": extra.get("licences"), "data": extra.get("data", [])}

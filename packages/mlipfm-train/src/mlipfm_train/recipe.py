@@ -268,7 +268,7 @@ class Recipe(_Document):
 
 
 def make_recipe(document: Mapping[str, Any], overrides: Sequence[str] = (), where: str | None = None) -> Recipe:
-    """A Recipe from plain data, upgraded from older formats, with `key=value` overrides (dotted keys, list positions as numbers).
+    """Return a Recipe from plain data, upgraded from older formats, with `key=value` overrides (dotted keys, list positions as numbers).
 
     Raises:
         RecipeError: unknown key (with the nearest known one), wrong value, malformed override.
@@ -314,7 +314,7 @@ def load_recipe(
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe with every default, as YAML; `load_recipe` of it gives an equal recipe."""
+    """Return the recipe with every default, as YAML; `load_recipe` of it gives an equal recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -360,7 +360,7 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 
 def _slot(target: Any, part: str, key: str) -> str | int:
-    """The key or position `part` names in `target`."""
+    """Return the key or position `part` names in `target`."""
     if isinstance(target, dict):
         return part
     if not isinstance(target, list):

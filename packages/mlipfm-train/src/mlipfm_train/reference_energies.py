@@ -29,7 +29,7 @@ Energies = Mapping[int, float]
 
 
 def stated_references(recipe: Recipe) -> dict[str, Any]:
-    """What the recipe gives under `potential.references`: element -> eV for all levels, or level -> element -> eV. What is left out is fitted.
+    """Return what the recipe gives under `potential.references`: element -> eV for all levels, or level -> element -> eV. What is left out is fitted.
 
     Raises:
         RecipeError: for anything else.
@@ -73,7 +73,7 @@ def priors_of(old: Potential, recipe: Recipe, facts: DataStatistics) -> dict[str
 
 
 def _nearest(known: Mapping[str, Energies], sums: LevelSums | None) -> str:
-    """The level from whose references those of the data are shifted least."""
+    """Return the level from whose references those of the data are shifted least."""
     if sums is None:
         return next(iter(known))
     return min(known, key=lambda level: float(np.linalg.norm(list(fit_level("", sums, prior=Prior(known[level], "")).shift.values()))))

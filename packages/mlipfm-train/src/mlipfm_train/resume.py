@@ -22,7 +22,7 @@ STOPS = ("steps", "patience", "time_limit")
 
 
 def refuse_changes(recipe: Recipe, folder: Path, extra: Mapping[str, Any], train: Frames, valid: Frames) -> Recipe:
-    """The recipe that the run of `folder` has had so far, if `recipe` continues it.
+    """Return the recipe that the run of `folder` has had so far, if `recipe` continues it.
 
     Args:
         extra: of the manifest of `initial.safetensors`.
@@ -55,7 +55,7 @@ def refuse_changes(recipe: Recipe, folder: Path, extra: Mapping[str, Any], train
 
 
 def extension_lines(before: Recipe, recipe: Recipe, next_step: int) -> list[str]:
-    """What a longer run does from `next_step` on, for people: its new length and what becomes of the learning rate."""
+    """Return what a longer run does from `next_step` on, for people: its new length and what becomes of the learning rate."""
     if recipe.steps == before.steps:
         return []
     line = f"extended from {before.steps} to {recipe.steps} steps: weights, their average, optimiser and the order of the data go on"

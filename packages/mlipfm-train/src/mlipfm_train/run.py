@@ -109,7 +109,7 @@ class Run:
         torch.manual_seed(int(stream(self.recipe.seed, "dropout", step, self.strategy.rank).integers(2**63)))
 
     def current_potential(self) -> Potential | None:
-        """The potential with the weights that would be exported now; None if the Source says that it does not use it."""
+        """Return the potential with the weights that would be exported now; None if the Source says that it does not use it."""
         if not getattr(self.source, "uses_potential", True):
             return None
         self._load(self._weights())
@@ -148,7 +148,7 @@ class Run:
             )
 
     def due(self, step: int, every: int) -> bool:
-        """Whether something that happens every `every` steps happens after this one; always after the last."""
+        """Return whether something that happens every `every` steps happens after this one; always after the last."""
         return (step + 1) % every == 0 or step + 1 == self.recipe.steps
 
     def steps_left(self) -> range:
@@ -161,7 +161,7 @@ class Run:
         return self.recipe.patience is not None and self.stale >= self.recipe.patience
 
     def ends(self, step: int) -> bool:
-        """Whether this step is the last of the run or of the command: all steps done, early stopping, the time limit, or an interrupt by the
+        """Return whether this step is the last of the run or of the command: all steps done, early stopping, the time limit, or an interrupt by the
         user. All ranks agree."""
         limit = self.recipe.time_limit
         if step + 1 == self.recipe.steps:
@@ -253,7 +253,7 @@ class Run:
         self.source.load_state_dict(state["sources"][self.strategy.rank if same else 0])
 
     def result(self) -> FitResult:
-        """What there is now. The run is over.
+        """Return what there is now. The run is over.
 
         Raises:
             TrainingError: every step that was done has been skipped.
@@ -276,7 +276,7 @@ class Run:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        """What is exported: averaged parameters, or the live ones. Whole, on the CPU."""
+        """Return what is exported: averaged parameters, or the live ones. Whole, on the CPU."""
         averaged = self.weight_rule.averaged()
         found: dict[str, Tensor] = self.strategy.gather(averaged) if averaged is not None else self.strategy.full_parameters()
         return found if self.step.adapter is None else self.step.adapter.exported(found)
@@ -295,7 +295,7 @@ class Run:
             save_potential(self.folder / name, self.exported, {**self.extra, "step": step + 1, "validation": figures})
 
     def _moved(self, state: Any, move: Any) -> Any:
-        """A weight rule's state with every dict of parameters gathered or scattered: they lie like the live ones."""
+        """Return a weight rule's state with every dict of parameters gathered or scattered: they lie like the live ones."""
         if not isinstance(state, dict):
             return state
         if state and state.keys() <= self.strategy.live_parameters().keys():

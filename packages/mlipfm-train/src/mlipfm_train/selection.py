@@ -94,7 +94,7 @@ def _prediction(prediction: Prediction, batch: Batch, systems: Tensor, atoms: Te
 
 
 def _view(view: View, atoms: Tensor, new_atom: Tensor) -> tuple[View, Tensor]:
-    """The view with atoms renumbered, and the rows of the old view (pairs, or atoms of a dense block) that it keeps."""
+    """Return the view with atoms renumbered, and the rows of the old view (pairs, or atoms of a dense block) that it keeps."""
     if isinstance(view, PairView):
         found = (new_atom[view.i] >= 0).nonzero().flatten()
         rows = found[torch.argsort(new_atom[view.i[found]], stable=True)]

@@ -64,7 +64,7 @@ class StoreSource:
         self._plan = self._make_plan()
 
     def describe(self) -> list[str]:
-        """What preflight says: shares of a mixture, and how well the batches of this epoch are filled."""
+        """Return what preflight says: shares of a mixture, and how well the batches of this epoch are filled."""
         lines = []
         if self._draws is not None:
             sizes = np.bincount(self._set_of)
@@ -80,7 +80,7 @@ class StoreSource:
         return lines
 
     def next_batch(self, potential: Potential | None) -> list[Structure]:
-        """This rank's structures of the next step; `potential` is not used."""
+        """Return this rank's structures of the next step; `potential` is not used."""
         world, done = self._segments[-1]
         if done * world >= len(self._plan):
             self.epoch, self._segments, done = self.epoch + 1, [[world, 0]], 0

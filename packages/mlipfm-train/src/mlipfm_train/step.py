@@ -71,7 +71,7 @@ class Step(nn.Module):
         return terms
 
     def gathers(self, term: str) -> bool:
-        """Whether the term `objective/term` is a tensor to be gathered, and not a sum."""
+        """Return whether the term `objective/term` is a tensor to be gathered, and not a sum."""
         name, key = term.split("/", 1)
         return key in self.objectives[name].gather
 
@@ -83,7 +83,7 @@ class Step(nn.Module):
         return prediction
 
     def _with_node_input(self, batch: Batch) -> Batch:
-        """The batch with what objectives hide from the potential or add to its atoms (`Batch.node_input`)."""
+        """Return the batch with what objectives hide from the potential or add to its atoms (`Batch.node_input`)."""
         parts = [o.node_input(batch) for o in self.objectives.values() if hasattr(o, "node_input")]
         if not parts:
             return batch

@@ -24,7 +24,7 @@ BATCHES, REPEATS, POOL = 24, 3, 2000
 
 
 def fit_costs(recipe: Recipe, batches: int = BATCHES, repeats: int = REPEATS) -> tuple[Recipe, CostFit]:
-    """The recipe with `data.cost` fitted in milliseconds, and `data.budget` changed to what its batches take now.
+    """Return the recipe with `data.cost` fitted in milliseconds, and `data.budget` changed to what its batches take now.
 
     Steps are whole steps of the training loop: collating, forward, backward, update. They happen in a scratch run; nothing is kept of it.
     On one thread of a CPU the time is that of the processor, which other processes do not lengthen; otherwise that on the wall.

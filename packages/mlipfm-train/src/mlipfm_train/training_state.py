@@ -43,7 +43,7 @@ def save_state(folder: Path, next_step: int, state: dict[str, Any]) -> Path:
 
 
 def load_newest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest state that is whole; None if there never was one. A damaged one is reported loudly and passed over.
+    """Return the newest state that is whole; None if there never was one. A damaged one is reported loudly and passed over.
 
     Raises:
         DamagedFileError: if there are states and none is usable.
@@ -62,7 +62,7 @@ def load_newest_state(folder: Path) -> dict[str, Any] | None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """One state, verified. Raises what `load_checkpoint` raises, and `DamagedFileError` for a state of another format."""
+    """Return one state, verified. Raises what `load_checkpoint` raises, and `DamagedFileError` for a state of another format."""
     manifest, tensors = load_checkpoint(path, KIND)
     if manifest.get("state_format") != FORMAT:
         raise DamagedFileError(

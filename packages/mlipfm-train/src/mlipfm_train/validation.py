@@ -24,7 +24,7 @@ FIGURES = (
 
 
 def validated(outputs: Sequence[str]) -> list[str]:
-    """Those of `outputs` that have a figure."""
+    """Return those of `outputs` that have a figure."""
     return [key for key in outputs if quantity(key).layout in ("system", "atom")]
 
 
@@ -42,7 +42,7 @@ def validation_errors(potential: Potential, frames: Sequence[Structure], runs: S
 
 
 def _askable(frames: Sequence[Structure], run: Sequence[int], outputs: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    """Those of `outputs` that structures can have -> their places."""
+    """Return those of `outputs` that structures can have -> their places."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for k in run:
         groups.setdefault(tuple(key for key in outputs if is_defined(frames[k], key)), []).append(k)
@@ -72,6 +72,6 @@ def validation_metrics(errors: Errors, groups: Sequence[Any]) -> list[Metric]:
 
 
 def score(metrics: Sequence[Metric]) -> float:
-    """What the best model is best in: the force error, or the energy error where there are no forces; infinite if anything failed."""
+    """Return what the best model is best in: the force error, or the energy error where there are no forces; infinite if anything failed."""
     first = metrics[0]
     return first.value if first.failed == 0 and np.isfinite(first.value) else float("inf")

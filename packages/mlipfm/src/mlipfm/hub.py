@@ -98,7 +98,7 @@ def start(folder: Path, port: int = 5000, host: str = "127.0.0.1", waiting: Call
 
 
 def find(folder: Path) -> Hub | None:
-    """The server that runs on this folder, or None."""
+    """Return the server that runs on this folder, or None."""
     hub = read_state(folder)
     return hub if hub is not None and hub.is_alive() else None
 
@@ -147,7 +147,7 @@ def chosen_server(folder: Path, wanted: str = "") -> str:
 
 
 def has_hub() -> bool:
-    """Whether the hub is installed, or beside this package in a checkout."""
+    """Return whether the hub is installed, or beside this package in a checkout."""
     return importlib.util.find_spec("mlipfm_hub") is not None or _CHECKOUT.is_dir()
 
 
@@ -166,7 +166,7 @@ def _command(server: str, folder: Path, host: str, port: int) -> list[str]:
 
 
 def loopback(host: str, port: int) -> str:
-    """The address of a server on this machine; RegistryError for one that others can reach."""
+    """Return the address of a server on this machine; RegistryError for one that others can reach."""
     try:
         address = ipaddress.ip_address(host)
         local = address.is_loopback

@@ -29,7 +29,7 @@ COOKIE = "mlipfm_hub"
 
 
 def viewer_key(token: str) -> str:
-    """What a browser gets: derived from the token, of no use for changes."""
+    """Return what a browser gets: derived from the token, of no use for changes."""
     return hmac.new(token.encode(), b"look", hashlib.sha256).hexdigest()
 
 

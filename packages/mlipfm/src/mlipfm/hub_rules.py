@@ -128,7 +128,7 @@ def check_place(place: str, root: Path) -> None:
 
 
 def check_body(path: str, data: bytes) -> dict[str, Any]:
-    """The JSON object of a request: no key twice, no NaN, not deep, and nothing that says where to store or to look.
+    """Return the JSON object of a request: no key twice, no NaN, not deep, and nothing that says where to store or to look.
 
     Raises:
         Refused: with what is wrong.
@@ -143,7 +143,7 @@ def check_body(path: str, data: bytes) -> dict[str, Any]:
 
 
 def request_json(data: bytes) -> dict[str, Any]:
-    """An object from JSON; Refused for anything else."""
+    """Return an object from JSON; Refused for anything else."""
     if len(data) > MAX_JSON:
         raise Refused(413, "INVALID_PARAMETER_VALUE", f"more than {MAX_JSON} bytes of JSON")
     try:

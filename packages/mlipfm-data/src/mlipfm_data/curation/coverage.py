@@ -113,7 +113,7 @@ def cover(structures: Sequence[Structure]) -> Coverage:
 
 
 def gaps(found: Coverage) -> list[Gap]:
-    """The ten areas of figure 2 with what this set has of each."""
+    """Return the ten areas of figure 2 with what this set has of each."""
     beyond = {z: n for z, n in found.molecular_elements.items() if z not in ORGANIC}
     charged = sum(n for (q, _), n in found.states.items() if q)
     open_shell = sum(n for (_, m), n in found.states.items() if m is not None and m > 1)

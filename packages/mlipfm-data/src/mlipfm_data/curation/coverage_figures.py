@@ -25,7 +25,7 @@ Panel = Callable[[Any, Coverage], None]
 
 
 def _panel(found: Coverage, name: str) -> bytes:
-    """One panel, by its name in `PANELS`, as PNG."""
+    """Return one panel, by its name in `PANELS`, as PNG."""
     draw, height = PANELS[name]
     figure = _figure(WIDTH, height)
     draw(figure.add_subplot(), found)
@@ -33,7 +33,7 @@ def _panel(found: Coverage, name: str) -> bytes:
 
 
 def overview(found: Coverage, title: str) -> bytes:
-    """All panels in one PNG."""
+    """Return all panels in one PNG."""
     figure = _figure(2 * WIDTH, 8.6)
     figure.suptitle(f"{title}: {found.structures:,} structures, {found.atoms:,} atoms", fontsize=12, color=INK)
     grid = figure.add_gridspec(3, 2, height_ratios=(1.15, 1, 1))

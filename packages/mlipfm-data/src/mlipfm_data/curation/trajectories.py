@@ -77,7 +77,7 @@ def time_split(structures: Sequence[Structure], fractions: Mapping[str, float], 
 
 
 def beside_training(train: Sequence[Structure], held_out: Sequence[Structure]) -> Beside:
-    """How many of some held-out frames lie beside training frames of their trajectory; see the module."""
+    """Return how many of some held-out frames lie beside training frames of their trajectory; see the module."""
     trajectories: dict[Trajectory, list[int]] = defaultdict(list)
     for k, s in enumerate(train):
         if s.provenance.index is not None:
@@ -98,7 +98,7 @@ def beside_training(train: Sequence[Structure], held_out: Sequence[Structure]) -
 
 
 def comparison_line(beside: Beside, where: str) -> str:
-    """The warning, for people."""
+    """Return the warning, for people."""
     return (
         f"warning: {beside.count} of {beside.looked_at} {where} lie beside training structures of the same trajectory (neighbours in time, and "
         "alike): errors on them look smaller than on a new trajectory; `mlipfm data split STORE --by time --gap N --out PARTS` cuts blocks of time"

@@ -25,7 +25,7 @@ from .unpack import TAR, is_archive, unpacked_name
 
 
 def chosen(entry: DataSet, patterns: list[str], all_files: bool) -> list[FileRequest]:
-    """The files whose names fit one of the patterns; without patterns the only file, or all of them if requested.
+    """Return the files whose names fit one of the patterns; without patterns the only file, or all of them if requested.
 
     Raises:
         DownloadError: the set is not released or has no address of a file (with its pages), several files and none is chosen, or none that fits.
@@ -82,14 +82,14 @@ def described(entry: DataSet, wanted: list[FileRequest], folder: Path) -> list[S
 
 @lru_cache(1)
 def sources() -> dict[str, Source]:
-    """The sources by name."""
+    """Return the sources by name."""
     told = tomllib.loads(_folder().joinpath("sources.toml").read_text("utf-8"))
     return {name: Source(name, **entry) for name, entry in told.items()}
 
 
 @lru_cache(1)
 def catalogue() -> dict[str, DataSet]:
-    """The entries by id, in the order of their ids. Raises `InvalidStructureError`: a file of the catalogue is wrong."""
+    """Return the entries by id, in the order of their ids. Raises `InvalidStructureError`: a file of the catalogue is wrong."""
     entries: dict[str, DataSet] = {}
     for file in sorted(_folder().joinpath("sets").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".toml"):
@@ -105,7 +105,7 @@ def _folder() -> resources.abc.Traversable:
 
 
 def find(name: str) -> DataSet:
-    """The entry of this id or name. Raises `UnreadableFileError` with the nearest."""
+    """Return the entry of this id or name. Raises `UnreadableFileError` with the nearest."""
     wanted = plain(name)
     for entry in catalogue().values():
         if wanted in (plain(entry.id), plain(entry.name)):
@@ -130,7 +130,7 @@ class Wish:
 
 
 def choose(wish: Wish, entries: Iterable[DataSet]) -> tuple[list[DataSet], list[DataSet]]:
-    """The sets that fit, and those of which the sources do not give what was requested (and nothing that contradicts it).
+    """Return the sets that fit, and those of which the sources do not give what was requested (and nothing that contradicts it).
 
     Raises:
         UnknownElementError: a symbol that is none.

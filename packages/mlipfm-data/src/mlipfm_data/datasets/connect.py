@@ -48,7 +48,7 @@ def checked_address(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """An address for messages: printable, without its query (which may hold a key) and without credentials, at most 200 characters."""
+    """Return an address for messages: printable, without its query (which may hold a key) and without credentials, at most 200 characters."""
     text = url.partition("?")[0]
     scheme, rest = text.split("://", 1) if "://" in text else ("", text)
     host, slash, path = rest.partition("/")
@@ -82,7 +82,7 @@ def _checked_redirect(source: str, target: str) -> None:
 
 
 def request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse | urllib.error.HTTPError:
-    """The answer to a GET; statuses of 400 and above come back as `HTTPError`, which is an answer too. The caller closes it.
+    """Return the answer to a GET; statuses of 400 and above come back as `HTTPError`, which is an answer too. The caller closes it.
 
     Raises:
         BrokenConnection: not reached. DownloadError: the address or a redirect is not followed.

@@ -39,7 +39,7 @@ class FileRequest:
 
 
 def file_request(url: str, name: str | None = None, sha256: str | None = None) -> FileRequest:
-    """A file by its address alone. Raises `DownloadError`: the address does not end in a name and none is given."""
+    """Return a file by its address alone. Raises `DownloadError`: the address does not end in a name and none is given."""
     return FileRequest(url, file_name("https://x/" + name) if name else file_name(url), Known(sha256=sha256))
 
 
@@ -65,7 +65,7 @@ def download(wanted: FileRequest, out: Path, *, unpacking: bool = True, limits: 
 
 
 def _known(published: Known, before: dict[str, Any]) -> Known:
-    """What was published, and where nothing was, what came the first time."""
+    """Return what was published, and where nothing was, what came the first time."""
     if not before:
         return published
     return replace(published, size=published.size or before.get("size"), sha256=published.sha256 or before.get("sha256"))
@@ -105,7 +105,7 @@ def _unpacked(out: Path, name: str, fetched: Fetched, before: Any, limits: Limit
 
 
 def recorded(out: Path) -> dict[str, dict[str, Any]]:
-    """The record of a folder: name of the file -> what is known of it. Raises `DamagedFileError`: it is no record."""
+    """Return the record of a folder: name of the file -> what is known of it. Raises `DamagedFileError`: it is no record."""
     path = out / RECORD
     if not path.exists():
         return {}

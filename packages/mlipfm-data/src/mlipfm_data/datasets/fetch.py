@@ -89,7 +89,7 @@ class _Version:
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
     def same(self, other: _Version) -> bool:
-        """Whether nothing that both state differs."""
+        """Return whether nothing that both state differs."""
         pairs = ((self.etag, other.etag), (self.modified, other.modified), (self.total, other.total))
         return all(a is None or b is None or a == b for a, b in pairs)
 
@@ -306,7 +306,7 @@ class _Try:
 
 
 def _chunks(answer: http.client.HTTPResponse | urllib.error.HTTPError, url: str) -> Iterator[bytes]:
-    """What arrives, as it arrives: `read1` gives the bytes before a break, `read` would drop them."""
+    """Yield what arrives, as it arrives: `read1` gives the bytes before a break, `read` would drop them."""
     read: Callable[[int], bytes] = answer.read1  # an HTTPError passes it on
     try:
         while chunk := read(_CHUNK):
@@ -332,7 +332,7 @@ def _content_range(text: str) -> tuple[int, int | None]:
 
 
 def _recall(memo: Path, url: str) -> _Version | None:
-    """What is remembered of the part; None: nothing, or it is of another address."""
+    """Return what is remembered of the part; None: nothing, or it is of another address."""
     try:
         told = json.loads(memo.read_bytes())
         version = _Version(**told)
@@ -343,7 +343,7 @@ def _recall(memo: Path, url: str) -> _Version | None:
 
 
 def file_name(url: str) -> str:
-    """The last part of an address's path as the name of a file. Raises `DownloadError`: it has none that is harmless."""
+    """Return the last part of an address's path as the name of a file. Raises `DownloadError`: it has none that is harmless."""
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rstrip("/").rpartition("/")[2])
     if not re.fullmatch(r"[\w()+,=@~-][\w .()+,=@~-]{0,150}", name, re.ASCII) or name.endswith((" ", ".", ".part")):
         raise DownloadError("the address does not end in the name of a file", where=shown(url), hint="give one: --as NAME")

@@ -110,7 +110,7 @@ def import_sets(
 
 
 def _finish(described: SetDescription, root: Path, out: Path, joined: _Joined, running: Future[dict[str, Any]] | None) -> SetRow:
-    """The row of one set, which is then in the store and in the record."""
+    """Return the row of one set, which is then in the store and in the record."""
     if not described.files:
         return SetRow(described.name, reason=described.left_out)
     mark = digest(described, folder_of(described, root))
@@ -170,11 +170,11 @@ class _Joined:
         self._open.__exit__(*error)
 
     def has(self, name: str) -> bool:
-        """Whether the whole set is in the store."""
+        """Return whether the whole set is in the store."""
         return bool(self.rows.get(name, {}).get("complete"))
 
     def row(self, name: str, mark: str) -> SetRow:
-        """The row of a set that is there, nothing of it new. Raises `RefusedFileError` if it was another set of that name."""
+        """Return the row of a set that is there, nothing of it new. Raises `RefusedFileError` if it was another set of that name."""
         if self.rows[name]["digest"] != mark:
             what = f"holds the set {name} from other files, or imported with other settings"
             raise RefusedFileError(what, where=str(self.out), hint="import into a new store")
@@ -225,12 +225,12 @@ def _since(out: Path, first: int, name: str) -> set[tuple[str, str | None]]:
 
 
 def set_of(source: str | None) -> str:
-    """The set that a structure in a store of several sets comes from."""
+    """Return the set that a structure in a store of several sets comes from."""
     return (source or "").partition("/")[0]
 
 
 def holders(out: Path) -> Callable[[int, Structure], list[str]]:
-    """The sets that hold a structure of the store `out`, from its position and itself: the one that brought it, then those that had it too."""
+    """Return the sets that hold a structure of the store `out`, from its position and itself: the one that brought it, then those that had it too."""
     also: dict[int, list[str]] = {}
     for name, entry in _load(out).items():
         for position in entry.get(THERE, ()):

@@ -119,12 +119,12 @@ def _contradictory(facts: Facts) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text for comparisons: `ωB97X/6-31G*` and `wb97x/6-31g(d)` are the same level."""
+    """Return a text for comparisons: `ωB97X/6-31G*` and `wb97x/6-31g(d)` are the same level."""
     return re.sub(r"[^a-z0-9]", "", canonical_level(text).replace("*", "(d)"))
 
 
 def data_set(told: Mapping[str, Any], sources: Mapping[str, Source], where: str) -> DataSet:
-    """An entry from the content of its file.
+    """Return an entry from the content of its file.
 
     Raises:
         InvalidStructureError: an unknown key, a value of another type than its field has, an unknown source, element or kind; names the place.

@@ -15,7 +15,7 @@ _HEAD = f"{'set':<14}{'size':>6} {'elements':<13}{'level':<21}{'labels':<7}{'lic
 
 
 def overview(entries: Sequence[DataSet]) -> Iterator[str]:
-    """One line for each set. `E F S`: energies, forces, stress; `q`, `s`: charged, open shells; `*`: sources contradict each other."""
+    """Yield one line for each set. `E F S`: energies, forces, stress; `q`, `s`: charged, open shells; `*`: sources contradict each other."""
     yield _HEAD.rstrip()
     for entry in entries:
         yield _line(entry)
@@ -35,7 +35,7 @@ def _line(entry: DataSet) -> str:
 
 
 def _size(entry: DataSet) -> str:
-    """The most exact count, of all of the set if there is one."""
+    """Return the most exact count, of all of the set if there is one."""
     return short_count(min(entry.structures, key=lambda fact: (fact.of is not None, fact.step)).value) if entry.structures else "-"
 
 
@@ -132,7 +132,7 @@ def _shown(fact: Fact) -> str:
 
 
 def as_json(entry: DataSet) -> dict[str, Any]:
-    """An entry as JSON-ready data; a field without facts is null."""
+    """Return an entry as JSON-ready data; a field without facts is null."""
     told: dict[str, Any] = {key: getattr(entry, key) for key in ("id", "name", "kind", "status")}
     for name in FACTS:
         told[name] = [{k: v for k, v in asdict(fact).items() if v not in (None, False, 0)} for fact in getattr(entry, name)] or None

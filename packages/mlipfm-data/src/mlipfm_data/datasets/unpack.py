@@ -64,7 +64,7 @@ class Unpacked:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is unpacked: zip, tar, compressed tar, and single compressed files."""
+    """Return whether a file of this name is unpacked: zip, tar, compressed tar, and single compressed files."""
     return name.lower().endswith((".zip", *TAR, *_ONE))
 
 

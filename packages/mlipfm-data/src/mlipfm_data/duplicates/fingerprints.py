@@ -126,7 +126,7 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def near_pairs(vectors: NDArray[np.float32], radius: float) -> Iterator[Pairs]:
-    """All pairs i < j of one bucket with no number differing by more than `radius`, in blocks: i, j and the largest difference.
+    """Yield all pairs i < j of one bucket with no number differing by more than `radius`, in blocks: i, j and the largest difference.
 
     Args:
         vectors: [structures, numbers], Å. radius: Å.
@@ -163,7 +163,7 @@ def _distinguishing(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def nearest_only(i: NDArray[np.int64], j: NDArray[np.int64], distance: NDArray[np.float32], most: int) -> NDArray[np.bool_]:
-    """Which pairs are among the `most` nearest of one of their two structures."""
+    """Return which pairs are among the `most` nearest of one of their two structures."""
     both, far = np.concatenate([i, j]), np.concatenate([distance, distance])
     order = np.lexsort((np.concatenate([j, i]), far, both))
     first = np.searchsorted(both[order], both[order])

@@ -50,7 +50,7 @@ class LeakageReport:
         return [k for k, row in enumerate(self.test) if _class(row, level) in known]
 
     def leaks(self, level: str = "geometry") -> bool:
-        """Whether anything leaks at `level` or a stronger one."""
+        """Return whether anything leaks at `level` or a stronger one."""
         return any(self.leaking(name) for name in LEAKS[: LEAKS.index(level) + 1])
 
     def as_json(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class LeakageReport:
         }
 
     def lines(self) -> Iterator[str]:
-        """The report for people."""
+        """Yield the report for people."""
         n = len(self.test)
         yield f"{len(self.train)} training and {n} test structures, tolerance {self.tolerance:g} A on each coordinate"
         yield from table(self.found.pairs)

@@ -71,7 +71,7 @@ class _Tried:
 
 
 def _match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | None:
-    """The match of two structures that are periodic in as many directions, None if they differ.
+    """Return the match of two structures that are periodic in as many directions, None if they differ.
 
     Args:
         tolerance: Å, see `superimpose`.
@@ -110,7 +110,7 @@ def _match_crystals(a: Structure, b: Structure, tolerance: float) -> Match | Non
 
 
 def match_in_order(a: Structure, b: Structure, tolerance: float) -> Match | None:
-    """The match of frames of one trajectory: same atoms in the same order, same cell, shifted at most."""
+    """Return the match of frames of one trajectory: same atoms in the same order, same cell, shifted at most."""
     if not (np.array_equal(a.atomic_numbers, b.atomic_numbers) and np.array_equal(a.pbc, b.pbc)):
         return None
     vectors, change = a.cell[a.pbc], b.cell[b.pbc] - a.cell[a.pbc]
@@ -127,7 +127,7 @@ def _wrapped(d: Floats, vectors: Floats) -> Floats:
 
 
 def _commensurate(la: Floats, lb: Floats) -> bool:
-    """Whether the lattice la is, up to a rotation, a lattice of multiples of 1/q of lb; see the module. Without a rotation known, the metric
+    """Return whether the lattice la is, up to a rotation, a lattice of multiples of 1/q of lb; see the module. Without a rotation known, the metric
     alone is compared: the vectors of la must have lengths and angles that such multiples have."""
     if len(la) != len(lb):
         return False
@@ -215,7 +215,7 @@ def _try(
     tolerance: float,
     tried: _Tried,
 ) -> Match | None:
-    """The first motion that takes atom `anchor` of a to atom `other` of b and all else along."""
+    """Return the first motion that takes atom `anchor` of a to atom `other` of b and all else along."""
     (va, na), (vb, nb) = near_a.of(anchor), near_b.of(other)
     p, q = _axes(va, na, reach - LOOSE)
     triples = _pairs(va[p], va[q], na[p], na[q], vb, nb, 2 * OUTLIER * tolerance)
@@ -279,7 +279,7 @@ def _assigned(turned: Floats, vb: Floats, unlike: Floats) -> tuple[NDArray[np.in
 def _whole(
     a: Structure, b: Structure, anchor: int, other: int, rotation: Floats, lb: Floats, sign: float, tolerance: float
 ) -> Match | None:
-    """Whether the motion takes every atom of a onto an atom of b."""
+    """Return whether the motion takes every atom of a onto an atom of b."""
     vectors = a.cell[a.pbc]
     x = a.positions - a.positions[anchor]
     x = x - np.round(x @ np.linalg.pinv(vectors)) @ vectors
@@ -307,7 +307,7 @@ def _whole(
 
 
 def _all_met(partners: NDArray[np.int64], large: int, small: int) -> bool:
-    """Whether each atom of the smaller cell is the partner of as many."""
+    """Return whether each atom of the smaller cell is the partner of as many."""
     met = np.bincount(partners, minlength=small)
     return bool((met == met[0]).all()) if large % small == 0 else bool((met > 0).all() and met.max() - met.min() <= 1)
 
@@ -325,7 +325,7 @@ def check_tolerance(tolerance: float) -> None:
 
 
 def match(a: Structure, b: Structure, tolerance: float = TOLERANCE) -> Match | None:
-    """The rigid motion that takes one structure onto the other, or None.
+    """Return the rigid motion that takes one structure onto the other, or None.
 
     Order of equal atoms, origin, choice of cell and supercells do not count; charge, spin, labels and level are not looked at. What is returned was
     superimposed atom by atom: `rms` of the coordinates is at most `tolerance`, and no atom is off by more than four times it. If such a motion

@@ -80,7 +80,7 @@ class DuplicateReport:
         return len({k for p in self.found.pairs if p.relation == "same group" and p.kind == "near" for k in (p.first, p.second)})
 
     def lines(self) -> Iterator[str]:
-        """The report for people."""
+        """Yield the report for people."""
         yield f"{self.structures} structures, tolerance {self.tolerance:g} A on each coordinate"
         yield from table(self.found.pairs)
         yield f"duplicates: {len(self.duplicates)} pairs; {len(self.removable())} structures can go (all but the first of each)"
@@ -270,7 +270,7 @@ class OverlapReport:
         return sum(pair.kind == kind for pair in self.found.pairs)
 
     def lines(self) -> Iterator[str]:
-        """The table for people: a row for each two sets, as fractions of the one that shares more of itself."""
+        """Yield the table for people: a row for each two sets, as fractions of the one that shares more of itself."""
         yield "overlap between sets: structures of the first whose geometry the second holds too"
         rows = list(self._rows())
         if rows:
@@ -295,7 +295,7 @@ class OverlapReport:
         yield from sorted(best.values(), key=_most_first)
 
     def _said(self) -> Iterator[str]:
-        """What was compared, and what was not."""
+        """Yield what was compared, and what was not."""
         yield f"  compared: equal coordinates among all {self.structures} structures of {len(self.sizes)} sets; states that contradict do not count"
         if self.tolerance is None:
             yield "  not compared: moved, reordered or noisy copies (--overlap near)"

@@ -137,7 +137,7 @@ def search(
     executor: Executor | None,
     within: int = 1,
 ) -> Found:
-    """All pairs of one geometry.
+    """Return all pairs of one geometry.
 
     Args:
         structures: all, of both sets. rows: of each. sides: [structures] which set each belongs to; pairs are then sought between sets only.
@@ -171,7 +171,7 @@ def near_duplicates_only(
 
 
 def relation(a: Row, b: Row) -> str:
-    """One of `RELATIONS`."""
+    """Return one of `RELATIONS`."""
     if a.source != b.source:
         return "other source"
     if a.group is None and b.group is None:

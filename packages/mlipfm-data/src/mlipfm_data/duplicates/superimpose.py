@@ -54,7 +54,7 @@ def kabsch(a: Floats, b: Floats, sign: float = 1.0) -> tuple[Floats, Floats]:
 
 
 def judged(residuals: Floats, tolerance: float, mirror: bool) -> Match | None:
-    """A Match if the residuals [n, 3] are small enough: rms of the coordinates within `tolerance`, no atom beyond `OUTLIER` times it."""
+    """Return a Match if the residuals [n, 3] are small enough: rms of the coordinates within `tolerance`, no atom beyond `OUTLIER` times it."""
     squares = np.einsum("na,na->n", residuals, residuals)
     rms, largest = float(np.sqrt(squares.mean() / 3)), float(np.sqrt(squares.max()))
     return Match(rms, largest, mirror) if rms <= tolerance and largest <= OUTLIER * tolerance else None
@@ -80,7 +80,7 @@ MOST = 20_000
 
 
 def match_molecules(za: Ints, xa: Floats, zb: Ints, xb: Floats, tolerance: float) -> Match | None:
-    """The match of two molecules, None if they differ.
+    """Return the match of two molecules, None if they differ.
 
     Args:
         za, zb: [N] atomic numbers of one composition. xa, xb: [N, 3] Å. tolerance: Å, see `superimpose`.
@@ -124,7 +124,7 @@ def _fitting(a: Floats, b: Floats, reach: float) -> NDArray[np.bool_]:
 
 
 def _anchors(x: Floats, distances: Floats, choices: NDArray[np.int64]) -> list[int]:
-    """Up to three atoms with few possible partners, far apart and not in a line."""
+    """Return up to three atoms with few possible partners, far apart and not in a line."""
     if len(x) == 1:
         return [0]
     first = int(np.lexsort((-distances.max(axis=1), choices))[0])
@@ -154,7 +154,7 @@ def _triples(anchors: list[int], da: Floats, db: Floats, fits: NDArray[np.bool_]
 def _try(
     za: Ints, xa: Floats, zb: Ints, xb: Floats, anchors: list[int], triples: NDArray[np.int64], sign: float, tolerance: float
 ) -> Match | None:
-    """The first motion by a triple that superimposes the molecules."""
+    """Return the first motion by a triple that superimposes the molecules."""
     if len(triples) > MOST:
         raise Undecided
     n = len(za)

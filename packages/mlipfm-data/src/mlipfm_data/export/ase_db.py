@@ -105,7 +105,7 @@ def _add(database: sqlite3.Connection, number: int, s: Structure, now: float, re
 
 
 def _unique(s: Structure, number: int) -> str:
-    """An id that is the same when the same store is exported again."""
+    """Return an id that is the same when the same store is exported again."""
     return hashlib.blake2b(f"{s.key} {s.level} {number}".encode(), digest_size=16).hexdigest()
 
 
@@ -141,12 +141,12 @@ def _results(s: Structure, report: ExportReport) -> dict[str, Any]:
 
 
 def _nearly_symmetric(stress: np.ndarray) -> bool:
-    """Whether six components say what nine do, as far as the readers ask two spellings of one label to agree."""
+    """Return whether six components say what nine do, as far as the readers ask two spellings of one label to agree."""
     return bool(np.allclose((stress + stress.T) / 2, stress, rtol=1e-6, atol=1e-6))
 
 
 def _data(s: Structure) -> dict[str, Any]:
-    """What ASE has no column for; and a stress whose six components are not exactly its nine."""
+    """Return what ASE has no column for; and a stress whose six components are not exactly its nine."""
     data: dict[str, Any] = {PROVENANCE_KEY: provenance_values(s)}
     if s.external_field is not None:
         data[FIELD_KEY] = s.external_field

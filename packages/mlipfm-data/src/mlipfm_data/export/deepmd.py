@@ -97,7 +97,7 @@ class Plan:
         return self._unused(f"{self._folders[s.level]}/{s.formula}{state}")
 
     def _unused(self, name: str) -> str:
-        """The name, with a number if it is taken; Co and CO are one name on some file systems."""
+        """Return the name, with a number if it is taken; Co and CO are one name on some file systems."""
         wanted = name
         while self._names[name.casefold()]:
             self._names[wanted.casefold()] += 1
@@ -136,7 +136,7 @@ def _reason(s: Structure, key: str) -> str | None:
 
 
 def _whole_hessian(s: Structure) -> bool:
-    """Whether all 3N rows are there, in order."""
+    """Return whether all 3N rows are there, in order."""
     index = np.stack(np.divmod(np.arange(3 * len(s)), 3), axis=1)
     return np.array_equal(s.labels["hessian_rows_index"], index)
 
@@ -180,7 +180,7 @@ def _write_set(structures: Sequence[Structure], rows: np.ndarray, system: System
 
 
 def _arrays(s: Structure, system: System) -> dict[str, np.ndarray]:
-    """The row of each file."""
+    """Return the row of each file."""
     row = {"coord": s.positions.reshape(-1)}
     if system.periodic:
         row["box"] = s.cell.reshape(-1)
@@ -197,7 +197,7 @@ def virial(s: Structure) -> np.ndarray:
 
 
 def _stated(s: Structure) -> dict[str, Any]:
-    """What DeePMD has no file for, under the keys of our extended XYZ."""
+    """Return what DeePMD has no file for, under the keys of our extended XYZ."""
     field = None if s.external_field is None else s.external_field.tolist()
     values = {
         LEVEL_KEY: s.level,

@@ -65,7 +65,7 @@ def export(structures: Sequence[Structure], out: Path | str, format: str | None 
 
 
 def format_of(out: Path, format: str | None = None) -> str:
-    """The requested format, or the one that the end of the name tells.
+    """Return the requested format, or the one that the end of the name tells.
 
     Raises:
         UnwritableFileError: neither is known, or they contradict each other.
@@ -100,6 +100,6 @@ def _check_free(out: Path, chosen: Format, replace: bool) -> None:
 
 
 def _ours(path: Path) -> bool:
-    """Whether a file of an old export: nothing else is ever removed."""
+    """Return whether a file of an old export: nothing else is ever removed."""
     in_set = re.fullmatch(r"set\.\d+", path.parent.name)
     return path.suffix == ".npy" or path.name == FRAMES_FILE if in_set else path.name in ("type.raw", "type_map.raw", "nopbc")

@@ -32,7 +32,7 @@ class ExportReport:
     beside: Counter[str] = field(default_factory=Counter)
 
     def lines(self, out: object) -> Iterator[str]:
-        """The report for people."""
+        """Yield the report for people."""
         folders = f" in {self.systems} systems" if self.systems else ""
         yield f"{out}: {self.structures} structures{folders}"
         for what, count in self.left_out.most_common():
@@ -54,7 +54,7 @@ def left_out(s: Structure, reason: Reason) -> dict[str, str]:
 
 
 def held(s: Structure, report: ExportReport, reason: Reason) -> Structure:
-    """The structure without what the format cannot hold, which is counted."""
+    """Return the structure without what the format cannot hold, which is counted."""
     without = left_out(s, reason)
     report.left_out.update(f"{key} ({why})" for key, why in without.items() if key in QUANTITIES)
     if not without:
@@ -76,5 +76,5 @@ def not_read_again(s: Structure, key: str) -> str | None:
 
 
 def _has_volume(s: Structure) -> bool:
-    """Whether the structure is periodic in three directions, so that a stress has a meaning."""
+    """Return whether the structure is periodic in three directions, so that a stress has a meaning."""
     return bool(s.pbc.all()) and abs(float(np.linalg.det(s.cell))) >= 1e-12

@@ -120,7 +120,7 @@ def _at(start: Structure, positions: np.ndarray, kind: str) -> Structure:
 
 
 def _any(found: Embedded, rng: np.random.Generator) -> np.ndarray:
-    """A relaxed conformer."""
+    """Return a relaxed conformer."""
     return np.asarray(found.relaxed[rng.integers(len(found.relaxed))])
 
 
@@ -157,7 +157,7 @@ def _dynamics(found: Embedded, n: int, rng: np.random.Generator, *, dt: float = 
 
 
 def _stretched(found: Embedded, rng: np.random.Generator) -> np.ndarray:
-    """One bond at 0.85 to 2.6 times its length: what hangs on its one end moves along; in a ring only the atom itself."""
+    """Return one bond at 0.85 to 2.6 times its length: what hangs on its one end moves along; in a ring only the atom itself."""
     r, (i, j) = _any(found, rng).copy(), found.bonds[rng.integers(len(found.bonds))]
     moved = _behind(found.bonds, int(i), int(j), len(r))
     factor = rng.uniform(0.85, 1.5) if rng.random() < 0.6 else rng.uniform(1.5, 2.6)
@@ -224,7 +224,7 @@ def _unit(rng: np.random.Generator) -> np.ndarray:
 
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:
-    """A random orthogonal matrix: rotations and reflections, both are geometries of some molecule."""
+    """Return a random orthogonal matrix: rotations and reflections, both are geometries of some molecule."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
     return np.asarray(q * np.sign(np.diag(r)))
 

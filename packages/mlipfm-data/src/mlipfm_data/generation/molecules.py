@@ -104,7 +104,7 @@ def _identity(smiles: str, heavy: int) -> str | None:
 
 
 def _grown(heavy: int, rng: np.random.Generator) -> str:
-    """A neutral closed shell of about `heavy` atoms besides hydrogen."""
+    """Return a neutral closed shell of about `heavy` atoms besides hydrogen."""
     chem = _rdkit()
     smiles = SEEDS[rng.integers(len(SEEDS))]
     for _ in range(4 * heavy):
@@ -118,7 +118,7 @@ def _grown(heavy: int, rng: np.random.Generator) -> str:
 
 
 def _attach(molecule: Any, rng: np.random.Generator) -> Any:
-    """A fragment in place of a hydrogen."""
+    """Return a fragment in place of a hydrogen."""
     chem = _rdkit()
     free = _with_hydrogen(molecule)
     if not free:
@@ -145,7 +145,7 @@ def _mutate(molecule: Any, rng: np.random.Generator) -> Any:
 
 
 def _unsaturate(molecule: Any, rng: np.random.Generator) -> Any:
-    """A double bond for a single one, or a triple one for a double one."""
+    """Return a double bond for a single one, or a triple one for a double one."""
     chem = _rdkit()
     free = set(_with_hydrogen(molecule))
     bonds = [b.GetIdx() for b in molecule.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= free and not b.GetIsAromatic()]
@@ -162,7 +162,7 @@ def _unsaturate(molecule: Any, rng: np.random.Generator) -> Any:
 
 
 def _close(molecule: Any, rng: np.random.Generator) -> Any:
-    """A ring of three to seven atoms."""
+    """Return a ring of three to seven atoms."""
     chem = _rdkit()
     free = [i for i in _with_hydrogen(molecule) if not molecule.GetAtomWithIdx(i).GetIsAromatic()]
     distances = chem.GetDistanceMatrix(molecule)
@@ -181,7 +181,7 @@ _ODDS = (0.6, 0.18, 0.12, 0.1)
 
 
 def _with_state(smiles: str, rng: np.random.Generator) -> str:
-    """The molecule, or an ion or a radical of it."""
+    """Return the molecule, or an ion or a radical of it."""
     draw = rng.random()
     change = _protonated if draw < 0.07 else _deprotonated if draw < 0.14 else _radical if draw < 0.22 else None
     changed = None if change is None else _checked(change(_rdkit().MolFromSmiles(smiles), rng))
@@ -189,7 +189,7 @@ def _with_state(smiles: str, rng: np.random.Generator) -> str:
 
 
 def _protonated(molecule: Any, rng: np.random.Generator) -> Any:
-    """A proton on a nitrogen with a lone pair."""
+    """Return a proton on a nitrogen with a lone pair."""
     nitrogens = [
         atom.GetIdx()
         for atom in molecule.GetAtoms()
@@ -199,7 +199,7 @@ def _protonated(molecule: Any, rng: np.random.Generator) -> Any:
 
 
 def _deprotonated(molecule: Any, rng: np.random.Generator) -> Any:
-    """A proton less on O, S or N."""
+    """Return a proton less on O, S or N."""
     acids = [i for i in _with_hydrogen(molecule) if molecule.GetAtomWithIdx(i).GetAtomicNum() in (7, 8, 16)]
     oxygens = [i for i in acids if molecule.GetAtomWithIdx(i).GetAtomicNum() != 7]
     return _charged(molecule, oxygens or acids, -1, rng)
@@ -218,7 +218,7 @@ def _charged(molecule: Any, where: list[int], charge: int, rng: np.random.Genera
 
 
 def _radical(molecule: Any, rng: np.random.Generator) -> Any:
-    """A hydrogen atom less."""
+    """Return a hydrogen atom less."""
     free = _with_hydrogen(molecule)
     if not free:
         return None
@@ -241,7 +241,7 @@ def _checked(molecule: Any) -> str | None:
 
 
 def _implausible(molecule: Any) -> bool:
-    """Whether halogens bind N, O or S, or these bind each other more than once besides nitro, sulfonyl and aromatic bonds."""
+    """Return whether halogens bind N, O or S, or these bind each other more than once besides nitro, sulfonyl and aromatic bonds."""
     single = 0
     for bond in molecule.GetBonds():
         one, two = bond.GetBeginAtom(), bond.GetEndAtom()

@@ -217,7 +217,7 @@ def _said(level: str | None, found: list[UnitGuess], figures: dict[str, float | 
 
 
 def _import_as(units: list[UnitGuess], found: list[UnitGuess], forces: bool = False) -> str:
-    """How to import: the unit of one label if one reading is left, else both units of each."""
+    """Return how to import: the unit of one label if one reading is left, else both units of each."""
     if len(found) == 1:
         return f"import with --forces-unit {units[0].forces}" if forces else f"import with --energy-unit {units[0].energy}"
     return "import with " + ", or ".join(
@@ -263,7 +263,7 @@ class Inspector:
         self._samples[level].add(index, structure)
 
     def findings(self) -> list[Finding]:
-        """What is wrong with what was added, most certain first."""
+        """Return what is wrong with what was added, most certain first."""
         found: list[Finding] = []
         for level, sample in self._samples.items():
             passing = self._passing[level]

@@ -110,7 +110,7 @@ class Comparison:
         return 1.0 / (floor + size * 0.2 + bend)
 
     def unrelated(self, slope: float = 1.0) -> bool:
-        """Whether energies and work have nothing to do with each other, in a way that right labels cannot show.
+        """Return whether energies and work have nothing to do with each other, in a way that right labels cannot show.
 
         Signs of dE and of the work agree no more often than by chance, and dE lies outside of what the forces at both ends allow (for a force that is
         monotone along the step, `bend` on either side of the trapezoid) in many pairs, or there are many pairs. Or it lies outside in most pairs
@@ -194,7 +194,7 @@ def _compare(sample: LevelSample, potential: Potential | None) -> Comparison:
 
 
 def _spread_of_blocks(frames: list[Frame], count: int) -> list[Frame]:
-    """At most `count` frames; runs of neighbours are kept whole, because near frames are what is compared."""
+    """Return at most `count` frames; runs of neighbours are kept whole, because near frames are what is compared."""
     if len(frames) <= count:
         return frames
     run = 6
@@ -226,7 +226,7 @@ def _compare_family(frames: list[Frame], result: Comparison, family: int, potent
 
 
 def _inside(structures: list[Structure]) -> bool:
-    """Whether work is taken in inverse distances: of molecules of which all forces are known."""
+    """Return whether work is taken in inverse distances: of molecules of which all forces are known."""
     first = structures[0]
     return not first.pbc.any() and len(first) <= MOST_ATOMS and not any(unknown_forces(s).any() for s in structures)
 
@@ -266,7 +266,7 @@ def _too_far(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def nearest_pair(frame: Frame, others: list[Frame]) -> Pair | None:
-    """A frame with the nearest of the others, of the same atoms; None if there is none, or if its work is not known."""
+    """Return a frame with the nearest of the others, of the same atoms; None if there is none, or if its work is not known."""
     if not others:
         return None
     s = frame.structure

@@ -83,7 +83,7 @@ def jumps(comparison: Comparison, slope: float, trusted_stress: bool = True) -> 
 
 
 def _both_ways(pairs: list[Pair], rest: np.ndarray, bad: np.ndarray) -> bool:
-    """Whether some frames lie above and some below the middle of those they are connected with: another level of theory lies on one side."""
+    """Return whether some frames lie above and some below the middle of those they are connected with: another level of theory lies on one side."""
     number = {index: k for k, index in enumerate(sorted({index for pair in pairs for index in (pair.a, pair.b)}))}
     group, height = np.arange(len(number)), np.zeros(len(number))  # eV above the first frame of the group, joined by the best pairs first
     for k in np.argsort(np.abs(rest)):
@@ -210,7 +210,7 @@ def _confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tup
 
 
 def energy_clusters(rest: np.ndarray) -> Split | None:
-    """The widest empty interval of the values, with at least an eighth of them, and eight, on either side."""
+    """Return the widest empty interval of the values, with at least an eighth of them, and eight, on either side."""
     values = np.sort(rest)
     n = len(values)
     least = max(8, int(LEAST * n))  # fewer lie together by chance
@@ -340,7 +340,7 @@ def _shuffled(level: str | None, comparison: Comparison, rest: Referenced | None
 
 
 def _referenced(level: str | None, rest: Referenced, sample: LevelSample, slope: float) -> list[Finding]:
-    """What energies without their composition say: two clusters, far ones."""
+    """Return what energies without their composition say: two clusters, far ones."""
     split = energy_clusters(rest.rest)
     if split is not None and split.distance > max(5 * split.spread, 0.05):
         figures = {"distance_eV_per_atom": split.distance, "spread_eV_per_atom": split.spread, "smaller_part": split.part}
@@ -353,7 +353,7 @@ def _referenced(level: str | None, rest: Referenced, sample: LevelSample, slope:
 
 
 def _far(level: str | None, rest: Referenced, deviation: np.ndarray, wide: float, sample: LevelSample, slope: float) -> list[Finding]:
-    """A few energies far from what the composition explains: a fault where the work from the nearest frame confirms it."""
+    """Return a few energies far from what the composition explains: a fault where the work from the nearest frame confirms it."""
     far = np.flatnonzero(deviation > 5 * wide)
     if not len(far) or len(far) > 0.1 * len(deviation):
         return []

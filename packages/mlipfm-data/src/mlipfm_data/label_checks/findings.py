@@ -113,5 +113,5 @@ _RANK = {code: k for k, code in enumerate(CODES)}
 
 
 def ordered(findings: list[Finding]) -> list[Finding]:
-    """The most certain and most direct first."""
+    """Return the most certain and most direct first."""
     return sorted(findings, key=lambda item: (_ORDER[item.severity], _RANK[item.code], item.level or ""))

@@ -58,7 +58,7 @@ def orders(numbers: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _is_free(structure: Structure) -> bool:
-    """Whether nothing else is near: no periodicity, or `VACUUM` on every side."""
+    """Return whether nothing else is near: no periodicity, or `VACUUM` on every side."""
     if not structure.pbc.any():
         return True
     near = neighbors_of(structure, VACUUM)
@@ -301,7 +301,7 @@ def _tried(sample: LevelSample, judge: Callable[[LevelSample], float]) -> Iterat
 
 
 def _changed(sample: LevelSample, index_of: Callable[[np.ndarray], np.ndarray | None]) -> LevelSample:
-    """The sample with the rows of forces in another order."""
+    """Return the sample with the rows of forces in another order."""
     other = LevelSample()
     for frame in sample.frames():
         s = frame.structure

@@ -70,7 +70,7 @@ def _nearest_relative(structure: Structure) -> np.ndarray | None:
 
 
 def scaled(structure: Structure, positions: float = 1.0, cell: float = 1.0, transposed: bool = False) -> Structure:
-    """A copy with other lengths; labels stay as they are."""
+    """Return a copy with other lengths; labels stay as they are."""
     matrix = structure.cell.T if transposed else structure.cell
     return Structure.trusted(
         **{**_fields(structure), "positions": structure.positions * positions, "cell": np.ascontiguousarray(matrix) * cell}
@@ -78,7 +78,7 @@ def scaled(structure: Structure, positions: float = 1.0, cell: float = 1.0, tran
 
 
 def with_forces(structure: Structure, forces: np.ndarray) -> Structure:
-    """A copy with other forces."""
+    """Return a copy with other forces."""
     return Structure.trusted(**{**_fields(structure), "labels": {**structure.labels, "forces": forces}})
 
 
@@ -128,7 +128,7 @@ class LengthCheck:
 
 
 def length_fault(structures: list[Structure]) -> LengthCheck | None:
-    """The change of lengths after which atoms have neighbours at the distances of matter, inside the cell and across its boundary."""
+    """Return the change of lengths after which atoms have neighbours at the distances of matter, inside the cell and across its boundary."""
     usable = [s for s in structures if len(s) > 1 or (s.pbc.any() and np.linalg.norm(s.cell[s.pbc], axis=1).max() < ALONE)]
     usable = usable[:: max(1, len(usable) // MEASURED)]
     if not usable:
@@ -187,7 +187,7 @@ def boundary(structure: Structure) -> float:
 
 
 def _molecule(structure: Structure) -> bool:
-    """Whether the gap around the atoms is meant: a molecule in a box."""
+    """Return whether the gap around the atoms is meant: a molecule in a box."""
     return bool(np.isin(structure.atomic_numbers, list(NONMETALS)).all()) and len(structure) < 60
 
 

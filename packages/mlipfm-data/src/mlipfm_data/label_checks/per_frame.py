@@ -76,7 +76,7 @@ def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -
 
 
 def _pushed(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
-    """A few frames whose forces do not sum to zero among many that do."""
+    """Yield a few frames whose forces do not sum to zero among many that do."""
     if len(passing.pushed) < 20:
         return
     values = np.array([value for value, _ in passing.pushed])
@@ -110,7 +110,7 @@ def _expected_copies(passing: SampleStatistics) -> float:
 
 
 def _on_a_grid(steps: np.ndarray) -> bool:
-    """Whether the small gaps are whole multiples of the smallest: energies of few digits, or of single precision."""
+    """Return whether the small gaps are whole multiples of the smallest: energies of few digits, or of single precision."""
     small = steps[steps < 10.5]
     return len(small) >= 5 and float(np.mean(np.abs(small - np.round(small)) < 0.05)) > 0.8
 

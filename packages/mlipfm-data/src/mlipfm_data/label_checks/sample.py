@@ -306,7 +306,7 @@ class LevelSample:
         self._atoms -= sum(len(frame.structure) for frame in frames)
 
     def frames(self) -> list[Frame]:
-        """All frames of the sample, in the order of the stream."""
+        """Return all frames of the sample, in the order of the stream."""
         return sorted((frame for family in self.families.values() for frame in family.frames), key=lambda frame: frame.index)
 
     def with_labels(self, *quantities: str) -> Iterator[tuple[FamilyKey, list[Frame]]]:
@@ -318,7 +318,7 @@ class LevelSample:
 
 
 def _family_key(structure: Structure) -> FamilyKey:
-    """What frames must share to be compared: group, atoms in their order, charge, multiplicity and periodic directions."""
+    """Return what frames must share to be compared: group, atoms in their order, charge, multiplicity and periodic directions."""
     s = structure
     return s.provenance.group, s.atomic_numbers.tobytes(), s.total_charge, s.spin_multiplicity, s.pbc.tobytes()
 
@@ -329,7 +329,7 @@ def _rank(key: FamilyKey) -> float:
 
 
 def subsample(frames: list[Frame], count: int) -> list[Frame]:
-    """At most `count` frames, evenly spread."""
+    """Return at most `count` frames, evenly spread."""
     if len(frames) <= count:
         return frames
     return [frames[k] for k in np.linspace(0, len(frames) - 1, count).astype(int)]

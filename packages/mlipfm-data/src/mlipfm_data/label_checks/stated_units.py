@@ -29,7 +29,7 @@ _SAME_UNIT = 0.2
 
 
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
-    """The error for the first fault of a convention that the file or its layout gives; None if there is none.
+    """Return the error for the first fault of a convention that the file or its layout gives; None if there is none.
 
     A convention that the user gives, or that is assumed, is theirs to change: its fault is reported and stops nothing.
     """
@@ -47,7 +47,7 @@ def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path
 
 
 def with_advice_for(findings: Iterable[Finding], decisions: ReadReport) -> list[Finding]:
-    """The same findings, each advising the option to state for this file.
+    """Return the same findings, each advising the option to state for this file.
 
     A finding names what the labels look like after they were read; where a unit, sign or order other than the assumed one was applied, the option
     that puts them right is another.
@@ -70,7 +70,7 @@ def _advised(item: Finding, decisions: ReadReport) -> Finding:
 
 
 def _composed(dimension: str, kind: str, applied: str | int, wanted: str) -> str | None:
-    """The convention of the file, of which `applied` was taken and the result then looks like `wanted`; None if no known one is that."""
+    """Return the convention of the file, of which `applied` was taken and the result then looks like `wanted`; None if no known one is that."""
     if kind == "sign":
         return str(int(applied) * int(wanted))
     if kind == "order":

@@ -69,7 +69,7 @@ def _chemical_systems(sample: LevelSample) -> list[tuple[str, list[Frame]]]:
 def check_stress(
     frames: list[Frame], comparison: Comparison, forces_slope: float, energy_factor: float = 1.0, forces_factor: float = 1.0
 ) -> StressCheck | None:
-    """What is known about the stress of some frames; None if there are too few.
+    """Return what is known about the stress of some frames; None if there are too few.
 
     Args:
         forces_slope: of energies against forces, as the numbers have it. energy_factor, forces_factor: that bring the numbers to eV and eV/Å.
@@ -189,7 +189,7 @@ def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float]
 
 
 def _clear(label: np.ndarray, truth: np.ndarray, order: tuple[int, ...]) -> bool:
-    """Whether the components agree much better in that order."""
+    """Return whether the components agree much better in that order."""
     now, then = abs(cosine(label, truth)), abs(cosine(label[:, order], truth))
     return then > 0.6 and (then > now + 0.3 or (then > 0.95 and now < 0.85))
 

@@ -122,7 +122,7 @@ class UnitGuess:
 
 
 def unit_guesses(evidence: Evidence) -> list[UnitGuess]:
-    """All explanations, the cheapest first."""
+    """Return all explanations, the cheapest first."""
     out = []
     for energy, forces, sign in itertools.product((*ENERGY, PER_ATOM), FORCES, (1, -1)):
         misfit = _misfit(evidence, energy, forces, sign)

@@ -137,7 +137,7 @@ def aligned(a: Structure, b: Structure, turn: bool = True) -> tuple[np.ndarray, 
 
 
 def _whole_cell(structure: Structure) -> np.ndarray:
-    """The cell with unit vectors along axes that have none."""
+    """Return the cell with unit vectors along axes that have none."""
     if abs(np.linalg.det(structure.cell)) > 1e-9:
         return structure.cell
     cell = np.array(structure.cell)
@@ -182,7 +182,7 @@ def work(a: Structure, b: Structure) -> Work | None:
 
 
 def distance_profile(structure: Structure) -> np.ndarray:
-    """A cheap fingerprint of the geometry for finding near frames: inverse distances of a molecule, else fractional positions."""
+    """Return a cheap fingerprint of the geometry for finding near frames: inverse distances of a molecule, else fractional positions."""
     if structure.pbc.any():
         return np.linalg.solve(_whole_cell(structure).T, structure.positions.T).T.ravel()
     i, j = np.triu_indices(len(structure), 1)

@@ -164,7 +164,7 @@ def _stated_units(metadata: Mapping[str, Any], keys: Mapping[str, str]) -> dict[
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as `ase_rows.row_frame` takes it."""
+    """Return a row as `ase_rows.row_frame` takes it."""
     out: dict[str, Any] = {key: row[key] for key in _PLAIN if row.get(key) is not None}
     for key, kind in _BLOBS.items():
         if row.get(key) is not None:
@@ -221,7 +221,7 @@ class AseLmdbReader:
 
 
 def _packed_frame(value: bytes) -> RawFrame:
-    """The frame of a row of compressed JSON. Raises `UnreadableFileError`: not compressed, not JSON, no dictionary, or too large."""
+    """Return the frame of a row of compressed JSON. Raises `UnreadableFileError`: not compressed, not JSON, no dictionary, or too large."""
     try:
         inflate = zlib.decompressobj()
         text = inflate.decompress(value, LARGEST_ROW)

@@ -98,7 +98,7 @@ def _blocks(path: Path) -> Iterator[tuple[str, list[str], np.ndarray]]:
 
 
 def _cells(path: Path, given: str | None) -> Iterator[np.ndarray]:
-    """The cell [3, 3] of each step: of the option, or of `NAME-1.cell` (step, time, nine numbers, volume)."""
+    """Yield the cell [3, 3] of each step: of the option, or of `NAME-1.cell` (step, time, nine numbers, volume)."""
     file = path.with_name(path.name.replace("-pos-1.xyz", "-1.cell"))
     if given is not None:
         fixed = _given(given, path)

@@ -56,7 +56,7 @@ class DeepmdReader:
 
 
 def _systems(path: Path) -> list[Path]:
-    """The folder itself if it is a system, else the systems in it."""
+    """Return the folder itself if it is a system, else the systems in it."""
     if (path / "type.raw").is_file():
         return [path]
     return sorted(file.parent for pattern in ("*/type.raw", "*/*/type.raw") for file in path.glob(pattern))
@@ -87,7 +87,7 @@ def _frames(path: Path) -> Iterator[At]:
 
 
 def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> BinaryIO | None:
-    """The lines of our own exports, open at the first frame; None in the systems of others.
+    """Return the lines of our own exports, open at the first frame; None in the systems of others.
 
     Raises:
         UnreadableFileError: they are not as many as the frames. FormatVersionError: newer than this mlipfm.
@@ -110,7 +110,7 @@ def _stated_lines(folder: Path, frames: int, stack: contextlib.ExitStack) -> Bin
 
 
 def _format(first: bytes, where: str) -> int:
-    """The format that the first line gives; 1 if it is that of a frame already."""
+    """Return the format that the first line gives; 1 if it is that of a frame already."""
     try:
         header = json.loads(first)
     except (ValueError, RecursionError):
@@ -168,7 +168,7 @@ def _frame(
 
 
 def hessian_rows(hessian: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """A full Hessian d2E/dx dx, [3N, 3N] in eV/Å², as the two arrays by which `conventions` knows rows of it.
+    """Return a full Hessian d2E/dx dx, [3N, 3N] in eV/Å², as the two arrays by which `conventions` knows rows of it.
 
     Raises:
         InvalidStructureError: another number of entries.

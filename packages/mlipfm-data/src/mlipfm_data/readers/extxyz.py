@@ -144,7 +144,7 @@ def _is_number(word: str, kind: str) -> bool:
 
 
 def quote(value: str) -> str:
-    """A value as it is written: in quotes unless it is a plain word."""
+    """Return a value as it is written: in quotes unless it is a plain word."""
     if re.fullmatch(r"[A-Za-z0-9_.+/-]+", value):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
@@ -241,7 +241,7 @@ def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], 
 
 
 def _uneven(atoms: list[str]) -> bool:
-    """Whether the last line is shorter than all others, or lines have different lengths."""
+    """Return whether the last line is shorter than all others, or lines have different lengths."""
     lengths = [len(line.rstrip()) for line in atoms]
     return len(set(lengths)) > 1 or (len(atoms) > 1 and lengths[-1] < min(lengths[:-1]))
 
@@ -293,7 +293,7 @@ def _special(info: dict[str, str], name: str) -> Any:
 
 
 def _unnamed(rows: Sequence[Sequence[str]]) -> Column:
-    """The columns behind the fourth of a plain XYZ file: numbers if all are, else text."""
+    """Return the columns behind the fourth of a plain XYZ file: numbers if all are, else text."""
     width = len(rows[0])
     name = f"columns_5-{width}" if width > 5 else "column_5"
     try:

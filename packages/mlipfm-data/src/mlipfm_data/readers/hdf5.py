@@ -68,7 +68,7 @@ def _keys(layout: Hdf5Layout, level: str | None) -> set[str]:
 
 
 def layout_of(names: set[str]) -> Hdf5Layout | None:
-    """The layout whose telling data sets are all among `names`; of several the most particular one."""
+    """Return the layout whose telling data sets are all among `names`; of several the most particular one."""
     fitting = [layout for layout in LAYOUTS if layout.needs <= names]
     return max(fitting, key=lambda layout: len(layout.needs), default=None)
 
@@ -141,7 +141,7 @@ def _numbers(molecule: Molecule, layout: Hdf5Layout) -> Any:
 
 
 def _columns(molecule: Molecule, layout: Hdf5Layout, keys: set[str], count: int) -> dict[str, Any]:
-    """What is read row by row, after a look at the shapes.
+    """Return what is read row by row, after a look at the shapes.
 
     Raises:
         InvalidStructureError: data sets of different lengths.

@@ -84,7 +84,7 @@ def _is_dataset(item: Any) -> bool:
 
 
 def whole(dataset: Any) -> np.ndarray:
-    """All of a small data set. Raises `UnreadableFileError` if it is damaged or large."""
+    """Return all of a small data set. Raises `UnreadableFileError` if it is damaged or large."""
     if dataset.size * dataset.dtype.itemsize > LARGEST_ROW:
         raise UnreadableFileError(f"a row of {dataset.size} numbers is not believable", where=_where(dataset))
     return _rows(dataset, ())
@@ -115,7 +115,7 @@ def _where(dataset: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """A name in a file: bytes, text, a character array or the first entry of an array, as text."""
+    """Return a name in a file: bytes, text, a character array or the first entry of an array, as text."""
     if isinstance(value, np.ndarray):
         items = value.reshape(-1).tolist()
         value = b"".join(items) if value.dtype.kind == "S" and value.dtype.itemsize == 1 else (items[0] if items else "")

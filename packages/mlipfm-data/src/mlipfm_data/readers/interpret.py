@@ -88,7 +88,7 @@ def located(error: MlipfmError, where: str) -> MlipfmError:
 
 
 def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:
-    """The frame without what the user leaves out: keys, or a periodicity that is none."""
+    """Return the frame without what the user leaves out: keys, or a periodicity that is none."""
     if options.ignore:
         places: dict[str, Any] = {
             name: {k: v for k, v in getattr(frame, name).items() if k not in options.ignore} for name in ("info", "arrays", "results")
@@ -126,7 +126,7 @@ class Decisions:
             yield from next((place[name] for place in places[: 1 if one_place else 2] if name in place), ())
 
     def convention(self, name: str) -> Any:
-        """A unit, sign, order or meaning, which is then in the report."""
+        """Return a unit, sign, order or meaning, which is then in the report."""
         self.conventions.add(name)
         return self.options.convention(name)
 
@@ -231,7 +231,7 @@ def _shaped(raw: Any, key: str, shape: tuple[int, ...], quantity: str) -> np.nda
 def _choose(
     frame: RawFrame, options: ReadOptions, seen: Decisions, quantity: str, convert: Callable[[Any, str], np.ndarray]
 ) -> np.ndarray | None:
-    """The value of one label: of the key the user named, or of the spellings present, which must agree."""
+    """Return the value of one label: of the key the user named, or of the spellings present, which must agree."""
     explicit = getattr(options, _EXPLICIT.get(quantity, ""), None) or options.keys.get(quantity)
     if explicit is not None:
         raw = frame.find(explicit)
@@ -399,7 +399,7 @@ def _state(frame: RawFrame, options: ReadOptions, seen: Decisions) -> tuple[int 
 
 
 def _agreed(stated: tuple[int | None, int | None], options: ReadOptions, seen: Decisions) -> tuple[int | None, int | None]:
-    """What the frame gives, or else what the user says of all frames; both must agree."""
+    """Return what the frame gives, or else what the user says of all frames; both must agree."""
     for name, value in zip(("total_charge", "spin_multiplicity"), stated, strict=True):
         said = getattr(options, name)
         if said is not None and value is not None and said != value:

@@ -53,7 +53,7 @@ class JsonStream:
             self.here = end if end >= 0 else len(self.text)
 
     def peek(self) -> str:
-        """The next character that is no space; "" at the end."""
+        """Return the next character that is no space; "" at the end."""
         while True:
             found = _SPACE.match(self.text, self.here)
             self.here = found.end() if found else self.here
@@ -62,7 +62,7 @@ class JsonStream:
             self._more()
 
     def take(self, wanted: str) -> str:
-        """The next character, which must be one of `wanted`."""
+        """Return the next character, which must be one of `wanted`."""
         found = self.peek()
         if not found or found not in wanted:
             raise self.fail(f"{' or '.join(wanted)} was expected, got {found!r}" if found else "the text ends too early")
@@ -70,7 +70,7 @@ class JsonStream:
         return found
 
     def value(self) -> Any:
-        """The next value, whole."""
+        """Return the next value, whole."""
         first = self.peek()
         size = _CHUNK
         while True:
@@ -109,7 +109,7 @@ class JsonStream:
                 return
 
     def members(self) -> Iterator[str]:
-        """The key of each member of the dictionary that begins here, standing before its value."""
+        """Yield the key of each member of the dictionary that begins here, standing before its value."""
         self.take("{")
         if self.peek() == "}":
             self.take("}")
@@ -124,7 +124,7 @@ class JsonStream:
                 return
 
     def ahead(self, look: Callable[[JsonStream], Any]) -> Any:
-        """What `look` finds from here on, without moving."""
+        """Return what `look` finds from here on, without moving."""
         self._kept, start = self._kept + 1, self.passed + self.here
         self._floor = start if self._kept == 1 else self._floor
         try:
@@ -223,7 +223,7 @@ def _members(stream: JsonStream, names: tuple[str, ...]) -> Iterator[tuple[tuple
 
 
 def _is_entry(stream: JsonStream) -> bool:
-    """Whether the dictionary that begins here is one entry, and not a dictionary of entries: by its first member."""
+    """Return whether the dictionary that begins here is one entry, and not a dictionary of entries: by its first member."""
     for key in stream.members():
         return key in _OF_ENTRIES or stream.peek() not in "{[" or (stream.peek() == "[" and key not in ("entries", "index"))
     return True

@@ -57,7 +57,7 @@ def _frame(
     group: str | None = None,
     value: Mapping[str, Any] | None = None,
 ) -> RawFrame:
-    """The frame of an entry: what its layout understands, and everything else of `value` (default: the whole entry) that is not `taken`."""
+    """Return the frame of an entry: what its layout understands, and everything else of `value` (default: the whole entry) that is not `taken`."""
     results = {key: x for key, x in results.items() if x is not None}
     rest = {key: x for key, x in (entry.value if value is None else value).items() if key not in taken}
     more, arrays, unread = whole_entry(rest, len(geometry.numbers))
@@ -178,7 +178,7 @@ def _stress_of_no_unit(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_properties(entry: Entry) -> list[RawFrame | MlipfmError]:
-    """A structure with values beside it: a table of properties. Those that are labels are found by the usual spellings."""
+    """Return a structure with values beside it: a table of properties. Those that are labels are found by the usual spellings."""
     v = entry.value
     group = next((str(v[k]) for k in ("material_id", "mp_id", "id") if v.get(k) is not None), None)
     return [_frame(entry, _pymatgen(v["structure"]), {}, {"structure", "stress", *_DESCRIPTIONS}, _stress_of_no_unit(v), group)]

@@ -52,7 +52,7 @@ def as_numbers(value: Any, key: str) -> np.ndarray:
 
 
 def regular(value: Any) -> bool:
-    """Whether `value` is an array, or a list of numbers (or truth values) of one shape."""
+    """Return whether `value` is an array, or a list of numbers (or truth values) of one shape."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
     if not isinstance(value, list | tuple) or not value:

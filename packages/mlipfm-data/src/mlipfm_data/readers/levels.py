@@ -60,7 +60,7 @@ class FramesOfLevels:
             yield MissingLabelsError(f"none of the energies {wanted} is there"), ReadOptions(), place
 
     def _wanted(self, conventions: Conventions) -> tuple[LevelKeys, ...]:
-        """The levels of a format that the user wants: all, or the one named. Raises `LevelError` if there is none of this name."""
+        """Return the levels of a format that the user wants: all, or the one named. Raises `LevelError` if there is none of this name."""
         if conventions not in self._levels:
             chosen = conventions.levels
             if len(chosen) > 1 and "level" in self.user:
@@ -73,7 +73,7 @@ class FramesOfLevels:
         return self._levels[conventions]
 
     def _unknown_unit(self, frame: RawFrame) -> UnitError | None:
-        """The error for a unit that the file gives, that is not known, and that the user does not replace."""
+        """Return the error for a unit that the file gives, that is not known, and that the user does not replace."""
         for option, unit in frame.stated.items():
             if option.endswith("_unit") and option not in self.user:
                 try:
@@ -96,7 +96,7 @@ class FramesOfLevels:
         return frozenset(finite)
 
     def _of_level(self, frame: RawFrame, conventions: Conventions, labels: LevelKeys, several: bool) -> RawFrame:
-        """The frame without the labels of other levels, which then do not count as not used."""
+        """Return the frame without the labels of other levels, which then do not count as not used."""
         if not several:
             return frame
         others = {key for other in conventions.levels for key in other.keys.values()} - set(labels.keys.values())

@@ -159,7 +159,7 @@ class PickledLmdbReader:
 
 
 def _record_frames(value: bytes) -> list[RawFrame | MlipfmError]:
-    """The frames of one record. Raises `UnreadableFileError` for a record of another kind."""
+    """Return the frames of one record. Raises `UnreadableFileError` for a record of another kind."""
     record = plain(value)
     if isinstance(record, Mapping) and "atomic_numbers" in record and "pos" in record:
         return [_catalyst(record)]

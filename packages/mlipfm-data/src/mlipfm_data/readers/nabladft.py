@@ -95,7 +95,7 @@ def _rows(database: sqlite3.Connection, total: bool) -> Iterator[At]:
 
 
 def _frame(atoms: Mapping[int, float] | None, numbers: bytes, positions: bytes, cell: bytes, pbc: int, pairs: str, data: Any) -> RawFrame:
-    """The frame of a row; with energies of `atoms` in Hartree, its energy is the total one."""
+    """Return the frame of a row; with energies of `atoms` in Hartree, its energy is the total one."""
     z, info = np.frombuffer(numbers, "<i4"), json.loads(pairs)
     for key in ("moses_id", "smiles"):
         if key not in info:
@@ -120,7 +120,7 @@ def _frame(atoms: Mapping[int, float] | None, numbers: bytes, positions: bytes, 
 
 
 def _references(database: sqlite3.Connection) -> dict[int, float]:
-    """The energies of atoms in Hartree that the database itself carries."""
+    """Return the energies of atoms in Hartree that the database itself carries."""
     row = database.execute("select value from information where name = 'metadata'").fetchone()
     stated = json.loads(row[0]).get("atomrefs", {}).get("energy", []) if row else []
     return {z: float(value) for z, value in enumerate(stated) if value}
@@ -136,7 +136,7 @@ def _total(energy: float, numbers: np.ndarray, atoms: Mapping[int, float]) -> fl
 
 
 def unpacked(blob: bytes | str | None) -> dict[str, Any]:
-    """The `data` of a row: JSON, or ASE's bytes (an offset, arrays, and JSON in which an array is its shape, type and offset).
+    """Return the `data` of a row: JSON, or ASE's bytes (an offset, arrays, and JSON in which an array is its shape, type and offset).
 
     Raises:
         InvalidStructureError: the bytes are not that.

@@ -60,7 +60,7 @@ class NpyRows:
         return self.shape[0] if self.shape else 0
 
     def row(self) -> np.ndarray:
-        """The next row. Raises `UnreadableFileError` if the file ends before it does or is damaged."""
+        """Return the next row. Raises `UnreadableFileError` if the file ends before it does or is damaged."""
         if self.fortran:  # then a row lies scattered over the file
             if self._all is None:
                 self._all = self._read(self.shape[::-1], "the array").T
@@ -71,7 +71,7 @@ class NpyRows:
         return value
 
     def whole(self) -> np.ndarray:
-        """All of it, for small arrays. Raises `UnreadableFileError` if it is large, cut or damaged."""
+        """Return all of it, for small arrays. Raises `UnreadableFileError` if it is large, cut or damaged."""
         if self._bytes(self.shape) > LARGEST_ROW:
             raise UnreadableFileError(f"an array of shape {list(self.shape)} is not believable here", where=self.where)
         return self._read(self.shape[::-1], "the array").T if self.fortran else self._read(self.shape, "the array")

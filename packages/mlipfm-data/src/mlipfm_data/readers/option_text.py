@@ -101,14 +101,14 @@ def _parsed(name: str, text: str, hint: Any) -> Any:
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    """The types of a union without None; a single type as it is."""
+    """Return the types of a union without None; a single type as it is."""
     if get_origin(hint) in (Union, types.UnionType):
         return tuple(member for member in get_args(hint) if member is not type(None))
     return (hint,)
 
 
 def _as(text: str, kind: Any) -> Any:
-    """The value that a text stands for. Raises `ValueError` if it is none of this type."""
+    """Return the value that a text stands for. Raises `ValueError` if it is none of this type."""
     origin = get_origin(kind)
     if origin is Literal:
         for value in get_args(kind):

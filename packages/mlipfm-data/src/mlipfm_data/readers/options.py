@@ -135,7 +135,7 @@ class ReadOptions:
         return ASSUMED[name] if value is None else value
 
     def unit(self, dimension: str) -> float:
-        """Internal units in one unit of the file. Raises `UnitError` for a unit that is not known."""
+        """Return internal units in one unit of the file. Raises `UnitError` for a unit that is not known."""
         return factor(self.convention(f"{dimension}_unit"), dimension)
 
 
@@ -172,7 +172,7 @@ def option_names() -> list[str]:
 
 
 def unknown_option(name: str, known: Sequence[str]) -> UnknownQuantityError:
-    """The error for an option that no reader, or not this one, has."""
+    """Return the error for an option that no reader, or not this one, has."""
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
     return UnknownQuantityError(f"readers have no option {name!r}", hint=hint)
@@ -183,7 +183,7 @@ def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_words(name: str) -> str:
-    """An option as the command line and Python spell it."""
+    """Return an option as the command line and Python spell it."""
     if name.partition(" ")[0] not in (*ASSUMED, *_NAMED):
         return (
             f"--option {name.partition(' ')[0]}=... for {name.partition(' ')[2]!r}"

@@ -26,7 +26,7 @@ LARGEST = 1 << 26
 
 
 def _load_yaml(path: Path) -> Any:
-    """The content of a file, also compressed, as plain numbers, texts, lists and dictionaries.
+    """Return the content of a file, also compressed, as plain numbers, texts, lists and dictionaries.
 
     Raises:
         UnreadableFileError: missing, cut, or no YAML. RefusedFileError: too large, or refused by `parse_yaml`. PluginError: no pyyaml.
@@ -122,7 +122,7 @@ class PhonopyReader:
 
 
 def _yaml_of(path: Path) -> Path:
-    """The YAML file that a path stands for."""
+    """Return the YAML file that a path stands for."""
     if path.is_file() and path.name != FORCE_SETS:
         return path
     folder, names = (path, _NAMES) if path.is_dir() else (path.parent, _BESIDE_SETS)
@@ -178,14 +178,14 @@ def _element(symbol: Any, where: str) -> int:
 
 
 def _group(file: Path) -> str:
-    """The folder, which is one run; with the name of the file if that is not one of phonopy's own."""
+    """Return the folder, which is one run; with the name of the file if that is not one of phonopy's own."""
     stem = next((file.name.removesuffix(end) for end in _ENDS if file.name.endswith(end)), file.name)
     folder = file.resolve().parent.name
     return folder if f"{stem}.yaml" in _NAMES else f"{folder}/{stem}"
 
 
 def _displaced(content: Mapping[str, Any], n: int, file: Path, path: Path) -> Displaced:
-    """What the file says, with the forces of FORCE_SETS if it has none or the path is that of FORCE_SETS."""
+    """Return what the file says, with the forces of FORCE_SETS if it has none or the path is that of FORCE_SETS."""
     found, beside = _dataset(content, n), file.with_name(FORCE_SETS)
     if found is not None and found.forces is not None and (path == file or not beside.is_file()):
         return found

@@ -79,7 +79,7 @@ def _require_rdkit() -> None:
 
 
 def _blocks(stream: BinaryIO) -> Iterator[str]:
-    """The molecules of an SDF file as text, between the lines `$$$$`."""
+    """Yield the molecules of an SDF file as text, between the lines `$$$$`."""
     lines: list[bytes] = []
     size = 0
     for line in stream:

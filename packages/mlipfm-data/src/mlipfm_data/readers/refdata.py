@@ -95,7 +95,7 @@ class RefdataReader:
 
 
 def _folders(home: Path) -> list[Path]:
-    """All folders in a folder, by name."""
+    """Return all folders in a folder, by name."""
     with os.scandir(home) as items:
         inside = sorted(item.path for item in items if item.is_dir())
     return [folder for path in inside for folder in (Path(path), *_folders(Path(path)))]

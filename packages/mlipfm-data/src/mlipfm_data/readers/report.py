@@ -44,7 +44,7 @@ class ReadReport:
         self.refused[error.code] += 1
 
     def lines(self) -> list[str]:
-        """One line per quantity (`energy <- REF_energy in 500 of 500 frames`); units and signs, and who gives them; what was left unread."""
+        """Return one line per quantity (`energy <- REF_energy in 500 of 500 frames`); units and signs, and who gives them; what was left unread."""
         out = []
         for name, keys in self.used.items():
             said = ", ".join(f"{key} in {count}" for key, count in keys.most_common())
@@ -58,15 +58,15 @@ class ReadReport:
         return out
 
     def applied(self, option: str) -> dict[Any, str]:
-        """Values of a convention that were applied, and who gave each."""
+        """Return values of a convention that were applied, and who gave each."""
         return {value: who for name, value, who in self.conventions if name == option}
 
     def without_effect(self) -> list[str]:
-        """Options that the user gave and no accepted frame needed."""
+        """Return options that the user gave and no accepted frame needed."""
         return sorted(self.stated - self.effective) if self.accepted else []
 
     def _unread_labels(self) -> list[str]:
-        """A warning for forces and for stress if none were read, and keys that were not used have names like them."""
+        """Return a warning for forces and for stress if none were read, and keys that were not used have names like them."""
         lines = []
         for name, (spelling, options) in _LIKE.items():
             keys = sorted(key for key in self.unused if spelling.search(key.lower()) and not _NO_LABEL.search(key.lower()))

@@ -100,7 +100,7 @@ def _steps(stream: BinaryIO, where: str) -> Iterator[tuple[ElementTree.Element, 
 
 
 def _elements(stream: BinaryIO, where: str) -> Iterator[ElementTree.Element]:
-    """The elements that are wanted, complete, one after the other; everything else is dropped as it passes."""
+    """Yield the elements that are wanted, complete, one after the other; everything else is dropped as it passes."""
     head = stream.read(_CHUNK)
     if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
         raise RefusedFileError("it declares entities of its own", where=where, hint="a vasprun.xml needs none")

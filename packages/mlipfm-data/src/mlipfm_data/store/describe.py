@@ -19,7 +19,7 @@ BAR = 40
 
 
 def describe(store: Store) -> Iterator[str]:
-    """Lines for a terminal. Counts are those of the whole store; the histogram says how many structures it sampled."""
+    """Yield lines for a terminal. Counts are those of the whole store; the histogram says how many structures it sampled."""
     numbers = store.statistics
     state = "" if store.complete else " (not complete: a writer is at work or was killed)"
     yield f"{store.name}: {len(store)} structures, {sum(numbers.elements.values())} atoms{state}"
@@ -71,7 +71,7 @@ def _contents(store: Store) -> Iterator[str]:
 
 
 def _precision(structures: Sequence[Structure]) -> Iterator[str]:
-    """How coarse the energies are, if they have single precision or few decimals."""
+    """Yield how coarse the energies are, if they have single precision or few decimals."""
     from ..label_checks.energies import rounding, single_precision_step
 
     energies = np.array([float(s.labels["energy"]) for s in structures if "energy" in s.labels])

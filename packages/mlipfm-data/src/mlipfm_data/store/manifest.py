@@ -117,7 +117,7 @@ def _from_json(value: dict[str, Any], where: str) -> Manifest:
 
 
 def _spell(value: dict[str, Any]) -> bytes:
-    """The one spelling of a manifest, readable by people."""
+    """Return the one spelling of a manifest, readable by people."""
     return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 

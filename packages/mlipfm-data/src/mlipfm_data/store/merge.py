@@ -65,7 +65,7 @@ class StoreFilter:
     unique: bool = False
 
     def reasons(self) -> list[str]:
-        """Those that `refusal` can give, in the order in which it asks; "there already" comes last."""
+        """Return those that `refusal` can give, in the order in which it asks; "there already" comes last."""
         asked = {
             "another level": bool(self.levels),
             "number of atoms": self.min_atoms is not None or self.max_atoms is not None,
@@ -160,7 +160,7 @@ def filter_store(
     replace_licence: str | None = None,
     incomplete: bool = False,
 ) -> Kept:
-    """A new store with the structures of another that are wanted, in its precision, with its overlays; kept + dropped = what was there.
+    """Return a new store with the structures of another that are wanted, in its precision, with its overlays; kept + dropped = what was there.
 
     Nothing is written if nothing is kept.
 
@@ -211,7 +211,7 @@ class _Given:
 
 
 def _kept(source: Store, wanted: StoreFilter, dropped: dict[str, int], seen: set[tuple[str, str | None]]) -> Iterator[Structure]:
-    """The structures that are wanted; the others are counted in `dropped`, by reason."""
+    """Yield the structures that are wanted; the others are counted in `dropped`, by reason."""
     for s in source:
         reason = wanted.refusal(s)
         if reason is None and wanted.unique and (s.key, s.level) in seen:

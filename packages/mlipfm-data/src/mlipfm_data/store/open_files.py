@@ -73,7 +73,7 @@ def verify(path: Path, wanted: str) -> None:
 
 
 def stamp_of(path: Path) -> tuple[int, ...] | None:
-    """What says that a file was verified, to be handed to a worker process."""
+    """Return what says that a file was verified, to be handed to a worker process."""
     return _verified.get(path)
 
 

@@ -122,7 +122,7 @@ class Shard:
         return self._columns
 
     def layout(self, i: int) -> Layout:
-        """What record i shares with others: level, provenance, the shapes of its arrays."""
+        """Return what record i shares with others: level, provenance, the shapes of its arrays."""
         return self.columns.layouts[int(self.columns.layout[i])]
 
     def level(self, i: int) -> str | None:

@@ -144,14 +144,14 @@ class Store(Sequence[Structure]):
         return any(block.dtype == "<f4" for shard in self._shards for layout in shard.columns.layouts.all for block in layout.blocks)
 
     def overlays(self) -> Iterator[Overlay]:
-        """Every label record, in the order they were written."""
+        """Yield every label record, in the order they were written."""
         for overlay in self._overlays:
             for i, known in enumerate(overlay.columns.keys):
                 origin = overlay.layout(i).provenance
                 yield Overlay(known.tobytes().hex(), str(overlay.level(i)), overlay.labels(i), origin["source"], origin["licence"])
 
     def census(self) -> StructureTable:
-        """`structure_table` under its old name."""
+        """Return `structure_table` under its old name."""
         warnings.warn("Store.census is an old name: use structure_table", DeprecationWarning, stacklevel=2)
         return self.structure_table()
 
@@ -165,12 +165,12 @@ class Store(Sequence[Structure]):
         return structure_table_of(self._shards, {place: [self._overlays[k].layout(i) for k, i in rows] for place, rows in joins.items()})
 
     def key(self, index: int) -> str:
-        """`Structure.key` of structure `index`, without decoding it."""
+        """Return `Structure.key` of structure `index`, without decoding it."""
         shard, i = self._place(index)
         return str(shard.columns.keys[i].tobytes().hex())
 
     def at_level(self, index: int, level: str) -> Structure:
-        """The geometry of structure `index` with the labels that overlays of another level give it.
+        """Return the geometry of structure `index` with the labels that overlays of another level give it.
 
         Raises:
             MissingLabelsError: if no overlay of that level has labels for it.
@@ -218,12 +218,12 @@ class Store(Sequence[Structure]):
         return self._shards[k], index - self._first[k]
 
     def _joined(self, structure: Structure) -> Structure:
-        """The structure with the labels of overlays of its level; ours alone, it was made a moment ago."""
+        """Return the structure with the labels of overlays of its level; ours alone, it was made a moment ago."""
         rows = self._joined_at().get((bytes.fromhex(structure.key), structure.level), ()) if self._overlays else ()
         return self._laid(structure, rows) if rows else structure
 
     def _laid(self, structure: Structure, rows: Sequence[tuple[int, int]]) -> Structure:
-        """The structure, changed: with the labels of these records, whose licences it is under as well."""
+        """Return the structure, changed: with the labels of these records, whose licences it is under as well."""
         labels = dict(structure.labels)
         for k, i in rows:
             labels |= self._overlays[k].labels(i)

@@ -179,7 +179,7 @@ def _chunks(shard: Shard) -> Iterator[list[bytes]]:
 
 
 def _kinds(shard: Shard, laid: Laid) -> tuple[list[Kind], Integers]:
-    """The kinds of a shard's structures, and the place of each one's among them."""
+    """Return the kinds of a shard's structures, and the place of each one's among them."""
     columns = shard.columns
     layouts = columns.layouts.all
     places: dict[Kind, int] = {}

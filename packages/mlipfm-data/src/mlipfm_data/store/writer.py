@@ -109,11 +109,11 @@ class StoreWriter:
                 self.commit()
 
     def has(self, structure: Structure) -> bool:
-        """Whether this geometry is in the store at this level, from whatever run: what a resumed job need not do again."""
+        """Return whether this geometry is in the store at this level, from whatever run: what a resumed job need not do again."""
         return (self.key(structure), structure.level and canonical_level(structure.level)) in self.present
 
     def key(self, structure: Structure) -> str:
-        """The structure's key once it is in this store (that of the rounded positions if `single`)."""
+        """Return the structure's key once it is in this store (that of the rounded positions if `single`)."""
         if not self.single:
             return structure.key
         return structure.replace(positions=structure.positions.astype(np.float32)).key
@@ -222,7 +222,7 @@ class StoreWriter:
         return manifest
 
     def _continue(self, kind: str) -> FrameLog:
-        """The unfinished shard of this kind: new, or as a killed writer left it."""
+        """Return the unfinished shard of this kind: new, or as a killed writer left it."""
         entries = self._manifest.shards if kind == "shard" else self._manifest.overlays
         part = self.path / f"{kind}-{len(entries):06d}.part"
         sealed = part.with_suffix(".frames")

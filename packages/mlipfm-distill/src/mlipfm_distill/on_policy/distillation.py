@@ -90,7 +90,7 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
 
 
 def _planned(work: Work) -> Plan:
-    """The plan that the folder has, or a new one from the time of a label; a larger budget goes on from what was learned."""
+    """Return the plan that the folder has, or a new one from the time of a label; a larger budget goes on from what was learned."""
     path, asked = work.out / "plan.json", asdict(work.request.budget)
     if path.exists():
         found = json.loads(path.read_bytes())
@@ -225,7 +225,7 @@ def _marked(s: Structure, index: int) -> Structure:
 
 
 def _trained(work: Work, size: str, seconds: float, per_step: float | None, before: Path | None, folder: Path, name: str) -> Trained:
-    """One training of about `seconds`, or what an earlier command has made of it."""
+    """Return one training of about `seconds`, or what an earlier command has made of it."""
     student, training, record = (folder / f"{name}{end}" for end in (".safetensors", "-training", "-training.json"))
     if record.exists():
         return Trained(student, **json.loads(record.read_bytes()))
@@ -249,7 +249,7 @@ def _label(work: Work, part: str, frames: Sequence[Structure], advance: Callable
 
 
 def _labelled_among(work: Work, frames: Sequence[Structure]) -> list[Structure]:
-    """The labelled ones of frames that were chosen."""
+    """Return the labelled ones of frames that were chosen."""
     keys = {s.key for s in frames}
     return [s for part in ("train", "valid") for s in work.labels.read(part) if s.key in keys]
 

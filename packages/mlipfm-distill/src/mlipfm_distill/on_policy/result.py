@@ -81,7 +81,7 @@ def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, An
 
 
 def _placed(work: Work, size: str, trained: Trained) -> Path:
-    """The model under the name that the user finds it by."""
+    """Return the model under the name that the user finds it by."""
     first = size == work.request.sizes[0]
     path = work.out / ("student.safetensors" if first else f"student-{size}.safetensors")
     atomic_write(path, trained.path.read_bytes())

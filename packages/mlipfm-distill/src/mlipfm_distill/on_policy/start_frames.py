@@ -56,7 +56,7 @@ def strain(s: Structure, tensor: np.ndarray) -> Structure:
 
 
 def vacuum(s: Structure) -> list[bool]:
-    """Whether there is more than `VACUUM` Å without atoms along each lattice vector; True along directions that are not periodic."""
+    """Return whether there is more than `VACUUM` Å without atoms along each lattice vector; True along directions that are not periodic."""
     found = []
     for axis in range(3):
         if not s.pbc[axis]:

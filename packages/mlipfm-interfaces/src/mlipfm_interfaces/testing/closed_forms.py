@@ -228,7 +228,7 @@ class DirectPairs(Morse):
 
 
 def noble_gas(epsilon: float = 0.0104, sigma: float = 3.40, cutoff: float = 8.5) -> LennardJones:
-    """Lennard-Jones argon (eV, Å) in float64, with the usual parameters."""
+    """Return Lennard-Jones argon (eV, Å) in float64, with the usual parameters."""
     model = LennardJones(ClosedFormConfig(elements=(18,), cutoff=cutoff, switch_on=0.8 * cutoff, depth=epsilon))
     with torch.no_grad():
         model.table.depth.fill_(epsilon)

@@ -48,7 +48,7 @@ class PotentialContract(ABC):
 
     @abstractmethod
     def potential(self) -> Potential:
-        """A potential in float64, small, with fresh or trained weights; asked anew for every rule."""
+        """Return a potential in float64, small, with fresh or trained weights; asked anew for every rule."""
 
     @_rules(POTENTIAL_RULES)
     def test_potential_rule(self, rule: Rule[Potential]) -> None:

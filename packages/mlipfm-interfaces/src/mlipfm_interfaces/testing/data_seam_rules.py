@@ -173,7 +173,7 @@ def _sampler_system(case: SamplerCase) -> None:
 
 
 def _numpy_state() -> str:
-    """The global state of numpy, which nobody should use."""
+    """Return the global state of numpy, which nobody should use."""
     return repr(np.random.get_state(legacy=True))
 
 

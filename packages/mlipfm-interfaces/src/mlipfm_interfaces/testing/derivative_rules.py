@@ -144,7 +144,7 @@ def _passing(potential: Potential, radius: float, offsets: Floats) -> dict[str, 
 
 
 def _corner(cluster: Structure, direction: Floats) -> int:
-    """The atom farthest along the direction: the mover meets no other atom on its way."""
+    """Return the atom farthest along the direction: the mover meets no other atom on its way."""
     return int(np.argmax(cluster.positions @ direction))
 
 
@@ -325,7 +325,7 @@ def _weights(structures: list[Structure]) -> Weights:
 
 
 def _loss(potential: Potential, structures: list[Structure], weights: Weights) -> torch.Tensor:
-    """A random linear form of everything a loss may contain: energies, forces, and the stress of crystals."""
+    """Return a random linear form of everything a loss may contain: energies, forces, and the stress of crystals."""
     total = torch.zeros((), dtype=torch.float64)
     for s, (w_energy, w_forces, w_stress) in zip(structures, weights, strict=True):
         outputs = offered(potential, *(("energy", "forces", "stress") if s.pbc.all() else ("energy", "forces")))

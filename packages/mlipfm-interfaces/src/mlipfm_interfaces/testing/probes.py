@@ -25,7 +25,7 @@ _CHUNK = 96
 
 
 def some_elements(potential: Potential, count: int = 4) -> tuple[int, ...]:
-    """A few elements the potential supports, light ones first."""
+    """Return a few elements the potential supports, light ones first."""
     known = potential.spec.elements
     return tuple(sorted(known, key=lambda z: _PREFERRED.index(z) if z in _PREFERRED else len(_PREFERRED) + z))[:count]
 
@@ -36,12 +36,12 @@ def cutoff(potential: Potential) -> float:
 
 
 def molecule_of(potential: Potential, n_atoms: int = 7, seed: int = 3) -> Structure:
-    """A random molecule of elements the potential supports, loose enough to have near and far pairs."""
+    """Return a random molecule of elements the potential supports, loose enough to have near and far pairs."""
     return random_structure(seed, n_atoms, elements=some_elements(potential), spread=1.5)
 
 
 def crystal_of(potential: Potential, n_atoms: int = 4, seed: int = 5) -> Structure:
-    """A random crystal with a general cell of elements the potential supports."""
+    """Return a random crystal with a general cell of elements the potential supports."""
     return random_structure(seed, n_atoms, elements=some_elements(potential), pbc=(True, True, True), skew=0.4)
 
 
@@ -52,7 +52,7 @@ def bond(potential: Potential, first: int = 0, second: int = 0) -> float:
 
 
 def offered(potential: Potential, *outputs: str) -> tuple[str, ...]:
-    """Those of `outputs` that the potential has."""
+    """Return those of `outputs` that the potential has."""
     return tuple(key for key in outputs if key in potential.spec.outputs)
 
 
@@ -82,7 +82,7 @@ def force_tolerance(forces: Floats, factor: float = 1e-9) -> float:
 
 
 def moved(structure: Structure, positions: Floats, cell: Floats | None = None) -> Structure:
-    """The same atoms elsewhere."""
+    """Return the same atoms elsewhere."""
     return structure.replace(positions=positions, cell=structure.cell if cell is None else cell)
 
 
@@ -128,7 +128,7 @@ def numerical_hessian(potential: Potential, structure: Structure, h: float = 4e-
 
 
 def float64_copy(potential: Potential) -> Potential:
-    """A copy that computes in float64, so that the rules can tell a broken rule from rounding."""
+    """Return a copy that computes in float64, so that the rules can tell a broken rule from rounding."""
     twin = copy.deepcopy(potential).double()
     twin.spec = replace(potential.spec, dtype="float64")
     if "dtype" in potential.config:

@@ -87,7 +87,7 @@ def findings(rules: tuple[Rule[Subject], ...], subject: Subject) -> list[Finding
 
 
 def broken(what: str) -> ContractError:
-    """The error of a broken rule; its name is put in front by `rule`."""
+    """Return the error of a broken rule; its name is put in front by `rule`."""
     return ContractError(what)
 
 

@@ -28,18 +28,18 @@ _IMAGES = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), -1).resh
 
 
 def atoms(numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike | None = None) -> Structure:
-    """A molecule, or with a `cell` (rows, Å) a crystal, from lists."""
+    """Return a molecule, or with a `cell` (rows, Å) a crystal, from lists."""
     box = np.zeros((3, 3)) if cell is None else np.asarray(cell)
     return Structure(np.asarray(numbers), np.asarray(positions), cell=box, pbc=np.full(3, cell is not None))
 
 
 def molecule(symbols: str, positions: Sequence[Sequence[float]]) -> Structure:
-    """A molecule from symbols separated by spaces and positions in Å."""
+    """Return a molecule from symbols separated by spaces and positions in Å."""
     return atoms([number(name) for name in symbols.split()], positions)
 
 
 def crystal(symbols: str, cell: Floats, fractional: Sequence[Sequence[float]]) -> Structure:
-    """A crystal from symbols, lattice vectors as rows (Å) and fractional coordinates."""
+    """Return a crystal from symbols, lattice vectors as rows (Å) and fractional coordinates."""
     return atoms([number(name) for name in symbols.split()], np.array(fractional, dtype=float) @ cell, cell)
 
 
@@ -69,7 +69,7 @@ def benzene() -> Structure:
 
 
 def ethanol() -> Structure:
-    """The anti conformer at the MP2 geometry of the G2/97 test set."""
+    """Return the anti conformer at the MP2 geometry of the G2/97 test set."""
     return molecule(
         "C C O H H H H H H",
         [
@@ -81,7 +81,7 @@ def ethanol() -> Structure:
 
 
 def fcc(name: str, a: float) -> Structure:
-    """The cubic cell of four atoms."""
+    """Return the cubic cell of four atoms."""
     return crystal(" ".join([name] * 4), a * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
 
 
@@ -130,7 +130,7 @@ def supercell(structure: Structure, repeats: tuple[int, int, int]) -> Structure:
 
 
 def random_rotation(seed: int, *, improper: bool = False) -> Floats:
-    """A rotation (or rotation with inversion), uniform over the group: QR of a normal matrix with the signs of R taken out."""
+    """Return a rotation (or rotation with inversion), uniform over the group: QR of a normal matrix with the signs of R taken out."""
     q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     wanted = -1.0 if improper else 1.0

@@ -139,7 +139,7 @@ def conserved_energy(data: TrajectoryData) -> Array | None:
 
 
 def _equilibration(data: TrajectoryData, energies: Array) -> list[str]:
-    """A note if the potential energies of the two halves differ by more than their errors allow."""
+    """Return a note if the potential energies of the two halves differ by more than their errors allow."""
     middle = len(energies) // 2
     early, late = (block_average("", "", part) for part in (energies[:middle], energies[middle:]))
     if early.error is None or late.error is None:

@@ -49,7 +49,7 @@ def usable(*tensors: Tensor, channels: int = 16) -> bool:
 
 @lru_cache(maxsize=2)
 def trusted(dtype: torch.dtype) -> bool:
-    """Whether mlipfm-kernels is installed and gives what plain torch gives, values and derivatives; looked at once in a process.
+    """Return whether mlipfm-kernels is installed and gives what plain torch gives, values and derivatives; looked at once in a process.
 
     Warns:
         MlipfmWarning: it gives something else, and is not used.

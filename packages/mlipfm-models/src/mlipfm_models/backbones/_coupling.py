@@ -61,13 +61,13 @@ def coupling(l1: int, l2: int, l3: int) -> Tensor:
 
 
 def triples(degree: int) -> list[tuple[int, int, int]]:
-    """All (l1, l2, l3) with l1 <= l2 <= l3 <= degree that couple to a scalar: the invariants of order 3."""
+    """Return all (l1, l2, l3) with l1 <= l2 <= l3 <= degree that couple to a scalar: the invariants of order 3."""
     everything = combinations_with_replacement(range(degree + 1), 3)
     return [(a, b, c) for a, b, c in everything if c <= a + b and (a + b + c) % 2 == 0]
 
 
 def quadrupole_paths(degree: int) -> list[tuple[int, int]]:
-    """The pairs (l1, l2) whose coupling to l = 2, contracted with A_2, gives all invariants of order 3 without an A_0.
+    """Return the pairs (l1, l2) whose coupling to l = 2, contracted with A_2, gives all invariants of order 3 without an A_0.
 
     Every triple of degrees 1 to 3 with an even sum contains a 2, so one vector of five entries per triple is enough.
     """
@@ -81,7 +81,7 @@ def quadrupole_paths(degree: int) -> list[tuple[int, int]]:
 
 
 def quadrupole_table(degree: int) -> tuple[Tensor, Tensor, Tensor]:
-    """How to make the quadrupoles of `quadrupole_paths` from products of two entries of a density.
+    """Return how to make the quadrupoles of `quadrupole_paths` from products of two entries of a density.
 
     Returns:
         `first` and `second` [products] int64, entries of the density, and `table` [5 paths, products] float64: row 5 p + m is component m of path p,

@@ -121,7 +121,7 @@ def angular_functions(d: Tensor, r: Tensor, mask: Tensor, config: BehlerParrinel
 
 
 def _uniform_gas(config: BehlerParrinelloConfig) -> tuple[Tensor, Tensor]:
-    """What each function would be in a uniform gas with `mean_neighbors`, at least 1: [shells] and [functions]."""
+    """Return what each function would be in a uniform gas with `mean_neighbors`, at least 1: [shells] and [functions]."""
     r = torch.linspace(0, config.cutoff, 401, dtype=torch.float64)[1:]
     measure = config.mean_neighbors * 3 * r**2 / config.cutoff**3 * (config.cutoff / 400)
     radial = (radial_functions(r, config) * measure[:, None]).sum(0)

@@ -99,7 +99,7 @@ class Descriptor(nn.Module):
         return hidden + silu(self.inner(hidden)), self.vectors(moments[:, :, 1:].mT)
 
     def weights(self, s: Tensor, inverse: Tensor, index: Tensor) -> Tensor:
-        """The matrix G of the paper, [A, K, M]."""
+        """Return the matrix G of the paper, [A, K, M]."""
         g = torch.tanh(self.embedding[0]((inverse - self.mean) / self.spread) + self.centre(s)[:, None] + self.neighbour(s)[index])
         for layer in self.embedding[1:]:
             new = torch.tanh(layer(g))

@@ -108,7 +108,7 @@ class Harmonics(ExactConstants):
         return self._polynomial(u)
 
     def plain(self, u: Tensor) -> Tensor:
-        """The same in plain torch."""
+        """Return the same in plain torch."""
         powers = [torch.ones_like(u[:1]), u]
         for _ in range(self.degree - 1):
             powers.append((powers[-1][:, None] * u).flatten(0, 1))
@@ -144,7 +144,7 @@ class Invariants(ExactConstants):
         return self._polynomial(density)
 
     def _terms(self) -> dict[tuple[int, int, int, int], float]:
-        """What `plain` does: {(invariant, i, j, k): factor of the product of these rows of the density}, where row M is one."""
+        """Return what `plain` does: {(invariant, i, j, k): factor of the product of these rows of the density}, where row M is one."""
         same, pick_first, pick_second, table = (self._exact[name] for name in ("same", "first", "second", "quadrupoles"))
         rows, squares = same.shape[1], len(same)
         terms: dict[tuple[int, int, int, int], float] = defaultdict(float)
@@ -162,7 +162,7 @@ class Invariants(ExactConstants):
         return terms
 
     def plain(self, density: Tensor) -> Tensor:
-        """The same in plain torch."""
+        """Return the same in plain torch."""
         found = [density[:1]]
         if self.correlation > 1:
             found.append(self.same @ (density * density))

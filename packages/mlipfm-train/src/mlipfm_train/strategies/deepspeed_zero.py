@@ -149,7 +149,7 @@ class Zero1(SingleProcess):
         return next(self.optimizer.state[flat]["step"] for flat in self._flats())
 
     def _flats(self) -> list[Tensor]:
-        """The flat partitions that this rank updates, one for each group of the optimiser."""
+        """Return the flat partitions that this rank updates, one for each group of the optimiser."""
         return list(self.optimizer.single_partition_of_fp32_groups)  # type: ignore[attr-defined]
 
     def _fragments(self) -> Iterator[Fragment]:

@@ -48,7 +48,7 @@ def join(strategy: str, timeout: float, device: torch.device) -> bool:
 
 
 def of_this_start(store: Any, environment: Mapping[str, str]) -> Any:
-    """The part of torchrun's `store` that belongs to this start of the processes.
+    """Return the part of torchrun's `store` that belongs to this start of the processes.
 
     torchrun keeps one store over all restarts (pytorch issue 135712), and with it the addresses of processes that have died: whoever reads them waits
     for nobody. On one node the number of the restart keeps them apart. Agents of several nodes count only the restarts that each caused.
@@ -88,7 +88,7 @@ def device_of_rank(device: torch.device) -> torch.device:
 
 
 def collect(value: Any, world_size: int) -> list[Any]:
-    """The `value` of every rank of this torchrun, in the order of ranks."""
+    """Return the `value` of every rank of this torchrun, in the order of ranks."""
     values: list[Any] = [None] * world_size
     dist.all_gather_object(values, value)
     return values

@@ -17,7 +17,7 @@ from ..step import Step, StepTerms
 
 
 def global_loss(step: Step, terms: StepTerms, world_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss to differentiate on this rank, and every term of all ranks as a mean (detached).
+    """Return the loss to differentiate on this rank, and every term of all ranks as a mean (detached).
 
     Terms of `gather` objectives are collected with their gradients, in the order of ranks, and finished on every rank alike.
     """
@@ -47,7 +47,7 @@ def add_over_ranks(sums: Mapping[str, tuple[Tensor, Tensor]], world_size: int) -
 
 
 def gather_rows(tensor: Tensor, count: int, world_size: int) -> Tensor:
-    """The first `count` rows of every rank's tensor, in the order of ranks; its gradient goes back to the rank each row came from."""
+    """Return the first `count` rows of every rank's tensor, in the order of ranks; its gradient goes back to the rank each row came from."""
     rows = tensor[:count]
     return rows if world_size == 1 else _GatherRows.apply(rows, world_size)
 

@@ -67,7 +67,7 @@ class SingleProcess:
         return {"loss": total, **{k: float(v) for k, v in means.items()}, "gradient_norm": float(norm), "skipped": float(not finite)}
 
     def live_parameters(self) -> dict[str, Tensor]:
-        """What this process holds of each parameter, as plain tensors that share its memory: all of it, or its shard."""
+        """Return what this process holds of each parameter, as plain tensors that share its memory: all of it, or its shard."""
         return {name: parameter.detach() for name, parameter in self.module.named_parameters()}
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ class SingleProcess:
         return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
     def scatter(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The opposite of `gather`: what this process holds of whole tensors."""
+        """Return the opposite of `gather`: what this process holds of whole tensors."""
         return {name: value.to(self.device, copy=True) for name, value in tensors.items()}
 
     def full_parameters(self) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class SingleProcess:
                 mine[key] = value if key == "step" else self._like(parameters[name], value)
 
     def collect(self, value: Any) -> list[Any]:
-        """The `value` of every rank, in the order of ranks. All ranks must call it."""
+        """Return the `value` of every rank, in the order of ranks. All ranks must call it."""
         return [value]
 
     def close(self) -> None:
@@ -143,11 +143,11 @@ class SingleProcess:
         """Forget gradients that are not finite: the next step begins with none anyway."""
 
     def _local(self, value: Tensor) -> Tensor:
-        """What this process holds of a tensor that lies like a parameter."""
+        """Return what this process holds of a tensor that lies like a parameter."""
         return value
 
     def _like(self, parameter: Tensor, value: Tensor) -> Tensor:
-        """The local `value` as a tensor that lies like `parameter`."""
+        """Return the local `value` as a tensor that lies like `parameter`."""
         return value
 
 

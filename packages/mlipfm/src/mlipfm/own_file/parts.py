@@ -126,7 +126,7 @@ def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
 
 
 def _of_store(request: Request) -> tuple[str, list[str]]:
-    """The level of a store that the user gives; how it was imported was reported when it was.
+    """Return the level of a store that the user gives; how it was imported was reported when it was.
 
     Raises:
         RecipeError: options that only an import uses.
@@ -152,7 +152,7 @@ def _only_level(path: Path) -> str:
 
 
 def _first_level(path: Path, options: Mapping[str, Any]) -> str | None:
-    """The level of theory that the first usable frame gives."""
+    """Return the level of theory that the first usable frame gives."""
     named = {key: value for key, value in options.items() if key != "reader"}
     frames = read(path, options.get("reader"), **{**named, "require": ()})
     return next((item.level for item in frames if isinstance(item, Structure)), None)
@@ -188,7 +188,7 @@ def _check(report: ImportReport, request: Request) -> None:
 
 
 def _label_error(finding: Finding, path: Path) -> MlipfmError:
-    """The finding as an error, with the option of this command that lets it pass."""
+    """Return the finding as an error, with the option of this command that lets it pass."""
     hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", finding.hint)
     numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
     kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError

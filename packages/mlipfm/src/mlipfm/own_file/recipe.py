@@ -76,7 +76,7 @@ def _adaptation(request: Request) -> dict[str, Any]:
 
 
 def _objective(shipped: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    """The shipped objective with weights for the labels that are there."""
+    """Return the shipped objective with weights for the labels that are there."""
     weights: dict[str, Any] = {} if parts.labels.get("forces") else {"forces_weight": 0.0}
     if parts.labels.get("stress"):
         weights["stress_weight"] = 10.0

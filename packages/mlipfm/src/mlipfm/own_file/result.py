@@ -64,7 +64,7 @@ def measure(model: Path, data: Path, record: Path, name: str, out: Path | None =
 
 
 def _quantity_record(model: Path, data: Path, name: str, quantity: str) -> Record:
-    """The mean absolute error of one quantity on a store."""
+    """Return the mean absolute error of one quantity on a store."""
     with open_model(str(model)) as opened, Store(data) as store:
         if not isinstance(opened.model, Potential):
             raise PropertyNotAvailableError("only models of this project have heads", where=str(model))

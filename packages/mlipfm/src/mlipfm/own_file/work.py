@@ -116,7 +116,7 @@ def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
 
 
 def _recipe(request: Request, parts: Parts, say: Say) -> tuple[Recipe, list[str]]:
-    """The recipe without its number of steps, and what is said of the model that it starts from."""
+    """Return the recipe without its number of steps, and what is said of the model that it starts from."""
     if request.model is None:
         if request.mode != "naive":
             raise RecipeError(f"--mode {request.mode} needs a model to start from", hint="--from MODEL")
