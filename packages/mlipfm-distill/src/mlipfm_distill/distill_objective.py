@@ -58,5 +58,5 @@ class Distill:
         return {**self.labels.terms(prediction, batch), **(self.curvature.terms(prediction, batch) if self.curvature else {})}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}

@@ -73,5 +73,5 @@ class HessianRows:
         return {"hessian_rows": (self.weight * (distance * share[:, batch.system]).sum(), atoms)}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Nothing to finish: the terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}

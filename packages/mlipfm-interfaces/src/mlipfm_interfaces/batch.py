@@ -131,8 +131,8 @@ class Batch:
         return torch.where(periodic, volume, torch.inf)
 
     def defined(self, key: str) -> Tensor:
-        """[systems] bool: whether each system has the quantity `key` at all: stress with three periodic directions, dipole and quadrupole (and Born
-        charges, which are derivatives of the dipole here) without any."""
+        """Return [systems] bool: whether each system has the quantity `key` at all: stress with three periodic directions, dipole and quadrupole
+        (and Born charges, which are derivatives of the dipole here) without any."""
         if key == "stress":
             return self.pbc.all(dim=1)
         if key in ("dipole", "quadrupole", "born_charges"):
@@ -177,7 +177,7 @@ class Batch:
         return torch.where(mask[..., None], vectors, far).to(self.dtype)
 
     def sum_per_system(self, per_atom: Tensor) -> Tensor:
-        """[atoms, ...] -> [systems, ...], summed in float64."""
+        """Sum values of atoms per system: [atoms, ...] -> [systems, ...], in float64."""
         total = torch.zeros((self.n_systems, *per_atom.shape[1:]), dtype=torch.float64, device=per_atom.device)
         return total.index_add(0, self.system, per_atom.to(torch.float64))
 

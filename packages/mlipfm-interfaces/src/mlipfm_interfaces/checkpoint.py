@@ -132,7 +132,7 @@ def load_potential(uri: Path | str) -> Potential:
 
 
 def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
-    """As `load_potential`, with the manifest (digest, recipe, licences, ...)."""
+    """Load as `load_potential`, and return the manifest, too (digest, recipe, licences, ...)."""
     path = resolve(uri)
     manifest, tensors = load_checkpoint(path)
     where = str(path)
@@ -216,7 +216,7 @@ def resolve(uri: Path | str) -> Path:
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name."""
+    """Return the SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name."""
     return _digest({}, tensors)
 
 

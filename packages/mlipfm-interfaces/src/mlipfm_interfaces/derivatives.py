@@ -14,7 +14,7 @@ from .errors import PropertyNotAvailableError, ShapeError
 
 
 def forces_and_stress(energy: Tensor, batch: Batch, *, stress: bool = False, create_graph: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Forces [atoms, 3] eV/Å and, if asked, stress [systems, 3, 3] eV/Å³ from energies [systems], in one backward pass.
+    """Return forces [atoms, 3] eV/Å and, if asked, stress [systems, 3, 3] eV/Å³ from energies [systems], in one backward pass.
 
     `batch` must come from `Batch.with_leaves(strain=stress)`, and `energy` must have been computed from it. The stress is symmetric and
     negative when the crystal is compressed.
@@ -31,7 +31,7 @@ def forces_and_stress(energy: Tensor, batch: Batch, *, stress: bool = False, cre
 
 
 def forces(energy: Tensor, batch: Batch, *, create_graph: bool = False) -> Tensor:
-    """Forces F = -dE/dr, [atoms, 3] eV/Å; see `forces_and_stress`."""
+    """Return forces F = -dE/dr, [atoms, 3] eV/Å; see `forces_and_stress`."""
     return forces_and_stress(energy, batch, create_graph=create_graph)[0]
 
 
@@ -78,13 +78,13 @@ def hessian(forces: Tensor, positions: Tensor) -> Tensor:
 
 
 def jacobian_asymmetry(forces: Tensor, positions: Tensor) -> float:
-    """||J - J^T|| / (2 ||J||) (Frobenius) of the force Jacobian: 0 for gradient forces, 0.707 for a random matrix (arXiv:2412.11569)."""
+    """Return ||J - J^T|| / (2 ||J||) (Frobenius) of the force Jacobian: 0 for gradient forces, 0.707 for a random matrix (arXiv:2412.11569)."""
     jacobian = -hessian(forces, positions)
     return float((jacobian - jacobian.T).norm() / 2 / jacobian.norm().clamp_min(1e-300))
 
 
 def born_charges(dipole: Tensor, positions: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Z*[a, b] = d dipole_a / d r_b of each atom, [atoms, 3, 3] e, from dipoles [systems, 3] with the graph to `positions` [atoms, 3].
+    """Return Z*[a, b] = d dipole_a / d r_b of each atom, [atoms, 3, 3] e, from dipoles [systems, 3] with the graph to `positions` [atoms, 3].
 
     Systems do not interact, so three vector-Jacobian products serve all of them. Over the atoms of a system they add up to its charge times
     the unit matrix if the dipole is one about a fixed point, and to zero if it moves with the atoms (`readouts.dipole`) or the system is neutral.
@@ -98,7 +98,7 @@ def born_charges(dipole: Tensor, positions: Tensor, *, create_graph: bool = Fals
 
 
 def field_response(energy: Tensor, batch: Batch, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Dipole -dE/dF [systems, 3] e Å and polarizability -d2E/dF dF [systems, 3, 3] e² Å²/eV of energies [systems] in the external field F.
+    """Return dipole -dE/dF [systems, 3] e Å and polarizability -d2E/dF dF [systems, 3, 3] e² Å²/eV of energies [systems] in the field F.
 
     `batch` must come from `Batch.with_leaves(field=True)`, and `energy` must have been computed from it.
     """

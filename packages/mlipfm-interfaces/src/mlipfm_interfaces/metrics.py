@@ -48,7 +48,7 @@ class Metric:
         return self.n_total - self.n_ok
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; a value that is not finite becomes None."""
+        """Return JSON-ready data; a value that is not finite becomes None."""
         value = self.value if np.isfinite(self.value) else None
         ci95 = list(self.ci95) if self.ci95 is not None else None
         return {"name": self.name, "unit": self.unit, "value": value, "ci95": ci95, "n_ok": self.n_ok, "n_total": self.n_total}

@@ -122,7 +122,7 @@ class Objective(Protocol):
         """Name -> (weighted sum, count) over the systems of this objective's views; with `gather`, name -> (tensor, count) for those names."""
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Terms of tensors gathered over all ranks; called only for objectives with `gather`."""
+        """Return terms of tensors gathered over all ranks; called only for objectives with `gather`."""
 
 
 @runtime_checkable
@@ -137,7 +137,7 @@ class Strategy(Protocol):
         """Wrap the step module (potential and objectives) and build its optimiser."""
 
     def step(self, batch: Any, learning_rate: float) -> dict[str, float]:
-        """Forward, global reduction, backward, clip, update. Returns the global terms, the gradient norm and whether the step was skipped.
+        """Do forward, global reduction, backward, clip, update. Returns the global terms, the gradient norm and whether the step was skipped.
 
         `batch` is whatever the step module's forward takes: a Batch and which of its systems belong to which objective.
         """
@@ -171,7 +171,7 @@ class WeightRule(Protocol):
     """Acts on the weights after a step: moving averages, Reptile's outer step."""
 
     def update(self, parameters: Mapping[str, Tensor], step: int) -> None:
-        """Called after every step with the live parameters (may change them in place). They may be shards: rules act element by element."""
+        """Take the live parameters after every step (may change them in place). They may be shards: rules act element by element."""
 
     def averaged(self) -> Mapping[str, Tensor] | None:
         """Return parameters to export instead of the live ones, or None."""

@@ -54,7 +54,7 @@ class LevelOfTheory(BaseModel):
 
 
 def parse_level(text: str) -> LevelOfTheory:
-    """The parts of an id or of what a user writes: `wB97M-D3(BJ)/def2-TZVPPD` has method, dispersion and basis. `parse_level(x.id).id == x.id`.
+    """Return the parts of an id, as a user writes it: `wB97M-D3(BJ)/def2-TZVPPD` has method, dispersion and basis. `parse_level(x.id).id == x.id`.
 
     Raises:
         LevelError: for an empty name, or a +U that is no number within 100 eV.

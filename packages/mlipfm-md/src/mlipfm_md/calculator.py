@@ -270,7 +270,7 @@ class MlipfmCalculator(GetPropertiesMixin):
                 model.train()
 
     def get_hessian(self, atoms: Atoms | None = None) -> np.ndarray:
-        """Second derivatives of the energy, [3 atoms, 3 atoms] eV/Å², by automatic differentiation; constraints do not count. Not cached.
+        """Return second derivatives of the energy, [3 atoms, 3 atoms] eV/Å², by automatic differentiation; constraints do not count. Not cached.
 
         Raises:
             PropertyNotImplementedError: direct forces, which are no derivative of an energy, and models without Hessian rows.

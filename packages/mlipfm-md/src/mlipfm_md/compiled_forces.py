@@ -59,7 +59,7 @@ class CompiledForces:
         return found.energy, found.forces
 
     def with_stress(self, positions: Array, cells: Array) -> tuple[Array, Array, Array]:
-        """The same in `cells` [systems, 3, 3], and the stress [systems, 3, 3] eV/Å³.
+        """Compute the same in `cells` [systems, 3, 3], and the stress [systems, 3, 3] eV/Å³.
 
         Raises:
             PropertyNotAvailableError: a system is not periodic in three directions.

@@ -110,7 +110,7 @@ def equation_of_state(
 
 
 def elastic_tensor(atoms: Atoms, *, strain: float = 0.005, fmax: float = 0.001, on_step: OnStep | None = None) -> Elasticity:
-    """Central differences of the stress with respect to six strains; positions are relaxed at each, and the crystal's symmetry is imposed.
+    """Compute central differences of the stress for six strains; positions are relaxed at each, and the crystal's symmetry is imposed.
 
     Raises:
         SimulationError: a system that is not periodic in three directions, forces on the start above 10 times `fmax`, an absurd strain, no spglib.

@@ -60,7 +60,7 @@ def phonons(
     mesh: float = 60.0,
     on_step: OnStep | None = None,
 ) -> Phonons:
-    """Force constants by displacements of symmetry-inequivalent atoms, band structure along ASE's path, density of states and thermal properties.
+    """Compute force constants by displacements of inequivalent atoms, bands along ASE's path, density of states and thermal properties.
 
     Args:
         supercell: repeats of the cell; by default as many as make it 12 Å wide. displacement: Å. fmax: eV/Å, largest force that a start may have.

@@ -35,7 +35,7 @@ class Forces(Protocol):
         """Energies [systems] eV and forces [atoms, 3] eV/Å at `positions` [atoms, 3] Å, in the cells of the last call with cells."""
 
     def with_stress(self, positions: Array, cells: Array) -> tuple[Array, Array, Array]:
-        """The same in `cells` [systems, 3, 3] Å, and the stress [systems, 3, 3] eV/Å³, negative when compressed."""
+        """Compute the same in `cells` [systems, 3, 3] Å, and the stress [systems, 3, 3] eV/Å³, negative when compressed."""
 
 
 class Ensemble(Protocol):

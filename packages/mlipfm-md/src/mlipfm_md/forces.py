@@ -66,7 +66,7 @@ class PotentialForces:
         return energy, forces
 
     def with_stress(self, positions: Array, cells: Array) -> tuple[Array, Array, Array]:
-        """The same in `cells` [systems, 3, 3], and the stress [systems, 3, 3] eV/Å³.
+        """Compute the same in `cells` [systems, 3, 3], and the stress [systems, 3, 3] eV/Å³.
 
         Raises:
             PropertyNotAvailableError: the model has no stress.
@@ -139,15 +139,15 @@ class SplitForces:
         return self.outer.first
 
     def __call__(self, positions: Array) -> tuple[Array, Array]:
-        """Of the outer model, as `PotentialForces`."""
+        """Compute forces and stress of the outer model, as `PotentialForces`."""
         return self.outer(positions)
 
     def with_stress(self, positions: Array, cells: Array) -> tuple[Array, Array, Array]:
-        """Of the outer model, as `PotentialForces`."""
+        """Compute forces and stress of the outer model, as `PotentialForces`."""
         return self.outer.with_stress(positions, cells)
 
     def memory(self) -> dict[str, Array]:
-        """As `PotentialForces`, with `inner_` before the names of the inner model."""
+        """Return as `PotentialForces`, with `inner_` before the names of the inner model."""
         return self.outer.memory() | {f"inner_{name}": values for name, values in self.inner.memory().items()}
 
 

@@ -54,7 +54,7 @@ class Vibrations:
 
 
 def free_hessian(atoms: Atoms, *, delta: float = 0.005, on_step: OnStep | None = None) -> tuple[Array, Array]:
-    """Second derivatives of the energy of the atoms that may move: indices [n], and [3n, 3n] eV/Å².
+    """Return second derivatives of the energy of the atoms that may move: indices [n], and [3n, 3n] eV/Å².
 
     By the calculator's own `get_hessian` where it has one (exact), else central differences of its forces with displacements `delta`, Å.
     Atoms that are fixed along some axes only count as fixed along none.

@@ -39,7 +39,7 @@ class Respa(Ensemble):
             raise SimulationError(f"a step has 1 to 100 inner steps, got {self.inner_steps}", hint="2 to 8 are usual")
 
     def begin(self, state: State) -> None:
-        """As the ensemble of the inner steps; the forces of the inner model are added by the first step."""
+        """Begin as the ensemble of the inner steps; the forces of the inner model are added by the first step."""
         self.ensemble.begin(state)
 
     def step(self, state: State, forces: Forces, dt: float, seed: int) -> None:
@@ -61,7 +61,7 @@ class Respa(Ensemble):
         state.step = large + 1
 
     def conserved(self, state: State) -> Array:
-        """As the ensemble of the inner steps, with the energy of the outer model."""
+        """Return that of the ensemble of the inner steps, with the energy of the outer model."""
         return self.ensemble.conserved(state)
 
 

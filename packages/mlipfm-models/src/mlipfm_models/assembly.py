@@ -313,7 +313,7 @@ class Repulsion(ExactConstants):
         self.constant("radii", torch.tensor(COVALENT_RADII, dtype=torch.float64))
 
     def forward(self, batch: Batch, graph: GraphSpec) -> Tensor:
-        """[atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""
+        """Return [atoms] float64, eV. Pairs beyond the sum of their covalent radii, or beyond the cutoff of the graph, give exactly zero."""
         view, z = batch.views[graph], batch.atomic_numbers
         radii = self.radii.to(torch.float64)[z]
         with torch.no_grad():  # few pairs are this near: derivatives of all the others would cost more than those of a fast backbone

@@ -208,7 +208,7 @@ class CompiledDensity:
         return f"density kernel, {self.dtype}, {NAMES.get(used, used)}"
 
     def fingerprint(self) -> str:
-        """32 hexadecimal digits of the weights, the kernels and how they compute."""
+        """Return 32 hexadecimal digits of the weights, the kernels and how they compute."""
         import mlipfm_kernels
 
         said = [tensor_digest(self.potential.state_dict()), self.potential.config, mlipfm_kernels.build_id(), self.description]

@@ -43,7 +43,7 @@ class Step(nn.Module):
                 raise RecipeError(f"an objective cannot be named {name!r}", hint="use letters, digits and hyphens")
 
     def forward(self, step_batch: StepBatch) -> StepTerms:
-        """Local terms of all objectives, `objective/term` -> (weighted sum, count), or (tensor, count) for the terms that an objective gathers.
+        """Return local terms of all objectives, `objective/term` -> (weighted sum, count), or (tensor, count) for terms that an objective gathers.
 
         Every parameter takes part with weight zero: distributed engines need a gradient of each parameter on each rank in each step.
         """
@@ -62,7 +62,7 @@ class Step(nn.Module):
         return terms
 
     def finish(self, gathered: Mapping[str, Tensor]) -> StepTerms:
-        """Global terms of tensors gathered over all ranks (keys as in `forward`)."""
+        """Return global terms of tensors gathered over all ranks (keys as in `forward`)."""
         terms: StepTerms = {}
         for name, objective in self.objectives.items():
             own = {key: gathered[f"{name}/{key}"] for key in objective.gather}

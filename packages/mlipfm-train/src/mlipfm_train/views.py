@@ -57,7 +57,7 @@ def collate_step(
     seed: int,
     epoch: int,
 ) -> StepBatch:
-    """Views of `structures`, collated. Raises what `collate` raises."""
+    """Return the views of `structures`, collated. Raises what `collate` raises."""
     views, groups = make_views(objectives, structures, seed, epoch)
     batch = collate(views, graphs, dtype, device)
     return StepBatch(batch, {name: torch.tensor(systems, dtype=torch.int64, device=device) for name, systems in groups.items()})

@@ -46,7 +46,7 @@ def _require_ase() -> None:
 
 
 def to_ase(structure: Structure) -> Atoms:
-    """Atoms with `charge` and `spin` (2S+1) in info where given, and the labels in a SinglePointCalculator (stress as Voigt xx,yy,zz,yz,xz,xy).
+    """Return Atoms with `charge` and `spin` (2S+1) in info where given, labels in a SinglePointCalculator (stress as Voigt xx,yy,zz,yz,xz,xy).
 
     Labels that ASE's calculators do not know go to info or arrays as `REF_<key>`, deviations as `STD_<key>`.
     """

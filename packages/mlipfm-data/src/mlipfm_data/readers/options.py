@@ -130,7 +130,7 @@ class ReadOptions:
         return frozenset(mine & {*ASSUMED, "mask_zero_forces", "accept_unconverged"} | parts)
 
     def convention(self, name: str) -> Any:
-        """Unit, sign, order or meaning in force: what is given, else what is assumed."""
+        """Return the unit, sign, order or meaning in force: what is given, else what is assumed."""
         value = getattr(self, name)
         return ASSUMED[name] if value is None else value
 

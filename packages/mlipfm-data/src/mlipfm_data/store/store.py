@@ -132,7 +132,7 @@ class Store(Sequence[Structure]):
         return [shard.level(i) for shard in self._shards for i in range(len(shard))]
 
     def weightless(self) -> set[int]:
-        """Places of structures whose label `weight` is 0. Structures are decoded only if some label of the store, or of an overlay, is a weight."""
+        """Return the places of structures whose label `weight` is 0; structures are decoded only if the store or an overlay has weights."""
         shards = [*self._shards, *self._overlays]
         if not any(block.slot == "label:weight" for shard in shards for layout in shard.columns.layouts.all for block in layout.blocks):
             return set()

@@ -100,7 +100,7 @@ class ClosedForm(Potential):
 
     @abstractmethod
     def pair_energy(self, r: Tensor, depth: Tensor, length: Tensor) -> Tensor:
-        """u(r) in eV of pairs at distance r (Å), without the switch."""
+        """Return u(r) in eV of pairs at distance r (Å), without the switch."""
 
     def forward(self, batch: Batch, outputs: Sequence[str], create_graph: bool = False) -> Prediction:
         self.check_outputs(outputs)

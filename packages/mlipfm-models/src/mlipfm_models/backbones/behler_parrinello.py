@@ -69,7 +69,7 @@ class BehlerParrinello(DenseBackbone):
         self.scales = _uniform_gas(config)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scalars [A, channels] from the initial ones; no vectors: [A, 3, 0]."""
+        """Return scalars [A, channels] from the initial ones; no vectors: [A, 3, 0]."""
         view, d, _ = self.geometry(batch)
         element = self.rows[batch.atomic_numbers]
         kinds = one_hot(element[view.index], self.n_elements).to(d.dtype) * view.mask[..., None]

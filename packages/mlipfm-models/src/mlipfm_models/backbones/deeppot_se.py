@@ -58,7 +58,7 @@ class DeepPotSe(DenseBackbone):
         self.descriptor = Descriptor(config)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scalars [A, channels] and vectors [A, 3, channels] from the initial scalars."""
+        """Return scalars [A, channels] and vectors [A, 3, channels] from the initial scalars."""
         view, d, _ = self.geometry(batch)
         r = torch.linalg.vector_norm(d, dim=-1, keepdim=True)
         inverse = switched_inverse(r, self.config)

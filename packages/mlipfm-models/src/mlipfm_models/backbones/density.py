@@ -112,7 +112,7 @@ class Density(DenseBackbone):
         self.constant("table", harmonics_table(config.degree))
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
+        """Return features from the initial scalars `s` [A, C]; the geometry is worked out once for all layers."""
         view, d, r = self.geometry(batch)
         radial, angular = radial_basis(r, self.config), harmonics(d / r, self.table, self.config.degree)
         for block in self.layers:

@@ -176,7 +176,7 @@ class Escaip(DenseBackbone):
         self.layers = nn.ModuleList(EscaipBlock(config, last=n == config.layers - 1) for n in range(config.layers))
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Blocks follow figure 3 of arXiv:2410.24169; the geometry is worked out once for all."""
+        """Return features by the blocks of figure 3 of arXiv:2410.24169; the geometry is worked out once for all."""
         view, d, r = self.geometry(batch)
         u = d / r
         polynomials = legendre(u, self.config.degree)

@@ -224,7 +224,7 @@ class Mace(DenseBackbone):
         self.trained_distances = TrainedDistances(config.shortest_distances)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`s` [A, C] are the initial scalars; the geometry is worked out once for all layers."""
+        """Return features from the initial scalars `s` [A, C]; the geometry is worked out once for all layers."""
         view, d, r = self.geometry(batch)
         trained = self.trained_distances(r, batch.atomic_numbers, view)
         s = initial = s * (s.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()  # of one size, however many conditions are added up in it

@@ -131,7 +131,7 @@ class Painn(PairBackbone):
         self.trained_distances = TrainedDistances(config.shortest_distances)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Blocks follow figure 2 of arXiv:2102.03150; `s` [A, C] are the initial scalars."""
+        """Return features from the initial scalars `s` [A, C]; blocks follow figure 2 of arXiv:2102.03150."""
         view, d, r = self.geometry(batch)
         trained = self.trained_distances(r, batch.atomic_numbers, view)
         radial, direction = radial_basis(trained, self.config), (d / r).unsqueeze(-1)

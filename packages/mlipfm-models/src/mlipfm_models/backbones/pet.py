@@ -114,7 +114,7 @@ class Pet(DenseBackbone):
         self.layers = nn.ModuleList(PetBlock(config, first=n == 0) for n in range(config.layers))
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Messages are swapped between the two atoms of a pair; the vectors are sum_j f_ij u_ij w_ij with the edges' readouts w_ij [C]."""
+        """Return features; messages are swapped between the atoms of a pair; vectors are sum_j f_ij u_ij w_ij with the edges' readouts w_ij [C]."""
         view, d, r = self.geometry(batch)
         edge = torch.cat([d, bessel(r, self.config.radial, self.config.cutoff)], dim=-1)
         weight = envelope(r / self.config.cutoff)

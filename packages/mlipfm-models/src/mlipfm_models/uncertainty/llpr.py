@@ -68,7 +68,7 @@ class Llpr:
         details: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> Llpr:
-        """From the training structures (their labels are not used) and labelled others, each read once.
+        """Fit from the training structures (their labels are not used) and labelled others, each read once.
 
         Args:
             model: digest of the checkpoint. details: kept in the file. progress: called with the number of structures done.

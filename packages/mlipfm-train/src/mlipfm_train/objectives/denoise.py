@@ -78,5 +78,5 @@ class Denoise:
         return {"noise": (self.weight * loss.sum(), torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device))}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}

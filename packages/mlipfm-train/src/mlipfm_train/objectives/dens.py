@@ -154,7 +154,7 @@ class Dens:
         return {"noise": (self.weight * loss.sum() + 0.0 * predicted.sum(), count), **supervised}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}
 
 

@@ -65,11 +65,11 @@ class EnergyForce:
         return [augmented(structure, self.augment, rng)]
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
-        """`energy`, `forces`, `stress`: those with a weight. Systems without the label count 0."""
+        """Return `energy`, `forces`, `stress`: those with a weight. Systems without the label count 0."""
         return {key: self._term(key, prediction[key].to(torch.float64), batch) for key in self.outputs}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}
 
     def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

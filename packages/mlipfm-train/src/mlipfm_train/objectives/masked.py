@@ -103,5 +103,5 @@ class Masked:
         return {"element": (self.weight * loss, masked.sum().to(torch.float64))}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}

@@ -68,7 +68,7 @@ class PairDistances:
         return {"distance": (self.weight * loss.sum(), torch.tensor(float(len(i)), dtype=torch.float64, device=loss.device))}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}
 
 
@@ -123,7 +123,7 @@ class BondOrders:
         return {"bond_orders": (self.weight * loss.sum(), torch.tensor(float(len(i)), dtype=torch.float64, device=loss.device))}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}
 
 

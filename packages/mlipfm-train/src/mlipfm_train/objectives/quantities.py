@@ -65,7 +65,7 @@ class Quantities:
         return {key: self._term(key, prediction[key].to(torch.float64), batch) for key in self.outputs}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}
 
     def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class Torque:
         return {"torque": (self.weight * norms[open_ones].sum(), open_ones.sum().to(torch.float64))}
 
     def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """All terms are additive."""
+        """Return nothing: all terms are additive."""
         return {}
 
 
