@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,3 +64,41 @@ def test_public_names_are_few_and_each_has_a_docstring():
     shown = public()
     assert 200 < len(shown) <= MOST, len(shown)
     assert [name for name, value in shown.items() if callable(value) and not (getattr(value, "__doc__", None) or "").strip()] == []
+
+
+#: First words of sentences without a verb.
+NO_VERBS = {
+    "The",
+    "A",
+    "An",
+    "What",
+    "Whether",
+    "How",
+    "All",
+    "Every",
+    "One",
+    "Those",
+    "That",
+    "Which",
+    "Of",
+    "At",
+    "From",
+    "This",
+    "Called",
+}
+
+
+def begins_with_a_verb(docstring: str) -> bool:
+    word = re.match(r"[A-Z][a-z]+\b", docstring)
+    return bool(word) and word[0] not in NO_VERBS
+
+
+def test_docstrings_of_public_functions_begin_with_a_verb():
+    assert begins_with_a_verb("Return the energy.")
+    assert not any(map(begins_with_a_verb, ("The energy.", "`n` structures.", "[atoms, 3] forces.", "What the model gets.")))
+    found = {}
+    for (module, name), value in public().items():
+        members = {name: value} if inspect.isfunction(value) else vars(value) if inspect.isclass(value) else {}
+        found |= {f"{module}.{name}.{key}": f for key, f in members.items() if inspect.isfunction(f) and not key.startswith("_")}
+    assert len(found) > 200
+    assert [name for name, f in found.items() if not begins_with_a_verb(inspect.getdoc(f) or "Have none. ")] == []

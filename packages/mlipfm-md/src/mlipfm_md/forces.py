@@ -100,12 +100,12 @@ class TeacherForces:
         self.reference = np.concatenate([s.positions for s in structures])
 
     def __call__(self, positions: Array) -> tuple[Array, Array]:
-        """As `PotentialForces`."""
+        """Return energies [systems] eV and forces [atoms, 3] eV/Å at these positions."""
         rows = self._rows(positions, [s.cell for s in self.structures], ("energy", "forces"))
         return np.array([float(row["energy"]) for row in rows]), np.concatenate([row["forces"] for row in rows])
 
     def with_stress(self, positions: Array, cells: Array) -> tuple[Array, Array, Array]:
-        """As `PotentialForces`."""
+        """Return energies, forces and stress [systems, 3, 3] eV/Å³ in these cells, as `PotentialForces`."""
         rows = self._rows(positions, cells, ("energy", "forces", "stress"))
         if "stress" not in rows[0]:
             raise PropertyNotAvailableError("this model gives no stress", hint="keep the volume, or choose another model")
@@ -113,7 +113,7 @@ class TeacherForces:
         return energies, np.concatenate([row["forces"] for row in rows]), np.stack([row["stress"] for row in rows])
 
     def memory(self) -> dict[str, Array]:
-        """As `PotentialForces`."""
+        """Return what `simulate` saves, as `PotentialForces`."""
         return {"reference": self.reference}
 
     def _rows(self, positions: Array, cells: Sequence[Array] | Array, outputs: tuple[str, ...]) -> Sequence[Mapping[str, Array]]:
