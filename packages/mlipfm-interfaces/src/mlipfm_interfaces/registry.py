@@ -8,17 +8,21 @@ without a logged rollback are refused. What was seen of a registry is remembered
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import DamagedFileError, MlipfmError
+from .errors import DamagedFileError, MlipfmError, RegistryError
 from .files import atomic_write, canonical_json, fsync_folder, lock, read_bytes, sha256, unwritable
-from .registry_http import Json, Server, registry_cache, remember_hub, server
+from .registry_http import Json, Server, UnreachableError, registry_cache, remember_hub, server
+from .registry_mirrors import Mirror, mirrors
 from .registry_versions import (
     MODEL_FILE,
+    Address,
     Promotion,
     Version,
     check_signature,
@@ -47,14 +51,28 @@ class MlipfmResolver:
 def pull(address: str, registry: str | None = None) -> Path:
     """Return the checkpoint at `NAME@ALIAS` or `NAME/VERSION` as a verified file in the cache folder, downloaded if it is not there yet.
 
+    Where the registry does not answer, the cached file is returned that the address meant when the registry was asked last, with a warning. A
+    download that breaks off goes on from a mirror, see `registry_mirrors`.
+
     Args:
         registry: address of the server, or folder of a hub; default $MLIPFM_REGISTRY, else this machine.
 
     Raises:
-        RegistryError: not reachable, not there, or no valid certificate. DamagedFileError: content other than registered. RefusedFileError: not a
-        model checkpoint.
+        RegistryError: not reachable and not in the cache, not there, or no valid certificate. DamagedFileError: content other than registered.
+        RefusedFileError: not a model checkpoint.
     """
     wanted, where = parse_address(address), server(registry)
+    try:
+        return _pull(wanted, where)
+    except UnreachableError as error:
+        path = _cached(wanted, where)
+        if path is None:
+            raise
+        _log.warning("%s: %s; using %s, which it was when the registry was asked last", error.where, error.what, path.name)
+        return path
+
+
+def _pull(wanted: Address, where: Server) -> Path:
     promotion = None if wanted.alias is None else promotion_of(where, wanted.name, wanted.alias)
     if wanted.alias is not None and promotion is None:
         raise where.fault(f"has no {wanted}", "see `mlipfm models list`")
@@ -78,9 +96,14 @@ def fetch(where: Server, version: Version) -> Path:
     with lock(folder / f"{version.digest}.lock", timeout=600):
         if target.is_file() and target.stat().st_size == registered.size and sha256(target) == registered.sha256:
             return target
-        _check_listing(where, version)
+        others = mirrors()
         try:
-            _download(where, version, part)
+            _check_listing(where, version)
+        except UnreachableError:
+            if not others:
+                raise
+        try:
+            _download(where, version, part, others)
             _check_checkpoint(version, part, f"{version} of {where.address}")
             os.replace(part, target)
             fsync_folder(folder)
@@ -100,23 +123,53 @@ def _check_listing(where: Server, version: Version) -> None:
             raise where.fault(f"has {size} bytes of {name} in {version}, {version.files[name].size} were registered")
 
 
-def _download(where: Server, version: Version, part: Path) -> None:
-    registered, hasher = version.files[MODEL_FILE], hashlib.sha256()
+def _download(where: Server, version: Version, part: Path, others: list[Mirror]) -> None:
+    """Write the registered bytes to `part`: from the registry, and where it breaks off from the mirrors, each of which goes on at that byte."""
+    registered = version.files[MODEL_FILE]
+    sources: list[tuple[str, Callable[[int], Iterator[bytes]]]] = [
+        (where.address, lambda _: where.download(f"{version.root}/model/{MODEL_FILE}", registered.size)),
+        *((str(mirror), functools.partial(mirror.read, registered.sha256, registered.size)) for mirror in others),
+    ]
     from .console import counter
 
     with open(part, "wb") as file, counter(str(version), registered.size, in_bytes=True, show=registered.size >= 2**23) as advance:
-        for chunk in where.download(f"{version.root}/model/{MODEL_FILE}", registered.size):
-            hasher.update(chunk)
-            file.write(chunk)
-            advance(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    if hasher.hexdigest() != registered.sha256:
-        raise DamagedFileError(
-            f"SHA-256 is {hasher.hexdigest()}, {registered.sha256} was registered: the file was swapped or damaged",
-            where=f"{version} of {where.address}",
-            hint="tell who runs the registry; push the model anew under another name",
-        )
+        for k, (name, read) in enumerate(sources):
+            try:
+                for chunk in read(file.tell()):
+                    file.write(chunk)
+                    advance(len(chunk))
+            except RegistryError as error:
+                if k + 1 == len(sources):
+                    raise
+                _log.warning("%s: %s; going on at byte %d from %s", name, error.what, file.tell(), sources[k + 1][0])
+                continue
+            file.flush()
+            os.fsync(file.fileno())
+            found = sha256(part)
+            if found == registered.sha256:
+                return
+            if k == 0 or k + 1 == len(sources):
+                raise _swapped(version, found, ", ".join(source for source, _ in sources[: k + 1]))
+            _log.warning("%s: other bytes than were registered; beginning anew from %s", name, sources[k + 1][0])
+            advance(-file.tell())
+            file.seek(0)
+            file.truncate()
+
+
+def _swapped(version: Version, found: str, where: str) -> DamagedFileError:
+    what = f"SHA-256 is {found}, {version.files[MODEL_FILE].sha256} was registered: the file was swapped or damaged"
+    return DamagedFileError(what, where=f"{version} of {where}", hint="tell who runs the registry; push the model anew under another name")
+
+
+def _cached(wanted: Address, where: Server) -> Path | None:
+    """The verified file in the cache that an address meant when the registry was asked last; None if there is none."""
+    from .checkpoint_file import verify_checkpoint
+
+    memory = _recall(where, wanted.name)
+    number = wanted.version if wanted.alias is None else memory["aliases"].get(wanted.alias, (None, None))[0]
+    digest = memory["versions"].get(str(number))
+    path = registry_cache() / f"{digest}.safetensors"
+    return path if digest and path.is_file() and verify_checkpoint(path).get("digest") == digest else None
 
 
 def _check_checkpoint(version: Version, part: Path, where: str) -> None:

@@ -92,19 +92,29 @@ class Server:
         Raises:
             RegistryError: it has another length, arrives too slowly, or is not there.
         """
-        answer = self._request("GET", f"{_ARTIFACTS}/{urllib.parse.quote(path)}")
+        yield from self.read(f"{_ARTIFACTS}/{urllib.parse.quote(path)}", path, size)
+
+    def read(self, path: str, what: str, size: int, first: int = 0) -> Iterator[bytes]:
+        """The bytes from `first` on of a file of `size` bytes. A server that knows no ranges sends all, of which those before are left out.
+
+        Raises:
+            RegistryError: as `download`.
+        """
+        answer = self._request("GET", path, first=first)
         try:
+            start = first if answer.status == 206 else 0
             length = answer.headers.get("Content-Length")
-            if length is not None and length != str(size):
-                raise self.fault(f"sends {length} bytes for {path}, {size} were registered")
-            received = 0
+            if length is not None and length != str(size - start):
+                raise self.fault(f"sends {length} bytes for {what}, {size} were registered")
+            received = start
             for chunk in self._chunks(answer, self.patience + size / _SLOWEST):
                 received += len(chunk)
                 if received > size:
-                    raise self.fault(f"sends more than the {size} bytes that were registered for {path}")
-                yield chunk
+                    raise self.fault(f"sends more than the {size} bytes that were registered for {what}")
+                if received > first:
+                    yield chunk[max(0, len(chunk) - (received - first)) :]
             if received < size:
-                raise self.fault(f"sent {received} of {size} bytes of {path}", "try again")
+                raise self.fault(f"sent {received} of {size} bytes of {what}", "try again")
         finally:
             answer.close()
 
@@ -112,8 +122,10 @@ class Server:
         """Return an error about this server."""
         return RegistryError(f"the registry {what}", where=self.address, hint=hint)
 
-    def _request(self, method: str, path: str, data: bytes | None = None, content: str | None = None) -> http.client.HTTPResponse:
-        headers = {"Content-Type": content} if content else {}
+    def _request(
+        self, method: str, path: str, data: bytes | None = None, content: str | None = None, first: int = 0
+    ) -> http.client.HTTPResponse:
+        headers = ({"Content-Type": content} if content else {}) | ({"Range": f"bytes={first}-"} if first else {})
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(self.address + path, data=data, method=method, headers=headers)
@@ -126,7 +138,7 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             hint = "start one with `mlipfm hub up`, or set MLIPFM_REGISTRY to its address"
-            raise self.fault(f"cannot be reached: {reason}", hint) from error
+            raise UnreachableError(f"the registry cannot be reached: {reason}", where=self.address, hint=hint) from error
 
     def _refusal(self, error: urllib.error.HTTPError) -> RegistryError:
         """Return the server's own words for a status that is not 200, if they are JSON as MLflow writes it."""
@@ -164,12 +176,19 @@ class Server:
                 received += len(chunk)
                 yield chunk
                 if time.monotonic() > deadline:
-                    raise self.fault(f"is too slow: no complete answer in {seconds:.0f} s", "try again")
+                    raise self._broken(f"is too slow: no complete answer in {seconds:.0f} s")
         except (OSError, http.client.HTTPException) as error:
-            raise self.fault(f"broke off: {error or type(error).__name__}", "try again") from error
+            raise self._broken(f"broke off: {error or type(error).__name__}") from error
         length = answer.headers.get("Content-Length")
         if length is not None and length != str(received):  # read1 does not mind an early end
-            raise self.fault(f"broke off after {received} of {length} bytes", "try again")
+            raise self._broken(f"broke off after {received} of {length} bytes")
+
+    def _broken(self, what: str) -> UnreachableError:
+        return UnreachableError(f"the registry {what}", where=self.address, hint="try again")
+
+
+class UnreachableError(RegistryError):
+    """The registry does not answer, breaks off, or is too slow: what it has may be right."""
 
 
 class AnswerError(RegistryError):
@@ -196,22 +215,27 @@ def server(address: str | None = None) -> Server:
     if "://" not in given and Path(given).is_dir():
         found, secret = access(Path(given))
         return Server(found, token=secret)
+    variable = "MLIPFM_REGISTRY_TOKEN"
+    if not os.environ.get(variable) and given.rstrip("/") == tracking:
+        variable = "MLFLOW_TRACKING_TOKEN"
+    return server_at(given, variable)
+
+
+def server_at(address: str, variable: str) -> Server:
+    """The server at a plain http(s) address of a host; `variable` of the environment holds its token. Raises RegistryError as `server`."""
     hint = f"an address is like {DEFAULT_ADDRESS}"
     try:
-        parts = urllib.parse.urlsplit(given)
+        parts = urllib.parse.urlsplit(address)
         plain = (
             parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.password or parts.query or parts.fragment)
         )
         port = parts.port
     except ValueError as error:
-        raise RegistryError(f"{given!r} is no address of a registry: {error}", hint=hint) from None
-    if not plain or parts.path.strip("/") or not given.isascii() or any(c.isspace() for c in given):
-        raise RegistryError(f"{given!r} is no address of a registry", hint=hint)
+        raise RegistryError(f"{address!r} is no address of a registry: {error}", hint=hint) from None
+    if not plain or parts.path.strip("/") or not address.isascii() or any(c.isspace() for c in address):
+        raise RegistryError(f"{address!r} is no address of a registry", hint=hint)
     host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
     plain_address = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-    variable = "MLIPFM_REGISTRY_TOKEN"
-    if not os.environ.get(variable) and given.rstrip("/") == tracking:
-        variable = "MLFLOW_TRACKING_TOKEN"
     token = os.environ.get(variable) or _known_token(plain_address)
     if token is not None and not re.fullmatch(r"[\x21-\x7e]{1,1000}", token):
         raise RegistryError("the token of the registry is no line of plain text", where=variable, hint="give it as it is")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
+from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
 from mlipfm_interfaces.registry_versions import MAX_MODEL
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from . import audit
-from .refusal import LINE, forbidden
+from .refusal import LINE, Refused, forbidden
 from .services import Services, services_of
 from .uploads import CHUNK
 from .users import NAME, Person
@@ -106,6 +108,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, told in {
         400: "not what this description says", 401: "no token, or one that has ended", 403: "needs another role", 404: "there is none",
         409: "contradicts what is there", 413: "too large", 415: "no model checkpoint, or compressed",
+        416: "no such byte in this file",
         422: "wrong hash, no result record, or refused by the gate of promotion; `message` says why", 429: "too many requests or uploads",
     }.items()
 }  # fmt: skip
@@ -187,6 +190,19 @@ def revoke(name: Name, alias: Alias, wanted: Reason, person: Promoter, hub: Hub)
 def history(name: Name, person: Reader, hub: Hub) -> dict[str, Any]:
     """Promotions, rollbacks and revocations, newest first."""
     return {"history": hub.registry.history(name)}
+
+
+@router.get("/files/{sha256}", response_class=StreamingResponse, responses={206: {"description": "the bytes from that of the range on"}})
+def get_file(sha256: Digest, person: Reader, hub: Hub, span: Annotated[str, Header(alias="Range")] = "") -> Response:
+    """The bytes of a checkpoint by its SHA-256: what a client of another hub gets from here as a mirror. A range `bytes=N-` begins at byte N."""
+    size, asked = hub.registry.size_of(sha256), re.fullmatch(r"bytes=([0-9]{1,13})-", span)
+    first = int(asked[1]) if asked else 0
+    if first >= size:
+        raise Refused(416, "RANGE", f"the file has {size} bytes")
+    headers = {"content-length": str(size - first), "etag": f'"{sha256}"', "content-disposition": "attachment"}
+    headers |= {"content-range": f"bytes {first}-{size - 1}/{size}"} if first else {}
+    data = hub.blobs.read(sha256, first)
+    return StreamingResponse(data, 206 if first else 200, headers, media_type="application/octet-stream")
 
 
 @router.get("/users")

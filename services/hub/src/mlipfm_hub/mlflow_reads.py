@@ -6,11 +6,11 @@ Writing in that dialect is not answered: there a client says where files are, wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from mlipfm_interfaces.files import canonical_json
 from mlipfm_interfaces.registry_versions import CARD_FILE, MODEL_FILE, PROMOTION_TAG
@@ -23,7 +23,11 @@ router = APIRouter(dependencies=[role("read")], include_in_schema=False)
 _AT = "/api/2.0/mlflow"
 _FILES = "/api/2.0/mlflow-artifacts/artifacts"
 _PLACE = re.compile(r"0/([0-9a-f]{32})/artifacts/(model|records)(?:/([A-Za-z0-9._-]{1,100}))?")
-_FILTER = re.compile(r"name\s*=\s*'([A-Za-z0-9._-]{1,100})'")
+_FILTER = re.compile(r"name\s*(=|LIKE|ILIKE)\s*'([A-Za-z0-9._%-]{1,100})'", re.IGNORECASE)
+#: MLflow's client adds this to every search: the hub keeps models and no prompts.
+_NO_PROMPTS = re.compile(r"(\s+AND\s+)?tag\.`mlflow\.prompt\.is_prompt`\s*!=\s*'true'\s*$")
+Most = Annotated[int, Query(ge=1, le=200_000)]
+Token = Annotated[int, Query(ge=0, le=10**9)]
 
 
 class Asked(Wanted):
@@ -40,8 +44,10 @@ def get_model(name: str, hub: Hub) -> dict[str, Any]:
 
 
 @router.get(f"{_AT}/registered-models/search")
-def search_models(hub: Hub) -> dict[str, Any]:
-    return {"registered_models": [_model(hub, name) for name in hub.registry.names()]}
+def search_models(request: Request, hub: Hub, filter: str = "", max_results: Most = 1000, page_token: Token = 0) -> dict[str, Any]:
+    _only(request)
+    names = [name for name in hub.registry.names() if _fits(name, filter)]
+    return _page(names, "registered_models", max_results, page_token, lambda name: _model(hub, name))
 
 
 @router.get(f"{_AT}/registered-models/alias")
@@ -63,19 +69,20 @@ def get_place(name: str, version: Annotated[int, Query(ge=1, le=10**9)], hub: Hu
 
 
 @router.get(f"{_AT}/model-versions/search")
-def search_versions(hub: Hub, filter: str = "") -> dict[str, Any]:
-    found = _FILTER.fullmatch(filter.strip())
-    if found is None:
-        raise bad("the hub searches versions by name='NAME'")
-    return {"model_versions": [_version(row) for row in hub.registry.versions(found[1])]}
+def search_versions(request: Request, hub: Hub, filter: str = "", max_results: Most = 1000, page_token: Token = 0) -> dict[str, Any]:
+    _only(request)
+    found = [row for name in hub.registry.names() if _fits(name, filter) for row in hub.registry.versions(name)]
+    return _page(found, "model_versions", max_results, page_token, _version)
 
 
 @router.get(_FILES)
 def list_files(path: str, hub: Hub) -> dict[str, Any]:
     version, folder, name = _place(hub, path)
-    if name is not None:
-        raise bad("this is a file, not a folder")
-    return {"files": [{"path": name, "is_dir": False, "file_size": size} for name, (_, size) in _listed(version, folder).items()]}
+    listed = _listed(version, folder)
+    if name is not None and name not in listed:
+        raise absent("there is no such file")
+    shown = listed if name is None else {}  # MLflow's client asks for the files in a file before it takes that for a file
+    return {"files": [{"path": called, "is_dir": False, "file_size": size} for called, (_, size) in shown.items()]}
 
 
 @router.get(_FILES + "/{path:path}")
@@ -96,6 +103,32 @@ def verify(asked: Asked, hub: Hub) -> dict[str, Any]:
     """Whether the hub stands by a promotion."""
     valid, reason = hub.registry.stands_by(asked.name, asked.alias, asked.promotion)
     return {"valid": valid, "reason": reason}
+
+
+def _only(request: Request) -> None:
+    """Refuse parameters that a search here does not take: a result in another order would look right."""
+    for name in request.query_params:
+        if name not in ("filter", "max_results", "page_token"):
+            raise bad(f"the hub searches by filter, max_results and page_token, not by {name[:40]}")
+
+
+def _fits(name: str, text: str) -> bool:
+    """Whether a model fits a filter: none, name = 'NAME', or name LIKE 'PART%'."""
+    text = _NO_PROMPTS.sub("", text).strip()
+    if not text:
+        return True
+    found = _FILTER.fullmatch(text)
+    if found is None:
+        raise bad("the hub searches by name = 'NAME' or name LIKE 'PART%'")
+    if found[1] == "=":
+        return name == found[2]
+    pattern = ".*".join(re.escape(part) for part in found[2].split("%"))
+    return re.fullmatch(pattern, name, re.IGNORECASE if found[1].upper() == "ILIKE" else 0) is not None
+
+
+def _page(found: list[Any], key: str, most: int, first: int, shown: Callable[[Any], Row]) -> dict[str, Any]:
+    rest = {"next_page_token": str(first + most)} if first + most < len(found) else {}
+    return {key: [shown(one) for one in found[first : first + most]], **rest}
 
 
 def _read(hub: Any, sha256: str) -> Iterator[bytes]:

@@ -134,6 +134,14 @@ class Registry:
         with self.database.reading() as connection:
             return _complete(connection, _version(connection, name, number))
 
+    def size_of(self, file: str) -> int:
+        """Bytes of the checkpoint with this SHA-256; Refused if no version has it, or it is gone."""
+        with self.database.reading() as connection:
+            size = connection.execute(sa.select(versions.c.size).where(versions.c.file == file).limit(1)).scalar()
+        if size is None or self.blobs.size(file) != size:
+            raise absent("no version here has this file")
+        return int(size)
+
     def version_of_run(self, run: str) -> Row:
         with self.database.reading() as connection:
             found = rows(connection, sa.select(versions).where(versions.c.run == run))
