@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -127,12 +133,12 @@ def test_more_structures_than_there_are_and_more_hours_than_the_budget_are_refus
 
 @pytest.mark.full
 def test_a_diverged_run_is_a_point_with_its_reason_and_is_not_fitted(document, tmp_path, monkeypatch):
-    def diverge(run, folder):
-        fit(run.recipe, folder / run.name)
-        if run.name.startswith("w8"):
+    def diverge(recipe, folder):
+        fit(recipe, folder)
+        if folder.name.startswith("w8"):
             raise TrainingError("training has diverged: force MAE is 1e9")
 
-    monkeypatch.setattr(execute, "_train", diverge)
+    monkeypatch.setattr(execute, "fit", diverge)
     points = run_sweep(make_sweep({**document, "hold_out": False, "structures": [6]}), tmp_path)
     assert {point.run: bool(point.failed) for point in points} == {"w4-n6-seed0": False, "w8-n6-seed0": True}
     with pytest.raises(ScalingError):
@@ -271,3 +277,91 @@ def command(*words):
     with pytest.raises(SystemExit) as end:
         main(["scaling", *words])
     return end.value.code
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("default")  # mlflow's own warnings are not ours
+def test_mlflow_has_a_parent_and_a_child_for_each_run_and_a_dead_server_changes_nothing(document, tmp_path, mlflow_server):
+    from mlflow.tracking import MlflowClient
+
+    address, start = mlflow_server
+    recipe = {**document["recipe"], "tracking": {"mlflow": address, "experiment": "laws"}}
+    sweep, folder = make_sweep({**document, "recipe": recipe, "hold_out": False, "structures": [6]}), tmp_path / "sweep"
+    points = run_sweep(sweep, folder)  # nobody answers
+    assert [point.failed for point in points] == ["", ""]
+    before = (folder / "points.jsonl").read_bytes()
+    start()
+    run_sweep(sweep, folder)  # delivers what is left, and trains nothing
+    assert (folder / "points.jsonl").read_bytes() == before
+    client = MlflowClient(tracking_uri=address)
+    runs = client.search_runs([client.get_experiment_by_name("laws").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"sweep.json", "plan.json"}
+    children = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+    assert set(children) == {point.run for point in points}
+    for point in points:
+        child = children[point.run]
+        assert child.info.status == "FINISHED"
+        assert child.data.metrics["sweep/flops"] == point.flops
+        assert child.data.metrics["sweep/core_seconds"] == point.core_seconds
+        assert child.data.metrics["final/force MAE _meV/A_"] == point.losses["force MAE (meV/A)"]
+        assert int(child.data.params["n_parameters"]) == point.parameters
+        assert len(client.get_metric_history(child.info.run_id, "step/loss")) == load_sweep_steps(folder, point.run)
+
+
+def load_sweep_steps(folder, run):
+    return yaml.safe_load((folder / run / "recipe.yaml").read_text())["steps"]
+
+
+@pytest.fixture
+def mlflow_server(tmp_path):
+    """Address of a tracking server on this machine that is not running yet, and a function that starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store, processes = tmp_path / "server", []
+    store.mkdir()
+    address = f"http://127.0.0.1:{port}"
+
+    def start():
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{store}/runs.db", "--artifacts-destination", str(store / "artifacts")]
+        with open(store / "log", "wb") as log:
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+        for _ in range(240):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+            time.sleep(0.5)
+        raise AssertionError((store / "log").read_text())
+
+    yield address, start
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed")
+def test_a_dask_cluster_gives_the_points_of_one_process(document, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    sweep, folder = make_sweep({**document, "hold_out": False, "structures": [6]}), tmp_path / "sweep"
+    whole = run_sweep(sweep, folder)
+    folder.rename(tmp_path / "whole")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        points = run_sweep(sweep, folder, client.get_executor(pure=False))
+    assert sorted(without_seconds(points), key=str) == sorted(without_seconds(whole), key=str)
+
+
+@pytest.mark.full
+def test_errors_of_several_levels_of_theory_are_told_apart(document, tmp_path, morse_structures, write_store):
+    both = [*morse_structures(12, 0), *morse_structures(12, 0, level="other")]
+    data = {key: [str(write_store(tmp_path / key, both))] for key in ("train", "valid")}
+    recipe = {**document["recipe"], "data": {**document["recipe"]["data"], **data}}
+    (point,) = run_sweep(make_sweep({"recipe": recipe, "steps": [4], "hold_out": False}), tmp_path / "sweep")
+    assert {"force MAE (meV/A)", "morse: force MAE (meV/A)", "other: force MAE (meV/A)"} <= set(point.losses)
+    parts = [point.losses[f"{level}: force MAE (meV/A)"] for level in ("morse", "other")]
+    assert point.losses["force MAE (meV/A)"] == pytest.approx(np.mean(parts))

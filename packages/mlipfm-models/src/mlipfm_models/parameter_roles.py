@@ -3,7 +3,7 @@
 | module | scaling | weight decay | adaptable |
 |---|---|---|---|
 | `nn.Linear`; `VectorLinear` for the channels of vectors | hidden | yes | yes |
-| `InputLinear`; `GeometryLinear` for raw geometry | input | yes | yes; no |
+| `InputLinear`, `VectorInputLinear`; `GeometryLinear` for raw geometry | input | yes | yes; no |
 | `OutputLinear` | output | yes | yes |
 | `nn.Embedding` | input | no | no |
 | biases, and whatever else has one axis (gains of norms) | vector | no | no |
@@ -18,7 +18,7 @@ from mlipfm_interfaces.errors import ContractError
 from mlipfm_interfaces.potential import ParameterRole
 from torch import nn
 
-__all__ = ["GeometryLinear", "InputLinear", "OutputLinear", "VectorLinear", "roles_of"]
+__all__ = ["GeometryLinear", "InputLinear", "OutputLinear", "VectorInputLinear", "VectorLinear", "roles_of"]
 
 
 class InputLinear(nn.Linear):
@@ -37,6 +37,12 @@ class VectorLinear(nn.Linear):
     """Linear map of the channels of equivariant vectors [..., 3, channels]; give it no bias."""
 
     irreps = "1o"
+
+
+class VectorInputLinear(VectorLinear):
+    """Linear map of vectors whose number of channels does not grow with the width of the network."""
+
+    scaling = "input"
 
 
 class OutputLinear(nn.Linear):

@@ -25,7 +25,7 @@ from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 from mlipfm_interfaces.files import atomic_write, canonical_json
 
 from .events import Event, read_events_with_ends
-from .mlflow_run import COMMAND, create, describe, finish, more_metrics
+from .mlflow_run import COMMAND, create, describe, finish, log_point, metric_name, more_metrics
 from .recipe import Recipe, load_recipe
 
 #: Metrics in one request: MLflow takes at most 1,000.
@@ -76,6 +76,11 @@ class MlflowDrain:
             _log.warning("MLflow has not received all events of %s; the next start delivers the rest (see mlflow.log)", self._folder)
 
 
+def delivered(folder: Path) -> bool:
+    """Whether MLflow has all of a run that has ended."""
+    return bool(_load(folder).get("delivered"))
+
+
 def drain_once(folder: Path, client: Any, run_id: str, offset: int, recipe: Recipe | None = None) -> tuple[int, int]:
     """Deliver what the log holds after byte `offset`; the new offset and the number of values that are not finite and were left out.
 
@@ -107,7 +112,7 @@ def metrics_of(event: Event) -> list[tuple[str, float]]:
         found = [(f"validation/{m['name']} {m['unit']}", math.nan if m["value"] is None else m["value"]) for m in values["metrics"]]
     else:
         found = [(f"{event['kind']}/{key}", value) for key, value in values.items() if isinstance(value, int | float)]
-    return [("".join(c if c.isalnum() or c in "_-./ " else "_" for c in name), float(value)) for name, value in found]
+    return [(metric_name(name), float(value)) for name, value in found]
 
 
 def follow(folder: Path, uri: str, experiment: str, register: str | None = None, pause: float = 1.0) -> None:
@@ -139,7 +144,9 @@ def follow(folder: Path, uri: str, experiment: str, register: str | None = None,
                 _of_run(finish, client, state["run_id"], folder, register if status == "FINISHED" else None)
                 if state["not_finite"]:
                     client.set_tag(state["run_id"], "mlipfm.not_finite", str(state["not_finite"]))
-                client.set_terminated(state["run_id"], status)
+                failed = log_point(client, state["run_id"], folder)
+                client.set_terminated(state["run_id"], "FAILED" if failed else status)
+                _store(folder, state | {"delivered": True})
                 return
         except Exception as error:  # any server, database or network fault: training must not notice
             print(f"{time.strftime('%F %T')} not delivered: {type(error).__name__}: {error}", flush=True)

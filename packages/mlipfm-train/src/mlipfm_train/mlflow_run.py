@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlipfm_interfaces.checkpoint import load_model, load_potential
+from mlipfm_interfaces.files import lock
 from mlipfm_interfaces.model_card import model_card
 from mlipfm_interfaces.potential import evaluate
 
@@ -55,14 +56,41 @@ def create(client: Any, folder: Path, uri: str, experiment: str) -> str:
 
 
 def _parent(client: Any, experiment: str, folder: Path) -> str:
-    """Return the run that holds the runs of all seeds below `folder`."""
-    found = client.search_runs([experiment], f"tags.`mlipfm.seeds` = '{str(folder).replace(chr(39), '')}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    tags = {"mlipfm.seeds": str(folder).replace("'", ""), "mlflow.user": getpass.getuser()}
-    parent = client.create_run(experiment, run_name=folder.name, tags=tags)
-    client.set_terminated(parent.info.run_id)
-    return str(parent.info.run_id)
+    """Return the run that holds the runs of all seeds, or of a sweep, below `folder`. Runs that begin together wait for the one that makes it."""
+    with lock(folder / "mlflow-parent.lock", timeout=60.0):
+        where = str(folder).replace("'", "")
+        found = client.search_runs([experiment], f"tags.`mlipfm.seeds` = '{where}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        parent = client.create_run(experiment, run_name=folder.name, tags={"mlipfm.seeds": where, "mlflow.user": getpass.getuser()})
+        for name in ("sweep.json", "plan.json"):
+            if (folder / name).exists():
+                client.log_artifact(parent.info.run_id, str(folder / name))
+        client.set_terminated(parent.info.run_id)
+        return str(parent.info.run_id)
+
+
+def log_point(client: Any, run_id: str, folder: Path) -> str:
+    """Deliver the figures of a run of a sweep, where `point.json` says it: parameters, atoms, FLOP and core-seconds, and its final errors under
+    `final/`. Returns the reason why it has none, "" if it has."""
+    from mlflow.entities import Metric, Param
+
+    file = folder / "point.json"
+    if not file.exists():
+        return ""
+    point, now = json.loads(file.read_text(encoding="utf-8")), round(file.stat().st_mtime * 1000)
+    sizes = {f"sweep/{key}": point[key] for key in ("parameters", "atoms", "flops", "core_seconds")}
+    figures = sizes | {metric_name(f"final/{name}"): value for name, value in point["losses"].items()}
+    metrics = [Metric(name, float(value), now, 0) for name, value in figures.items()]
+    client.log_batch(run_id, metrics=metrics, params=[Param("sweep.group", point["group"])])
+    if point["failed"]:
+        client.set_tag(run_id, "mlipfm.failed", point["failed"][:LONGEST])
+    return str(point["failed"])
+
+
+def metric_name(name: str) -> str:
+    """Return `name` with `_` for every character that MLflow does not take in the name of a metric."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
 
 
 def _commit() -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Positive, Width
-from ..parameter_roles import GeometryLinear, VectorLinear
+from ..parameter_roles import GeometryLinear, InputLinear, VectorInputLinear
 from .backbone import DenseBackbone
 
 __all__ = ["DeepPotSe", "DeepPotSeConfig"]
@@ -86,9 +86,9 @@ class Descriptor(nn.Module):
         self.neighbour = nn.Linear(c, widths[1], bias=False)
         self.embedding = nn.ModuleList(GeometryLinear(a, b) for a, b in pairwise(widths))
         self.axis = min(config.axis, widths[-1])
-        self.fit = nn.Linear(widths[-1] * self.axis, c)
+        self.fit = InputLinear(widths[-1] * self.axis, c)  # what comes in does not grow with `channels`
         self.inner = nn.Linear(c, c)
-        self.vectors = VectorLinear(widths[-1], c, bias=False)
+        self.vectors = VectorInputLinear(widths[-1], c, bias=False)
 
     def forward(self, s: Tensor, environment: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """`environment` [A, K, 4], rows of zeros where there is no neighbour; `index` [A, K]."""

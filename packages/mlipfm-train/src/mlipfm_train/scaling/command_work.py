@@ -144,23 +144,26 @@ def coordinates(backbones: list[str], widths: list[int], steps: int, lr: float, 
     from mlipfm_interfaces.console import open_console
     from rich.table import Table
 
-    from .coordinates import FLAT, WIDTHS, check_coordinates
+    from .coordinates import FLAT, FLAT_CHANGE, WIDTHS, check_coordinates
 
     found = []
     for name in backbones or plugins.names("backbones"):
         found.append(check_coordinates(name, widths or WIDTHS, steps=steps, lr=lr, seeds=seeds, mup=mup))
-        typer.echo(f"{name}: {'flat' if found[-1].passed else 'not flat'}", err=True)
+        typer.echo(f"{name}: {found[-1].outcome}", err=True)
     if as_json:
         return typer.echo(json.dumps([item.as_dict() for item in found]))
-    table = Table("backbone", *[f"after step {k}" for k in range(1, steps + 1)], "")
+    table = Table("backbone", "steepest output", "steepest change", "")
     for item in found:
-        slopes = [f"{row[abs(row).argmax()]:+.3f}" for row in item.slopes[1:]]
-        table.add_row(item.backbone, *slopes, "flat" if item.passed else "not flat")
+        values = [f"{slope:+.3f} ± {error:.3f}" for slope, error in (item.outputs.steepest, item.changes.steepest)]
+        table.add_row(item.backbone, *values, item.outcome)
     open_console().print(table)
-    failed = [item.backbone for item in found if not item.passed]
     widths_text = ", ".join(map(str, found[0].widths))
-    typer.echo(f"largest slope of log |output of a block| in log width, widths {widths_text}; flat: below {FLAT:g}")
-    typer.echo(f"not flat: {', '.join(failed)}" if failed else "all are flat")
+    typer.echo(
+        f"slopes of log |output of a block| and log |its change by training| in log width, widths {widths_text}, after steps 1 to {steps}"
+    )
+    typer.echo(f"± is the standard error over {seeds} seeds; flat: below {FLAT:g} and {FLAT_CHANGE:g}; undecided: take more --seeds")
+    failed = [item.backbone for item in found if item.outcome == "not flat"]
+    typer.echo(f"not flat: {', '.join(failed)}" if failed else "none grows or shrinks with the width")
 
 
 def _fitted(folder: Path, floor: float | None, resamples: int) -> dict[str, Any]:

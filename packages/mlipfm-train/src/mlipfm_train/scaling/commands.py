@@ -128,11 +128,11 @@ def coordinates(
     width: Annotated[list[int] | None, typer.Option(min=1, max=4096, help="Width of a model; repeat it [default: 32 64 128 256]")] = None,
     steps: Annotated[int, typer.Option(min=1, max=100, help="Training steps")] = 4,
     lr: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Learning rate of the narrowest model")] = 3e-3,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Models of each width, whose mean is taken")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, max=100, help="Models of each width, whose mean is taken")] = 12,
     without_mup: Annotated[bool, typer.Option("--without-mup", help="One learning rate for all widths, for comparison")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that activations keep their size at every width while a model trains, as muP predicts: slopes below 0.1 are flat.
+    """Check that activations, and what training changes of them, keep their size at every width, as muP predicts: slopes near zero are flat.
 
     Examples:
 

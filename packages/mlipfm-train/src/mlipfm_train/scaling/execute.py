@@ -14,7 +14,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ..frames import Frames, frame_costs, in_budget
 from ..loop import fit
 from ..recipe import dump_recipe, load_recipe
 from ..training_state import states
-from ..validation import validated, validation_errors, validation_metrics
+from ..validation import Errors, validated, validation_errors, validation_metrics
 from .laws import ScalingError
 from .plan import Cost, plan
 from .points import Point, check_distinct, line_of, read_points
@@ -64,6 +64,8 @@ def run_sweep(
     file = folder / POINTS if only is None else folder / f"points-{only}.jsonl"
     with lock(folder / ("run.lock" if only is None else f"run-{only}.lock")):
         done = {point.run for point in collected(folder)}
+        if only is None:
+            _deliver_rest(runs, folder, done)
         if held_out:
             _refuse_unpredicted(runs, done, folder)
         jobs = jobs_of(runs, held_out)
@@ -118,15 +120,44 @@ def train_job(job: Sequence[PlannedRun], folder: Path, evaluate: Mapping[str, st
     """Train the runs of one job, one after the other; a run that diverges is a point with its reason."""
     found = []
     for run in job:
-        failed = ""
-        try:
-            if run.trunk_steps and run.recipe.schedule.name == "wsd":
-                _branch(run, folder)
-            _train(run, folder)
-        except TrainingError as error:
-            failed = str(error)
-        found.append(_point(run, folder / run.name, evaluate, costs[run.name], failed))
+        out, failed = folder / run.name, ""
+        with ExitStack() as tracked:
+            try:
+                if run.trunk_steps and run.recipe.schedule.name == "wsd":
+                    _branch(run, folder)
+                out.mkdir(exist_ok=True)
+                tracked.enter_context(_tracking(run, out))
+                fit(run.recipe, out)
+            except TrainingError as error:
+                failed = str(error)
+            out.mkdir(exist_ok=True)
+            found.append(_point(run, out, evaluate, costs[run.name], failed))
+            atomic_write(out / "point.json", line_of(found[-1]).encode())  # MLflow gets it when `tracked` ends
     return found
+
+
+def _tracking(run: PlannedRun, out: Path) -> AbstractContextManager[object]:
+    """What delivers a run to MLflow, where its recipe says so."""
+    tracking = run.recipe.tracking
+    if tracking.mlflow is None:
+        return nullcontext()
+    from ..mlflow_listener import MlflowDrain
+
+    return MlflowDrain(out, tracking.mlflow, tracking.experiment)
+
+
+def _deliver_rest(runs: Sequence[PlannedRun], folder: Path, done: set[str]) -> None:
+    """Deliver runs that ended while MLflow did not answer, up to the first that it does not take now either."""
+    from ..mlflow_listener import delivered
+
+    for run in runs:
+        out = folder / run.name
+        if run.recipe.tracking.mlflow is None or run.name not in done or not (out / "point.json").exists() or delivered(out):
+            continue
+        with _tracking(run, out):
+            pass
+        if not delivered(out):
+            return
 
 
 def _made(
@@ -139,17 +170,6 @@ def _made(
     futures: list[Future[list[Point]]] = [executor.submit(train_job, job, folder, evaluate, costs) for job in jobs]
     waiting = as_completed(futures) if all(isinstance(future, Future) for future in futures) else futures  # Dask has futures of its own
     yield from (future.result() for future in waiting)
-
-
-def _train(run: PlannedRun, folder: Path) -> None:
-    out, tracking = folder / run.name, run.recipe.tracking
-    with ExitStack() as stack:
-        if tracking.mlflow is not None:
-            from ..mlflow_listener import MlflowDrain
-
-            out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(MlflowDrain(out, tracking.mlflow, tracking.experiment))
-        fit(run.recipe, out)
 
 
 def _branch(run: PlannedRun, folder: Path) -> None:
@@ -195,18 +215,36 @@ def _point(run: PlannedRun, folder: Path, evaluate: Mapping[str, str], cost: Cos
         return Point(run.name, run.group, run.seed, cost.parameters, atoms, flops * atoms, seconds * threads, failed=failed)
     potential, manifest = load_model(folder / "last.safetensors")
     metrics = {f"{m['name']} ({m['unit']})": m["value"] for m in manifest["extra"]["validation"]}
+    if len(potential.spec.levels) > 1 and run.recipe.data.valid:
+        metrics |= _errors_of_levels(potential, run)
     for name, store in evaluate.items():
-        metrics |= {f"{name} {key}": value for key, value in _errors(potential, run, store).items()}
+        frames = Frames([store])
+        metrics |= {f"{name} {key}": value for key, value in _named(_errors(potential, run, frames), frames).items()}
     losses = {key: float(value) for key, value in metrics.items() if value is not None and np.isfinite(value)}
     return Point(run.name, run.group, run.seed, cost.parameters, atoms, flops * atoms, seconds * threads, losses, manifest["digest"])
 
 
-def _errors(potential: Any, run: PlannedRun, store: str) -> dict[str, float]:
-    """Errors of a model on another store, named as those of the validation data."""
-    frames = Frames([store])
+def _errors(potential: Any, run: PlannedRun, frames: Frames) -> Errors:
+    """Errors of a model on the structures of `frames`."""
     batches = in_budget(frame_costs(frames, potential.spec.graphs[0].cutoff), run.recipe.data.budget)
-    keys = validated([key for key in ("energy", "forces", "stress") if key in potential.spec.outputs])
-    errors = validation_errors(potential, frames, batches, keys)
+    return validation_errors(
+        potential, frames, batches, validated([k for k in ("energy", "forces", "stress") if k in potential.spec.outputs])
+    )
+
+
+def _errors_of_levels(potential: Any, run: PlannedRun) -> dict[str, float]:
+    """Errors on the validation data of each level of theory, such as `pbe: force MAE (meV/A)`."""
+    frames = Frames(run.recipe.data.valid, run.recipe.data.levels)
+    found: dict[str, float] = {}
+    errors = _errors(potential, run, frames)
+    for level in sorted({frames[k].level or "" for k in errors}):
+        own = {k: value for k, value in errors.items() if (frames[k].level or "") == level}
+        found |= {f"{level}: {key}": value for key, value in _named(own, frames).items()}
+    return found
+
+
+def _named(errors: Errors, frames: Frames) -> dict[str, float]:
+    """Mean absolute errors, named as those of the validation data."""
     return {f"{m.name} ({m.unit})": m.value for m in validation_metrics(errors, [group_of(s) for s in frames])}
 
 
