@@ -386,5 +386,5 @@ def test_the_command_downloads_and_says_what_it_trusts(serve, tmp_path, capsys):
         main(["data", "download", url, "--out", str(tmp_path / "new" / "folder"), "--file-name", "water.h5"])
     out, err = capsys.readouterr()
     assert (stop.value.code or 0, err) == (0, "")
-    assert "trusted at first use" in out
+    assert "accepted at first use" in out
     assert (tmp_path / "new" / "folder" / "water.h5").read_bytes() == BODY

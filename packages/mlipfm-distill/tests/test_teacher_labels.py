@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused_by_name(teacher: Path, molecules: list[Struct
     label_geometries(molecules[:2], teacher, tmp_path / "labels", rows=2)
     with pytest.raises(LabelingError, match="rows was 2, now 3"):
         label_geometries(molecules[:2], teacher, tmp_path / "labels", rows=3)
-    with pytest.raises(LevelError, match=r"does not know the level 'gfn2'.*closed-form"):
+    with pytest.raises(LevelError, match=r"does not support the level 'gfn2'.*closed-form"):
         label_geometries(molecules[:2], teacher, tmp_path / "new", level="gfn2")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("x")
