@@ -139,7 +139,7 @@ import numpy as np
 from mlipfm_eos import bulk_modulus
 from mlipfm_interfaces.benchmark import OpenModel, open_model
 from mlipfm_interfaces.testing.contract_suites import BenchmarkContract
-from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase
+from mlipfm_interfaces.testing.training_rules import BenchmarkCase
 
 
 class Diverged:

@@ -17,7 +17,7 @@ from mlipfm_interfaces.errors import RefusedFileError, UnitError, UnreadableFile
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
-from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.testing.data_rules import ReaderCase
 from mlipfm_interfaces.units import KCAL_MOL
 
 Z = np.array([8, 1, 1])

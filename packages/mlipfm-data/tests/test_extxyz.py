@@ -13,7 +13,7 @@ from mlipfm_interfaces.errors import UnreadableFileError
 from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
-from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.testing.data_rules import ReaderCase
 
 GOOD = """3
 Properties=species:S:1:pos:R:3:forces:R:3 energy=-14.25 pbc="F F F"

@@ -11,7 +11,7 @@ from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
 from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
-from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.testing.data_rules import ReaderCase
 from mlipfm_interfaces.units import BOHR, DEBYE, GPA, HARTREE, KCAL_MOL
 
 FILE = Path(__file__).parents[2] / "mlipfm" / "examples" / "plugins" / "mlipfm-runner" / "mlipfm_runner.py"

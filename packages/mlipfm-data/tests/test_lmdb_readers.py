@@ -26,7 +26,7 @@ from mlipfm_data.readers.safe_pickle import plain
 from mlipfm_interfaces.errors import DamagedFileError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
-from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.testing.data_rules import ReaderCase
 
 WATER = np.array([[0.0, 0.0, 0.119262], [0.0, 0.763239, -0.477047], [0.0, -0.763239, -0.477047]])
 

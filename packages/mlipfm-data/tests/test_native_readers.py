@@ -24,7 +24,7 @@ from mlipfm_data.readers.tables import CifCsvReader, crystal
 from mlipfm_data.readers.vasp import VaspXmlReader
 from mlipfm_interfaces.errors import InvalidStructureError, RefusedFileError, UnitError, UnreadableFileError
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
-from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.testing.data_rules import ReaderCase
 from mlipfm_interfaces.units import BAR, BOHR, GPA, HARTREE, KCAL_MOL
 
 WATER = np.array([[0.0, 0.0, 0.119262], [0.0, 0.763239, -0.477047], [0.0, -0.763239, -0.477047]])

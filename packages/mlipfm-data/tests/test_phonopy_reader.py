@@ -16,7 +16,7 @@ from mlipfm_data.readers.registry import find_reader, read, read_all
 from mlipfm_data.readers.report import ReadReport
 from mlipfm_interfaces.errors import MissingLabelsError, RefusedFileError, UnitError, UnknownElementError, UnreadableFileError
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
-from mlipfm_interfaces.testing.data_seam_rules import ReaderCase
+from mlipfm_interfaces.testing.data_rules import ReaderCase
 from mlipfm_interfaces.units import BOHR, HARTREE
 
 LIBRARY = Path(__file__).parent / "phonopy_2_48"

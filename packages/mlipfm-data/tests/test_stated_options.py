@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 import pytest
+from mlipfm_data.label_checks.declared_units import with_advice_for
 from mlipfm_data.label_checks.findings import Finding
-from mlipfm_data.label_checks.stated_units import with_advice_for
 from mlipfm_data.readers.options import options_from
 from mlipfm_data.readers.registry import read, read_all
 from mlipfm_data.readers.report import ReadReport

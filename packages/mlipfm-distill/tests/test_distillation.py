@@ -15,7 +15,7 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import ClosedFormConfig, Morse
 from mlipfm_interfaces.testing.contract_suites import ObjectiveContract
-from mlipfm_interfaces.testing.training_seam_rules import ObjectiveCase
+from mlipfm_interfaces.testing.training_rules import ObjectiveCase
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import make_recipe
 from mlipfm_train.views import make_views

@@ -13,7 +13,7 @@ from mlipfm_interfaces.benchmark import LabelledSet, OpenModel
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import PluginError
 from mlipfm_interfaces.testing.contract_suites import BenchmarkContract
-from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase
+from mlipfm_interfaces.testing.training_rules import BenchmarkCase
 
 from .test_prediction_errors import Spring, labelled
 

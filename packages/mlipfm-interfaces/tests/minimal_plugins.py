@@ -18,9 +18,9 @@ from mlipfm_interfaces.protocols import Format, Refusal, Terms
 from mlipfm_interfaces.raw_frame import At, RawFrame
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.closed_forms import LennardJones, Morse
-from mlipfm_interfaces.testing.data_seam_rules import LabelerCase, ReaderCase, SamplerCase, TeacherCase
+from mlipfm_interfaces.testing.data_rules import LabelerCase, ReaderCase, SamplerCase, TeacherCase
 from mlipfm_interfaces.testing.structures import rattled, water
-from mlipfm_interfaces.testing.training_seam_rules import BenchmarkCase, ObjectiveCase, SourceCase, StrategyCase, WeightRuleCase
+from mlipfm_interfaces.testing.training_rules import BenchmarkCase, ObjectiveCase, SourceCase, StrategyCase, WeightRuleCase
 from torch import Tensor, nn
 
 

@@ -11,7 +11,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_interfaces.testing.rules import findings
 from mlipfm_interfaces.testing.structures import random_rotation, rattled, silicon, water
-from mlipfm_interfaces.testing.training_seam_rules import OBJECTIVE_RULES, ObjectiveCase
+from mlipfm_interfaces.testing.training_rules import OBJECTIVE_RULES, ObjectiveCase
 from mlipfm_train.augmentation import random_orthogonal, turned
 from mlipfm_train.objectives.energy_force import EnergyForce
 from mlipfm_train.views import make_views

@@ -9,7 +9,7 @@ from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.rules import findings
-from mlipfm_interfaces.testing.training_seam_rules import SOURCE_RULES, WEIGHT_RULE_RULES, SourceCase, WeightRuleCase
+from mlipfm_interfaces.testing.training_rules import SOURCE_RULES, WEIGHT_RULE_RULES, SourceCase, WeightRuleCase
 from mlipfm_train.frames import Frames
 from mlipfm_train.grouped_sources import Curriculum, Tasks
 from mlipfm_train.live_labels import LiveLabels

@@ -13,7 +13,7 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Feature, Prediction
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.rules import findings
-from mlipfm_interfaces.testing.training_seam_rules import OBJECTIVE_RULES, ObjectiveCase
+from mlipfm_interfaces.testing.training_rules import OBJECTIVE_RULES, ObjectiveCase
 from mlipfm_train.objectives.denoise import Denoise
 from mlipfm_train.objectives.dens import Dens
 from mlipfm_train.objectives.masked import Masked

@@ -11,7 +11,7 @@ from mlipfm_interfaces.errors import MissingLabelsError, RecipeError, UnknownQua
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.rules import findings
-from mlipfm_interfaces.testing.training_seam_rules import OBJECTIVE_RULES, ObjectiveCase
+from mlipfm_interfaces.testing.training_rules import OBJECTIVE_RULES, ObjectiveCase
 from mlipfm_train.head_scales import with_scales
 from mlipfm_train.loop import fit
 from mlipfm_train.objectives.quantities import Quantities

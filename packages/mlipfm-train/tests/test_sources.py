@@ -8,7 +8,7 @@ import pytest
 from mlipfm_data.batches import CostModel
 from mlipfm_interfaces.errors import LevelError, RecipeError
 from mlipfm_interfaces.testing.rules import findings
-from mlipfm_interfaces.testing.training_seam_rules import SOURCE_RULES, SourceCase
+from mlipfm_interfaces.testing.training_rules import SOURCE_RULES, SourceCase
 from mlipfm_train.frames import Frames, frame_costs, in_budget
 from mlipfm_train.open_run import open_run
 from mlipfm_train.recipe import dump_recipe, load_recipe, make_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mlipfm_interfaces.testing.rules import findings
-from mlipfm_interfaces.testing.training_seam_rules import WEIGHT_RULE_RULES, WeightRuleCase
+from mlipfm_interfaces.testing.training_rules import WEIGHT_RULE_RULES, WeightRuleCase
 from mlipfm_train.weight_rules import Ema, LiveWeights
 
 

@@ -18,8 +18,8 @@ from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
 from .label_checks.checks import Inspector
+from .label_checks.declared_units import contradiction, with_advice_for
 from .label_checks.findings import Finding
-from .label_checks.stated_units import contradiction, with_advice_for
 from .label_checks.work import Slope, energy_against_forces
 from .licensing import checked_licence
 from .readers.options import ASSUMED

@@ -25,8 +25,8 @@ from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
-from .certainty import certain, limits_like
 from .label_progress import Advance, label_progress
+from .teacher_uncertainty import certain, limits_like
 
 #: In the store's folder: whose labels these are and how the rows were chosen.
 RECORD = "teacher.json"

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
+from mlipfm_data.label_checks.declared_units import CONVENTION_OF
 from mlipfm_data.label_checks.findings import Finding
-from mlipfm_data.label_checks.stated_units import CONVENTION_OF
 from mlipfm_data.store.structure_table import StructureTable, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (

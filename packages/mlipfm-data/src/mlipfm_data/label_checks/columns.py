@@ -18,8 +18,8 @@ from ..readers.registry import read
 from ..readers.report import ReadReport
 from ..store.store import Store
 from .checks import Inspector
+from .declared_units import with_advice_for
 from .findings import Figures, Finding, doubt, fault, ordered
-from .stated_units import with_advice_for
 
 #: Frames of a file whose other columns are compared.
 COMPARED = 200

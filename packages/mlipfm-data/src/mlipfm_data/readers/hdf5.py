@@ -17,7 +17,7 @@ from mlipfm_interfaces.raw_frame import At, Note, RawFrame
 from mlipfm_interfaces.theory import canonical_level
 
 from .hdf5_files import datasets, opened, rows, rows_at_once, subgroups, text, walk, whole
-from .hdf5_layouts import LAYOUTS, Hdf5Layout, Molecule, stated_units
+from .hdf5_layouts import LAYOUTS, Hdf5Layout, Molecule, declared_units
 from .interpret import located
 
 
@@ -94,7 +94,7 @@ def _molecule(molecule: Molecule, layout: Hdf5Layout, keys: set[str]) -> Iterato
     name, positions = molecule.group.name, molecule.data[layout.positions]
     count = 1 if molecule.single else positions.shape[0]
     try:
-        molecule.options = stated_units(molecule, layout)
+        molecule.options = declared_units(molecule, layout)
         layout.prepare(molecule)
         if molecule.numbers is None:
             molecule.numbers = _numbers(molecule, layout)

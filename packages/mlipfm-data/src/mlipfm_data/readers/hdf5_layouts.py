@@ -75,7 +75,7 @@ def _level_of_lot(molecule: Molecule) -> None:
         molecule.info[LEVEL_KEY] = text(whole(molecule.data["lot"])).replace("*", "(d)")
 
 
-def stated_units(molecule: Molecule, layout: Hdf5Layout) -> dict[str, str]:
+def declared_units(molecule: Molecule, layout: Hdf5Layout) -> dict[str, str]:
     """Return the unit options that attributes of the data sets state; a unit that is not known as it is spelt.
 
     Raises:

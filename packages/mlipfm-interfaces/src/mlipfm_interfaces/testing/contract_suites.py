@@ -14,10 +14,10 @@ import pytest
 
 from mlipfm_interfaces.potential import Potential
 
-from .data_seam_rules import LABELER_RULES, READER_RULES, SAMPLER_RULES, TEACHER_RULES, LabelerCase, ReaderCase, SamplerCase, TeacherCase
+from .data_rules import LABELER_RULES, READER_RULES, SAMPLER_RULES, TEACHER_RULES, LabelerCase, ReaderCase, SamplerCase, TeacherCase
 from .potential_rules import POTENTIAL_RULES
 from .rules import Rule
-from .training_seam_rules import (
+from .training_rules import (
     BENCHMARK_RULES,
     OBJECTIVE_RULES,
     SOURCE_RULES,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .data_seam_rules import LABELER_RULES, READER_RULES, SAMPLER_RULES, TEACHER_RULES
+from .data_rules import LABELER_RULES, READER_RULES, SAMPLER_RULES, TEACHER_RULES
 from .potential_rules import POTENTIAL_RULES
 from .rules import Rule
-from .training_seam_rules import BENCHMARK_RULES, OBJECTIVE_RULES, SOURCE_RULES, STRATEGY_RULES, WEIGHT_RULE_RULES
+from .training_rules import BENCHMARK_RULES, OBJECTIVE_RULES, SOURCE_RULES, STRATEGY_RULES, WEIGHT_RULE_RULES
 
 CONTRACTS: dict[str, tuple[Rule[Any], ...]] = {
     "potential": tuple(POTENTIAL_RULES),

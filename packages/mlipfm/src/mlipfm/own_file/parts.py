@@ -16,8 +16,8 @@ from mlipfm_data.curation.splits import Split, make_split
 from mlipfm_data.curation.trajectories import beside_training, time_split
 from mlipfm_data.duplicates.report import near_clusters
 from mlipfm_data.importing import Importer, ImportReport
+from mlipfm_data.label_checks.declared_units import CONVENTION_OF
 from mlipfm_data.label_checks.findings import Finding
-from mlipfm_data.label_checks.stated_units import CONVENTION_OF
 from mlipfm_data.licensing import checked_licence
 from mlipfm_data.parallel import processes
 from mlipfm_data.readers.registry import format_of, read
