@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mlipfm_interfaces.errors import DamagedFileError
-from mlipfm_train.scaling.bootstrap import fit_with_intervals, steepest
+from mlipfm_train.scaling.bootstrap import fit_with_intervals, gamma_differences
 from mlipfm_train.scaling.laws import Law, ScalingError, allocation, fit_law, fit_log_sum_exp, isoflop
 from mlipfm_train.scaling.points import Point, check_distinct, line_of, read_points, table
 
@@ -81,13 +81,18 @@ def test_intervals_hold_the_truth_and_the_largest_run_that_was_left_out():
 
 
 @pytest.mark.ci
-def test_the_steeper_of_two_laws_is_named_with_an_interval_above_zero():
+def test_the_sign_of_a_difference_of_gamma_is_that_of_the_laws_and_open_where_they_are_equal():
     flat = Law(AXES, 1.69, (406.4, 410.7), (0.24, 0.2))
-    fits = [fit_with_intervals(*surface(seed=2, n=6, law=law), AXES, resamples=40) for law in (flat, REFERENCE)]
-    ((first, second, difference, (low, high)),) = steepest(["flat", "steep"], fits)
-    assert (first, second) == ("steep", "flat")
-    assert 0 < low < difference < high
-    assert difference == pytest.approx(allocation(REFERENCE).gamma - allocation(flat).gamma, abs=0.02)
+    laws = {"equivariant": REFERENCE, "unconstrained": flat, "again": REFERENCE}
+    fits = {
+        name: fit_with_intervals(*surface(seed=k, n=6, law=law), AXES, resamples=40, seed=k) for k, (name, law) in enumerate(laws.items())
+    }
+    pairs = [("equivariant", "unconstrained"), ("unconstrained", "equivariant"), ("equivariant", "again")]
+    more, less, equal = gamma_differences(fits, pairs)
+    assert (more.sign, less.sign, equal.sign) == ("+", "-", "undetermined")
+    assert more.value == -less.value == pytest.approx(allocation(REFERENCE).gamma - allocation(flat).gamma, abs=0.02)
+    assert 0 < more.interval[0] < more.value < more.interval[1]
+    assert equal.interval[0] < 0 < equal.interval[1]
 
 
 @pytest.mark.parametrize(("sizes", "data", "axis"), [((6, 7), (7.5, 11.5), "parameters"), ((6, 9), (8, 9.5), "atoms")])

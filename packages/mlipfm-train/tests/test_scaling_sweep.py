@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_train.loop import fit
@@ -231,6 +232,16 @@ def test_runs_of_fewer_steps_are_not_taken_for_the_held_out_one():
     assert found[0]["run"] == f"w{top[0]}-t{top[1]}"
 
 
+@pytest.mark.ci
+def test_equivariant_groups_are_compared_with_unconstrained_ones_and_not_in_the_order_of_the_outcome():
+    shallow = Law(LAW.axes, LAW.floor, LAW.coefficients, (0.3, 0.35))
+    points = [p for name, law in (("pet", LAW), ("mace", shallow)) for p in surface_points(name, law)]
+    found = fit_points(points, resamples=40, unconstrained={"pet"})
+    (row,) = found["gamma_differences"]["force MAE (meV/A)"]
+    assert (row["first"], row["second"], row["sign"]) == ("mace", "pet", "-")
+    assert row["interval"][0] < row["value"] < row["interval"][1] < 0
+
+
 @pytest.mark.full
 def test_the_largest_run_does_not_start_without_its_prediction(document, tmp_path):
     sweep = make_sweep({**document, "structures": [6]})
@@ -365,3 +376,33 @@ def test_errors_of_several_levels_of_theory_are_told_apart(document, tmp_path, m
     assert {"force MAE (meV/A)", "morse: force MAE (meV/A)", "other: force MAE (meV/A)"} <= set(point.losses)
     parts = [point.losses[f"{level}: force MAE (meV/A)"] for level in ("morse", "other")]
     assert point.losses["force MAE (meV/A)"] == pytest.approx(np.mean(parts))
+
+
+@pytest.mark.full
+def test_a_model_is_fine_tuned_and_tested_out_of_distribution_and_both_are_losses_of_its_run(
+    document, tmp_path, write_store, morse_structures
+):
+    other = str(write_store(tmp_path / "other", morse_structures(6, 5)))
+    changes = {"data.train": [other], "data.valid": [other], "steps": 30, "optimizer.lr": 5e-3}
+    more = {"structures": [6], "width": [4], "hold_out": False, "finetune": {"six": changes}, "evaluate": {"ood": other}}
+    (point,) = run_sweep(make_sweep({**document, **more}), tmp_path / "sweep")
+    before, after = (point.losses[f"{name} force MAE (meV/A)"] for name in ("ood", "fine-tuned on six"))
+    assert after < before
+    with pytest.raises(RecipeError, match=r"finetune\.six needs data\.train, data\.valid and steps"):
+        make_sweep({**document, "finetune": {"six": {"steps": 3}}})
+
+
+def test_the_sweep_that_is_shipped_has_models_over_one_and_a_half_decades_and_data_over_two():
+    sweep = load_sweep(Path(__file__).parents[1] / "sweeps" / "gfn2-molecules.yaml")
+    runs = runs_of(sweep)
+    assert len(runs) == 3 * 5 * 5 * 2
+    assert {run.name for run in runs if run.largest} == {f"{name}-w64-seed{k}-t6400" for name in ("mace", "painn", "pet") for k in (0, 1)}
+    assert max(sweep.steps) >= 100 * min(sweep.steps)
+    for name in sweep.architectures:
+        sizes = []
+        for width in (min(sweep.width), max(sweep.width)):
+            (run, *_) = [run for run in runs if run.name.startswith(f"{name}-w{width}-")]
+            options = run.recipe.potential
+            potential = build(options.name, {**options.options, "elements": ["H", "C", "N", "O", "F", "S", "Cl"], "levels": ["gfn2-xtb"]})
+            sizes.append(sum(p.numel() for p in potential.parameters()))
+        assert sizes[1] > 10**1.5 * sizes[0], name

@@ -113,12 +113,11 @@ def fit(document: Path, out: Path | None, floor: float | None, resamples: int, a
             typer.echo(f"{group}, {loss}: {_sentence(item)}")
             for predicted in item.get("predictions", ()):
                 typer.echo(f"  {_prediction(predicted)}")
+    from .page import gamma_sentence
+
     for loss, rows in found["gamma_differences"].items():
         for row in rows:
-            low, high = row["ci95"]
-            typer.echo(
-                f"{loss}: gamma of {row['steeper']} - gamma of {row['than']}: {row['gamma_difference']:.3f} ({low:.3f} to {high:.3f})"
-            )
+            typer.echo(f"{loss}: {gamma_sentence(row)}")
     for item in found["failed"]:
         typer.echo(f"not fitted: {item['run']}: {item['reason']}")
     for name in found["missing"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -28,7 +29,7 @@ from mlipfm_interfaces.metrics import group_of
 from ..events import Event, read_events
 from ..frames import Frames, frame_costs, in_budget
 from ..loop import fit
-from ..recipe import dump_recipe, load_recipe
+from ..recipe import dump_recipe, load_recipe, make_recipe
 from ..training_state import states
 from ..validation import Errors, validated, validation_errors, validation_metrics
 from .laws import ScalingError
@@ -37,6 +38,8 @@ from .points import Point, check_distinct, line_of, read_points
 from .sweep import PlannedRun, Sweep
 
 POINTS, PREDICTION = "points.jsonl", "prediction.json"
+
+_log = logging.getLogger("mlipfm.train")
 
 
 def run_sweep(
@@ -73,7 +76,7 @@ def run_sweep(
             raise ScalingError(f"there is no job {only}", hint=f"jobs are 0 to {len(jobs) - 1}")
         chosen = jobs if only is None else [jobs[only]]
         left = [[run for run in job if run.name not in done] for job in chosen]
-        for points in _made([job for job in left if job], folder, {cost.name: cost for cost in costs}, sweep.evaluate, executor):
+        for points in _made([job for job in left if job], folder, {cost.name: cost for cost in costs}, sweep, executor):
             for point in points:
                 _append(file, point)
                 said(f"{point.run}: {point.failed or ', '.join(f'{name} {value:.4g}' for name, value in point.losses.items())}")
@@ -116,7 +119,7 @@ srun mlipfm scaling run {shlex.quote(str(document))} --out {shlex.quote(str(fold
     return len(jobs)
 
 
-def train_job(job: Sequence[PlannedRun], folder: Path, evaluate: Mapping[str, str], costs: Mapping[str, Cost]) -> list[Point]:
+def train_job(job: Sequence[PlannedRun], folder: Path, sweep: Sweep, costs: Mapping[str, Cost]) -> list[Point]:
     """Train the runs of one job, one after the other; a run that diverges is a point with its reason."""
     found = []
     for run in job:
@@ -131,7 +134,7 @@ def train_job(job: Sequence[PlannedRun], folder: Path, evaluate: Mapping[str, st
             except TrainingError as error:
                 failed = str(error)
             out.mkdir(exist_ok=True)
-            found.append(_point(run, out, evaluate, costs[run.name], failed))
+            found.append(_point(run, out, sweep, costs[run.name], failed))
             atomic_write(out / "point.json", line_of(found[-1]).encode())  # MLflow gets it when `tracked` ends
     return found
 
@@ -161,13 +164,13 @@ def _deliver_rest(runs: Sequence[PlannedRun], folder: Path, done: set[str]) -> N
 
 
 def _made(
-    jobs: Sequence[Sequence[PlannedRun]], folder: Path, costs: Mapping[str, Cost], evaluate: Mapping[str, str], executor: Executor | None
+    jobs: Sequence[Sequence[PlannedRun]], folder: Path, costs: Mapping[str, Cost], sweep: Sweep, executor: Executor | None
 ) -> Iterator[list[Point]]:
     """Points of each job as it ends."""
     if executor is None:
-        yield from (train_job(job, folder, evaluate, costs) for job in jobs)
+        yield from (train_job(job, folder, sweep, costs) for job in jobs)
         return
-    futures: list[Future[list[Point]]] = [executor.submit(train_job, job, folder, evaluate, costs) for job in jobs]
+    futures: list[Future[list[Point]]] = [executor.submit(train_job, job, folder, sweep, costs) for job in jobs]
     waiting = as_completed(futures) if all(isinstance(future, Future) for future in futures) else futures  # Dask has futures of its own
     yield from (future.result() for future in waiting)
 
@@ -203,7 +206,7 @@ def _last_step(folder: Path) -> int:
     return int(found[0].stem.removeprefix("step-")) if found else 0
 
 
-def _point(run: PlannedRun, folder: Path, evaluate: Mapping[str, str], cost: Cost, failed: str) -> Point:
+def _point(run: PlannedRun, folder: Path, sweep: Sweep, cost: Cost, failed: str) -> Point:
     """What a run that has ended is in `points.jsonl`."""
     atoms, seconds = 0, 0.0
     flops = cost.flops / cost.atoms
@@ -217,9 +220,11 @@ def _point(run: PlannedRun, folder: Path, evaluate: Mapping[str, str], cost: Cos
     metrics = {f"{m['name']} ({m['unit']})": m["value"] for m in manifest["extra"]["validation"]}
     if len(potential.spec.levels) > 1 and run.recipe.data.valid:
         metrics |= _errors_of_levels(potential, run)
-    for name, store in evaluate.items():
+    for name, store in sweep.evaluate.items():
         frames = Frames([store])
         metrics |= {f"{name} {key}": value for key, value in _named(_errors(potential, run, frames), frames).items()}
+    for name, changes in sweep.finetune.items():
+        metrics |= {f"fine-tuned on {name} {key}": value for key, value in _fine_tuned(run, folder, name, changes).items()}
     losses = {key: float(value) for key, value in metrics.items() if value is not None and np.isfinite(value)}
     return Point(run.name, run.group, run.seed, cost.parameters, atoms, flops * atoms, seconds * threads, losses, manifest["digest"])
 
@@ -230,6 +235,20 @@ def _errors(potential: Any, run: PlannedRun, frames: Frames) -> Errors:
     return validation_errors(
         potential, frames, batches, validated([k for k in ("energy", "forces", "stress") if k in potential.spec.outputs])
     )
+
+
+def _fine_tuned(run: PlannedRun, folder: Path, name: str, changes: Mapping[str, Any]) -> dict[str, float]:
+    """Train the last model of a run on with these changes of its recipe, in a folder of its own; its errors, none where it diverged."""
+    whole = run.recipe.model_dump(mode="json") | {"potential": {}, "init_from": str(folder / "last.safetensors"), "tracking": {}}
+    recipe = make_recipe(whole, [f"{key}={json.dumps(value)}" for key, value in changes.items()], f"finetune.{name}")
+    out = folder / f"finetune-{name}"
+    try:
+        fit(recipe, out)
+    except TrainingError as error:
+        _log.warning("%s, fine-tuned on %s: %s", run.name, name, error)
+        return {}
+    validation = load_model(out / "last.safetensors")[1]["extra"]["validation"]
+    return {f"{m['name']} ({m['unit']})": m["value"] for m in validation}
 
 
 def _errors_of_levels(potential: Any, run: PlannedRun) -> dict[str, float]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,30 @@ import numpy as np
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write
 
-from .bootstrap import RESAMPLES, Fit, fit_with_intervals, steepest
+from .bootstrap import RESAMPLES, Fit, fit_with_intervals, gamma_differences
 from .execute import POINTS, PREDICTION, collected
 from .laws import Law, ScalingError, allocation, fit_log_sum_exp, isoflop
 from .plan import Cost
 from .points import Point, table
 
 AXES = ("parameters", "atoms")
-#: Format of `fit.json`.
-FORMAT = 1
+#: Format of `fit.json`. 2: `gamma_differences` has pairs in an order given before the fit, with a sign.
+FORMAT = 2
 
 
 def fit_points(
-    points: Sequence[Point], held_out: Sequence[Cost] = (), floor: float | None = None, resamples: int = RESAMPLES
+    points: Sequence[Point],
+    held_out: Sequence[Cost] = (),
+    floor: float | None = None,
+    resamples: int = RESAMPLES,
+    unconstrained: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the document of `fit.json`: for each group and loss its law, or the reason why there is none.
 
     Args:
         points: of all runs; those of `held_out` and those that failed are listed and not fitted.
         held_out: the runs to predict, by what the plan says of them.
+        unconstrained: groups whose models do not turn with the system by construction: equivariant ones are compared with them first.
 
     Raises:
         ScalingError: no law at all can be fitted; the first reason.
@@ -58,10 +65,20 @@ def fit_points(
     if not fitted:
         raise refused[0] if refused else ScalingError("no run has a loss", hint="give validation data: data.valid of the recipe")
     failed = [{"run": point.run, "group": point.group, "reason": point.failed} for point in points if point.failed]
-    compared = {
-        loss: [_compared(row) for row in steepest(list(fits), list(fits.values()))] for loss, fits in fitted.items() if _joint(fits)
-    }
-    return {"format": FORMAT, "points": len(used), "failed": failed, "groups": found, "gamma_differences": compared}
+    pairs = _pairs(groups, unconstrained)
+    compared = {}
+    for loss, fits in fitted.items():
+        joint = {group: fit for group, fit in fits.items() if len(fit.law.axes) == 2}
+        rows = gamma_differences(joint, [pair for pair in pairs if set(pair) <= set(joint)])
+        compared[loss] = [{**asdict(row), "interval": list(row.interval), "sign": row.sign} for row in rows]
+    found_all = {"format": FORMAT, "points": len(used), "failed": failed, "groups": found, "unconstrained": sorted(unconstrained)}
+    return found_all | {"gamma_differences": {loss: rows for loss, rows in compared.items() if rows}}
+
+
+def _pairs(groups: Sequence[str], unconstrained: Collection[str]) -> list[tuple[str, str]]:
+    """Pairs of groups: equivariant minus unconstrained, then those of one kind in the order of the sweep."""
+    ordered = sorted(groups, key=lambda group: group in unconstrained)
+    return sorted(combinations(ordered, 2), key=lambda pair: (pair[0] in unconstrained) == (pair[1] in unconstrained))
 
 
 def _fit(points: Sequence[Point], loss: str, floor: float | None, resamples: int) -> Fit:
@@ -70,14 +87,6 @@ def _fit(points: Sequence[Point], loss: str, floor: float | None, resamples: int
         raise ScalingError("all runs have one size and one amount of data: nothing scales", hint="give width, structures or steps")
     x, values = table(points, loss, axes)
     return fit_with_intervals(x, values, axes, floor, resamples)
-
-
-def _joint(fits: dict[str, Fit]) -> bool:
-    return len(fits) > 1 and all(len(fit.law.axes) == 2 and min(fit.law.coefficients) > 0 for fit in fits.values())
-
-
-def _compared(row: tuple[str, str, float, tuple[float, float]]) -> dict[str, Any]:
-    return {"steeper": row[0], "than": row[1], "gamma_difference": row[2], "ci95": list(row[3])}
 
 
 def _described(fit: Fit, points: Sequence[Point], loss: str, held_out: Sequence[Cost], everything: Sequence[Point]) -> dict[str, Any]:
@@ -147,7 +156,8 @@ def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPL
         raise ScalingError("no run has ended yet", where=str(folder), hint="`mlipfm scaling run SWEEP` first")
     costs = [Cost(**cost) for cost in json.loads(plan_file.read_text(encoding="utf-8"))] if plan_file.exists() else []
     held_out = [cost for cost in costs if cost.largest]
-    document = fit_points(points, held_out, floor, resamples)
+    unconstrained = {cost.group for cost in costs if not cost.invariant}
+    document = fit_points(points, held_out, floor, resamples, unconstrained)
     file, done = folder / PREDICTION, {point.run for point in points}
     missing = [cost.name for cost in costs if not cost.largest and cost.name not in done]
     started = any((folder / cost.name).exists() for cost in held_out)

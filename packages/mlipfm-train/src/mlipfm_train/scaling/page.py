@@ -29,10 +29,31 @@ def page(title: str, points: Sequence[Point], fit: Mapping[str, Any]) -> str:
     lines = [f"{good} runs with losses, {len(points) - good} that failed; intervals are 95 %, over runs and seeds."]
     lines += [f"not run yet: {name}" for name in fit.get("missing", ())]
     sections.append(section("Sweep", paragraphs(lines)))
+    sections.append(section("Exponents", _exponents(losses, fit)))
     sections += [_of_loss(loss, points, fit) for loss in losses]
     rows = [[escape(item["run"]), escape(item["reason"])] for item in fit["failed"]]
     sections.append(section("Runs without a loss", table(["run", "reason"], rows, "words") if rows else ""))
     return document(title, sections, light_figures=True)
+
+
+def _exponents(losses: Sequence[str], fit: Mapping[str, Any]) -> str:
+    """One table of all losses: how fast each falls with parameters, with atoms, and with compute that is spent best; and what differs."""
+    rows = []
+    for loss in losses:
+        for group, fits in fit["groups"].items():
+            found = fits.get(loss, {})
+            if "law" in found:
+                values = [*(found["exponents"].get(axis) for axis in ("parameters", "atoms")), found.get("allocation", {}).get("gamma")]
+                cells = ["" if value is None else f"{value['value']:.3f} ({_range(value['ci95'])})" for value in values]
+                rows.append([escape(loss), escape(group), *cells])
+    pairs = [f"{loss}: {gamma_sentence(row)}" for loss, some in fit["gamma_differences"].items() for row in some]
+    return table(["loss", "model", "alpha, parameters", "beta, atoms", "gamma, compute"], rows) + paragraphs(pairs)
+
+
+def gamma_sentence(row: Mapping[str, Any]) -> str:
+    """Return what a row of `gamma_differences` says."""
+    sign = "its sign is not determined" if row["sign"] == "undetermined" else f"its sign is {row['sign']}"
+    return f"gamma of {row['first']} - gamma of {row['second']}: {row['value']:.3f} ({_range(row['interval'])}), {sign}"
 
 
 def _of_loss(loss: str, points: Sequence[Point], fit: Mapping[str, Any]) -> str:
@@ -47,11 +68,7 @@ def _of_loss(loss: str, points: Sequence[Point], fit: Mapping[str, Any]) -> str:
     rows = [row for group, found in fits.items() for row in _rows(group, found)]
     predictions = [row for group, found in fits.items() for row in _held_out(group, found)]
     head = ["held-out run", "parameters", "atoms", "predicted", "observed", "error", "inside"]
-    steeper = [
-        f"gamma of {row['steeper']} - gamma of {row['than']}: {row['gamma_difference']:.3f} ({_range(row['ci95'])})"
-        for row in fit["gamma_differences"].get(loss, ())
-    ]
-    body = table(["model", "quantity", "value", "95 % interval"], rows) + paragraphs(steeper)
+    body = table(["model", "quantity", "value", "95 % interval"], rows)
     return section(loss, body + (table(head, predictions) if predictions else "") + chart_grid(charts))
 
 

@@ -31,6 +31,7 @@ class Cost:
     """Of one run.
 
     Attributes:
+        invariant: whether its energies do not change with the orientation, by construction.
         atoms: seen in training, repeats counted. flops: of matrix products in all steps. seconds: on this machine, one process.
     """
 
@@ -42,6 +43,7 @@ class Cost:
     flops: float
     seconds: float
     largest: bool
+    invariant: bool = True
 
 
 def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: None) -> tuple[list[PlannedRun], list[Cost]]:
@@ -74,6 +76,10 @@ def claim(sweep: Sweep, folder: Path) -> None:
     document = sweep.model_dump(mode="json")
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
+        defaults = {
+            name: field.get_default(call_default_factory=True) for name, field in Sweep.model_fields.items() if not field.is_required()
+        }
+        before = defaults | before  # of a version that did not know every key
         if changed := sorted(key for key in {*before, *document} if before.get(key) != document.get(key)):
             raise ScalingError(
                 f"the sweep has changed since its first run: {', '.join(changed)}",
@@ -130,7 +136,7 @@ def _costs(runs: Sequence[PlannedRun], said: Callable[[str], None]) -> list[Cost
             recipe = run.recipe.model_copy(update={"data": smallest.recipe.data})
             with TemporaryDirectory() as scratch, open_run(recipe, Path(scratch)) as opened:
                 facts = opened.preflight.facts
-                measured[key] = {**facts, "mean": float(np.mean([len(s) for s in opened.train]))}
+                measured[key] = {**facts, "invariant": bool(opened.step.potential.spec.invariant)}
             said(f"{run.group}, {facts['parameters']:,} parameters: {facts['flops'] / facts['atoms'] / 1e6:.3g} MFLOP per atom and step")
         facts = measured[key]
         atoms = _atoms(run)
@@ -144,6 +150,7 @@ def _costs(runs: Sequence[PlannedRun], said: Callable[[str], None]) -> list[Cost
                 float(facts["flops"]) / facts["atoms"] * atoms,
                 facts["seconds_per_step"] / facts["atoms"] * atoms,
                 run.largest,
+                facts["invariant"],
             )
         )
     return costs

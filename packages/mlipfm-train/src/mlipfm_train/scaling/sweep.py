@@ -43,6 +43,8 @@ class Sweep(BaseModel):
         seeds: of weights and order of the data.
         mup_base: width whose learning rate the recipe gives; other widths have `optimizer.width_ratio`. null: one rate for all.
         evaluate: name -> store: errors of the last model on further data, such as `ood`.
+        finetune: name -> changes of the recipe (`data.train`, `data.valid`, `steps`, `optimizer.lr` ...), dotted key -> value: the last model of
+            every run is trained on with them, and its errors are losses of the run as well.
         hold_out: whether the largest run of each group waits until it has been predicted.
         core_hours: largest time that `plan` accepts; null: any.
     """
@@ -60,6 +62,7 @@ class Sweep(BaseModel):
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(default_factory=lambda: [0], min_length=1)
     mup_base: Count | None = None
     evaluate: dict[str, str] = Field(default_factory=dict)
+    finetune: dict[str, Changes] = Field(default_factory=dict)
     hold_out: bool = True
     core_hours: float | None = Field(default=None, gt=0)
 
@@ -73,6 +76,9 @@ class Sweep(BaseModel):
             raise ValueError("give epochs or steps, not both")
         if self.mup_base is not None and not self.width:
             raise ValueError("mup_base needs width: it is the ratio of the two that changes rates")
+        for name, changes in self.finetune.items():
+            if not {"data.train", "data.valid", "steps"} <= set(changes):
+                raise ValueError(f"finetune.{name} needs data.train, data.valid and steps")
         return self
 
 
