@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     told = actions.add_parser("figures", help="what is complete", allow_abbrev=False)
     told.add_argument("--json", type=Path, metavar="FILE", help="write the figures in place of those that are there")
     told.add_argument("--svg", type=Path, metavar="FILE", help="draw the learning curves")
+    peer = names.add_parser("mace-torch", help="training steps of `mace` and of mace-torch in turns (3 minutes)", allow_abbrev=False)
+    peer.add_argument("--steps", type=int, default=40, help="of each (default 40)")
+    peer.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     front = names.add_parser("front", help="error against cost of the options of `density` (hours; resumes)", allow_abbrev=False)
     fronts = front.add_subparsers(dest="action", required=True)
     trained = fronts.add_parser("run", help="train and test every variant; what is in the results is not done again", allow_abbrev=False)
@@ -145,6 +148,10 @@ def main(arguments: list[str]) -> int:
         from bench import mol_small
 
         found = mol_small.measure(options.model, options.folder, picoseconds=options.ps)
+    elif options.name == "mace-torch":
+        from bench import mace_steps
+
+        found = mace_steps.measure(options.steps)
     elif options.name == "quickstart":
         from bench.quickstart import figures
 

@@ -1,6 +1,7 @@
 """Runs in the environment of mace-torch: trains its MACE for a given CPU time with its own data and loss; cosine schedule, EMA, best of all epochs.
 
 python mace_torch_trainer.py FOLDER MINUTES     # FOLDER holds train.xyz and valid.xyz; curve.json and model.model come into it
+python mace_torch_trainer.py FOLDER steps       # one step for each line that comes in; prints its seconds of CPU
 """
 
 import json
@@ -55,32 +56,57 @@ def force_mae(model, valid):
     return 1e3 * float(torch.cat(errors).mean())
 
 
+class Training:
+    """Model, loss, optimizer and moving average."""
+
+    def __init__(self, train, table, energies) -> None:
+        self.model = make(train, table, energies)
+        self.loss = modules.WeightedEnergyForcesLoss(energy_weight=1.0, forces_weight=100.0)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR, amsgrad=True)
+        self.ema = ExponentialMovingAverage(self.model.parameters(), decay=DECAY)
+
+    def step(self, batch) -> None:
+        """One step of the optimizer."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(pred=self.model(batch.to_dict(), training=True, compute_force=True), ref=batch).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=10.0)
+        self.optimizer.step()
+        self.ema.update()
+
+
+def steps(folder: Path) -> None:
+    """One step for each line of the standard input."""
+    torch.set_num_threads(1)
+    train, _, table, energies = loaders(folder)
+    training, batches = Training(train, table, energies), iter(())
+    for _ in sys.stdin:
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(train)
+            batch = next(batches)
+        begin = time.process_time()
+        training.step(batch)
+        print("step", time.process_time() - begin, flush=True)
+
+
 def main(folder: Path, seconds: float) -> None:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float32)
+    """Train for so many seconds of CPU."""
     train, valid, table, energies = loaders(folder)
-    model = make(train, table, energies)
-    loss = modules.WeightedEnergyForcesLoss(energy_weight=1.0, forces_weight=100.0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR, amsgrad=True)
-    ema = ExponentialMovingAverage(model.parameters(), decay=DECAY)
+    training = Training(train, table, energies)
     points, best, step = [], float("inf"), 0
     begin = time.process_time()
     while (spent := time.process_time() - begin) < seconds:
         for batch in train:
             done = min(1.0, (time.process_time() - begin) / seconds)
-            for group in optimizer.param_groups:
+            for group in training.optimizer.param_groups:
                 group["lr"] = LR * (FINAL + (1 - FINAL) * (1 + cos(pi * done)) / 2)
-            optimizer.zero_grad(set_to_none=True)
-            loss(pred=model(batch.to_dict(), training=True, compute_force=True), ref=batch).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=10.0)
-            optimizer.step()
-            ema.update()
+            training.step(batch)
             step += 1
-        with ema.average_parameters():
-            error = force_mae(model, valid)
+        with training.ema.average_parameters():
+            error = force_mae(training.model, valid)
             if error < best:
                 best = error
-                torch.save(model, folder / "model.model")
+                torch.save(training.model, folder / "model.model")
         spent = time.process_time() - begin
         points.append({"step": step, "seconds": spent, "force MAE": error})
         (folder / "curve.json").write_text(json.dumps(points))
@@ -88,4 +114,9 @@ def main(folder: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), 60 * float(sys.argv[2]))
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    if sys.argv[2] == "steps":
+        steps(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), 60 * float(sys.argv[2]))

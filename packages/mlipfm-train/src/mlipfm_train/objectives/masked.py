@@ -73,7 +73,8 @@ class Masked:
         self.module = MaskedHead(node_channels(potential), known)
         hidden = torch.ones(2, 1), torch.zeros(2, node_channels(potential))
         hidden[0][0] = 0.0
-        pair = [Structure(np.array([z, known[0]]), np.array([[0, 0, 0], [0, 0, 1.5]])) for z in known[:2]]
+        far = 0.9 * potential.spec.graphs[0].cutoff  # beyond the shortest distances of the training data, which depend on the elements
+        pair = [Structure(np.array([z, known[0]]), np.array([[0, 0, 0], [0, 0, far]])) for z in known[:2]]
         first, second = (node_scalars(potential, [s], hidden) for s in pair)
         if not torch.equal(first, second):
             raise RecipeError(
