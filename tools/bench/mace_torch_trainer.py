@@ -7,8 +7,10 @@ python mace_torch_trainer.py FOLDER steps       # one step for each line that co
 import json
 import sys
 import time
+from collections.abc import Iterator
 from math import cos, pi
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +80,8 @@ def steps(folder: Path) -> None:
     """One step for each line of the standard input."""
     torch.set_num_threads(1)
     train, _, table, energies = loaders(folder)
-    training, batches = Training(train, table, energies), iter(())
+    training = Training(train, table, energies)
+    batches: Iterator[Any] = iter(())
     for _ in sys.stdin:
         batch = next(batches, None)
         if batch is None:
