@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the rest is imported once the number of threads is known
     from bench.figures import Figure
@@ -71,6 +71,19 @@ def parser() -> argparse.ArgumentParser:
     every = modes.add_parser("run", help="train and test every cell; what is in the results is not done again", allow_abbrev=False)
     every.add_argument("folder", type=Path, help="with the sets 3bpa, acetylacetone and h2coo_caspt2")
     modes.add_parser("figures", help="the table of what is complete", allow_abbrev=False)
+    helped = names.add_parser("pretraining", help="does pre-training help? (days as planned by default; resumes)", allow_abbrev=False)
+    phases = helped.add_subparsers(dest="action", required=True)
+    planned = phases.add_parser("plan", help="write the settings, and say what they cost", allow_abbrev=False)
+    planned.add_argument("folder", type=Path, help="of the comparison")
+    planned.add_argument("--sets", type=Path, required=True, help="folder of the unpacked sets")
+    planned.add_argument("--arm", action="append", metavar="NAME", help="may be repeated (default: all)")
+    planned.add_argument("--task", action="append", metavar="NAME", help="may be repeated (default: all)")
+    planned.add_argument("--size", action="append", type=int, metavar="N", help="labels of a task; may be repeated (default: 50 and 500)")
+    planned.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default 3)")
+    planned.add_argument("--pretrain-minutes", type=float, default=10.0, help="of one core (default 10)")
+    planned.add_argument("--minutes", type=float, default=3.0, help="of fine-tuning on one core (default 3)")
+    phases.add_parser("run", help="train every cell that is not there", allow_abbrev=False).add_argument("folder", type=Path)
+    phases.add_parser("report", help="table, report.json and report.png", allow_abbrev=False).add_argument("folder", type=Path)
     small = names.add_parser("mol-small", help="the released model on molecules that no generated set contains", allow_abbrev=False)
     acts = small.add_subparsers(dest="action", required=True)
     reference = acts.add_parser("judges", help="GFN2-xTB geometries at 300 K of the 50 molecules (10 minutes; resumes)", allow_abbrev=False)
@@ -121,6 +134,8 @@ def main(arguments: list[str]) -> int:
             finetune.run(options.folder, results)
         print("\n".join(finetune.table(results)))
         return 0
+    if options.name == "pretraining":
+        return _pretraining(options)
     if options.name == "strategies":
         from bench.strategies import deviations, table
 
@@ -194,6 +209,29 @@ def _duplicates(options: argparse.Namespace) -> int:
         print(line(figure), flush=True)
         if options.json:
             append(options.json, figure)
+    return 0
+
+
+def _pretraining(options: argparse.Namespace) -> int:
+    from mlipfm_interfaces.errors import MlipfmError
+
+    from bench import pretraining, pretraining_report
+
+    try:
+        if options.action == "plan":
+            chosen = {"arms": options.arm, "tasks": options.task, "sizes": options.size, "seeds": range(options.seeds)}
+            given: dict[str, Any] = {key: tuple(value) for key, value in chosen.items() if value is not None}
+            given |= {"pretrain_minutes": options.pretrain_minutes, "minutes": options.minutes}
+            plan = pretraining.Plan(str(options.sets.resolve()), **given)
+            plan.write(options.folder)
+            print("\n".join(plan.lines()))
+        elif options.action == "run":
+            pretraining.run(options.folder)
+        else:
+            print("\n".join(pretraining_report.report(options.folder)))
+    except MlipfmError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
