@@ -22,7 +22,7 @@ from bench.figures import ROOT
 SCRIPT = ROOT / "packages" / "mlipfm-train" / "tests" / "strategy_cases.py"
 CASES = (
     "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
-    "clipped", "overflow on one rank", "masks",
+    "clipped", "overflow on one rank", "masks", "hidden elements", "encoded forces",
 )  # fmt: skip
 SHARDED = ("deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
 #: Columns of the table. DeepSpeed refuses float64 by name.
@@ -85,6 +85,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys((line["strategy"], line["dtype"]) for line in found))
     lines = [f"| case | {' | '.join(f'{s}, {d}' for s, d in columns)} |", "|---|" + "---|" * len(columns)]
     for case in CASES:
-        cells = [max(x["deviation"] for x in found if (x["strategy"], x["dtype"], x["case"]) == (*column, case)) for column in columns]
-        lines.append(f"| {case} | {' | '.join(f'{cell:.0e}' for cell in cells)} |")
+        worst = {(x["strategy"], x["dtype"], x["case"]): x["deviation"] for x in sorted(found, key=lambda x: x["deviation"])}
+        cells = [worst.get((*column, case)) for column in columns]
+        if any(cell is not None for cell in cells):
+            lines.append(f"| {case} | {' | '.join('-' if cell is None else f'{cell:.0e}' for cell in cells)} |")
     return "\n".join(lines)

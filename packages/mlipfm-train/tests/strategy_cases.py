@@ -13,7 +13,10 @@ from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.plugins import load
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.structure import Structure
+from mlipfm_train.objectives.dens import Dens
 from mlipfm_train.objectives.energy_force import EnergyForce
+from mlipfm_train.objectives.masked import Masked
+from mlipfm_train.objectives.potential_features import prepare_objectives
 from mlipfm_train.step import Step
 from mlipfm_train.views import collate_step
 from torch import Tensor, nn
@@ -164,6 +167,8 @@ def objectives(case: str, dtype: torch.dtype) -> dict:
         "two views": TwoViews,
         "auxiliary head": lambda: AuxiliaryHead(8, dtype),
         "gathered": lambda: Decorrelated(8, dtype),
+        "hidden elements": lambda: Masked(fraction=0.4),
+        "encoded forces": lambda: Dens(fraction=0.6),
     }
     return {"energy-force": supervised} | ({"extra": extra[case]()} if case in extra else {})
 
@@ -173,7 +178,12 @@ def run(case: str, strategy_name: str, dtype: str) -> dict[str, Tensor]:
     direct = case in ("direct forces", "two views")
     config = {"elements": ["H", "C", "O"], "levels": ["a", "b"], "dtype": dtype, "forces": "direct" if direct else "conservative"}
     potential = build("painn", config | {"backbone": {"channels": 8, "layers": 2, "cutoff": 4.0}})
-    step = Step(potential, objectives(case, potential.spec.torch_dtype))
+    made = objectives(case, potential.spec.torch_dtype)
+    prepare_objectives(made, potential, np.array([6, 8, 1]))
+    for objective in made.values():
+        if objective.module is not None:
+            objective.module.to(potential.spec.torch_dtype)
+    step = Step(potential, made)
     strategy = load("strategies", strategy_name)(clip=CLIP if case == "clipped" else 5.0)
     strategy.setup(step, GradientDescent)
     mine = np.split(np.arange(6), SPLITS[strategy.world_size])[strategy.rank]

@@ -7,16 +7,18 @@ import pytest
 import torch
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.errors import RecipeError
-from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.testing.rules import findings
 from mlipfm_interfaces.testing.training_rules import SOURCE_RULES, WEIGHT_RULE_RULES, SourceCase, WeightRuleCase
 from mlipfm_train.frames import Frames
-from mlipfm_train.grouped_sources import Curriculum, Tasks
+from mlipfm_train.grouped_sources import Curriculum, Tasks, groups_of
 from mlipfm_train.live_labels import LiveLabels
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import make_recipe
 from mlipfm_train.sources import SourceContext
 from mlipfm_train.weight_rules import Reptile
+
+WATER = Structure([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], total_charge=0, level="gfn2-xtb")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,15 @@ def test_groups_by_force_grow_and_have_every_structure_once(two_levels):
     assert sum(source.sizes) == 27
     largest = [max(np.linalg.norm(s.labels["forces"], axis=1).max() for s in source.next_batch(None)) for _ in range(3)]
     assert largest[0] <= 0.4 < largest[1] <= 0.6 < largest[2]
+
+
+def test_temperatures_are_groups_in_order_of_their_size():
+    frames = [WATER.replace(provenance=Provenance(sampling=f"langevin-{t}K")) for t in (600, 90, 300, 90)]
+    assert {name: places.tolist() for name, places in groups_of(frames, "sampling").items()} == {
+        "langevin-90K": [1, 3],
+        "langevin-300K": [2],
+        "langevin-600K": [0],
+    }
 
 
 @pytest.mark.parametrize(
@@ -141,9 +152,6 @@ def test_a_run_by_reptile_resumes_to_the_bit(tmp_path, two_levels, tiny):
     fit(make_recipe(recipe | {"time_limit": 1e-9, "checkpoint_every": 1}), tmp_path / "parts")
     parts = fit(make_recipe(recipe | {"checkpoint_every": 1}), tmp_path / "parts")
     assert straight.last.read_bytes()[-2000:] == parts.last.read_bytes()[-2000:]
-
-
-WATER = Structure([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], total_charge=0, level="gfn2-xtb")
 
 
 def live(sigma=0.05, structures=2, level="gfn2-xtb"):

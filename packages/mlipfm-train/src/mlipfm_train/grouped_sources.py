@@ -1,11 +1,13 @@
 """Sources that take batches from one group of structures at a time: `curriculum` (stages with shares of the groups) and `tasks` (for Reptile).
 
-Groups are the stores of the recipe, its levels of theory, or structures by their largest force. Each group yields its structures as the source
+Groups are the stores of the recipe, its levels of theory, the samplings of structures (`langevin-300K`, `langevin-600K`: temperatures), or structures
+by their largest force. Each group yields its structures as the source
 `store` does, once an epoch of its own; which group comes next depends on the seed and the number of batches taken, so that resumed runs are exact.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +21,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .sources import SourceContext, StoreSource
 
-By = Literal["store", "level", "force"]
+By = Literal["store", "level", "sampling", "force"]
 
 
 class Chosen(Sequence[Structure]):
@@ -44,7 +46,8 @@ class Chosen(Sequence[Structure]):
 
 
 def groups_of(frames: Sequence[Structure], by: By, bounds: Sequence[float] = ()) -> dict[str, np.ndarray]:
-    """Return the places of the structures of each group, by its name, in order: of stores, of levels, or of growing largest forces.
+    """Return the places of the structures of each group, by its name, in order: of stores, of levels and samplings by their names
+    (numbers in them by size), or of growing largest forces.
 
     Args:
         bounds: eV/Å, between the groups of `by: force`; a group reaches up to its bound and has none beyond the last.
@@ -53,14 +56,14 @@ def groups_of(frames: Sequence[Structure], by: By, bounds: Sequence[float] = ())
         RecipeError: bounds that cannot be, forces that are missing, or fewer than two groups with structures.
     """
     if by not in get_args(By) or (by == "force") != bool(bounds) or list(bounds) != sorted({float(b) for b in bounds if b > 0}):
-        hint = "bounds: growing eV/Å above 0, with by: force and only there; by: store, level or force"
+        hint = "bounds: growing eV/Å above 0, with by: force and only there; by: store, level, sampling or force"
         raise RecipeError(f"by={by!r}, bounds={list(bounds)} cannot be", where="data.source", hint=hint)
     if by == "store":
         of, names = getattr(frames, "set_of", np.zeros(len(frames), dtype=np.int64)), [str(s.path) for s in getattr(frames, "stores", [])]
-    elif by == "level":
-        levels = [str(s.level) for s in frames]
-        names = sorted(set(levels))
-        of = np.array([names.index(level) for level in levels])
+    elif by in ("level", "sampling"):
+        said = [str(s.level if by == "level" else s.provenance.sampling) for s in frames]
+        names = sorted(set(said), key=_by_number)
+        of = np.array([names.index(name) for name in said])
     else:
         of = np.searchsorted(bounds, [_largest_force(s) for s in frames])
         names = [f"force up to {b:g} eV/A" for b in bounds] + [f"force above {bounds[-1]:g} eV/A"]
@@ -73,6 +76,11 @@ def groups_of(frames: Sequence[Structure], by: By, bounds: Sequence[float] = ())
             hint="name several stores in data.train, or choose other groups",
         )
     return found
+
+
+def _by_number(name: str) -> list[tuple[float, str]]:
+    """Key by which `langevin-90K` comes before `langevin-300K`."""
+    return [(float(number or 0), text) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _largest_force(s: Structure) -> float:
@@ -130,7 +138,7 @@ class Curriculum(GroupedSource):
 
     Args:
         stages: each `{steps: N, shares: [one number for each group]}`; the last has no `steps` and lasts to the end of the run.
-        by: what groups are: `store`, `level` (in order of their names) or `force` (by the largest of a structure). bounds: eV/Å, see `groups_of`.
+        by: what groups are: `store`, `level`, `sampling` or `force`. bounds: eV/Å; see `groups_of`.
 
     Raises:
         RecipeError: stages or groups that cannot be, a group that is never shown, or a last stage that the run does not reach.

@@ -41,7 +41,8 @@ class MaskedHead(ElementHead):
 
     def __init__(self, channels: int, elements: tuple[int, ...]) -> None:
         super().__init__(channels, elements)
-        self.mask = nn.Parameter(torch.zeros(channels))
+        self.mask = nn.Embedding(1, channels)
+        nn.init.zeros_(self.mask.weight)
 
 
 class Masked:
@@ -92,14 +93,14 @@ class Masked:
     def node_input(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The embedding of a masked atom is the learned vector."""
         assert self.module is not None
-        masked = batch.labels["masked"][:, None].to(self.module.mask.dtype)
-        return 1 - masked, masked * self.module.mask
+        masked = batch.labels["masked"][:, None].to(self.module.mask.weight.dtype)
+        return 1 - masked, masked * self.module.mask(torch.zeros_like(batch.system))
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """`element`: cross-entropy over the masked atoms, nats."""
         assert self.module is not None
         masked = batch.labels["masked"] > 0
-        logits = self.module.logits(scalars_of(prediction, self.module.mask)[masked]).to(torch.float64)
+        logits = self.module.logits(scalars_of(prediction, self.module.mask.weight)[masked]).to(torch.float64)
         loss = cross_entropy(logits, self.module.rows[batch.atomic_numbers[masked]], reduction="sum")
         return {"element": (self.weight * loss, masked.sum().to(torch.float64))}
 
