@@ -31,7 +31,7 @@ def with_rich_labels(structures, seed=0):
     return out
 
 
-@pytest.mark.ci
+@pytest.mark.full
 def test_heads_of_rich_labels_are_exchanged_for_energies_and_forces_by_recipe(tmp_path, morse_structures, write_store):
     rich = write_store(tmp_path / "rich", with_rich_labels(morse_structures(12, 0)))
     few = [
