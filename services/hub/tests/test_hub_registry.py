@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlipfm_hub import audit, backup
-from mlipfm_hub.database import Database, meta
+from mlipfm_hub.database import VERSION, Database, meta
 from mlipfm_hub.settings import Settings
 from mlipfm_interfaces.errors import FormatVersionError, RegistryError
 from mlipfm_interfaces.registry import pull
@@ -211,6 +211,9 @@ def test_a_destroyed_hub_comes_back_from_its_backup(make_hub, make_model, tmp_pa
     hub, model = make_hub(), make_model()
     hub.push("argon", model.data, model.records)
     promotion = hub.ask("POST", "/api/v1/models/argon/aliases/production", {"version": 1})[1]
+    run = {"run": "w8", "group": "painn", "parameters": 8, "atoms": 9, "losses": {"force MAE (meV/A)": 2.0}}
+    sweep = {"points": [run], "fit": {"format": 1, "groups": {}}}
+    assert hub.ask("POST", "/api/v1/sweeps/oxides", sweep, "push")[0] == 200
     backup.backup(hub.services.settings, tmp_path / "hub.tar")
     hub.services.database.engine.dispose()
     shutil.rmtree(hub.services.settings.folder)
@@ -218,6 +221,7 @@ def test_a_destroyed_hub_comes_back_from_its_backup(make_hub, make_model, tmp_pa
     again = make_hub(tmp_path / "again")
     assert again.services.registry.stands_by("argon", "production", promotion) == (True, "")
     assert again.ask("GET", "/api/v1/audit")[1]["broken_at"] is None
+    assert again.ask("GET", "/api/v1/sweeps/oxides", role="admin")[1] == sweep
     again.tokens["old"] = hub.tokens["push"]  # people keep their tokens
     assert again.ask("GET", "/api/v1/hub", role="old")[1]["user"] == "pusher"
     with pytest.raises(RegistryError, match="not empty"):
@@ -230,11 +234,13 @@ def test_tables_of_the_version_before_are_upgraded_and_of_a_later_one_refused(tm
     with database.engine.begin() as connection:
         meta.create_all(connection)
         connection.exec_driver_sql("ALTER TABLE promotions DROP COLUMN reason")
+        connection.exec_driver_sql("DROP TABLE sweeps")
         connection.exec_driver_sql("INSERT INTO facts VALUES ('version', 1), ('writes', 0)")
-    assert database.migrate() == (1, 2)
-    assert database.migrate() == (2, 2)
+    assert database.migrate() == (1, VERSION)
+    assert database.migrate() == (VERSION, VERSION)
     with database.writing() as connection:
         assert connection.exec_driver_sql("SELECT reason FROM promotions").all() == []
+        assert connection.exec_driver_sql("SELECT * FROM sweeps").all() == []
         connection.exec_driver_sql("UPDATE facts SET value = 99 WHERE key = 'version'")
     with pytest.raises(FormatVersionError, match="upgrade mlipfm-hub"):
         database.migrate()

@@ -167,6 +167,7 @@ database = Database(from_environment(Path(sys.argv[1])))
 with database.engine.begin() as connection:
     meta.create_all(connection)
     connection.exec_driver_sql("ALTER TABLE promotions DROP COLUMN reason")
+    connection.exec_driver_sql("DROP TABLE sweeps")
     connection.exec_driver_sql("INSERT INTO facts VALUES ('version', 1), ('writes', 0)")
 """
 
@@ -174,5 +175,5 @@ with database.engine.begin() as connection:
 def test_tables_of_the_version_before_are_upgraded_in_postgresql(make_group, tmp_path):
     group = make_group("old")
     group.run("-c", OLD_TABLES, tmp_path / "hub")
-    assert group.run("-m", "mlipfm_hub", "upgrade", "--dir", tmp_path / "hub") == "tables of version 1 are of version 2\n"
-    assert group.run("-m", "mlipfm_hub", "upgrade", "--dir", tmp_path / "hub") == "tables of version 2 are of version 2\n"
+    assert group.run("-m", "mlipfm_hub", "upgrade", "--dir", tmp_path / "hub") == "tables of version 1 are of version 3\n"
+    assert group.run("-m", "mlipfm_hub", "upgrade", "--dir", tmp_path / "hub") == "tables of version 3 are of version 3\n"

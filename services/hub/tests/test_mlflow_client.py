@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+from urllib.parse import parse_qs
 
 import pytest
+from test_hub_stores import answers, free_port
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("default")]
 
@@ -83,3 +88,43 @@ def test_mlflow_s_client_reads_what_mlipfm_pushed_and_changes_nothing(told):
         assert word in found[key]["line"]
     for key in ("create", "move", "delete"):
         assert "code" in found[key], found[key]
+
+
+LOGGED = """
+import sys, mlflow
+client = mlflow.MlflowClient()
+experiment = client.create_experiment("oxides")
+for digest in sys.argv[1:]:
+    run = client.create_run(experiment, run_name=digest[:6])
+    model = client.create_logged_model(experiment, digest[:6], run.info.run_id, {"mlipfm.digest": digest})
+    client.finalize_logged_model(model.model_id, "READY")
+    print(run.info.run_id)
+print(experiment)
+"""
+
+
+def test_a_comparison_links_to_the_runs_that_mlflow_has(make_hub, make_model, tmp_path):
+    """With a real MLflow server, to which models are logged as `mlipfm train` does."""
+    port = free_port()
+    words = ["-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'runs.db'}", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        answers(port, server)
+        hub, models = make_hub(mlflow=f"http://127.0.0.1:{port}/"), [make_model(1), make_model(2, 0.5), make_model(3, 0.4)]
+        for model in models:
+            hub.push("argon", model.data, model.records)
+        here = os.environ | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+        line = [sys.executable, "-W", "ignore", "-c", LOGGED, models[0].digest, models[1].digest]
+        *runs, experiment = subprocess.run(line, env=here, capture_output=True, text=True, check=True).stdout.split()
+        page = html.unescape(hub.ask("GET", "/compare?model=argon/1&model=argon/2&model=argon/3", role="read")[1].decode())
+        for run in runs:
+            assert f'href="http://127.0.0.1:{port}/#/experiments/{experiment}/runs/{run}"' in page
+        assert page.count("/runs/") == 2  # the third was logged nowhere
+        (together,) = re.findall(r'href="(http[^"]*compare-runs[^"]*)"', page)
+        query = parse_qs(together.partition("?")[2])
+        assert (json.loads(query["runs"][0]), json.loads(query["experiments"][0])) == (sorted(runs), [experiment])
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)

@@ -56,6 +56,12 @@ def promote(where: Server, name: str, number: int, alias: str, reason: str) -> N
     where.call("POST", f"/api/v1/models/{name}/aliases/{alias}", {"version": number, "reason": reason})
 
 
+def push_sweep(where: Server, name: str, points: Sequence[Json], fit: Json) -> tuple[int, bool]:
+    """Send points and laws of a sweep; its number under this name, and whether it is new."""
+    answer = where.call("POST", f"/api/v1/sweeps/{name}", {"points": list(points), "fit": fit})
+    return _number(where, answer.get("number")), answer.get("new") is True
+
+
 def revoke(where: Server, name: str, alias: str, reason: str) -> None:
     """Take an alias away, with a reason that is logged."""
     where.call("POST", f"/api/v1/models/{name}/aliases/{alias}/revoke", {"reason": reason})

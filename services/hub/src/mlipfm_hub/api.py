@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
-from mlipfm_interfaces.registry_versions import MAX_MODEL
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from . import audit
 from .refusal import LINE, Refused, forbidden
 from .services import Services, services_of
+from .sweeps import Sweep
 from .uploads import CHUNK
 from .users import NAME, Person
 
@@ -36,7 +36,7 @@ class Wanted(BaseModel):
 
 class Upload(Wanted):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: Whole = Field(ge=10, le=MAX_MODEL)
+    size: Whole = Field(ge=10, le=2**40)
 
 
 class NewVersion(Wanted):
@@ -132,8 +132,8 @@ def add_chunk(
     sha256: Digest,
     person: Pusher,
     hub: Hub,
-    offset: Annotated[int, Query(ge=0, le=MAX_MODEL)],
-    size: Annotated[int, Query(ge=10, le=MAX_MODEL)],
+    offset: Annotated[int, Query(ge=0, le=2**40)],
+    size: Annotated[int, Query(ge=10, le=2**40)],
     data: Annotated[bytes, Body(media_type="application/octet-stream", min_length=1, max_length=CHUNK)],
 ) -> dict[str, int | bool]:
     """A chunk at `offset` of a file of `size` bytes; with the last one the file is verified."""
@@ -203,6 +203,25 @@ def get_file(sha256: Digest, person: Reader, hub: Hub, span: Annotated[str, Head
     headers |= {"content-range": f"bytes {first}-{size - 1}/{size}"} if first else {}
     data = hub.blobs.read(sha256, first)
     return StreamingResponse(data, 206 if first else 200, headers, media_type="application/octet-stream")
+
+
+@router.get("/sweeps")
+def list_sweeps(person: Reader, hub: Hub) -> dict[str, Any]:
+    """Sweeps of training runs by name, the latest of each."""
+    return {"sweeps": [{key: row[key] for key in ("name", "number", "created", "by")} for row in hub.sweeps.list()]}
+
+
+@router.get("/sweeps/{name}")
+def show_sweep(name: Name, person: Reader, hub: Hub) -> dict[str, Any]:
+    """Points and laws of the latest sweep of a name, as they were pushed."""
+    return hub.sweeps.latest(name)[1].model_dump(mode="json", exclude_unset=True)
+
+
+@router.post("/sweeps/{name}")
+def push_sweep(name: Name, wanted: Sweep, person: Pusher, hub: Hub) -> dict[str, Any]:
+    """Keep the points and laws of a sweep; pushing one content again returns the number that has it."""
+    number, new = hub.sweeps.push(name, wanted, person.name)
+    return {"name": name, "number": number, "new": new}
 
 
 @router.get("/users")

@@ -30,7 +30,7 @@ def backup(settings: Settings, path: Path) -> str:
     wanted = sorted(
         {row["file"] for row in tables["versions"]}
         | {row["card"] for row in tables["versions"]}
-        | {row["blob"] for row in tables["records"]}
+        | {row["blob"] for row in (*tables["records"], *tables["sweeps"])}
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -15,7 +15,7 @@ from mlipfm_interfaces.errors import FormatVersionError, RegistryError
 
 from .settings import Settings
 
-VERSION = 2
+VERSION = 3
 meta = sa.MetaData()
 
 facts = sa.Table("facts", meta, sa.Column("key", sa.String(40), primary_key=True), sa.Column("value", sa.Integer, nullable=False))
@@ -97,6 +97,17 @@ promotions = sa.Table(
     sa.ForeignKeyConstraint(["name"], ["models.name"]),
 )  # fmt: skip
 
+#: Sweeps of training runs with their scaling laws; see `sweeps`.
+sweeps = sa.Table(
+    "sweeps", meta,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("blob", sa.String(64), nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("created", sa.String(40), nullable=False),
+    sa.Column("by", sa.String(64), nullable=False),
+)  # fmt: skip
+
 #: Who did what; every row carries the hash of the row before, so that a row cannot be taken out unseen.
 audit = sa.Table(
     "audit", meta,
@@ -114,8 +125,13 @@ def _to_2(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE promotions ADD COLUMN reason VARCHAR(300) NOT NULL DEFAULT ''")
 
 
+def _to_3(connection: sa.Connection) -> None:
+    """Version 2 kept no sweeps."""
+    sweeps.create(connection, checkfirst=True)
+
+
 #: From version n to n + 1.
-MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _to_2}
+MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _to_2, 2: _to_3}
 
 
 class Database:

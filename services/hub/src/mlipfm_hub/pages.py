@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from . import summaries
+from . import comparison, scaling, summaries
 from .api import Admin, Hub, Name, Number, Reader, who
 from .audit import entries
 from .border import COOKIE, form_of
@@ -104,7 +104,7 @@ def version(request: Request, name: Name, number: Number, person: Reader, hub: H
     row = hub.registry.version(name, number)
     aliases = [alias for alias, promotion in hub.registry.aliases(name).items() if promotion["version"] == number]
     return page("version.html", request, title=f"{name}/{number}", v=summaries.card(hub.registry, row), aliases=aliases,
-                lineage=summaries.lineage(hub.registry, row), mlflow=hub.settings.mlflow.rstrip("/"))  # fmt: skip
+                lineage=summaries.lineage(hub.registry, row))  # fmt: skip
 
 
 @router.get("/leaderboard")
@@ -120,6 +120,28 @@ def leaderboard(
 def data_page(request: Request, person: Reader, hub: Hub) -> Response:
     """Which data trained and tested which models."""
     return page("data.html", request, title="Data", rows=summaries.data_sets(hub.registry))
+
+
+@router.get("/compare")
+def compare_page(request: Request, person: Reader, hub: Hub, model: Annotated[list[str] | None, Query()] = None) -> Response:
+    """Versions side by side, and their runs in MLflow."""
+    models = model or []
+    cards = comparison.chosen(hub.registry, models)
+    address = hub.settings.mlflow.rstrip("/")
+    runs = comparison.mlflow_runs(address, [card["digest"] for card in cards]) if address and cards else None
+    choices = [f"{name}/{row['number']}" for name in hub.registry.names() for row in reversed(hub.registry.versions(name))]
+    return page("compare.html", request, title="Compare models", cards=cards, models=models, runs=runs, choices=choices,
+                sections=comparison.compare(cards), most=comparison.MOST)  # fmt: skip
+
+
+@router.get("/scaling")
+def scaling_page(request: Request, person: Reader, hub: Hub, sweep: str = "", loss: str = "", axis: str = "", group: str = "") -> Response:
+    """Points, laws and held-out runs of a sweep."""
+    names = [row["name"] for row in hub.sweeps.list()]
+    if not names:
+        return page("scaling.html", request, title="Scaling laws", names=names)
+    row, found = hub.sweeps.latest(sweep or names[-1])
+    return page("scaling.html", request, title="Scaling laws", names=names, row=row, **scaling.view(hub.registry, found, loss, axis, group))
 
 
 @router.get("/people")

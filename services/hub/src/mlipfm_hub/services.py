@@ -16,6 +16,7 @@ from .database import Database, tokens, users
 from .registry import Registry
 from .settings import Settings
 from .signatures import Signer
+from .sweeps import Sweeps
 from .uploads import Uploads
 from .users import Users, hashed, now
 
@@ -33,6 +34,7 @@ class Services:
     users: Users
     uploads: Uploads
     registry: Registry
+    sweeps: Sweeps
 
 
 def open_services(settings: Settings) -> Services:
@@ -48,7 +50,8 @@ def open_services(settings: Settings) -> Services:
     database.migrate()
     blobs = open_blobs(settings)
     registry = Registry(database, blobs, spool, Signer(secret(folder / KEY)))
-    return Services(settings, database, blobs, Users(database), Uploads(folder / "uploads", blobs, settings.largest), registry)
+    uploads = Uploads(folder / "uploads", blobs, settings.largest)
+    return Services(settings, database, blobs, Users(database), uploads, registry, Sweeps(database, blobs, spool))
 
 
 def admit_owner(services: Services) -> str:

@@ -36,7 +36,6 @@ def card(registry: Registry, version: Row) -> Row:
         "ancestors": ancestors_of(extra),
         "data": [entry for entry in _list(extra.get("data")) if isinstance(entry, dict)],
         "validation": [entry for entry in _list(extra.get("validation_data")) if isinstance(entry, dict)],
-        "run": str(extra.get("mlflow_run", "")),
         "metrics": metrics,
         "speed": _speed(per_atom),
         "tested": _tested(evaluation, manifest),
@@ -115,7 +114,7 @@ def data_sets(registry: Registry) -> list[Row]:
             for key, what in (("data", "trained"), ("validation_data", "chose")):
                 for entry in _list(extra.get(key)):
                     if isinstance(entry, dict) and entry.get("manifest"):
-                        note(str(entry["manifest"]), what, model, str(entry.get("path", "")).rsplit("/", 1)[-1], stated_licences(entry))
+                        note(str(entry["manifest"]), what, model, str(entry.get("name", "")), stated_licences(entry))
             for record in registry.records_of(version):
                 for called, digest in record["data"].items():
                     note(digest, "tested", model, called)

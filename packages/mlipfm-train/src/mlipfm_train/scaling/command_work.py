@@ -137,6 +137,28 @@ def report(document: Path, out: Path | None, page: Path | None, floor: float | N
     typer.echo(f"page: {target}")
 
 
+def push(document: Path, out: Path | None, name: str, registry: str | None, as_json: bool) -> None:
+    """Send points and `fit.json` to a hub."""
+    from mlipfm_interfaces.registry_http import server
+    from mlipfm_interfaces.registry_hub import is_hub, push_sweep
+    from mlipfm_interfaces.registry_versions import check_name
+
+    from .execute import collected
+
+    folder, where = _known(document, out), server(registry)
+    fitted = folder / "fit.json"
+    if not fitted.exists():
+        raise RecipeError("the sweep has no fit", where=str(folder), hint=f"`mlipfm scaling fit {document}` first")
+    check_name(name)
+    if not is_hub(where):
+        raise where.fault("is no hub: sweeps are shown by a hub alone", "start one with `mlipfm hub up`")
+    points = [asdict(point) for point in collected(folder)]
+    number, new = push_sweep(where, name, points, json.loads(fitted.read_text(encoding="utf-8")))
+    if as_json:
+        return typer.echo(json.dumps({"name": name, "number": number, "new": new, "points": len(points)}))
+    typer.echo(f"{name}, number {number}{'' if new else ' (it was there)'}: {where.address}/scaling?sweep={name}")
+
+
 def coordinates(backbones: list[str], widths: list[int], steps: int, lr: float, seeds: int, *, mup: bool, as_json: bool) -> None:
     """Print the steepest slope of each backbone, and which fail."""
     from mlipfm_interfaces import plugins

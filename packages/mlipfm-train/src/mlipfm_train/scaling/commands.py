@@ -122,6 +122,28 @@ def report(
     command_work.report(document, out, page, floor)
 
 
+@app.command("push")
+def push(
+    document: Document,
+    name: Annotated[str, typer.Option(help="Name of the sweep in the hub")],
+    out: Out = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(help="Address or folder of the hub [default: $MLIPFM_REGISTRY, $MLFLOW_TRACKING_URI or http://127.0.0.1:5000]"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send the points and the last fit of a sweep to a hub, whose page shows them: laws, held-out runs, and which runs are models there.
+
+    Example:
+
+        mlipfm scaling push sweep.yaml --name oxides
+    """
+    from . import command_work
+
+    command_work.push(document, out, name, registry, as_json)
+
+
 @app.command("coordinates")
 def coordinates(
     backbones: Annotated[list[str] | None, typer.Argument(help="Backbones [default: all that are installed]")] = None,
