@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .errors import UnknownElementError
 
@@ -280,6 +281,13 @@ def symbol(atomic_number: int) -> str:
     if not 1 <= atomic_number <= N_ELEMENTS:
         raise UnknownElementError(f"atomic number {atomic_number} does not exist", hint="use 1 (H) to 118 (Og)")
     return _SYMBOLS[atomic_number - 1]
+
+
+def formula(atomic_numbers: ArrayLike) -> str:
+    """Return the composition in alphabetical order: `C2H6O`."""
+    numbers, counts = np.unique(atomic_numbers, return_counts=True)
+    parts = sorted((symbol(z), n) for z, n in zip(numbers.tolist(), counts.tolist(), strict=True))
+    return "".join(name + (str(n) if n > 1 else "") for name, n in parts)
 
 
 def number(name: str) -> int:

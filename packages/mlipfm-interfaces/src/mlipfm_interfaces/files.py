@@ -15,11 +15,11 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import LockedError, UnreadableFileError, UnwritableFileError
+from .errors import LockedError, RefusedFileError, UnreadableFileError, UnwritableFileError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -135,6 +135,29 @@ def strict_json(text: str | bytes) -> Any:
         raise ValueError(f"{word} is no number of JSON")
 
     return json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any], what: str, file: str = "request.json") -> None:
+    """Write the settings (JSON-ready) of the work in `folder` into it, or find them there; the same settings go on with the work.
+
+    Raises:
+        RefusedFileError: the folder has the settings of other work, with the differences, or something else.
+    """
+    path, hint = folder / file, "choose another folder by --out"
+    if path.exists():
+        before = json.loads(path.read_bytes())
+        differ = [
+            f"{key}: {before.get(key)} -> {settings.get(key)}"
+            for key in sorted({*before, *settings})
+            if before.get(key) != settings.get(key)
+        ]
+        if differ:
+            raise RefusedFileError(f"this folder belongs to another {what} ({'; '.join(differ)})", where=str(folder), hint=hint)
+        return
+    if folder.exists() and any(item.name != "lock" for item in folder.iterdir()):
+        raise RefusedFileError("the folder is not empty", where=str(folder), hint=hint)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(settings, indent=1, sort_keys=True).encode())
 
 
 def cache_dir() -> Path:

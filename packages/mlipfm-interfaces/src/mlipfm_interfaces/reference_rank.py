@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .elements import number, symbol
+from .elements import formula, number, symbol
 from .errors import UndeterminedEnergyWarning
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def undetermined_energies(potential: Potential, asked: Iterable[tuple[str | None
     said: set[tuple[str, str]] = vars(potential).setdefault("_undetermined_said", set())
     doubtful: dict[str, dict[str, float]] = {}
     for level, numbers in asked:
-        found, name = _undetermined_of(potential, level), _formula_of(numbers)
+        found, name = _undetermined_of(potential, level), formula(numbers)
         if found is None or (str(level), name) in said:
             continue
         said.add((str(level), name))
@@ -142,13 +142,6 @@ def without_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndeterminedEnergyWarning)
         yield
-
-
-def _formula_of(atomic_numbers: NDArray[Any]) -> str:
-    """`AlCu3`, as `Structure.formula` has it."""
-    numbers, counts = np.unique(atomic_numbers, return_counts=True)
-    parts = sorted((symbol(z), n) for z, n in zip(numbers.tolist(), counts.tolist(), strict=True))
-    return "".join(name + (str(n) if n > 1 else "") for name, n in parts)
 
 
 def _sentence(doubtful: Mapping[str, float], found: UndeterminedReferences | None, level: str) -> str:

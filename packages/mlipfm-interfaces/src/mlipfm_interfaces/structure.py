@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .display import html_table, line
-from .elements import N_ELEMENTS, symbol
+from .elements import N_ELEMENTS, formula
 from .errors import InvalidStructureError, MultiplicityError, ShapeError, UnknownElementError
 from .quantities import quantity
 
@@ -202,9 +202,7 @@ class Structure:
     @property
     def formula(self) -> str:
         """Composition in alphabetical order, `C2H6O`."""
-        numbers, counts = np.unique(self.atomic_numbers, return_counts=True)
-        parts = sorted((symbol(int(z)), int(n)) for z, n in zip(numbers, counts, strict=True))
-        return "".join(name + (str(n) if n > 1 else "") for name, n in parts)
+        return formula(self.atomic_numbers)
 
     def _check_geometry(self) -> None:
         n = len(self.atomic_numbers) if self.atomic_numbers.ndim == 1 else -1

@@ -12,18 +12,15 @@ import numpy as np
 import torch
 from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
-from mlipfm_data.label_checks.declared_units import CONVENTION_OF
-from mlipfm_data.label_checks.findings import Finding
+from mlipfm_data.label_checks.declared_units import label_error
 from mlipfm_data.store.structure_table import StructureTable, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
-    InvalidStructureError,
     LevelError,
     MissingLabelsError,
     MlipfmError,
     PropertyNotAvailableError,
     RecipeError,
-    UnitError,
     UnknownElementError,
 )
 from mlipfm_interfaces.label_weights import force_weights
@@ -123,20 +120,13 @@ def check_labels(sets: Sequence[Frames], report: Report, *, refuse: bool = False
         chosen = (frames[int(rows[k])] for k in _blocks(len(rows)))
         found = [item for item in inspect(chosen) if item.severity != "note"]
         if refuse and found and found[0].severity == "fault":
-            raise _label_error(found[0], path)
+            accept = f"`mlipfm data check-labels {path}` shows them, --accept-label-errors trains on them as they are"
+            raise label_error(found[0], path, f"{found[0].hint}; {accept}")
         if found:
             faulty[path] = list(dict.fromkeys([*faulty.get(path, []), *(f"{item.severity} {item.code}" for item in found)]))
             report.say(f"warning: labels of {path}: {', '.join(faulty[path])}; `mlipfm data check-labels {path}` says what and what to do")
     if faulty:
         report.facts["label_faults"] = faulty
-
-
-def _label_error(finding: Finding, path: str) -> MlipfmError:
-    """Return the finding as an error of the store."""
-    numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
-    kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError
-    accept = f"`mlipfm data check-labels {path}` shows them, --accept-label-errors trains on them as they are"
-    return kind(f"{finding.code}: {finding.words} ({numbers})", where=path, hint=f"{finding.hint}; {accept}")
 
 
 def _blocks(n: int) -> np.ndarray:

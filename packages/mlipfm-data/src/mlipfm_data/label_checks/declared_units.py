@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mlipfm_interfaces.errors import UnitError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, UnitError
 from mlipfm_interfaces.units import factor, known_units
 
 from ..readers.options import ASSUMED, VOIGT_ASE, option_words
@@ -26,6 +26,12 @@ CONVENTION_OF = {
 
 #: Logarithm of the ratio of two units below which a slope does not tell them apart.
 _SAME_UNIT = 0.2
+
+
+def label_error(finding: Finding, where: Path | str, hint: str) -> MlipfmError:
+    """Return a finding as an error: of units and signs, or of structures."""
+    kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError
+    return kind(f"{finding.code}: {finding.words} ({finding.numbers})", where=str(where), hint=hint)
 
 
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:

@@ -34,11 +34,14 @@ class Finding:
 
     def __str__(self) -> str:
         where = f" [{self.level}]" if self.level else ""
-        numbers = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self.figures.items()
-        )
+        numbers = self.numbers
         frames = f"; frames {', '.join(map(str, self.indices[:8]))}{', ...' if len(self.indices) > 8 else ''}" if self.indices else ""
         return f"{self.severity} {self.code}{where}: {self.words}{f' ({numbers})' if numbers else ''}{frames}; {self.hint}"
+
+    @property
+    def numbers(self) -> str:
+        """The figures as text: `slope -1, pairs 20`."""
+        return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self.figures.items())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON-ready data; `mend` is the old name of `hint`."""

@@ -19,7 +19,7 @@ from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.console import counter
 from mlipfm_interfaces.errors import LabelingError, MlipfmError
-from mlipfm_interfaces.files import atomic_write, lock
+from mlipfm_interfaces.files import atomic_write, claim_folder, lock
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.initial_files import FrameOptions, read_initial_states
 from mlipfm_train.interruption import until_interrupted
@@ -28,7 +28,7 @@ from mlipfm_train.recipe import load_recipe
 from .exploration import Trajectory, explore
 from .label_folder import Labels
 from .plan import Plan, extended, make_plan
-from .request import Request, claim
+from .request import Request
 from .selection import last_layers, most_informative
 from .start_frames import rattled
 from .student import COST, Trained, force_error, steps_within, train_student, training_recipe
@@ -78,7 +78,7 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
     request.check()
     starts = [start.structure for start, _ in read_initial_states(request.start, FrameOptions(None, request.charge, request.multiplicity))]
     with DistillationTeacher(request.teacher, level=request.level, timeout=request.timeout) as teacher:
-        claim(request, teacher.digest)
+        claim_folder(request.out, request.decides() | {"teacher_digest": teacher.digest}, "distillation")
         with lock(request.out / "lock"), until_interrupted(say) as interrupted:
             hydrogen = any((s.atomic_numbers == 1).any() for s in starts)
             dt = request.dt or (0.5 if hydrogen else 1.0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlipfm_interfaces.errors import RecipeError, RefusedFileError, UnreadableFileError
-from mlipfm_interfaces.files import atomic_write, sha256
+from mlipfm_interfaces.errors import RecipeError, UnreadableFileError
+from mlipfm_interfaces.files import sha256
 from mlipfm_md.ensembles import check_temperature
 
 from .student import SIZES
@@ -105,23 +104,3 @@ class Request:
             "multiplicity": self.multiplicity,
             "seed": self.seed,
         }
-
-
-def claim(request: Request, digest: str) -> None:
-    """Make the folder that of this request and of a teacher with this digest, or find that it is already.
-
-    Raises:
-        RefusedFileError: the folder holds something else; the differences are named.
-    """
-    path, now = request.out / "request.json", request.decides() | {"teacher_digest": digest}
-    if path.exists():
-        before = json.loads(path.read_bytes())
-        differ = [f"{key} was {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
-        if differ:
-            hint = "choose another folder by --out"
-            raise RefusedFileError(f"this folder belongs to another distillation: {'; '.join(differ)}", where=str(request.out), hint=hint)
-        return
-    if request.out.exists() and any(item.name != "lock" for item in request.out.iterdir()):
-        raise RefusedFileError("the folder is not empty", where=str(request.out), hint="choose another folder by --out")
-    request.out.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(now, indent=1).encode())

@@ -16,20 +16,17 @@ from mlipfm_data.curation.splits import Split, make_split
 from mlipfm_data.curation.trajectories import beside_training, time_split
 from mlipfm_data.duplicates.report import near_clusters
 from mlipfm_data.importing import Importer, ImportReport
-from mlipfm_data.label_checks.declared_units import CONVENTION_OF
-from mlipfm_data.label_checks.findings import Finding
+from mlipfm_data.label_checks.declared_units import label_error
 from mlipfm_data.licensing import checked_licence
 from mlipfm_data.parallel import processes
 from mlipfm_data.readers.registry import format_of, read
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import (
-    InvalidStructureError,
     LevelError,
     MissingLabelsError,
     MlipfmError,
     RecipeError,
-    UnitError,
     UnreadableFileError,
 )
 from mlipfm_interfaces.files import atomic_write
@@ -178,23 +175,14 @@ def _check(report: ImportReport, request: Request) -> None:
         raise type(error)(f"none of {report.frames} frames can be used: {error.what}", where=error.where, hint=error.hint)
     faults = [item for item in report.findings if item.severity == "fault"]
     if faults and not request.accept_label_errors:
-        raise _label_error(faults[0], request.file)
+        hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", faults[0].hint)
+        raise label_error(faults[0], request.file, f"{hint}; --accept-label-errors trains on them as they are")
     if usable < FEWEST:
         raise MissingLabelsError(
             f"holds {usable} structures with labels; {FEWEST} are the least that can be divided into train, valid and test",
             where=str(request.file),
             hint="label more structures, or evaluate a model on these: `mlipfm evaluate MODEL FILE`",
         )
-
-
-def _label_error(finding: Finding, path: Path) -> MlipfmError:
-    """Return the finding as an error, with the option of this command that lets it pass."""
-    hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", finding.hint)
-    numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in finding.figures.items())
-    kind = UnitError if finding.code in CONVENTION_OF else InvalidStructureError
-    return kind(
-        f"{finding.code}: {finding.words} ({numbers})", where=str(path), hint=f"{hint}; --accept-label-errors trains on them as they are"
-    )
 
 
 def divide(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlipfm_data.importing import fingerprint
-from mlipfm_interfaces.errors import RecipeError, RefusedFileError, UnreadableFileError
-from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.errors import RecipeError, UnreadableFileError
 
 #: How weights are adapted, see `mlipfm_train.adaptation`; `replay` and `new-head` change data and heads.
 MODES = ("naive", "layerwise", "frozen", "heads", "lora", "replay", "new-head")
@@ -91,27 +90,3 @@ class Request:
         """Return what decides the result, as the folder keeps it: not where the folder is, nor how long one command may take."""
         plain = {key: value for key, value in asdict(self).items() if key != "out" and value not in (None, False, (), {}, 0)}
         return json.loads(json.dumps(plain | {"fingerprint": fingerprint(self.file)}, default=str))
-
-
-def claim(request: Request) -> None:
-    """Make the folder that of this request, or find that it is already.
-
-    Raises:
-        RefusedFileError: the folder holds the result of another request, with the differences, or something else.
-    """
-    path = request.out / "request.json"
-    now = request.as_json()
-    if path.exists():
-        before = json.loads(path.read_bytes())
-        differ = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-        if differ:
-            raise RefusedFileError(
-                f"this folder belongs to another request ({'; '.join(differ)})",
-                where=str(request.out),
-                hint="choose another folder by --out",
-            )
-        return
-    if request.out.exists() and any(path.name != "lock" for path in request.out.iterdir()):
-        raise RefusedFileError("the folder is not empty", where=str(request.out), hint="choose another folder by --out")
-    request.out.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(now, indent=1, sort_keys=True).encode())

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlipfm_data.store.store import Store
 from mlipfm_interfaces.errors import RecipeError
-from mlipfm_interfaces.files import atomic_write, lock
+from mlipfm_interfaces.files import atomic_write, claim_folder, lock
 from mlipfm_train.interruption import until_interrupted
 from mlipfm_train.loop import fit
 from mlipfm_train.open_run import open_run
@@ -26,7 +26,7 @@ from mlipfm_train.run import FitResult
 from .parts import Parts, make_parts
 from .recipe import in_words, recipe_of, with_steps
 from .replay import REPLAYED, make_replay
-from .request import Request, claim
+from .request import Request
 from .result import finish, measure, print_errors, write_statements
 from .start import start_from_model
 
@@ -68,7 +68,7 @@ def train_on_file(request: Request, say: Say) -> dict[str, Any]:
     request.check()
     new = not request.out.exists()
     try:
-        claim(request)
+        claim_folder(request.out, request.as_json(), "request")
         with lock(request.out / "lock"):
             parts = make_parts(request, say)
             prepared = prepare(request, parts, say)
