@@ -119,10 +119,17 @@ execute.run_sweep(make_sweep({sweep.model_dump(mode="json")!r}), Path({str(folde
     assert (folder / "points.jsonl").read_bytes() == before
 
 
-def test_a_sweep_that_changed_under_its_runs_is_refused(document, tmp_path):
-    plan(make_sweep({**document, "structures": [6]}), tmp_path)
+def test_a_sweep_that_changed_under_its_runs_is_refused_and_one_that_was_only_planned_is_planned_anew(document, tmp_path):
+    one, two = ({**document, "structures": [6], "width": [4], "seeds": seeds, "mup_base": None} for seeds in ([0], [0, 1]))
+    plan(make_sweep(one), tmp_path)
+    assert len(plan(make_sweep(two), tmp_path)[1]) == 2
+    (tmp_path / "points.jsonl").write_text(f"{line_of(surface_points()[0])}\n")
     with pytest.raises(ScalingError, match="the sweep has changed since its first run: seeds"):
-        run_sweep(make_sweep({**document, "structures": [6], "seeds": [0, 1]}), tmp_path)
+        run_sweep(make_sweep(one), tmp_path)
+    plan(make_sweep({**two, "core_hours": 5.0}), tmp_path)  # a budget is no part of the points
+    with pytest.raises(RecipeError, match="optimizer"):
+        plan(make_sweep({**one, "architectures": {"wild": {"optimizer.lr": 1e9}}}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_more_structures_than_there_are_and_more_hours_than_the_budget_are_refused(document, tmp_path):
@@ -406,3 +413,14 @@ def test_the_sweep_that_is_shipped_has_models_over_one_and_a_half_decades_and_da
             potential = build(options.name, {**options.options, "elements": ["H", "C", "N", "O", "F", "S", "Cl"], "levels": ["gfn2-xtb"]})
             sizes.append(sum(p.numel() for p in potential.parameters()))
         assert sizes[1] > 10**1.5 * sizes[0], name
+
+
+@pytest.mark.ci
+def test_a_run_that_ends_far_above_the_error_before_training_has_diverged_and_is_no_loss(document, tmp_path):
+    recipe = {**document["recipe"], "optimizer": {"lr": 50.0, "weight_decay": 0.0, "clip": None}}
+    sweep = {**document, "recipe": recipe, "structures": [6], "width": [4], "mup_base": None, "hold_out": False, "epochs": 6}
+    (point,) = run_sweep(make_sweep(sweep), tmp_path)
+    assert "training has diverged: force MAE is" in point.failed
+    assert "before it" in point.failed
+    assert not point.losses
+    assert point.core_seconds > 0

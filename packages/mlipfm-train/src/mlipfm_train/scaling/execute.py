@@ -30,6 +30,7 @@ from ..events import Event, read_events
 from ..frames import Frames, frame_costs, in_budget
 from ..loop import fit
 from ..recipe import dump_recipe, load_recipe, make_recipe
+from ..run import DIVERGED
 from ..training_state import states
 from ..validation import Errors, validated, validation_errors, validation_metrics
 from .laws import ScalingError
@@ -208,12 +209,16 @@ def _last_step(folder: Path) -> int:
 
 def _point(run: PlannedRun, folder: Path, sweep: Sweep, cost: Cost, failed: str) -> Point:
     """What a run that has ended is in `points.jsonl`."""
-    atoms, seconds = 0, 0.0
+    atoms, seconds, untrained = 0, 0.0, {}
     flops = cost.flops / cost.atoms
     for event in read_events(folder / "events.jsonl"):
         if event["kind"] == "step":
             atoms, seconds = atoms + event["values"]["atoms"], seconds + event["values"]["seconds"]
+        elif event["kind"] == "preflight":
+            untrained = event["values"]
     threads = torch.get_num_threads()
+    if not failed and (folder / "last.safetensors").exists():
+        failed = _diverged(load_model(folder / "last.safetensors")[1]["extra"]["validation"], untrained)
     if failed:
         return Point(run.name, run.group, run.seed, cost.parameters, atoms, flops * atoms, seconds * threads, failed=failed)
     potential, manifest = load_model(folder / "last.safetensors")
@@ -227,6 +232,18 @@ def _point(run: PlannedRun, folder: Path, sweep: Sweep, cost: Cost, failed: str)
         metrics |= {f"fine-tuned on {name} {key}": value for key, value in _fine_tuned(run, folder, name, changes).items()}
     losses = {key: float(value) for key, value in metrics.items() if value is not None and np.isfinite(value)}
     return Point(run.name, run.group, run.seed, cost.parameters, atoms, flops * atoms, seconds * threads, losses, manifest["digest"])
+
+
+def _diverged(validation: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any]) -> str:
+    """Return why a run that came to its end has no losses to fit: it is far worse than before its first step. "" if it is not."""
+    for metric in validation:
+        before = 1000 * untrained.get(
+            {"force MAE": "baseline_force_mae", "energy MAE": "baseline_energy_mae"}.get(metric["name"], ""), np.inf
+        )
+        if metric["value"] is None or not np.isfinite(metric["value"]) or metric["value"] > DIVERGED * before:
+            value = "not finite" if metric["value"] is None else f"{metric['value']:.4g} {metric['unit']}"
+            return f"training has diverged: {metric['name']} is {value} at its end and was {before:.4g} before it"
+    return ""
 
 
 def _errors(potential: Any, run: PlannedRun, frames: Frames) -> Errors:

@@ -7,6 +7,7 @@ architecture, objective, width and depth; a run has them as often as it reads as
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,8 +55,9 @@ def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: 
     Raises:
         ScalingError: the sweep of this folder was another one, more structures are wanted than there are, or the time is above `core_hours`.
     """
+    planned = runs_of(sweep)  # what cannot be is refused before a folder is made
     claim(sweep, folder)
-    runs = [_placed(run, sweep, folder) for run in runs_of(sweep)]
+    runs = [_placed(run, sweep, folder) for run in planned]
     file = folder / "plan.json"
     if file.exists():
         costs = [Cost(**cost) for cost in json.loads(file.read_text(encoding="utf-8"))]
@@ -71,7 +73,11 @@ def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: 
 
 
 def claim(sweep: Sweep, folder: Path) -> None:
-    """Make `folder` that of this sweep. Raises `ScalingError` if it is that of another: points of two sweeps would be fitted as one."""
+    """Make `folder` that of this sweep. While no run of it has begun, a changed document replaces the earlier one; its budget may change at any time.
+
+    Raises:
+        ScalingError: runs of another document have begun there: points of two sweeps would be fitted as one.
+    """
     file = folder / "sweep.json"
     document = sweep.model_dump(mode="json")
     if file.exists():
@@ -80,15 +86,23 @@ def claim(sweep: Sweep, folder: Path) -> None:
             name: field.get_default(call_default_factory=True) for name, field in Sweep.model_fields.items() if not field.is_required()
         }
         before = defaults | before  # of a version that did not know every key
-        if changed := sorted(key for key in {*before, *document} if before.get(key) != document.get(key)):
+        changed = sorted(key for key in {*before, *document} - {"core_hours"} if before.get(key) != document.get(key))
+        if changed and _begun(folder):
             raise ScalingError(
                 f"the sweep has changed since its first run: {', '.join(changed)}",
                 where=str(folder),
                 hint="put the document back, or give another folder by --out",
             )
-        return
+        if changed:  # planned only: training sets and costs were those of the earlier document
+            (folder / "plan.json").unlink(missing_ok=True)
+            shutil.rmtree(folder / "data", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(file, json.dumps(document, indent=1, ensure_ascii=False).encode())
+
+
+def _begun(folder: Path) -> bool:
+    """Whether there is a point, or a folder of a run or of a trunk."""
+    return any(folder.glob("points*.jsonl")) or any((path / "recipe.yaml").exists() for path in folder.iterdir() if path.is_dir())
 
 
 def _placed(run: PlannedRun, sweep: Sweep, folder: Path) -> PlannedRun:
