@@ -127,7 +127,7 @@ def test_charge_that_the_model_does_not_know_is_told():
     said = ["the model does not support total_charge: 1 changes nothing", "the model does not support spin_multiplicity: 2 changes nothing"]
     assert [str(w.message).removesuffix(" in its prediction") for w in told] == said
     atoms.calc = MlipfmCalculator(build("painn", config), charge=1, strict=True)
-    with pytest.raises(InvalidStructureError, match="does not know total_charge"):
+    with pytest.raises(InvalidStructureError, match="does not support total_charge"):
         atoms.get_potential_energy()
 
 

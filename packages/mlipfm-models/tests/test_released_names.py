@@ -34,7 +34,7 @@ def test_the_default_level_of_a_checkpoint_counts_where_none_is_stated(tmp_path)
     model = load_potential(tmp_path / "default.safetensors")
     energies = {level: float(evaluate(model, [s.replace(level=level)])[0]["energy"]) for level in (None, *LEVELS)}
     assert energies[None] == energies["gfn2-xtb"] != energies["pbe"]
-    with pytest.raises(LevelError, match="does not know"):
+    with pytest.raises(LevelError, match="does not support"):
         evaluate(model, [s.replace(level="hf/sto-3g")])
 
 
