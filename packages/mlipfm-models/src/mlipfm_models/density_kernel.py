@@ -246,7 +246,7 @@ class CompiledDensity:
     def _states(self, batch: Batch) -> NDArray[np.int64]:
         """Return [systems] the electronic state: where systems have the same, atoms of one element have the same initial scalars.
 
-        Those of a neutral closed shell depend only on which of charge and multiplicity are stated. Electrons of ions and open shells are shared out
+        Those of a neutral closed shell depend only on which of charge and multiplicity are given. Electrons of ions and open shells are shared out
         over the atoms of their system, so that each of these has a state of its own.
         """
         state = np.zeros(batch.n_systems, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 After Sakai et al. (2023) and ELECTRA (arXiv:2003.10555): the new elements are drawn with the frequencies of the training data. A head that is not
 exported tells from the node scalars of every atom whether it was replaced, and of the replaced ones what they were. In a random alloy of equal
-parts nothing can be told (detection at the level of chance), in rock salt everything.
+parts nothing can be found (detection at the level of chance), in rock salt everything.
 """
 
 from __future__ import annotations
