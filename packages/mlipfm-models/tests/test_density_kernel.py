@@ -275,7 +275,7 @@ def test_wrong_geometries_are_refused_as_by_the_model() -> None:
     with pytest.raises(UnknownElementError):
         compiled.systems([rattled([79], [[0, 0, 0]])])
     several = CompiledDensity(density(channels=16, levels=["pbe", "r2scan"]))  # type: ignore[arg-type]
-    with pytest.raises(LevelError, match="gives no level"):
+    with pytest.raises(LevelError, match="no level of theory"):
         several.systems([s])
 
 
