@@ -112,7 +112,7 @@ def test_the_residual_is_the_scatter_that_was_put_in():
 def test_levels_are_fitted_apart():
     reports = report_references([*molecules("pbe"), *(s.replace(level="r2scan") for s in ladder())])
     assert list(reports) == ["pbe", "r2scan"]
-    with pytest.raises(LevelError, match="gives no level"):
+    with pytest.raises(LevelError, match="no level of theory"):
         report_references([made([1, 1], -30.0, level=None)])
 
 
