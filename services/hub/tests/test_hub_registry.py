@@ -202,6 +202,8 @@ def test_a_revoked_token_and_a_locked_user_are_nobody(hub):
     assert token not in json.dumps(hub.services.users.list())
     hub.ask("POST", f"/api/v1/tokens/{hashlib.sha256(token.encode()).hexdigest()[:12]}/revoke")
     assert hub.ask("GET", "/api/v1/hub", role="new")[0] == 401
+    assert hub.ask("POST", "/api/v1/users/pusher", {})[0] == 200  # no change is none, and no failure of the hub
+    assert hub.ask("GET", "/api/v1/hub", role="push")[1]["role"] == "push"
     hub.ask("POST", "/api/v1/users/pusher", {"disabled": True})
     assert hub.ask("GET", "/api/v1/hub", role="push")[0] == 401
     assert hub.ask("POST", "/api/v1/users/owner", {"disabled": True})[0] == 409
@@ -235,6 +237,7 @@ def test_tables_of_the_version_before_are_upgraded_and_of_a_later_one_refused(tm
         meta.create_all(connection)
         connection.exec_driver_sql("ALTER TABLE promotions DROP COLUMN reason")
         connection.exec_driver_sql("DROP TABLE sweeps")
+        connection.exec_driver_sql("DROP TABLE signatures")
         connection.exec_driver_sql("INSERT INTO facts VALUES ('version', 1), ('writes', 0)")
     assert database.migrate() == (1, VERSION)
     assert database.migrate() == (VERSION, VERSION)

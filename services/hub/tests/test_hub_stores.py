@@ -168,6 +168,7 @@ with database.engine.begin() as connection:
     meta.create_all(connection)
     connection.exec_driver_sql("ALTER TABLE promotions DROP COLUMN reason")
     connection.exec_driver_sql("DROP TABLE sweeps")
+    connection.exec_driver_sql("DROP TABLE signatures")
     connection.exec_driver_sql("INSERT INTO facts VALUES ('version', 1), ('writes', 0)")
 """
 

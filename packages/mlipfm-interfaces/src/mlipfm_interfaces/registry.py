@@ -48,7 +48,7 @@ class MlipfmResolver:
         return pull(address)
 
 
-def pull(address: str, registry: str | None = None) -> Path:
+def pull(address: str, registry: str | None = None, public_key: Path | None = None) -> Path:
     """Return the checkpoint at `NAME@ALIAS` or `NAME/VERSION` as a verified file in the cache folder, downloaded if it is not there yet.
 
     Where the registry does not answer, the cached file is returned that the address meant when the registry was asked last, with a warning. A
@@ -56,23 +56,27 @@ def pull(address: str, registry: str | None = None) -> Path:
 
     Args:
         registry: address of the server, or folder of a hub; default $MLIPFM_REGISTRY, else this machine.
+        public_key: by which the file must be signed (see `model_signatures`); default $MLIPFM_PUBLIC_KEY, else no signature is required.
 
     Raises:
-        RegistryError: not reachable and not in the cache, not there, or no valid certificate. DamagedFileError: content other than registered.
-        RefusedFileError: not a model checkpoint.
+        SignatureError: not signed by the key. RegistryError: not reachable and not in the cache, not there, or no valid certificate.
+        DamagedFileError: content other than registered. RefusedFileError: not a model checkpoint.
     """
+    from .model_signatures import PUBLIC_KEY
+
     wanted, where = parse_address(address), server(registry)
+    key = public_key or (Path(os.environ[PUBLIC_KEY]) if os.environ.get(PUBLIC_KEY) else None)
     try:
-        return _pull(wanted, where)
+        return _pull(wanted, where, key)
     except UnreachableError as error:
-        path = _cached(wanted, where)
+        path = _cached(wanted, where) if key is None else None  # signatures are at the registry
         if path is None:
             raise
         _log.warning("%s: %s; using %s, which it was when the registry was asked last", error.where, error.what, path.name)
         return path
 
 
-def _pull(wanted: Address, where: Server) -> Path:
+def _pull(wanted: Address, where: Server, key: Path | None) -> Path:
     promotion = None if wanted.alias is None else promotion_of(where, wanted.name, wanted.alias)
     if wanted.alias is not None and promotion is None:
         raise where.fault(f"has no {wanted}", "see `mlipfm models list`")
@@ -84,6 +88,11 @@ def _pull(wanted: Address, where: Server) -> Path:
     if wanted.alias is not None and promotion is not None:
         check_signature(where, wanted.name, wanted.alias, promotion)
     path = fetch(where, version)
+    if key is not None:
+        from .model_signatures import verify_model
+        from .registry_hub import signatures_of
+
+        verify_model(path, signatures_of(where, version.name, version.number), key)
     _remember(where, version, wanted.alias, promotion)
     return path
 

@@ -16,21 +16,28 @@ models_app = typer.Typer(help="List, show and promote models of the registry.\n\
 
 _REGISTRY = typer.Option(help="Address of the registry [default: $MLIPFM_REGISTRY, $MLFLOW_TRACKING_URI or http://127.0.0.1:5000]")
 
+_PUBLIC_KEY = typer.Option(help="Public key (PEM) by which the file must be signed [default: $MLIPFM_PUBLIC_KEY, else none]")
+
 
 @push_app.command("push")
 def push(
     model: Annotated[str, typer.Argument(help="Model checkpoint (.safetensors)")],
     name: Annotated[str, typer.Option(help="Name in the registry")],
     record: Annotated[list[Path] | None, typer.Option(help="Result record of this model; may be given several times")] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="Private key (PEM) to sign the file with; needs a hub")] = None,
     registry: Annotated[str | None, _REGISTRY] = None,
 ) -> None:
     """Register a model with its card and result records. Pushing it again adds only records that are new.
 
-    Example: mlipfm push best.safetensors --name water --record check.json --record evaluation.json
+    Examples:
+
+        mlipfm push best.safetensors --name water --record check.json --record evaluation.json
+
+        mlipfm push best.safetensors --name water --sign-key key.pem
     """
     from .registry_push import push as push_model
 
-    version = push_model(model, name, record or [], registry)
+    version = push_model(model, name, record or [], registry, sign_key)
     typer.echo(f"{version.name}/{version.number}  {version.digest}")
 
 
@@ -38,6 +45,7 @@ def push(
 def pull(
     address: Annotated[str, typer.Argument(help="NAME@ALIAS or mlipfm:NAME/VERSION")],
     out: Annotated[Path | None, typer.Option(help="Write it to this file; without it, print its path in the cache folder")] = None,
+    public_key: Annotated[Path | None, _PUBLIC_KEY] = None,
     registry: Annotated[str | None, _REGISTRY] = None,
 ) -> None:
     """Download a model and verify it. Commands that take a model also take its address.
@@ -47,7 +55,7 @@ def pull(
     from .files import atomic_write, read_bytes
     from .registry import pull as pull_model
 
-    path = pull_model(address, registry)
+    path = pull_model(address, registry, public_key)
     if out is not None:
         atomic_write(out, read_bytes(path))
     typer.echo(out or path)
@@ -148,19 +156,26 @@ def revoke(
 
 @models_app.command()
 def verify(
-    address: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION")], registry: Annotated[str | None, _REGISTRY] = None
+    address: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME/VERSION")],
+    public_key: Annotated[Path | None, _PUBLIC_KEY] = None,
+    registry: Annotated[str | None, _REGISTRY] = None,
 ) -> None:
-    """Check a model against the registry: bytes, digest, and the promotion if it has an alias.
+    """Check a model against the registry: bytes, digest, the promotion if it has an alias, and the signature by a key.
 
-    Example: mlipfm models verify water@production
+    Examples:
+
+        mlipfm models verify water@production
+
+        mlipfm models verify water@production --public-key key.pub
     """
     from .registry import pull as pull_model
     from .registry_http import server
     from .registry_show import version_at
 
-    path = pull_model(address, registry)
+    path = pull_model(address, registry, public_key)
     version = version_at(server(registry), address)
-    typer.echo(f"{version}  {version.digest}: SHA-256, digest and registry agree ({path})")
+    signed = f", signed by {public_key}" if public_key else ""
+    typer.echo(f"{version}  {version.digest}: SHA-256, digest and registry agree{signed} ({path})")
 
 
 @models_app.command()

@@ -56,6 +56,21 @@ def promote(where: Server, name: str, number: int, alias: str, reason: str) -> N
     where.call("POST", f"/api/v1/models/{name}/aliases/{alias}", {"version": number, "reason": reason})
 
 
+def add_signature(where: Server, name: str, number: int, signature: Json) -> None:
+    """Attach the signature of its file to a version."""
+    where.call("POST", f"/api/v1/models/{name}/versions/{number}/signatures", {"signature": signature})
+
+
+def signatures_of(where: Server, name: str, number: int) -> list[Any]:
+    """Signatures of a version, oldest first; none on servers that are no hub."""
+    if not is_hub(where):
+        return []
+    found = where.call("GET", f"/api/v1/models/{name}/versions/{number}/signatures").get("signatures")
+    if not isinstance(found, list):
+        raise where.fault("answers signatures that are no list")
+    return found
+
+
 def push_sweep(where: Server, name: str, points: Sequence[Json], fit: Json) -> tuple[int, bool]:
     """Send points and laws of a sweep; its number under this name, and whether it is new."""
     answer = where.call("POST", f"/api/v1/sweeps/{name}", {"points": list(points), "fit": fit})

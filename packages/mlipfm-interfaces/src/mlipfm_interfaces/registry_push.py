@@ -35,12 +35,15 @@ EXPERIMENT = "mlipfm-models"
 _RECORD_TAG = re.compile(r"mlipfm\.record\.([0-9a-f]{64})")
 
 
-def push(model: Path | str, name: str, records: Iterable[Path | str] = (), registry: str | None = None) -> Version:
+def push(
+    model: Path | str, name: str, records: Iterable[Path | str] = (), registry: str | None = None, sign_key: Path | None = None
+) -> Version:
     """Register a model checkpoint under a name, with result records; pushing it again adds only records that are new.
 
     Args:
         model: path, or the address of a model that is registered already.
         registry: address of the server; default $MLIPFM_REGISTRY, else this machine.
+        sign_key: private key (PEM) whose signature of the file is kept with the version; a hub is needed. See `model_signatures`.
 
     Returns:
         The version that holds this model: under one name, one content is one version.
@@ -50,15 +53,25 @@ def push(model: Path | str, name: str, records: Iterable[Path | str] = (), regis
         the name, or the server's answer. And what `load_model` raises: only a model that loads is registered.
     """
     from . import registry_hub
+    from .checkpoint import resolve
     from .model_card import model_card
+    from .model_signatures import sign_model
 
     check_name(name)
     where = server(registry)
     data, manifest = _read_model(model)
     digest = manifest["digest"]
     attached = [_record_of(path, digest) for path in records]
+    signature = None
+    if sign_key is not None:
+        if not registry_hub.is_hub(where):
+            raise where.fault("is no hub: MLflow keeps no signatures", "start `mlipfm hub up`, or leave --sign-key out")
+        signature = sign_model(resolve(model), sign_key)
     if registry_hub.is_hub(where):
-        return get_version(where, name, registry_hub.push_version(where, name, data, attached))
+        number = registry_hub.push_version(where, name, data, attached)
+        if signature is not None:
+            registry_hub.add_signature(where, name, number, signature)
+        return get_version(where, name, number)
     content = {MODEL_FILE: data, CARD_FILE: model_card(manifest).encode()}
     with lock(registry_cache() / f"{digest}.push.lock", timeout=600):
         version = first_of_digest(list_versions(where, name), digest) or _register(where, name, digest, content, attached)

@@ -9,26 +9,27 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from . import audit
+from .json_fields import Strict
 from .refusal import LINE, Refused, forbidden
 from .services import Services, services_of
 from .sweeps import Sweep
 from .uploads import CHUNK
 from .users import NAME, Person
 
-Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+#: Name of a model: letters and digits at both ends, no two dots together.
+Name = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9]((\.?[A-Za-z0-9_-])*\.?[A-Za-z0-9])?$")]
+User = Annotated[str, Path(pattern=NAME)]
 Number = Annotated[int, Path(ge=1, le=10**9)]
 Alias = Annotated[str, Path(max_length=63, pattern=r"^[a-z][a-z0-9_-]*$")]
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Hub = Annotated[Services, Depends(services_of)]
 Role = Literal["read", "push", "promote", "admin"]
-#: A whole number as JSON writes it: 10 and 10.0 are the same, "10" and true are none.
-Whole = Annotated[int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)]
 
 
-class Wanted(BaseModel):
+class Wanted(Strict):
     """What a request may hold, and nothing else."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -36,7 +37,7 @@ class Wanted(BaseModel):
 
 class Upload(Wanted):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: Whole = Field(ge=10, le=2**40)
+    size: int = Field(ge=10, le=2**40)
 
 
 class NewVersion(Wanted):
@@ -48,8 +49,12 @@ class NewRecords(Wanted):
     records: list[dict[str, Any]] = Field(max_length=50)
 
 
+class NewSignature(Wanted):
+    signature: dict[str, Any]
+
+
 class Move(Wanted):
-    version: Whole = Field(ge=1, le=10**9)
+    version: int = Field(ge=1, le=10**9)
     reason: str = Field(default="", max_length=300, pattern=LINE)
 
 
@@ -69,7 +74,7 @@ class Change(Wanted):
 
 class NewToken(Wanted):
     label: str = Field(default="", max_length=100, pattern=LINE)
-    days: Whole | None = Field(default=None, ge=1, le=3650)
+    days: Annotated[int, Field(ge=1, le=3650)] | None = None
 
 
 class Problem(BaseModel):
@@ -173,6 +178,19 @@ def attach(name: Name, number: Number, wanted: NewRecords, person: Pusher, hub: 
     return _short(hub.registry.attach(name, number, wanted.records, person.name))
 
 
+@router.post("/models/{name}/versions/{number}/signatures")
+def add_signature(name: Name, number: Number, wanted: NewSignature, person: Pusher, hub: Hub) -> dict[str, str]:
+    """Keep a signature of the file of a version (a Sigstore bundle of OpenSSF model signing); who pulls verifies it."""
+    hub.registry.sign(name, number, wanted.signature, person.name)
+    return {"signed": f"{name}/{number}"}
+
+
+@router.get("/models/{name}/versions/{number}/signatures")
+def show_signatures(name: Name, number: Number, person: Reader, hub: Hub) -> dict[str, Any]:
+    """Signatures of a version, oldest first."""
+    return {"signatures": hub.registry.signatures_of(name, number)}
+
+
 @router.post("/models/{name}/aliases/{alias}")
 def promote(name: Name, alias: Alias, wanted: Move, person: Promoter, hub: Hub) -> dict[str, Any]:
     """Point an alias to a version, through the gate; with a reason, go back to an older one."""
@@ -236,13 +254,13 @@ def add_user(wanted: NewUser, person: Admin, hub: Hub) -> dict[str, str]:
 
 
 @router.post("/users/{user}")
-def change_user(user: Name, wanted: Change, person: Admin, hub: Hub) -> dict[str, str]:
+def change_user(user: User, wanted: Change, person: Admin, hub: Hub) -> dict[str, str]:
     hub.users.change(user, person.name, wanted.role, wanted.disabled)
     return {"name": user}
 
 
 @router.post("/users/{user}/tokens")
-def give_token(user: Name, wanted: NewToken, person: Reader, hub: Hub) -> dict[str, str]:
+def give_token(user: User, wanted: NewToken, person: Reader, hub: Hub) -> dict[str, str]:
     """A token, shown this once: of your own, or, as admin, of anybody."""
     if user != person.name and not person.may("admin"):
         raise forbidden("this needs the role admin")

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from mlipfm_interfaces.errors import MlipfmError
 from sqlalchemy import text
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from . import api, mlflow_reads, pages
 from .border import Border, is_page
@@ -20,6 +21,7 @@ from .settings import from_environment
 from .trials import Trials
 
 FOLDER = "MLIPFM_HUB_FOLDER"
+ROUTERS = (api.router, mlflow_reads.router, pages.router)
 
 
 def application() -> Border:
@@ -35,13 +37,21 @@ def build(services: Services) -> Border:
     app = FastAPI(title="mlipfm hub", version="1", openapi_url="/api/v1/openapi.json", docs_url=None, redoc_url=None)
     app.state.services = services
     app.state.trials = Trials(services.settings.folder / "spool")
-    for router in (api.router, mlflow_reads.router, pages.router):
+    for router in ROUTERS:
         app.include_router(router)
     _add_health(app, services)
     _add_errors(app)
-    border = Border(app, services.settings, services.users, pages.failed)
+    border = Border(app, services.settings, services.users, pages.failed, methods_of)
     app.state.requests = border.requests
     return border
+
+
+def methods_of(path: str) -> set[str]:
+    """Return the methods that a path of the API or of pages answers."""
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    return {method for route in found for method in route.methods or ()}
 
 
 def _add_health(app: FastAPI, services: Services) -> None:
@@ -78,7 +88,8 @@ def _add_errors(app: FastAPI) -> None:
     async def failed(request: Request, error: HTTPException) -> Response:
         code = "RESOURCE_DOES_NOT_EXIST" if error.status_code == 404 else "REFUSED"
         answer = _answer(request, Refused(error.status_code, code, str(error.detail)))
-        answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["allow"] = ", ".join(sorted(methods_of(request.url.path)))
         return answer
 
     @app.exception_handler(MlipfmError)

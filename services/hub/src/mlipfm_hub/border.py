@@ -62,11 +62,13 @@ class Border:
     """`inner` behind users.
 
     Args:
-        failed: makes the page (status, line) that a browser gets for a refusal.
+        failed: makes the page (status, line) that a browser gets for a refusal. methods: that a path answers, for the header Allow.
     """
 
-    def __init__(self, inner: App, settings: Settings, users: Users, failed: Callable[[int, str], bytes]) -> None:
-        self.inner, self.settings, self.users, self.failed = inner, settings, users, failed
+    def __init__(
+        self, inner: App, settings: Settings, users: Users, failed: Callable[[int, str], bytes], methods: Callable[[str], set[str]]
+    ) -> None:
+        self.inner, self.settings, self.users, self.failed, self.methods = inner, settings, users, failed, methods
         self.rates = Rates(settings.rate)
         self.requests: collections.Counter[int] = collections.Counter()
 
@@ -174,7 +176,7 @@ class Border:
         if refusal.status == 429:
             headers.append((b"retry-after", b"10"))
         if refusal.status == 405:
-            headers.append((b"allow", ", ".join(METHODS).encode()))
+            headers.append((b"allow", ", ".join(sorted(self.methods(scope["path"]))).encode()))
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

@@ -108,6 +108,18 @@ sweeps = sa.Table(
     sa.Column("by", sa.String(64), nullable=False),
 )  # fmt: skip
 
+#: Signatures of checkpoints by keys of those who made them (`mlipfm push --sign-key`), as JSON; who pulls verifies them.
+signatures = sa.Table(
+    "signatures", meta,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("signature", sa.Text, nullable=False),
+    sa.Column("created", sa.String(40), nullable=False),
+    sa.Column("by", sa.String(64), nullable=False),
+    sa.ForeignKeyConstraint(["name", "number"], ["versions.name", "versions.number"]),
+)  # fmt: skip
+
 #: Who did what; every row carries the hash of the row before, so that a row cannot be taken out unseen.
 audit = sa.Table(
     "audit", meta,
@@ -126,8 +138,9 @@ def _to_2(connection: sa.Connection) -> None:
 
 
 def _to_3(connection: sa.Connection) -> None:
-    """Version 2 kept no sweeps."""
+    """Version 2 kept no sweeps and no signatures."""
     sweeps.create(connection, checkfirst=True)
+    signatures.create(connection, checkfirst=True)
 
 
 #: From version n to n + 1.

@@ -17,18 +17,20 @@ from mlipfm_interfaces.checkpoint_file import verify_checkpoint
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import canonical_json
 from mlipfm_interfaces.model_card import model_card
+from mlipfm_interfaces.model_signatures import signed_hash
 from mlipfm_interfaces.registry_versions import check_alias, check_name
 from mlipfm_interfaces.result_records import Record, parse_record, record_bytes
 
 from .audit import log
 from .blobs import Blobs, add_small, read_small
-from .database import Database, models, promotions, records, rows, versions
+from .database import Database, models, promotions, records, rows, signatures, versions
 from .gate import check_gate
-from .refusal import LINE, Refused, absent, bad, conflict
+from .refusal import LINE, Refused, absent, bad, conflict, too_large
 from .signatures import Signer
 from .users import now
 
 Row = dict[str, Any]
+SIGNATURES, LONGEST = 20, 65_536  # of a version, and characters of one
 ROLLBACKS = 10  # kept in what an alias means, as in `registry_promote`
 
 
@@ -79,6 +81,32 @@ class Registry:
             for record, blob in stored:
                 self._attach(connection, name, number, record, blob, by)
         return self.version(name, number)
+
+    def sign(self, name: str, number: int, signature: dict[str, Any], by: str) -> None:
+        """Keep a signature of the file of a version; Refused if it is of another file, or there are too many."""
+        version = self.version(name, number)
+        if signed_hash(signature) != version["file"]:
+            raise Refused(422, "NOT_A_SIGNATURE", "this is no signature of the file of this version")
+        text = canonical_json(signature).decode()
+        row = {"name": name, "number": number, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        with self.database.writing() as connection:
+            found = [one["sha256"] for one in rows(connection, self._signatures(name, number))]
+            if row["sha256"] in found:
+                return
+            if len(found) >= SIGNATURES or len(text) > LONGEST:
+                raise too_large(f"a version has up to {SIGNATURES} signatures of up to {LONGEST} characters")
+            connection.execute(sa.insert(signatures).values(**row, signature=text, created=now(), by=by))
+            log(connection, by, "sign", f"{name}/{number} {row['sha256']}")
+
+    def signatures_of(self, name: str, number: int) -> list[dict[str, Any]]:
+        """Signatures of a version, oldest first, as they were sent."""
+        self.version(name, number)
+        with self.database.reading() as connection:
+            return [json.loads(one["signature"]) for one in rows(connection, self._signatures(name, number))]
+
+    def _signatures(self, name: str, number: int) -> sa.Select[Any]:
+        at = sa.and_(signatures.c.name == name, signatures.c.number == number)
+        return sa.select(signatures).where(at).order_by(signatures.c.created, signatures.c.sha256)
 
     def promote(self, name: str, number: int, alias: str, reason: str, by: str) -> Row:
         """Point an alias to a version by its evidence, in one transaction; doing it again changes nothing.

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from mlipfm_interfaces.files import canonical_json
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, rows, sweeps
+from .json_fields import Strict
 from .refusal import absent
 from .users import now
 
@@ -27,10 +28,10 @@ Finite = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 Interval = Annotated[list[Finite], Field(min_length=2, max_length=2)]
 
 
-class Part(BaseModel):
+class Part(Strict):
     """Part of a document; entries that pages do not show are kept as they came."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Point(Part):
@@ -39,7 +40,7 @@ class Point(Part):
     run: Name
     group: Name
     parameters: Annotated[int, Field(ge=1, le=10**15)]
-    atoms: Annotated[int, Field(ge=0, le=10**18)]
+    atoms: Annotated[int, Field(ge=0, le=10**15)]
     flops: Positive = 0.0
     core_seconds: Positive = 0.0
     losses: dict[Name, Positive] = Field(default={}, max_length=50)
@@ -79,9 +80,9 @@ class GroupFit(Part):
 
     law: Law | None = None
     refused: Annotated[str, Field(max_length=2000)] = ""
-    exponents: dict[Axis, Value] = {}
+    exponents: dict[Axis, Value] = Field(default_factory=dict)
     floor: Value | None = None
-    predictions: Annotated[list[Prediction], Field(max_length=100)] = []
+    predictions: list[Prediction] = Field(default_factory=list, max_length=100)
 
 
 class Fit(Part):
@@ -94,7 +95,7 @@ class Fit(Part):
 class Sweep(Part):
     """What is pushed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
     points: Annotated[list[Point], Field(min_length=1, max_length=10_000)]
     fit: Fit
 

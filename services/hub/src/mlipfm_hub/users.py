@@ -68,6 +68,8 @@ class Users:
         with self.database.writing() as connection:
             self._present(connection, name)
             values: dict[str, Any] = ({} if role is None else {"role": role}) | ({} if disabled is None else {"disabled": int(disabled)})
+            if not values:
+                return
             connection.execute(sa.update(users).where(users.c.name == name).values(**values))
             admins = sa.select(sa.func.count()).where(users.c.role == "admin", users.c.disabled == 0)
             if connection.execute(admins).scalar_one() == 0:
