@@ -9,6 +9,7 @@ no pre-training and gets both times. A cell is an arm, a task, n and a seed: one
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -244,7 +245,7 @@ def _labels(kind: str, plan: Plan, folder: Path) -> Path:
     out = folder / "labels" / kind
     if (out / "manifest.json").exists():
         return out
-    begin, structures = time.process_time(), _molecules(Path(plan.sets))
+    begin, structures = _cpu_seconds(), _molecules(Path(plan.sets))
     if kind == "geometries":
         _stored({kind: [s.replace(level="none") for s in structures]}, out.parent)
     elif kind == "synthetic":
@@ -259,8 +260,13 @@ def _labels(kind: str, plan: Plan, folder: Path) -> Path:
         name = {"gfn1": "gfn1-xtb", "gfn2": "gfn2-xtb", "rich": "gfn2-xtb-rich"}[kind]
         label_all(structures, plugins.load("labelers", name)(), out, workers=1, progress=False)
     with (folder / "labels.jsonl").open("a") as file:
-        file.write(json.dumps({"labels": kind, "structures": len(structures), "seconds": round(time.process_time() - begin, 1)}) + "\n")
+        file.write(json.dumps({"labels": kind, "structures": len(structures), "seconds": round(_cpu_seconds() - begin, 1)}) + "\n")
     return out
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has ended."""
+    return sum(os.times()[:4])
 
 
 def _molecules(sets: Path) -> list[Any]:
