@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         DenseBackbone as DenseBackbone,
         ExactConstants as ExactConstants,
         PairBackbone as PairBackbone,
+        TrainedDistances as TrainedDistances,
         bessel as bessel,
         envelope as envelope,
     )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .configuration import (
         AssemblyConfig as AssemblyConfig,
         Cutoff as Cutoff,
+        Distances as Distances,
         Layers as Layers,
         Positive as Positive,
         Radial as Radial,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         GeometryLinear as GeometryLinear,
         InputLinear as InputLinear,
         OutputLinear as OutputLinear,
+        VectorInputLinear as VectorInputLinear,
         VectorLinear as VectorLinear,
         roles_of as roles_of,
     )
