@@ -88,14 +88,22 @@ def check_span(x: Floats, axes: Sequence[str], floor: float | None) -> None:
     needed = 1 + 2 * len(axes) - (floor is not None)
     runs = len(np.unique(x, axis=0))
     if runs <= needed:
+        spans = [
+            f"{axis!r} has {len(v)} over {np.log10(v[-1] / v[0]):.2f} decades" for axis, v in zip(axes, map(np.unique, x.T), strict=True)
+        ]
         raise ScalingError(
-            f"{runs} runs of different size or data cannot determine {needed} numbers", hint="add runs to the axes of the sweep"
+            f"{runs} runs of different size or data cannot determine {needed} numbers: of values, the axis {', the axis '.join(spans)}",
+            hint="add values to the axes of the sweep",
         )
     for k, axis in enumerate(axes):
         values = np.unique(x[:, k])
         span, wanted = float(np.log10(values[-1] / values[0])), DECADES.get(axis, 1.5) / (1 if floor is None else 2)
         if len(values) < 3 or span < wanted:
-            known = "" if floor is not None else "; or give the floor of the loss, such as the noise of the labels, by --floor"
+            known = (
+                ""
+                if floor is not None or span < wanted / 2
+                else "; or give the floor of the loss, such as the noise of the labels, by --floor"
+            )
             raise ScalingError(
                 f"the axis {axis!r} has {len(values)} values over {span:.2f} decades, a fit needs 3 or more over {wanted:g}",
                 hint=f"widen this axis of the sweep{known}",
