@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import typer
 from mlipfm_data.label_checks.findings import CODES
@@ -79,7 +79,7 @@ def _directives(module: Any, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         value = getattr(module, name)
         if inspect.isclass(value):
             yield "autoexception" if issubclass(value, Exception) else "autoclass", name
-        elif callable(value):
+        elif callable(value) and not get_origin(value):  # no type such as dict[str, float]
             yield "autofunction", name
 
 
