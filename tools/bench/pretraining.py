@@ -66,29 +66,33 @@ ARMS: dict[str, Arm | None] = {
 
 @dataclass(frozen=True)
 class Task:
-    """Files of a set, how they are read, and what is tested: `forces` (with energies), or a property."""
+    """A file of a set (or a pattern of files), how it is read, and what is tested: `forces` (with energies), or a property.
 
-    files: tuple[str, ...]
+    `test` is another file of test structures.
+    """
+
+    file: str
     level: str
     tested: str = "forces"
     reader: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    test: str | None = None
 
 
 #: bohr³ in e² Å²/eV: bohr³ / (e²/(4 pi eps0) in eV Å).
 _BOHR3 = 0.529177210903**3 / 14.399645
 TASKS = {
-    "3bpa": Task(("3bpa/train_300K.xyz",), "wb97x/6-31g(d)"),
-    "acetylacetone": Task(("acetylacetone/train_300K.xyz",), "pbe-d3"),
-    "reaction": Task(("h2coo_caspt2/h2coo-caspt2_5162.npz",), "caspt2/aug-cc-pvtz", reader="npz"),
-    "water": Task(("water_dpmd",), "pbe0-ts"),
-    "copper": Task(("mlearn/Cu_all_alignn_id_prop.json",), "pbe"),
-    "oxide": Task(("hfo2_pwdata",), "pbe"),
-    "gap": Task(("unlabelled_qm9/qm9_10k.csv.gz",), "b3lyp/6-31g(2df,p)", "band_gap"),
-    "homo": Task(("unlabelled_qm9/qm9_10k.csv.gz",), "b3lyp/6-31g(2df,p)", "homo"),
-    "perovskite-gap": Task(("prop_perov5/val.csv",), "gllb-sc", "band_gap"),
+    "3bpa": Task("3bpa/train_300K.xyz", "wb97x/6-31g(d)", test="3bpa/test_300K_nequip.npz"),
+    "acetylacetone": Task("acetylacetone/train_300K.xyz", "pbe-d3", test="acetylacetone/test_MD_300K.xyz"),
+    "reaction": Task("h2coo_caspt2/h2coo-caspt2_5162.npz", "caspt2/aug-cc-pvtz", reader="npz"),
+    "water": Task("water_dpmd", "pbe0-ts"),
+    "copper": Task("mlearn/Cu_all_alignn_id_prop.json", "pbe"),
+    "oxide": Task("hfo2_pwdata/init_*", "pbe", reader="pwdata"),
+    "gap": Task("unlabelled_qm9/qm9_10k.csv.gz", "b3lyp/6-31g(2df,p)", "band_gap"),
+    "homo": Task("unlabelled_qm9/qm9_10k.csv.gz", "b3lyp/6-31g(2df,p)", "homo"),
+    "perovskite-gap": Task("prop_perov5/val.csv", "gllb-sc", "band_gap"),
     "polarizability": Task(
-        ("prop_polarizability/qm7x_reduced_100.xyz",),
+        "prop_polarizability/qm7x_reduced_100.xyz",
         "pbe0",
         "polarizability",
         options={"keys": {"polarizability": "polarizability"}, "factors": {"polarizability": _BOHR3}},
@@ -184,23 +188,21 @@ def run(folder: Path) -> None:
 
 def trained(cell: Cell, plan: Plan, folder: Path) -> dict[str, Any]:
     """The record of a cell: error on test structures with its unit, steps and CPU seconds; or why it was left out."""
-    task, pool = TASKS[cell.task], task_structures(cell.task, Path(plan.sets))
-    test, train = pool[:TESTED], pool[TESTED:]
-    if len(train) < cell.n:
-        test, train = pool[: len(pool) // 3], pool[len(pool) // 3 :]
-    if len(train) < cell.n:
-        return asdict(cell) | {"skipped": f"the set has {len(pool)} structures"}
-    picks = np.random.default_rng([cell.seed, 1]).permutation(len(train))[: cell.n]
+    task, (train, test) = TASKS[cell.task], task_structures(cell.task, Path(plan.sets))
+    n = min(cell.n, len(train))
+    if n < cell.n and cell.n == min(plan.sizes):
+        return asdict(cell) | {"skipped": f"the set has {n} structures to train on"}
+    picks = np.random.default_rng([cell.seed, 1]).permutation(len(train))[:n]
     start = None if cell.arm == "none" else pretrained(cell.arm, cell.seed, plan, folder)
     minutes = plan.minutes + (plan.pretrain_minutes if start is None else 0.0)
     recipe = _task_recipe(task, cell.seed, start)
     home = folder / "work" / "-".join(map(str, asdict(cell).values()))
-    few = held_out(cell.n)
+    few = held_out(n)
     stores = _stored({"valid": [train[k] for k in picks[:few]], "train": [train[k] for k in picks[few:]]}, home)
     model, steps, seconds = _fitted(recipe | {"data": _data(stores["train"], stores["valid"])}, home, 60 * minutes)
     figure = _test_error(model, test, task.tested)
     shutil.rmtree(home)
-    return asdict(cell) | figure | {"steps": steps, "seconds": round(seconds, 1), "tested": len(test)}
+    return asdict(cell) | figure | {"labels": n, "steps": steps, "seconds": round(seconds, 1), "tested": len(test)}
 
 
 def pretrained(arm: str, seed: int, plan: Plan, folder: Path) -> Path:
@@ -220,20 +222,30 @@ def pretrained(arm: str, seed: int, plan: Plan, folder: Path) -> Path:
     return out
 
 
-def task_structures(name: str, sets: Path) -> list[Any]:
-    """All structures of a task that have what is tested, in one random order. Levels are stated, charges of molecules are 0."""
+def task_structures(name: str, sets: Path) -> tuple[list[Any], list[Any]]:
+    """Structures to train on and those that test, of a task, each in one random order: of one file at most a third tests."""
+    task = TASKS[name]
+    pool = _shuffled(task, sets, task.file, task.reader)
+    if task.test is not None:
+        return pool, _shuffled(task, sets, task.test, None)[:TESTED]
+    few = min(TESTED, len(pool) // 3)
+    return pool[few:], pool[:few]
+
+
+def _shuffled(task: Task, sets: Path, pattern: str, reader: str | None) -> list[Any]:
+    """The structures that have what is tested, at the level of the task. Charges of molecules are 0. Raises `MlipfmError` without such a file."""
     from mlipfm_data.readers.registry import read
     from mlipfm_interfaces.structure import Structure
 
-    task = TASKS[name]
-    options = {"level": task.level, **task.options}
-    wanted = ("energy", "forces") if task.tested == "forces" else (task.tested,)
-    found = []
-    for file in task.files:
-        for s in read(sets / file, task.reader, **options):
-            if isinstance(s, Structure) and all(key in s.labels for key in wanted):
-                labels = {key: s.labels[key] for key in wanted}
-                found.append(s.replace(labels=labels, label_std={}, level=task.level, total_charge=0, spin_multiplicity=None))
+    wanted, found = ("energy", "forces") if task.tested == "forces" else (task.tested,), []
+    paths = sorted(sets.glob(pattern))
+    if not paths:
+        raise MlipfmError(f"there is no {pattern}", where=str(sets), hint="unpack the sets of the plan there")
+    reader = reader or ("npz" if pattern.endswith(".npz") else None)
+    for s in (s for path in paths for s in read(path, reader, level=task.level, **task.options)):
+        if isinstance(s, Structure) and all(key in s.labels for key in wanted):
+            labels = {key: s.labels[key] for key in wanted}
+            found.append(s.replace(labels=labels, label_std={}, level=task.level, total_charge=0, spin_multiplicity=None))
     return [found[k] for k in np.random.default_rng(0).permutation(len(found))]
 
 

@@ -45,18 +45,21 @@ def errors_of(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], 
 def table(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each arm, n and task (None: the geometric mean), with ratio, interval and number of seeds or tasks, or why there is no ratio."""
     errors, rng, rows = errors_of(lines), np.random.default_rng(0), []
+    labels = {(line["task"], line["n"]): line["labels"] for line in lines if "error" in line}  # a set may have fewer than were planned
     means = {key: float(np.mean(values)) for key, values in errors.items()}
     again = {key: rng.choice(values, size=(RESAMPLES, len(values))).mean(axis=1) for key, values in errors.items()}
     for arm in (arm for arm in plan.arms if arm != "none"):
         for n in plan.sizes:
             own, drawn = [], []
             for task in plan.tasks:
-                row: dict[str, Any] = {"arm": arm, "n": n, "task": task, "seeds": len(errors.get((task, n, arm), []))}
+                row: dict[str, Any] = {"arm": arm, "n": n, "labels": labels.get((task, n)), "task": task}
+                row["seeds"] = len(errors.get((task, n, arm), []))
                 scratch = [m for m in plan.sizes if (task, m, "none") in errors]
                 value, samples = np.nan, np.array([])
-                if row["seeds"] and n in scratch and len(scratch) > 1:
+                if row["seeds"] and n in scratch and len({labels[task, m] for m in scratch}) > 1:
                     value, samples = (
-                        log_ratio(n, {m: given[task, m, "none"] for m in scratch}, given[task, n, arm]) for given in (means, again)
+                        log_ratio(labels[task, n], {labels[task, m]: given[task, m, "none"] for m in scratch}, given[task, n, arm])
+                        for given in (means, again)
                     )
                 if np.isfinite(value):
                     own.append(float(value))
@@ -116,12 +119,13 @@ def _shown(row: Mapping[str, Any] | None) -> str:
 
 def _errors_table(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     errors, units = errors_of(lines), {line["task"]: line["unit"] for line in lines if "unit" in line}
+    labels = {(line["task"], line["n"]): line["labels"] for line in lines if "error" in line}
     head = ["task", "n", *plan.arms]
     out = ["mean absolute error on the test structures", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for task in plan.tasks:
         for n in plan.sizes:
             shown = [f"{np.mean(errors[task, n, arm]):.4g}" if (task, n, arm) in errors else "-" for arm in plan.arms]
-            out.append(f"| {task}, {units.get(task, '-')} | {n} | {' | '.join(shown)} |")
+            out.append(f"| {task}, {units.get(task, '-')} | {labels.get((task, n), n)} | {' | '.join(shown)} |")
     return out
 
 

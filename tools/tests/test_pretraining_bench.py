@@ -13,7 +13,7 @@ PLAN = Plan("sets", arms=("none", "denoise", "masked"), tasks=("3bpa", "water"),
 
 
 def line(arm, task, n, seed, error):
-    return {"arm": arm, "task": task, "n": n, "seed": seed, "error": error, "unit": "eV/Angstrom"}
+    return {"arm": arm, "task": task, "n": n, "seed": seed, "error": error, "labels": n, "unit": "eV/Angstrom"}
 
 
 def law(n, scale=1.0, fall=0.4):
