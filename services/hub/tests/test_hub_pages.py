@@ -158,11 +158,18 @@ def test_a_hub_without_sweeps_says_how_to_make_one_and_a_wrong_choice_is_an_erro
     assert hub.ask("GET", "/scaling?sweep=nothing", role="read")[0] == 404
 
 
+def test_the_hub_takes_the_format_that_mlipfm_writes():
+    from mlipfm_hub.sweeps import Fit
+    from mlipfm_train.scaling.fits import FORMAT
+
+    assert Fit.model_validate({"format": FORMAT, "groups": {}}).format == FORMAT
+
+
 def test_what_is_no_sweep_is_refused(hub):
     unknown = {"axes": ["time"], "floor": 0, "coefficients": [1], "exponents": [1]}
     for change in (
         {"points": []},
-        {"fit": {"format": 2, "groups": {}}},
+        {"fit": {"format": 99, "groups": {}}},
         {"fit": {"format": 1, "groups": {"painn": {"loss": {"law": unknown}}}}},
         {"points": [{"run": "x", "group": "y", "parameters": -1, "atoms": 1}]},
         {"page": "<script>"},

@@ -111,7 +111,7 @@ def test_a_comparison_links_to_the_runs_that_mlflow_has(make_hub, make_model, tm
         [sys.executable, "-W", "ignore", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        answers(port, server)
+        answers(port, server, 300)  # it takes a minute on a busy machine
         hub, models = make_hub(mlflow=f"http://127.0.0.1:{port}/"), [make_model(1), make_model(2, 0.5), make_model(3, 0.4)]
         for model in models:
             hub.push("argon", model.data, model.records)

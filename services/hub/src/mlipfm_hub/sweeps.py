@@ -86,9 +86,9 @@ class GroupFit(Part):
 
 
 class Fit(Part):
-    """`fit.json` of format 1."""
+    """`fit.json`; its formats differ in what pages do not show (`gamma_differences`)."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     groups: dict[Name, dict[Name, GroupFit]] = Field(max_length=100)
 
 
