@@ -346,7 +346,7 @@ def mlflow_server(tmp_path):
         command += ["--backend-store-uri", f"sqlite:///{store}/runs.db", "--artifacts-destination", str(store / "artifacts")]
         with open(store / "log", "wb") as log:
             processes.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
-        for _ in range(240):
+        for _ in range(1200):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
                 if answer.status == 200:
                     return
@@ -367,7 +367,7 @@ def test_a_dask_cluster_gives_the_points_of_one_process(document, tmp_path):
     whole = run_sweep(sweep, folder)
     folder.rename(tmp_path / "whole")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         points = run_sweep(sweep, folder, client.get_executor(pure=False))
@@ -376,8 +376,10 @@ def test_a_dask_cluster_gives_the_points_of_one_process(document, tmp_path):
 
 @pytest.mark.full
 def test_errors_of_several_levels_of_theory_are_told_apart(document, tmp_path, morse_structures, write_store):
-    both = [*morse_structures(12, 0), *morse_structures(12, 0, level="other")]
-    data = {key: [str(write_store(tmp_path / key, both))] for key in ("train", "valid")}
+    data = {
+        key: [str(write_store(tmp_path / key, [*morse_structures(12, seed), *morse_structures(12, seed, level="other")]))]
+        for key, seed in (("train", 0), ("valid", 1))
+    }
     recipe = {**document["recipe"], "data": {**document["recipe"]["data"], **data}}
     (point,) = run_sweep(make_sweep({"recipe": recipe, "steps": [4], "hold_out": False}), tmp_path / "sweep")
     assert {"force MAE (meV/A)", "morse: force MAE (meV/A)", "other: force MAE (meV/A)"} <= set(point.losses)
@@ -389,10 +391,10 @@ def test_errors_of_several_levels_of_theory_are_told_apart(document, tmp_path, m
 def test_a_model_is_fine_tuned_and_tested_out_of_distribution_and_both_are_losses_of_its_run(
     document, tmp_path, write_store, morse_structures
 ):
-    other = str(write_store(tmp_path / "other", morse_structures(6, 5)))
-    changes = {"data.train": [other], "data.valid": [other], "steps": 30, "optimizer.lr": 5e-3}
-    more = {"structures": [6], "width": [4], "hold_out": False, "finetune": {"six": changes}, "evaluate": {"ood": other}}
-    (point,) = run_sweep(make_sweep({**document, **more}), tmp_path / "sweep")
+    other, more = (str(write_store(tmp_path / name, morse_structures(6, seed))) for name, seed in (("other", 5), ("more", 6)))
+    changes = {"data.train": [more], "data.valid": [other], "steps": 30, "optimizer.lr": 5e-3}
+    given = {"structures": [6], "width": [4], "hold_out": False, "finetune": {"six": changes}, "evaluate": {"ood": other}}
+    (point,) = run_sweep(make_sweep({**document, **given}), tmp_path / "sweep")
     before, after = (point.losses[f"{name} force MAE (meV/A)"] for name in ("ood", "fine-tuned on six"))
     assert after < before
     with pytest.raises(RecipeError, match=r"finetune\.six needs data\.train, data\.valid and steps"):
