@@ -33,7 +33,7 @@ def test_twenty_right_sets_raise_no_fault_and_at_most_one_doubt():
 @pytest.mark.ci
 @pytest.mark.parametrize(
     ("kind", "seed"),
-    [("alloys of one order", 2), ("slabs with displaced fixed atoms", 2), ("molecules with fixed atoms", 0), ("elastic deformations", 0),
+    [("alloys of one order", 2), ("slabs with displaced held atoms", 2), ("molecules with held atoms", 0), ("elastic deformations", 0),
      ("phonon displacements", 2), ("argon", 0), ("methyl rotation", 0)],
 )  # fmt: skip
 def test_no_other_cause_is_blamed(kind, seed):
