@@ -221,6 +221,11 @@ def test_guessing_tokens_is_slow(hub):
     assert [hub.ask("POST", "/login", b"token=x", None, origin)[0] for _ in range(12)].count(429) >= 2
 
 
+def test_who_opens_the_page_to_sign_in_may_go_on_at_the_usual_rate(hub):
+    assert hub.ask("GET", "/login", None, None)[0] == 200
+    assert {hub.ask("GET", "/health", None, None)[0] for _ in range(60)} == {200}
+
+
 def test_others_can_reach_it_only_by_a_stated_address(tmp_path):
     for settings in ({"host": "0.0.0.0"}, {"host": "10.0.0.1"}, {"host": "0.0.0.0", "public": "http://hub.example.org"}):
         with pytest.raises(RegistryError):

@@ -100,9 +100,8 @@ class Border:
             raise Refused(405, "METHOD_NOT_ALLOWED", "the hub answers GET, HEAD, POST and PUT; it deletes nothing")
         address = str((scope.get("client") or ("?",))[0])
         if (scope["method"], path) in PUBLIC or (path.startswith(STATIC) and scope["method"] in ("GET", "HEAD")):
-            self.rates.take(
-                f"{'login' if path == '/login' and scope['method'] == 'POST' else 'open'} {address}", LOGINS if path == "/login" else None
-            )
+            signs_in = path == "/login" and scope["method"] == "POST"
+            self.rates.take(f"login {address}" if signs_in else f"open {address}", LOGINS if signs_in else None)
             await self._forward(scope, receive, send, path, headers, self._from_cookie(headers))
             return
         person, by_cookie = self._who(headers)
