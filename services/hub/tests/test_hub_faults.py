@@ -68,7 +68,8 @@ def faults(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kills", [pytest.param(8, marks=pytest.mark.ci), pytest.param(100, marks=pytest.mark.full)])
 def test_killed_at_any_moment_a_hub_is_whole(kills, tmp_path, make_model):
-    models = [(model.data, model.records) for model in (make_model(k, 0.5) for k in range(9))]  # of one error: no order of versions is refused
+    made = [make_model(k, 0.5) for k in range(9)]  # of one error: no order of versions is refused
+    models = [(model.data, model.records) for model in made]
     rng = random.Random(kills)
     for kill in range(kills):
         process = multiprocessing.get_context("fork").Process(target=work, args=(tmp_path / "hub", models, kill % 9), daemon=True)
