@@ -15,7 +15,8 @@ from importlib.metadata import Distribution, distribution
 def extras_of(installed: Distribution) -> set[str]:
     """Names of the packages that only the extras of a distribution bring, spelled as modules."""
     optional = [line for line in installed.requires or [] if "extra ==" in line]
-    return {re.split(r"[^\w-]", line, maxsplit=1)[0].replace("-", "_").lower() for line in optional}
+    names = {re.split(r"[^\w-]", line, maxsplit=1)[0].replace("-", "_").lower() for line in optional}
+    return names | {"yaml"} if "pyyaml" in names else names  # the one whose module is called otherwise
 
 
 def missing_module(error: BaseException | None) -> str | None:
