@@ -166,6 +166,9 @@ def main(arguments: list[str]) -> int:
     elif options.name == "mace-torch":
         from bench import mace_steps
 
+        if options.steps < 1:
+            print("bench: --steps is a number from 1 on", file=sys.stderr)
+            return 2
         found = mace_steps.measure(options.steps)
     elif options.name == "quickstart":
         from bench.quickstart import figures

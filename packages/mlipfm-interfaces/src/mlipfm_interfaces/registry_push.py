@@ -65,7 +65,9 @@ def push(
     signature = None
     if sign_key is not None:
         if not registry_hub.is_hub(where):
-            raise where.fault("is no hub: MLflow keeps no signatures", "start `mlipfm hub up`, or leave --sign-key out")
+            said = "does not answer as a hub" if where.token else "is not known to be a hub: no token for it is given"
+            hint = "start `mlipfm hub up`, set MLIPFM_REGISTRY_TOKEN, or leave --sign-key out"
+            raise where.fault(f"{said}; MLflow keeps no signatures", hint)
         signature = sign_model(resolve(model), sign_key)
     if registry_hub.is_hub(where):
         number = registry_hub.push_version(where, name, data, attached)
