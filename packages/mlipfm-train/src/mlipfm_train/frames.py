@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from mlipfm_data.batches import CostModel, edge_costs
+from mlipfm_data.parallel import View
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.structure_table import StructureTable
 from mlipfm_interfaces.errors import LevelError, MissingLabelsError
@@ -20,7 +20,7 @@ COUNTED = 20_000
 PLAIN = CostModel()
 
 
-class Frames(Sequence[Structure]):
+class Frames(View):
     """Structures of several stores in the order given, those of `levels` only if any are named. Structures whose label `weight` is 0 are left out,
     so that they enter nothing: neither losses nor references, scales, neighbours, validation.
 
@@ -52,16 +52,9 @@ class Frames(Sequence[Structure]):
     def __len__(self) -> int:
         return len(self._place)
 
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Structure]: ...
-
-    def __getitem__(self, index: int | slice) -> Structure | list[Structure]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        store, i = self._place[index]
+    def at(self, k: int) -> Structure:
+        """Return structure `k`."""
+        store, i = self._place[k]
         return self.stores[store][i]
 
     def structure_table(self) -> StructureTable:

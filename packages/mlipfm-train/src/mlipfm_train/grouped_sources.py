@@ -11,9 +11,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
+from mlipfm_data.parallel import Chosen
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.seeds import stream
@@ -22,27 +23,6 @@ from mlipfm_interfaces.structure import Structure
 from .sources import SourceContext, StoreSource
 
 By = Literal["store", "level", "sampling", "force"]
-
-
-class Chosen(Sequence[Structure]):
-    """Some structures of a sequence, by place."""
-
-    def __init__(self, frames: Sequence[Structure], places: np.ndarray) -> None:
-        self._frames, self._places = frames, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Structure]: ...
-
-    def __getitem__(self, index: int | slice) -> Structure | list[Structure]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        return self._frames[int(self._places[index])]
 
 
 def groups_of(frames: Sequence[Structure], by: By, bounds: Sequence[float] = ()) -> dict[str, np.ndarray]:
@@ -103,7 +83,7 @@ class GroupedSource(ABC):
         self.names, self.sizes = list(groups), [len(places) for places in groups.values()]
         self.seed, self.taken, self._last = context.seed, 0, 0
         self._sources = [
-            StoreSource(replace(context, frames=Chosen(context.frames, places), seed=context.seed + k))
+            StoreSource(replace(context, frames=Chosen(context.frames, places.tolist()), seed=context.seed + k))
             for k, places in enumerate(groups.values())
         ]
 
