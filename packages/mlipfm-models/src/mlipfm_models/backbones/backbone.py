@@ -171,7 +171,7 @@ class TrainedDistances(ExactConstants):
         """Return distances in Å of the distances `r` [P, 1] or [A, K, 1] of the neighbours in `view`; `z` [A] are the atomic numbers.
 
         With a the shortest trained distance and x = (1 - r/a)/0.3: r for r >= a, else a (1 - 0.3 x/(1 + x⁴)^(1/4)), never below 0.7 a. Four
-        derivatives are continuous at a, and r = 0.9 a becomes 0.901 a.
+        derivatives are continuous at a, and r = 0.9 a becomes 0.9003 a.
         """
         if not self.active:
             return r
