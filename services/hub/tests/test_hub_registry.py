@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,8 +42,24 @@ def test_what_was_pushed_and_promoted_is_pulled_by_its_alias(client, make_model,
     assert pull("argon@production").read_bytes() == model.data
 
 
-def test_pushes_of_one_content_at_once_are_one_version(hub, make_model):
+class Elsewhere:
+    """Files of a store that are no files of this machine, as those of S3, and come slowly."""
+
+    def __init__(self, blobs):
+        self.size, self.add, self._read = blobs.size, blobs.add, blobs.read
+
+    def read(self, sha256, first=0):
+        for chunk in self._read(sha256, first):
+            for start in range(0, len(chunk), 512):
+                time.sleep(0.001)
+                yield chunk[start : start + 512]
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["files here", "files elsewhere"])
+def test_pushes_of_one_content_at_once_are_one_version(here, hub, make_model):
     model = make_model()
+    if not here:
+        hub.services.registry.blobs = Elsewhere(hub.services.blobs)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: hub.push("argon", model.data, model.records), range(24)))
     assert {status for status, _ in answers} <= {200, 409}  # 409: another request was first with the same chunk

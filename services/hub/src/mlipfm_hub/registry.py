@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -217,16 +218,13 @@ class Registry:
         if isinstance(self.blobs, LocalBlobs):
             path = self.blobs.root / file[:2] / file
             return verify_checkpoint(path)
-        part = self.spool / f"{file}.look"
         try:
-            with open(part, "wb") as target:
-                for chunk in self.blobs.read(file):
-                    target.write(chunk)
-            return verify_checkpoint(part)
+            with tempfile.NamedTemporaryFile(dir=self.spool) as part:  # one of its own: others may push the same file now
+                part.writelines(self.blobs.read(file))
+                part.flush()
+                return verify_checkpoint(Path(part.name))
         except MlipfmError as error:
             raise Refused(415, "NOT_A_CHECKPOINT", error.what) from None
-        finally:
-            part.unlink(missing_ok=True)
 
     def _next_number(self, connection: sa.Connection, name: str) -> int:
         return 1 + (connection.execute(sa.select(sa.func.max(versions.c.number)).where(versions.c.name == name)).scalar() or 0)
