@@ -1,6 +1,7 @@
 """`strategies`: how far training on several processes is from one process, case by case: the table in the README of mlipfm-train.
 
-Two and three real ranks with unequal shares of six systems. FOLDER keeps what the ranks computed; what is there already is not computed again.
+Two and three real ranks with unequal shares of six systems, and runs that another number of ranks takes over. FOLDER keeps what the ranks computed;
+what is there already is not computed again.
 """
 
 from __future__ import annotations
@@ -22,32 +23,53 @@ from bench.figures import ROOT
 SCRIPT = ROOT / "packages" / "mlipfm-train" / "tests" / "strategy_cases.py"
 CASES = (
     "forces", "direct forces", "stress", "hessian row", "hvp", "two views", "auxiliary head", "gathered", "disjoint levels", "labels on one rank",
-    "clipped", "overflow on one rank", "masks", "hidden elements", "encoded forces",
+    "clipped", "overflow on one rank", "masks", "hidden elements", "encoded forces", "uneven batches", "mixed losses", "heads", "momentum",
 )  # fmt: skip
+#: Numbers of processes before and after a resume. The run that begins with one process is `single`, with its training state.
+RESUMES = ((1, 2), (1, 3), (2, 1), (2, 3), (3, 2))
 SHARDED = ("deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
 #: Columns of the table. DeepSpeed refuses float64 by name.
-COLUMNS = [*((s, "float64") for s in ("ddp", "fsdp2")), *((s, "float32") for s in SHARDED)]
+COLUMNS = [*((s, d) for d in ("float64", "float32") for s in ("ddp", "fsdp2")), *((s, "float32") for s in SHARDED)]
 Results = list[dict[str, torch.Tensor]]
 
 
 def results(folder: Path, strategy: str, dtype: str, ranks: int) -> Results:
     """Parameters and terms of all cases on every rank."""
-    folder = folder / f"{strategy}-{dtype}-{ranks}"
+    return _results(_folder(folder, strategy, dtype, ranks), strategy, dtype, ranks, CASES)
+
+
+def resumed(folder: Path, strategy: str, dtype: str, before: int, after: int) -> Results:
+    """Parameters and terms on every rank of the second half of the case "momentum", whose first half `before` other ranks have done."""
+    starts = {n: _folder(folder, "single" if n == 1 else strategy, dtype, n) for n, m in RESUMES if m == after}
+    for n in starts:
+        results(folder, "single" if n == 1 else strategy, dtype, n)
+    names = {n: f"begun by {start / 'state'}" for n, start in starts.items()}
+    found = _results(folder / f"{strategy}-{dtype}-{after}-resumed", strategy, dtype, after, tuple(names.values()))
+    prefix = f"{names[before]}/"
+    return [{"momentum/" + key.removeprefix(prefix): value for key, value in rank.items() if key.startswith(prefix)} for rank in found]
+
+
+def _folder(folder: Path, strategy: str, dtype: str, ranks: int) -> Path:
+    return folder / f"{strategy}-{dtype}-{ranks}"
+
+
+def _results(folder: Path, strategy: str, dtype: str, ranks: int, cases: Sequence[str]) -> Results:
     files = [folder / f"rank{rank}.safetensors" for rank in range(ranks)]
     if not all(path.exists() for path in files):
-        _compute(folder, strategy, dtype, ranks)
+        _compute(folder, strategy, dtype, ranks, cases)
     return [safetensors.torch.load_file(path) for path in files]
 
 
-def _compute(folder: Path, strategy: str, dtype: str, ranks: int) -> None:
+def _compute(folder: Path, strategy: str, dtype: str, ranks: int, cases: Sequence[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-W", "error", str(SCRIPT), strategy, dtype, str(folder), *CASES]
+    command = [sys.executable, "-W", "error", str(SCRIPT), strategy, dtype, str(folder), *cases]
     processes = []
     for rank in range(ranks):
-        group = {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
+        group = {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        group = {} if strategy == "single" else group
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **group}
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
     for process in processes:
@@ -72,19 +94,31 @@ def deviations(folder: Path, strategies: Sequence[str] = ()) -> list[dict[str, A
     """The worst deviation of all ranks, of every case with two and with three processes; of some strategies only, if they are named."""
     columns = [(s, d) for s, d in COLUMNS if not strategies or s in strategies]
     single = {dtype: results(folder, "single", dtype, 1)[0] for dtype in sorted({d for _, d in columns})}
-    return [
+    same = [
         {"strategy": s, "dtype": d, "ranks": n, "case": c, "deviation": max(deviation(r, single[d], c) for r in results(folder, s, d, n))}
         for s, d in columns
         for n in (2, 3)
         for c in CASES
     ]
+    other = [
+        {
+            "strategy": s,
+            "dtype": d,
+            "ranks": m,
+            "case": f"resumed, {n} to {m} processes",
+            "deviation": max(deviation({**single[d], **rank}, single[d], "momentum") for rank in resumed(folder, s, d, n, m)),
+        }
+        for s, d in columns
+        for n, m in RESUMES
+    ]
+    return [*same, *other]
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown: the worst of two and three processes."""
     columns = list(dict.fromkeys((line["strategy"], line["dtype"]) for line in found))
     lines = [f"| case | {' | '.join(f'{s}, {d}' for s, d in columns)} |", "|---|" + "---|" * len(columns)]
-    for case in CASES:
+    for case in dict.fromkeys(line["case"] for line in found):
         worst = {(x["strategy"], x["dtype"], x["case"]): x["deviation"] for x in sorted(found, key=lambda x: x["deviation"])}
         cells = [worst.get((*column, case)) for column in columns]
         if any(cell is not None for cell in cells):

@@ -1,4 +1,7 @@
-"""Cases of the strategy suite, run by one process or by several: `python strategy_cases.py STRATEGY DTYPE OUT CASE ...` with torchrun's variables."""
+"""Cases of the strategy suite, run by one process or by several: `python strategy_cases.py STRATEGY DTYPE OUT CASE ...` with torchrun's variables.
+
+The case "momentum" leaves its training state in the middle in OUT/state; the case "begun by FOLDER" does its second half from the one in FOLDER.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,20 @@ from mlipfm_train.objectives.dens import Dens
 from mlipfm_train.objectives.energy_force import EnergyForce
 from mlipfm_train.objectives.masked import Masked
 from mlipfm_train.objectives.potential_features import prepare_objectives
+from mlipfm_train.objectives.quantities import Quantities
 from mlipfm_train.step import Step
+from mlipfm_train.training_state import load_newest_state, save_state
 from mlipfm_train.views import collate_step
 from torch import Tensor, nn
 
 STEPS = 3
 #: Of the case "clipped": far below its gradients.
 CLIP = 0.2
-#: Systems before those of rank 1, 2 ...: unequal shares.
+#: Systems before those of rank 1, 2 ...: unequal shares, and those of the case "uneven batches".
 SPLITS = {1: [], 2: [3], 3: [3, 5]}
+UNEVEN = {1: [], 2: [5], 3: [4, 5]}
+#: Of the case "heads".
+HEADS = {"dipole": {}, "charges": {}, "homo": {}}
 
 
 class GradientDescent:
@@ -43,6 +51,18 @@ class GradientDescent:
     def step(self) -> None:
         for parameter in self.param_groups[0]["params"]:
             parameter.sub_(self.param_groups[0]["lr"] * parameter.grad)
+
+
+class HeavyBall(GradientDescent):
+    """Gradient descent with momentum: proportional to gradients as well, and it has a state to be saved and sharded."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                state = self.state.setdefault(parameter, {})
+                state["momentum"] = 0.9 * state.get("momentum", torch.zeros_like(parameter)) + parameter.grad
+                parameter.sub_(self.param_groups[0]["lr"] * state["momentum"])
 
 
 class Additive:
@@ -152,6 +172,11 @@ def structures(case: str) -> list[Structure]:
             labels |= {"hvp": rng.normal(size=(1, n, 3)), "hvp_probe": rng.normal(size=(1, n, 3))}
         if case == "labels on one rank" and k >= 3:
             labels = {}
+        if case == "mixed losses" and k % 3 == 0:
+            options = {"cell": np.diag([4.0, 4.2, 4.4]), "pbc": [True] * 3}
+            labels["stress"] = rng.normal(size=(3, 3)) * 0.1
+        if case == "heads":  # the last ones have no charges, and the last but one no gap either
+            labels |= {"dipole": rng.normal(size=3)} | ({"charges": rng.normal(size=n)} if k < 4 else {}) | ({} if k == 4 else {"homo": -k})
         level = "b" if case == "disjoint levels" and k >= 3 else "a"
         made.append(Structure(np.array([6, 8, 1, 1])[:n], positions, level=level, labels=labels, **options))
     return made
@@ -160,6 +185,8 @@ def structures(case: str) -> list[Structure]:
 def objectives(case: str, dtype: torch.dtype) -> dict:
     torch.manual_seed(11)
     supervised = EnergyForce(stress_weight=5.0 if case in ("stress", "masks") else 0.0, energy_loss="mse", forces_loss="mse")
+    if case == "mixed losses":
+        supervised = EnergyForce(stress_weight=5.0, energy_loss="huber", forces_loss="norm", stress_loss="mae", huber_delta=0.3)
     extra = {
         "hessian row": lambda: ProbeObjective("hessian_rows"),
         "hvp": lambda: ProbeObjective("hvp"),
@@ -169,14 +196,18 @@ def objectives(case: str, dtype: torch.dtype) -> dict:
         "gathered": lambda: Decorrelated(8, dtype),
         "hidden elements": lambda: Masked(fraction=0.4),
         "encoded forces": lambda: Dens(fraction=0.6),
+        "heads": lambda: Quantities(dict.fromkeys(HEADS, 2.0), loss="mse"),
     }
     return {"energy-force": supervised} | ({"extra": extra[case]()} if case in extra else {})
 
 
-def run(case: str, strategy_name: str, dtype: str) -> dict[str, Tensor]:
-    """Parameters before and after `STEPS` steps of gradient descent, and the terms of each step."""
+def run(case: str, strategy_name: str, dtype: str, out: Path) -> dict[str, Tensor]:
+    """Parameters before and after `STEPS` steps of gradient descent, and the terms of each step. With momentum there are twice as many."""
     direct = case in ("direct forces", "two views")
+    begun = load_newest_state(Path(case.removeprefix("begun by "))) if case.startswith("begun by ") else None
+    momentum = case == "momentum" or begun is not None
     config = {"elements": ["H", "C", "O"], "levels": ["a", "b"], "dtype": dtype, "forces": "direct" if direct else "conservative"}
+    config |= {"heads": HEADS, "conditions": ["total_charge"]} if case == "heads" else {}
     potential = build("painn", config | {"backbone": {"channels": 8, "layers": 2, "cutoff": 4.0}})
     made = objectives(case, potential.spec.torch_dtype)
     prepare_objectives(made, potential, np.array([6, 8, 1]))
@@ -185,11 +216,15 @@ def run(case: str, strategy_name: str, dtype: str) -> dict[str, Tensor]:
             objective.module.to(potential.spec.torch_dtype)
     step = Step(potential, made)
     strategy = load("strategies", strategy_name)(clip=CLIP if case == "clipped" else 5.0)
-    strategy.setup(step, GradientDescent)
-    mine = np.split(np.arange(6), SPLITS[strategy.world_size])[strategy.rank]
+    strategy.setup(step, HeavyBall if momentum else GradientDescent)
+    mine = np.split(np.arange(6), (UNEVEN if case == "uneven batches" else SPLITS)[strategy.world_size])[strategy.rank]
     chosen = [structures(case)[k] for k in mine]
+    if begun is not None:
+        strategy.load_state_dict(begun)
     result = {f"{case}/before/{name}": value for name, value in strategy.full_parameters().items()}
-    for n in range(STEPS):
+    for n in range(STEPS if begun is not None else 0, 2 * STEPS if momentum else STEPS):
+        if case == "momentum" and n == STEPS:
+            save_state(out / "state", n, strategy.state_dict(), strategy)
         seen = (
             [s.replace(labels={**s.labels, "energy": 1e200}) for s in chosen]
             if (case, n) == ("overflow on one rank", 1) and 5 in mine
@@ -211,7 +246,7 @@ def main(strategy: str, dtype: str, out: str, *cases: str) -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
     for case in cases:
-        results |= run(case, strategy, dtype)
+        results |= run(case, strategy, dtype, Path(out))
     rank = dist.get_rank() if dist.is_initialized() else 0
     safetensors.torch.save_file({k: v.contiguous() for k, v in results.items()}, Path(out) / f"rank{rank}.safetensors")
     if dist.is_initialized():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from bench.strategies import CASES, SHARDED, deviation, flat, results
+from bench.strategies import CASES, COLUMNS, RESUMES, SHARDED, deviation, flat, results, resumed
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.plugins import load
@@ -17,9 +19,21 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory):
-    """`run(strategy, dtype, ranks)`: what every rank has after all cases, computed in one start of the ranks and remembered."""
-    folder = tmp_path_factory.mktemp("ranks")
-    return lambda strategy, dtype, ranks=2: results(folder, strategy, dtype, 1 if strategy == "single" else ranks)
+    """`run(strategy, dtype, ranks)` is what every rank has after all cases, computed in one start of the ranks and remembered."""
+    return Ranks(tmp_path_factory.mktemp("ranks"))
+
+
+class Ranks:
+    """See the fixture `run`; `resumed` is what they have of runs that another number of ranks began."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, strategy: str, dtype: str, ranks: int = 2) -> list[dict[str, torch.Tensor]]:
+        return results(self.folder, strategy, dtype, 1 if strategy == "single" else ranks)
+
+    def resumed(self, strategy: str, dtype: str, before: int, after: int) -> list[dict[str, torch.Tensor]]:
+        return resumed(self.folder, strategy, dtype, before, after)
 
 
 def check_equal(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], case: str, tolerance: float) -> None:
@@ -63,6 +77,20 @@ def test_three_ranks_equal_one_process(run, strategy, case, dtype):
 def test_ranks_of_deepspeed_equal_one_process(run, strategy, case, ranks):
     pytest.importorskip("deepspeed")
     check_all(run, strategy, "float32", ranks, case)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("before", "after"), RESUMES)
+@pytest.mark.parametrize(("strategy", "dtype"), COLUMNS)
+def test_another_number_of_ranks_goes_on_as_one_process_would(run, strategy, dtype, before, after):
+    """Parameters and momentum are saved in the middle by some ranks and loaded by others, whose shards begin elsewhere."""
+    (single,) = run("single", dtype)
+    for rank in run.resumed(strategy, dtype, before, after):
+        assert deviation({**single, **rank}, single, "momentum") <= TOLERANCE[dtype]
+        terms = {key for key in single if key.startswith(("momentum/term/3/", "momentum/term/4/", "momentum/term/5/"))}
+        assert {key for key in rank if key.startswith("momentum/term/")} == terms
+        for key in terms:
+            assert float(rank[key]) == pytest.approx(float(single[key]), rel=TOLERANCE[dtype], abs=1e-12), key
 
 
 @pytest.mark.parametrize("strategy", SHARDED)

@@ -142,12 +142,13 @@ def open_run(
             began=began,
             interrupted=interrupted,
             preflight=report,
+            identity=manifest["digest"] if resuming else "",
         )
         getattr(strategy, "check", lambda step: None)(step)  # optional: a strategy of another package may not have it
         if not resuming:
             _begin(run, start, report, say if chief else None)
         strategy.setup(step, adamw(recipe.optimizer, rate_factors(start.potential, recipe.adapt)))
-        state = load_newest_state(folder / "state") if resuming else None
+        state = load_newest_state(folder / "state", run.identity) if resuming else None
         if state is not None:
             run.load_state_dict(state)
         else:
@@ -290,6 +291,6 @@ def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | 
     for line in report.lines if say is not None else []:
         say(line)  # type: ignore[misc]  # not None, see above
     if run.strategy.rank == 0:
-        save_potential(run.folder / "initial.safetensors", start.potential, run.extra)
+        run.identity = save_potential(run.folder / "initial.safetensors", start.potential, run.extra)
         run.events.emit("preflight", 0, lines=report.lines, **report.facts)
         atomic_write(run.folder / "recipe.yaml", dump_recipe(run.recipe).encode())

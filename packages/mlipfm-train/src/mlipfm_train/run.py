@@ -75,6 +75,7 @@ class Run:
         extra: what goes into the manifest of model checkpoints. began: when the command started, on the monotonic clock, s.
         stale: validations in a row that were not better than the best. ended: why the loop stops after this step, "" while it goes on.
         interrupted: whether the user wants to stop, see `interruption`. preflight: what preflight found in a new run.
+        identity: digest of the potential at step 0, which training states name.
     """
 
     recipe: Recipe
@@ -94,6 +95,7 @@ class Run:
     ended: str = ""
     interrupted: Callable[[], bool] = lambda: False
     preflight: Report = field(default_factory=Report)
+    identity: str = ""
     next_step: int = 0
     best: float | None = None
     skipped: int = 0
@@ -217,14 +219,14 @@ class Run:
             )
 
     def save(self, step: int) -> None:
-        """Write the model checkpoint, then the training state from which the next step follows. All ranks take part, rank 0 writes."""
+        """Write the model checkpoint, then the training state from which the next step follows. Rank 0 writes the first, all ranks the second."""
         self.next_step = step + 1
         state = self.state_dict()
         self._load(self._weights())
+        self._export("last.safetensors", step)
         if self.strategy.rank == 0:
-            self._export("last.safetensors", step)
             self.events.sync()
-            save_state(self.folder / "state", self.next_step, state)
+        save_state(self.folder / "state", self.next_step, state, self.strategy, self.identity)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact continuation needs, whole and on the CPU."""
