@@ -44,6 +44,8 @@ def test_a_dumped_recipe_reads_back_equal(tmp_path):
     [
         ("stepz=3", r"unknown key 'stepz'; did you mean 'steps'"),
         ("optimizer.lrr=1", r"unknown key 'optimizer.lrr'; did you mean 'lr'"),
+        ("optimizer.accumulate_grad_batches=4", r"gradients are not accumulated over batches: a larger data.budget, or more processes"),
+        ("data.batch_size=8", r"unknown key 'data.batch_size'; batches have equal cost, not equal numbers of structures: data.budget is"),
         ("data.bugdet=1", r"unknown key 'data.bugdet'; did you mean 'budget'"),
         ("schedule.name=constant schedule.decay=0.1", r"schedule 'constant' has no option 'decay'"),
         ("steps=many", r"steps: input should be a valid integer"),

@@ -28,6 +28,11 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 _DEFAULT_PLUGINS = {"objectives": [{"name": "energy-force"}], "weight_rule": {"name": "ema"}, "strategy": {"name": "single"}}
 
+#: What is said of keys of other programs that contain these words.
+ELSEWHERE = {
+    "accumul": "gradients are not accumulated over batches: a larger data.budget, or more processes by torchrun, make larger steps",
+    "batch_size": "batches have equal cost, not equal numbers of structures: data.budget is atoms + 0.1 x neighbour pairs of one",
+}
 #: A recipe larger than this is not one, bytes.
 MAX_BYTES = 1_000_000
 
@@ -376,7 +381,8 @@ def _explain(error: ValidationError, where: str | None) -> RecipeError:
     place = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(path[:-1]))
-        return RecipeError(f"unknown key {place!r}", where=where, hint=nearest(path[-1], known))
+        hint = next((hint for word, hint in ELSEWHERE.items() if word in path[-1]), nearest(path[-1], known))
+        return RecipeError(f"unknown key {place!r}", where=where, hint=hint)
     if first["type"] == "list_type" and isinstance(first["input"], str):
         said = f"a list is wanted, got the text {first['input']!r}"
         return RecipeError(f"{place}: {said}", where=where, hint=f"write [{first['input']}]")
