@@ -113,7 +113,10 @@ def load_state(path: Path, run: str = "") -> dict[str, Any]:
     written = manifest.get("torch", torch.__version__)
     if written != torch.__version__:
         _log.warning(
-            "training state %s was written with torch %s, this is %s: the run goes on, but not to the bit", path.name, written, torch.__version__
+            "training state %s was written with torch %s, this is %s: the run goes on, but not to the bit",
+            path.name,
+            written,
+            torch.__version__,
         )
     state: dict[str, Any] = _unpack(manifest["state"], tensors)
     return state

@@ -102,6 +102,66 @@ def _executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
         yield None
 
 
+def cost(
+    file: Path,
+    changes: list[str],
+    counts: list[int],
+    machine: tuple[float, float, float],
+    check: int | None,
+    steps: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Print what a step costs on `counts` processes of a machine: faster than here, GB/s, microseconds."""
+    from ..recipe import load_recipe
+    from .processes import Machine, calibrate, measure, plot, predicted
+
+    def said(text: str) -> None:
+        typer.echo(text, err=as_json)
+
+    recipe = load_recipe(file, changes)
+    faster, bandwidth, latency = machine
+    here = calibrate(recipe, steps)
+    lines = predicted(here, Machine(faster, bandwidth * 1e9, latency * 1e-6), counts)
+    record: dict[str, Any] = {
+        "here": asdict(here),
+        "machine": {"faster": faster, "bandwidth_gb_s": bandwidth, "latency_us": latency},
+        "steps": lines,
+    }
+    said(
+        f"one process here: {1000 * here.compute:.4g} ms of a processor for a step, +- {1000 * here.spread:.2g} ms from batch to batch; its"
+    )
+    said(
+        f"gradients have {here.gradients / 1e6:.3g} MB, and exchanging them with a second process costs {1e9 * here.exchange:.3g} ns a byte"
+    )
+    if check is not None:
+        found, expected = float(measure(recipe, check, steps)["seconds"].mean()), here.processor_seconds(check)
+        record["check"] = {"processes": check, "predicted_s": expected, "measured_s": found, "error": expected / found - 1}
+        said(
+            f"{check} processes here: {1000 * expected:.4g} ms of a processor predicted for each, {1000 * found:.4g} ms measured "
+            f"({100 * (expected / found - 1):+.1f} %)"
+        )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        rows = [",".join(lines[0]), *(",".join(f"{value:.6g}" for value in line.values()) for line in lines)]
+        atomic_write(out / "cost.csv", ("\n".join(rows) + "\n").encode())
+        plot(lines, out / "cost.png")
+    if as_json:
+        return typer.echo(json.dumps(record))
+    from mlipfm_interfaces.console import open_console
+    from rich.table import Table
+
+    table = Table("processes", "step", "wait for the slowest", "exchange", "efficiency", "without overlap")
+    for line in lines:
+        times = [f"{1000 * line[key]:.3g} ms" for key in ("step_s", "wait_s", "exchange_s")]
+        shares = [f"{100 * line[key]:.0f} %" for key in ("efficiency", "efficiency_without_overlap")]
+        table.add_row(f"{line['processes']:,}", *times, *shares)
+    open_console().print(table)
+    said(f"assumed: devices {faster:g} times faster than one core here, {bandwidth:g} GB/s each, {latency:g} microseconds a message")
+    if out is not None:
+        said(f"table: {out / 'cost.csv'}, picture: {out / 'cost.png'}")
+
+
 def fit(document: Path, out: Path | None, floor: float | None, resamples: int, as_json: bool) -> None:
     """Fit and print the laws."""
     folder = _known(document, out)

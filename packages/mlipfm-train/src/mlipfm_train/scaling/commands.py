@@ -144,6 +144,38 @@ def push(
     command_work.push(document, out, name, registry, as_json)
 
 
+@app.command("cost")
+def cost(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML), or the name of one that `mlipfm train --list` shows")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes: key=value")] = None,
+    processes: Annotated[
+        list[int] | None, typer.Option(min=1, max=100_000, help="Number of processes to predict; repeat it [default: 8 64 512 4096]")
+    ] = None,
+    faster: Annotated[
+        float, typer.Option(min=1e-3, max=1e6, help="How many times faster than one core here a device there computes a batch")
+    ] = 100.0,
+    bandwidth: Annotated[float, typer.Option(min=1e-3, max=1e5, help="GB/s of each device for the exchange of gradients")] = 25.0,
+    latency: Annotated[float, typer.Option(min=0.0, max=1e6, help="Microseconds of a message between devices")] = 10.0,
+    check: Annotated[
+        int | None, typer.Option(min=3, max=16, help="Measure this number of processes here as well, and compare with the prediction")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=5, max=10_000, help="Steps that are measured")] = 30,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table (cost.csv) and the picture (cost.png)")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a step with one and two processes here, and predict it for many: time, waiting, exchange of gradients, efficiency.
+
+    Examples:
+
+        mlipfm scaling cost recipe.yaml --check 3
+
+        mlipfm scaling cost recipe.yaml --processes 8 --processes 64 --faster 200 --bandwidth 50 --out cost
+    """
+    from . import command_work
+
+    command_work.cost(recipe, overrides or [], processes or [8, 64, 512, 4096], (faster, bandwidth, latency), check, steps, out, as_json)
+
+
 @app.command("coordinates")
 def coordinates(
     backbones: Annotated[list[str] | None, typer.Argument(help="Backbones [default: all that are installed]")] = None,
