@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 from bench.strategies import CASES, COLUMNS, RESUMES, SHARDED, deviation, flat, results, resumed
 from mlipfm_interfaces.checkpoint import build
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_interfaces.plugins import load
 from mlipfm_train.objectives.energy_force import EnergyForce
 from mlipfm_train.step import Step
@@ -126,6 +127,20 @@ def test_a_clipped_step_is_as_long_as_the_clip_says_and_an_overflow_of_one_rank_
             moved = torch.cat([(rank[key] - rank[key.replace("/after/", "/before/")]).flatten() for key in names]).norm()
             assert 0.8 * 3 * 0.01 * CLIP < float(moved) <= 3 * 0.01 * CLIP * (1 + 1e-9)
             assert [float(rank[f"overflow on one rank/term/{n}/skipped"]) for n in range(3)] == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(("rank", "said"), [("0", "1/2 clients joined"), ("1", "timed out|refused")])
+def test_a_rank_that_nobody_meets_says_so_in_one_line(monkeypatch, rank, said):
+    """Rank 0 waits for a second one; rank 1 finds nobody at the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=f"rank {rank} of 2 did not meet the others at 127.0.0.1:{port}: .*({said})") as caught:
+        load("strategies", "ddp")(timeout=0.5)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.ci)])

@@ -13,7 +13,7 @@ import torch
 from mlipfm_data.batches import CostModel
 from mlipfm_data.store.structure_table import StructureTable
 from mlipfm_interfaces.checkpoint import load_model, save_potential
-from mlipfm_interfaces.errors import InvalidStructureError, RecipeError, TrainingError
+from mlipfm_interfaces.errors import InvalidStructureError, RecipeError
 from mlipfm_interfaces.examples import chosen, examples_json
 from mlipfm_interfaces.files import atomic_write, lock
 from mlipfm_interfaces.metrics import group_of
@@ -39,7 +39,7 @@ from .ridge_readout import fit_readout
 from .run import Run
 from .sources import SourceContext
 from .step import Step
-from .strategies.process_group import missing_ranks
+from .strategies.process_group import missing_ranks_named
 from .training_state import load_newest_state
 
 Listener = Callable[[Event], None]
@@ -84,6 +84,7 @@ def open_run(
     with ExitStack() as stack:
         strategy, placed = make("strategies", recipe.strategy, clip=recipe.optimizer.clip)
         stack.callback(strategy.close)
+        stack.enter_context(missing_ranks_named(strategy.world_size))
         chief = strategy.rank == 0
         if chief:
             if not folder.exists():
@@ -155,15 +156,7 @@ def open_run(
             getattr(weight_rule, "begin", lambda parameters: None)(strategy.live_parameters())
         if resuming:
             _continue(run, before, state is not None, say if chief else None)
-        try:
-            yield run
-        except RuntimeError as error:
-            if strategy.world_size > 1 and any(word in str(error).lower() for word in ("gloo", "nccl")):  # a connection broke or timed out
-                gone = " and ".join(missing_ranks()) or "another process of this run"
-                raise TrainingError(
-                    f"{gone} ended or does not answer", hint="look at its messages; the same command goes on from the last training state"
-                ) from error
-            raise
+        yield run
 
 
 def _continue(run: Run, before: Recipe, saved: bool, say: Callable[[str], None] | None) -> None:

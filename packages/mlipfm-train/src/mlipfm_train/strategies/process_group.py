@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import RecipeError, TrainingError
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]  # public, but not in its __all__
 
 #: Seconds within which the ranks that are left report after one has failed.
@@ -28,6 +29,7 @@ def join(strategy: str, timeout: float, device: torch.device) -> bool:
 
     Raises:
         RecipeError: a timeout that cannot be, this process was not started by torchrun, or by one that cannot restart it (see `of_this_start`).
+        TrainingError: the other ranks did not come within `timeout`, or their address cannot be reached.
     """
     global _store
     if not 0 < timeout <= 1e7:
@@ -38,13 +40,43 @@ def join(strategy: str, timeout: float, device: torch.device) -> bool:
         hint = "start it with `torchrun --nproc-per-node 2 --no-python mlipfm train ...`, or use strategy.name=single"
         raise RecipeError(f"strategy {strategy!r} needs several processes", hint=hint)
     wait = timedelta(seconds=timeout)
-    store, rank, world_size = next(rendezvous("env://", timeout=wait))
-    store = of_this_start(store, os.environ)
-    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=wait)
-    _store = PrefixStore("mlipfm", store)
-    _store.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
+    try:
+        store, rank, world_size = next(rendezvous("env://", timeout=wait))
+        store = of_this_start(store, os.environ)
+        backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=wait)
+        _store = PrefixStore("mlipfm", store)
+        _store.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise TrainingError(
+            f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others at {place}: {_short(error)}",
+            hint=f"look at the messages of the other ranks; a rank waits timeout={timeout:g} s for them (option of the strategy)",
+        ) from error
     return True
+
+
+@contextmanager
+def missing_ranks_named(world_size: int) -> Iterator[None]:
+    """Turn a connection that breaks or times out into an error that names the ranks that are gone.
+
+    Raises:
+        TrainingError: in place of torch's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size < 2 or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection", "store")):
+            raise
+        gone = " and ".join(missing_ranks()) or "another process of this run"
+        raise TrainingError(
+            f"{gone} ended or does not answer", hint="look at its messages; the same command goes on from the last training state"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    """Return the first line of an error of torch, without the place in its source that it begins with."""
+    return str(error).splitlines()[0].rpartition("] ")[2]
 
 
 def of_this_start(store: Any, environment: Mapping[str, str]) -> Any:
