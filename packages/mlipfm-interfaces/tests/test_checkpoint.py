@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from damage import flip_bits, truncate_everywhere
-from mlipfm_interfaces import checkpoint
+from mlipfm_interfaces import checkpoint_file
 from mlipfm_interfaces.checkpoint import build, load_checkpoint, load_model, load_potential, save_checkpoint, save_potential, tensor_digest
 from mlipfm_interfaces.errors import (
     ContractError,
@@ -199,7 +199,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 7)
+    monkeypatch.setattr(checkpoint_file, "FORMAT", 7)
     path = small(tmp_path / "a")
     monkeypatch.undo()
     with pytest.raises(FormatVersionError, match="format 7, this mlipfm reads up to 1; upgrade"):
@@ -208,11 +208,11 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_old_format_climbs_the_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = small(tmp_path / "a")
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setattr(checkpoint_file, "FORMAT", 3)
     monkeypatch.setitem(
-        checkpoint.UPGRADES, 1, lambda manifest, tensors: (manifest | {"name": "x"}, {"w" + k: v for k, v in tensors.items()})
+        checkpoint_file.UPGRADES, 1, lambda manifest, tensors: (manifest | {"name": "x"}, {"w" + k: v for k, v in tensors.items()})
     )
-    monkeypatch.setitem(checkpoint.UPGRADES, 2, lambda manifest, tensors: (manifest | {"name": manifest["name"] + "y"}, tensors))
+    monkeypatch.setitem(checkpoint_file.UPGRADES, 2, lambda manifest, tensors: (manifest | {"name": manifest["name"] + "y"}, tensors))
     manifest, tensors = load_checkpoint(path)
     assert (manifest["format"], manifest["name"]) == (3, "xy")
     assert "wbias" in tensors

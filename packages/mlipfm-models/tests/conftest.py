@@ -39,7 +39,7 @@ def two_levels(small: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def with_heads(two_levels: Callable[..., Any]) -> Callable[..., Any]:
     """The same with every head that fits the forces, scaled and shifted."""
-    from mlipfm_models._heads import HEADS
+    from mlipfm_models.configuration import HEADS
 
     def build(forces: str = "conservative", **changes: Any) -> Any:
         heads: dict[str, dict[str, Any]] = {key: {"scale": 1.3} for key in HEADS if forces == "direct" or key != "stress"}

@@ -13,7 +13,7 @@ from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, rattled, supercell, water
-from mlipfm_models._conditioning import ElectronicEmbedding
+from mlipfm_models._layers import ElectronicEmbedding
 
 
 def energy(potential: Any, s: Structure, level: str = "gfn2-xtb") -> float:

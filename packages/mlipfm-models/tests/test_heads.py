@@ -17,9 +17,8 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.structures import methane, random_rotation, random_structure, rattled, silicon, supercell, water
 from mlipfm_models import AssembledPotential, build_potential
-from mlipfm_models._heads import HEADS, NO_HEAD
 from mlipfm_models.backbones.painn import Painn, PainnConfig
-from mlipfm_models.configuration import parse_assembly
+from mlipfm_models.configuration import HEADS, NO_HEAD, parse_assembly
 
 LEVEL = "gfn2-xtb"
 FREE = [key for key in HEADS if key != "stress"]

@@ -1,105 +1,61 @@
-"""Checkpoints: one `.safetensors` file whose digest is verified before anything is used.
+"""Models in checkpoints: save a potential, and build it again from a file of unknown origin.
 
-All metadata is one key, `mlipfm`, of canonical JSON (several keys come out of the library in random order). The digest in it covers the manifest
-without the digest and every tensor's name, dtype, shape and bytes, so that no changed bit of weights or settings goes unnoticed, and saving twice
-gives the same bytes. A *model* checkpoint (kind `mlipfm-model`) is what users exchange, and its digest is the model's identity. Training states and
-simulation restarts use the same container under other kinds and are never accepted where a model is expected.
+What a checkpoint is as a file is in `checkpoint_file.py`. A checkpoint of a kilobyte can have a configuration of terabytes. Its digest is right all
+the same: anybody can compute one. What a configuration implies is known only when the model is built, so it is built under watch (`_Watch`): a tensor
+larger than the weights in the file allow is refused before it is allocated, and so is the first parameter too many.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+from torch.overrides import TorchFunctionMode
 
 from . import plugins
-from .checkpoint_file import FORMAT, MODEL_KIND, read_header
-from .errors import ContractError, DamagedFileError, FormatVersionError, PluginError, RefusedFileError, ShapeError, UnreadableFileError
+from .checkpoint_file import Manifest, Tensors, load_checkpoint, save_checkpoint, tensor_digest
+from .errors import PluginError, RefusedFileError, UnreadableFileError
 from .examples import examples_of
-from .files import atomic_write, canonical_json, read_bytes
-from .limited_build import check_plain, within
+from .files import canonical_json
 from .potential import Potential
 from .trained_states import states_of
 
-_KEY = "mlipfm"
-_RESERVED = ("digest", "format", "tied")
+__all__ = [
+    "build", "load_checkpoint", "load_model", "load_potential", "resolve", "save_checkpoint", "save_potential", "tensor_digest",
+]  # fmt: skip
 
-Manifest = dict[str, Any]
-Tensors = dict[str, Tensor]
+#: Numbers that tables (Clebsch-Gordan coefficients, grids, references), which no file holds, may take: 64 MiB of float32.
+TABLES = 2**24
+#: A model may register each of its tensors this many times while it is built (moved, stacked, tied), and a few more.
+REPEATS, FEW = 2, 64
+#: Of a configuration: depth, characters of a name, entries of a list or mapping.
+MAX_DEPTH, MAX_TEXT, MAX_ENTRIES = 16, 1000, 100_000
 
-#: From format n to n + 1. Files of every format are read for ever; `tests/museum` keeps one of each.
-UPGRADES: dict[int, Callable[[Manifest, Tensors], tuple[Manifest, Tensors]]] = {}
-
-
-def save_checkpoint(path: Path | str, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> str:
-    """Write tensors and manifest as one file, atomically; the same input gives the same bytes.
-
-    Tensors that are the same memory in the same shape (tied weights) are stored once and come back tied. Other views are stored as their values.
-
-    Args:
-        manifest: JSON-ready; `kind` (default `mlipfm-model`) says what it is a checkpoint of. `digest`, `format` and `tied` are set here.
-
-    Returns:
-        The digest, 64 hex digits.
-
-    Raises:
-        ShapeError: a tensor that has no plain memory (sparse, quantized, meta). ContractError: a manifest that JSON cannot say.
-        UnwritableFileError: the old file is intact.
-    """
-    stored, tied = _without_ties(tensors)
-    entries: Manifest = {"kind": MODEL_KIND} | {key: value for key, value in manifest.items() if key not in _RESERVED}
-    entries["format"] = FORMAT
-    if tied:
-        entries["tied"] = tied
-    try:
-        digest = _digest(entries, stored)
-    except (TypeError, ValueError) as error:
-        raise ContractError(f"the manifest of a checkpoint must be JSON without NaN: {error}", where=str(path)) from error
-    text = canonical_json(entries | {"digest": digest}).decode()
-    atomic_write(path, safetensors.torch.save(stored, metadata={_KEY: text}))
-    return digest
-
-
-def load_checkpoint(path: Path | str, kind: str = MODEL_KIND) -> tuple[Manifest, Tensors]:
-    """Read and verify a checkpoint of this kind.
-
-    Returns:
-        The manifest (with its `digest`) and the tensors on the CPU, in the dtype they were saved in.
-
-    Raises:
-        RefusedFileError: a pickle or zip (`torch.save`), a file of another program, or a checkpoint of another kind.
-        DamagedFileError: the digest does not match. UnreadableFileError: missing, a folder, truncated. FormatVersionError: newer than this mlipfm.
-    """
-    _refuse_folder(Path(path))
-    data = read_bytes(path)
-    manifest = _manifest(data, str(path))
-    _check_kind(manifest, kind, str(path))
-    if manifest["format"] > FORMAT:
-        raise FormatVersionError(
-            f"checkpoint format {manifest['format']}, this mlipfm reads up to {FORMAT}", where=str(path), hint="upgrade mlipfm-interfaces"
-        )
-    try:
-        tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise DamagedFileError(f"is truncated or damaged: {error}", where=str(path), hint="copy it again") from error
-    if _digest({key: value for key, value in manifest.items() if key != "digest"}, tensors) != manifest.get("digest"):
-        raise DamagedFileError(
-            "the digest does not match the content: the file was changed or damaged", where=str(path), hint="copy it again"
-        )
-    tensors = _with_ties(tensors, manifest.pop("tied", {}), str(path))
-    for version in range(manifest["format"], FORMAT):
-        manifest, tensors = UPGRADES[version](manifest, tensors)
-        manifest["format"] = version + 1
-    return manifest, tensors
+_BY_SHAPE = {
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "rand",
+    "randn",
+    "randint",
+    "new_empty",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "empty_strided",
+}
+_BY_LENGTH = {"arange", "linspace", "logspace", "range", "randperm", "hann_window"}
+_BY_SQUARE = {"eye", "tril_indices", "triu_indices"}
 
 
 def save_potential(path: Path | str, potential: Potential, extra: Mapping[str, Any] | None = None) -> str:
@@ -142,9 +98,9 @@ def load_model(uri: Path | str) -> tuple[Potential, Manifest]:
         raise RefusedFileError(f"the manifest has no entry {error}", where=where, hint="write models with save_potential") from None
     if not (isinstance(name, str) and isinstance(config, dict) and isinstance(spec, dict)):
         raise RefusedFileError("`plugin`, `config` or `spec` of the manifest is of the wrong type", where=where)
-    check_plain({"plugin": name, **config}, where)
+    _check_plain({"plugin": name, **config}, where)
     try:
-        with torch.random.fork_rng(devices=[]), within(tensors, where):  # loading a model leaves the stream of random numbers as it was
+        with torch.random.fork_rng(devices=[]), _watched(tensors, where):  # loading a model leaves the stream of random numbers as it was
             potential = _built(name, config, initial=False)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UnreadableFileError(
@@ -215,68 +171,6 @@ def resolve(uri: Path | str) -> Path:
     return Path(resolver.resolve(str(uri)))
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name."""
-    return _digest({}, tensors)
-
-
-def _digest(entries: Manifest, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(canonical_json(entries))
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(canonical_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]))
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _without_ties(tensors: Mapping[str, Tensor]) -> tuple[Tensors, dict[str, str]]:
-    """Plain CPU copies by name, and alias -> name for tensors that are one memory in one shape."""
-    stored: Tensors = {}
-    tied: dict[str, str] = {}
-    seen: dict[tuple[Any, ...], str] = {}
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise ShapeError(
-                "a checkpoint holds plain dense tensors only", where=f"tensor {name!r}", hint="call .to_dense() or materialise it"
-            )
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        if tensor.numel() and place in seen:
-            tied[name] = seen[place]
-            continue
-        seen[place] = name
-        stored[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
-    return stored, tied
-
-
-def _with_ties(tensors: Tensors, tied: Any, where: str) -> Tensors:
-    if not isinstance(tied, dict) or not all(name in tensors and alias not in tensors for alias, name in tied.items()):
-        raise DamagedFileError(f"ties tensors that do not exist: {str(tied)[:200]}", where=where)
-    return tensors | {alias: tensors[name] for alias, name in tied.items()}
-
-
-def _refuse_folder(path: Path) -> None:
-    """A run folder is taken for its model: name the file that is meant."""
-    if not path.is_dir():
-        return
-    first = [path / name for name in ("best.safetensors", "last.safetensors")]
-    models = [file for file in [*first, *sorted(path.glob("*.safetensors"))] if file.is_file()]
-    hint = f"give {models[0]}" if models else "it holds no checkpoint (.safetensors)"
-    raise UnreadableFileError("is a folder, a file is wanted", where=str(path), hint=hint)
-
-
-def _manifest(data: bytes, where: str) -> Manifest:
-    """Return the manifest in the header; everything that is not a checkpoint of ours is refused here, before tensors are looked at."""
-    return read_header(data, len(data), where)[1]
-
-
-def _check_kind(manifest: Manifest, kind: str, where: str) -> None:
-    found = manifest.get("kind")
-    if found != kind:
-        hint = "give a model checkpoint; a training state belongs to its run folder" if kind == MODEL_KIND else None
-        raise RefusedFileError(f"is a checkpoint of kind {found!r}, wanted {kind!r}", where=where, hint=hint)
-
-
 def _check_fit(potential: Potential, tensors: Tensors, name: str, where: str) -> None:
     """Names, shapes and dtypes in the file are those of the model that was built."""
     wanted = {key: (str(value.dtype), list(value.shape)) for key, value in potential.state_dict().items()}
@@ -312,3 +206,111 @@ def _versions(plugin: str) -> dict[str, str]:
     groups = [f"mlipfm.{group}" for group in plugins.POTENTIALS]
     owners = {point.dist.name for group in groups for point in entry_points(group=group, name=plugin) if point.dist}
     return {name: version(name) for name in sorted(owners | {"mlipfm-interfaces"})}
+
+
+def _check_plain(config: Mapping[str, Any], where: str) -> None:
+    """A configuration is small, shallow and has finite numbers.
+
+    Raises:
+        RefusedFileError: naming the entry.
+    """
+    waiting: list[tuple[str, Any, int]] = [("config", config, 0)]
+    while waiting:
+        place, value, depth = waiting.pop()
+        fault = _plain_fault(value, depth)
+        if fault is not None:
+            raise RefusedFileError(f"its configuration cannot be that of a model: {place[:200]} {fault}", where=where)
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{key[:100]}", item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{place}[{k}]", item, depth + 1) for k, item in enumerate(value)]
+
+
+def _plain_fault(value: Any, depth: int) -> str | None:
+    if depth > MAX_DEPTH:
+        return f"is nested more than {MAX_DEPTH} deep"
+    if isinstance(value, dict | list) and len(value) > MAX_ENTRIES:
+        return f"has {len(value)} entries"
+    if (isinstance(value, str) and len(value) > MAX_TEXT) or (isinstance(value, dict) and any(len(key) > MAX_TEXT for key in value)):
+        return f"has a text of more than {MAX_TEXT} characters"
+    if isinstance(value, int | float) and not abs(value) < 2**63:
+        return f"is {str(value)[:30]}"
+    return None
+
+
+@contextmanager
+def _watched(tensors: Mapping[str, Tensor], where: str) -> Iterator[None]:
+    """What is built inside has no more tensors and numbers than `tensors`, within a factor of `REPEATS`.
+
+    Raises:
+        RefusedFileError: at the first tensor or parameter too many.
+    """
+    watch = _Watch(tensors, where)
+    hooks = [
+        torch_modules.register_module_parameter_registration_hook(watch.registered),
+        torch_modules.register_module_buffer_registration_hook(watch.registered),
+    ]
+    try:
+        with watch:
+            yield
+    except MemoryError:
+        watch.refuse("more memory than there is")
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Watch(TorchFunctionMode):
+    """Watches every call of torch, refuses those whose result would be too large, and counts what modules register."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        super().__init__()
+        self.where, self.count, self.numbers = where, len(tensors), sum(value.numel() for value in tensors.values())
+        self.found, self.taken = 0, 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        size = _asked(getattr(function, "__name__", ""), args, kwargs or {})
+        self._check(size)
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self._check(made.numel())
+        return made
+
+    def registered(self, module: nn.Module, name: str, value: Tensor | None) -> None:
+        """A parameter or buffer of a module."""
+        if value is None:
+            return
+        self.found, self.taken = self.found + 1, self.taken + value.numel()
+        if isinstance(value, nn.Parameter) and self.found > REPEATS * self.count + FEW:
+            self.refuse(f"more than {self.found - 1} tensors")
+        self._check(self.taken)
+
+    def refuse(self, what: str) -> None:
+        raise RefusedFileError(
+            f"its configuration asks for {what}, but the file holds {self.count} tensors of {self.numbers} numbers in all",
+            where=self.where,
+            hint="do not use this file; download the model again from its source",
+        )
+
+    def _check(self, numbers: int) -> None:
+        if numbers > REPEATS * self.numbers + TABLES:
+            self.refuse(f"{numbers} numbers")
+
+
+def _asked(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Numbers of the tensor that a call is going to allocate; 0 if its arguments do not say."""
+    if name in _BY_SHAPE:
+        sizes = kwargs.get("size", args[1:] if name.startswith("new_") else args)
+        return math.prod(_integers(sizes))
+    if name in _BY_LENGTH:
+        return max([abs(n) for n in (*args, kwargs.get("end", 0), kwargs.get("steps", 0)) if isinstance(n, int)], default=0)
+    if name in _BY_SQUARE:
+        sides = _integers(args)
+        return math.prod(sides) ** (2 if len(sides) == 1 else 1)
+    return 0
+
+
+def _integers(sizes: Any) -> list[int]:
+    if isinstance(sizes, int) and not isinstance(sizes, bool):
+        return [sizes]
+    return [n for part in sizes for n in _integers(part)] if isinstance(sizes, tuple | list) else []

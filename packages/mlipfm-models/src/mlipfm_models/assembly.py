@@ -21,13 +21,12 @@ from mlipfm_interfaces.trained_states import States
 from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
-from ._conditioning import CONDITIONS, Conditioning, References
-from ._heads import Heads, check_heads, parts_of
 from ._initialisation import initialise
+from ._layers import Conditioning, Heads, References
 from ._neighbor_tensors import neighbor_shapes
 from ._readouts import field_energy, read_out
 from .backbones.backbone import Backbone, ExactConstants, envelope
-from .configuration import AssemblyConfig, parse, parse_assembly
+from .configuration import CONDITIONS, AssemblyConfig, check_heads, parse, parse_assembly, parts_of
 
 __all__ = ["AssembledPotential", "Repulsion", "build_potential"]
 

@@ -13,9 +13,8 @@ from typing import Any
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 
-from ._heads import HEADS, NO_HEAD, check_heads
 from .backbones.backbone import Backbone
-from .configuration import parse_assembly
+from .configuration import HEADS, NO_HEAD, check_heads, parse_assembly
 
 __all__ = ["Cell", "Column", "columns", "matrix", "own_backbones", "refusal"]
 

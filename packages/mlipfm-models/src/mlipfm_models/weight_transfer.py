@@ -15,7 +15,7 @@ from mlipfm_interfaces.errors import LevelError, RecipeError
 from mlipfm_interfaces.potential import Potential
 from torch import Tensor
 
-from ._heads import HEADS, parts_of
+from .configuration import HEADS, parts_of
 
 if TYPE_CHECKING:
     from .assembly import AssembledPotential
