@@ -35,7 +35,7 @@ def test_single_frames_of_the_training_data_spoil_a_test_set():
         require_test_set(record(HARD, seen={"training": 1}), {}, "m/1")
 
 
-def test_evaluation_that_does_not_say_what_was_known_is_no_evidence():
+def test_evaluation_that_does_not_say_what_was_known_is_not_enough():
     silent = make_record("evaluation", "ef" * 32, passed=True, metrics=[], data={"test": TEST})
     with pytest.raises(RegistryError, match="does not say which structures the model knew"):
         require_test_set(silent, {}, "m/1")

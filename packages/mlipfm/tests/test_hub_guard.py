@@ -276,7 +276,7 @@ def promoted(guard, inner):
         assert (path, query) == ("model-versions/get", {"name": "water", "version": "1"})
         return {"model_version": {"source": CREATE["source"], "tags": tags}}
 
-    guard.evidence.ask = answer
+    guard.signatures.ask = answer
     return {"name": "water", "alias": "production", "promotion": {"version": 1, "replaces": None, "sequence": 1, "rollbacks": [], **hashes}}
 
 
@@ -293,7 +293,7 @@ def test_a_promotion_is_signed_and_every_change_of_it_is_noticed(guard, promoted
         assert ask(guard, "POST", "/mlipfm/verify", good | {"promotion": good["promotion"] | change})[1]["valid"] is False
     assert ask(guard, "POST", "/mlipfm/verify", good | {"alias": "candidate"})[1]["valid"] is False
     other = Guard(guard.inner, guard.root, TOKEN, "another key")
-    other.evidence.ask = guard.evidence.ask
+    other.signatures.ask = guard.signatures.ask
     assert ask(other, "POST", "/mlipfm/verify", good)[1]["valid"] is False
 
 
@@ -308,11 +308,11 @@ def test_a_changed_model_or_record_breaks_the_signature_and_is_not_signed_again(
 
 
 @pytest.mark.parametrize("change", [{"evaluation": "0" * 64}, {"check": "../../x"}, {"check": None}, {"evaluation": ["x"]}])
-def test_nothing_is_signed_without_its_evidence(guard, promoted, change):
+def test_nothing_is_signed_without_its_result_records(guard, promoted, change):
     assert ask(guard, "POST", "/mlipfm/sign", promoted | {"promotion": promoted["promotion"] | change})[0] == 403
 
 
-def test_an_evaluation_that_names_no_data_and_a_failed_check_are_no_evidence(guard, promoted):
+def test_an_evaluation_that_names_no_data_and_a_failed_check_are_not_enough(guard, promoted):
     for kind, passed in (("evaluation", True), ("check", False)):
         record = make_record(kind, "ab" * 32, passed=passed, metrics=[])
         write_record(guard.root / ROOM / "records" / f"{record['sha256']}.json", record)

@@ -1,4 +1,4 @@
-"""A hub in this process, on a port of its own, and models with their evidence to put into it."""
+"""A hub in this process, on a port of its own, and models with their result records to put into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hub keeps: one content is one version, aliases move by evidence alone, nothing is deleted, and clients pull what was pushed."""
+"""What the hub keeps: one content is one version, aliases move by result records alone, nothing is deleted, and clients pull what was pushed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from mlipfm_hub import audit, backup
+from mlipfm_hub.__main__ import main as hub_main
 from mlipfm_hub.database import VERSION, Database, meta
 from mlipfm_hub.settings import Settings
 from mlipfm_interfaces.errors import FormatVersionError, RegistryError
@@ -141,7 +142,7 @@ def test_bytes_of_another_hash_than_announced_are_refused(hub, make_model):
         ({"data": False}, ["evaluation", "check"], "does not name its data by their hashes"),
     ],
 )
-def test_without_evidence_nothing_is_promoted(options, kinds, told, hub, make_model):
+def test_without_result_records_nothing_is_promoted(options, kinds, told, hub, make_model):
     model = make_model(**options)
     hub.push("argon", model.data, [record for record in model.records if record["kind"] in kinds])
     status, answer, _ = hub.ask("POST", "/api/v1/models/argon/aliases/production", {"version": 1})
@@ -272,3 +273,12 @@ def test_files_of_the_hub_are_its_owners_alone(hub):
     assert folder.stat().st_mode & 0o077 == 0
     assert (folder / "token").stat().st_mode & 0o077 == 0
     assert (folder / "signing.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_without_a_hub_has_no_backup_and_a_missing_backup_leaves_no_folder(tmp_path, capsys):
+    for words in (["backup", "hub.tar"], ["restore", str(tmp_path / "absent.tar")]):
+        with pytest.raises(SystemExit) as ended:
+            hub_main([*words, "--dir", str(tmp_path / "none")])
+        assert ended.value.code == 2
+        assert "; give" in capsys.readouterr().err
+        assert not (tmp_path / "none").exists()

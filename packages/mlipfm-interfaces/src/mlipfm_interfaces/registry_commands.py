@@ -108,8 +108,8 @@ def show(name: Annotated[str, typer.Argument(help="Name in the registry")], regi
         aliases = [alias for alias, promotion in sorted(promotions.items()) if promotion.version == version.number]
         typer.echo("\n".join(_lines(version, aliases)))
     for alias, promotion in sorted(promotions.items()):
-        evidence = f"evaluation {promotion.evaluation[:12]}, check {promotion.check[:12]}"
-        typer.echo(f"{name}@{alias} -> {promotion.version}  promotion {promotion.sequence}, {promotion.time}, {evidence}")
+        hashes = f"evaluation {promotion.evaluation[:12]}, check {promotion.check[:12]}"
+        typer.echo(f"{name}@{alias} -> {promotion.version}  promotion {promotion.sequence}, {promotion.time}, {hashes}")
         for entry in promotion.rollbacks:
             typer.echo(f"  rollback from {entry['from']} to {entry['to']}, {entry.get('time')}: {entry['reason']}")
 

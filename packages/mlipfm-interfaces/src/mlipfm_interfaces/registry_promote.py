@@ -62,14 +62,14 @@ def promote(name: str, number: int, alias: str = "production", rollback: str = "
     with lock(registry_cache() / f"promote-{name}.lock", timeout=600):
         version, current = get_version(where, name, number), read_alias(where, name, alias)[0]
         _check_content_is_new(where, version)
-        evidence = _evidence(where, version)
+        hashes = _record_hashes(where, version)
         _check_licences(where, version)
         if not _is_done(current, number, rollback):
             _check_direction(version, current, alias, rollback)
             _check_test_sets(where, version, None if current is None or rollback else current.version)
             if current is not None:  # an earlier promotion may have been killed before its alias: it must not lag by two
                 _point(where, name, alias, current.version)
-            _write_tag(where, name, alias, _next(number, current, rollback, evidence))
+            _write_tag(where, name, alias, _next(number, current, rollback, hashes))
         elif current is not None and where.token is not None and not current.signature:
             _write_tag(where, name, alias, current)  # it was promoted before hubs signed
         _point(where, name, alias, number)
@@ -123,15 +123,15 @@ def _is_done(current: Promotion | None, number: int, rollback: str) -> bool:
     return not rollback or (bool(current.rollbacks) and current.rollbacks[-1]["sequence"] == current.sequence)
 
 
-def _next(number: int, current: Promotion | None, rollback: str, evidence: Mapping[str, str]) -> Promotion:
+def _next(number: int, current: Promotion | None, rollback: str, hashes: Mapping[str, str]) -> Promotion:
     time = datetime.now(UTC).isoformat(timespec="seconds")
     if current is None:
-        return Promotion(number, None, 1, evidence["evaluation"], evidence["check"], time)
+        return Promotion(number, None, 1, hashes["evaluation"], hashes["check"], time)
     sequence, rollbacks = current.sequence + 1, current.rollbacks
     if number < current.version:
         entry = {"sequence": sequence, "from": current.version, "to": number, "reason": rollback, "time": time}
         rollbacks = (*rollbacks[1 - LOGGED :], entry)
-    return Promotion(number, current.version, sequence, evidence["evaluation"], evidence["check"], time, rollbacks)
+    return Promotion(number, current.version, sequence, hashes["evaluation"], hashes["check"], time, rollbacks)
 
 
 def _check_content_is_new(where: Server, version: Version) -> None:
@@ -151,7 +151,7 @@ def _check_direction(version: Version, current: Promotion | None, alias: str, ro
         )
 
 
-def _evidence(where: Server, version: Version) -> dict[str, str]:
+def _record_hashes(where: Server, version: Version) -> dict[str, str]:
     """Hashes of the evaluation and the check that count: the latest of each."""
     latest: dict[str, Record] = {record["kind"]: record for record in records_of(where, version)}
     what = str(version)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from .hub_evidence import Evidence
 from .hub_rules import MAX_ARTIFACT, MAX_JSON, Refused, bad, check_body, check_route, forbidden, request_json
+from .hub_signatures import Signatures
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -42,7 +42,7 @@ class Guard:
 
     def __init__(self, inner: App, root: Path, token: str, key: str) -> None:
         self.inner, self.root, self.token = inner, root, token
-        self.evidence = Evidence(root, key, self.ask)
+        self.signatures = Signatures(root, key, self.ask)
         self._registering = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,7 @@ class Guard:
             if path.endswith("sign") and not may_add:
                 raise forbidden("a browser may look and not change")
             body = request_json(await _body(receive, MAX_JSON))
-            await _answer(send, 200, await (self.evidence.sign(body) if path.endswith("sign") else self.evidence.verify(body)))
+            await _answer(send, 200, await (self.signatures.sign(body) if path.endswith("sign") else self.signatures.verify(body)))
             return
         kind = check_route(method, raw, query, self.root)
         if kind != "read" and not may_add:

@@ -26,8 +26,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class Evidence:
-    """Signs and verifies with `key`; `ask` gets JSON from MLflow, `root` is the folder of the artifacts."""
+class Signatures:
+    """Sign and verify with `key`; `ask` gets JSON from MLflow, `root` is the folder of the artifacts."""
 
     def __init__(self, root: Path, key: str, ask: Callable[[str, dict[str, str]], Awaitable[dict[str, Any]]]) -> None:
         self.root, self.key, self.ask = root, key.encode(), ask
@@ -37,7 +37,7 @@ class Evidence:
         return {"signature": self._signature(await self._statement(body))}
 
     async def verify(self, body: dict[str, Any]) -> dict[str, Any]:
-        """`{"valid": ...}`: whether the signature of a promotion is this hub's, and everything it speaks of is still what it was."""
+        """Return `{"valid": ...}`: whether the signature of a promotion is this hub's, and everything it speaks of is still what it was."""
         given = body.get("promotion", {}).get("signature") if isinstance(body.get("promotion"), dict) else None
         try:
             statement = await self._statement(body)

@@ -59,6 +59,8 @@ def _run(given: argparse.Namespace) -> None:
     elif given.command == "backup":
         from .backup import backup
 
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise RegistryError("there is no hub in this folder", where=str(folder), hint="give its folder by --dir")
         print(backup(from_environment(folder), given.file))
     else:
         from .backup import restore

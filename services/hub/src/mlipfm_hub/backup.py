@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
-from mlipfm_interfaces.errors import DamagedFileError, RegistryError
+from mlipfm_interfaces.errors import DamagedFileError, RegistryError, UnreadableFileError
 from mlipfm_interfaces.files import atomic_write, canonical_json
 from mlipfm_interfaces.hub_folder import secret, write_secret
 
@@ -59,8 +59,10 @@ def restore(folder: Path, path: Path) -> str:
     """Make a hub in an empty folder from a backup; its database and store are those of the settings.
 
     Raises:
-        RegistryError: the folder or the database is not empty. DamagedFileError: the backup is not whole.
+        RegistryError: the folder or the database is not empty. UnreadableFileError: there is no backup. DamagedFileError: the backup is not whole.
     """
+    if not path.is_file():
+        raise UnreadableFileError("there is no such file", where=str(path), hint="give a backup (.tar) that `mlipfm hub backup` wrote")
     if folder.exists() and any(folder.iterdir()):
         raise RegistryError("the folder is not empty", where=str(folder), hint="restore into a new folder")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +114,9 @@ def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
                 file = tar.extractfile(entry)
                 yield name, file.read() if file else b""
     except (tarfile.TarError, OSError) as error:
-        raise DamagedFileError(f"is no whole backup: {error}", where=str(path)) from None
+        raise DamagedFileError(
+            f"is no whole backup of a hub: {error}", where=str(path), hint="give a file that `mlipfm hub backup` wrote"
+        ) from None
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

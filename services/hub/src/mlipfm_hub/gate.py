@@ -14,10 +14,10 @@ from mlipfm_interfaces.result_records import Record
 
 from .refusal import Refused
 
-Evidence = tuple[str, list[Record], dict[str, Any]]
+VersionRecords = tuple[str, list[Record], dict[str, Any]]
 
 
-def check_gate(new: Evidence, old: Evidence | None) -> dict[str, str]:
+def check_gate(new: VersionRecords, old: VersionRecords | None) -> dict[str, str]:
     """Hashes of the evaluation and the check that count, by kind: the latest of each.
 
     Args:

@@ -25,7 +25,7 @@ from mlipfm_interfaces.result_records import Record, parse_record, record_bytes
 from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, models, promotions, records, rows, signatures, versions
-from .gate import check_gate
+from .gate import VersionRecords, check_gate
 from .refusal import LINE, Refused, absent, bad, conflict, too_large
 from .signatures import Signer
 from .users import now
@@ -110,7 +110,7 @@ class Registry:
         return sa.select(signatures).where(at).order_by(signatures.c.created, signatures.c.sha256)
 
     def promote(self, name: str, number: int, alias: str, reason: str, by: str) -> Row:
-        """Point an alias to a version by its evidence, in one transaction; doing it again changes nothing.
+        """Point an alias to a version by its result records, in one transaction; doing it again changes nothing.
 
         Args:
             reason: of a rollback, which is refused without one.
@@ -124,9 +124,11 @@ class Registry:
                 return json.loads(current["promotion"])  # type: ignore[no-any-return]
             self._direction(version, current, alias, reason)
             incumbent = None if current is None or current["version"] is None or reason else _version(connection, name, current["version"])
-            evidence = check_gate(self._evidence(connection, version), self._evidence(connection, incumbent) if incumbent else None)
+            hashes = check_gate(
+                self._version_records(connection, version), self._version_records(connection, incumbent) if incumbent else None
+            )
             sequence = 1 + _last_sequence(connection, name, alias)
-            promotion = self._promotion(number, current, sequence, reason, evidence)
+            promotion = self._promotion(number, current, sequence, reason, hashes)
             promotion["signature"] = self.signer.sign(name, alias, promotion, version["digest"])
             row = {"name": name, "alias": alias, "sequence": sequence, "version": number, "by": by, "reason": reason}
             connection.execute(sa.insert(promotions).values(**row, promotion=canonical_json(promotion).decode()))
@@ -238,7 +240,7 @@ class Registry:
         connection.execute(sa.insert(records).values(**row, created=record["created"], by=by))
         log(connection, by, "attach", f"{name}/{number} {record['kind']} {record['sha256']}")
 
-    def _evidence(self, connection: sa.Connection, version: Row) -> tuple[str, list[Record], dict[str, Any]]:
+    def _version_records(self, connection: sa.Connection, version: Row) -> VersionRecords:
         complete = _complete(connection, version)
         return f"{version['name']}/{version['number']}", self.records_of(complete), json.loads(version["manifest"])
 
@@ -252,14 +254,14 @@ class Registry:
         if reason and not back:
             raise conflict(f"{alias!r} is not at a later version than {version['number']}: no rollback; leave --rollback out")
 
-    def _promotion(self, number: int, current: Row | None, sequence: int, reason: str, evidence: dict[str, str]) -> Row:
+    def _promotion(self, number: int, current: Row | None, sequence: int, reason: str, hashes: dict[str, str]) -> Row:
         before = json.loads(current["promotion"]) if current is not None else {}
         rollbacks, time = list(before.get("rollbacks", ())), now()
         if reason and current is not None:
             entry = {"sequence": sequence, "from": current["version"], "to": number, "reason": reason, "time": time}
             rollbacks = [*rollbacks[1 - ROLLBACKS :], entry]
         replaces = None if current is None else current["version"]
-        return {"version": number, "replaces": replaces, "sequence": sequence, **evidence, "time": time, "rollbacks": rollbacks}
+        return {"version": number, "replaces": replaces, "sequence": sequence, **hashes, "time": time, "rollbacks": rollbacks}
 
 
 def _when(row: Row) -> tuple[str, int]:

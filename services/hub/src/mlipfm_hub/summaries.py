@@ -97,7 +97,7 @@ def _figures(registry: Registry, name: str, everything: bool) -> list[Row]:
 
 
 def data_sets(registry: Registry) -> list[Row]:
-    """Each set by its digest, with the models that it trained, chose and tested, and the licences that are stated for it."""
+    """Each set by its digest, with the models that it trained, chose and tested, and the licences that are given for it."""
     found: dict[str, Row] = {}
 
     def note(digest: str, what: str, model: str, name: str = "", licences: list[str] | None = None) -> None:

@@ -143,7 +143,7 @@ def _count(found: Coverage, s: Structure) -> None:
     found.atoms += len(s)
     found.elements.update(numbers)
     found.states[s.total_charge, s.spin_multiplicity] += 1
-    found.levels[s.level or "not stated"] += 1
+    found.levels[s.level or "not given"] += 1
     found.labels.update(s.labels.keys())
     found.periodic[int(s.pbc.sum())] += 1
     found.sizes[len(s)] += 1
