@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from mlipfm_data.label_checks.checks import Inspector, inspect
+from mlipfm_data.label_checks.columns import findings_of
 from mlipfm_data.label_checks.comparison import Agreement, Comparison, Pair, agreement
 from mlipfm_data.label_checks.energies import energy_clusters, jumps, rounding, single_precision_step
 from mlipfm_data.label_checks.findings import CODES
@@ -17,6 +18,7 @@ from mlipfm_data.label_checks.work import Work, inverse_distances, strain_betwee
 from mlipfm_data.readers.extxyz import export_extxyz
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import MlipfmWarning
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import BOHR, GPA, HARTREE, KCAL_MOL
 from sets import planted_labels
@@ -402,6 +404,16 @@ def test_command_on_a_store_and_a_file(tmp_path, capsys):
     assert run("data", "check-labels", str(wrong), "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert [item["code"] for item in report[str(wrong)]] == ["forces-sign"]
+
+
+def test_frames_that_cannot_be_read_are_named_and_a_file_without_others_is_refused(tmp_path, capsys):
+    (tmp_path / "table.json").write_text('{"rows": [1, 2, 3]}')
+    assert run("data", "check-labels", tmp_path / "table.json") == 2
+    assert "1 of 1 frames cannot be read; the first, frame 0: no structure in this entry" in capsys.readouterr().err
+    export_extxyz(iter(methane(3)), tmp_path / "some.xyz")
+    (tmp_path / "some.xyz").write_text((tmp_path / "some.xyz").read_text().replace("C ", "Xx ", 1))
+    with pytest.warns(MlipfmWarning, match="1 of 3 frames cannot be read; the first, frame 0: no element is named 'Xx'"):
+        assert findings_of(tmp_path / "some.xyz") == []
 
 
 def test_columns_of_a_model_and_their_names(tmp_path, capsys):

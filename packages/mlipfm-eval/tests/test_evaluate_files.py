@@ -16,7 +16,7 @@ from mlipfm_eval.comparison import differences
 from mlipfm_eval.data_sets import open_sets
 from mlipfm_eval.evaluation import evaluate_set
 from mlipfm_eval.prediction_errors import predict
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import MlipfmError, OptionError
 from mlipfm_interfaces.frame_hashes import encode, frame_hashes
 from mlipfm_interfaces.structure import Provenance, Structure
 from typer.testing import CliRunner
@@ -154,7 +154,7 @@ def test_compare_prints_paired_differences_and_writes_them(tmp_path):
     said = run(compare_app, "emt:", "emt:", "--data", tmp_path / "test.xyz", "--out", tmp_path / "c.json")
     assert "no difference seen" in said
     assert {row["key"] for row in json.loads((tmp_path / "c.json").read_text())} >= {"energy_mae", "force_rmse", "stress_mae"}
-    with pytest.raises(MlipfmError, match="two models or more"):
+    with pytest.raises(OptionError, match="two models or more"):
         run(compare_app, "emt:", "--data", tmp_path / "test.xyz")
 
 

@@ -120,7 +120,7 @@ def import_(
     With --manifest it prints a row for each set, the statistics of the store, likely label errors, and which sets share geometries. Run it again to
     go on after an interruption: complete sets are not read again.
     """
-    from mlipfm_interfaces.errors import UnknownQuantityError
+    from mlipfm_interfaces.errors import OptionError
 
     from .importing import Importer
 
@@ -128,15 +128,13 @@ def import_(
     if manifest is not None:
         if single := sorted(given - _MANIFEST):
             flags = ", ".join(key.replace("_", "-") for key in single)
-            raise UnknownQuantityError(
-                f"with --manifest the file gives {flags}", where=str(manifest), hint="leave them out, or write them there"
-            )
+            raise OptionError(f"with --manifest the file gives {flags}", where=str(manifest), hint="leave them out, or write them there")
         return _import_manifest(manifest, out, only, jobs, overlap, as_json)
     if not files or given & _MANIFEST:
         what = "no file is given" if not files else "--only, --jobs, --overlap and --json are for --manifest"
-        raise UnknownQuantityError(what, hint="name files to import, or --manifest FILE")
+        raise OptionError(what, hint="mlipfm data import FILE --out STORE, or --manifest FILE")
     if unlabelled and require is not None:
-        raise UnknownQuantityError("--unlabelled accepts frames without labels, --require refuses them", hint="give one of them")
+        raise OptionError("--unlabelled accepts frames without labels, --require refuses them", hint="give one of them")
     named = {key: context.params[key] for key in _OPTIONS}
     if unlabelled or require is not None:
         named["require"] = tuple(word.strip() for word in (require or "").split(",") if word.strip())

@@ -164,17 +164,15 @@ def get(
 
 
 def _wanted(what: str, patterns: list[str], all_files: bool, name: str | None, sha256: str | None) -> list[FileRequest]:
-    from mlipfm_interfaces.errors import UnknownQuantityError
+    from mlipfm_interfaces.errors import OptionError
 
     from .datasets.catalogue import chosen, find
     from .datasets.download import file_request
 
     if "://" in what:
         if patterns or all_files:
-            raise UnknownQuantityError("--file and --all are for sets of the catalogue, an address is one file", hint="leave them out")
+            raise OptionError("--file and --all are for sets of the catalogue, an address is one file", hint="leave them out")
         return [file_request(what, name, sha256)]
     if name or sha256:
-        raise UnknownQuantityError(
-            "--file-name and --sha256 are for an address, the catalogue knows them for its sets", hint="leave them out"
-        )
+        raise OptionError("--file-name and --sha256 are for an address, the catalogue knows them for its sets", hint="leave them out")
     return chosen(find(what), patterns, all_files)

@@ -85,9 +85,9 @@ def _frames(source: Path, reader: str | None, texts: list[str], group_key: str |
     """Of a store, or of a file (or folder) that a reader knows.
 
     Raises:
-        UnknownQuantityError: options of a reader for a store.
+        OptionError: options of a reader for a store.
     """
-    from mlipfm_interfaces.errors import UnknownQuantityError
+    from mlipfm_interfaces.errors import OptionError
 
     from .readers.option_text import options_for
     from .readers.registry import read
@@ -96,9 +96,7 @@ def _frames(source: Path, reader: str | None, texts: list[str], group_key: str |
     if not (source / "manifest.json").exists():
         return read(source, reader, **options_for(source, reader, texts, {"require": (), "group_key": group_key}))
     if reader or texts or group_key:
-        raise UnknownQuantityError(
-            "--reader, --option and --group-key are for files", where=str(source), hint="this is a store: leave them out"
-        )
+        raise OptionError("--reader, --option and --group-key are for files", where=str(source), hint="this is a store: leave them out")
     return iter(Store(source))
 
 
@@ -150,15 +148,15 @@ def check_labels(
 
 
 def _settings(source: Path, reader: str | None, level: str | None, texts: list[str]) -> dict[str, object]:
-    """Options for the reader of a file. Raises `UnknownQuantityError` for a store with options: they would do nothing."""
-    from mlipfm_interfaces.errors import UnknownQuantityError
+    """Options for the reader of a file. Raises `OptionError` for a store with options: they would do nothing."""
+    from mlipfm_interfaces.errors import OptionError
 
     from .readers.option_text import options_for
 
     if (source / "manifest.json").exists():
         given = [name for name, value in (("--level", level), ("--reader", reader), ("--option", texts)) if value]
         if given:
-            raise UnknownQuantityError(f"{', '.join(given)} is for files, and {source} is a store", hint="leave it out")
+            raise OptionError(f"{', '.join(given)} is for files, and {source} is a store", hint="leave it out")
         return {}
     return options_for(source, reader, texts, {"level": level})
 
@@ -190,7 +188,7 @@ def sample(
 
         mlipfm data sample ethanol.xyz --sampler langevin --model gfn2-xtb --charge 0 --n 10 --out samples.xyz
     """
-    from mlipfm_interfaces.errors import SamplingError
+    from mlipfm_interfaces.errors import OptionError, SamplingError
 
     from .export.formats import export
     from .sampling import list_samplers, make_sampler, sample as samples
@@ -199,7 +197,7 @@ def sample(
         return typer.echo("\n".join(list_samplers()))
     missing = [flag for flag, value in (("IN", source), ("--sampler", sampler), ("--n", n), ("--out", out)) if value is None]
     if source is None or sampler is None or n is None or out is None:
-        raise SamplingError(f"{', '.join(missing)} is missing", hint="mlipfm data sample FILE --sampler NAME --n 10 --out FILE.xyz")
+        raise OptionError(f"missing: {', '.join(missing)}", hint="mlipfm data sample FILE --sampler NAME --n 10 --out FILE.xyz")
     chosen = make_sampler(sampler, options, model)
     structures, refusals = _structures(_frames(source, reader, []), source, charge)
     if refusals or not structures:

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 from mlipfm_interfaces import plugins
-from mlipfm_interfaces.errors import SamplingError, UnknownQuantityError
+from mlipfm_interfaces.errors import OptionError, SamplingError
 from mlipfm_interfaces.protocols import Sampler
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import canonical_level
@@ -45,7 +45,7 @@ def make_sampler(name: str, options: Sequence[str] = (), model: str | None = Non
         options: `KEY=VALUE` texts. model: a checkpoint, NAME@ALIAS of a registry, or the name of a labeller such as gfn2-xtb.
 
     Raises:
-        PluginError: unknown sampler. UnknownQuantityError: an option that it does not have, given twice, or of another type.
+        PluginError: unknown sampler. OptionError: an option that it does not have, given twice, or of another type.
         SamplingError: it needs a model and none is given, or has no use for one.
     """
     known, values = _sampler_options(name), dict[str, Any]()
@@ -55,7 +55,7 @@ def make_sampler(name: str, options: Sequence[str] = (), model: str | None = Non
         if not equals or key not in known or key in values:
             what = f"--option needs KEY=VALUE, got {text!r}" if not equals else f"`{key}` is given twice" if key in values else None
             has = ", ".join(known) or "none"
-            raise UnknownQuantityError(what or f"the sampler {name!r} has no option {key!r}", hint=f"its options are {has}")
+            raise OptionError(what or f"the sampler {name!r} has no option {key!r}", hint=f"its options are {has}")
         values[key] = _parsed(key, value.strip(), known[key][0])
     needed = _needs_model(name)
     if model is None and needed:

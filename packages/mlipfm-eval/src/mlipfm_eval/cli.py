@@ -137,11 +137,11 @@ def compare(
 
 def _key_values(texts: list[str], option: str, example: str) -> dict[str, str]:
     """Options from `KEY=VALUE`."""
-    from mlipfm_interfaces.errors import UnknownQuantityError
+    from mlipfm_interfaces.errors import OptionError
 
     for text in texts:
         if "=" not in text:
-            raise UnknownQuantityError(f"{option} needs KEY=VALUE, got {text!r}", hint=f"for instance {option} {example}")
+            raise OptionError(f"{option} needs KEY=VALUE, got {text!r}", hint=f"for instance {option} {example}")
     return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 

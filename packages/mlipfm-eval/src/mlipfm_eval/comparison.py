@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mlipfm_interfaces import metrics
 from mlipfm_interfaces.benchmark import open_model
 from mlipfm_interfaces.console import open_console
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import MlipfmError, OptionError
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.metrics import Metric
 from rich.markup import escape
@@ -85,7 +85,7 @@ def compare_models(
 ) -> None:
     """Evaluate every model on the same data, print paired differences from the first, and write them to `out` (JSON)."""
     if len(models) < 2:
-        raise MlipfmError("a comparison needs two models or more", hint="mlipfm compare A B --data STORE")
+        raise OptionError("a comparison needs two models or more", hint="mlipfm compare A B --data STORE")
     sets, console = open_sets(data, (), level, **reading), open_console()
     results: list[list[Evaluation]] = []
     for address in models:

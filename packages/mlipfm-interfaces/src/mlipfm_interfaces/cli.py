@@ -226,7 +226,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, MlipfmError):
         return _say(f"error[{error.code}]: {error}", 2)
     if isinstance(error, _LineError):
-        text = error.format_message()  # type: ignore[attr-defined]  # every error of a command line has it, in click and in typer
+        text = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]  # every error of a command line has it, in click and in typer
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(text, err=True)
             return 2
@@ -237,7 +237,8 @@ def _report(error: Exception) -> int:
         return _say(f"error[usage]: {text.rstrip('.')}{model}; see {command} --help", 2)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return _say(f"error[file]: {place}{error.strerror or error}", 2)
+        hint = "; choose another name" if isinstance(error, FileExistsError) else ""
+        return _say(f"error[file]: {place}{error.strerror or error}{hint}", 2)
     return _say(
         f"error[defect]: {type(error).__name__}: {error}; this is a defect of mlipfm: run it with --debug and report what it prints", 1
     )

@@ -76,6 +76,15 @@ class UnknownQuantityError(MlipfmError):
     code = "unknown-quantity"
 
 
+class OptionError(UnknownQuantityError):
+    """An option that does not exist, lacks its value, or contradicts another one.
+
+    These errors were an `UnknownQuantityError` once, and are still caught as one.
+    """
+
+    code = "wrong-option"
+
+
 class InvalidStructureError(MlipfmError):
     """A structure that cannot exist: NaN or infinite numbers, impossible cells, contradictory keys."""
 

@@ -101,13 +101,23 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
     except MlipfmError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        isotope = str(error).strip("'\"") in ISOTOPES
-        hint = "write H and a column of masses; D and T are read in XYZ and POSCAR files" if isotope else "check the format"
-        raise UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), hint=hint) from error
+        raise unreadable_by_ase(path, error) from error
     if len(beside) != len(frames):
         beside = [Beside() for _ in frames]
     return list(zip(frames, beside, strict=True))
+
+
+def unreadable_by_ase(path: Path, error: Exception) -> UnreadableFileError:
+    """Return the user's error for a file that ASE does not read."""
+    from ase.io.formats import UnknownFileTypeError
+
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnknownFileTypeError):
+        hint = "give XYZ, CIF, POSCAR, ... with their usual names; `ase info --formats` lists all"
+        return UnreadableFileError(f"ASE does not know this kind of file ({reason})", where=str(path), hint=hint)
+    isotope = str(error).strip("'\"") in ISOTOPES
+    hint = "write H and a column of masses; D and T are read in XYZ and POSCAR files" if isotope else "check its name and content"
+    return UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), hint=hint)
 
 
 def _source(path: Path) -> tuple[Any, str | None, list[Beside]]:

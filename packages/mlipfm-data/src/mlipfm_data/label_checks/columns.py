@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import MlipfmError, MultiplicityError
+from mlipfm_interfaces.errors import MlipfmError, MlipfmWarning, MultiplicityError, UnreadableFileError
 from mlipfm_interfaces.protocols import Refusal
 from mlipfm_interfaces.structure import Structure
 
@@ -56,14 +57,26 @@ def inspect_file(
         MlipfmError: as `readers.reading.read`, if nothing can be read.
     """
     reading = FileReading() if decisions is None else FileReading(decisions)
-    frames = read(path, reader, **{"report": reading.decisions} | options)
-    for item in frames:
+    refusal: Refusal | None = None
+    for item in read(path, reader, **{"report": reading.decisions} | options):
         if isinstance(item, Structure):
             reading.accepted += 1
             inspector.add(item)
         else:
+            refusal = refusal or item
             _refused(item, reading)
+    if refusal is not None and not (reading.multiplicity or reading.not_finite):
+        _say_refused(path, refusal, reading)
     return [*_states(path, reader, reading, options), *_nan(path, reading), *_other_columns(path, reader, reading.decisions, **options)]
+
+
+def _say_refused(path: Path | str, first: Refusal, reading: FileReading) -> None:
+    """Raise if not one frame was read, else warn that some were not."""
+    refused = sum(reading.refused.values())
+    counts = f"{refused} of {refused + reading.accepted} frames cannot be read; the first, frame {first.index}: {first.error.what}"
+    if not reading.accepted:
+        raise UnreadableFileError(counts, where=str(path), hint=first.error.hint)
+    warnings.warn(f"{path}: {counts}; their labels are not checked", MlipfmWarning, stacklevel=3)
 
 
 def _refused(item: Refusal, reading: FileReading) -> None:

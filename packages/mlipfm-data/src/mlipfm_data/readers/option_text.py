@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mlipfm_interfaces.errors import UnknownQuantityError
+from mlipfm_interfaces.errors import OptionError
 from mlipfm_interfaces.protocols import Format
 
 from .options import ReadOptions, option_names, unknown_option
@@ -46,7 +46,7 @@ def split_options(found: Format, given: Mapping[str, Any]) -> tuple[dict[str, An
     """Split options into those of the format and `ReadOptions`; a format whose `frames` takes `level` or `keys` gets those, too.
 
     Raises:
-        UnknownQuantityError: an option that this format does not have, with the nearest that there is, or text where it wants true or false.
+        OptionError: an option that this format does not have, with the nearest that there is, or text where it wants true or false.
     """
     known = _own_options(found)
     own = {name: value for name, value in given.items() if name in known}
@@ -56,7 +56,7 @@ def split_options(found: Format, given: Mapping[str, Any]) -> tuple[dict[str, An
             raise unknown_option(name, [*known, *_common()])
     for name, value in own.items():
         if bool in _members(known[name]) and not isinstance(value, bool):
-            raise UnknownQuantityError(f"`{name}` must be True or False, got {value!r}")
+            raise OptionError(f"`{name}` must be True or False, got {value!r}")
     told = {"level": common.get("level"), "keys": _named_keys(common)}
     return own | {name: value for name, value in told.items() if name in _parameters(found)}, common
 
@@ -74,7 +74,7 @@ def _parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, An
         named: options that the command line gives under their own names, which must not be given a second time.
 
     Raises:
-        UnknownQuantityError: no `=`, an option that this reader does not have, one that is given twice, or a value that is not of its type.
+        OptionError: no `=`, an option that this reader does not have, one that is given twice, or a value that is not of its type.
     """
     types_of = _common() | _own_options(reader)
     found: dict[str, Any] = {}
@@ -82,11 +82,11 @@ def _parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, An
         name, equals, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals:
-            raise UnknownQuantityError(f"--option needs KEY=VALUE, got {text!r}", hint="for instance --option forces_sign=-1")
+            raise OptionError(f"--option needs KEY=VALUE, got {text!r}", hint="for instance --option forces_sign=-1")
         if name not in types_of:
             raise unknown_option(name, list(types_of))
         if named.get(name) is not None or name in found:
-            raise UnknownQuantityError(f"`{name}` is given twice", hint="give it once")
+            raise OptionError(f"`{name}` is given twice", hint="give it once")
         found[name] = _parsed(name, value.strip(), types_of[name])
     return found
 
@@ -97,7 +97,7 @@ def _parsed(name: str, text: str, hint: Any) -> Any:
             return _as(text, member)
         except (ValueError, TypeError):
             continue
-    raise UnknownQuantityError(f"`{name}` must be {_words(hint)}, got {text!r}", hint=f"for instance --option {name}={_example(hint)}")
+    raise OptionError(f"`{name}` must be {_words(hint)}, got {text!r}", hint=f"for instance --option {name}={_example(hint)}")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -159,7 +159,7 @@ def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Map
     """Options of the command line for one file: those under their own names that are given, and `KEY=VALUE` texts for the file's reader.
 
     Raises:
-        UnknownQuantityError: as `_parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
+        OptionError: as `_parsed_options`. UnreadableFileError, PluginError: no such file, or no reader for it.
     """
     from .registry import format_of
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, UnitError, UnknownQuantityError
+from mlipfm_interfaces.errors import InvalidStructureError, OptionError, UnitError
 from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.units import factor
 
@@ -148,7 +148,7 @@ def options_from(
         name: of the layout, for the report.
 
     Raises:
-        UnknownQuantityError: for an option that does not exist, with the nearest that does. UnitError: for an unknown unit.
+        OptionError: for an option that does not exist, with the nearest that does. UnitError: for an unknown unit.
     """
     known = option_names()
     for option in user:
@@ -171,11 +171,11 @@ def option_names() -> list[str]:
     return [item.name for item in fields(ReadOptions) if item.name != "origins"]
 
 
-def unknown_option(name: str, known: Sequence[str]) -> UnknownQuantityError:
+def unknown_option(name: str, known: Sequence[str]) -> OptionError:
     """Return the error for an option that no reader, or not this one, has."""
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
-    return UnknownQuantityError(f"readers have no option {name!r}", hint=hint)
+    return OptionError(f"readers have no option {name!r}", hint=hint)
 
 
 def _stated(values: Mapping[str, Any]) -> dict[str, Any]:

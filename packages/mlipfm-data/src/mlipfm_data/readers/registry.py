@@ -42,7 +42,7 @@ def read(path: Path | str, reader: str | Format | None = None, **options: Any) -
 
     Raises:
         UnreadableFileError: the file as a whole cannot be read. RefusedFileError: it is a pickle. PluginError: unknown format.
-        UnknownQuantityError: an option that this format does not have. UnitError: an unknown unit.
+        OptionError: an option that this format does not have. UnitError: an unknown unit.
     """
     path = Path(path)
     found = format_of(path, reader)
@@ -171,7 +171,9 @@ def find_reader(path: Path, name: str | None = None) -> Format:
     if best is None:
         kind = "folder" if path.is_dir() else "file"
         raise UnreadableFileError(
-            f"no reader reads this kind of {kind}", where=str(path), hint=f"name one: {', '.join(plugins.names('readers'))}"
+            f"no reader reads this kind of {kind}",
+            where=str(path),
+            hint=f"name one: {', '.join(plugins.names('readers'))} (`mlipfm data import --reader NAME`)",
         )
     return best[2]
 

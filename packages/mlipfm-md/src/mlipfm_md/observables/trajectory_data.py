@@ -18,6 +18,8 @@ from mlipfm_interfaces.lattice import reduced
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.units import ACCELERATION, KB
 
+from ..initial_files import unreadable_by_ase
+
 __all__ = ["TrajectoryData", "read_run", "read_trajectory", "unwrapped"]
 
 Array = np.ndarray
@@ -348,8 +350,7 @@ def _atoms(path: Path, elements: Sequence[str]) -> list[Any]:
     except MlipfmError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), hint="check the format") from error
+        raise unreadable_by_ase(path, error) from error
     if not frames:
         raise UnreadableFileError("the file holds no frame", where=str(path))
     return frames
