@@ -19,39 +19,9 @@ SANE_FORCE = 30.0
 SMALL = 15
 
 #: Elements that a model of another package is tried on where it does not give its own.
-COMMON = tuple(
-    map(
-        number,
-        [
-            "H",
-            "C",
-            "N",
-            "O",
-            "F",
-            "Na",
-            "Mg",
-            "Al",
-            "Si",
-            "P",
-            "S",
-            "Cl",
-            "Ar",
-            "Li",
-            "K",
-            "Ca",
-            "Ti",
-            "Fe",
-            "Ni",
-            "Cu",
-            "Ge",
-            "Mo",
-            "Ag",
-            "W",
-            "Pt",
-            "Au",
-        ],
-    )
-)
+COMMON = tuple(map(number, [
+    "H", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "Li", "K", "Ca", "Ti", "Fe", "Ni", "Cu", "Ge", "Mo", "Ag", "W", "Pt", "Au",
+]))  # fmt: skip
 ORGANIC = (1, 6, 7, 8)
 
 #: Cubic lattice constants at room temperature, Å (Kittel, Introduction to Solid State Physics, 8th ed., table 3).

@@ -11,18 +11,6 @@ from .products import CubicForm, Messages
 from .weights import AtomTypes, DensityShape, fold_weights
 
 __all__ = [
-    "INSTRUCTIONS",
-    "AtomTypes",
-    "ClosedForm",
-    "CubicForm",
-    "DensityKernel",
-    "DensityShape",
-    "Messages",
-    "Systems",
-    "Trouble",
-    "build_id",
-    "fold_weights",
-    "instruction_sets",
-    "normals",
-    "peak",
-]
+    "INSTRUCTIONS", "AtomTypes", "ClosedForm", "CubicForm", "DensityKernel", "DensityShape", "Messages", "Systems", "Trouble", "build_id",
+    "fold_weights", "instruction_sets", "normals", "peak",
+]  # fmt: skip

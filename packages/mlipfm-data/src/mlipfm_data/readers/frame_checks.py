@@ -15,19 +15,8 @@ if TYPE_CHECKING:
     from .interpret import Decisions
 
 #: Names under which files write a cell. One that is there although no cell was read must not be passed over.
-_CELLS = (
-    "lattice",
-    "cell",
-    "cells",
-    "lattices",
-    "box",
-    "unit_cell",
-    "unitcell",
-    "lattice_vectors",
-    "cell_vectors",
-    "supercell",
-    "latticevectors",
-)
+_CELLS = ("lattice", "cell", "cells", "lattices", "box", "unit_cell", "unitcell", "lattice_vectors", "cell_vectors", "supercell",
+          "latticevectors")  # fmt: skip
 #: Names of what says whether the electronic calculation converged.
 _CONVERGED = ("converged", "scf_converged", "electronic_converged", "converged_electronic", "converged_scf", "is_converged", "dft_converged",
               "scf_convergence", "electronic_convergence", "data_converged", "outputs_converged")  # fmt: skip
