@@ -197,7 +197,7 @@ def sample(
         return typer.echo("\n".join(list_samplers()))
     missing = [flag for flag, value in (("IN", source), ("--sampler", sampler), ("--n", n), ("--out", out)) if value is None]
     if source is None or sampler is None or n is None or out is None:
-        raise OptionError(f"missing: {', '.join(missing)}", hint="mlipfm data sample FILE --sampler NAME --n 10 --out FILE.xyz")
+        raise OptionError(f"{', '.join(missing)} is missing", hint="mlipfm data sample FILE --sampler NAME --n 10 --out FILE.xyz")
     chosen = make_sampler(sampler, options, model)
     structures, refusals = _structures(_frames(source, reader, []), source, charge)
     if refusals or not structures:
