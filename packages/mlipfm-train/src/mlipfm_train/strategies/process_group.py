@@ -66,7 +66,8 @@ def missing_ranks_named(world_size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world_size < 2 or not any(word in str(error).lower() for word in ("gloo", "nccl", "connection", "store")):
+        lost = isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
+        if world_size < 2 or not lost:
             raise
         gone = " and ".join(missing_ranks()) or "another process of this run"
         raise TrainingError(
