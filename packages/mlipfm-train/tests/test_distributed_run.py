@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 from mlipfm_interfaces.checkpoint import load_checkpoint
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_train.events import read_events
 from mlipfm_train.strategies import process_group
-from mlipfm_train.strategies.process_group import of_this_start
+from mlipfm_train.strategies.process_group import missing_ranks_named, of_this_start
 from mlipfm_train.training_state import KIND, load_newest_state, states
 from torch.distributed import DistNetworkError, HashStore
 
@@ -231,6 +231,18 @@ def test_the_dead_rank_is_named_also_when_the_store_has_left_with_rank_0(monkeyp
     monkeypatch.setattr(process_group.dist, "get_rank", lambda: 1)
     monkeypatch.setattr(process_group.dist, "get_world_size", lambda: 3)
     assert process_group.missing_ranks() == said
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[gloo] Connection closed by peer"), DistNetworkError("timed out")])
+def test_a_connection_that_breaks_names_the_rank_that_is_gone(monkeypatch, error):
+    """Wherever it breaks: in preflight, in a step, or while a state is saved."""
+    monkeypatch.setattr(process_group, "missing_ranks", lambda: ["rank 1 (process 7 on node3)"])
+    with pytest.raises(TrainingError, match=r"rank 1 \(process 7 on node3\) ended or does not answer"), missing_ranks_named(2):
+        raise error
+    with pytest.raises(RuntimeError, match="peer|timed out"), missing_ranks_named(1):  # alone, it is a defect
+        raise error
+    with pytest.raises(RuntimeError, match="size mismatch"), missing_ranks_named(2):
+        raise RuntimeError("size mismatch")
 
 
 def process_of_rank(rank: int, out: Path) -> int:
