@@ -39,10 +39,19 @@ class MlflowDrain:
 
     Args:
         register: name in MLflow's model registry that gets the best model as a new version; None for none.
+        say: receives a line when leaving takes more than two seconds.
     """
 
-    def __init__(self, folder: Path, uri: str, experiment: str, patience: float = 120.0, register: str | None = None) -> None:
-        self._patience = patience
+    def __init__(
+        self,
+        folder: Path,
+        uri: str,
+        experiment: str,
+        patience: float = 120.0,
+        register: str | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._patience, self._say = patience, say
         self._folder = folder
         command = [sys.executable, "-m", __name__, str(folder), uri, experiment, *([register] if register is not None else [])]
         environment = (
@@ -67,13 +76,21 @@ class MlflowDrain:
         with contextlib.suppress(BrokenPipeError):  # it has ended already; its status says so
             self._process.stdin.write(b"F" if kind is None else b"X")
             self._process.stdin.close()
-        try:
-            status = self._process.wait(self._patience)
-        except subprocess.TimeoutExpired:
+        status = self._status_within(min(2.0, self._patience))
+        if status is None:
+            self._say(f"waiting for MLflow to take the rest, model and figures: at most {self._patience:.0f} s")
+            status = self._status_within(self._patience)
+        if status is None:
             self._process.kill()
             status = self._process.wait()
         if status:
-            _log.warning("MLflow has not received all events of %s; the next start delivers the rest (see mlflow.log)", self._folder)
+            _log.warning("MLflow has not received all events of %s; the same command delivers the rest (see mlflow.log)", self._folder)
+
+    def _status_within(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def delivered(folder: Path) -> bool:

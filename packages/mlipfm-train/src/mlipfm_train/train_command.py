@@ -151,7 +151,7 @@ def run(
         if chief:
             if recipe.tracking.mlflow is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment, register=register))
+                stack.enter_context(MlflowDrain(out, recipe.tracking.mlflow, recipe.tracking.experiment, register=register, say=say))
             listeners.append(stack.enter_context(ProgressBar(recipe.steps)))
         interrupted = stack.enter_context(until_interrupted(lambda text: typer.echo(text, err=True)))
         result = fit(recipe, out, listeners=listeners, say=say, interrupted=interrupted, refuse_label_faults=refuse)
