@@ -111,8 +111,10 @@ def unusable(kind: str, uri: str):
 def test_a_server_that_cannot_be_used_stops_nothing_and_loses_nothing(tiny, tmp_path, caplog, uri, kind):
     folder = tmp_path / kind
     folder.mkdir()
-    with unusable(kind, uri) as address, MlflowDrain(folder, address, "drain", patience=5):
+    said: list[str] = []
+    with unusable(kind, uri) as address, MlflowDrain(folder, address, "drain", patience=5, say=said.append):
         result = fit(make_recipe(tiny), folder)
+    assert kind != "slow" or said == ["waiting for MLflow to take the rest, model and figures: at most 5 s"]
     assert result.last.exists()
     assert "has not received all events" in caplog.text
     with MlflowDrain(folder, uri, "drain", patience=600):
