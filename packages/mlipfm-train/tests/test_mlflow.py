@@ -44,6 +44,11 @@ def check_run(uri: str, folder) -> None:
     assert (run.info.run_name, run.info.status) == ("seed-0", "FINISHED")
     assert client.get_run(run.data.tags["mlflow.parentRunId"]).info.run_name == "small"
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert run.data.tags["mlflow.source.name"] == "mlipfm train"
+    assert run.data.tags["mlipfm.command"].startswith("mlipfm ")
+    assert client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
+    assert run.data.params["preflight.structures"] == "24"
+    assert {name.split("/")[0] for name in run.data.metrics} - {"system"} == {"step", "validation"}
     assert run.data.params.items() >= {"optimizer.lr": "0.005", "potential.name": "painn", "n_train": "24", "n_valid": "6"}.items()
     inputs = [(i.dataset.name, i.tags[0].value, json.loads(i.dataset.profile)["structures"]) for i in run.inputs.dataset_inputs]
     assert sorted(inputs) == [("train", "training", 24), ("valid", "validation", 6)]

@@ -123,8 +123,10 @@ def drain_once(folder: Path, client: Any, run_id: str, offset: int, recipe: Reci
 
 
 def metrics_of(event: Event) -> list[tuple[str, float]]:
-    """Name and value of every figure in an event, not finite ones included; names that MLflow accepts."""
+    """Name and value of every figure in an event of training, not finite ones included; names that MLflow accepts."""
     values = event["values"]
+    if event["kind"] == "preflight":  # those are parameters, see `mlflow_run.describe`
+        return []
     if event["kind"] == "validation":
         found = [(f"validation/{m['name']} {m['unit']}", math.nan if m["value"] is None else m["value"]) for m in values["metrics"]]
     else:

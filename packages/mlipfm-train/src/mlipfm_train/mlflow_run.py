@@ -40,12 +40,14 @@ def create(client: Any, folder: Path, uri: str, experiment: str) -> str:
     """
     found = client.get_experiment_by_name(experiment)
     beside = str(Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts") if uri.startswith("sqlite:///") else None
-    number = found.experiment_id if found is not None else client.create_experiment(experiment, beside)
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages open as those of training runs, not of language models
+    number = found.experiment_id if found is not None else client.create_experiment(experiment, beside, tags=kind)
     tags = {
         "mlipfm.run": str(folder.resolve()),
         "mlflow.user": getpass.getuser(),
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": os.environ.get(COMMAND, "mlipfm train"),
+        "mlflow.source.name": "mlipfm train",  # MLflow shows what follows the last slash, which of a command is anything
+        "mlipfm.command": os.environ.get(COMMAND, "mlipfm train"),
     }
     commit = _commit()
     if commit:
@@ -109,7 +111,7 @@ def describe(client: Any, run_id: str, folder: Path) -> None:
     _, manifest = load_model(folder / "initial.safetensors")
     recipe = load_recipe(folder / "recipe.yaml")
     report = next((e for e in read_events(folder / "events.jsonl") if e["kind"] == "preflight"), None)
-    params = dict(flat(recipe.model_dump(mode="json"))) | sizes(folder, manifest["extra"])
+    params = dict(flat(recipe.model_dump(mode="json"))) | sizes(folder, manifest["extra"]) | _found_before(report)
     listed = [Param(key, value[:LONGEST]) for key, value in params.items()]
     for k in range(0, len(listed), AT_ONCE):
         client.log_batch(run_id, params=listed[k : k + AT_ONCE])
@@ -139,6 +141,12 @@ def sizes(folder: Path, extra: Mapping[str, Any]) -> dict[str, str]:
         "n_train": str(sum(entry["structures"] for entry in extra.get("data", []))),
         "n_valid": str(sum(entry["structures"] for entry in extra.get("validation_data", []))),
     }
+
+
+def _found_before(report: Event | None) -> dict[str, str]:
+    """Return figures of preflight as parameters: as metrics, one bar of each would stand before the curves."""
+    values = report["values"] if report is not None else {}
+    return {f"preflight.{key}": f"{value:.6g}" for key, value in values.items() if isinstance(value, int | float)}
 
 
 def _datasets(recipe: Recipe, extra: Mapping[str, Any]) -> list[Any]:
