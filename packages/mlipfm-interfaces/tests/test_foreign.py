@@ -235,7 +235,7 @@ def test_a_worker_ends_when_its_owner_is_killed(adapter, tmp_path):
 
 
 def test_an_unknown_package_is_answered_with_what_is_installed():
-    with pytest.raises(PluginError, match="no foreign is named 'tblit'"):
+    with pytest.raises(PluginError, match="no package of foreign models is named 'tblit'"):
         open_foreign("tblit:GFN2")
 
 

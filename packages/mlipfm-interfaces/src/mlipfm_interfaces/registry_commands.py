@@ -79,7 +79,10 @@ def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
     from .registry_versions import list_models, list_versions
 
     where = server(registry)
-    for name, aliases in list_models(where):
+    models = list_models(where)
+    if not models:
+        typer.echo("the registry has no model; `mlipfm push MODEL --name NAME` adds one", err=True)
+    for name, aliases in models:
         numbers = [version.number for version in list_versions(where, name)]
         if numbers:
             named = ", ".join(f"{alias} -> {promotion.version}" for alias, promotion in sorted(aliases.items())) or "no alias"

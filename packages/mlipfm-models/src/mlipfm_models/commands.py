@@ -59,5 +59,6 @@ def table(
         if name not in known:
             raise PluginError(f"no potential is named {name!r}", where="--only", hint=f"known: {', '.join(known)}")
     torch.set_num_threads(threads)
+    typer.echo(f"measuring {len(chosen or known)} potentials at {len(numbers)} widths, without a bar that would take time itself", err=True)
     rows = speed_rows(numbers, side, only=chosen)
     typer.echo(json.dumps(as_dicts(rows), indent=1) if as_json else "\n".join(table_lines(rows)))

@@ -222,15 +222,17 @@ def push(document: Path, out: Path | None, name: str, registry: str | None, as_j
 def coordinates(backbones: list[str], widths: list[int], steps: int, lr: float, seeds: int, *, mup: bool, as_json: bool) -> None:
     """Print the steepest slope of each backbone, and which fail."""
     from mlipfm_interfaces import plugins
-    from mlipfm_interfaces.console import open_console
+    from mlipfm_interfaces.console import counter, open_console
     from rich.table import Table
 
     from .coordinates import FLAT, FLAT_CHANGE, WIDTHS, check_coordinates
 
-    found = []
-    for name in backbones or plugins.names("backbones"):
-        found.append(check_coordinates(name, widths or WIDTHS, steps=steps, lr=lr, seeds=seeds, mup=mup))
-        typer.echo(f"{name}: {found[-1].outcome}", err=True)
+    names, found = backbones or plugins.names("backbones"), []
+    with counter("backbones", len(names)) as count:
+        for name in names:
+            found.append(check_coordinates(name, widths or WIDTHS, steps=steps, lr=lr, seeds=seeds, mup=mup))
+            count(1)
+            typer.echo(f"{name}: {found[-1].outcome}", err=True)
     if as_json:
         return typer.echo(json.dumps([item.as_dict() for item in found]))
     table = Table("backbone", "steepest output", "steepest change", "")
