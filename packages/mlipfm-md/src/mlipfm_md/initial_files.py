@@ -94,7 +94,8 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
     if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
         raise UnreadableFileError("pickle files are never read", where=str(path), hint="convert it to extxyz where it comes from")
     if not path.is_file():
-        raise UnreadableFileError("there is no such file", where=str(path), hint="check the path")
+        what = "is a folder, a file is wanted" if path.is_dir() else "there is no such file"
+        raise UnreadableFileError(what, where=str(path), hint="check the path")
     try:
         source, kind, beside = _source(path)
         frames: list[Any] = list(ase.io.iread(source, ":", format=kind, do_not_split_by_at_sign=True))
