@@ -299,12 +299,12 @@ def filter_(
 
         mlipfm data filter store --out spelled --licence CC-BY-4.0 --replace-licence "CC BY 4.0"
     """
-    from mlipfm_interfaces.errors import MlipfmError
+    from mlipfm_interfaces.errors import OptionError
 
     from .store.merge import StoreFilter, filter_store
 
     if replace_licence is not None and licence is None:
-        raise MlipfmError("no licence is given", where="--replace-licence", hint="name it: --licence CC-BY-4.0")
+        raise OptionError("no licence is given", where="--replace-licence", hint="name it: --licence CC-BY-4.0")
     names = tuple(word.strip() for word in elements.split(",") if word.strip())
     wanted = StoreFilter(level, names, min_atoms, max_atoms, max_force, label, unique)
     done = filter_store(store, out, wanted, licence=licence, replace_licence=replace_licence, incomplete=incomplete)

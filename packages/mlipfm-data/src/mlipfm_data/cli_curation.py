@@ -263,7 +263,7 @@ def split(
 
 
 def _shares(text: str) -> dict[str, float]:
-    from mlipfm_interfaces.errors import MlipfmError
+    from mlipfm_interfaces.errors import OptionError
 
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -271,7 +271,7 @@ def _shares(text: str) -> dict[str, float]:
         try:
             shares[name.strip()] = float(value)
         except ValueError:
-            raise MlipfmError(f"{part!r} is not NAME=SHARE", where="--fractions", hint="train=0.8,valid=0.1,ood=0.1") from None
+            raise OptionError(f"{part!r} is not NAME=SHARE", where="--fractions", hint="train=0.8,valid=0.1,ood=0.1") from None
     return shares
 
 

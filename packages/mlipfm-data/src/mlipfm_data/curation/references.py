@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import OptionError
 from mlipfm_interfaces.reference_fit import ReferenceReport, report_references
 
 __all__ = ["ReferenceReport", "parse_given", "report_references"]
 
 
 def parse_given(text: str) -> dict[str, float]:
-    """`H=-13.6,O=-2041.3` -> a dict. Raises `MlipfmError` for anything else."""
+    """`H=-13.6,O=-2041.3` -> a dict. Raises `OptionError` for anything else."""
     given: dict[str, float] = {}
     for part in filter(None, (word.strip() for word in text.split(","))):
         name, _, value = part.partition("=")
@@ -20,8 +20,8 @@ def parse_given(text: str) -> dict[str, float]:
         except ValueError:
             energy = math.nan
         if not math.isfinite(energy):
-            raise MlipfmError(f"{part!r} is not ELEMENT=ENERGY in eV", hint="H=-13.6,O=-2041.3")
+            raise OptionError(f"{part!r} is not ELEMENT=ENERGY in eV", hint="H=-13.6,O=-2041.3")
         if name.strip() in given:
-            raise MlipfmError(f"{name.strip()} is given twice", hint="give one energy for each element")
+            raise OptionError(f"{name.strip()} is given twice", hint="give one energy for each element")
         given[name.strip()] = energy
     return given

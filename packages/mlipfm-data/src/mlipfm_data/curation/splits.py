@@ -16,7 +16,7 @@ from itertools import chain
 
 import numpy as np
 from mlipfm_interfaces.elements import number, symbol
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError
+from mlipfm_interfaces.errors import InvalidStructureError, OptionError
 from mlipfm_interfaces.structure import Structure
 
 from ..duplicates.report import clusters
@@ -62,7 +62,7 @@ def make_split(
         together: positions that must not be separated, such as `duplicates.near_clusters`.
 
     Raises:
-        InvalidStructureError: structures that have no class (no charge given, ...), with the first. MlipfmError: what cannot be, by name.
+        InvalidStructureError: structures that have no class (no charge given, ...), with the first. OptionError: what cannot be, by name.
     """
     _check(by, fractions, hold_out)
     structures = list(structures)
@@ -81,7 +81,7 @@ def make_split(
     ood = [k for k in range(len(structures)) if unit[k] in going]
     rest = [k for k in range(len(structures)) if unit[k] not in going]
     if not rest or (OOD in fractions and not ood):
-        raise MlipfmError(f"holding out {', '.join(map(str, held)) or 'nothing'} leaves one part empty", hint=_known(labels))
+        raise OptionError(f"holding out {', '.join(map(str, held)) or 'nothing'} leaves one part empty", hint=_known(labels))
     others = {name: share for name, share in fractions.items() if name != OOD}
     parts = _dealt(rest, unit, others, seed)
     names = tuple(sorted(held, key=str))
@@ -109,17 +109,17 @@ _CLASS: dict[str, Callable[[Structure], Class | None]] = {
 
 def _check(by: str, fractions: Mapping[str, float], hold_out: Sequence[str]) -> None:
     if by not in WAYS:
-        raise MlipfmError(f"there is no split by {by!r}", hint=f"known: {', '.join(WAYS)}")
+        raise OptionError(f"there is no split by {by!r}", hint=f"known: {', '.join(WAYS)}")
     if not fractions or not all(share > 0 for share in fractions.values()) or not abs(sum(fractions.values()) - 1) <= 1e-6:
-        raise MlipfmError(f"fractions {dict(fractions)} are not positive numbers that add up to 1", hint="train=0.8,valid=0.1,ood=0.1")
+        raise OptionError(f"fractions {dict(fractions)} are not positive numbers that add up to 1", hint="train=0.8,valid=0.1,ood=0.1")
     if set(fractions) == {OOD}:
-        raise MlipfmError("nothing is left to train on", hint="train=0.9,ood=0.1")
+        raise OptionError("nothing is left to train on", hint="train=0.9,ood=0.1")
     if by == "random" and (OOD in fractions or hold_out):
-        raise MlipfmError("a random split holds nothing out: it has no part 'ood'", hint=f"split by {', '.join(WAYS[1:])}")
+        raise OptionError("a random split holds nothing out: it has no part 'ood'", hint=f"split by {', '.join(WAYS[1:])}")
     if by == "element" and not hold_out:
-        raise MlipfmError("a split by element needs the elements to leave out", hint="--hold-out Br,I")
+        raise OptionError("a split by element needs the elements to leave out", hint="--hold-out Br,I")
     if by != "random" and not hold_out and OOD not in fractions:
-        raise MlipfmError(f"a split by {by} needs a share of the part 'ood'", hint="train=0.8,valid=0.1,ood=0.1")
+        raise OptionError(f"a split by {by} needs a share of the part 'ood'", hint="train=0.8,valid=0.1,ood=0.1")
 
 
 def _classes(structures: Sequence[Structure], by: str) -> list[Class | frozenset[int] | None]:
@@ -140,7 +140,7 @@ def _held_elements(labels: Sequence[Class | frozenset[int] | None], hold_out: Se
     absent = wanted - present
     if absent:
         known = ", ".join(symbol(z) for z in sorted(present))
-        raise MlipfmError(f"no structure has the element {', '.join(map(symbol, sorted(absent)))}", hint=f"there are: {known}")
+        raise OptionError(f"no structure has the element {', '.join(map(symbol, sorted(absent)))}", hint=f"there are: {known}")
     return {symbol(z) for z in wanted}
 
 
@@ -175,7 +175,7 @@ def _named(counts: Mapping[Class, int], by: str, hold_out: Sequence[str]) -> set
     spelled = {(f"{label:g}" if isinstance(label, float) else str(label)): label for label in counts}
     unknown = [name for name in hold_out if name.removesuffix("K").removeprefix("+") not in spelled and name not in spelled]
     if unknown:
-        raise MlipfmError(f"no structure has the {by} {unknown[0]!r}", hint=f"there are: {', '.join(list(spelled)[:20])}")
+        raise OptionError(f"no structure has the {by} {unknown[0]!r}", hint=f"there are: {', '.join(list(spelled)[:20])}")
     return {spelled[name] if name in spelled else spelled[name.removesuffix("K").removeprefix("+")] for name in hold_out}
 
 

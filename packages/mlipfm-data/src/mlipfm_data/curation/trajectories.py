@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError
+from mlipfm_interfaces.errors import InvalidStructureError, OptionError
 from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 
@@ -54,10 +54,10 @@ def time_split(structures: Sequence[Structure], fractions: Mapping[str, float], 
         The split, and positions that are in no part.
 
     Raises:
-        InvalidStructureError: a structure without an index. MlipfmError: fractions that cannot be, or no trajectory that can be cut.
+        InvalidStructureError: a structure without an index. OptionError: fractions that cannot be, or no trajectory that can be cut.
     """
     if not all(share > 0 for share in fractions.values()) or not abs(sum(fractions.values()) - 1) <= 1e-6 or OOD in fractions:
-        raise MlipfmError(
+        raise OptionError(
             f"fractions {dict(fractions)} are not positive numbers that add up to 1, without {OOD!r}", hint="train=0.8,valid=0.2"
         )
     trajectories = _trajectories(structures)
@@ -69,7 +69,7 @@ def time_split(structures: Sequence[Structure], fractions: Mapping[str, float], 
     parts = {part: [k for k, name in enumerate(names) if part_of[name] == part] for part in fractions}
     if not all(parts.values()):
         longest = max(map(len, trajectories.values()))
-        raise MlipfmError(
+        raise OptionError(
             f"no trajectory can be cut into {len(fractions)} blocks with gaps of {gap}: the longest of {len(trajectories)} has {longest} frames",
             hint="frames of a trajectory have one source and one group (--group-key); if these are none, split by random, molecule or composition",
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError
+from mlipfm_interfaces.errors import MissingLabelsError, OptionError
 from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 
@@ -67,10 +67,10 @@ def boltzmann(excess: Floats, atoms: NDArray[np.int64], kT: float, *, gamma: flo
         excess: [structures] E - E_ref, eV. atoms: [structures]. kT: eV per atom^gamma; infinite gives exactly 1. floor: least weight.
 
     Raises:
-        MlipfmError: kT, gamma or floor out of range.
+        OptionError: kT, gamma or floor out of range.
     """
     if not (kT > 0 and gamma >= 0 and 0 <= floor <= 1):
-        raise MlipfmError(f"kT={kT}, gamma={gamma}, floor={floor}: kT must be positive, gamma >= 0, floor within 0 and 1")
+        raise OptionError(f"kT={kT}, gamma={gamma}, floor={floor}: kT must be positive, gamma >= 0, floor within 0 and 1")
     return np.maximum(floor, np.exp(-excess / (atoms**gamma * kT)))
 
 
@@ -83,7 +83,7 @@ def weigh(
         kT: None for no Boltzmann weights. force_cap: eV/Å, largest force of an atom; None for no cap.
 
     Raises:
-        MissingLabelsError: no structure has an energy (or, with a cap, forces). MlipfmError: as `boltzmann`, or everything is beyond the cap.
+        MissingLabelsError: no structure has an energy (or, with a cap, forces). OptionError: as `boltzmann`, or everything is beyond the cap.
     """
     energies, largest, classes, atoms = _columns(structures)
     if kT is not None and np.isnan(energies).all():
@@ -95,7 +95,7 @@ def weigh(
     capped = np.zeros(len(values), dtype=bool) if force_cap is None else np.nan_to_num(largest) > force_cap
     values = np.where(capped, 0.0, values)
     if not values.any():
-        raise MlipfmError("no structure has a weight: all are beyond the force cap", hint="raise --force-cap")
+        raise OptionError("no structure has a weight: all are beyond the force cap", hint="raise --force-cap")
     values = values / values[~capped].mean()
     before = np.array([float(s.labels["weight"]) if "weight" in s.labels else np.nan for s in structures])
     replaced = ~np.isnan(before) & ~np.isclose(before, values)
