@@ -204,7 +204,7 @@ def divide(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
     if not made.parts["valid"] or not made.parts["test"]:
         raise MissingLabelsError(
             f"all {n} structures are near-duplicates of each other: nothing independent is left to test on",
-            hint="label more varied structures",
+            hint="label more varied structures, or train on all of them with a recipe: mlipfm train density --data STORE",
         )
     first = [structures[k] for k in made.parts["train"][:LOOKED_AT]]
     if beside_training(first, [structures[k] for k in made.parts["test"]]).matters:
