@@ -61,6 +61,7 @@ def check_run(uri: str, folder) -> None:
     (version,) = client.search_model_versions("name = 'morse'")
     (model,) = client.search_logged_models([run.info.experiment_id])
     assert version.tags["mlipfm.digest"] == model.tags["mlipfm.digest"] == digest
+    assert version.description.startswith("# Model card")
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     files = sorted(path.name for path in Path(model.artifact_location.removeprefix("file://")).iterdir())
     assert files == ["model.safetensors", "model_card.md"]

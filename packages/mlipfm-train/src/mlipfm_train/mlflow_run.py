@@ -187,7 +187,7 @@ def finish(client: Any, run_id: str, folder: Path, register: str | None) -> None
         client.log_artifacts(run_id, str(shown), "model")
         model_id = _logged_model(client, run_id, shown, manifest)
     if register is not None:
-        _register(client, run_id, register, model_id, manifest["digest"])
+        _register(client, run_id, register, model_id, manifest["digest"], card)
     picture = parity_plot(folder, best)
     if picture is not None:
         client.log_figure(run_id, picture, "parity.png")
@@ -212,8 +212,8 @@ def _logged_model(client: Any, run_id: str, files: Path, manifest: Mapping[str, 
     return str(model.model_id)
 
 
-def _register(client: Any, run_id: str, name: str, model_id: str, digest: str) -> None:
-    """A version of a registered model; none if the last one is this model."""
+def _register(client: Any, run_id: str, name: str, model_id: str, digest: str, card: str) -> None:
+    """A version of a registered model, described by its card; none if there is one of this model."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -222,7 +222,8 @@ def _register(client: Any, run_id: str, name: str, model_id: str, digest: str) -
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     if not any(version.tags.get("mlipfm.digest") == digest for version in client.search_model_versions(f"name = '{name}'")):
-        client.create_model_version(name, f"models:/{model_id}", run_id, {"mlipfm.digest": digest}, model_id=model_id)
+        tags = {"mlipfm.digest": digest}
+        client.create_model_version(name, f"models:/{model_id}", run_id, tags, description=card, model_id=model_id)
 
 
 def parity_plot(folder: Path, model: Path) -> Any:
