@@ -260,7 +260,7 @@ def _import_deepspeed(strategy: str, device: str) -> Any:
     finally:
         if hidden:
             del sys.modules["mlflow"]
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of every optimiser that is not its own
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled at the first start
     return deepspeed
 
