@@ -7,7 +7,7 @@ Model, for P processes with a batch each (weak scaling): a step takes
 `compute` is that of one process; `spread` is the standard deviation of its steps, because all wait for the slowest of P; `exchange` is a ring
 all-reduce of the gradients (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009)) with the latency of a tree. Exposed is all of it, or
 what is longer than the backward pass, two thirds of the computation. Here, where processes share cores, the time of the processors is predicted
-and compared: compute + 2 (P - 1)/P x bytes x (seconds per byte), the last from two processes. Other programs do not lengthen it.
+and compared: compute + 2 (P - 1)/P x bytes x (seconds per byte), the last from two processes. Other programs lengthen it less than that on the clock.
 
 `python -m mlipfm_train.scaling.processes RECIPE STEPS OUT` is one of the processes that are measured.
 """
