@@ -89,15 +89,14 @@ template <class real> class Density : public Evaluator {
       y = Layer<real>{};
       const std::string p = "layer" + std::to_string(l) + ".";
       if (l == 0) {
-        y.mixtures = keep(given, p + "mixtures", T * R * 2 * Q);
-        y.monopole = keep(given, p + "monopole", T * R * C);
-        const size_t P = (R + 15) / 16 * 16;
-        real *wide = (real *)(store_.emplace_back(new Buffer))->need((T * 2 * Q * P + 64) * sizeof(real));
-        std::fill(wide, wide + T * 2 * Q * P, real(0));
+        const size_t J = 2 * Q + C, P = (R + 15) / 16 * 16;
+        y.maps = keep(given, p + "maps", T * R * J);
+        real *turned = (real *)(store_.emplace_back(new Buffer))->need((T * J * P + 64) * sizeof(real));
+        std::fill(turned, turned + T * J * P, real(0));
         for (size_t t = 0; t < T; t++)
           for (size_t r = 0; r < R; r++)
-            for (size_t q = 0; q < 2 * Q; q++) wide[(t * 2 * Q + q) * P + r] = y.mixtures[(t * R + r) * 2 * Q + q];
-        y.wide = wide;
+            for (size_t q = 0; q < J; q++) turned[(t * J + q) * P + r] = y.maps[(t * R + r) * J + q];
+        y.maps_t = turned;
       } else {
         both(given, p + "species", C, C, y.species, y.species_t);
         both(given, p + "filter", R, C, y.filter, y.filter_t);

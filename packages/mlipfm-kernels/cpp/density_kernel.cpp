@@ -37,6 +37,20 @@ typedef double quad __attribute__((vector_size(32)));
 typedef double quad_any __attribute__((vector_size(32), aligned(8), may_alias));
 
 INLINE int up(int n) { return (n + W - 1) / W * W; }
+INLINE int padded(int n) { return (n + 15) / 16 * 16; }
+
+// Sizes of a model: known to the compiler (more than 0) for the smallest, which is there to be fast, else when it is loaded.
+template <int degree, int channels = 0, int mixed = 0, int functions = 0> struct Sizes {
+  static constexpr int L = degree, M = (L + 1) * (L + 1), MP = (M + W - 1) / W * W;
+  static constexpr bool known = channels > 0;
+  const int C, Q, R;
+  explicit Sizes(const Model &m) : C(known ? channels : m.channels), Q(known ? mixed : m.mixed), R(known ? functions : m.functions) {}
+  template <class... T> static inline __attribute__((always_inline)) void multiply(T... given) {
+    if constexpr (known) product_inlined(given...);
+    else product(given...);
+  }
+};
+INLINE bool narrow(const Model &m) { return sizeof(real) == 4 && m.degree == 3 && m.layers == 1 && m.channels == 16 && m.mixed == 16 && m.functions == 9; }
 
 // Memory of one thread. Pointers with [atom] are kept from the sums over neighbours to the gradient, for each atom of the block.
 struct Work {
@@ -49,14 +63,15 @@ struct Work {
   real *mixed[BLOCK];                                        // [M][2 Q]
   int32_t *index[BLOCK];                                     // [cap]
   int *type[BLOCK], *start[BLOCK];                           // [runs], [runs + 1]
-  real *each[BLOCK];                                         // [FEW][2 Q] mixtures of each neighbour, where they are few
+  real *each[BLOCK], *each_t[BLOCK];                         // [FEW][2 Q + C] what each neighbour adds, where they are few; [2 Q][FEW]
   int n[BLOCK], used[BLOCK];
   bool few[BLOCK];
   real *Yt;                                                  // [cap][MP]
   real *steep;                                               // [cap] slope of the repulsion
   real *dY, *dR, *dF, *dD;                                   // [M][cap], [R][cap], [C][cap], gradient of the expansion
+  real *straight;                                            // [R padded] what comes back from the hidden layer
   real *dM, *dMt;                                            // [M][2 Q], [2 Q][MP]
-  real *dEach, *dYeach, *dReach;                             // [FEW][2 Q], [FEW][MP], [FEW][R padded]
+  real *dEach, *dReach;                                      // [FEW][2 Q], [FEW][R padded]
   real *invariants, *hidden, *slope1, *second, *back, *d_invariants;  // [BLOCK][.]
 };
 
@@ -83,7 +98,7 @@ static size_t plan(const Model &m, const List &list, Work &w, char *at) {
     w.weighted[b] = take<real>(at, (size_t)deep * cap); w.plain[b] = take<real>(at, (size_t)deep * cap); w.weight[b] = take<real>(at, (size_t)deep * cap);
     w.expansion[b] = take<real>(at, (size_t)most * w.MP);
     w.mixed[b] = take<real>(at, (size_t)M * 2 * w.Q);
-    w.each[b] = take<real>(at, (size_t)FEW * 2 * w.Q);
+    w.each[b] = take<real>(at, (size_t)FEW * (2 * w.Q + w.C)); w.each_t[b] = take<real>(at, (size_t)FEW * 2 * w.Q);
     w.index[b] = take<int32_t>(at, cap);
     w.type[b] = take<int>(at, w.runs); w.start[b] = take<int>(at, w.runs + 1);
   }
@@ -91,8 +106,8 @@ static size_t plan(const Model &m, const List &list, Work &w, char *at) {
   w.dY = take<real>(at, (size_t)w.MP * cap); w.dR = take<real>(at, (size_t)w.R * cap); w.dF = take<real>(at, (size_t)deep * cap);
   w.dD = take<real>(at, (size_t)most * w.MP);
   w.dM = take<real>(at, (size_t)M * 2 * w.Q); w.dMt = take<real>(at, (size_t)2 * w.Q * w.MP);
-  w.dEach = take<real>(at, (size_t)FEW * 2 * w.Q); w.dYeach = take<real>(at, (size_t)FEW * w.MP);
-  w.dReach = take<real>(at, (size_t)FEW * ((w.R + 15) / 16 * 16));
+  w.dEach = take<real>(at, (size_t)FEW * 2 * w.Q);
+  w.dReach = take<real>(at, (size_t)FEW * padded(w.R)); w.straight = take<real>(at, padded(w.R));
   const int X = (w.L + 1) * w.Q;
   w.invariants = take<real>(at, (size_t)BLOCK * X); w.d_invariants = take<real>(at, (size_t)BLOCK * X);
   w.hidden = take<real>(at, (size_t)BLOCK * w.C); w.slope1 = take<real>(at, (size_t)BLOCK * w.C);
@@ -168,9 +183,9 @@ INLINE void sine_cosine(vec x, vec &s, vec &c) {
 }
 
 // Directions, harmonics, radial functions and their slopes. R_n = sqrt(2/r_c) sin(n pi r/r_c)/r for n = 1.., then a one, all times the envelope.
-template <int L> INLINE void geometry(const Model &m, int b, Work &w) {
-  constexpr int M = (L + 1) * (L + 1);
-  const int cap = w.cap, MP = (M + W - 1) / W * W, R = w.R;
+template <class S> INLINE void geometry(const S &z, const Model &m, int b, Work &w) {
+  constexpr int L = S::L, M = S::M, MP = S::MP;
+  const int cap = w.cap, R = z.R;
   const real inverse_cutoff = real(1 / m.cutoff), front = real(__builtin_sqrt(2 / m.cutoff));
   for (int k = 0; k < w.n[b]; k += W) {
     vec x, y, z;
@@ -221,35 +236,47 @@ template <int L> INLINE void geometry(const Model &m, int b, Work &w) {
   }
 }
 
+INLINE void turned(const real *from, int width, int rows, int n, real *to, int cap) {  // [n][width] to [rows][cap]
+  for (int k = 0; k < n; k += W)
+    for (int part = 0; part < rows; part += W) {
+      vec block[W];
+      for (int lane = 0; lane < W; lane++) block[lane] = load(from + (size_t)(k + lane) * width + part);
+      transpose(block);
+      for (int lane = 0; lane < W && part + lane < rows; lane++) store(to + (size_t)(part + lane) * cap + k, block[lane]);
+    }
+}
+
 // Sums over the neighbours: the expansion, and from it both mixtures and what goes straight to the hidden layer.
-INLINE void expand_first(const Model &m, const Layer &layer, int type, int b, Work &w) {
-  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, C = w.C, Q2 = 2 * w.Q;
+template <class S> INLINE void expand_first(const S &z, const Layer &layer, int type, int b, Work &w) {
+  const int M = S::M, MP = S::MP, R = z.R, C = z.C, Q2 = 2 * z.Q, J = Q2 + C;
   real *hidden = w.hidden + (size_t)b * C;
   for (int c = 0; c < C; c += W) store(hidden + c, load(layer.bias + (size_t)type * C + c));
   for (int run = 0; run < w.used[b]; run++) {
     const int begin = w.start[b][run], size = w.start[b][run + 1] - begin, t = w.type[b][run];
+    const real *maps = layer.maps + (size_t)t * R * J;
     real *a = w.expansion[b] + (size_t)run * R * MP;
-    product(R, size, MP, w.radial[b] + begin, w.cap, 1, w.Yt + (size_t)begin * MP, MP, a, MP, false);
-    product(M, R, Q2, a, 1, MP, layer.mixtures + (size_t)t * R * Q2, Q2, w.mixed[b], Q2, run > 0);
-    product(1, R, C, a, 0, MP, layer.monopole + (size_t)t * R * C, C, hidden, C, true);
+    S::multiply(R, size, MP, w.radial[b] + begin, w.cap, 1, w.Yt + (size_t)begin * MP, MP, a, MP, false);
+    S::multiply(M, R, Q2, a, 1, MP, maps, J, w.mixed[b], Q2, run > 0);
+    S::multiply(1, R, C, a, 0, MP, maps + Q2, J, hidden, C, true);
   }
   if (!w.used[b]) for (int q = 0; q < M * Q2; q += W) store(w.mixed[b] + q, vec{});
 }
-INLINE void expand_few(const Layer &layer, int type, int b, Work &w) {
-  const int M = (w.L + 1) * (w.L + 1), R = w.R, C = w.C, Q2 = 2 * w.Q;
-  real *hidden = w.hidden + (size_t)b * C;
-  for (int c = 0; c < C; c += W) store(hidden + c, load(layer.bias + (size_t)type * C + c));
+template <class S> INLINE void expand_few(const S &z, const Layer &layer, int type, int b, Work &w) {
+  const int M = S::M, R = z.R, C = z.C, Q2 = 2 * z.Q, J = Q2 + C, n = w.start[b][w.used[b]];
+  real *each = w.each[b], *hidden = w.hidden + (size_t)b * C;
   for (int run = 0; run < w.used[b]; run++) {
     const int begin = w.start[b][run], size = w.start[b][run + 1] - begin, t = w.type[b][run];
-    product(size, R, Q2, w.radial[b] + begin, 1, w.cap, layer.mixtures + (size_t)t * R * Q2, Q2, w.each[b] + (size_t)begin * Q2, Q2, false);
-    for (int n = 0; n < R; n++) {
-      real total = 0;
-      for (int k = 0; k < size; k++) total += w.radial[b][(size_t)n * w.cap + begin + k];
-      const real *row = layer.monopole + ((size_t)t * R + n) * C;
-      for (int c = 0; c < C; c += W) store(hidden + c, load(hidden + c) + total * load(row + c));
-    }
+    S::multiply(size, R, J, w.radial[b] + begin, 1, w.cap, layer.maps + (size_t)t * R * J, J, each + (size_t)begin * J, J, false);
   }
-  product(M, w.start[b][w.used[b]], Q2, w.Y[b], w.cap, 1, w.each[b], Q2, w.mixed[b], Q2, false);
+  for (int k = n; k < w.n[b]; k++)
+    for (int q = 0; q < Q2; q += W) store(each + (size_t)k * J + q, vec{});
+  S::multiply(M, n, Q2, w.Y[b], w.cap, 1, each, J, w.mixed[b], Q2, false);
+  for (int c = 0; c < C; c += W) {
+    vec sum = load(layer.bias + (size_t)type * C + c);
+    for (int k = 0; k < n; k++) sum += load(each + (size_t)k * J + Q2 + c);
+    store(hidden + c, sum);
+  }
+  turned(each, J, Q2, w.n[b], w.each_t[b], FEW);
 }
 INLINE void expand_later(const Model &m, const Layer &layer, const List &list, const real *weight, const real *scalar, int b, Work &w) {
   const int M = (w.L + 1) * (w.L + 1), MP = w.MP, C = w.C, Q2 = 2 * w.Q, n = w.n[b];
@@ -273,13 +300,14 @@ INLINE void expand_later(const Model &m, const Layer &layer, const List &list, c
   product(1, C, C, scalar, 0, 1, layer.own, C, hidden, C, true);
 }
 
-INLINE void invariants(int b, Work &w) {
-  const int Q = w.Q;
-  for (int l = 0; l <= w.L; l++)
+INLINE int degree_of(int k) { return k < 1 ? 0 : k < 4 ? 1 : k < 9 ? 2 : 3; }
+template <class S> INLINE void invariants(const S &z, int b, Work &w) {
+  const int Q = z.Q;
+  for (int l = 0; l <= S::L; l++)
     for (int q = 0; q < Q; q += W) {
       vec s = vec{};
       for (int k = l * l; k < (l + 1) * (l + 1); k++) s += load(w.mixed[b] + (size_t)k * 2 * Q + q) * load(w.mixed[b] + (size_t)k * 2 * Q + Q + q);
-      store(w.invariants + ((size_t)b * (w.L + 1) + l) * Q + q, s);
+      store(w.invariants + ((size_t)b * (S::L + 1) + l) * Q + q, s);
     }
 }
 
@@ -292,25 +320,19 @@ INLINE void activate(real *x, real *slope, int n) {
   }
 }
 
-// Gradient of the invariants to that of the mixtures, harmonics in the lanes.
-INLINE void mixtures_back(int b, Work &w) {
-  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, Q = w.Q;
+// Gradient of the invariants to that of the mixtures: harmonics in the lanes, or mixtures in them.
+template <class S> INLINE void mixtures_back(const S &z, int b, Work &w) {
+  const int M = S::M, MP = S::MP, Q = z.Q;
   for (int q = 0; q < Q; q += W) {
     for (int part = 0; part < MP; part += W) {
       vec one[W], two[W];
       for (int lane = 0; lane < W; lane++) {
         const int k = part + lane;
         if (k >= M) { one[lane] = vec{}; two[lane] = vec{}; continue; }
-        const int l = k < 1 ? 0 : k < 4 ? 1 : k < 9 ? 2 : 3;
-        const vec d = load(w.d_invariants + ((size_t)b * (w.L + 1) + l) * Q + q);
+        const vec d = load(w.d_invariants + ((size_t)b * (S::L + 1) + degree_of(k)) * Q + q);
         one[lane] = d * load(w.mixed[b] + (size_t)k * 2 * Q + Q + q);
         two[lane] = d * load(w.mixed[b] + (size_t)k * 2 * Q + q);
       }
-      if (w.few[b])
-        for (int lane = 0; lane < W && part + lane < M; lane++) {
-          store(w.dM + (size_t)(part + lane) * 2 * Q + q, one[lane]);
-          store(w.dM + (size_t)(part + lane) * 2 * Q + Q + q, two[lane]);
-        }
       transpose(one); transpose(two);
       for (int lane = 0; lane < W; lane++) {
         store(w.dMt + (size_t)(q + lane) * MP + part, one[lane]);
@@ -319,57 +341,45 @@ INLINE void mixtures_back(int b, Work &w) {
     }
   }
 }
+template <class S> INLINE void mixtures_back_few(const S &z, int b, Work &w) {
+  const int M = S::M, Q = z.Q;
+  for (int k = 0; k < M; k++)
+    for (int q = 0; q < Q; q += W) {
+      const vec d = load(w.d_invariants + ((size_t)b * (S::L + 1) + degree_of(k)) * Q + q);
+      store(w.dM + (size_t)k * 2 * Q + q, d * load(w.mixed[b] + (size_t)k * 2 * Q + Q + q));
+      store(w.dM + (size_t)k * 2 * Q + Q + q, d * load(w.mixed[b] + (size_t)k * 2 * Q + q));
+    }
+}
 
 // From the gradient of what was summed to those of the harmonics and of the radial functions of each neighbour.
-INLINE void contract_first(const Layer &layer, int b, Work &w) {
-  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, C = w.C, Q2 = 2 * w.Q;
-  const real *back = w.back + (size_t)b * C;
+template <class S> INLINE void contract_first(const S &z, const Layer &layer, int b, Work &w) {
+  const int M = S::M, MP = S::MP, R = z.R, P = padded(R), C = z.C, Q2 = 2 * z.Q, J = Q2 + C;
   for (int run = 0; run < w.used[b]; run++) {
     const int begin = w.start[b][run], size = w.start[b][run + 1] - begin, t = w.type[b][run];
     real *d = w.dD;
-    product(R, Q2, MP, layer.mixtures + (size_t)t * R * Q2, Q2, 1, w.dMt, MP, d, MP, false);
-    for (int n = 0; n < R; n++) {
-      const real *row = layer.monopole + ((size_t)t * R + n) * C;
-      vec s = vec{};
-      for (int c = 0; c < C; c += W) s += load(row + c) * load(back + c);
-      d[n * MP] += sum(s);
-    }
+    S::multiply(R, Q2, MP, layer.maps + (size_t)t * R * J, J, 1, w.dMt, MP, d, MP, false);
+    S::multiply(1, C, P, w.back + (size_t)b * C, 0, 1, layer.maps_t + ((size_t)t * J + Q2) * P, P, w.straight, P, false);
+    for (int n = 0; n < R; n++) d[n * MP] += w.straight[n];
     // Whole vectors: what is written beyond this run belongs to the next, which comes after; the last goes on to the end of the padding.
     const int lanes = up((run + 1 == w.used[b] ? w.n[b] : begin + size) - begin);
-    product(M, R, lanes, d, 1, MP, w.radial[b] + begin, w.cap, w.dY + begin, w.cap, false);
-    product(R, M, lanes, d, MP, 1, w.Y[b] + begin, w.cap, w.dR + begin, w.cap, false);
+    S::multiply(M, R, lanes, d, 1, MP, w.radial[b] + begin, w.cap, w.dY + begin, w.cap, false);
+    S::multiply(R, M, lanes, d, MP, 1, w.Y[b] + begin, w.cap, w.dR + begin, w.cap, false);
   }
 }
-INLINE void turned(const real *from, int width, int rows, int n, real *to, int cap) {  // [n][width] to [rows][cap]
-  for (int k = 0; k < n; k += W)
-    for (int part = 0; part < rows; part += W) {
-      vec block[W];
-      for (int lane = 0; lane < W; lane++) block[lane] = load(from + (size_t)(k + lane) * width + part);
-      transpose(block);
-      for (int lane = 0; lane < W && part + lane < rows; lane++) store(to + (size_t)(part + lane) * cap + k, block[lane]);
-    }
-}
-INLINE void contract_few(const Layer &layer, int b, Work &w) {
-  const int M = (w.L + 1) * (w.L + 1), MP = w.MP, R = w.R, P = (R + 15) / 16 * 16, C = w.C, Q2 = 2 * w.Q, n = w.start[b][w.used[b]];
-  const real *back = w.back + (size_t)b * C;
-  product(n, M, Q2, w.Y[b], 1, w.cap, w.dM, Q2, w.dEach, Q2, false);
-  product(n, Q2, MP, w.each[b], Q2, 1, w.dMt, MP, w.dYeach, MP, false);
+template <class S> INLINE void contract_few(const S &z, const Layer &layer, int b, Work &w) {
+  const int M = S::M, R = z.R, P = padded(R), C = z.C, Q2 = 2 * z.Q, J = Q2 + C, n = w.start[b][w.used[b]];
+  S::multiply(M, Q2, w.n[b], w.dM, Q2, 1, w.each_t[b], FEW, w.dY, w.cap, false);
+  S::multiply(n, M, Q2, w.Y[b], 1, w.cap, w.dM, Q2, w.dEach, Q2, false);
   for (int run = 0; run < w.used[b]; run++) {
-    const int begin = w.start[b][run], end = w.start[b][run + 1], t = w.type[b][run];
-    product(end - begin, Q2, P, w.dEach + (size_t)begin * Q2, Q2, 1, layer.wide + (size_t)t * Q2 * P, P, w.dReach + (size_t)begin * P, P, false);
-    for (int r = 0; r < R; r++) {
-      const real *row = layer.monopole + ((size_t)t * R + r) * C;
-      vec s = vec{};
-      for (int c = 0; c < C; c += W) s += load(row + c) * load(back + c);
-      const real all_of_run = sum(s);
-      for (int k = begin; k < end; k++) w.dReach[(size_t)k * P + r] += all_of_run;
-    }
+    const int begin = w.start[b][run], end = w.start[b][run + 1];
+    const real *maps_t = layer.maps_t + (size_t)w.type[b][run] * J * P;
+    S::multiply(1, C, P, w.back + (size_t)b * C, 0, 1, maps_t + (size_t)Q2 * P, P, w.straight, P, false);
+    for (int k = begin; k < end; k++)
+      for (int r = 0; r < P; r += W) store(w.dReach + (size_t)k * P + r, load(w.straight + r));
+    S::multiply(end - begin, Q2, P, w.dEach + (size_t)begin * Q2, Q2, 1, maps_t, P, w.dReach + (size_t)begin * P, P, true);
   }
-  for (int k = n; k < w.n[b]; k++) {
-    for (int m = 0; m < MP; m += W) store(w.dYeach + (size_t)k * MP + m, vec{});
+  for (int k = n; k < w.n[b]; k++)
     for (int r = 0; r < P; r += W) store(w.dReach + (size_t)k * P + r, vec{});
-  }
-  turned(w.dYeach, MP, M, w.n[b], w.dY, w.cap);
   turned(w.dReach, P, R, w.n[b], w.dR, w.cap);
 }
 INLINE void contract_later(const Layer &layer, const List &list, real *d_weight, int b, Work &w) {
@@ -403,9 +413,12 @@ INLINE void contract_later(const Layer &layer, const List &list, real *d_weight,
 // Screened nuclear repulsion (Ziegler, Biersack and Littmark 1985) under a squared envelope that ends at the sum of the covalent radii: half of
 // the energy of a pair in eV, and its derivative by r. With `number` a vector of `real` where it is small, a double where atoms collide.
 struct Repulsion { double end, length, front; };
-static Repulsion repulsion_of(const Model &m, int a, int b) {
+INLINE double end_of(const Model &m, int a, int b) {
   const double end = m.radius[a] + m.radius[b];
-  return {end < m.cutoff ? end : m.cutoff, 0.8854 * MLIPFM_BOHR / (m.charge[2 * a + 1] + m.charge[2 * b + 1]),
+  return end < m.cutoff ? end : m.cutoff;
+}
+static Repulsion repulsion_of(const Model &m, int a, int b) {
+  return {end_of(m, a, b), 0.8854 * MLIPFM_BOHR / (m.charge[2 * a + 1] + m.charge[2 * b + 1]),
           0.5 * MLIPFM_COULOMB * m.charge[2 * a] * m.charge[2 * b]};
 }
 INLINE vec exponential_of(vec x) { return exponential(x); }
@@ -431,8 +444,7 @@ static double repel(const Model &m, const List &list, int i, int b, Work &w) {
   vec energy = vec{};
   double collided = 0;
   for (int run = 0; run < w.used[b]; run++) {
-    const Repulsion pair = repulsion_of(m, own_type, w.type[b][run]);
-    const real end = real(pair.end), inner = real(0.4 * pair.end);
+    const real end = real(end_of(m, own_type, w.type[b][run])), inner = real(0.4) * end;
     const int stop = run + 1 == w.used[b] ? w.n[b] : w.start[b][run + 1];
     for (int k = w.start[b][run]; k < stop; k += W) {
       const vec q = load(w.inverse[b] + k);
@@ -441,6 +453,7 @@ static double repel(const Model &m, const List &list, int i, int b, Work &w) {
         for (int lane = w.start[b][run + 1] > k ? w.start[b][run + 1] - k : 0; lane < W; lane++) near[lane] = 0;  // of the next run
       vec slope = vec{};
       if (any(near)) {
+        const Repulsion pair = repulsion_of(m, own_type, w.type[b][run]);
         const vec r = pick(near, real(1) / q, all(end));
         vec e = repulsion<vec, real>(pair, r, slope);
         if (sizeof(real) == 4 && any(r < inner)) {  // a collision: the energy is large, and float32 too coarse for it
@@ -463,8 +476,9 @@ static double repel(const Model &m, const List &list, int i, int b, Work &w) {
 }
 
 // From the gradients by harmonics and radial functions to forces and virial. `last`: the repulsion, which has no layers, is added here once.
-template <int L> INLINE void push(const Model &m, const List &list, int i, int b, bool last, Results &out, Work &w) {
-  const int cap = w.cap, R = w.R;
+template <class S> INLINE void push(const S &z, const Model &m, const List &list, int i, int b, bool last, Results &out, Work &w) {
+  constexpr int L = S::L;
+  const int cap = w.cap, R = z.R;
   const bool repels = last && m.charge;
   const real scale = real(m.scale);
   vec fx = vec{}, fy = vec{}, fz = vec{}, v0 = vec{}, v1 = vec{}, v2 = vec{}, v3 = vec{}, v4 = vec{}, v5 = vec{}, nearest = all(real(1e18));
@@ -523,12 +537,13 @@ INLINE void times(real *to, const real *from, int n) {
   for (int c = 0; c < n; c += W) store(to + c, load(to + c) * load(from + c));
 }
 
-static int block(const Model &m) { return m.channels <= 16 ? 2 : BLOCK; }
+static int block(const Model &m) { return m.channels <= 16 ? 4 : BLOCK; }
 
-template <int L> static void layer_of(const Model &m, const List &list, int l, Mode mode, int begin, int end, Results &out, Between &between, Work &w) {
+template <class S> static void layer_of(const Model &m, const List &list, int l, Mode mode, int begin, int end, Results &out, Between &between, Work &w) {
   const Layer &layer = m.layer[l];
-  const int C = w.C, X = (L + 1) * w.Q, size = block(m);
-  const bool first = l == 0, last = l == m.layers - 1;
+  const S z(m);
+  const int C = z.C, X = (S::L + 1) * z.Q, size = block(m);
+  const bool first = S::known || l == 0, last = S::known || l == m.layers - 1;
   for (int i0 = begin; i0 < end; i0 += size) {
     const int count = end - i0 < size ? end - i0 : size;
     int type[BLOCK];
@@ -536,30 +551,30 @@ template <int L> static void layer_of(const Model &m, const List &list, int l, M
       const int i = i0 + b;
       type[b] = int(list.position[4 * (size_t)i + 3]);
       gather(m, list, i, b, w);
-      geometry<L>(m, b, w);
+      geometry(z, m, b, w);
       if (!first) w.few[b] = false;
-      if (w.few[b]) expand_few(layer, type[b], b, w);
-      else if (first) expand_first(m, layer, type[b], b, w);
+      if (w.few[b]) expand_few(z, layer, type[b], b, w);
+      else if (first) expand_first(z, layer, type[b], b, w);
       else expand_later(m, layer, list, between.weight[l], between.scalar[l] + (size_t)i * C, b, w);
-      invariants(b, w);
+      invariants(z, b, w);
     }
-    product(count, X, C, w.invariants, X, 1, layer.spectrum, C, w.hidden, C, true);
+    S::multiply(count, X, C, w.invariants, X, 1, layer.spectrum, C, w.hidden, C, true);
     activate(w.hidden, w.slope1, count * C);
     for (int b = 0; b < count && (mode != mlipfm::BACKWARD); b++) {
       const real *bias = layer.outer_bias + (first ? (size_t)type[b] * C : 0);
       for (int c = 0; c < C; c += W) store(w.second + (size_t)b * C + c, load(bias + c));
     }
     if (mode == mlipfm::FORWARD) {
-      product(count, C, C, w.hidden, C, 1, layer.outer, C, w.second, C, true);
+      S::multiply(count, C, C, w.hidden, C, 1, layer.outer, C, w.second, C, true);
       real *next = between.scalar[l + 1] + (size_t)i0 * C;
       for (int c = 0; c < count * C; c += W) store(next + c, load(w.second + c));
       if (!first) add(next, between.scalar[l] + (size_t)i0 * C, count * C);
-      product(count, C, C, next, C, 1, m.layer[l + 1].species, C, between.weight[l + 1] + (size_t)i0 * C, C, false);
+      S::multiply(count, C, C, next, C, 1, m.layer[l + 1].species, C, between.weight[l + 1] + (size_t)i0 * C, C, false);
       continue;
     }
     if (mode == mlipfm::LAST) {
-      product(count, C, C, w.hidden, C, 1, layer.outer, C, w.second, C, true);
-      if (!first) product(count, C, C, between.scalar[l] + (size_t)i0 * C, C, 1, m.head, C, w.second, C, true);
+      S::multiply(count, C, C, w.hidden, C, 1, layer.outer, C, w.second, C, true);
+      if (!first) S::multiply(count, C, C, between.scalar[l] + (size_t)i0 * C, C, 1, m.head, C, w.second, C, true);
       for (int b = 0; b < count; b++) {
         const real *readout = m.readout + (size_t)type[b] * C;
         vec e = vec{};
@@ -571,25 +586,30 @@ template <int L> static void layer_of(const Model &m, const List &list, int l, M
         }
         out.energy[i0 + b] = m.scale * double(sum(e)) + m.constant[type[b]];
       }
-      product(count, C, C, w.second, C, 1, layer.outer_t, C, w.back, C, false);
+      S::multiply(count, C, C, w.second, C, 1, layer.outer_t, C, w.back, C, false);
     } else {  // the gradient by the scalars that this layer made: of itself and of the weights made from them
       real *d = between.d_scalar + (size_t)i0 * C;
-      product(count, C, C, between.d_weight_above + (size_t)i0 * C, C, 1, m.layer[l + 1].species_t, C, d, C, true);
-      product(count, C, C, d, C, 1, layer.outer_t, C, w.back, C, false);
+      S::multiply(count, C, C, between.d_weight_above + (size_t)i0 * C, C, 1, m.layer[l + 1].species_t, C, d, C, true);
+      S::multiply(count, C, C, d, C, 1, layer.outer_t, C, w.back, C, false);
     }
     times(w.back, w.slope1, count * C);  // gradient before the first activation
     if (!first) {
       real *d = between.d_scalar + (size_t)i0 * C;
-      if (last) product(count, C, C, w.second, C, 1, m.head_t, C, d, C, false);
-      product(count, C, C, w.back, C, 1, layer.own_t, C, d, C, true);
+      if (last) S::multiply(count, C, C, w.second, C, 1, m.head_t, C, d, C, false);
+      S::multiply(count, C, C, w.back, C, 1, layer.own_t, C, d, C, true);
     }
-    product(count, C, X, w.back, C, 1, layer.spectrum_t, X, w.d_invariants, X, false);
+    S::multiply(count, C, X, w.back, C, 1, layer.spectrum_t, X, w.d_invariants, X, false);
     for (int b = 0; b < count; b++) {
-      mixtures_back(b, w);
-      if (w.few[b]) contract_few(layer, b, w);
-      else if (first) contract_first(layer, b, w);
+      if (w.few[b]) {
+        mixtures_back_few(z, b, w);
+        contract_few(z, layer, b, w);
+        push(z, m, list, i0 + b, b, mode == mlipfm::LAST, out, w);
+        continue;
+      }
+      mixtures_back(z, b, w);
+      if (first) contract_first(z, layer, b, w);
       else contract_later(layer, list, between.d_weight, b, w);
-      push<L>(m, list, i0 + b, b, mode == mlipfm::LAST, out, w);
+      push(z, m, list, i0 + b, b, mode == mlipfm::LAST, out, w);
     }
   }
 }
@@ -601,9 +621,10 @@ static size_t workspace(const Model &m, const List &list) {
 static void run(const Model &m, const List &list, int l, Mode mode, int begin, int end, Results &out, Between &between, void *memory) {
   Work w;
   plan(m, list, w, (char *)(((uintptr_t)memory + 63) / 64 * 64));
-  if (m.degree == 3) layer_of<3>(m, list, l, mode, begin, end, out, between, w);
-  else if (m.degree == 2) layer_of<2>(m, list, l, mode, begin, end, out, between, w);
-  else layer_of<1>(m, list, l, mode, begin, end, out, between, w);
+  if (narrow(m)) layer_of<Sizes<3, 16, 16, 9>>(m, list, l, mode, begin, end, out, between, w);
+  else if (m.degree == 3) layer_of<Sizes<3>>(m, list, l, mode, begin, end, out, between, w);
+  else if (m.degree == 2) layer_of<Sizes<2>>(m, list, l, mode, begin, end, out, between, w);
+  else layer_of<Sizes<1>>(m, list, l, mode, begin, end, out, between, w);
 }
 // Twelve sums that do not wait for each other, in registers.
 static double peak(long n) {

@@ -9,9 +9,8 @@ constexpr int MAX_LAYERS = 8;
 // One density layer. Channels C, mixed channels Q (both padded to a multiple of 16 with zeros), functions R, degrees 0..L. Row-major.
 // In the first layer every neighbour's weight depends on its type alone, so all maps up to the mixtures are folded into one per type.
 template <class real> struct Layer {
-  const real *mixtures;   // first layer: [types, R, 2 Q], from the radial expansion to both mixtures
-  const real *wide;       // first layer: [types, 2 Q, R padded to 16], the transpose of `mixtures`
-  const real *monopole;   // first layer: [types, R, C], from the radial expansion (l = 0) to the hidden layer
+  const real *maps;       // first layer: [types, R, 2 Q + C], from the radial expansion to both mixtures and (of l = 0) to the hidden layer
+  const real *maps_t;     // first layer: [types, 2 Q + C, R padded to 16], the transpose of `maps`
   const real *species;    // other layers: [C, C] and its transpose: from scalars to the weights of neighbours
   const real *species_t;
   const real *filter;     // other layers: [R, C] and [C, R]

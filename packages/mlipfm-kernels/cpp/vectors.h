@@ -69,47 +69,73 @@ INLINE vec exponential(vec x) {
   return (vec)((ivec)p + ((ivec)rounded << (single ? 23 : 52)));
 }
 
-// C[rows, columns of count vectors] (+)= A[rows, K] B[K, .]: A is read entry by entry with two strides, rows of B and C are contiguous.
-template <int R, int V> INLINE void tile(int K, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, bool add) {
-  vec acc[R][V];
+// C[rows, V vectors of columns] (+)= A[rows, K] B[K, .]: A is read entry by entry with two strides, rows of B and C are contiguous. Where the rows
+// are few, S partial sums are kept, so that a sum need not wait for the one before.
+template <int R, int V, int S = 1> INLINE void tile(int K, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, bool add) {
+  vec acc[S][R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) acc[r][v] = add ? load(c + (size_t)r * ldc + v * W) : vec{};
-#pragma GCC unroll 1
-  for (int k = 0; k < K; k++) {
-    vec x[V];
+    for (int v = 0; v < V; v++) {
+      acc[0][r][v] = add ? load(c + (size_t)r * ldc + v * W) : vec{};
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) x[v] = load(b + (size_t)k * ldb + v * W);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      const vec y = all(a[(size_t)r * row + (size_t)k * col]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) acc[r][v] += y * x[v];
+      for (int s = 1; s < S; s++) acc[s][r][v] = vec{};
     }
+  int k = 0;
+#pragma GCC unroll 1
+  for (; k + S <= K; k += S) {
+#pragma GCC unroll 4
+    for (int s = 0; s < S; s++) {
+      vec x[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) x[v] = load(b + (size_t)(k + s) * ldb + v * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const vec y = all(a[(size_t)r * row + (size_t)(k + s) * col]);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) acc[s][r][v] += y * x[v];
+      }
+    }
+  }
+  if constexpr (S > 1) {
+#pragma GCC unroll 1
+    for (; k < K; k++)
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) acc[0][r][v] += a[(size_t)r * row + (size_t)k * col] * load(b + (size_t)k * ldb + v * W);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) store(c + (size_t)r * ldc + v * W, acc[r][v]);
+    for (int v = 0; v < V; v++) {
+#pragma GCC unroll 4
+      for (int s = 1; s < S; s++) acc[0][r][v] += acc[s][r][v];
+      store(c + (size_t)r * ldc + v * W, acc[0][r][v]);
+    }
 }
 // Rows are shared out evenly over tiles: a tile of few rows waits for its own sums.
 template <int V, int MOST> INLINE void strip(int R, int K, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, bool add) {
   for (int tiles = (R + MOST - 1) / MOST, r = 0; tiles > 0; tiles--) {
-    const int rows = (R - r + tiles - 1) / tiles;
+    const int left = R - r, rows = tiles == 1 ? left : tiles == 2 ? (left + 1) / 2 : tiles == 3 ? (left + 2) / 3 : MOST;  // no slow division
     const real *from = a + (size_t)r * row;
     real *to = c + (size_t)r * ldc;
     r += rows;
-#define CASE(n) case n: if constexpr (n <= MOST) tile<n, V>(K, from, row, col, b, ldb, to, ldc, add); break;
+#define CASE(n) case n: if constexpr (n <= MOST) tile<n, V, n * V <= 2 ? 4 : n * V <= 4 ? 2 : 1>(K, from, row, col, b, ldb, to, ldc, add); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) default: break; }
 #undef CASE
   }
 }
-// N (a multiple of W) columns.
-static __attribute__((noinline)) void product(int R, int K, int N, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, bool add) {
+// N (a multiple of W) columns. Inlined where the compiler knows the sizes, else called.
+INLINE void product_inlined(int R, int K, int N, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, bool add) {
   int n = 0;
+  if (R <= 2)
+    for (; n + 4 * W <= N; n += 4 * W) strip<4, 2>(R, K, a, row, col, b + n, ldb, c + n, ldc, add);
   for (; n + 2 * W <= N; n += 2 * W) strip<2, ROWS>(R, K, a, row, col, b + n, ldb, c + n, ldc, add);
   if (n < N) strip<1, 12>(R, K, a, row, col, b + n, ldb, c + n, ldc, add);
+}
+static __attribute__((noinline)) void product(int R, int K, int N, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, bool add) {
+  product_inlined(R, K, N, a, row, col, b, ldb, c, ldc, add);
 }
 
 // W x W transpose in registers, by exchanging blocks of 1, 2, 4, ... entries.

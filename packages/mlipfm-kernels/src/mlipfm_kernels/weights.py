@@ -2,7 +2,8 @@
 
 In the first layer the weight of a neighbour depends on its type t alone, w_tc, and f_c(r) = sum_n filter_cn R_n(r). With the expansion
 a_tnm = sum over the neighbours of type t of R_n(r) Y_m(u), the two mixtures of the density are sum_t sum_n (sum_c mix_qc w_tc filter_cn) a_tnm: one
-matrix [R, 2 Q] per type. Channels are padded with zeros to a multiple of 16, which fills the widest vector register.
+matrix [R, 2 Q] per type, beside which stands what goes from a_tn0 straight to the hidden layer, [R, C]. Channels are padded with zeros to a multiple
+of 16, which fills the widest vector register.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def fold_weights(parameters: Mapping[str, Array], shape: DensityShape, types: At
             weight = types.scalars @ parameters[name + "species.weight"].T  # [T, C]
             radial = weight[:, :, None] * filters[0]  # [T, C, R]
             folded = np.einsum("hqc,tcn->tnhq", halves, radial)
-            out["layer0.mixtures"] = _padded(folded, q).reshape(n_types, -1, 2 * q)
-            out["layer0.monopole"] = _padded(np.einsum("dc,tcn->tnd", density, radial), c)
+            both, hidden = _padded(folded, q).reshape(n_types, -1, 2 * q), _padded(np.einsum("dc,tcn->tnd", density, radial), c)
+            out["layer0.maps"] = np.concatenate([both, hidden], axis=2)
         else:
             out[f"layer{k}.species"] = _padded(parameters[name + "species.weight"].T, c, c)
             out[f"layer{k}.filter"] = _padded(filters[k].T, c)
