@@ -26,6 +26,8 @@ from .schedules import learning_rate
 
 #: Characters of a parameter, and parameters of one request, that MLflow takes.
 LONGEST, AT_ONCE = 6000, 100
+#: Characters of a description that every database of a registry takes.
+DESCRIBED = 5000
 #: Validation structures in a parity plot.
 PLOTTED = 200
 #: Environment variable with the command line of the training process.
@@ -223,7 +225,7 @@ def _register(client: Any, run_id: str, name: str, model_id: str, digest: str, c
             raise
     if not any(version.tags.get("mlipfm.digest") == digest for version in client.search_model_versions(f"name = '{name}'")):
         tags = {"mlipfm.digest": digest}
-        client.create_model_version(name, f"models:/{model_id}", run_id, tags, description=card, model_id=model_id)
+        client.create_model_version(name, f"models:/{model_id}", run_id, tags, description=card[:DESCRIBED], model_id=model_id)
 
 
 def parity_plot(folder: Path, model: Path) -> Any:
