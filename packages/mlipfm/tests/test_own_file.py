@@ -15,6 +15,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from mlipfm.own_file.result import print_errors
 from mlipfm_interfaces.cli import main
 
 TINY = ("potential.backbone={channels: 8, layers: 1, cutoff: 4.0, radial: 4, degree: 2}", "data.budget=100")
@@ -223,6 +224,23 @@ def test_what_does_not_fit_to_the_model_is_refused_by_name(frames, message, pret
     status, _, err = run(capsys, "finetune", path, "--from", pretrained / "model.safetensors", "--out", tmp_path / "out")
     assert status == 2
     assert re.search(message, err.splitlines()[-1]), err
+
+
+def test_a_model_that_training_has_made_worse_is_named():
+    def errors(force: float, energy: float) -> dict[str, Any]:
+        found = {"force_mae": ("force MAE", "meV/Å", force), "energy_mae": ("energy MAE", "meV/atom", energy)}
+        return {
+            "metrics": [
+                {"key": key, "name": name, "unit": unit, "value": value, "ci95": None} for key, (name, unit, value) in found.items()
+            ]
+        }
+
+    said: list[str] = []
+    assert not [line for line in print_errors(errors(40, 3), errors(39, 3), said.append) if "worse" in line]
+    (line,) = [line for line in print_errors(errors(40, 3), errors(39, 4), said.append) if "worse" in line]
+    assert "energy MAE" in line
+    assert "force MAE" not in line
+    assert "--minutes" in line
 
 
 def test_energies_alone_can_be_learned(tmp_path, capsys):

@@ -97,6 +97,15 @@ def print_errors(before: Record, after: Record | None, say: Say) -> list[str]:
             lines.append(f"before training, on the test part: {name} {figure(first[key])} {unit}")
         elif key in second:
             lines.append(f"on the test part: {name} {figure(second[key])} {unit}, before training {figure(first.get(key))}")
+    worse = [
+        name
+        for key, (name, _) in (FIGURES | others).items()
+        if key in first and key in second and second[key]["value"] > first[key]["value"]
+    ]
+    if worse:
+        lines.append(
+            f"training has made the model worse: {', '.join(worse)}; give it more time (--minutes, --steps), or go on with the model of before"
+        )
     for line in lines:
         say(line)
     return lines
