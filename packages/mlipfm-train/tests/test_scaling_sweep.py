@@ -20,7 +20,7 @@ import pytest
 import yaml
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import RecipeError, TrainingError
+from mlipfm_interfaces.errors import MlipfmError, RecipeError, TrainingError
 from mlipfm_train.loop import fit
 from mlipfm_train.scaling import execute
 from mlipfm_train.scaling.execute import collected, jobs_of, run_sweep, write_array
@@ -399,6 +399,27 @@ def test_a_model_is_fine_tuned_and_tested_out_of_distribution_and_both_are_losse
     assert after < before
     with pytest.raises(RecipeError, match=r"finetune\.six needs data\.train, data\.valid and steps"):
         make_sweep({**document, "finetune": {"six": {"steps": 3}}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer.rate": 1}, "rate"),
+        ({"optimizer.lr": -1.0}, "lr"),
+        ({"data.valid": ["nowhere"]}, "nowhere"),
+        ({"evaluate": "nowhere"}, "nowhere"),
+    ],
+    ids=["key", "value", "store", "store of further data"],
+)
+def test_wrong_fine_tuning_and_missing_stores_are_refused_before_the_first_run(changes, said, document, tmp_path):
+    store = document["recipe"]["data"]["train"]
+    if "evaluate" in changes:
+        given = {"evaluate": {"ood": changes["evaluate"]}}
+    else:
+        given = {"finetune": {"six": {"data.train": store, "data.valid": store, "steps": 3, **changes}}}
+    with pytest.raises(MlipfmError, match=said):
+        plan(make_sweep({**document, **given}), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_the_sweep_that_is_shipped_has_models_over_one_and_a_half_decades_and_data_over_two():

@@ -29,14 +29,14 @@ from mlipfm_interfaces.metrics import group_of
 from ..events import Event, read_events
 from ..frames import Frames, frame_costs, in_budget
 from ..loop import fit
-from ..recipe import dump_recipe, load_recipe, make_recipe
+from ..recipe import dump_recipe, load_recipe
 from ..run import DIVERGED
 from ..training_state import states
 from ..validation import Errors, validated, validation_errors, validation_metrics
 from .laws import ScalingError
 from .plan import Cost, plan
 from .points import Point, check_distinct, line_of, read_points
-from .sweep import PlannedRun, Sweep
+from .sweep import PlannedRun, Sweep, fine_tuning_recipe
 
 POINTS, PREDICTION = "points.jsonl", "prediction.json"
 
@@ -256,8 +256,7 @@ def _errors(potential: Any, run: PlannedRun, frames: Frames) -> Errors:
 
 def _fine_tuned(run: PlannedRun, folder: Path, name: str, changes: Mapping[str, Any]) -> dict[str, float]:
     """Train the last model of a run on with these changes of its recipe, in a folder of its own; its errors, none where it diverged."""
-    whole = run.recipe.model_dump(mode="json") | {"potential": {}, "init_from": str(folder / "last.safetensors"), "tracking": {}}
-    recipe = make_recipe(whole, [f"{key}={json.dumps(value)}" for key, value in changes.items()], f"finetune.{name}")
+    recipe = fine_tuning_recipe(run.recipe, folder / "last.safetensors", name, changes)
     out = folder / f"finetune-{name}"
     try:
         fit(recipe, out)

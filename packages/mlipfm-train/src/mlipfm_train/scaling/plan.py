@@ -24,7 +24,7 @@ from ..frames import Frames, frame_costs
 from ..open_run import open_run
 from ..recipe import Recipe
 from .laws import ScalingError
-from .sweep import PlannedRun, Sweep, runs_of, with_data
+from .sweep import PlannedRun, Sweep, fine_tuning_recipe, runs_of, with_data
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,14 @@ def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: 
 
     Raises:
         ScalingError: the sweep of this folder was another one, more structures are wanted than there are, or the time is above `core_hours`.
+        RecipeError, UnreadableFileError: wrong entries of `finetune`, or a store that is not there.
     """
     planned = runs_of(sweep)  # what cannot be is refused before a folder is made
+    for name, changes in sweep.finetune.items():
+        recipe = fine_tuning_recipe(planned[0].recipe, "last.safetensors", name, changes)
+        Frames([*recipe.data.train, *recipe.data.valid])
+    for store in sweep.evaluate.values():
+        Frames([store])
     claim(sweep, folder)
     runs = [_placed(run, sweep, folder) for run in planned]
     file = folder / "plan.json"

@@ -102,6 +102,16 @@ class PlannedRun:
     largest: bool
 
 
+def fine_tuning_recipe(recipe: Recipe, start: Path | str, name: str, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that trains the model `start` of a run on with the changes of `finetune`.
+
+    Raises:
+        RecipeError: a key that no recipe has, or a value that cannot be.
+    """
+    whole = recipe.model_dump(mode="json") | {"potential": {}, "init_from": str(start), "tracking": {}}
+    return make_recipe(whole, [f"{key}={json.dumps(value)}" for key, value in changes.items()], f"finetune.{name}")
+
+
 def load_sweep(path: Path | str) -> Sweep:
     """Read the document of a sweep. The recipe it names is read with it, from beside the document, so that both are one.
 
