@@ -27,6 +27,7 @@ SENSIBLE = {
     "--max-unpacked": {"0"},
     "--temperature": {"0"},
     "--steps": {"0"},
+    "--latency": {"0"},
     "--frame": {"0", "-1"},
     "--structure": {"0"},
     "--only": {"0"},
