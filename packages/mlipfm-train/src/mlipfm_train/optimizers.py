@@ -54,7 +54,7 @@ class AdamW:
 
     def _update(self, parameters: list[Tensor], grads: list[Tensor], lr: float, decay: float) -> None:
         for p in parameters:
-            if p not in self.state:
+            if not self.state.get(p):  # that of torch's optimisers makes an empty entry for whoever reads it
                 self.state[p] = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         first, second = ([self.state[p][key] for p in parameters] for key in ("exp_avg", "exp_avg_sq"))
         for p in parameters:
