@@ -22,7 +22,7 @@ from bench import mace_torch
 
 HERE = Path(__file__).resolve().parent
 #: Runs of a shipped recipe with changes, by name: the most accurate backbone for two hours of one core.
-CHANGED = {"mace-long": ("mace", ["steps=110000", "evaluate_every=2200", "checkpoint_every=1100", "optimizer.lr=0.003"])}
+CHANGED = {"mace-long": ("mace", ["steps=180000", "evaluate_every=3600", "checkpoint_every=1800", "optimizer.lr=0.003"])}
 NAMES = (*(recipe.name for recipe in shipped_recipes() if recipe.name == recipe.backbone), *CHANGED, mace_torch.NAME)
 #: Of the 500 frames.
 VALID = 50

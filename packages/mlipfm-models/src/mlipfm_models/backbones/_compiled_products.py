@@ -84,6 +84,16 @@ class Product(Protocol):
         """Gradients of sum(v[k] x gradient[k]) by g and each x; v is None where it is zero."""
 
 
+def _asked(ctx: Any) -> tuple[bool, ...]:
+    """Return for each tensor given to a Function whether this backward pass goes on to it; of leaves torch does not say, they count as asked.
+
+    Forces ask for no gradients of weights, and training asks for none of positions: `ctx.needs_input_grad` would say yes to both.
+    """
+    return tuple(
+        node is not None and (hasattr(node, "variable") or torch._C._will_engine_execute_node(node)) for node, _ in ctx.next_functions
+    )
+
+
 class _Value(Function):
     @staticmethod
     def forward(ctx: Any, of: Product, *x: Tensor) -> Tensor:
@@ -93,7 +103,7 @@ class _Value(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        return None, *_Gradient.apply(ctx.of, ctx.needs_input_grad[1:], g, *ctx.saved_tensors)
+        return None, *_Gradient.apply(ctx.of, _asked(ctx), g, *ctx.saved_tensors)
 
 
 class _Gradient(Function):
@@ -106,7 +116,7 @@ class _Gradient(Function):
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor | None) -> Any:
-        return None, None, *_Second.apply(ctx.of, ctx.needs_input_grad[2:], *ctx.saved_tensors, *v)
+        return None, None, *_Second.apply(ctx.of, _asked(ctx), *ctx.saved_tensors, *v)
 
 
 class _Second(Function):
