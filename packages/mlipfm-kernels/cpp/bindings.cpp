@@ -207,7 +207,34 @@ void message_second(Index first, Index neighbor, In<real> Y, In<real> R, In<real
   nb::gil_scoped_release release;
   mlipfm::message_second<real>(m.p, m.f, g.data(), v, by_g.data(), by, m.scalars, threads, instructions);
 }
+mlipfm::Expansion expansion_of(const Index &first, const Small &kind, int kinds, int degree, int functions, double cutoff, double factor) {
+  fit(first.size() > 0 && kinds > 0 && functions > 0 && degree >= 1 && degree <= 3 && cutoff > 0);
+  mlipfm::Expansion e{first.data(), kind.data(), kind.size(), first.size() - 1, degree, functions, kinds, cutoff, factor, 0};
+  fit(e.first[0] == 0 && (size_t)e.first[e.atoms] == e.pairs);
+  for (size_t p = 0; p < e.pairs; p++) fit(e.kind[p] < kinds);
+  return e;
+}
+template <class real>
+void expansion(Index first, Small kind, int kinds, int degree, int functions, double cutoff, double factor, In<real> d, std::optional<In<real>> along,
+               To<real> out, int threads, const std::string &instructions) {
+  const auto e = expansion_of(first, kind, kinds, degree, functions, cutoff, factor);
+  fit(d.size() == 3 * e.pairs && out.size() == (size_t)kinds * functions * e.atoms * (degree + 1) * (degree + 1));
+  nb::gil_scoped_release release;
+  mlipfm::expansion<real>(e, {d.data(), some(along, d.size())}, out.data(), threads, instructions);
+}
+template <class real>
+void expansion_gradient(Index first, Small kind, int kinds, int degree, int functions, double cutoff, double factor, In<real> d,
+                        std::optional<In<real>> along, In<real> g, To<real> out, int threads, const std::string &instructions) {
+  const auto e = expansion_of(first, kind, kinds, degree, functions, cutoff, factor);
+  fit(d.size() == 3 * e.pairs && out.size() == d.size() && g.size() == (size_t)kinds * functions * e.atoms * (degree + 1) * (degree + 1));
+  nb::gil_scoped_release release;
+  mlipfm::expansion_gradient<real>(e, {d.data(), some(along, d.size())}, g.data(), out.data(), threads, instructions);
+}
 template <class real> void products(nb::module_ &m) {
+  m.def("expansion", &expansion<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
+        nb::arg(), nb::arg(), nb::arg());
+  m.def("expansion_gradient", &expansion_gradient<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
   m.def("cubic", &cubic<real>);
   m.def("message", &message<real>);
   m.def("message_gradient", &message_gradient<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),

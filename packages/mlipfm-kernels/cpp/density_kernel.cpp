@@ -17,7 +17,7 @@
 #define ISA native
 #endif
 typedef REAL real;
-#include "vectors.h"
+#include "geometry.h"
 #include "model.h"
 
 namespace {
@@ -28,8 +28,6 @@ typedef mlipfm::Layer<real> Layer;
 typedef mlipfm::Results<real> Results;
 typedef mlipfm::Between<real> Between;
 
-constexpr double PI = 3.14159265358979323846;
-constexpr double S3 = 1.7320508075688772935, S38 = 0.61237243569579452455, S58 = 0.79056941504209483300, S15 = 3.8729833462074168852;
 constexpr int BLOCK = 8;  // atoms at most
 constexpr int FEW = 64;   // neighbours at most that are summed one by one
 
@@ -169,24 +167,10 @@ INLINE void gather(const Model &m, const List &list, int i, int b, Work &w) {
   w.few[b] = n <= FEW && w.start[b][used] < 5 * used;
 }
 
-// sin and cos of y = pi (x - 1/2), |y| <= pi/2: of pi x they are cos y and -sin y.
-INLINE void sine_cosine(vec x, vec &s, vec &c) {
-  const double cs[] = {1, -1 / 6., 1 / 120., -1 / 5040., 1 / 362880., -1 / 39916800., 1 / 6227020800., -1 / 1307674368000., 1 / 355687428096000., -1 / 121645100408832000., 1 / 51090942171709440000.};
-  const double cc[] = {1, -1 / 2., 1 / 24., -1 / 720., 1 / 40320., -1 / 3628800., 1 / 479001600., -1 / 87178291200., 1 / 20922789888000., -1 / 6402373705728000., 1 / 2432902008176640000., -1 / 1124000727777607680000.};
-  const vec y = real(PI) * (x - real(.5)), y2 = y * y;
-  if constexpr (sizeof(real) == 4) {
-    const double ss[] = {cs[0], cs[1], cs[2], cs[3], cs[4], cs[5]}, sc[] = {cc[0], cc[1], cc[2], cc[3], cc[4], cc[5], cc[6]};
-    s = polynomial(y2, sc); c = -y * polynomial(y2, ss);
-  } else {
-    s = polynomial(y2, cc); c = -y * polynomial(y2, cs);
-  }
-}
-
-// Directions, harmonics, radial functions and their slopes. R_n = sqrt(2/r_c) sin(n pi r/r_c)/r for n = 1.., then a one, all times the envelope.
+// Directions, harmonics, radial functions and their slopes.
 template <class S> INLINE void geometry(const S &z, const Model &m, int b, Work &w) {
-  constexpr int L = S::L, M = S::M, MP = S::MP;
+  constexpr int M = S::M, MP = S::MP;
   const int cap = w.cap, R = z.R;
-  const real inverse_cutoff = real(1 / m.cutoff), front = real(__builtin_sqrt(2 / m.cutoff));
   for (int k = 0; k < w.n[b]; k += W) {
     vec x, y, z;
     load_rows(w.row[b] + 4 * (size_t)k, x, y, z);
@@ -194,18 +178,8 @@ template <class S> INLINE void geometry(const S &z, const Model &m, int b, Work 
     store(w.inverse[b] + k, q);
     x *= q; y *= q; z *= q;
     store(w.ux[b] + k, x); store(w.uy[b] + k, y); store(w.uz[b] + k, z);
-    vec Y[(M + W - 1) / W * W];
-    Y[0] = all(1); Y[1] = x; Y[2] = y; Y[3] = z;
-    if constexpr (L >= 2) {
-      const vec xx = x * x, yy = y * y, zz = z * z, xy = x * y;
-      Y[4] = real(S3) * xy; Y[5] = real(S3) * y * z; Y[6] = zz - real(.5) * (xx + yy); Y[7] = real(S3) * x * z; Y[8] = real(S3 / 2) * (xx - yy);
-      if constexpr (L >= 3) {
-        const vec four = real(4) * zz - xx - yy;
-        Y[9] = real(S58) * y * (real(3) * xx - yy); Y[10] = real(S15) * xy * z; Y[11] = real(S38) * y * four;
-        Y[12] = z * (zz - real(1.5) * (xx + yy)); Y[13] = real(S38) * x * four;
-        Y[14] = real(S15 / 2) * z * (xx - yy); Y[15] = real(S58) * x * (xx - real(3) * yy);
-      }
-    }
+    vec Y[MP];
+    harmonics<S::L>(x, y, z, Y);
 #pragma GCC unroll 16
     for (int q_ = 0; q_ < M; q_++) store(w.Y[b] + (size_t)q_ * cap + k, Y[q_]);
     for (int q_ = M; q_ < MP; q_++) Y[q_] = vec{};
@@ -214,25 +188,10 @@ template <class S> INLINE void geometry(const S &z, const Model &m, int b, Work 
 #pragma GCC unroll 16
       for (int lane = 0; lane < W; lane++) store(w.Yt + (size_t)(k + lane) * MP + part, Y[part + lane]);
     }
-    const vec t = r * inverse_cutoff;
-    vec rest = real(1) - t;
-    rest = pick(rest > real(0), rest, vec{});
-    const double series[] = {1, 3, 6, 10, 15, 21};
-    const vec t2 = t * t, envelope = rest * rest * rest * polynomial(t, series);
-    const vec fall = real(-168) * (t2 * t2 * t) * (rest * rest) * inverse_cutoff;
-    vec s, c;
-    sine_cosine(t, s, c);
-    vec before_s = vec{}, before_c = all(1);
-    const vec two = c + c, scale = front * q;
-    for (int n = 1; n < R; n++) {
-      const vec value = scale * s, slope = scale * (real(n * PI) * inverse_cutoff) * c - value * q;
-      store(w.radial[b] + (size_t)(n - 1) * cap + k, value * envelope);
-      store(w.slope[b] + (size_t)(n - 1) * cap + k, slope * envelope + value * fall);
-      const vec next_s = two * s - before_s, next_c = two * c - before_c;
-      before_s = s; before_c = c; s = next_s; c = next_c;
-    }
-    store(w.radial[b] + (size_t)(R - 1) * cap + k, envelope);
-    store(w.slope[b] + (size_t)(R - 1) * cap + k, fall);
+    radial_functions(r, q, m.cutoff, R, [&](int n, vec value, vec slope) __attribute__((always_inline)) {
+      store(w.radial[b] + (size_t)n * cap + k, value);
+      store(w.slope[b] + (size_t)n * cap + k, slope);
+    });
   }
 }
 
@@ -487,23 +446,8 @@ template <class S> INLINE void push(const S &z, const Model &m, const List &list
     const vec x = load(w.ux[b] + k), y = load(w.uy[b] + k), z = load(w.uz[b] + k), q = load(w.inverse[b] + k), r = real(1) / q;
     vec radial = vec{};
     for (int n = 0; n < R; n++) radial += load(w.slope[b] + (size_t)n * cap + k) * load(w.dR + (size_t)n * cap + k);
-#define D(q_) load(w.dY + (size_t)(q_) * cap + k)
-    vec gx = D(1), gy = D(2), gz = D(3);
-    if constexpr (L >= 2) {
-      const vec d4 = real(S3) * D(4), d5 = real(S3) * D(5), d6 = D(6), d7 = real(S3) * D(7), d8 = real(S3) * D(8);
-      gx += d4 * y - d6 * x + d7 * z + d8 * x;
-      gy += d4 * x + d5 * z - d6 * y - d8 * y;
-      gz += d5 * y + real(2) * d6 * z + d7 * x;
-    }
-    if constexpr (L >= 3) {
-      const vec xx = x * x, yy = y * y, zz = z * z, xy = x * y, yz = y * z, xz = x * z, difference = xx - yy;
-      const vec d9 = real(3 * S58) * D(9), d10 = real(S15) * D(10), d11 = real(S38) * D(11), d12 = D(12), d13 = real(S38) * D(13),
-                d14 = real(S15) * D(14), d15 = real(3 * S58) * D(15);
-      gx += real(2) * d9 * xy + d10 * yz - real(2) * d11 * xy - real(3) * d12 * xz + d13 * (real(4) * zz - real(3) * xx - yy) + d14 * xz + d15 * difference;
-      gy += d9 * difference + d10 * xz + d11 * (real(4) * zz - xx - real(3) * yy) - real(3) * d12 * yz - real(2) * d13 * xy - d14 * yz - real(2) * d15 * xy;
-      gz += d10 * xy + real(8) * d11 * yz + d12 * (real(3) * zz - real(1.5) * (xx + yy)) + real(8) * d13 * xz + real(.5) * d14 * difference;
-    }
-#undef D
+    vec gx, gy, gz;
+    harmonics_gradient<L>([&](int k_) __attribute__((always_inline)) { return load(w.dY + (size_t)k_ * cap + k); }, x, y, z, gx, gy, gz);
     // The gradient of a harmonic is taken on the sphere.
     vec along = scale * (radial - q * (gx * x + gy * y + gz * z));
     const vec across = scale * q;

@@ -11,23 +11,29 @@
 
 #define DECLARE(isa) \
   extern "C" const mlipfm::Products<float> mlipfm_products_##isa##_float; \
-  extern "C" const mlipfm::Products<double> mlipfm_products_##isa##_double;
+  extern "C" const mlipfm::Products<double> mlipfm_products_##isa##_double; \
+  extern "C" const mlipfm::Expansions<float> mlipfm_expansions_##isa##_float; \
+  extern "C" const mlipfm::Expansions<double> mlipfm_expansions_##isa##_double;
 MLIPFM_EACH_ISA(DECLARE)
 
 namespace mlipfm {
 namespace {
 
-template <class real> const Products<real> *find(const std::string &isa);
-#define FLOAT(isa) if (name == #isa) return &mlipfm_products_##isa##_float;
-#define DOUBLE(isa) if (name == #isa) return &mlipfm_products_##isa##_double;
-template <> const Products<float> *find(const std::string &name) { MLIPFM_EACH_ISA(FLOAT) return nullptr; }
-template <> const Products<double> *find(const std::string &name) { MLIPFM_EACH_ISA(DOUBLE) return nullptr; }
+template <class Table> const Table *find(const std::string &isa);
+#define FLOAT_PRODUCTS(isa) if (name == #isa) return &mlipfm_products_##isa##_float;
+#define DOUBLE_PRODUCTS(isa) if (name == #isa) return &mlipfm_products_##isa##_double;
+#define FLOAT_EXPANSIONS(isa) if (name == #isa) return &mlipfm_expansions_##isa##_float;
+#define DOUBLE_EXPANSIONS(isa) if (name == #isa) return &mlipfm_expansions_##isa##_double;
+template <> const Products<float> *find(const std::string &name) { MLIPFM_EACH_ISA(FLOAT_PRODUCTS) return nullptr; }
+template <> const Products<double> *find(const std::string &name) { MLIPFM_EACH_ISA(DOUBLE_PRODUCTS) return nullptr; }
+template <> const Expansions<float> *find(const std::string &name) { MLIPFM_EACH_ISA(FLOAT_EXPANSIONS) return nullptr; }
+template <> const Expansions<double> *find(const std::string &name) { MLIPFM_EACH_ISA(DOUBLE_EXPANSIONS) return nullptr; }
 
-template <class real> const Products<real> &products(const std::string &name) {
+template <class Table> const Table &table(const std::string &name) {
   const auto have = instruction_sets();
   if (have.empty() || (!name.empty() && std::find(have.begin(), have.end(), name) == have.end()))
     throw std::invalid_argument("this machine or this build has no instruction set " + name);
-  return *find<real>(name.empty() ? have[0] : name);
+  return *find<Table>(name.empty() ? have[0] : name);
 }
 
 // The threads of this process, kept between calls; those of a parent process do not exist after a fork. Never taken down: work may go on at exit.
@@ -49,7 +55,7 @@ template <class Work> void shared(int count, size_t size, const Work &work) {
   });
 }
 
-Pairs measured(Pairs p) {
+template <class Of> Of measured(Of p) {
   p.longest = 0;
   for (size_t a = 0; a < p.atoms; a++) {
     if (p.first[a + 1] < p.first[a]) throw std::invalid_argument("pairs must be sorted by their first atom");
@@ -83,18 +89,18 @@ template <class real> struct Memory {  // of the threads; gradients that several
 
 template <class real>
 void cubic(const Cubic<real> &q, const Operand<real> &x, const Operand<real> &y, const Operand<real> &z, real *out, int count, const std::string &isa) {
-  const auto &of = products<real>(isa);
+  const auto &of = table<Products<real>>(isa);
   shared(count, q.columns, [&](int, size_t begin, size_t end) { of.cubic(q, x, y, z, out, begin, end); });
 }
 template <class real> void message(const Pairs &given, const Factors<real> &f, real *out, int count, const std::string &isa) {
-  const auto &of = products<real>(isa);
+  const auto &of = table<Products<real>>(isa);
   const Pairs p = measured(given);
   Memory<real> memory(count, of.workspace(p), 0, 0);
   shared(count, p.atoms, [&](int t, size_t begin, size_t end) { of.message(p, f, out, begin, end, memory.work[t].data()); });
 }
 template <class real>
 void message_gradient(const Pairs &given, const Factors<real> &f, const real *g, const Gradients<real> &by, size_t scalars, int count, const std::string &isa) {
-  const auto &of = products<real>(isa);
+  const auto &of = table<Products<real>>(isa);
   const Pairs p = measured(given);
   Memory<real> memory(count, of.workspace(p), by.W ? (size_t)p.functions * p.channels : 0, by.s ? scalars : 0);
   shared(count, p.atoms, [&](int t, size_t begin, size_t end) { of.gradient(p, f, g, memory.of(t, by), begin, end, memory.work[t].data()); });
@@ -103,14 +109,29 @@ void message_gradient(const Pairs &given, const Factors<real> &f, const real *g,
 template <class real>
 void message_second(const Pairs &given, const Factors<real> &f, const real *g, const Factors<real> &v, real *by_g, const Gradients<real> &by, size_t scalars,
                     int count, const std::string &isa) {
-  const auto &of = products<real>(isa);
+  const auto &of = table<Products<real>>(isa);
   const Pairs p = measured(given);
   Memory<real> memory(count, of.workspace(p), by.W ? (size_t)p.functions * p.channels : 0, by.s ? scalars : 0);
   shared(count, p.atoms, [&](int t, size_t begin, size_t end) { of.second(p, f, g, v, by_g, memory.of(t, by), begin, end, memory.work[t].data()); });
   memory.add(by);
 }
 
+template <class real, class Call> void over_atoms(const Expansion &given, int count, const std::string &isa, const Call &call) {
+  const auto &of = table<Expansions<real>>(isa);
+  const Expansion e = measured(given);
+  std::vector<std::vector<char>> work(std::max(count, 1), std::vector<char>(of.workspace(e)));
+  shared(count, e.atoms, [&](int t, size_t begin, size_t end) { call(of, e, begin, end, work[t].data()); });
+}
+template <class real> void expansion(const Expansion &given, const Vectors<real> &v, real *out, int count, const std::string &isa) {
+  over_atoms<real>(given, count, isa, [&](const auto &of, const Expansion &e, size_t begin, size_t end, void *work) { of.value(e, v, out, begin, end, work); });
+}
+template <class real> void expansion_gradient(const Expansion &given, const Vectors<real> &v, const real *g, real *out, int count, const std::string &isa) {
+  over_atoms<real>(given, count, isa, [&](const auto &of, const Expansion &e, size_t begin, size_t end, void *work) { of.gradient(e, v, g, out, begin, end, work); });
+}
+
 #define EACH(real) \
+  template void expansion<real>(const Expansion &, const Vectors<real> &, real *, int, const std::string &); \
+  template void expansion_gradient<real>(const Expansion &, const Vectors<real> &, const real *, real *, int, const std::string &); \
   template void cubic<real>(const Cubic<real> &, const Operand<real> &, const Operand<real> &, const Operand<real> &, real *, int, const std::string &); \
   template void message<real>(const Pairs &, const Factors<real> &, real *, int, const std::string &); \
   template void message_gradient<real>(const Pairs &, const Factors<real> &, const real *, const Gradients<real> &, size_t, int, const std::string &); \

@@ -1,4 +1,5 @@
-// What message passing backbones spend their time on: polynomials of the densities of atoms, and messages of neighbours, each with its derivatives.
+// What backbones spend their time on: polynomials of the densities of atoms, messages of neighbours, and expansions of neighbours, each with its
+// derivatives.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -40,6 +41,24 @@ template <class real> struct Products {
   // Gradients of sum(v.Y x by.Y + v.R x by.R + ...), `by` being what `gradient` gives, by g and by the factors. Each of v may be null.
   void (*second)(const Pairs &, const Factors<real> &, const real *g, const Factors<real> &v, real *by_g, const Gradients<real> &, size_t begin,
                  size_t end, void *work);
+};
+
+// a[t R + n, atom, m] = factor x sum over the pairs p of the atom whose other atom is of kind t of R_n(r) Y_m(d / r), with d[p] the vector of the pair.
+struct Expansion {
+  const int64_t *first;  // [atoms + 1]
+  const int32_t *kind;   // [pairs] in [0, kinds), less than 0 for a pair that is none
+  size_t pairs, atoms;
+  int degree, functions, kinds;
+  double cutoff, factor;
+  int longest;           // pairs of any atom
+};
+template <class real> struct Vectors { const real *d, *along; };  // [pairs, 3]; `along` is null, or the direction of which the derivative is asked
+template <class real> struct Expansions {
+  size_t (*workspace)(const Expansion &);
+  // The expansion, or its derivative as d goes along `along`.
+  void (*value)(const Expansion &, const Vectors<real> &, real *out, size_t begin, size_t end, void *work);
+  // Gradient [pairs, 3] of sum(g x expansion) by d, or its derivative as d goes along `along`.
+  void (*gradient)(const Expansion &, const Vectors<real> &, const real *g, real *out, size_t begin, size_t end, void *work);
 };
 
 }  // namespace mlipfm

@@ -14,5 +14,7 @@ void message_gradient(const Pairs &, const Factors<real> &, const real *g, const
 template <class real>
 void message_second(const Pairs &, const Factors<real> &, const real *g, const Factors<real> &v, real *by_g, const Gradients<real> &, size_t scalars,
                     int threads, const std::string &instructions);
+template <class real> void expansion(const Expansion &, const Vectors<real> &, real *out, int threads, const std::string &instructions);
+template <class real> void expansion_gradient(const Expansion &, const Vectors<real> &, const real *g, real *out, int threads, const std::string &instructions);
 
 }  // namespace mlipfm

@@ -1,4 +1,4 @@
-"""Compiled messages and invariants of mace: values and derivatives of every order equal those of plain torch, or they are not used."""
+"""Compiled messages, expansions and invariants: values and derivatives of every order equal those of plain torch, or they are not used."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, silicon, water
 from mlipfm_models import build_potential
 from mlipfm_models.backbones import _compiled_products as products, mace
+from mlipfm_models.backbones._harmonics import harmonics_table
+from mlipfm_models.backbones.density import DensityConfig, expand
 from mlipfm_models.backbones.mace import Harmonics, Invariants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -81,6 +83,39 @@ def test_compiled_messages_and_their_derivatives_are_those_of_plain_torch(rows: 
     message._messages = kernels.Messages(first.numpy(), neighbor.numpy(), threads)
     x = [random(rows, sum(counts)), random(9, sum(counts)), random(9, 32), random(len(counts), 32)]
     assert relative(derivatives(lambda *x: products._Value.apply(message, *x), x), derivatives(message.plain, x)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("degree", "kinds", "counts", "threads"),
+    [
+        (3, 3, (5, 0, 40, 1, 8, 2), 3),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in product((1, 2), (1, 4), ((40,), (0, 30, 0)), (1, 3))),
+    ],
+)
+def test_compiled_expansions_and_their_derivatives_are_those_of_plain_torch(
+    degree: int, kinds: int, counts: tuple[int, ...], threads: int
+) -> None:
+    first, _ = neighborhood(*counts)
+    kind = torch.randint(-1, kinds, (sum(counts),), dtype=torch.int32)
+    how = {"degree": degree, "functions": 6, "cutoff": 2.5}
+    made = kernels.Expansion(first.numpy(), kind.numpy(), kinds, **how, factor=0.5, threads=threads)
+    config, table = DensityConfig(degree=degree, radial=5, cutoff=2.5, mean_neighbors=4.0), harmonics_table(degree)
+    function = products._Expansion(made, lambda d: expand(d, first, kind, kinds, config, table))
+    d = [random(sum(counts), 3)]  # some are longer than the cutoff
+    assert relative(derivatives(lambda d: products._Value.apply(function, d), d), derivatives(function.plain, d)) < 1e-11
+
+
+def test_an_expansion_is_the_sum_over_neighbours_of_sines_and_harmonics() -> None:
+    """By hand, of two neighbours of one kind and one of another."""
+    d, kind = np.array([[0.3, -0.4, 1.2], [0.0, 0.0, 2.0], [-1.5, 0.0, 0.0]]), np.array([0, 1, 0], dtype=np.int32)
+    made = kernels.Expansion(np.array([0, 3]), kind, 2, degree=1, functions=2, cutoff=3.0, factor=0.25)(d)
+    r = np.linalg.norm(d, axis=1)
+    x = r / 3.0
+    smooth = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8  # arXiv:2003.03123, equation 8 with p = 6
+    radial = np.stack([np.sqrt(2 / 3.0) * np.sin(np.pi * x) / r, np.ones(3)]) * smooth / 4
+    harmonics = np.concatenate([np.ones((3, 1)), d / r[:, None]], axis=1)
+    for t in (0, 1):
+        np.testing.assert_allclose(made[2 * t : 2 * t + 2, 0], (radial * (kind == t)) @ harmonics, rtol=1e-13, atol=1e-16)
 
 
 def test_polynomials_have_the_same_bits_with_any_number_of_threads() -> None:

@@ -18,6 +18,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
 from mlipfm_interfaces.testing.rules import Rule
+from mlipfm_models import density_kernel
 from mlipfm_models.density_kernel import CompiledDensity, DensityKernelPotential, Differences, compiled_density, why_not_compiled
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
@@ -176,10 +177,10 @@ def test_ions_keep_their_own_atom_types_and_neutral_molecules_share_theirs(monke
     _, types = CompiledDensity(model).kernel(collate(waters, (), torch.float64))  # type: ignore[arg-type]
     assert set(types) == {0, 1}  # H and O
 
-    def shared(self: CompiledDensity, batch: Any) -> Any:  # counterexample: ions of one charge take the share of the first of them
-        return (batch.total_charge + 2).numpy() * 10 + batch.spin_multiplicity.numpy()
+    def shared(batch: Any, conditions: Any) -> Any:  # counterexample: ions of one charge take the share of the first of them
+        return (batch.total_charge + 2) * 10 + batch.spin_multiplicity, batch.total_charge != 0
 
-    monkeypatch.setattr(CompiledDensity, "_states", shared)
+    monkeypatch.setattr(density_kernel, "electronic_states", shared)
     assert error(CompiledDensity(model)) > 1e-6  # type: ignore[arg-type]
 
 

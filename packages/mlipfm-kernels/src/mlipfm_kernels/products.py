@@ -1,5 +1,5 @@
-"""Products that message passing backbones spend their time on, with arrays of numpy (float32 or float64, contiguous): polynomials of the densities
-of atoms, and messages of neighbours. Every function is linear in each of its arrays, so that derivatives are again these functions.
+"""What backbones spend their time on, with arrays of numpy (float32 or float64, contiguous): polynomials of the densities of atoms, messages of
+neighbours, and expansions of neighbours. Polynomials and messages are linear in each of their arrays, so that derivatives are again these functions.
 
 `threads` share columns or atoms; results of `Messages` that are sums over pairs of several atoms depend on their number in the last digits.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from .kernel import INSTRUCTIONS
 
-__all__ = ["CubicForm", "Messages"]
+__all__ = ["CubicForm", "Expansion", "Messages"]
 
 Array = NDArray[Any]
 
@@ -88,6 +88,50 @@ class Messages:
 
     def _how(self) -> tuple[int, str]:
         return self._threads, os.environ.get(INSTRUCTIONS, "")
+
+
+class Expansion:
+    """Expansion of the neighbours of A atoms in radial functions and spherical harmonics up to `degree`, for each kind of neighbour by itself:
+    a[t N + n, a, m] = factor x sum over the pairs p of a whose other atom is of kind t of R_n(r) Y_m(d[p]/r), r = |d[p]|.
+
+    R_n are sqrt(2/cutoff) sin(n pi r/cutoff)/r for n = 1 to N - 1, then a one, all times the envelope of `mlipfm_models`; Y_0 is one and the other
+    harmonics have sums of squares one for each degree.
+
+    Args:
+        first: [A + 1] int64, pairs first[a] to first[a + 1] are those of atom a. kind: [P] int32 in [0, kinds), -1 for a pair that does not count.
+    """
+
+    def __init__(
+        self,
+        first: NDArray[np.int64],
+        kind: NDArray[np.int32],
+        kinds: int,
+        *,
+        degree: int,
+        functions: int,
+        cutoff: float,
+        factor: float,
+        threads: int = 1,
+    ) -> None:
+        self._of = (first, kind, kinds, degree, functions, cutoff, factor)
+        self.shape = (kinds * functions, len(first) - 1, (degree + 1) ** 2)
+        self._threads = threads
+
+    def __call__(self, d: Array, along: Array | None = None) -> Array:
+        """Return the expansion [kinds N, A, M] of the vectors d [P, 3], or its derivative where d goes along `along` [P, 3].
+
+        Raises:
+            ValueError: for sizes that do not fit each other. TypeError: for arrays that are not of one precision.
+        """
+        out = np.empty(self.shape, d.dtype)
+        _kernels.expansion(*self._of, d, along, out, self._threads, os.environ.get(INSTRUCTIONS, ""))
+        return out
+
+    def gradient(self, g: Array, d: Array, along: Array | None = None) -> Array:
+        """Return the gradient [P, 3] of sum(g x expansion) by d, or its derivative where d goes along `along`; raises as a call does."""
+        out = np.empty_like(d)
+        _kernels.expansion_gradient(*self._of, d, along, g, out, self._threads, os.environ.get(INSTRUCTIONS, ""))
+        return out
 
 
 def _zeros(wanted: tuple[bool, ...], factors: tuple[Array, ...]) -> list[Array | None]:

@@ -32,7 +32,8 @@ from mlipfm_interfaces.structure import Structure
 from numpy.typing import NDArray
 from torch import nn
 
-from .backbones.density import Density
+from .backbones._compiled_products import plain_torch
+from .backbones.density import Density, electronic_states
 
 if TYPE_CHECKING:
     from mlipfm_kernels import AtomTypes, DensityKernel, Systems, Trouble
@@ -49,8 +50,6 @@ OUTPUTS = frozenset(("energy", "forces", "stress", "atomic_energies"))
 NAMES = {"v4": "AVX-512", "v3": "AVX2", "v2": "SSE4.2", "base": "the baseline"}
 #: Places of xx, yy, zz, yz, xz, xy in a symmetric matrix, row by row.
 FULL = [0, 5, 4, 5, 1, 3, 4, 3, 2]
-#: First number of the electronic states that belong to one system of a batch; those before are of neutral closed shells.
-OWN_STATE = 4
 #: Sets of atom types that a compiled potential keeps.
 KEPT = 64
 
@@ -139,7 +138,8 @@ def differences(compiled: CompiledDensity) -> Differences:
     systems = _trials(compiled.potential)
     batch = collate(systems, exact.spec.graphs, torch.float64)
     batch = replace(batch, mask_undefined=True)
-    made = {key: value.detach().numpy() for key, value in exact(batch, ("energy", "forces", "stress")).values.items()}
+    with plain_torch():
+        made = {key: value.detach().numpy() for key, value in exact(batch, ("energy", "forces", "stress")).values.items()}
     found = compiled.systems(systems).compute(batch.positions.numpy(), strain=True)
     assert found.strain_derivative is not None
     ends = np.cumsum(batch.n_atoms.numpy())[:-1]
@@ -222,42 +222,26 @@ class CompiledDensity:
     def kernel(self, batch: Batch) -> tuple[DensityKernel, NDArray[np.int64]]:
         """Return the kernel for the atoms of `batch`, and the type [atoms] of each.
 
-        A type is an element at a level in an electronic state, see `_states`. Types of neutral closed shells are kept for the next batch that has
-        the same ones.
+        A type is an element at a level in an electronic state, see `electronic_states`. Types of neutral closed shells are kept for the next
+        batch that has the same ones.
         """
         from mlipfm_kernels import DensityKernel
 
         with torch.no_grad():
             level = self.potential.level_index(batch)
             self.potential.references.element_rows(batch.atomic_numbers)  # refuses elements that the model does not have
-            states = self._states(batch)
-            of_system = states * len(self.potential.spec.levels) + level.numpy()
+            states, own = electronic_states(batch, self.conditioning.electronic)
+            of_system = states.numpy() * len(self.potential.spec.levels) + level.numpy()
             key = of_system[batch.system.numpy()] * (N_ELEMENTS + 1) + batch.atomic_numbers.numpy()
             present, where, types = np.unique(key, return_index=True, return_inverse=True)
             name = present.tobytes(), self.potential.references.energies._version
             found = self._kept.get(name)
             if found is None:
                 found = self._atom_types(batch, level, where)
-                if states.max() < OWN_STATE:
+                if not own.any():
                     self._keep(name, found)
         kernel = DensityKernel(self.parameters, self.shape, found, dtype=self.dtype, instructions=self.wanted)
         return kernel, types.reshape(-1)
-
-    def _states(self, batch: Batch) -> NDArray[np.int64]:
-        """Return [systems] the electronic state: where systems have the same, atoms of one element have the same initial scalars.
-
-        Those of a neutral closed shell depend only on which of charge and multiplicity are given. Electrons of ions and open shells are shared out
-        over the atoms of their system, so that each of these has a state of its own.
-        """
-        state = np.zeros(batch.n_systems, dtype=np.int64)
-        shares_out = np.zeros(batch.n_systems, dtype=bool)
-        if "total_charge" in self.conditioning.electronic:
-            state += batch.charge_stated.numpy()
-            shares_out |= batch.total_charge.numpy() != 0
-        if "spin_multiplicity" in self.conditioning.electronic:
-            state += 2 * (batch.spin_multiplicity.numpy() > 0)
-            shares_out |= batch.spin_multiplicity.numpy() > 1
-        return np.where(shares_out, OWN_STATE + np.arange(batch.n_systems), state)
 
     def _atom_types(self, batch: Batch, level: torch.Tensor, where: NDArray[np.int64]) -> AtomTypes:
         """Return the types of the atoms at `where`, one of each."""

@@ -1,6 +1,6 @@
-"""Parts of backbones as compiled code of mlipfm-kernels, where it is installed: messages of neighbours, and polynomials of densities.
+"""Parts of backbones as compiled code of mlipfm-kernels, where it is installed: messages and expansions of neighbours, and polynomials of densities.
 
-Both are sums of products, which torch computes as many operations on large temporary arrays, and their first and second derivatives as more. Here
+All are sums of products, which torch computes as many operations on large temporary arrays, and their first and second derivatives as more. Here
 each derivative is one pass over the atoms. Third derivatives (Hessian rows in a loss) are those of plain torch. Weights are arguments: nothing is
 compiled for a model. Results equal those of plain torch to rounding (decisions/0016). Without the package, on a GPU, in other precisions and with
 MLIPFM_INSTRUCTIONS=none backbones use plain torch.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,9 +24,9 @@ from torch.autograd import Function
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 if TYPE_CHECKING:
-    from mlipfm_kernels import CubicForm, Messages
+    from mlipfm_kernels import CubicForm, Expansion, Messages
 
-__all__ = ["Polynomial", "message", "trusted", "usable"]
+__all__ = ["Polynomial", "expansion", "message", "plain_torch", "trusted", "usable"]
 
 #: Numbers of an array for which another thread is started.
 SHARE = 100_000
@@ -32,6 +34,19 @@ SHARE = 100_000
 
 #: Largest difference to plain torch, as a part of the largest number.
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+_plain = ContextVar("plain torch", default=False)
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Within it nothing of this module computes: what other compiled code is compared with."""
+    before = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(before)
 
 
 def usable(*tensors: Tensor, channels: int = 16) -> bool:
@@ -42,6 +57,7 @@ def usable(*tensors: Tensor, channels: int = 16) -> bool:
         dtype in ROUNDING
         and channels % 16 == 0
         and all(x.dtype == dtype and x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) for x in tensors)
+        and not _plain.get()
         and _get_current_dispatch_mode() is None
         and trusted(dtype)
     )
@@ -59,7 +75,7 @@ def trusted(dtype: torch.dtype) -> bool:
     if kernels_missing() is not None:
         return False
     try:
-        from mlipfm_kernels import CubicForm, Messages  # noqa: F401
+        from mlipfm_kernels import CubicForm, Expansion, Messages  # noqa: F401
     except ImportError:  # of an older version
         return False
     with torch.inference_mode(False), torch.enable_grad():
@@ -254,6 +270,45 @@ def message(angular: Tensor, radial: Tensor, weights: Tensor, scalars: Tensor, f
     return result
 
 
+class _Expansion:
+    """See `expansion`; x are the vectors. `plain` is the same in plain torch, of the vectors alone."""
+
+    def __init__(self, expansion: Expansion, plain: Callable[[Tensor], Tensor]) -> None:
+        self._expansion, self.plain = expansion, plain
+
+    def value(self, *x: Tensor) -> Tensor:
+        return torch.from_numpy(self._expansion(_array(x[0])))
+
+    def gradient(self, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Sequence[Tensor | None]:
+        return (torch.from_numpy(self._expansion.gradient(_array(g), _array(x[0]))) if wanted[0] else None,)
+
+    def second(self, wanted: Sequence[bool], g: Tensor, x: Sequence[Tensor], v: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        if v[0] is None:
+            return None, None
+        d, along = _array(x[0]), _array(v[0])
+        by_g = torch.from_numpy(self._expansion(d, along)) if wanted[0] else None
+        return by_g, torch.from_numpy(self._expansion.gradient(_array(g), d, along)) if wanted[1] else None
+
+
+def expansion(
+    d: Tensor, first: Tensor, kind: Tensor, kinds: int, *, degree: int, functions: int, cutoff: float, factor: float,
+    plain: Callable[[Tensor], Tensor],
+) -> Tensor:  # fmt: skip
+    """Return sums over neighbours [kinds x functions, A, M] of radial functions times spherical harmonics of the vectors d [P, 3].
+
+    See `mlipfm_kernels.Expansion`, whose arguments these are: `first` [A + 1] int64, `kind` [P] int32.
+
+    Args:
+        plain: the same in plain torch.
+    """
+    from mlipfm_kernels import Expansion
+
+    how: Any = {"degree": degree, "functions": functions, "cutoff": cutoff, "factor": factor}
+    made = Expansion(first.numpy(), kind.numpy(), kinds, **how, threads=_threads(functions * (degree + 1) ** 2 * len(d)))
+    result: Tensor = _Value.apply(_Expansion(made, plain), d)
+    return result
+
+
 def _trials(dtype: torch.dtype) -> Iterator[tuple[Product, list[Tensor]]]:
     """Products and factors of five sizes: none, fewer numbers than a vector of the processor has, some vectors and a rest."""
     random = torch.Generator().manual_seed(0)
@@ -271,15 +326,30 @@ def _trials(dtype: torch.dtype) -> Iterator[tuple[Product, list[Tensor]]]:
         first = torch.tensor([0, *counts]).cumsum(0)
         neighbor = torch.randint(len(counts), (sum(counts),), generator=random)
         yield _Message(first, neighbor, 0), [draw(5, sum(counts)), draw(9, sum(counts)), draw(9, 48), draw(len(counts), 48)]
+        if sum(counts) != 1:  # of one pair all that is left of the second derivative may be rounding
+            yield _expansion_trial(first, random), [draw(sum(counts), 3)]
+
+
+def _expansion_trial(first: Tensor, random: torch.Generator) -> Product:
+    """Return expansions in four radial functions up to degree 3, of three kinds and pairs of none; about one vector of ten is beyond the cutoff."""
+    from mlipfm_kernels import Expansion
+
+    from ._harmonics import harmonics_table
+    from .density import DensityConfig, expand
+
+    config, table = DensityConfig(cutoff=2.5, radial=3), harmonics_table(3)
+    kind = torch.randint(-1, 3, (int(first[-1]),), generator=random, dtype=torch.int32)
+    made = Expansion(first.numpy(), kind.numpy(), 3, degree=3, functions=4, cutoff=2.5, factor=config.mean_neighbors**-0.5)
+    return _Expansion(made, lambda d: expand(d, first, kind, 3, config, table.to(d)))
 
 
 def _difference(product: Product, x: list[Tensor]) -> float:
-    """Largest difference of value, gradients and their gradients to those of plain torch, as a part of the largest number of each."""
+    """Largest difference of value, gradients and their gradients to those of plain torch in float64, as a part of the largest number of each."""
     results = []
-    for function in (lambda *x: _Value.apply(product, *x), product.plain):
-        value = function(*x)
-        first = torch.autograd.grad((value.square() / 2 + value).sum(), x, create_graph=True)
-        second = torch.autograd.grad(sum((g.square() / 2 + g).sum() for g in first), x)  # type: ignore[arg-type]  # a Tensor: x is not empty
+    for function, y in ((lambda *x: _Value.apply(product, *x), x), (product.plain, [t.detach().double().requires_grad_() for t in x])):
+        value = function(*y)
+        first = torch.autograd.grad((value.square() / 2 + value).sum(), y, create_graph=True)
+        second = torch.autograd.grad(sum((g.square() / 2 + g).sum() for g in first), y)  # type: ignore[arg-type]  # a Tensor: y is not empty
         results.append([value, *first, *second])
     pairs = [(a, b) for a, b in zip(*results, strict=True) if b.numel()]
     return max((float((a - b).detach().abs().max() / b.detach().abs().max().clamp_min(1.0)) for a, b in pairs), default=0.0)
