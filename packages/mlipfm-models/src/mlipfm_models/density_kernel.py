@@ -230,7 +230,7 @@ class CompiledDensity:
         with torch.no_grad():
             level = self.potential.level_index(batch)
             self.potential.references.element_rows(batch.atomic_numbers)  # refuses elements that the model does not have
-            states, own = electronic_states(batch, self.conditioning.electronic)
+            states, own = electronic_states(batch, tuple(self.conditioning.electronic))
             of_system = states.numpy() * len(self.potential.spec.levels) + level.numpy()
             key = of_system[batch.system.numpy()] * (N_ELEMENTS + 1) + batch.atomic_numbers.numpy()
             present, where, types = np.unique(key, return_index=True, return_inverse=True)
