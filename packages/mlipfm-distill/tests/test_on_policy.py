@@ -172,6 +172,14 @@ def test_a_teacher_that_hangs_again_and_again_ends_the_distillation_in_one_line_
         assert len(labels.read("train")) == 1
 
 
+def test_frames_of_colliding_atoms_are_left_out_however_many_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with springs("none", tmp_path, monkeypatch) as teacher:
+        labels = Labels(tmp_path / "labels", teacher)
+        assert labels.add("train", [atoms(x) for x in (1.0, 200.0, 300.0, 400.0, 500.0, 2.0)]) == 2  # forces of 400 eV/Å and more
+        assert len(labels.refused) == 4
+        assert all("atoms lie on top of each other" in why for why in labels.refused.values())
+
+
 def test_labels_of_an_interrupted_command_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with springs("none", tmp_path, monkeypatch) as teacher:
         labels = Labels(tmp_path / "labels", teacher)

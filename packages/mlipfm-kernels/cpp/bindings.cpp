@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "density.h"
+#include "displacements.h"
 #include "dynamics.h"
 #include "neighbors.h"
 #include "threaded_products.h"
@@ -230,7 +231,66 @@ void expansion_gradient(Index first, Small kind, int kinds, int degree, int func
   nb::gil_scoped_release release;
   mlipfm::expansion_gradient<real>(e, {d.data(), some(along, d.size())}, g.data(), out.data(), threads, instructions);
 }
+mlipfm::PairFunctions pair_functions_of(int degree, int functions, double cutoff, const Doubles &factors, size_t numbers) {
+  mlipfm::PairFunctions f{numbers / 3, degree, functions, cutoff, factors.data()};
+  fit(functions > 0 && degree >= 1 && degree <= 3 && cutoff > 0 && factors.size() == (size_t)f.rows() && numbers == 3 * f.pairs);
+  return f;
+}
+template <class real>
+void pair_functions(int degree, int functions, double cutoff, Doubles factors, In<real> d, std::optional<In<real>> along, To<real> out, int threads,
+                    const std::string &instructions) {
+  const auto f = pair_functions_of(degree, functions, cutoff, factors, d.size());
+  fit(out.size() == f.rows() * f.pairs);
+  nb::gil_scoped_release release;
+  mlipfm::pair_functions<real>(f, {d.data(), some(along, d.size())}, out.data(), threads, instructions);
+}
+template <class real>
+void pair_functions_gradient(int degree, int functions, double cutoff, Doubles factors, In<real> d, std::optional<In<real>> along, In<real> g,
+                             To<real> out, int threads, const std::string &instructions) {
+  const auto f = pair_functions_of(degree, functions, cutoff, factors, d.size());
+  fit(out.size() == d.size() && g.size() == f.rows() * f.pairs);
+  nb::gil_scoped_release release;
+  mlipfm::pair_functions_gradient<real>(f, {d.data(), some(along, d.size())}, g.data(), out.data(), threads, instructions);
+}
+using Long = nb::ndarray<const int64_t, nb::c_contig, nb::device::cpu>;
+mlipfm::Displacements displacements_of(const Index &first, const Long &neighbor, const Long &shift, const Bools &mask, const Index &system,
+                                       const Doubles &cell, double far) {
+  mlipfm::Displacements d{first.data(), neighbor.data(), shift.data(), mask.data(), system.data(), cell.data(), system.size(), neighbor.size(), cell.size() / 9, far};
+  fit(first.size() == d.atoms + 1 && shift.size() == 3 * d.pairs && mask.size() == d.pairs && cell.size() == 9 * d.systems);
+  fit(d.first[0] == 0 && (size_t)d.first[d.atoms] == d.pairs);
+  for (size_t a = 0; a < d.atoms; a++) fit(d.first[a] <= d.first[a + 1] && d.system[a] >= 0 && (size_t)d.system[a] < d.systems);
+  for (size_t p = 0; p < d.pairs; p++) fit(d.neighbor[p] >= 0 && (size_t)d.neighbor[p] < d.atoms);
+  return d;
+}
+template <class real>
+void displacements(Index first, Long neighbor, Long shift, Bools mask, Index system, Doubles cell, double far, Doubles x,
+                   std::optional<Doubles> strain, std::optional<Doubles> along_x, std::optional<Doubles> along_strain, To<real> out) {
+  const auto d = displacements_of(first, neighbor, shift, mask, system, cell, far);
+  fit(x.size() == 3 * d.atoms && out.size() == 3 * d.pairs);
+  const double *e = some(strain, cell.size()), *v = some(along_x, x.size()), *w = some(along_strain, cell.size());
+  nb::gil_scoped_release release;
+  mlipfm::displacements<real>(d, x.data(), e, v, w, out.data());
+}
+template <class real>
+void displacements_gradient(Index first, Long neighbor, Long shift, Bools mask, Index system, Doubles cell, double far, Doubles x,
+                            std::optional<Doubles> strain, std::optional<Doubles> along_x, std::optional<Doubles> along_strain, In<real> g,
+                            std::optional<Out> by_x, std::optional<Out> by_strain) {
+  const auto d = displacements_of(first, neighbor, shift, mask, system, cell, far);
+  fit(x.size() == 3 * d.atoms && g.size() == 3 * d.pairs);
+  const double *e = some(strain, cell.size()), *v = some(along_x, x.size()), *w = some(along_strain, cell.size());
+  double *to_x = some(by_x, x.size()), *to_strain = some(by_strain, cell.size());
+  nb::gil_scoped_release release;
+  mlipfm::displacements_gradient<real>(d, x.data(), e, v, w, g.data(), to_x, to_strain);
+}
 template <class real> void products(nb::module_ &m) {
+  m.def("displacements", &displacements<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg());
+  m.def("displacements_gradient", &displacements_gradient<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg().none());
+  m.def("pair_functions", &pair_functions<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg());
+  m.def("pair_functions_gradient", &pair_functions_gradient<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg());
   m.def("expansion", &expansion<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(),
         nb::arg(), nb::arg(), nb::arg());
   m.def("expansion_gradient", &expansion_gradient<real>, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),

@@ -1,4 +1,4 @@
-// One instruction set and precision of `mlipfm::Expansion`. Functions of N are those of vectors, or with N = Dual their changes where the vectors change.
+// One instruction set and precision of `mlipfm::Expansion` and `mlipfm::PairFunctions`. Functions of N are those of vectors, or with N = Dual their changes where the vectors change.
 #include "products.h"
 
 typedef REAL real;
@@ -6,6 +6,7 @@ typedef REAL real;
 
 namespace {
 using Expansion = mlipfm::Expansion;
+using PairFunctions = mlipfm::PairFunctions;
 using Vectors = mlipfm::Vectors<real>;
 
 // The neighbours of one atom within the cutoff, kind after kind; arrays [.][cap] have them in the lanes. Behind each array of numbers stand, `twin`
@@ -47,6 +48,8 @@ INLINE void put(real *p, size_t, vec x) { store(p, x); }
 INLINE void put(real *p, size_t twin, Dual x) { store(p, x.at); store(p + twin, x.by); }
 INLINE vec part(vec x, bool) { return x; }
 INLINE vec part(Dual x, bool change) { return change ? x.by : x.at; }
+INLINE vec times(vec a, vec b) { return a * b; }
+INLINE Dual times(vec a, Dual b) { return {a * b.at, a * b.by}; }
 template <class N> constexpr bool changes() { return sizeof(N) == sizeof(Dual); }
 // c = a b, and with changes da b + a db behind it.
 template <class N> INLINE void multiply(int R, int K, int columns, const real *a, int row, int col, const real *b, int ldb, real *c, int ldc, size_t twin) {
@@ -168,23 +171,76 @@ template <int L, class N> void gradients(const Expansion &e, const Vectors &v, c
   }
 }
 
-#define EACH_DEGREE(call) (e.degree == 3 ? call(3) : e.degree == 2 ? call(2) : call(1))
+// Vectors of up to W pairs, with points at the cutoff behind the last, and what the functions need of them.
+template <class N> struct Lane3 { N x, y, z, r, q; };
+template <class N> INLINE Lane3<N> lanes_of(const PairFunctions &f, const Vectors &v, size_t p, int count) {
+  vec d[3], along[3];
+  for (int c = 0; c < 3; c++)
+    for (int lane = 0; lane < W; lane++) {
+      d[c][lane] = lane < count ? v.d[3 * (p + lane) + c] : c ? real(0) : real(f.cutoff);
+      along[c][lane] = changes<N>() && lane < count ? v.along[3 * (p + lane) + c] : real(0);
+    }
+  Lane3<N> l;
+  if constexpr (changes<N>()) { l.x = {d[0], along[0]}; l.y = {d[1], along[1]}; l.z = {d[2], along[2]}; }
+  else { l.x = d[0]; l.y = d[1]; l.z = d[2]; }
+  l.r = root(l.x * l.x + l.y * l.y + l.z * l.z); l.q = real(1) / l.r;
+  l.x *= l.q; l.y *= l.q; l.z *= l.q;
+  return l;
+}
+template <int L, class N> void pair_sums(const PairFunctions &f, const Vectors &v, real *out, size_t begin, size_t end) {
+  constexpr int M = (L + 1) * (L + 1);
+  for (size_t p = begin; p < end; p += W) {
+    const int count = end - p < W ? int(end - p) : W;
+    auto write = [&](int row, N value) __attribute__((always_inline)) {
+      const vec x = real(f.factor[row]) * part(value, true);
+      real *to = out + (size_t)row * f.pairs + p;
+      if (count == W) store(to, x);
+      else for (int lane = 0; lane < count; lane++) to[lane] = x[lane];
+    };
+    const Lane3<N> l = lanes_of<N>(f, v, p, count);
+    radial_functions(l.r, l.q, f.cutoff, f.functions, [&](int n, N value, N) __attribute__((always_inline)) { write(n, value); });
+    N Y[M];
+    harmonics<L>(l.x, l.y, l.z, Y);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++) write(f.functions + m, Y[m]);
+  }
+}
+template <int L, class N> void pair_gradients(const PairFunctions &f, const Vectors &v, const real *g, real *out, size_t begin, size_t end) {
+  for (size_t p = begin; p < end; p += W) {
+    const int count = end - p < W ? int(end - p) : W;
+    auto read = [&](int row) __attribute__((always_inline)) {
+      const real *from = g + (size_t)row * f.pairs + p;
+      vec x = vec{};
+      if (count == W) x = load(from);
+      else for (int lane = 0; lane < count; lane++) x[lane] = from[lane];
+      return real(f.factor[row]) * x;
+    };
+    const Lane3<N> l = lanes_of<N>(f, v, p, count);
+    N radial = constant<N>(0), gx, gy, gz;
+    radial_functions(l.r, l.q, f.cutoff, f.functions, [&](int n, N, N slope) __attribute__((always_inline)) { radial += times(read(n), slope); });
+    harmonics_gradient<L>([&](int m) __attribute__((always_inline)) { return times(read(f.functions + m), constant<N>(1)); }, l.x, l.y, l.z, gx, gy, gz);
+    const N along = radial - l.q * (gx * l.x + gy * l.y + gz * l.z);
+    const vec to[3] = {part(along * l.x + l.q * gx, true), part(along * l.y + l.q * gy, true), part(along * l.z + l.q * gz, true)};
+    for (int lane = 0; lane < count; lane++)
+      for (int c = 0; c < 3; c++) out[3 * (p + lane) + c] = to[c][lane];
+  }
+}
+
+#define EACH_DEGREE(of, name, ...) \
+  (v.along ? (of.degree == 3 ? name<3, Dual>(__VA_ARGS__) : of.degree == 2 ? name<2, Dual>(__VA_ARGS__) : name<1, Dual>(__VA_ARGS__)) \
+           : (of.degree == 3 ? name<3, vec>(__VA_ARGS__) : of.degree == 2 ? name<2, vec>(__VA_ARGS__) : name<1, vec>(__VA_ARGS__)))
 void value(const Expansion &e, const Vectors &v, real *out, size_t begin, size_t end, void *memory) {
-#define PLAIN(L) sums<L, vec>(e, v, out, begin, end, memory)
-#define CHANGE(L) sums<L, Dual>(e, v, out, begin, end, memory)
-  if (v.along) EACH_DEGREE(CHANGE);
-  else EACH_DEGREE(PLAIN);
-#undef PLAIN
-#undef CHANGE
+  EACH_DEGREE(e, sums, e, v, out, begin, end, memory);
 }
 void gradient(const Expansion &e, const Vectors &v, const real *g, real *out, size_t begin, size_t end, void *memory) {
-#define PLAIN(L) gradients<L, vec>(e, v, g, out, begin, end, memory)
-#define CHANGE(L) gradients<L, Dual>(e, v, g, out, begin, end, memory)
-  if (v.along) EACH_DEGREE(CHANGE);
-  else EACH_DEGREE(PLAIN);
+  EACH_DEGREE(e, gradients, e, v, g, out, begin, end, memory);
+}
+void pair_value(const PairFunctions &f, const Vectors &v, real *out, size_t begin, size_t end) { EACH_DEGREE(f, pair_sums, f, v, out, begin, end); }
+void pair_gradient(const PairFunctions &f, const Vectors &v, const real *g, real *out, size_t begin, size_t end) {
+  EACH_DEGREE(f, pair_gradients, f, v, g, out, begin, end);
 }
 }  // namespace
 
 #define JOIN2(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN2(a, b, c)
-extern "C" const mlipfm::Expansions<real> JOIN(mlipfm_expansions, ISA, REAL) = {workspace, value, gradient};
+extern "C" const mlipfm::Expansions<real> JOIN(mlipfm_expansions, ISA, REAL) = {workspace, value, gradient, pair_value, pair_gradient};

@@ -129,7 +129,19 @@ template <class real> void expansion_gradient(const Expansion &given, const Vect
   over_atoms<real>(given, count, isa, [&](const auto &of, const Expansion &e, size_t begin, size_t end, void *work) { of.gradient(e, v, g, out, begin, end, work); });
 }
 
+template <class real> void pair_functions(const PairFunctions &f, const Vectors<real> &v, real *out, int count, const std::string &isa) {
+  const auto &of = table<Expansions<real>>(isa);
+  shared(count, f.pairs, [&](int, size_t begin, size_t end) { of.pair_value(f, v, out, begin, end); });
+}
+template <class real>
+void pair_functions_gradient(const PairFunctions &f, const Vectors<real> &v, const real *g, real *out, int count, const std::string &isa) {
+  const auto &of = table<Expansions<real>>(isa);
+  shared(count, f.pairs, [&](int, size_t begin, size_t end) { of.pair_gradient(f, v, g, out, begin, end); });
+}
+
 #define EACH(real) \
+  template void pair_functions<real>(const PairFunctions &, const Vectors<real> &, real *, int, const std::string &); \
+  template void pair_functions_gradient<real>(const PairFunctions &, const Vectors<real> &, const real *, real *, int, const std::string &); \
   template void expansion<real>(const Expansion &, const Vectors<real> &, real *, int, const std::string &); \
   template void expansion_gradient<real>(const Expansion &, const Vectors<real> &, const real *, real *, int, const std::string &); \
   template void cubic<real>(const Cubic<real> &, const Operand<real> &, const Operand<real> &, const Operand<real> &, real *, int, const std::string &); \

@@ -53,12 +53,23 @@ struct Expansion {
   int longest;           // pairs of any atom
 };
 template <class real> struct Vectors { const real *d, *along; };  // [pairs, 3]; `along` is null, or the direction of which the derivative is asked
+// Radial functions [functions, pairs] and below them spherical harmonics [(degree + 1)^2, pairs] of the vectors of pairs, each row times its factor.
+struct PairFunctions {
+  size_t pairs;
+  int degree, functions;
+  double cutoff;
+  const double *factor;  // [rows]
+  int rows() const { return functions + (degree + 1) * (degree + 1); }
+};
 template <class real> struct Expansions {
   size_t (*workspace)(const Expansion &);
   // The expansion, or its derivative as d goes along `along`.
   void (*value)(const Expansion &, const Vectors<real> &, real *out, size_t begin, size_t end, void *work);
   // Gradient [pairs, 3] of sum(g x expansion) by d, or its derivative as d goes along `along`.
   void (*gradient)(const Expansion &, const Vectors<real> &, const real *g, real *out, size_t begin, size_t end, void *work);
+  // The same of functions of pairs.
+  void (*pair_value)(const PairFunctions &, const Vectors<real> &, real *out, size_t begin, size_t end);
+  void (*pair_gradient)(const PairFunctions &, const Vectors<real> &, const real *g, real *out, size_t begin, size_t end);
 };
 
 }  // namespace mlipfm

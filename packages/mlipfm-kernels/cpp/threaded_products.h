@@ -16,5 +16,8 @@ void message_second(const Pairs &, const Factors<real> &, const real *g, const F
                     int threads, const std::string &instructions);
 template <class real> void expansion(const Expansion &, const Vectors<real> &, real *out, int threads, const std::string &instructions);
 template <class real> void expansion_gradient(const Expansion &, const Vectors<real> &, const real *g, real *out, int threads, const std::string &instructions);
+template <class real> void pair_functions(const PairFunctions &, const Vectors<real> &, real *out, int threads, const std::string &instructions);
+template <class real>
+void pair_functions_gradient(const PairFunctions &, const Vectors<real> &, const real *g, real *out, int threads, const std::string &instructions);
 
 }  // namespace mlipfm

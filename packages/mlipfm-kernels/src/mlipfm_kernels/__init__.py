@@ -7,10 +7,10 @@ Weights are data: nothing is compiled for a model. The best instruction set that
 from __future__ import annotations
 
 from .kernel import INSTRUCTIONS, ClosedForm, DensityKernel, Systems, Trouble, build_id, instruction_sets, normals, peak
-from .products import CubicForm, Expansion, Messages
+from .products import CubicForm, Displacements, Expansion, Messages, PairFunctions
 from .weights import AtomTypes, DensityShape, fold_weights
 
 __all__ = [
-    "INSTRUCTIONS", "AtomTypes", "ClosedForm", "CubicForm", "DensityKernel", "DensityShape", "Expansion", "Messages", "Systems", "Trouble",
-    "build_id", "fold_weights", "instruction_sets", "normals", "peak",
+    "INSTRUCTIONS", "AtomTypes", "ClosedForm", "CubicForm", "DensityKernel", "DensityShape", "Displacements", "Expansion", "Messages",
+    "PairFunctions", "Systems", "Trouble", "build_id", "fold_weights", "instruction_sets", "normals", "peak",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
-"""What backbones spend their time on, with arrays of numpy (float32 or float64, contiguous): polynomials of the densities of atoms, messages of
-neighbours, and expansions of neighbours. Polynomials and messages are linear in each of their arrays, so that derivatives are again these functions.
+"""What backbones spend their time on, with arrays of numpy (float32 or float64, contiguous): polynomials of the densities of atoms, vectors to
+neighbours and functions of them, messages and expansions of neighbours. Polynomials and messages are linear in each of their arrays, so that their
+derivatives are again these functions.
 
 `threads` share columns or atoms; results of `Messages` that are sums over pairs of several atoms depend on their number in the last digits.
 """
@@ -7,7 +8,7 @@ neighbours, and expansions of neighbours. Polynomials and messages are linear in
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from .kernel import INSTRUCTIONS
 
-__all__ = ["CubicForm", "Expansion", "Messages"]
+__all__ = ["CubicForm", "Displacements", "Expansion", "Messages", "PairFunctions"]
 
 Array = NDArray[Any]
 
@@ -53,7 +54,7 @@ class CubicForm:
 class Messages:
     """Sums over the neighbours of A atoms: message[m, a, c] = sum over the pairs p of a of Y[m, p] F[p, c] s[neighbor(p), c], F = R^T W.
 
-    Factors are Y [M, P], R [N, P], W [N, C] and s [atoms, C]; channels C are a multiple of 16.
+    Factors are functions of the pairs [N + M, P], R above Y, weights W [N, C] and scalars s [atoms, C]; channels C are a multiple of 16.
 
     Args:
         first: [A + 1] int64, pairs first[a] to first[a + 1] are those of atom a. neighbor: [P] int64, rows of s.
@@ -68,26 +69,105 @@ class Messages:
         Raises:
             ValueError: for sizes that do not fit each other. TypeError: for arrays that are not of one precision.
         """
-        out = np.empty((len(factors[0]), self._atoms, factors[2].shape[1]), factors[2].dtype)
-        _kernels.message(*self._pairs, *factors, out, *self._how())
+        functions, weights, _ = factors
+        out = np.empty((max(len(functions) - len(weights), 0), self._atoms, weights.shape[1]), weights.dtype)
+        _kernels.message(*self._pairs, *_split(factors, len(weights)), out, *self._how())
         return out
 
     def gradient(self, wanted: tuple[bool, ...], g: Array, *factors: Array) -> list[Array | None]:
         """Return the gradients of sum(g x message) by the factors that are `wanted`, None for the others; raises as a call does."""
-        by = _zeros(wanted, factors)
-        _kernels.message_gradient(*self._pairs, *factors, g, *by, *self._how())
+        by, n = _zeros(wanted, factors), len(factors[1])
+        _kernels.message_gradient(*self._pairs, *_split(factors, n), g, *_split(by, n), *self._how())
         return by
 
     def second(
         self, wanted: tuple[bool, ...], g: Array, factors: tuple[Array, ...], v: tuple[Array | None, ...]
     ) -> tuple[Array, list[Array | None]]:
         """Return the gradients of sum(v[k] x gradient[k]) by g and by the factors that are `wanted`; v is None where it is zero."""
-        by_g, by = np.empty_like(g), _zeros(wanted, factors)
-        _kernels.message_second(*self._pairs, *factors, g, *v, by_g, *by, *self._how())
+        by_g, by, n = np.empty_like(g), _zeros(wanted, factors), len(factors[1])
+        _kernels.message_second(*self._pairs, *_split(factors, n), g, *_split(v, n), by_g, *_split(by, n), *self._how())
         return by_g, by
 
     def _how(self) -> tuple[int, str]:
         return self._threads, os.environ.get(INSTRUCTIONS, "")
+
+
+def _split(factors: Sequence[Array | None], n: int) -> tuple[Array | None, ...]:
+    """Return Y, R, W and s: the functions of the pairs are `n` rows of R and below them Y."""
+    functions, weights, scalars = factors
+    return (None, None, weights, scalars) if functions is None else (functions[n:], functions[:n], weights, scalars)
+
+
+class Displacements:
+    """Vectors from A atoms to their neighbours: d[p] = (x[neighbor(p)] - x[a] + shift(p) h) (1 + e), rows, for the pairs p of atom a; h is the cell
+    and e the symmetric part of the strain of its system. Positions and strains are float64, vectors of either precision.
+
+    Args:
+        first: [A + 1] int64, pairs first[a] to first[a + 1] are those of atom a. neighbor, shift, mask: int64 [P], int64 [P, 3] and bool [P] (where
+            it is false the vector is (far, 0, 0)). system: [A] int64. cell: [S, 3, 3] float64.
+    """
+
+    def __init__(self, first: Array, neighbor: Array, shift: Array, mask: Array, system: Array, cell: Array, far: float) -> None:
+        self._of, self._pairs = (first, neighbor, shift, mask, system, cell, far), neighbor.size
+
+    def __call__(
+        self,
+        dtype: type[np.floating[Any]],
+        positions: Array,
+        strain: Array | None,
+        along_positions: Array | None = None,
+        along_strain: Array | None = None,
+    ) -> Array:
+        """Return the vectors [P, 3], or with `along_...` their derivative as positions and strain go along these.
+
+        Raises:
+            ValueError: for sizes that do not fit each other.
+        """
+        out = np.empty((self._pairs, 3), dtype)
+        _kernels.displacements(*self._of, positions, strain, along_positions, along_strain, out)
+        return out
+
+    def gradient(
+        self,
+        wanted: tuple[bool, bool],
+        g: Array,
+        positions: Array,
+        strain: Array | None,
+        along_positions: Array | None = None,
+        along_strain: Array | None = None,
+    ) -> tuple[Array | None, Array | None]:
+        """Return the gradients of sum(g x vectors) by positions [A, 3] and strain [S, 3, 3], or their derivatives; None for those not `wanted`."""
+        by = np.empty_like(positions) if wanted[0] else None, np.empty_like(self._of[5]) if wanted[1] else None
+        _kernels.displacements_gradient(*self._of, positions, strain, along_positions, along_strain, g, *by)
+        return by
+
+
+class PairFunctions:
+    """Functions of the vectors of P pairs, each row times its factor: N radial ones and below them the spherical harmonics up to `degree`, those of
+    `Expansion`.
+
+    Args:
+        factors: [N + (degree + 1)^2] float64, one of each row.
+    """
+
+    def __init__(self, *, degree: int, functions: int, cutoff: float, factors: Array, threads: int = 1) -> None:
+        self._of, self._rows, self._threads = (degree, functions, cutoff, factors), len(factors), threads
+
+    def __call__(self, d: Array, along: Array | None = None) -> Array:
+        """Return [N + M, P] of the vectors d [P, 3], or the derivative where d goes along `along` [P, 3].
+
+        Raises:
+            ValueError: for sizes that do not fit each other. TypeError: for arrays that are not of one precision.
+        """
+        out = np.empty((self._rows, len(d)), d.dtype)
+        _kernels.pair_functions(*self._of, d, along, out, self._threads, os.environ.get(INSTRUCTIONS, ""))
+        return out
+
+    def gradient(self, g: Array, d: Array, along: Array | None = None) -> Array:
+        """Return the gradient [P, 3] of sum(g x functions) by d, or its derivative where d goes along `along`; raises as a call does."""
+        out = np.empty_like(d)
+        _kernels.pair_functions_gradient(*self._of, d, along, g, out, self._threads, os.environ.get(INSTRUCTIONS, ""))
+        return out
 
 
 class Expansion:

@@ -157,8 +157,10 @@ def _round(work: Work, plan: Plan, k: int, count: int, before: Trained | None) -
     if before is not None:
         fresh = _labelled_among(work, [s for s in (*frames["train"], *frames["valid"]) if s.provenance.index == 0])
         facts["on_policy_force_mae"] = force_error(before.path, fresh) if fresh else None
-    steps_per = before.seconds_per_step if before is not None else None
-    trained = _trained(work, size, plan.training[k], steps_per, before.path if before is not None else None, folder, "student")
+    if before is None:  # a short training tells the time of a step
+        before = _trained(work, size, plan.training[k], None, None, folder, "student-first")
+    rest = plan.training[k] - (before.steps * before.seconds_per_step if k == 0 else 0.0)
+    trained = _trained(work, size, rest, before.seconds_per_step, before.path, folder, "student")
     facts |= {"seconds": time.monotonic() - begin, "steps": trained.steps, "seconds_per_step": trained.seconds_per_step}
     facts["valid_force_mae"] = force_error(trained.path, work.labels.read("valid"))
     atomic_write(record, json.dumps(facts, indent=1).encode())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
-from mlipfm_interfaces.errors import ForeignModelError, LabelingError, MlipfmError, UnwritableFileError
+from mlipfm_interfaces.errors import ForeignModelError, LabelingError, MlipfmError, OverlapError, UnwritableFileError
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.structure import Structure
 
@@ -48,7 +48,7 @@ class Labels:
                     except UnwritableFileError:
                         raise
                     except MlipfmError as error:
-                        row += 1
+                        row += not isinstance(error, OverlapError)  # a fault of the frame
                         self._check(error, row)
                         refused[wanted.key] = str(error)
                         atomic_write(self.folder / "refused.json", json.dumps(refused, indent=1).encode())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.checkpoint import load_model
-from mlipfm_interfaces.errors import ForeignModelError, LevelError, PropertyNotAvailableError
+from mlipfm_interfaces.errors import ForeignModelError, LevelError, OverlapError, PropertyNotAvailableError
 from mlipfm_interfaces.files import canonical_json, sha256
 from mlipfm_interfaces.foreign import ForeignModel, is_foreign, open_foreign
 from mlipfm_interfaces.licences import UNKNOWN, combined, stated_licences
@@ -55,7 +55,8 @@ class DistillationTeacher:
         """Return the structure with energy, forces and, where there are three periodic directions, stress of the teacher, at its level.
 
         Raises:
-            ForeignModelError: the worker died, took too long, or gave NaN. PropertyNotAvailableError: labels that are not finite or absurd.
+            ForeignModelError: the worker died, took too long, or gave NaN. PropertyNotAvailableError: labels that are not finite.
+            OverlapError: forces above `LARGEST_FORCE`, which are no fault of the teacher.
         """
         outputs = ["energy", "forces"]
         has = self.model.spec.outputs if isinstance(self.model, Potential) else self.model.outputs
@@ -68,7 +69,7 @@ class DistillationTeacher:
             raise PropertyNotAvailableError("the teacher's energy or forces are not finite", where=structure.formula)
         largest = float(np.abs(found["forces"]).max())
         if largest > LARGEST_FORCE:
-            raise PropertyNotAvailableError(f"the teacher gives a force of {largest:.0f} eV/Å: atoms lie on top of each other")
+            raise OverlapError(f"the teacher gives a force of {largest:.0f} eV/Å: atoms lie on top of each other")
         return bare.replace(level=self.level, labels={key: found[key] for key in outputs})
 
     def _answers(self, bare: Structure, outputs: list[str]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Parts of backbones as compiled code of mlipfm-kernels, where it is installed: messages and expansions of neighbours, and polynomials of densities.
+"""Parts of backbones as compiled code of mlipfm-kernels, where it is installed: vectors to neighbours
+and functions of them, messages and expansions, and polynomials of densities.
 
 All are sums of products, which torch computes as many operations on large temporary arrays, and their first and second derivatives as more. Here
 each derivative is one pass over the atoms. Third derivatives (Hessian rows in a loss) are those of plain torch. Weights are arguments: nothing is
@@ -13,20 +14,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
+from mlipfm_interfaces.batch import Batch, GraphSpec, collate
 from mlipfm_interfaces.errors import MlipfmWarning
+from mlipfm_interfaces.neighbors import DenseView
+from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 if TYPE_CHECKING:
-    from mlipfm_kernels import CubicForm, Expansion, Messages
+    from mlipfm_kernels import CubicForm, Expansion, Messages, PairFunctions
 
-__all__ = ["Polynomial", "expansion", "message", "plain_torch", "trusted", "usable"]
+__all__ = ["Polynomial", "displacements", "expansion", "message", "pair_functions", "plain_torch", "trusted", "usable"]
 
 #: Numbers of an array for which another thread is started.
 SHARE = 100_000
@@ -34,6 +40,7 @@ SHARE = 100_000
 
 #: Largest difference to plain torch, as a part of the largest number.
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-12}
+NUMPY: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 _plain = ContextVar("plain torch", default=False)
@@ -75,7 +82,7 @@ def trusted(dtype: torch.dtype) -> bool:
     if kernels_missing() is not None:
         return False
     try:
-        from mlipfm_kernels import CubicForm, Expansion, Messages  # noqa: F401
+        from mlipfm_kernels import CubicForm, Displacements, Expansion, Messages, PairFunctions  # noqa: F401
     except ImportError:  # of an older version
         return False
     with torch.inference_mode(False), torch.enable_grad():
@@ -233,7 +240,7 @@ class Polynomial:
 
 
 class _Message:
-    """See `message`; x are angular, radial, weights and scalars."""
+    """See `message`; x are functions, weights and scalars."""
 
     def __init__(self, first: Tensor, neighbor: Tensor, numbers: int) -> None:
         from mlipfm_kernels import Messages
@@ -242,7 +249,8 @@ class _Message:
         self._messages: Messages = Messages(first.numpy(), neighbor.numpy(), _threads(numbers))
 
     def plain(self, *x: Tensor) -> Tensor:
-        angular, radial, weights, scalars = x
+        functions, weights, scalars = x
+        radial, angular = functions[: len(weights)], functions[len(weights) :]
         amplitude = (radial.mT @ weights) * scalars.index_select(0, self.neighbor)
         pairs = (angular.T[:, :, None] * amplitude[:, None]).flatten(1)
         center = torch.repeat_interleave(torch.arange(len(self.first) - 1), self.first.diff())[:, None].expand_as(pairs)
@@ -261,33 +269,51 @@ class _Message:
         return [torch.from_numpy(by_g), *_tensors(by_x)]
 
 
-def message(angular: Tensor, radial: Tensor, weights: Tensor, scalars: Tensor, first: Tensor, neighbor: Tensor) -> Tensor:
+def message(functions: Tensor, weights: Tensor, scalars: Tensor, first: Tensor, neighbor: Tensor) -> Tensor:
     """Return sums over neighbours [M, A, C]: of angular [M, P] times radial.T [P, N] @ weights [N, C] times the scalars [atoms, C] of the neighbour.
 
-    `first` [A + 1] int64 says where the pairs of each atom begin, `neighbor` [P] int64 are rows of the scalars.
+    `functions` [N + M, P] are radial and below them angular, `first` [A + 1] int64 says where the pairs of each atom begin, `neighbor` [P] int64
+    are rows of the scalars.
     """
-    result: Tensor = _Value.apply(_Message(first, neighbor, neighbor.numel() * scalars.shape[1]), angular, radial, weights, scalars)
+    result: Tensor = _Value.apply(_Message(first, neighbor, neighbor.numel() * scalars.shape[1]), functions, weights, scalars)
     return result
 
 
-class _Expansion:
-    """See `expansion`; x are the vectors. `plain` is the same in plain torch, of the vectors alone."""
+class _OfVectors:
+    """What is a function of vectors [P, 3] and has derivatives along directions: expansions and functions of pairs. `plain` is the same in torch."""
 
-    def __init__(self, expansion: Expansion, plain: Callable[[Tensor], Tensor]) -> None:
-        self._expansion, self.plain = expansion, plain
+    def __init__(self, made: Expansion | PairFunctions, plain: Callable[[Tensor], Tensor]) -> None:
+        self._made, self.plain = made, plain
 
     def value(self, *x: Tensor) -> Tensor:
-        return torch.from_numpy(self._expansion(_array(x[0])))
+        return torch.from_numpy(self._made(_array(x[0])))
 
     def gradient(self, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Sequence[Tensor | None]:
-        return (torch.from_numpy(self._expansion.gradient(_array(g), _array(x[0]))) if wanted[0] else None,)
+        return (torch.from_numpy(self._made.gradient(_array(g), _array(x[0]))) if wanted[0] else None,)
 
     def second(self, wanted: Sequence[bool], g: Tensor, x: Sequence[Tensor], v: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if v[0] is None:
             return None, None
         d, along = _array(x[0]), _array(v[0])
-        by_g = torch.from_numpy(self._expansion(d, along)) if wanted[0] else None
-        return by_g, torch.from_numpy(self._expansion.gradient(_array(g), d, along)) if wanted[1] else None
+        by_g = torch.from_numpy(self._made(d, along)) if wanted[0] else None
+        return by_g, torch.from_numpy(self._made.gradient(_array(g), d, along)) if wanted[1] else None
+
+
+def pair_functions(
+    d: Tensor, factors: Sequence[float], *, degree: int, functions: int, cutoff: float, plain: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return radial functions and below them spherical harmonics [N + M, P] of the vectors d [P, 3], each row times its factor.
+
+    See `mlipfm_kernels.PairFunctions`, whose arguments these are.
+
+    Args:
+        plain: the same in plain torch.
+    """
+    from mlipfm_kernels import PairFunctions
+
+    how: Any = {"degree": degree, "functions": functions, "cutoff": cutoff, "factors": np.array(factors)}
+    result: Tensor = _Value.apply(_OfVectors(PairFunctions(**how, threads=_threads(len(factors) * len(d))), plain), d)
+    return result
 
 
 def expansion(
@@ -305,7 +331,54 @@ def expansion(
 
     how: Any = {"degree": degree, "functions": functions, "cutoff": cutoff, "factor": factor}
     made = Expansion(first.numpy(), kind.numpy(), kinds, **how, threads=_threads(functions * (degree + 1) ** 2 * len(d)))
-    result: Tensor = _Value.apply(_Expansion(made, plain), d)
+    result: Tensor = _Value.apply(_OfVectors(made, plain), d)
+    return result
+
+
+class _Displacements:
+    """See `displacements`; x are positions and, where it takes part, strain."""
+
+    def __init__(self, batch: Batch, graph: GraphSpec) -> None:
+        from mlipfm_kernels import Displacements
+
+        view, self._dtype = batch.views[graph], batch.dtype
+        assert isinstance(view, DenseView)
+        atoms, slots = view.index.shape
+        index, shift, mask, system, cell = (_array(x) for x in (view.index, view.shift, view.mask, batch.system, batch.cell))
+        self._made = Displacements(np.arange(atoms + 1) * slots, index, shift, mask, system, cell, 2 * graph.cutoff)
+        self._shape = (atoms, slots, 3)
+        self._batch, self._graph = batch, graph
+
+    def plain(self, *x: Tensor) -> Tensor:
+        positions, strain = x if len(x) > 1 else (x[0], self._batch.strain)
+        return replace(self._batch, positions=positions, strain=strain).displacements(self._graph)
+
+    def value(self, *x: Tensor) -> Tensor:
+        found = self._made(NUMPY[self._dtype], *_two([_array(t) for t in x]))
+        return torch.from_numpy(found).view(self._shape)
+
+    def gradient(self, wanted: Sequence[bool], g: Tensor, *x: Tensor) -> Sequence[Tensor | None]:
+        both = _two([bool(w) for w in wanted])
+        found = self._made.gradient((both[0], bool(both[1])), _array(g), *_two([_array(t) for t in x]))
+        return _tensors(found[: len(x)])
+
+    def second(self, wanted: Sequence[bool], g: Tensor, x: Sequence[Tensor], v: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        if all(k is None for k in v):
+            return [None] * (1 + len(x))
+        at, along = _two([_array(t) for t in x]), _two([None if k is None else _array(k) for k in v])
+        by_g = torch.from_numpy(self._made(NUMPY[self._dtype], *at, *along)).view(self._shape) if wanted[0] else None
+        both = _two([bool(w) for w in wanted[1:]])
+        return by_g, *_tensors(self._made.gradient((both[0], bool(both[1])), _array(g), *at, *along)[: len(x)])
+
+
+def _two(values: Sequence[Any]) -> tuple[Any, Any]:
+    return (values[0], values[1]) if len(values) > 1 else (values[0], None)
+
+
+def displacements(batch: Batch, graph: GraphSpec) -> Tensor:
+    """Return what `batch.displacements(graph)` returns for a dense graph."""
+    x = (batch.positions, batch.strain) if batch.strain.requires_grad else (batch.positions,)
+    result: Tensor = _Value.apply(_Displacements(batch, graph), *x)
     return result
 
 
@@ -325,22 +398,41 @@ def _trials(dtype: torch.dtype) -> Iterator[tuple[Product, list[Tensor]]]:
     for counts in ((0,), (1,), (2, 0, 5), (3, 1, 9, 0, 4), (30, 7)):
         first = torch.tensor([0, *counts]).cumsum(0)
         neighbor = torch.randint(len(counts), (sum(counts),), generator=random)
-        yield _Message(first, neighbor, 0), [draw(5, sum(counts)), draw(9, sum(counts)), draw(9, 48), draw(len(counts), 48)]
+        yield _Message(first, neighbor, 0), [draw(14, sum(counts)), draw(9, 48), draw(len(counts), 48)]
         if sum(counts) != 1:  # of one pair all that is left of the second derivative may be rounding
-            yield _expansion_trial(first, random), [draw(sum(counts), 3)]
+            direction, length = draw(sum(counts), 3).detach(), 1.0 + 1.8 * torch.rand(sum(counts), 1, generator=random, dtype=dtype)
+            vectors = direction / torch.linalg.vector_norm(direction, dim=1, keepdim=True) * length
+            yield from ((made, [vectors.clone().requires_grad_()]) for made in _vector_trials(first, random))
+    yield (
+        _displacement_trial(dtype),
+        [draw(7, 3).double().detach().requires_grad_(), (draw(2, 3, 3) / 9).double().detach().requires_grad_()],
+    )
 
 
-def _expansion_trial(first: Tensor, random: torch.Generator) -> Product:
-    """Return expansions in four radial functions up to degree 3, of three kinds and pairs of none; about one vector of ten is beyond the cutoff."""
-    from mlipfm_kernels import Expansion
+def _vector_trials(first: Tensor, random: torch.Generator) -> Iterator[Product]:
+    """Yield expansions in four radial functions up to degree 3, of three kinds and pairs of none, and the functions of single pairs; some vectors are
+    longer than the cutoff."""
+    from mlipfm_kernels import Expansion, PairFunctions
 
     from ._harmonics import harmonics_table
-    from .density import DensityConfig, expand
+    from .density import DensityConfig, expand, functions_of_pairs
 
     config, table = DensityConfig(cutoff=2.5, radial=3), harmonics_table(3)
     kind = torch.randint(-1, 3, (int(first[-1]),), generator=random, dtype=torch.int32)
-    made = Expansion(first.numpy(), kind.numpy(), 3, degree=3, functions=4, cutoff=2.5, factor=config.mean_neighbors**-0.5)
-    return _Expansion(made, lambda d: expand(d, first, kind, 3, config, table.to(d)))
+    size: Any = {"degree": 3, "functions": 4, "cutoff": 2.5}
+    made = Expansion(first.numpy(), kind.numpy(), 3, **size, factor=config.mean_neighbors**-0.5)
+    yield _OfVectors(made, lambda d: expand(d, first, kind, 3, config, table.to(d)))
+    factors = np.array([config.mean_neighbors**-0.5] * 4 + [1.0] * 16)
+    yield _OfVectors(PairFunctions(**size, factors=factors), lambda d: functions_of_pairs(d, config, table.to(d)))
+
+
+def _displacement_trial(dtype: torch.dtype) -> Product:
+    """Return the vectors between five and two atoms in two cells, some over a boundary, some to images."""
+    random, graph = np.random.default_rng(0), GraphSpec(3.0, layout="dense")
+    grid = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]) * 1.4
+    cells = [np.eye(3) * 2.9 + random.normal(0, 0.1, (3, 3)) for _ in range(2)]
+    structures = [Structure(np.ones(n, dtype=int), grid[:n], cell, np.ones(3, dtype=bool)) for n, cell in zip((5, 2), cells, strict=True)]
+    return _Displacements(collate(structures, [graph], dtype), graph)
 
 
 def _difference(product: Product, x: list[Tensor]) -> float:

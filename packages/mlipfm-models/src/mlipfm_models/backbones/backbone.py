@@ -22,6 +22,7 @@ from mlipfm_interfaces.potential import ParameterRole
 from torch import Tensor, nn
 
 from ..parameter_roles import roles_of
+from ._compiled_products import displacements, usable
 
 if TYPE_CHECKING:
     from ..assembly import AssembledPotential
@@ -119,9 +120,9 @@ class PairBackbone(Backbone):
 
     def geometry(self, batch: Batch) -> tuple[PairView, Tensor, Tensor]:
         """Return the pairs (atoms `i` and `j` [P]), the vectors d [P, 3] from i to j and their lengths r [P, 1], both in Å; no length is zero."""
-        view, d, r = _geometry(self, batch)
+        view, d = batch.views[self.graph], batch.displacements(self.graph)
         assert isinstance(view, PairView)
-        return view, d, r
+        return view, d, _lengths(d)
 
 
 class DenseBackbone(Backbone):
@@ -134,9 +135,11 @@ class DenseBackbone(Backbone):
 
         Empty slots lie at twice the cutoff, where every envelope is zero; no length is zero.
         """
-        view, d, r = _geometry(self, batch)
+        view = batch.views[self.graph]
         assert isinstance(view, DenseView)
-        return view, d, r
+        compiled = usable(batch.positions.new_empty(0, dtype=batch.dtype))
+        d = displacements(batch, self.graph) if compiled else batch.displacements(self.graph)
+        return view, d, _lengths(d)
 
 
 class TrainedDistances(ExactConstants):
@@ -181,9 +184,8 @@ class TrainedDistances(ExactConstants):
         return r + (1.0 - NEAREST) * a * (x - x * (1.0 + x**4) ** -0.25)
 
 
-def _geometry(backbone: Backbone, batch: Batch) -> tuple[PairView | DenseView, Tensor, Tensor]:
-    d = batch.displacements(backbone.graph)
-    return batch.views[backbone.graph], d, (d * d).sum(dim=-1, keepdim=True).sqrt()
+def _lengths(d: Tensor) -> Tensor:
+    return (d * d).sum(dim=-1, keepdim=True).sqrt()
 
 
 def envelope(x: Tensor) -> Tensor:

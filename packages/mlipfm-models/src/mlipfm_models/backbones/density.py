@@ -30,7 +30,7 @@ from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
-from ._compiled_products import expansion, usable
+from ._compiled_products import expansion, message, pair_functions, usable
 from ._harmonics import harmonics_table
 from .backbone import DenseBackbone, envelope
 
@@ -101,10 +101,16 @@ class DensityBlock(nn.Module):
     def forward(self, s: Tensor, *neighbors: Tensor) -> tuple[Tensor, Tensor]:
         """New scalars [A, C] and the vectors [A, 3, C] of the density, its coefficients of degree 1. Tensors in, tensors out.
 
-        `neighbors` are (radial [A, K, N], angular [A, K, M], index [A, K]); or, where neighbours of one kind have the same scalars,
-        (expansion [kinds N, A, M], kinds): see `expand`, `kinds` are atoms, one of each.
+        `neighbors` are (radial [A, K, N], angular [A, K, M], index [A, K]); for compiled code (functions [N + M, A K], index), see
+        `functions_of_pairs`; or, where neighbours of one kind have the same scalars, (expansion [kinds N, A, M], kinds [kinds]), see `expand`:
+        `kinds` are atoms, one of each.
         """
-        density, spectrum, vectors = self.by_kind(s, *neighbors) if len(neighbors) == 2 else self.by_neighbor(s, *neighbors)
+        if len(neighbors) == 3:
+            density, spectrum, vectors = self.by_neighbor(s, *neighbors)
+        elif neighbors[1].ndim == 2:
+            density, spectrum, vectors = self.by_message(s, *neighbors)
+        else:
+            density, spectrum, vectors = self.by_kind(s, *neighbors)
         seen = torch.cat([s, density, spectrum], dim=1)
         return s + self.outer(silu(self.inner(seen))), vectors
 
@@ -116,6 +122,18 @@ class DensityBlock(nn.Module):
         spectrum = self.degrees @ (one * two)  # [A, degrees, mixed]: sums over m
         vectors = two if two.shape == density.shape else density
         return density[:, 0], spectrum.flatten(1), vectors[:, 1:4]
+
+    def by_message(self, s: Tensor, functions: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same; harmonics come first in all arrays."""
+        filters = self.filter(
+            torch.eye(len(functions) - self.degrees.shape[1], dtype=s.dtype)
+        )  # of the module, whose weights may be elsewhere
+        first = torch.arange(len(index) + 1) * index.shape[1]
+        density = message(functions, filters, self.species(s), first, index.flatten())  # [M, A, C]
+        one, two = self.mix(density).chunk(2, dim=-1)
+        spectrum = (self.degrees @ (one * two).flatten(1)).unflatten(1, one.shape[1:])  # [degrees, A, mixed]
+        vectors = two if two.shape == density.shape else density
+        return density[0], spectrum.transpose(0, 1).flatten(1), vectors[1:4].transpose(0, 1)
 
     def by_kind(self, s: Tensor, expansion: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same. Sums over neighbours are done, so that all maps of channels are one matrix, and its products with the expansion few and large."""
@@ -149,10 +167,26 @@ class Density(DenseBackbone):
         view, d, r = self.geometry(batch)
         first = self.first_neighbors(s, view, d, batch)
         if first is None or len(self.layers) > 1:
-            later = radial_basis(r, self.config), harmonics(d / r, self.table, self.config.degree), view.index
+            later = self.later_neighbors(view, d, r)
         for k, block in enumerate(self.layers):
             s, v = block(s, *(first if first is not None and k == 0 else later))
         return s, v
+
+    def later_neighbors(self, view: DenseView, d: Tensor, r: Tensor) -> tuple[Tensor, ...]:
+        """Return what every layer can be given, see `DensityBlock`."""
+        c = self.config
+        if not usable(d, channels=c.channels):
+            return radial_basis(r, c), harmonics(d / r, self.table, c.degree), view.index
+        factors = [c.mean_neighbors**-0.5] * (c.radial + 1) + [1.0] * len(self.table.T)
+        made = pair_functions(
+            d.flatten(0, 1),
+            factors,
+            degree=c.degree,
+            functions=c.radial + 1,
+            cutoff=c.cutoff,
+            plain=lambda d: functions_of_pairs(d, c, self.table),
+        )
+        return made, view.index
 
     def first_neighbors(self, s: Tensor, view: DenseView, d: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """Return what the first layer is given where compiled code sums over neighbours by kind, see `DensityBlock`; else None."""
@@ -187,6 +221,12 @@ def expand(d: Tensor, first: Tensor, kind: Tensor, kinds: int, config: DensityCo
     place = torch.repeat_interleave(torch.arange(atoms), first.diff()) * (kinds + 1) + kind + 1
     sums = products.new_zeros(atoms * (kinds + 1), *products.shape[1:]).index_add(0, place, products)
     return sums.unflatten(0, (atoms, kinds + 1))[:, 1:].permute(1, 2, 0, 3).flatten(0, 1)
+
+
+def functions_of_pairs(d: Tensor, config: DensityConfig, table: Tensor) -> Tensor:
+    """[N + M, P] radial functions and below them harmonics of the vectors d [P, 3]."""
+    r = torch.linalg.vector_norm(d, dim=-1, keepdim=True)
+    return torch.cat([radial_basis(r, config), harmonics(d / r, table, config.degree)], dim=-1).T
 
 
 def electronic_states(batch: Batch, conditions: Container[str] = ("total_charge", "spin_multiplicity")) -> tuple[Tensor, Tensor]:

@@ -207,7 +207,7 @@ class MaceBlock(nn.Module):
         if usable(s, radial, angular, channels=s.shape[1]):
             unit = torch.eye(len(radial), dtype=radial.dtype)  # the filter as a matrix: of the module, whose weights may be elsewhere
             first = torch.arange(len(index) + 1) * index.shape[1]
-            return message(angular, radial, self.filter(unit), s, first, index.flatten())
+            return message(torch.cat([radial, angular]), self.filter(unit), s, first, index.flatten())
         amplitude = (self.filter(radial.T) * s.index_select(0, index.flatten())).unflatten(0, index.shape)
         return torch.bmm(angular.unflatten(1, index.shape).transpose(0, 1), amplitude).transpose(0, 1)
 
