@@ -39,7 +39,8 @@ class Springs:
                 os._exit(3)
             if self.misdeed == "hang":
                 time.sleep(60)
-            forces = forces * np.nan
+            if self.misdeed == "nan":
+                forces = forces * np.nan
         return {"energy": np.float64((positions**2).sum()), "forces": forces}
 
 def load(argument):

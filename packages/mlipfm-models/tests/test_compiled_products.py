@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.batch import GraphSpec, collate
 from mlipfm_interfaces.errors import MlipfmWarning
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, silicon, water
 from mlipfm_models import build_potential
 from mlipfm_models.backbones import _compiled_products as products, mace
 from mlipfm_models.backbones._harmonics import harmonics_table
+from mlipfm_models.backbones._pair_functions import PairFunctions
 from mlipfm_models.backbones.density import DensityConfig, expand
-from mlipfm_models.backbones.mace import Harmonics, Invariants
+from mlipfm_models.backbones.mace import Invariants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -59,12 +61,6 @@ def test_compiled_invariants_and_their_derivatives_are_those_of_plain_torch(degr
     assert relative(derivatives(invariants, x), derivatives(invariants.plain, x)) < 1e-12
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3])
-def test_compiled_harmonics_and_their_derivatives_are_those_of_plain_torch(degree: int) -> None:
-    harmonics, u = Harmonics(degree).double(), [random(3, 11)]
-    assert relative(derivatives(harmonics, u)[: degree + 1], derivatives(harmonics.plain, u)[: degree + 1]) < 1e-12
-
-
 def neighborhood(*counts: int) -> tuple[Tensor, Tensor]:
     first = torch.tensor([0, *counts]).cumsum(0)
     return first, torch.randint(len(counts), (sum(counts),))
@@ -81,7 +77,7 @@ def test_compiled_messages_and_their_derivatives_are_those_of_plain_torch(rows: 
     first, neighbor = neighborhood(*counts)
     message = products._Message(first, neighbor, 0)
     message._messages = kernels.Messages(first.numpy(), neighbor.numpy(), threads)
-    x = [random(rows, sum(counts)), random(9, sum(counts)), random(9, 32), random(len(counts), 32)]
+    x = [random(9 + rows, sum(counts)), random(9, 32), random(len(counts), 32)]
     assert relative(derivatives(lambda *x: products._Value.apply(message, *x), x), derivatives(message.plain, x)) < 1e-12
 
 
@@ -100,9 +96,35 @@ def test_compiled_expansions_and_their_derivatives_are_those_of_plain_torch(
     how = {"degree": degree, "functions": 6, "cutoff": 2.5}
     made = kernels.Expansion(first.numpy(), kind.numpy(), kinds, **how, factor=0.5, threads=threads)
     config, table = DensityConfig(degree=degree, radial=5, cutoff=2.5, mean_neighbors=4.0), harmonics_table(degree)
-    function = products._Expansion(made, lambda d: expand(d, first, kind, kinds, config, table))
+    function = products._OfVectors(made, lambda d: expand(d, first, kind, kinds, config, table))
     d = [random(sum(counts), 3)]  # some are longer than the cutoff
     assert relative(derivatives(lambda d: products._Value.apply(function, d), d), derivatives(function.plain, d)) < 1e-11
+
+
+@pytest.mark.parametrize(("degree", "even"), [(1, True), (2, False), (3, True)])
+def test_compiled_functions_of_pairs_and_their_derivatives_are_those_of_plain_torch(degree: int, even: bool) -> None:
+    functions = PairFunctions(DensityConfig(degree=degree, radial=5, cutoff=2.5, mean_neighbors=4.0), even=even).double()  # type: ignore[arg-type]
+    d = [random(45, 3)]  # some are longer than the cutoff
+    assert relative(derivatives(functions, d), derivatives(functions.plain, d)) < 1e-11
+
+
+@pytest.mark.parametrize("strained", [False, True])
+def test_compiled_vectors_to_neighbours_and_their_derivatives_are_those_of_plain_torch(strained: bool) -> None:
+    graph = GraphSpec(4.0, layout="dense")
+    batch = collate([silicon(), water(), silicon()], [graph], torch.float64).with_leaves(strain=strained)
+    if strained:  # derivatives also where the strain is not zero
+        batch = replace(batch, strain=(torch.randn(3, 3, 3, dtype=torch.float64) / 10).requires_grad_())
+    x = [batch.positions, batch.strain] if strained else [batch.positions]
+    made = products._Displacements(batch, graph)
+    assert relative(*([made_by(*x)] for made_by in (made.value, made.plain))) < 1e-15
+
+    def first(function: Callable[..., Tensor]) -> list[Tensor]:
+        return list(torch.autograd.grad((function(*x).square() / 2).sum(), x, create_graph=True))
+
+    fast, plain = (first(function) for function in (lambda *x: products._Value.apply(made, *x), made.plain))
+    assert relative(fast, plain) < 1e-13
+    second = [torch.autograd.grad(sum((v.square() / 2 + v).sum() for v in found), x) for found in (fast, plain)]  # type: ignore[arg-type]
+    assert relative(*map(list, second)) < 1e-12
 
 
 def test_an_expansion_is_the_sum_over_neighbours_of_sines_and_harmonics() -> None:
@@ -199,9 +221,9 @@ def test_none_as_instruction_set_turns_compiled_code_off(monkeypatch: pytest.Mon
 
 def test_sizes_that_do_not_fit_are_refused_before_any_arithmetic() -> None:
     first, neighbor, f = np.array([0, 2]), np.array([0, 0]), np.ones
-    good = (f((4, 2)), f((3, 2)), f((3, 16)), f((1, 16)))
+    good = (f((7, 2)), f((3, 16)), f((1, 16)))
     assert kernels.Messages(first, neighbor)(*good).shape == (4, 1, 16)
-    for place, wrong in [(0, f((4, 3))), (1, f((2, 2))), (2, f((3, 8))), (3, f((1, 32)))]:
+    for place, wrong in [(0, f((7, 3))), (0, f((2, 2))), (1, f((3, 8))), (2, f((1, 32)))]:
         with pytest.raises(ValueError, match="do not fit"):
             kernels.Messages(first, neighbor)(*good[:place], wrong, *good[place + 1 :])
     for where, other in [(first, np.array([0, 1])), (np.array([0, 3]), neighbor)]:

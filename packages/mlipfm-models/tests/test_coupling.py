@@ -12,7 +12,8 @@ import torch
 from mlipfm_interfaces.testing.structures import random_rotation
 from mlipfm_models.backbones._coupling import coupling, quadrupole_paths, quadrupole_table, sphere_mean, triples
 from mlipfm_models.backbones._harmonics import degrees, harmonics_table
-from mlipfm_models.backbones.mace import Harmonics, Invariants, MaceConfig, edge_features
+from mlipfm_models.backbones._pair_functions import PairFunctions
+from mlipfm_models.backbones.mace import Invariants, MaceConfig
 
 EVEN = [t for t in product(range(4), repeat=3) if abs(t[0] - t[1]) <= t[2] <= t[0] + t[1] and sum(t) % 2 == 0]
 
@@ -145,8 +146,8 @@ def test_geometry_of_the_backbone_has_the_harmonics_and_the_padding_vanishes() -
     config = MaceConfig(cutoff=4.0, radial=5, mean_neighbors=9.0)
     u = directions(6, 3)
     d = torch.as_tensor(u.reshape(2, 3, 3)) * torch.tensor([[0.9, 2.0, 8.0], [3.9, 4.0, 1.0]]).double()[..., None]
-    r = d.norm(dim=-1, keepdim=True)
-    radial, angular = edge_features(d, r, r, config, Harmonics(3))
+    functions = PairFunctions(config, even=True).double()
+    radial, angular = functions.plain(d.flatten(0, 1)).split([6, 16])
     torch.testing.assert_close(angular.T, harmonics(u) * (2 * degrees(3) + 1).double().sqrt(), rtol=0, atol=1e-12)
     assert radial.shape == (6, 6)
     assert radial[:, [2, 4]].abs().max() == 0

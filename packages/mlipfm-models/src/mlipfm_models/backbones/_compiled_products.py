@@ -415,7 +415,8 @@ def _vector_trials(first: Tensor, random: torch.Generator) -> Iterator[Product]:
     from mlipfm_kernels import Expansion, PairFunctions
 
     from ._harmonics import harmonics_table
-    from .density import DensityConfig, expand, functions_of_pairs
+    from ._pair_functions import PairFunctions as Plain
+    from .density import DensityConfig, expand
 
     config, table = DensityConfig(cutoff=2.5, radial=3), harmonics_table(3)
     kind = torch.randint(-1, 3, (int(first[-1]),), generator=random, dtype=torch.int32)
@@ -423,7 +424,7 @@ def _vector_trials(first: Tensor, random: torch.Generator) -> Iterator[Product]:
     made = Expansion(first.numpy(), kind.numpy(), 3, **size, factor=config.mean_neighbors**-0.5)
     yield _OfVectors(made, lambda d: expand(d, first, kind, 3, config, table.to(d)))
     factors = np.array([config.mean_neighbors**-0.5] * 4 + [1.0] * 16)
-    yield _OfVectors(PairFunctions(**size, factors=factors), lambda d: functions_of_pairs(d, config, table.to(d)))
+    yield _OfVectors(PairFunctions(**size, factors=factors), Plain(config, even=False).double().plain)
 
 
 def _displacement_trial(dtype: torch.dtype) -> Product:

@@ -30,8 +30,9 @@ from torch.nn.functional import silu
 
 from ..configuration import Cutoff, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
-from ._compiled_products import expansion, message, pair_functions, usable
+from ._compiled_products import expansion, message, usable
 from ._harmonics import harmonics_table
+from ._pair_functions import PairFunctions
 from .backbone import DenseBackbone, envelope
 
 __all__ = ["Density", "DensityConfig", "electronic_states"]
@@ -102,7 +103,7 @@ class DensityBlock(nn.Module):
         """New scalars [A, C] and the vectors [A, 3, C] of the density, its coefficients of degree 1. Tensors in, tensors out.
 
         `neighbors` are (radial [A, K, N], angular [A, K, M], index [A, K]); for compiled code (functions [N + M, A K], index), see
-        `functions_of_pairs`; or, where neighbours of one kind have the same scalars, (expansion [kinds N, A, M], kinds [kinds]), see `expand`:
+        `PairFunctions`; or, where neighbours of one kind have the same scalars, (expansion [kinds N, A, M], kinds [kinds]), see `expand`:
         `kinds` are atoms, one of each.
         """
         if len(neighbors) == 3:
@@ -160,6 +161,7 @@ class Density(DenseBackbone):
     def __init__(self, config: DensityConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(DensityBlock(config) for _ in range(config.layers))
+        self.functions = PairFunctions(config, even=False)
         self.constant("table", harmonics_table(config.degree))
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -174,19 +176,9 @@ class Density(DenseBackbone):
 
     def later_neighbors(self, view: DenseView, d: Tensor, r: Tensor) -> tuple[Tensor, ...]:
         """Return what every layer can be given, see `DensityBlock`."""
-        c = self.config
-        if not usable(d, channels=c.channels):
-            return radial_basis(r, c), harmonics(d / r, self.table, c.degree), view.index
-        factors = [c.mean_neighbors**-0.5] * (c.radial + 1) + [1.0] * len(self.table.T)
-        made = pair_functions(
-            d.flatten(0, 1),
-            factors,
-            degree=c.degree,
-            functions=c.radial + 1,
-            cutoff=c.cutoff,
-            plain=lambda d: functions_of_pairs(d, c, self.table),
-        )
-        return made, view.index
+        if usable(d, channels=self.config.channels):
+            return self.functions(d.flatten(0, 1)), view.index
+        return radial_basis(r, self.config), harmonics(d / r, self.table, self.config.degree), view.index
 
     def first_neighbors(self, s: Tensor, view: DenseView, d: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """Return what the first layer is given where compiled code sums over neighbours by kind, see `DensityBlock`; else None."""
@@ -221,12 +213,6 @@ def expand(d: Tensor, first: Tensor, kind: Tensor, kinds: int, config: DensityCo
     place = torch.repeat_interleave(torch.arange(atoms), first.diff()) * (kinds + 1) + kind + 1
     sums = products.new_zeros(atoms * (kinds + 1), *products.shape[1:]).index_add(0, place, products)
     return sums.unflatten(0, (atoms, kinds + 1))[:, 1:].permute(1, 2, 0, 3).flatten(0, 1)
-
-
-def functions_of_pairs(d: Tensor, config: DensityConfig, table: Tensor) -> Tensor:
-    """[N + M, P] radial functions and below them harmonics of the vectors d [P, 3]."""
-    r = torch.linalg.vector_norm(d, dim=-1, keepdim=True)
-    return torch.cat([radial_basis(r, config), harmonics(d / r, table, config.degree)], dim=-1).T
 
 
 def electronic_states(batch: Batch, conditions: Container[str] = ("total_charge", "spin_multiplicity")) -> tuple[Tensor, Tensor]:

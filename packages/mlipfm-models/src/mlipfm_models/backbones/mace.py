@@ -1,6 +1,6 @@
 """MACE: the atomic cluster expansion in message passing layers, many-body messages from one density (arXiv:2206.07697).
 
-Blocks in the order of use: `edge_features`, `Invariants`, `MaceBlock`, `Mace`. Axes: A atoms, K neighbours, P = A K slots, M harmonics, C channels.
+Blocks in the order of use: `PairFunctions`, `Invariants`, `MaceBlock`, `Mace`. Axes: A atoms, K neighbours, P = A K slots, M harmonics, C channels.
 Each layer sums the neighbours' scalars, weighted by radial functions and spherical harmonics, to a density A_lm; mixes its channels for each l;
 forms all invariants of up to `correlation` densities (a complete basis for each channel, see `coupling`); and weights them by the atom.
 One layer is of body order correlation + 1, polynomial without exception: there is no other nonlinearity in this file.
@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Literal
 
 import torch
@@ -31,8 +29,9 @@ from ..configuration import Cutoff, Distances, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
 from ._compiled_products import Polynomial, message, usable
 from ._coupling import quadrupole_paths, quadrupole_table
-from ._harmonics import degrees, harmonics_table
-from .backbone import DenseBackbone, ExactConstants, TrainedDistances, envelope
+from ._harmonics import degrees
+from ._pair_functions import PairFunctions
+from .backbone import DenseBackbone, ExactConstants, TrainedDistances
 
 __all__ = ["Mace", "MaceConfig"]
 
@@ -65,54 +64,6 @@ class MaceConfig:
     correlation: Literal[1, 2, 3] = 3
     mean_neighbors: Positive = 12.0
     shortest_distances: Distances = field(default_factory=dict)
-
-
-def edge_features(
-    d: Tensor, r: Tensor, trained: Tensor, config: MaceConfig, harmonics: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Radial basis [radial + 1, P] of the distances `trained` [A, K, 1] and spherical harmonics [M, P] of displacements d [A, K, 3] of lengths
-    r [A, K, 1]: long rows, which a processor likes. `harmonics` makes them of unit vectors [3, P].
-
-    The basis is sqrt(2/r_c) sin(n pi r/r_c)/r and a one, all times the envelope / sqrt(mean_neighbors) (arXiv:2003.03123).
-    """
-    u, r = d.flatten(0, 1).T.contiguous() / r.flatten(), trained.flatten()
-    x = r / config.cutoff
-    n = torch.arange(1, config.radial + 1, dtype=r.dtype, device=r.device)[:, None]
-    waves = torch.sin(n * math.pi * x) * (math.sqrt(2.0 / config.cutoff) / r)
-    basis = torch.cat([waves, torch.ones_like(waves[:1])]) * (envelope(x) * config.mean_neighbors**-0.5)
-    return basis, harmonics(u)
-
-
-class Harmonics(ExactConstants):
-    """Spherical harmonics [M, P] of unit vectors [3, P], each l of the norm 2 l + 1: a table [M, monomials] times all products of components."""
-
-    table: Tensor
-
-    def __init__(self, degree: int) -> None:
-        super().__init__()
-        self.degree = degree
-        component = (2 * degrees(degree) + 1).double().sqrt()  # entries of all degrees of the same size
-        self.constant("table", (harmonics_table(degree) * component).T.contiguous())
-        self._polynomial: Polynomial | None = None
-
-    def forward(self, u: Tensor) -> Tensor:
-        if not usable(u):
-            return self.plain(u)
-        if self._polynomial is None:
-            factors = [key for n in range(self.degree + 1) for key in product(range(3), repeat=n)]
-            terms: dict[tuple[int, int, int, int], float] = defaultdict(float)
-            for row, column in self._exact["table"].nonzero().tolist():
-                i, j, k = sorted((*factors[column], 3, 3, 3)[:3])  # row 3 is one
-                terms[row, i, j, k] += float(self._exact["table"][row, column])
-            self._polynomial = Polynomial(terms, 3, len(self.table), self.plain)
-        return self._polynomial(u)
-
-    def plain(self, u: Tensor) -> Tensor:
-        """Return the same in plain torch."""
-        powers = [torch.ones_like(u[:1]), u]
-        for _ in range(self.degree - 1):
-            powers.append((powers[-1][:, None] * u).flatten(0, 1))
-        return self.table @ torch.cat(powers)
 
 
 class Invariants(ExactConstants):
@@ -193,21 +144,24 @@ class MaceBlock(nn.Module):
         self.readout = nn.Linear(c, c, bias=False)
         self.register_buffer("ell", degrees(config.degree), persistent=False)
 
-    def forward(self, s: Tensor, initial: Tensor, radial: Tensor, angular: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """New scalars [A, C], what is read out of them [A, C] and the vectors [A, 3, C] of the density. Tensors in, tensors out."""
+    def forward(self, s: Tensor, initial: Tensor, functions: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """New scalars [A, C], what is read out of them [A, C] and the vectors [A, 3, C] of the density, of the `PairFunctions`. Tensors in, tensors
+        out."""
         atoms, c = s.shape
-        density = self.sum_over_neighbors(self.neighbor(s), radial, angular, index)
+        density = self.sum_over_neighbors(self.neighbor(s), functions, index)
         density = torch.bmm(density, self.mix.index_select(0, self.ell).mT)  # [M, A, C]
         found = self.invariants(density.flatten(1)).unflatten(1, (atoms, c)).transpose(0, 1).flatten(1)
         s = DAMPING * (self.message(found * self.weights(initial)) + self.skip(s) * self.skip_weights(initial))
         return s, self.readout(s), density[1:4].transpose(0, 1)
 
-    def sum_over_neighbors(self, s: Tensor, radial: Tensor, angular: Tensor, index: Tensor) -> Tensor:
-        """[M, A, C]: angular times radial functions times the scalars s [A, C] of the neighbours."""
-        if usable(s, radial, angular, channels=s.shape[1]):
-            unit = torch.eye(len(radial), dtype=radial.dtype)  # the filter as a matrix: of the module, whose weights may be elsewhere
+    def sum_over_neighbors(self, s: Tensor, functions: Tensor, index: Tensor) -> Tensor:
+        """[M, A, C]: harmonics times radial functions times the scalars s [A, C] of the neighbours."""
+        n = len(functions) - len(self.ell)
+        if usable(s, functions, channels=s.shape[1]):
+            unit = torch.eye(n, dtype=s.dtype)  # the filter as a matrix: of the module, whose weights may be elsewhere
             first = torch.arange(len(index) + 1) * index.shape[1]
-            return message(torch.cat([radial, angular]), self.filter(unit), s, first, index.flatten())
+            return message(functions, self.filter(unit), s, first, index.flatten())
+        radial, angular = functions.split([n, len(self.ell)])
         amplitude = (self.filter(radial.T) * s.index_select(0, index.flatten())).unflatten(0, index.shape)
         return torch.bmm(angular.unflatten(1, index.shape).transpose(0, 1), amplitude).transpose(0, 1)
 
@@ -220,17 +174,18 @@ class Mace(DenseBackbone):
     def __init__(self, config: MaceConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(MaceBlock(config) for _ in range(config.layers))
-        self.harmonics = Harmonics(config.degree)
+        self.functions = PairFunctions(config, even=True)
         self.trained_distances = TrainedDistances(config.shortest_distances)
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return features from the initial scalars `s` [A, C]; the geometry is worked out once for all layers."""
         view, d, r = self.geometry(batch)
-        trained = self.trained_distances(r, batch.atomic_numbers, view)
+        if self.trained_distances.active:
+            d = d * (self.trained_distances(r, batch.atomic_numbers, view) / r)
         s = initial = s * (s.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()  # of one size, however many conditions are added up in it
-        radial, angular = edge_features(d, r, trained, self.config, self.harmonics)
+        functions = self.functions(d.flatten(0, 1))
         total = torch.zeros_like(s)
         for block in self.layers:
-            s, read, v = block(s, initial, radial, angular, view.index)
+            s, read, v = block(s, initial, functions, view.index)
             total = total + read
         return total, v
