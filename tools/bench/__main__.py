@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the rest is imported once the number of threads is known
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # a folder that Python runs stands first itself; its modules are those of the package `bench`
 
-NAMES = ("import", "data", "label", "infer", "kernel", "train")
+NAMES = ("import", "data", "label", "infer", "kernel", "products", "train")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -194,6 +194,8 @@ def _measure(name: str, threads: int, quick: bool) -> "Iterator[Figure]":
         from bench.inference import measure
     elif name == "kernel":
         from bench.kernel import measure
+    elif name == "products":
+        from bench.compiled_parts import measure
     else:
         from bench.training import measure
     return measure(threads, quick)
