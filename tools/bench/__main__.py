@@ -101,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
     ranks.add_argument("folder", type=Path, help="for what the ranks compute; what is there is not computed again")
     ranks.add_argument("--strategy", action="append", metavar="NAME", default=[], help="this one only; may be repeated (default: all)")
     ranks.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object per strategy, number of processes and case")
+    shared = names.add_parser("graph-parallel", help="steps of one large structure that processes share (2 minutes)", allow_abbrev=False)
+    shared.add_argument("--ranks", type=int, default=2, help="processes (default 2)")
+    shared.add_argument("--steps", type=int, default=10, help="of each (default 10)")
+    shared.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    shared.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     table = names.add_parser("table", help="Markdown from result files", allow_abbrev=False)
     table.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     return made
@@ -170,6 +175,13 @@ def main(arguments: list[str]) -> int:
             print("bench: --steps is a number from 1 on", file=sys.stderr)
             return 2
         found = mace_steps.measure(options.steps)
+    elif options.name == "graph-parallel":
+        from bench import graph_steps
+
+        if options.one:
+            print(graph_steps.one(options.one, options.steps))
+            return 0
+        found = graph_steps.measure(options.ranks, options.steps)
     elif options.name == "quickstart":
         from bench.quickstart import figures
 

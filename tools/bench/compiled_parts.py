@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,7 +36,11 @@ def measure(threads: int, quick: bool) -> Iterator[Figure]:
             potential = build_potential(name.partition("-")[0], {"elements": elements, "levels": ["pbe"], "backbone": options})
             batch = replace(collate(structures, potential.spec.graphs, torch.float32), mask_undefined=True)
             outputs = ("energy", "forces", "stress") if structures[0].pbc.all() else ("energy", "forces")
-            for kind, action in (("step", _step(potential, batch, outputs)), ("call", _call(potential, batch, outputs))):
+            actions: dict[str, Callable[[], object]] = {
+                "step": _step(potential, batch, outputs),
+                "call": partial(potential, batch, outputs),
+            }
+            for kind, action in actions.items():
                 ours, theirs = _in_turns(action, threads, repeats)
                 yield figure("products", f"{name}, {kind}, {what}", "ms", ours, threads, PEER, theirs)
 
@@ -69,15 +74,11 @@ def _step(potential: Potential, batch: Batch, outputs: tuple[str, ...]) -> Calla
     return step
 
 
-def _call(potential: Potential, batch: Batch, outputs: tuple[str, ...]) -> Callable[[], object]:
-    return lambda: potential(batch, outputs)
-
-
 def _in_turns(action: Callable[[], object], threads: int, repeats: int) -> tuple[list[float], list[float]]:
     """Milliseconds with compiled parts and without; the first three of each warm up."""
     found: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 3):
         for kept, how in zip(found, (nullcontext, plain_torch), strict=True):
-            with how():
+            with how():  # type: ignore[operator]  # of both a context manager
                 kept.append(1000 * seconds(action, threads))
     return found[0][3:], found[1][3:]

@@ -30,19 +30,26 @@ MORE = ("uneven batches", "mixed losses", "heads", "momentum")
 #: Numbers of processes before and after a resume. The run that begins with one process is `single`, with its training state.
 RESUMES = ((1, 2), (1, 3), (2, 1), (2, 3), (3, 2))
 SHARDED = ("deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
+#: What `graph-parallel` refuses, by name: quantities and features of all atoms, which no rank has.
+WHOLE = ("hessian row", "hvp", "labels on one rank", "auxiliary head", "gathered", "hidden elements", "encoded forces", "heads")
 #: Columns of the table. DeepSpeed refuses float64 by name.
-COLUMNS = [*((s, d) for d in ("float64", "float32") for s in ("ddp", "fsdp2")), *((s, "float32") for s in SHARDED)]
+COLUMNS = [*((s, d) for d in ("float64", "float32") for s in ("ddp", "fsdp2", "graph-parallel")), *((s, "float32") for s in SHARDED)]
 Results = list[dict[str, torch.Tensor]]
 
 
 def results(folder: Path, strategy: str, dtype: str, ranks: int) -> Results:
     """Parameters and terms of all of `CASES` on every rank."""
-    return _results(folder / f"{strategy}-{dtype}-{ranks}", strategy, dtype, ranks, CASES)
+    return _results(folder / f"{strategy}-{dtype}-{ranks}", strategy, dtype, ranks, cases_of(strategy, CASES))
 
 
 def more_results(folder: Path, strategy: str, dtype: str, ranks: int) -> Results:
     """Parameters and terms of all of `MORE` on every rank."""
-    return _results(_folder_of_more(folder, strategy, dtype, ranks), strategy, dtype, ranks, MORE)
+    return _results(_folder_of_more(folder, strategy, dtype, ranks), strategy, dtype, ranks, cases_of(strategy, MORE))
+
+
+def cases_of(strategy: str, cases: Sequence[str]) -> list[str]:
+    """Those of `cases` that the strategy computes."""
+    return [case for case in cases if strategy != "graph-parallel" or case not in WHOLE]
 
 
 def resumed(folder: Path, strategy: str, dtype: str, before: int, after: int) -> Results:
@@ -106,7 +113,7 @@ def deviations(folder: Path, strategies: Sequence[str] = ()) -> list[dict[str, A
         for s, d in columns
         for n in (2, 3)
         for made, cases in ((results, CASES), (more_results, MORE))
-        for c in cases
+        for c in cases_of(s, cases)
     ]
     other = [
         {

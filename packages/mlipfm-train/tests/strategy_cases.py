@@ -217,8 +217,8 @@ def run(case: str, strategy_name: str, dtype: str, out: Path) -> dict[str, Tenso
     step = Step(potential, made)
     strategy = load("strategies", strategy_name)(clip=CLIP if case == "clipped" else 5.0)
     strategy.setup(step, HeavyBall if momentum else GradientDescent)
-    mine = np.split(np.arange(6), (UNEVEN if case == "uneven batches" else SPLITS)[strategy.world_size])[strategy.rank]
-    chosen = [structures(case)[k] for k in mine]
+    mine = np.split(np.arange(6), (UNEVEN if case == "uneven batches" else SPLITS)[strategy.share[1]])[strategy.share[0]]
+    chosen = [structures(case)[k] for k in mine]  # all of them where ranks share every structure
     if begun is not None:
         strategy.load_state_dict(begun)
     result = {f"{case}/before/{name}": value for name, value in strategy.full_parameters().items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench.strategies import CASES, COLUMNS, MORE, RESUMES, SHARDED, deviation, flat, more_results, results, resumed
+from bench.strategies import CASES, COLUMNS, MORE, RESUMES, SHARDED, WHOLE, cases_of, deviation, flat, more_results, results, resumed
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.errors import RecipeError, TrainingError
 from mlipfm_interfaces.plugins import load
@@ -66,10 +66,15 @@ def test_two_ranks_equal_one_process(run, strategy, case, dtype):
     check_all(run, strategy, dtype, 2, case)
 
 
+@pytest.mark.ci
+@pytest.mark.parametrize("case", cases_of("graph-parallel", CASES))
+def test_two_ranks_that_share_every_structure_equal_one_process(run, case):
+    check_all(run, "graph-parallel", "float64", 2, case)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("strategy", "case"), [(s, c) for s in ("ddp", "fsdp2", "graph-parallel") for c in cases_of(s, CASES)])
 def test_three_ranks_equal_one_process(run, strategy, case, dtype):
     check_all(run, strategy, dtype, 3, case)
 
@@ -88,6 +93,8 @@ def test_ranks_of_deepspeed_equal_one_process(run, strategy, case, ranks):
 @pytest.mark.parametrize(("strategy", "dtype"), COLUMNS)
 @pytest.mark.parametrize("case", MORE)
 def test_ranks_equal_one_process_in_what_ci_does_not_run(run, case, strategy, dtype, ranks):
+    if strategy == "graph-parallel" and case in WHOLE:
+        pytest.skip("refused by name")
     if strategy in SHARDED:
         pytest.importorskip("deepspeed")
     check_all(run.more, strategy, dtype, ranks, case)

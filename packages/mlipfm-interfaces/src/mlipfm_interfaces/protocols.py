@@ -133,6 +133,10 @@ class Strategy(Protocol):
     world_size: int
     device: torch.device
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Return which of how many batches of each step this rank computes: (rank, world_size), or (0, 1) where ranks share every batch."""
+
     def setup(self, step: nn.Module, make_optimizer: Any) -> None:
         """Wrap the step module (potential and objectives) and build its optimiser."""
 

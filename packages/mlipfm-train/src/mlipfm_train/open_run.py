@@ -112,9 +112,8 @@ def open_run(
             extra = {"recipe": _in_manifest(recipe), **sources}
         spec = start.potential.spec
         cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
-        context = SourceContext(
-            train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, strategy.rank, strategy.world_size, cost, recipe.steps
-        )
+        batch, of = strategy.share
+        context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, batch, of, cost, recipe.steps)
         fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
         getattr(weight_rule, "follow", lambda source: None)(fed)  # optional: `reptile` belongs to the source `tasks`
         if recipe.adapt is not None and recipe.adapt.mode == "heads" and not resuming:

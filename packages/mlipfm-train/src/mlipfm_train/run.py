@@ -108,7 +108,7 @@ class Run:
     def begin(self, step: int) -> None:
         """Start the clock and the step's own stream of torch's random numbers (dropout): there is no generator state to save."""
         self._clock = time.perf_counter()
-        torch.manual_seed(int(stream(self.recipe.seed, "dropout", step, self.strategy.rank).integers(2**63)))
+        torch.manual_seed(int(stream(self.recipe.seed, "dropout", step, self.strategy.share[0]).integers(2**63)))
 
     def current_potential(self) -> Potential | None:
         """Return the potential with the weights that would be exported now; None if the Source says that it does not use it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,7 @@ from .views import StepBatch
 
 #: Terms of a step: `objective/term` -> (tensor, count).
 StepTerms = dict[str, tuple[Tensor, Tensor]]
+Evaluate = Callable[[Potential, Batch, Sequence[str], bool], Prediction]
 
 
 class Step(nn.Module):
@@ -28,6 +29,7 @@ class Step(nn.Module):
         potential: what is trained and exported.
         auxiliary: modules of the objectives, by objective name; trained, never exported.
         adapter: low-rank changes of the potential, merged when it is exported.
+        evaluate: asks the potential; strategies that share a structure among ranks put theirs here.
     """
 
     def __init__(self, potential: Potential, objectives: Mapping[str, Objective], adapter: LowRank | None = None) -> None:
@@ -36,6 +38,7 @@ class Step(nn.Module):
         self.objectives = dict(objectives)
         self.auxiliary = nn.ModuleDict({name: o.module for name, o in objectives.items() if o.module is not None})
         self.adapter = adapter
+        self.evaluate: Evaluate = lambda potential, batch, outputs, create_graph: potential(batch, outputs, create_graph=create_graph)
         self.outputs = tuple(sorted({key for o in objectives.values() for key in o.outputs}))
         self._companions = {key: quantity(key).companion for key in self.outputs}
         for name in objectives:
@@ -79,8 +82,7 @@ class Step(nn.Module):
         asked, graph = self._asked(batch), torch.is_grad_enabled()
         if self.adapter is not None:
             return self.adapter.call(self.potential, batch, asked, graph)
-        prediction: Prediction = self.potential(batch, asked, create_graph=graph)
-        return prediction
+        return self.evaluate(self.potential, batch, asked, graph)
 
     def _with_node_input(self, batch: Batch) -> Batch:
         """Return the batch with what objectives hide from the potential or add to its atoms (`Batch.node_input`)."""

@@ -34,6 +34,11 @@ class SingleProcess:
         self.device = _device(device)
         self.rank, self.world_size = 0, 1
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Return which of how many batches of each step this process computes: each rank its own."""
+        return self.rank, self.world_size
+
     def check(self, step: Step) -> None:
         """Refuse, before anything is written, what this strategy cannot train.
 
@@ -55,7 +60,7 @@ class SingleProcess:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_factor", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, means = global_loss(self.module, self._forward(batch), self.world_size)
+        loss, means = global_loss(self.module, self._forward(batch), self.share[1])
         self._backward(loss)
         norm = self._gradient_norm()
         finite = bool(torch.isfinite(norm)) and all(bool(torch.isfinite(value)) for value in means.values())
