@@ -15,7 +15,7 @@ from mlipfm_interfaces.errors import MlipfmWarning
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.structures import methane, silicon, water
 from mlipfm_models import build_potential
-from mlipfm_models.backbones import _compiled_products as products, mace
+from mlipfm_models.backbones import _compiled_products as products, density, mace
 from mlipfm_models.backbones._harmonics import harmonics_table
 from mlipfm_models.backbones._pair_functions import PairFunctions
 from mlipfm_models.backbones.density import DensityConfig, expand
@@ -191,6 +191,46 @@ def test_compiled_mace_equals_mace_in_plain_torch(structures: list[Structure], m
     assert len(calls) == 2  # one for each layer, none in plain torch
     for a, b in zip(fast, plain, strict=True):
         assert float((a - b).detach().abs().max()) < 1e-10 * max(float(b.detach().abs().max()), 1.0)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("mixed", [None, 4])
+def test_compiled_density_equals_density_in_plain_torch(layers: int, mixed: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two levels, with charge and spin given and not given, ions among them, so that atoms of one element are of several kinds."""
+    backbone = {"channels": 16, "mixed": mixed, "layers": layers, "cutoff": 4.0, "mean_neighbors": 20.0}
+    options = {"levels": ["pbe", "r2scan"], "conditions": ["total_charge", "spin_multiplicity"], "heads": {"dipole": {}}}
+    potential = build_potential("density", {"elements": ["H", "C", "O", "Si"], "dtype": "float64", "backbone": backbone, **options})
+    with torch.no_grad():
+        for parameter in potential.parameters():  # embeddings of charge and spin are small at first
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    states = [{}, {"total_charge": 0, "spin_multiplicity": 1}, {"total_charge": 1, "spin_multiplicity": 2}, {"level": "r2scan"}]
+    structures = [s.replace(**{"level": "pbe", **state}) for s in (water(), methane()) for state in states]
+    structures.append(silicon().replace(level="pbe"))
+    calls: dict[str, int] = {}
+    for name in ("expansion", "message"):
+        monkeypatch.setattr(
+            density, name, lambda *x, name=name, **y: calls.update({name: calls.get(name, 0) + 1}) or getattr(products, name)(*x, **y)
+        )
+    fast = results(potential, structures)
+    assert calls == ({"expansion": 1} if layers == 1 else {"expansion": 1, "message": 1})
+    with products.plain_torch():
+        plain = results(potential, structures)
+    for a, b in zip(fast, plain, strict=True):
+        assert float((a - b).detach().abs().max()) < 1e-10 * max(float(b.detach().abs().max()), 1.0)
+
+
+def test_kinds_are_given_up_where_they_are_many_or_somebody_else_made_the_scalars(monkeypatch: pytest.MonkeyPatch) -> None:
+    potential = build_potential("density", {"elements": ["H", "O"], "levels": ["pbe"], "backbone": {"channels": 16, "layers": 1}})
+    batch = collate([water().replace(level="pbe")] * 2, potential.spec.graphs)
+    calls: list[Any] = []
+    monkeypatch.setattr(density, "expansion", lambda *x, **y: calls.append(x) or products.expansion(*x, **y))
+    s = torch.randn(1, 16).expand(6, 16)
+    potential.backbone(s.contiguous(), batch)
+    assert len(calls) == 1
+    potential.backbone(torch.randn(6, 16), batch)
+    monkeypatch.setattr(density, "MANY_KINDS", 1)
+    potential.backbone(s.contiguous(), batch)
+    assert len(calls) == 1
 
 
 def test_channels_that_do_not_fill_vectors_and_other_precisions_stay_on_torch() -> None:

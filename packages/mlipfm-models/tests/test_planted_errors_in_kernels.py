@@ -107,6 +107,7 @@ ERRORS = [
         "kinds of neighbours in each other's place", "expansion_kernel", "w.place[t] = w.start[t];", "w.place[t] = w.start[0];", PRODUCTS
     ),
     Error("gradient of an expansion off the sphere", "expansion_kernel", "radial - q * (gx * x + gy * y + gz * z)", "radial", PRODUCTS),
+    Error("pull of a neighbour without its reaction", "displacements", "by_x[3 * a + c] -= back[c]; }", "}", PRODUCTS),
     Error("messages that forget a share of the slope", "products_kernel", "turn * s + slope * v_s", "turn * s", PRODUCTS),
     Error(
         "second derivative by the weights", "products_kernel", "v.R, p.functions, w.by_v, by.W", "v.R, p.functions, w.by_F, by.W", PRODUCTS

@@ -35,7 +35,7 @@ from ._harmonics import harmonics_table
 from ._pair_functions import PairFunctions
 from .backbone import DenseBackbone, envelope
 
-__all__ = ["Density", "DensityConfig", "electronic_states"]
+__all__ = ["Density", "DensityConfig"]
 
 #: Kinds of neighbours (elements, at different levels, in different electronic states) above which sums for each of them cost more than they save.
 MANY_KINDS = 16
