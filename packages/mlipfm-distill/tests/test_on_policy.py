@@ -181,6 +181,20 @@ def test_frames_of_colliding_atoms_are_left_out_however_many_follow_each_other(t
         assert all("atoms lie on top of each other" in why for why in labels.refused.values())
 
 
+def test_a_teacher_that_labels_the_start_still_is_not_taken_to_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with springs("nan", tmp_path, monkeypatch) as teacher:
+        labels = Labels(tmp_path / "labels", teacher, atoms(1.0))
+        assert labels.add("train", [atoms(x) for x in (2.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 3.0)]) == 2
+        assert len(labels.refused) == 7
+
+
+def test_labels_that_cost_nothing_leave_time_to_learn_from_them() -> None:
+    by_labels, by_time = make_plan(Budget(labels=300), 0.001, 1), make_plan(Budget(seconds=2700.0), 0.001, 1)
+    assert sum(by_labels.training) > 60
+    assert sum(by_time.learn) < 5000
+    assert sum(by_time.training) == pytest.approx(0.42 * 2700)
+
+
 def test_labels_of_an_interrupted_command_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with springs("none", tmp_path, monkeypatch) as teacher:
         labels = Labels(tmp_path / "labels", teacher)

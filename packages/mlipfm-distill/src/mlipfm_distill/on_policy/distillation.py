@@ -82,7 +82,7 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
         with lock(request.out / "lock"), until_interrupted(say) as interrupted:
             hydrogen = any((s.atomic_numbers == 1).any() for s in starts)
             dt = request.dt or (0.5 if hydrogen else 1.0)
-            work = Work(request, teacher, Labels(request.out / "labels", teacher), starts, dt, say, interrupted)
+            work = Work(request, teacher, Labels(request.out / "labels", teacher, starts[0]), starts, dt, say, interrupted)
             plan = _planned(work)
             say(plan.line())
             students = _rounds(work, plan)

@@ -23,10 +23,15 @@ FAILURES = 3
 
 
 class Labels:
-    """Stores of labelled frames in a folder."""
+    """Stores of labelled frames in a folder.
 
-    def __init__(self, folder: Path, teacher: DistillationTeacher) -> None:
-        self.folder, self.teacher = folder, teacher
+    Args:
+        known: a structure that the teacher has labelled before. Where it labels it still, frames that it cannot label are at fault, and not
+            the teacher.
+    """
+
+    def __init__(self, folder: Path, teacher: DistillationTeacher, known: Structure | None = None) -> None:
+        self.folder, self.teacher, self.known = folder, teacher, known
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, part: str, frames: Sequence[Structure], done: Callable[[int], None] = lambda count: None) -> int:
@@ -35,7 +40,8 @@ class Labels:
         A frame that the teacher cannot label is left out and listed in `refused.json`.
 
         Raises:
-            LabelingError: the teacher failed `FAILURES` times one after another. UnwritableFileError: the disk is full. No label is lost.
+            LabelingError: the teacher failed `FAILURES` times one after another, and also for what it has labelled before.
+            UnwritableFileError: the disk is full. No label is lost.
         """
         refused, row = self.refused, 0
         with StoreWriter(self.folder / part, name=part) as writer:
@@ -48,8 +54,9 @@ class Labels:
                     except UnwritableFileError:
                         raise
                     except MlipfmError as error:
-                        row += not isinstance(error, OverlapError)  # a fault of the frame
-                        self._check(error, row)
+                        if not isinstance(error, OverlapError):
+                            row += 1
+                            self._check(error, row)
                         refused[wanted.key] = str(error)
                         atomic_write(self.folder / "refused.json", json.dumps(refused, indent=1).encode())
                 done(k + 1)
@@ -72,8 +79,15 @@ class Labels:
         origin = replace(frame.provenance, source=f"teacher:{self.teacher.digest[:12]}", licence=self.teacher.licence)
         return frame.replace(level=self.teacher.level, labels={}, label_std={}, provenance=origin)
 
+    def _works(self) -> bool:
+        """Return whether the teacher labels `known`."""
+        try:
+            return self.known is not None and bool(self.teacher.label(self.known))
+        except MlipfmError:
+            return False
+
     def _check(self, error: MlipfmError, row: int) -> None:
-        if row < FAILURES:
+        if row % FAILURES or self._works():
             return
         broken = isinstance(error, ForeignModelError)
         hint = "the labels that were made are kept; see that the teacher runs, and give the same command again"

@@ -11,6 +11,8 @@ from .request import Budget
 
 #: Shares of the time: labels, training, and the rest for dynamics and measurements.
 LABELS, TRAINING = 0.4, 0.42
+#: Seconds that a label counts for at least: a teacher of a millisecond would leave no time to learn from its labels.
+LEAST_PER_LABEL = 0.5
 #: Share of the training time that the last training gets, and share of the labels in the first round.
 LAST, FIRST = 0.5, 0.3
 #: Fewest labels from which anything is learned. Labels for the equation of state and the Jacobian, which are measured with the teacher too.
@@ -51,14 +53,15 @@ def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
     Raises:
         RecipeError: it is too small, with what would do.
     """
-    seconds = budget.seconds if budget.seconds is not None else (budget.labels or 0) * per_label / LABELS
-    total = budget.labels if budget.labels is not None else int(LABELS * seconds / per_label)
+    counted = max(per_label, LEAST_PER_LABEL)
+    seconds = budget.seconds if budget.seconds is not None else (budget.labels or 0) * counted / LABELS
+    total = budget.labels if budget.labels is not None else int(LABELS * seconds / counted)
     if total < FEWEST + TEST[0] + MEASURED:
         least = FEWEST + TEST[0] + MEASURED
         raise RecipeError(
             f"{budget} are {total} labels of {per_label:.3g} s, of which nothing is learned",
             where="--budget",
-            hint=f"give {least}labels or {least * per_label / LABELS / 60 + 0.5:.0f}min at least, or start from smaller cells",
+            hint=f"give {least}labels or {least * counted / LABELS / 60 + 0.5:.0f}min at least, or start from smaller cells",
         )
     test = int(min(max(TEST_SHARE * total, TEST[0]), TEST[1]))
     left = total - test - test // 2 - MEASURED

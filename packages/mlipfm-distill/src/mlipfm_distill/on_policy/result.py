@@ -12,7 +12,7 @@ from mlipfm_data.store.writer import StoreWriter
 from mlipfm_eval.uncertainty import fit_uncertainty
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model, load_potential
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import LabelingError, MlipfmError
 from mlipfm_interfaces.files import atomic_write, canonical_json
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertainty import Uncertain
@@ -48,7 +48,11 @@ print(atoms.get_potential_energy(), "eV;", abs(atoms.get_forces()).max(), "eV/Å
 
 
 def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, Any]:
-    """Measure, write everything, and return what `result.json` holds."""
+    """Measure, write everything, and return what `result.json` holds.
+
+    Raises:
+        LabelingError: there is nothing to measure with.
+    """
     path = work.out / "result.json"
     if path.exists():
         before = dict(json.loads(path.read_bytes()))
@@ -57,6 +61,12 @@ def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, An
     models = {size: _placed(work, size, trained) for size, trained in students.items()}
     main, hottest = next(iter(models.values())), max(work.request.temperatures)
     test = _held_out(work, main, plan)
+    if not test:
+        raise LabelingError(
+            "the student cannot be measured: its dynamics break at once, or the teacher labels none of their frames",
+            where=str(main),
+            hint="the labels are kept: give the same command with a larger --budget, or lower temperatures",
+        )
     outside = _outside(work, main, plan)
     found: dict[str, Any] = {
         "teacher": {"uri": work.request.teacher, "digest": work.teacher.digest, "level": work.teacher.level},
