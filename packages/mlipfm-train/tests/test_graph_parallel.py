@@ -121,8 +121,11 @@ def test_what_parts_of_a_structure_cannot_give_is_refused_by_name() -> None:
         strategy.check(Step(model("painn", heads={"homo": {}}), {"gap": Quantities({"homo": 1.0})}))
     with pytest.raises(RecipeError, match="'hidden' cannot be computed from parts of a structure: what it needs of all atoms"):
         strategy.check(Step(model("painn"), {"hidden": Masked()}))
+    with pytest.raises(RecipeError, match="a direct stress is a mean over all atoms"):
+        stressed = model("painn", forces="direct", heads={"stress": {}})
+        strategy.check(Step(stressed, {"energy-force": EnergyForce(stress_weight=1.0)}))
     potential = model("painn", conditions=["total_charge"])
     batch = long_box(potential)
     ion = replace(batch, total_charge=torch.tensor([1, 0]), charge_stated=torch.tensor([True, True])).with_leaves()
-    with pytest.raises(RecipeError, match="electrons of an ion are shared out over all its atoms"):
+    with pytest.raises(RecipeError, match="electrons of ions and open shells are shared out over all atoms"):
         strategy.evaluate(potential, ion, ("energy",), True)

@@ -68,6 +68,8 @@ class GraphParallel(SingleProcess):
         spec = step.potential.spec
         if spec.interaction_range is None or any(graph.kspace is not None for graph in spec.graphs):
             raise RecipeError("every atom of this potential feels every other one: no rank can compute some atoms", hint=_hint())
+        if spec.kind == "direct" and "stress" in step.outputs:
+            raise RecipeError("a direct stress is a mean over all atoms, which no rank has", hint=_hint())
         for name, objective in step.objectives.items():
             wrong = [key for key in objective.outputs if key not in OUTPUTS]
             if wrong or objective.module is not None or objective.gather or hasattr(objective, "node_input"):
@@ -92,22 +94,19 @@ class GraphParallel(SingleProcess):
         Raises:
             RecipeError: ions and open shells, whose electrons are shared out over all atoms.
         """
-        ions = (batch.total_charge != 0) | (batch.spin_multiplicity > 1)
-        if "total_charge" in potential.spec.conditions and bool(ions.any()):
-            raise RecipeError("electrons of an ion are shared out over all its atoms: no rank can compute some of them", hint=_hint())
+        charged, open_shell = batch.total_charge != 0, batch.spin_multiplicity > 1
+        shared_out = {"total_charge": bool(charged.any()), "spin_multiplicity": bool(open_shell.any())}
+        if any(shared_out.get(condition, False) for condition in potential.spec.conditions):
+            raise RecipeError(
+                "electrons of ions and open shells are shared out over all atoms: no rank can compute some of them", hint=_hint()
+            )
         split = split_atoms(batch, potential.spec, self.rank, self.world_size)
         self.last_split = int(split.own.sum()), len(split.atoms)
         here = torch.from_numpy(split.atoms).to(batch.positions.device)
         own = torch.from_numpy(split.own).to(here.device)
         part = _part(batch, split.atoms, here)
         direct = potential.spec.kind == "direct"
-        asked = [
-            "atomic_energies",
-            *(["forces"] if direct and "forces" in outputs else []),
-            *(["stress"] if direct and "stress" in outputs else []),
-        ]
-        if "stress" in asked:
-            raise RecipeError("a direct stress is a mean over all atoms, which no rank has", hint=_hint())
+        asked = ["atomic_energies", *(["forces"] if direct and "forces" in outputs else [])]
         made = potential(part, asked, create_graph=True).values
         system = batch.system[here]
         energy = torch.zeros(batch.n_systems, dtype=torch.float64, device=here.device)
