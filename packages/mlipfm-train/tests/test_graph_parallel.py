@@ -121,8 +121,8 @@ def test_what_parts_of_a_structure_cannot_give_is_refused_by_name() -> None:
         strategy.check(Step(model("painn", heads={"homo": {}}), {"gap": Quantities({"homo": 1.0})}))
     with pytest.raises(RecipeError, match="'hidden' cannot be computed from parts of a structure: what it needs of all atoms"):
         strategy.check(Step(model("painn"), {"hidden": Masked()}))
+    stressed = model("painn", forces="direct", heads={"stress": {}})
     with pytest.raises(RecipeError, match="a direct stress is a mean over all atoms"):
-        stressed = model("painn", forces="direct", heads={"stress": {}})
         strategy.check(Step(stressed, {"energy-force": EnergyForce(stress_weight=1.0)}))
     potential = model("painn", conditions=["total_charge"])
     batch = long_box(potential)
