@@ -14,6 +14,8 @@ from mlipfm_md.simulation import Settings, simulate
 
 from .start_frames import fixed_atoms, strain, vacuum
 
+#: Beginning of the `provenance.sampling` of frames of the student's dynamics.
+DYNAMICS = "langevin"
 #: Factor of the temperature above which dynamics have exploded; small systems fluctuate.
 HOTTEST = 3.0
 #: 1/fs, friction of the Langevin thermostat: a memory of 0.1 ps, since what is wanted is many independent frames.
@@ -64,7 +66,7 @@ def _run(
     settings = Settings(
         dt=dt, steps=steps, temperature=kelvin, seed=seed, every=every, restart_every=steps, max_temperature=HOTTEST * kelvin + 300
     )
-    name = replace(start.provenance, group=f"{seed}", sampling=f"langevin-{kelvin:g}K")
+    name = replace(start.provenance, group=f"{seed}", sampling=f"{DYNAMICS}-{kelvin:g}K")
     seen: list[Structure] = []
 
     def keep(state: object) -> None:

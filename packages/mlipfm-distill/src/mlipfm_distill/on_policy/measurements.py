@@ -169,6 +169,7 @@ def birch(volumes: np.ndarray, energies: np.ndarray) -> tuple[float, float] | No
 def validity(valid: Sequence[Uncertain], test: Sequence[Uncertain], outside: Sequence[Uncertain]) -> dict[str, Any]:
     """Return the largest standard deviation of a force, eV/Å, of the range, and how well it tells frames that the student predicts badly.
 
+    `valid` and `test` are frames of the student's dynamics, of which the range leaves out one of twenty.
     A frame is bad if its mean force error exceeds three times the median of the test frames; it is flagged if its largest sigma is above the limit.
     """
     limit = float(np.quantile([u.atom_sigma.max() for u in [*valid, *test]], IN_RANGE))

@@ -20,7 +20,7 @@ from mlipfm_md.lammps_engine import export_lammps
 
 from . import measurements
 from .distillation import FRAMES, Work, _label, _stored
-from .exploration import Trajectory, explore
+from .exploration import DYNAMICS, Trajectory, explore
 from .page import write_page
 from .plan import Plan
 from .start_frames import rattled, strain
@@ -154,7 +154,10 @@ def _measured(work: Work, size: str, model: Path, test: list[Structure], outside
     fit_uncertainty(str(model), [work.out / "labels" / "train"], [work.out / "labels" / "valid"], file)
     potential, manifest = load_model(str(model))
     sure = plugins.load("uncertainties", "llpr").load(file, manifest["digest"])
-    seen: list[list[Uncertain]] = [list(sure.predict(potential, some)) for some in (work.labels.read("valid"), test, outside)]
+    own = [
+        s for s in work.labels.read("valid") if str(s.provenance.sampling).startswith(DYNAMICS)
+    ]  # displaced copies are not where it goes
+    seen: list[list[Uncertain]] = [list(sure.predict(potential, some)) for some in (own, test, outside)]
     found = {
         "file": model.name,
         "uncertainty_file": file.name,
