@@ -68,7 +68,7 @@ def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
     rounds = 4 if left < 120 else 5 if left < 400 else 7
     first = int(FIRST * left)
     learn = (first, *[(left - first) // (rounds - 1)] * (rounds - 1))
-    training = TRAINING * seconds
+    training = (LABELS + TRAINING) * seconds - total * per_label  # what quick labels leave
     early = training * (1 - LAST) / sizes if sizes > 1 else training * (1 - LAST)
     last = (training - early) / sizes
     return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds)
