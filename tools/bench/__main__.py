@@ -181,6 +181,9 @@ def main(arguments: list[str]) -> int:
         if options.one:
             print(graph_steps.one(options.one, options.steps))
             return 0
+        if options.ranks < 2 or options.steps < 1:
+            print("bench: --ranks is a number from 2 on, --steps one from 1 on", file=sys.stderr)
+            return 2
         found = graph_steps.measure(options.ranks, options.steps)
     elif options.name == "quickstart":
         from bench.quickstart import figures

@@ -309,3 +309,16 @@ def test_a_source_may_train_on_what_the_current_potential_proposes(tiny, tmp_pat
         fit(recipe, tmp_path / "parts", source=OnPolicy, listeners=[stop_after(6)])
     fit(recipe, tmp_path / "parts", source=OnPolicy)
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("log", "stays"), [(None, False), ("", False), ('{"kind": "step"}\n', True)])
+def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(log: str | None, stays: bool, tmp_path: Path) -> None:
+    from mlipfm_train.open_run import _remove_unused
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "lock").touch()
+    if log is not None:
+        (folder / "events.jsonl").write_text(log)
+    _remove_unused(folder)
+    assert folder.exists() == stays

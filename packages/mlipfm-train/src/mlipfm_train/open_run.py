@@ -46,9 +46,11 @@ Listener = Callable[[Event], None]
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove the folder of a run that was refused before it began: it holds nothing but the lock."""
-    if [path.name for path in folder.iterdir()] == ["lock"]:
-        (folder / "lock").unlink()
+    """Remove the folder of a run that was refused before it began: it holds nothing but the lock, and perhaps a log without events."""
+    left = {path.name: path for path in folder.iterdir()}
+    if left.keys() <= {"lock", "events.jsonl"} and ("events.jsonl" not in left or left["events.jsonl"].stat().st_size == 0):
+        for path in left.values():
+            path.unlink()
         folder.rmdir()
 
 

@@ -59,7 +59,7 @@ def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
     if total < FEWEST + TEST[0] + MEASURED:
         least = FEWEST + TEST[0] + MEASURED
         raise RecipeError(
-            f"{budget} are {total} labels of {per_label:.3g} s, of which nothing is learned",
+            f"{budget} are {total} labels of {counted:.3g} s with the time to learn from them, of which nothing is learned",
             where="--budget",
             hint=f"give {least}labels or {least * counted / LABELS / 60 + 0.5:.0f}min at least, or start from smaller cells",
         )

@@ -132,7 +132,7 @@ class GraphParallel(SingleProcess):
         super()._backward(loss)
         begin = time.perf_counter()
         grads = [p.grad for p in self.module.parameters() if p.requires_grad and p.grad is not None]
-        for dtype in {grad.dtype for grad in grads}:
+        for dtype in dict.fromkeys(grad.dtype for grad in grads):  # in one order on all ranks, which a set has not
             some = [grad for grad in grads if grad.dtype == dtype]
             flat = torch.cat([grad.flatten() for grad in some])
             dist.all_reduce(flat)
