@@ -1,10 +1,12 @@
 """Generated sets: what is held out, that geometries are where the force field says, that a set resumes to the same bytes."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from mlipfm_data import Store
+from mlipfm_data.conformers import conformers
 from mlipfm_data.generation import molecules as module
 from mlipfm_data.generation.generate import Settings, generate_molecules
 from mlipfm_data.generation.geometries import Shares, _behind, cluster_geometries, embedded, molecule_geometries
@@ -57,6 +59,13 @@ def test_molecules_depend_on_the_seed_alone_and_are_different() -> None:
 def test_too_many_small_molecules_are_refused() -> None:
     with pytest.raises(SamplingError, match="were not found"):
         list(random_molecules(30, 0, heavy=1))
+
+
+@pytest.mark.parametrize("geometry", [lambda smiles: embedded(smiles, 1, 0), lambda smiles: conformers(smiles, 1, 0)])
+def test_a_molecule_without_a_force_field_is_refused_by_name(geometry: Callable[[str], object]) -> None:
+    """It was grown by `mlipfm data generate molecules`, and RDKit ends in a RuntimeError."""
+    with pytest.raises(SamplingError, match=r"neither MMFF94 nor UFF has parameters for 'O=C\(O\)\[S\]123OC1=C2C3=O'"):
+        geometry("O=C(O)[S]123OC1=C2C3=O")
 
 
 def test_forces_of_the_force_field_are_minus_its_gradient() -> None:

@@ -89,6 +89,21 @@ def _molecule(smiles: str) -> tuple[Any, str]:
     return Chem.AddHs(parsed), Chem.MolToSmiles(parsed)
 
 
+def has_mmff(molecule: Any, smiles: str) -> bool:
+    """Return whether MMFF94 has the parameters of a molecule; False: UFF has them.
+
+    Raises:
+        SamplingError: neither has them. RDKit itself would end in a RuntimeError.
+    """
+    from rdkit.Chem import AllChem
+
+    if AllChem.MMFFHasAllMoleculeParams(molecule):
+        return True
+    if not AllChem.UFFHasAllMoleculeParams(molecule):
+        raise SamplingError(f"neither MMFF94 nor UFF has parameters for {smiles!r}")
+    return False
+
+
 def _embed(molecule: Any, n: int, seed: int, smiles: str) -> np.ndarray:
     """Put conformers into `molecule` and relax them; force-field energies [conformers]."""
     from rdkit import rdBase
@@ -100,7 +115,7 @@ def _embed(molecule: Any, n: int, seed: int, smiles: str) -> np.ndarray:
     with rdBase.BlockLogs():
         if not len(AllChem.EmbedMultipleConfs(molecule, n, settings)):
             raise SamplingError(f"no geometry could be embedded for {smiles!r}")
-        relax = AllChem.MMFFOptimizeMoleculeConfs if AllChem.MMFFHasAllMoleculeParams(molecule) else AllChem.UFFOptimizeMoleculeConfs
+        relax = AllChem.MMFFOptimizeMoleculeConfs if has_mmff(molecule, smiles) else AllChem.UFFOptimizeMoleculeConfs
         results = relax(molecule, numThreads=1, maxIters=2000)
     return np.array([energy for _, energy in results])
 

@@ -17,7 +17,7 @@ from mlipfm_interfaces.errors import SamplingError
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import ACCELERATION, KB
 
-from ..conformers import _molecule
+from ..conformers import _molecule, has_mmff
 from ..normal_modes import hessian_by_differences, normal_modes, sample_modes
 
 KCAL_MOL = 0.0433641153  # eV
@@ -69,13 +69,11 @@ def embedded(smiles: str, conformers: int, seed: int) -> Embedded:
         if not len(AllChem.EmbedMultipleConfs(molecule, conformers, settings)):
             raise SamplingError(f"no geometry could be embedded for {smiles!r}")
         raw = np.array([c.GetPositions() for c in molecule.GetConformers()])
-        mmff = AllChem.MMFFHasAllMoleculeParams(molecule)
+        mmff = has_mmff(molecule, smiles)
         properties = AllChem.MMFFGetMoleculeProperties(molecule) if mmff else None
         relax = AllChem.MMFFOptimizeMoleculeConfs if mmff else AllChem.UFFOptimizeMoleculeConfs
         results = relax(molecule, numThreads=1, maxIters=500)
         field = AllChem.MMFFGetMoleculeForceField(molecule, properties) if mmff else AllChem.UFFGetMoleculeForceField(molecule)
-    if field is None:
-        raise SamplingError(f"neither MMFF94 nor UFF has parameters for {smiles!r}")
     relaxed = np.array([c.GetPositions() for c in molecule.GetConformers()])[np.argsort([e for _, e in results], kind="stable")]
     numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()])
     charge = sum(atom.GetFormalCharge() for atom in molecule.GetAtoms())
