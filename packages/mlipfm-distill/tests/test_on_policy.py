@@ -85,7 +85,7 @@ def test_a_budget_of_too_few_labels_says_what_would_do() -> None:
 
 def test_a_plan_spends_the_labels_it_has() -> None:
     plan = make_plan(Budget(labels=300), per_label=1.0, sizes=3)
-    assert 280 <= sum(plan.learn) + plan.test + plan.outside + 15 <= 300
+    assert 280 <= sum(plan.learn) + plan.test + plan.outside + plan.physics + 15 <= 300
     assert sum(plan.training[:-1]) + 3 * plan.training[-1] == pytest.approx(0.42 * plan.seconds)
 
 
@@ -149,6 +149,30 @@ def test_the_jacobian_of_a_rotating_field_is_antisymmetric_and_that_of_springs_s
     assert _asymmetry(lambda t: -2 * t.positions, s, places, 1e-3) < 1e-12
 
 
+def test_rows_of_the_hessian_of_springs_are_their_stiffness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with springs("none", tmp_path, monkeypatch) as teacher:
+        labels = Labels(tmp_path / "labels", teacher, rows=4)
+        labels.add("train", [atoms(1.0)])
+        labels.add("valid", [atoms(1.0)])
+    (s,) = labels.read("train")
+    index, rows = s.labels["hessian_rows_index"].astype(int), s.labels["hessian_rows"]
+    assert rows.shape == (4, 2, 3)
+    for (atom, axis), row in zip(index, rows, strict=True):
+        wanted = np.zeros((2, 3))
+        wanted[atom, axis] = 2.0
+        assert row == pytest.approx(wanted)
+    assert "hessian_rows" not in labels.read("valid")[0].labels
+
+
+def test_a_plan_counts_two_labels_for_each_row() -> None:
+    plain, with_rows = make_plan(Budget(labels=300), 1.0, 1), make_plan(Budget(labels=300), 1.0, 1, rows=2)
+    assert sum(with_rows.learn) == pytest.approx(sum(plain.learn) / 5, abs=4)
+    assert "with 2 rows of the Hessian each" in with_rows.line()
+    assert int(with_rows.line().split()[1]) <= 300
+    with pytest.raises(RecipeError, match="of which nothing is learned"):
+        make_plan(Budget(labels=300), 1.0, 1, rows=20)
+
+
 @pytest.mark.parametrize("misdeed", ["die", "nan"])
 def test_a_frame_that_the_teacher_cannot_label_is_left_out_and_no_label_is_lost(
     misdeed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -209,7 +233,7 @@ def test_labels_of_an_interrupted_command_are_not_made_again(tmp_path: Path, mon
             labels.add("train", frames, interrupt)
         asked: list[Structure] = []
         label = teacher.label
-        monkeypatch.setattr(teacher, "label", lambda s: asked.append(s) or label(s))
+        monkeypatch.setattr(teacher, "label", lambda s, rows: asked.append(s) or label(s, rows))
         assert labels.add("train", frames) == 3
         assert len(asked) == 1
 

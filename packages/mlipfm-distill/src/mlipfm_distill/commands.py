@@ -53,6 +53,10 @@ def distill(
     multiplicity: Annotated[int | None, typer.Option(min=1, max=1000, help="2S+1 of structures whose file gives none")] = None,
     timeout: Annotated[float, typer.Option(min=1, max=1e6, help="Seconds after which a label is given up")] = 600.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of displacements, velocities and training")] = 0,
+    hessian_rows: Annotated[
+        int,
+        typer.Option(min=0, max=1000, help="Rows of the teacher's Hessian on every frame to train on, for phonons; each costs two labels"),
+    ] = 0,
     register: Annotated[str | None, typer.Option(help="Put the student into the registry under this name")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, everything else on stderr")] = False,
 ) -> None:
@@ -65,6 +69,8 @@ def distill(
     Examples:
 
         mlipfm distill --teacher sevennet:7net-0 --start POSCAR --temperature 300 600 --budget 45min
+
+        mlipfm distill --teacher chgnet:0.3.0 --start Si.cif --temperature 300 --hessian-rows 2 --budget 500labels
 
         mlipfm distill --teacher model.safetensors --start water.xyz --temperature 330 --sizes small medium large --budget 300labels
     """
@@ -83,14 +89,20 @@ def distill(
         )
     folder = out or Path(f"{start.name.partition('.')[0]}-distilled")
     request = Request(teacher, start, folder, tuple(temperature), parse_budget(budget), tuple(sizes or ("medium",)), level, dt, charge,
-                      multiplicity, timeout, seed)  # fmt: skip
+                      multiplicity, timeout, seed, hessian_rows)  # fmt: skip
+    if register is not None:  # a wrong name or address is said before hours of work
+        from mlipfm_interfaces.registry_http import server
+        from mlipfm_interfaces.registry_versions import check_name, list_versions
+
+        check_name(register)
+        list_versions(server(None), register)
     found = distil(request, lambda text: typer.echo(text, err=as_json))
     for line in [*summary(found), f"page: {(folder / 'report.html').resolve().as_uri()}"]:
         typer.echo(line, err=as_json)
     if register is not None:
         from mlipfm_interfaces.registry_push import push
 
-        version = push(folder / "student.safetensors", register)
+        version = push(folder / "student.safetensors", register, [folder / "student.errors.json"])
         typer.echo(f"{version.name}/{version.number}  {version.digest}", err=as_json)
     if as_json:
         typer.echo(json.dumps(found))

@@ -24,6 +24,7 @@ class Distill:
 
     Args:
         energy_weight: of the mean absolute error of the energy per atom. forces_weight: of the mean length of the force error.
+        stress_weight: of the mean absolute error of the stress, 0: not trained.
         hessian_weight: of the mean length of the error of a row on an atom; 0 switches the rows off.
         rows: drawn of each structure in each epoch. outlier: see `HessianRows`.
     """
@@ -35,6 +36,7 @@ class Distill:
         hessian_weight: float = 400.0,
         rows: int = 1,
         outlier: float = 1e4,
+        stress_weight: float = 0.0,
     ) -> None:
         if hessian_weight < 0 or rows < 1 or outlier <= 0:
             raise RecipeError(
@@ -42,7 +44,7 @@ class Distill:
                 where="distill",
                 hint="weights are >= 0, rows >= 1, outlier > 0",
             )
-        self.labels = EnergyForce(energy_weight, forces_weight)
+        self.labels = EnergyForce(energy_weight, forces_weight, stress_weight)
         self.curvature = HessianRows(hessian_weight, rows, outlier) if hessian_weight > 0 else None
         self.outputs = self.labels.outputs + (self.curvature.outputs if self.curvature else ())
         self.requires = self.outputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.html_page import chart_grid, document, paragraphs, section, table
 
 Found = Mapping[str, Any]
+
+#: How units of frequencies are printed.
+UNITS = {"THz": "THz", "cm-1": "cm⁻¹"}
 
 
 def write_page(found: Found, out: Path) -> None:
@@ -57,12 +60,44 @@ def summary(found: Found) -> list[str]:
             f"length of the cell at the lowest energy {e['length_difference_percent']:+.2f} % beside the teacher's; bulk modulus "
             f"{e['bulk_modulus_gpa']['student']:.1f}, teacher {e['bulk_modulus_gpa']['teacher']:.1f} GPa"
         )
+    lines += [*_frequency_lines(found), *_distribution_lines(found)]
     first = next(iter(found["students"].values()))["validity"]
     lines.append(
         f"range: sigma of a force up to {first['largest_sigma']:.3f} eV/Å; it flags {first['bad_flagged']} of {first['bad']} frames that are "
         f"predicted badly, and {first['test_flagged']} of {first['test']} frames in the range"
     )
     return [*lines, found["needed"]]
+
+
+def _frequency_lines(found: Found) -> list[str]:
+    f = found.get("frequencies")  # not in results of earlier versions
+    if f is None:
+        return []
+    if "reason" in f:
+        return [f"frequencies beside the teacher's were not measured: {f['reason']}"]
+    unit = UNITS[f["unit"]]
+    return [
+        f"{f['kind']}: off by {f['mae']:.3g} {unit} on average; the largest {f['largest']['student']:.4g}, teacher {f['largest']['teacher']:.4g} "
+        f"{unit}; the lowest {f['lowest']['student']:.3g} and {f['lowest']['teacher']:.3g}"
+    ]
+
+
+def _distribution_lines(found: Found) -> list[str]:
+    lines = []
+    for at in found.get("distributions", []):
+        words = (
+            f"g(r) of the teacher at {at['kelvin']:g} K, from {at['frames']} frames of the student of which {at['effective']:.1f} count: "
+        )
+        if "needed" in at or not at["frames"]:
+            lines.append(words + f"not resolved; about {at.get('needed', 0):,} labels would do")
+        else:
+            worst = max(at["pairs"], key=lambda name: _distance(at["pairs"][name]))
+            lines.append(words + f"at most {_distance(at['pairs'][worst]):.2g} from the student's ({worst})")
+    return lines
+
+
+def _distance(pair: Found) -> float:
+    return float(np.abs(np.array(pair["student"]) - np.array(pair["teacher"])).max())
 
 
 def _students(students: Mapping[str, Found]) -> str:
@@ -106,6 +141,14 @@ def _physics(found: Found) -> str:
         rows.append(["length of the cell / that of the file", f"{scale['student']:.5f}", f"{scale['teacher']:.5f}",
                      f"{e['length_difference_percent']:+.3f} %"])  # fmt: skip
         rows.append(["bulk modulus, GPa", f"{modulus['student']:.1f}", f"{modulus['teacher']:.1f}", ""])
+    f = found.get("frequencies") or {}
+    if "mae" in f:
+        for end in ("largest", "lowest"):
+            rows.append([f"{f['kind']}, {end}, {UNITS[f['unit']]}", f"{f[end]['student']:.4g}", f"{f[end]['teacher']:.4g}",
+                         f"all: off by {f['mae']:.3g} on average" if end == "largest" else ""])  # fmt: skip
+    for at in found.get("distributions", []):
+        rows.append([f"effective frames for g(r) at {at['kelvin']:g} K", f"{at['frames']}", f"{at['effective']:.1f}",
+                     "not resolved" if "needed" in at else ""])  # fmt: skip
     return table(["", "student", "teacher", ""], rows)
 
 
@@ -142,8 +185,8 @@ def _charts(found: Found) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
-    (learning, front), (valid, cells) = figure.subplots(2, 2)
+    figure = Figure(figsize=(14, 6.4), layout="constrained")
+    (learning, front, modes), (valid, cells, structure) = figure.subplots(2, 3)
     rounds = found["rounds"]
     counts = np.cumsum([r["labelled"] for r in rounds])
     own = [np.nan if r.get("on_policy_force_mae") is None else 1000 * r["on_policy_force_mae"] for r in rounds]
@@ -169,10 +212,43 @@ def _charts(found: Found) -> bytes:
         cells.legend()
     else:
         cells.set_axis_off()
+    _modes(modes, found.get("frequencies") or {})
+    _structure(structure, found.get("distributions") or [])
     FigureCanvasAgg(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=120)
     return data.getvalue()
+
+
+def _modes(axes: Any, f: Found) -> None:
+    """Draw phonons along the path, or vibrations of the student over those of the teacher."""
+    if "student" not in f:
+        axes.set_axis_off()
+        return
+    if f["kind"] == "phonons":
+        for name, style in (("teacher", "k-"), ("student", "C1--")):
+            lines = axes.plot(f["distances"], f[name], style, lw=0.9)
+            lines[0].set_label(name)
+        axes.set(xlabel="path in the Brillouin zone / Å⁻¹", ylabel="frequency / THz")
+    else:
+        axes.plot(f["teacher"], f["teacher"], "k-", lw=0.8, label="teacher")
+        axes.plot(f["teacher"], f["student"], "C1.", label="student")
+        axes.set(xlabel="vibration of the teacher / cm⁻¹", ylabel="of the student / cm⁻¹")
+    axes.legend()
+
+
+def _structure(axes: Any, distributions: Sequence[Found]) -> None:
+    """Draw g(r) at the lowest temperature, the teacher's where it is resolved."""
+    if not distributions or not distributions[0]["pairs"]:
+        axes.set_axis_off()
+        return
+    first = distributions[0]
+    for k, (name, pair) in enumerate(list(first["pairs"].items())[:3]):
+        axes.plot(pair["r"], pair["student"], f"C{k}", label=f"{name}, student")
+        if "teacher" in pair:
+            axes.plot(pair["r"], pair["teacher"], f"C{k}:", label="teacher")
+    axes.set(xlabel="r / Å", ylabel="g(r)", title=f"{first['kelvin']:g} K" + (", teacher not resolved" if "needed" in first else ""))
+    axes.legend()
 
 
 def _metric(m: Found) -> str:

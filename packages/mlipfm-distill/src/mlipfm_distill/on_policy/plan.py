@@ -19,6 +19,8 @@ LAST, FIRST = 0.5, 0.3
 FEWEST, MEASURED = 30, 15
 #: Fewest and most frames of the test part, and their share of all labels; half as many are labelled outside of the range.
 TEST, TEST_SHARE = (10, 60), 0.12
+#: Share of the labels for frequencies and distributions of the teacher.
+PHYSICS = 0.08
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Plan:
 
     Attributes:
         per_label: s, measured. learn: frames to learn from, in each round. test, outside: frames of the measurements.
+        physics: labels for frequencies and distributions of the teacher. rows: of the Hessian that come with each frame of `learn`.
         training: s, of the training after each round; the last is for each size of student.
         seconds: of everything.
     """
@@ -37,18 +40,25 @@ class Plan:
     outside: int
     training: tuple[float, ...]
     seconds: float
+    physics: int = 0
+    rows: int = 0
 
     def line(self) -> str:
         """Say the plan in a sentence."""
-        labels = sum(self.learn) + self.test + self.outside + MEASURED
+        labels = sum(self.learn) * (1 + 2 * self.rows) + self.test + self.outside + self.physics + MEASURED
         return (
-            f"plan: {labels} labels of {self.per_label:.2g} s: {' + '.join(map(str, self.learn))} in {len(self.learn)} rounds, {self.test} to test, "
-            f"{self.outside} outside of the range; {sum(self.training) / 60:.3g} min of training; about {self.seconds / 60:.3g} min in all"
+            f"plan: {labels} labels of {self.per_label:.2g} s: {' + '.join(map(str, self.learn))} in {len(self.learn)} rounds"
+            f"{f' with {self.rows} rows of the Hessian each, ' if self.rows else ', '}"
+            f"{self.test} to test, {self.outside} outside of the range, {self.physics} for frequencies and distributions; "
+            f"{sum(self.training) / 60:.3g} min of training; about {self.seconds / 60:.3g} min in all"
         )
 
 
-def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
+def make_plan(budget: Budget, per_label: float, sizes: int, rows: int = 0) -> Plan:
     """Divide a budget, given the seconds of a label and the number of students.
+
+    Args:
+        rows: of the Hessian that come with every frame to learn from, two labels each.
 
     Raises:
         RecipeError: it is too small, with what would do.
@@ -64,14 +74,21 @@ def make_plan(budget: Budget, per_label: float, sizes: int) -> Plan:
             hint=f"give {least}labels or {least * counted / LABELS / 60 + 0.5:.0f}min at least, or start from smaller cells",
         )
     test = int(min(max(TEST_SHARE * total, TEST[0]), TEST[1]))
-    left = total - test - test // 2 - MEASURED
+    physics = int(PHYSICS * total)
+    left = (total - test - test // 2 - physics - MEASURED) // (1 + 2 * rows)
+    if left < FEWEST // 2:
+        raise RecipeError(
+            f"{budget} are {left} frames with {rows} rows of the Hessian each, of which nothing is learned",
+            where="--hessian-rows",
+            hint="give fewer rows, or a larger budget",
+        )
     rounds = 4 if left < 120 else 5 if left < 400 else 7
     first = int(FIRST * left)
     learn = (first, *[(left - first) // (rounds - 1)] * (rounds - 1))
     training = (LABELS + TRAINING) * seconds - total * per_label  # what quick labels leave
     early = training * (1 - LAST) / sizes if sizes > 1 else training * (1 - LAST)
     last = (training - early) / sizes
-    return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds)
+    return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds, physics, rows)
 
 
 def extended(plan: Plan, done: Sequence[int]) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from mlipfm_data.store.writer import StoreWriter
+from mlipfm_eval.benchmarks import run_by_name
 from mlipfm_eval.uncertainty import fit_uncertainty
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model, load_potential
@@ -20,7 +21,9 @@ from mlipfm_md.lammps_engine import export_lammps
 
 from . import measurements
 from .distillation import FRAMES, Work, _label, _stored
+from .distributions import Label, distributions
 from .exploration import DYNAMICS, Trajectory, explore
+from .frequencies import frequencies
 from .page import write_page
 from .plan import Plan
 from .start_frames import rattled, strain
@@ -76,12 +79,18 @@ def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, An
         "labels": {part: len(work.labels.read(part)) for part in ("train", "valid")} | {"test": len(test), "outside": len(outside)},
         "refused": len(work.labels.refused),
         "rounds": [json.loads(p.read_bytes()) for p in sorted((work.out / "rounds").glob("*/round.json"))],
-        "students": {size: _measured(work, size, model, test, outside) for size, model in models.items()},
+        "students": {size: _measured(work, plan, size, model, test, outside) for size, model in models.items()},
     }
     work.say("measuring: energy drift, symmetry of the Jacobian, equation of state, stability")
     found["drift"] = measurements.drift(main, test[:2], hottest, work.dt, DRIFT_PS)
     found["asymmetry"] = measurements.asymmetry(main, work.teacher, test[0])
     found["equilibrium"] = measurements.equilibrium(main, work.teacher, work.starts[0])
+    work.say("measuring: frequencies and radial distributions beside the teacher's")
+    found["frequencies"] = frequencies(main, work.teacher, work.starts[0], plan.physics)
+    left = plan.physics - found["frequencies"].get("labels", 0)
+    found["distributions"] = distributions(
+        main, work.starts[0], work.request.temperatures, work.dt, left, _labelled(work, plan), work.request.seed + 4 * 10**6
+    )
     found["stability"] = measurements.stability(main, work.starts[0], hottest, work.dt, STABILITY * plan.seconds)
     found["needed"] = needed(found)
     _to_run(work, main)
@@ -100,7 +109,7 @@ def _placed(work: Work, size: str, trained: Trained) -> Path:
 
 def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
     """Labelled frames of new dynamics of the student, at random, that nothing was trained on."""
-    part = f"test-{len(plan.learn):02d}"  # of the student after so many rounds
+    part = _test_part(plan)
     folder = work.out / "final" / part
     if not (folder / "manifest.json").exists():
         temperatures = work.request.temperatures
@@ -111,6 +120,11 @@ def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
         _store(folder, _some(runs, plan.test, work.request.seed))
     _label(work, part, _stored(folder), lambda count: None)
     return work.labels.read(part)
+
+
+def _test_part(plan: Plan) -> str:
+    """Return the name of the test frames, of the student after so many rounds."""
+    return f"test-{len(plan.learn):02d}"
 
 
 def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
@@ -127,6 +141,18 @@ def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
         _store(folder, frames)
     _label(work, part, _stored(folder), lambda count: None)
     return work.labels.read(part)
+
+
+def _labelled(work: Work, plan: Plan) -> Label:
+    """Return a function that labels frames of the student of this plan."""
+
+    def label(part: str, frames: Sequence[Structure]) -> list[Structure]:
+        part = f"{part}-{len(plan.learn):02d}"
+        _label(work, part, frames, lambda count: None)
+        keys = {s.key for s in frames}
+        return [s for s in work.labels.read(part) if s.key in keys]
+
+    return label
 
 
 def _some(runs: Sequence[Trajectory], count: int, seed: int) -> list[Structure]:
@@ -147,13 +173,15 @@ def _store(folder: Path, frames: Sequence[Structure]) -> None:
                 writer.add(s)
 
 
-def _measured(work: Work, size: str, model: Path, test: list[Structure], outside: list[Structure]) -> dict[str, Any]:
+def _measured(work: Work, plan: Plan, size: str, model: Path, test: list[Structure], outside: list[Structure]) -> dict[str, Any]:
     """Errors, speed and uncertainty of one student."""
     work.say(f"measuring {size}: errors on {len(test)} frames of its own dynamics, speed, uncertainty")
     file = model.with_suffix(".uncertainty.safetensors")
     fit_uncertainty(str(model), [work.out / "labels" / "train"], [work.out / "labels" / "valid"], file)
     potential, manifest = load_model(str(model))
     sure = plugins.load("uncertainties", "llpr").load(file, manifest["digest"])
+    held_out = work.out / "labels" / _test_part(plan)
+    run_by_name("accuracy", str(model), [held_out], record=model.with_suffix(".errors.json"), level=work.teacher.level, quiet=True)
     own = [
         s for s in work.labels.read("valid") if str(s.provenance.sampling).startswith(DYNAMICS)
     ]  # displaced copies are not where it goes
@@ -161,6 +189,7 @@ def _measured(work: Work, size: str, model: Path, test: list[Structure], outside
     found = {
         "file": model.name,
         "uncertainty_file": file.name,
+        "errors_file": model.with_suffix(".errors.json").name,
         "digest": manifest["digest"],
         "parameters": sum(p.numel() for p in potential.parameters()),
         "errors": measurements.errors(model, test),

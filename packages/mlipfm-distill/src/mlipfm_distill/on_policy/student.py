@@ -32,6 +32,8 @@ PATIENCE = 1.3
 #: Weights of the energy per atom in eV and of the stress in eV/Å³ beside 10 for forces in eV/Å: with the 1 and 10 of fine-tuning, copper was 19 %
 #: too soft (decisions/0004).
 ENERGY_WEIGHT, STRESS_WEIGHT = 10.0, 100.0
+#: Weight of rows of the Hessian, in eV/Å², beside 10 for forces: their ratio in arXiv:2501.09009.
+HESSIAN_WEIGHT = 40.0
 #: Structures that are evaluated together.
 TOGETHER = 8
 
@@ -58,10 +60,14 @@ def training_recipe(size: str, train: Path, valid: Path, steps: int, before: Pat
         raise RecipeError(f"there is no size {size!r}", where="--sizes", hint=f"choose from {', '.join(SIZES)}")
     document: dict[str, Any] = parse_yaml(recipe_file(SIZES[size]).read_text(encoding="utf-8"))
     with Store(train) as store:
-        stressed = bool(store.structure_table().count(lambda kind: kind.labels).get("stress"))
+        known = store.structure_table().count(lambda kind: kind.labels)
     if before is not None:
         document["potential"], document["init_from"] = {}, str(before)
-    document["objectives"][0] |= {"energy_weight": ENERGY_WEIGHT} | ({"stress_weight": STRESS_WEIGHT} if stressed else {})
+    weights = {"energy_weight": ENERGY_WEIGHT} | ({"stress_weight": STRESS_WEIGHT} if known.get("stress") else {})
+    if known.get("hessian_rows"):  # energies, forces and rows on one view
+        document["objectives"] = [{"name": "distill", **weights, "forces_weight": 10.0, "hessian_weight": HESSIAN_WEIGHT}]
+    else:
+        document["objectives"][0] |= weights
     every = max(1, min(steps // 4, max(100, steps // 20)))
     document |= {"seed": seed, "steps": steps, "evaluate_every": every, "checkpoint_every": every}
     document["data"] |= {"train": [str(train)], "valid": [str(valid)]}

@@ -15,6 +15,10 @@ from mlipfm_interfaces.licences import UNKNOWN, combined, stated_licences
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 
+from ..teacher_labels import chosen_rows
+
+#: Å, of atoms for rows of the Hessian: teachers in float32 lose their digits in a smaller one.
+DISPLACEMENT = 0.01
 #: Forces above this, eV/Å, are labels of atoms on top of each other, from which nothing is learned.
 LARGEST_FORCE = 100.0
 
@@ -51,8 +55,11 @@ class DistillationTeacher:
         self.model, self.digest, self.level = potential.eval(), str(manifest["digest"]), level or known[0]
         self.licence = combined(stated_licences(manifest.get("extra") or {}))
 
-    def label(self, structure: Structure) -> Structure:
+    def label(self, structure: Structure, rows: int = 0) -> Structure:
         """Return the structure with energy, forces and, where there are three periodic directions, stress of the teacher, at its level.
+
+        Args:
+            rows: of the Hessian, by central differences of the forces; which ones depends on the structure alone.
 
         Raises:
             ForeignModelError: the worker died, took too long, or gave NaN. PropertyNotAvailableError: labels that are not finite.
@@ -70,7 +77,20 @@ class DistillationTeacher:
         largest = float(np.abs(found["forces"]).max())
         if largest > LARGEST_FORCE:
             raise OverlapError(f"the teacher gives a force of {largest:.0f} eV/Å: atoms lie on top of each other")
-        return bare.replace(level=self.level, labels={key: found[key] for key in outputs})
+        labels = {key: found[key] for key in outputs}
+        return bare.replace(level=self.level, labels=labels | (self._hessian_rows(bare, rows) if rows else {}))
+
+    def _hessian_rows(self, bare: Structure, rows: int) -> dict[str, np.ndarray]:
+        index = chosen_rows(bare, rows, seed=0)
+        found = np.zeros((len(index), len(bare), 3))
+        for row, (atom, axis) in zip(found, index.astype(int), strict=True):
+            for sign in (1, -1):
+                positions = bare.positions.copy()
+                positions[atom, axis] += sign * DISPLACEMENT
+                row -= sign * self._answers(bare.replace(positions=positions), ["energy", "forces"])["forces"] / (2 * DISPLACEMENT)
+        if not np.isfinite(found).all():
+            raise PropertyNotAvailableError("the teacher's forces beside a frame are not finite", where=bare.formula)
+        return {"hessian_rows": found, "hessian_rows_index": index}
 
     def _answers(self, bare: Structure, outputs: list[str]) -> dict[str, Any]:
         if isinstance(self.model, Potential):

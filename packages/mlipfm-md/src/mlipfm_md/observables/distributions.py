@@ -47,7 +47,9 @@ class Distribution:
         return float(self.x[k]), float(self.values[k])
 
 
-def radial_distribution(data: TrajectoryData, first: str, second: str, r_max: float | None = None, bins: int = 200) -> Distribution:
+def radial_distribution(
+    data: TrajectoryData, first: str, second: str, r_max: float | None = None, bins: int = 200, weights: Array | None = None
+) -> Distribution:
     """Return g(r) of the atoms of element `second` around those of `first`; 1 without correlation.
 
     Each bin is divided by the number of pairs, N_a N_b or N (N - 1) / 2 among like atoms, times the volume of its shell over that of the cell in
@@ -55,9 +57,11 @@ def radial_distribution(data: TrajectoryData, first: str, second: str, r_max: fl
 
     Args:
         r_max: Å; half the shortest lattice vector or 10 Å by default, and at most the former.
+        weights: [F] of the frames, for averages of another ensemble than that of the trajectory; equal by default.
 
     Raises:
-        ObservableError: no volume, an element that is not there, too few atoms, r_max beyond half the shortest lattice vector.
+        ObservableError: no volume, an element that is not there, too few atoms, r_max beyond half the shortest lattice vector, weights that
+            cannot be.
     """
     volumes = data.volumes
     if volumes is None:
@@ -78,8 +82,9 @@ def radial_distribution(data: TrajectoryData, first: str, second: str, r_max: fl
         r = np.linalg.norm(vectors[chosen.astype(bool)], axis=1)
         counts.append(np.histogram(r, edges)[0] * (volumes[k] / (pairs * shells)))
     g = np.array(counts)
-    values, error, blocks = _mean_and_error(g)
-    density = ((len(b) - like) / volumes[kept]).mean()
+    counted = np.ones(len(g)) if weights is None else _weights(weights, data)[kept]
+    values, error, blocks = _mean_and_error(g, counted)
+    density = np.average((len(b) - like) / volumes[kept], weights=counted)
     time = None if blocks is None else blocks.correlation_time * data.interval * _stride(data)
     around = np.cumsum(values * shells) * density
     middles = (edges[1:] + edges[:-1]) / 2
@@ -117,7 +122,7 @@ def angular_distribution(data: TrajectoryData, first: str, centre: str, last: st
         raise ObservableError(
             f"there is no angle {first}-{centre}-{last} within {cutoff} Angstrom", where=data.source, hint="a larger cutoff"
         )
-    values, error, blocks = _mean_and_error(counts / (counts.sum(axis=1).mean() * (edges[1] - edges[0])))
+    values, error, blocks = _mean_and_error(counts / (counts.sum(axis=1).mean() * (edges[1] - edges[0])), np.ones(len(counts)))
     time = None if blocks is None else blocks.correlation_time * data.interval * _stride(data)
     middles = (edges[1:] + edges[:-1]) / 2
     name = f"{first}-{centre}-{last}"
@@ -185,12 +190,25 @@ def _ramps(lengths: Array) -> Array:
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
-def _mean_and_error(rows: Array) -> tuple[Array, Array | None, Blocks | None]:
+def _mean_and_error(rows: Array, weights: Array) -> tuple[Array, Array | None, Blocks | None]:
     """Mean over frames [bins], its standard error, and the blocks it comes from: two correlation times of the slowest of ten coarse bins."""
     blocks = time_blocks_of(np.stack([part.sum(axis=1) for part in np.array_split(rows, 10, axis=1)], axis=1))
-    values = rows.mean(axis=0)
+    weighted = weights[:, None] * rows
+    values = weighted.sum(axis=0) / weights.sum()
     if blocks is None:
         return values, None, None
     sizes = blocks.sizes[:, None]
-    left_out = (rows.sum(axis=0) - blocks.means(rows) * sizes) / (len(rows) - sizes)
+    rest = weights.sum() - blocks.means(weights)[:, None] * sizes  # of the frames outside of each block
+    if not (rest > 0).all():
+        return values, None, None
+    left_out = (weighted.sum(axis=0) - blocks.means(weighted) * sizes) / rest
     return values, jackknife_error(left_out) * blocks.widening, blocks
+
+
+def _weights(weights: Array, data: TrajectoryData) -> Array:
+    found = np.asarray(weights, dtype=np.float64)
+    if found.shape != (len(data),) or not np.isfinite(found).all() or (found < 0).any() or not found.sum() > 0:
+        raise ObservableError(
+            f"weights are one number for each of {len(data)} frames, none negative and not all zero; got shape {list(found.shape)}"
+        )
+    return found
