@@ -206,10 +206,10 @@ class MlipfmCalculator(GetPropertiesMixin):
         else:
             systems = before[1]
         found = systems.compute(used[1], used[2][None], strain="stress" in outputs, features=energy_sigma)
-        row = {"energy": found.energy[0], "forces": found.forces, "atomic_energies": found.atomic_energies}
+        energy = float(found.energy[0])
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": found.forces, "energies": found.atomic_energies}
         if found.strain_derivative is not None:
-            row["stress"] = found.strain_derivative[0] / abs(float(np.linalg.det(used[2])))
-        results = _named(row)
+            results |= _named({"stress": found.strain_derivative[0] / abs(float(np.linalg.det(used[2])))})
         if found.features is not None:
             sigma: Any = self.uncertainty
             results["energy_uncertainty"] = float(sigma.energy_sigma(found.features.mean(axis=0)[None])[0]) * len(atoms)
@@ -339,7 +339,8 @@ def _differences(old: tuple[Any, ...], new: tuple[Any, ...]) -> list[str]:
 
 def _copies(atoms: Atoms) -> tuple[np.ndarray, ...]:
     """Numbers, positions, cell and pbc."""
-    return atoms.numbers.copy(), atoms.positions.copy(), atoms.cell.array.copy(), atoms.pbc.copy()
+    arrays = atoms.arrays
+    return arrays["numbers"].copy(), arrays["positions"].copy(), atoms.cell.array.copy(), atoms.pbc.copy()
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

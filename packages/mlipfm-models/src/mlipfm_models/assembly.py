@@ -133,9 +133,9 @@ class AssembledPotential(Potential):
     def compiled(self) -> CompiledPotential | None:
         """Return the compiled kernels with the weights of now, the same object while these do not change; None where there are none, see
         `density_kernel`."""
-        if not self.backbone.has_kernels:
-            return None
         if self._compiled is None or self._compiled[1] != _state_of(self._compiled[0]):
+            if not self.backbone.has_kernels:
+                return None
             from .density_kernel import compiled_density
 
             weights = list(self.parameters())  # a walk through all modules costs more than a small molecule

@@ -277,6 +277,7 @@ class DensitySystems:
 
         kernel, types = model.kernel(batch)
         self.first = np.concatenate([[0], np.cumsum(batch.n_atoms.numpy())])
+        self._begins = self.first[:-1]
         self.numbers, self.cells = batch.atomic_numbers.numpy(), batch.cell.numpy().copy()
         self.instructions = kernel.instructions
         self._systems: Systems = Systems(kernel, self.first, types, self.cells, batch.pbc.numpy(), skin=skin, threads=threads)
@@ -290,8 +291,8 @@ class DensitySystems:
         if isinstance(found, self._trouble):
             self._refuse(found)
         atomic, forces, virial, last = found
-        energy = np.add.reduceat(atomic, self.first[:-1])
-        derivative = None if virial is None else np.add.reduceat(virial, self.first[:-1])[:, FULL].reshape(-1, 3, 3)
+        energy = np.add.reduceat(atomic, self._begins)
+        derivative = None if virial is None else np.add.reduceat(virial, self._begins)[:, FULL].reshape(-1, 3, 3)
         return Computed(energy, forces, atomic, derivative, last)
 
     def restore(self, reference: Array, cells: Array) -> None:
