@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlipfm_distill.on_policy import teacher as teachers
 from mlipfm_distill.on_policy.label_folder import Labels
-from mlipfm_distill.on_policy.measurements import _asymmetry, birch
+from mlipfm_distill.on_policy.measurements import _asymmetry, _block, _exact_block, birch
 from mlipfm_distill.on_policy.plan import extended, make_plan
 from mlipfm_distill.on_policy.request import Budget, parse_budget
 from mlipfm_distill.on_policy.result import needed
@@ -17,7 +17,9 @@ from mlipfm_distill.on_policy.start_frames import rattled, strain, vacuum
 from mlipfm_distill.on_policy.teacher import DistillationTeacher
 from mlipfm_interfaces.errors import LabelingError, RecipeError
 from mlipfm_interfaces.foreign import ForeignModel, ForeignPackage
+from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.closed_forms import noble_gas
 from mlipfm_interfaces.units import GPA
 
 #: Springs to the origin, E = r^2: the second and later frames die, hang or give NaN where an atom is beyond x = 5 Å.
@@ -145,8 +147,15 @@ def test_the_minimum_and_bulk_modulus_of_a_birch_curve_come_back() -> None:
 def test_the_jacobian_of_a_rotating_field_is_antisymmetric_and_that_of_springs_symmetric() -> None:
     s, places = atoms(1.0), np.array([0, 1])
     swirl = lambda t: np.stack([-t.positions[:, 1], t.positions[:, 0], 0 * t.positions[:, 2]], axis=1)  # noqa: E731
-    assert _asymmetry(swirl, s, places, 1e-3) == pytest.approx(1.0)
-    assert _asymmetry(lambda t: -2 * t.positions, s, places, 1e-3) < 1e-12
+    assert _asymmetry(_block(swirl, s, places, 1e-3)) == pytest.approx(1.0)
+    assert _asymmetry(_block(lambda t: -2 * t.positions, s, places, 1e-3)) < 1e-12
+
+
+def test_the_exact_block_of_the_jacobian_is_that_of_differences() -> None:
+    potential = noble_gas()
+    s, places = Structure([18] * 3, [[0, 0, 0], [3.7, 0.2, 0], [0.3, 3.9, 0.4]]), np.array([0, 4, 8, 5])
+    differences = _block(lambda t: evaluate(potential, [t], ("forces",))[0]["forces"], s, places, 1e-4)
+    assert _exact_block(potential, s, places) == pytest.approx(differences, rel=1e-5, abs=1e-9)
 
 
 def test_rows_of_the_hessian_of_springs_are_their_stiffness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

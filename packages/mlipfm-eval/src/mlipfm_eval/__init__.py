@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         held_to as held_to,
         rules_of as rules_of,
     )
+    from .closed_loops import force_floor as force_floor, loop_work as loop_work
     from .comparison import Difference as Difference, compare_models as compare_models, compared as compared, differences as differences
     from .data_sets import LabelledSet as LabelledSet, open_sets as open_sets
     from .energy_drift import Conservation as Conservation, nve_drift as nve_drift

@@ -27,6 +27,7 @@ from mlipfm_train.recipe import load_recipe
 
 from .exploration import Trajectory, explore
 from .label_folder import Labels
+from .measurements import floor
 from .plan import Plan, extended, make_plan
 from .request import Request
 from .selection import last_layers, most_informative
@@ -38,6 +39,8 @@ Say = Callable[[str], None]
 
 #: One of so many labelled frames of each round validates, and does not train.
 VALIDATES = 8
+#: Starts around which the work of a teacher with direct forces is measured.
+FLOOR_STARTS = 4
 #: Starts whose dynamics are run in one round, and frames that are kept of each run to choose from.
 RUNS, FRAMES = 6, 60
 #: ps, of the dynamics of rounds 1, 2, ...: the student's dynamics is longer each time.
@@ -87,6 +90,12 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
             )
             plan = _planned(work)
             say(plan.line())
+            least = floor(teacher, starts[:FLOOR_STARTS])
+            if least is not None:
+                say(
+                    f"the teacher's forces are not the gradient of an energy: on small loops around the starts no student can be nearer to them than "
+                    f"{least['value']:.2g} meV/Å (a lower bound)"
+                )
             students = _rounds(work, plan)
             return finish(work, plan, students)
 

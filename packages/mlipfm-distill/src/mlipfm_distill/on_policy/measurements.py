@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlipfm_eval.closed_loops import force_floor
 from mlipfm_eval.energy_drift import nve_drift
 from mlipfm_interfaces import metrics
 from mlipfm_interfaces.checkpoint import load_potential
@@ -24,8 +25,8 @@ from .teacher import DistillationTeacher
 
 #: Steps of the teacher and of the student that are timed.
 TIMED = (3, 2000)
-#: Coordinates whose block of the Jacobian is compared with its transpose, and the displacements, Å: a teacher in float32 needs a larger one.
-COORDINATES, DISPLACEMENT = 4, {"teacher": 1e-2, "student": 3e-4}
+#: Coordinates whose block of the Jacobian is compared with its transpose, and displacements, Å: larger of a model that may compute in float32.
+COORDINATES, STEPS = 4, {"float64": 3e-4, "unknown": 1e-2}
 #: Scale factors of the cell for the equation of state, and the force, eV/Å, above which a start is no crystal at rest.
 SCALES, AT_REST = np.linspace(0.97, 1.03, 7), 0.05
 #: Share of the held-out frames in the range that are surer than its limit.
@@ -73,6 +74,30 @@ def speed(student: Path, teacher: DistillationTeacher, start: Structure, kelvin:
     return found
 
 
+def floor(teacher: DistillationTeacher, starts: Sequence[Structure]) -> dict[str, Any] | None:
+    """Return the lower bound of the force error of every conservative student on small loops around the starts, meV/Å; None for a teacher whose
+    forces are the gradient of its energy, or are not known to be something else."""
+    model = teacher.model
+    if not isinstance(model, Potential) or model.spec.kind == "conservative":
+        return None
+    wide = in_float64(model)
+
+    def forces(structures: Sequence[Structure]) -> list[np.ndarray]:
+        return [found["forces"] for found in evaluate(wide, [s.replace(level=teacher.level) for s in structures], ("forces",))]
+
+    return force_floor(forces, starts).as_dict()
+
+
+def teacher_drift(teacher: DistillationTeacher, start: Structure, kelvin: float, dt: float, picoseconds: float) -> dict[str, Any] | None:
+    """Return the same as `drift` of a teacher with direct forces, None of others."""
+    if not isinstance(teacher.model, Potential) or teacher.model.spec.kind == "conservative":
+        return None
+    steps = round(1000 * picoseconds / dt)
+    settings = Settings(dt=dt, steps=steps, temperature=kelvin, every=max(1, steps // 50), restart_every=steps)
+    found = nve_drift(teacher.model, [start.replace(labels={}, label_std={}, level=teacher.level)], settings)
+    return {"ps": picoseconds, "drift": found.absolute.as_dict(), "unstable": len(found.unstable)}
+
+
 def drift(student: Path, starts: Sequence[Structure], kelvin: float, dt: float, picoseconds: float) -> dict[str, Any]:
     """Return the drift of the total energy in dynamics at constant energy, meV/atom/ps, and its fluctuation, meV/atom."""
     steps = round(1000 * picoseconds / dt)
@@ -97,27 +122,43 @@ def stability(student: Path, start: Structure, kelvin: float, dt: float, seconds
 
 
 def asymmetry(student: Path, teacher: DistillationTeacher, frame: Structure, seed: int = 0) -> dict[str, Any]:
-    """Return |J - J^T| / 2 |J| of a block of the Jacobian of the forces, by central differences, of teacher and student; 0 for a potential."""
+    """Return |J - J^T| / 2 |J| of a block of the Jacobian of the forces, of teacher and student; 0 for a potential.
+
+    Of the student by automatic differentiation in float64, of the teacher by central differences of its forces: in float64 where it is a checkpoint.
+    """
     rng = np.random.default_rng(seed)
     places = rng.permutation(3 * len(frame))[:COORDINATES]
     bare = frame.replace(labels={}, label_std={})
-    potential = in_float64(load_potential(student))
-    asked: dict[str, Callable[[Structure], np.ndarray]] = {
-        "teacher": lambda s: teacher.label(s).labels["forces"],
-        "student": lambda s: evaluate(potential, [s], ("forces",))[0]["forces"],
-    }
-    found = {name: _asymmetry(forces, bare, places, DISPLACEMENT[name]) for name, forces in asked.items()}
-    return found | {"student_dtype": "float64", "steps": DISPLACEMENT}
+    found: dict[str, Any] = {"student": _asymmetry(_exact_block(in_float64(load_potential(student)), bare, places))}
+    if isinstance(teacher.model, Potential):
+        model, step, asked = in_float64(teacher.model), STEPS["float64"], bare.replace(level=teacher.level)
+        found["teacher"] = _asymmetry(_block(lambda s: evaluate(model, [s], ("forces",))[0]["forces"], asked, places, step))
+    else:
+        step = STEPS["unknown"]
+        found["teacher"] = _asymmetry(_block(lambda s: teacher.label(s).labels["forces"], bare, places, step))
+    return found | {"student_dtype": "float64", "teacher_dtype": "float64" if step == STEPS["float64"] else "its own", "teacher_step": step}
 
 
-def _asymmetry(forces: Callable[[Structure], np.ndarray], s: Structure, places: np.ndarray, h: float) -> float:
+def _exact_block(potential: Potential, s: Structure, places: np.ndarray) -> np.ndarray:
+    """Return the Jacobian of the forces in some coordinates, by automatic differentiation."""
+    index = np.stack(np.divmod(places, 3), axis=1).astype(float)
+    probe = s.replace(labels={"hessian_rows": np.zeros((len(places), len(s), 3)), "hessian_rows_index": index})
+    rows = evaluate(potential, [probe], ("hessian_rows",))[0]["hessian_rows"]
+    return -np.asarray(rows.reshape(len(places), -1)[:, places])
+
+
+def _block(forces: Callable[[Structure], np.ndarray], s: Structure, places: np.ndarray, h: float) -> np.ndarray:
+    """Return the same by central differences with displacements of `h` Å."""
     columns = []
     for place in places:
         shift = np.zeros(3 * len(s))
         shift[place] = h
         ends = [forces(s.replace(positions=s.positions + sign * shift.reshape(-1, 3))).ravel()[places] for sign in (1, -1)]
         columns.append((ends[0] - ends[1]) / (2 * h))
-    jacobian = np.stack(columns, axis=1)
+    return np.stack(columns, axis=1)
+
+
+def _asymmetry(jacobian: np.ndarray) -> float:
     return float(np.linalg.norm(jacobian - jacobian.T) / 2 / max(float(np.linalg.norm(jacobian)), 1e-300))
 
 

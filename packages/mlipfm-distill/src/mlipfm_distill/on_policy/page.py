@@ -119,12 +119,12 @@ def _by_temperature(students: Mapping[str, Found]) -> str:
 
 
 def _physics(found: Found) -> str:
-    drift, a, stable, e = found["drift"], found["asymmetry"], found["stability"], found["equilibrium"]
+    drift, a, stable, e, direct = found["drift"], found["asymmetry"], found["stability"], found["equilibrium"], found.get("teacher_drift")
     rows = [
         [
             "energy drift, meV/atom/ps",
             _number(drift["drift"]["value"]),
-            "-",
+            "-" if direct is None else f"{_number(direct['drift']['value'])} in {direct['ps']:g} ps",
             f"{drift['ps']:g} ps, {drift['dt']:g} fs, {drift['kelvin']:g} K",
         ],
         ["energy fluctuation, meV/atom", _number(drift["fluctuation"]["value"]), "-", ""],
@@ -132,7 +132,7 @@ def _physics(found: Found) -> str:
             "asymmetry of the Jacobian",
             f"{a['student']:.1e}",
             f"{a['teacher']:.1e}",
-            f"student in {a['student_dtype']}; steps {a['steps']['student']:g} and {a['steps']['teacher']:g} Å",
+            f"student in {a['student_dtype']}, exact; teacher in {a['teacher_dtype']}, steps of {a['teacher_step']:g} Å",
         ],
         ["stable runs", f"{stable['stable']} of {stable['seeds']}", "-", f"{stable['ps']:.3g} ps each, {stable['kelvin']:g} K"],
     ]
@@ -141,6 +141,10 @@ def _physics(found: Found) -> str:
         rows.append(["length of the cell / that of the file", f"{scale['student']:.5f}", f"{scale['teacher']:.5f}",
                      f"{e['length_difference_percent']:+.3f} %"])  # fmt: skip
         rows.append(["bulk modulus, GPa", f"{modulus['student']:.1f}", f"{modulus['teacher']:.1f}", ""])
+    if found.get("floor"):
+        rows.append(
+            ["least force error of any conservative student, meV/Å", "-", _metric(found["floor"]), "from the work around small loops"]
+        )
     f = found.get("frequencies") or {}
     if "mae" in f:
         for end in ("largest", "lowest"):

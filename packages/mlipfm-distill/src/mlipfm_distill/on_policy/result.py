@@ -20,7 +20,7 @@ from mlipfm_interfaces.uncertainty import Uncertain
 from mlipfm_md.lammps_engine import export_lammps
 
 from . import measurements
-from .distillation import FRAMES, Work, _label, _stored
+from .distillation import FLOOR_STARTS, FRAMES, Work, _label, _stored
 from .distributions import Label, distributions
 from .exploration import DYNAMICS, Trajectory, explore
 from .frequencies import frequencies
@@ -31,6 +31,8 @@ from .student import Trained
 
 #: ps of the dynamics that the test frames are taken from, of the runs that leave the range, and of those at constant energy.
 TEST_PS, OUTSIDE_PS, DRIFT_PS = 20.0, 0.5, 20.0
+#: ps of dynamics at constant energy of a teacher with direct forces, whose total energy drifts.
+DIRECT_PS = 1.0
 #: Factor of the highest temperature, and strain of cells, outside of the range.
 HOTTER, STRAINED = 2.5, 0.08
 #: Exponent of the errors' fall with the labels beyond which it is no law of learning.
@@ -83,6 +85,8 @@ def finish(work: Work, plan: Plan, students: dict[str, Trained]) -> dict[str, An
     }
     work.say("measuring: energy drift, symmetry of the Jacobian, equation of state, stability")
     found["drift"] = measurements.drift(main, test[:2], hottest, work.dt, DRIFT_PS)
+    found["teacher_drift"] = measurements.teacher_drift(work.teacher, test[0], hottest, work.dt, DIRECT_PS)
+    found["floor"] = measurements.floor(work.teacher, work.starts[:FLOOR_STARTS])
     found["asymmetry"] = measurements.asymmetry(main, work.teacher, test[0])
     found["equilibrium"] = measurements.equilibrium(main, work.teacher, work.starts[0])
     work.say("measuring: frequencies and radial distributions beside the teacher's")
