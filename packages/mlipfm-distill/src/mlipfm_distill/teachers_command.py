@@ -13,7 +13,7 @@ ADDRESSES = {
     "chgnet": "chgnet:0.3.0 chgnet:r2scan",
     "emt": "emt:",
     "mace": "mace:FILE",
-    "sevennet": "sevennet:7net-0 sevennet:7net-l3i5",
+    "sevennet": "sevennet:7net-0 sevennet:7net-l3i5 sevennet:7net-mf-0:PBE sevennet:7net-mf-0:R2SCAN",
     "tblite": "tblite:GFN2 tblite:GFN1",
 }
 
@@ -34,7 +34,7 @@ def list_() -> None:
         else:
             made = (environment_folder(name, package.requirements) / "complete.json").exists()
             state = "installed" if made else f"not installed: mlipfm teachers install {name}"
-        typer.echo(f"{name:<12} {ADDRESSES.get(name, name + ':MODEL'):<42} {state}")
+        typer.echo(f"{name:<10} {state}\n{'':<10} {ADDRESSES.get(name, name + ':MODEL')}")
 
 
 @app.command("install")

@@ -1,4 +1,4 @@
-"""Published potentials of other packages by their ASE calculators: `sevennet:7net-0`, `chgnet:0.3.0`, `mace:PATH`.
+"""Published potentials of other packages by their ASE calculators: `sevennet:7net-0`, `sevennet:7net-mf-0:R2SCAN`, `chgnet:0.3.0`, `mace:PATH`.
 
 One file for three packages, run in a worker whose environment holds one of them. The file name of the installed package says which: the argument that
 the worker hands over is tried with the package that is there.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,9 +84,7 @@ def load(argument: str) -> AseModel:
         ValueError: none of the packages is here. What the package raises for a model that it does not know.
     """
     if importlib.util.find_spec("sevenn") is not None:
-        from sevenn.calculator import SevenNetCalculator
-
-        return AseModel(SevenNetCalculator(argument or "7net-0", device="cpu"), "sevenn", boxed=True)
+        return AseModel(_sevennet(argument or "7net-0"), "sevenn", boxed=True)
     if importlib.util.find_spec("chgnet") is not None:
         from chgnet.model import CHGNet, CHGNetCalculator
 
@@ -96,3 +95,19 @@ def load(argument: str) -> AseModel:
 
         return AseModel(MACECalculator(model_paths=argument, device="cpu"), "mace-torch", boxed=False)
     raise ValueError("this environment has neither sevenn, chgnet nor mace-torch")
+
+
+def _sevennet(argument: str) -> Any:
+    """Return the calculator of a model, or of one level of theory of a model that has several: `7net-mf-0:R2SCAN`."""
+    from sevenn.calculator import SevenNetCalculator
+
+    name, _, level = (argument, "", "") if os.path.exists(argument) else argument.partition(":")
+    try:
+        calculator = SevenNetCalculator(name, device="cpu", modal=level or None)
+    except ValueError as error:
+        if "modal" not in str(error):
+            raise
+        raise ValueError(f"{error}: write the level of theory behind the name, sevennet:{name}:LEVEL") from None
+    if level and calculator.modal != level:  # SevenNet only warns
+        raise ValueError(f"{name} has one level of theory: leave :{level} out")
+    return calculator
