@@ -92,6 +92,18 @@ def test_what_an_older_fit_left_open_may_still_move():
     assert found.undetermined is None
 
 
+@pytest.mark.parametrize("counts", [(27, 12, 44), (6, 5, 7), (3, 1, 1)])
+def test_a_second_fit_of_one_composition_moves_nothing(counts: tuple[int, ...]) -> None:
+    """What the first fit leaves open is orthogonal to the composition up to rounding, which is no information (it once moved Li by 1e13 eV)."""
+    z = np.repeat([3, 15, 16], counts)
+    crystal = Structure(z, 2.0 * np.arange(len(z))[:, None] * np.eye(3)[0], level="pbe", labels={"energy": -4.1 * len(z)})
+    first = fit_level("pbe", sums_of(crystal))
+    again = Prior(first.references.energies, "the model", fixed=True, free=first.undetermined)
+    second = fit_level("pbe", sums_of(crystal.replace(labels={"energy": -4.0 * len(z)})), prior=again)
+    assert second.references.energies == pytest.approx(first.references.energies)
+    assert second.references.rank == 1
+
+
 def test_a_level_beside_another_is_the_nearest_shift_of_it():
     whole = [made(m) for m in MOLECULES]
     far = [made(m, 0.1 * made(m).labels["energy"], level="xtb") for m in MOLECULES]

@@ -326,7 +326,8 @@ def _smallest(x: Floats, y: Floats, weight: Floats, directions: Floats, preferre
     a = x @ directions
     sizes = np.linalg.norm(x, axis=1, keepdims=True)
     _, values, vectors = np.linalg.svd(a / np.maximum(sizes, 1.0), full_matrices=True)
-    rank = int((values > 1e-10 * max(values.max(initial=0.0), 1e-300)).sum())
+    scale = max(float(np.linalg.norm(directions, 2)) if directions.size else 0.0, 1e-300)  # not that of `a`, of which all may be rounding
+    rank = int((values > 1e-10 * scale).sum())
     seen, unseen = vectors[:rank].T, directions @ vectors[rank:].T
     root = np.sqrt(weight / weight.max(initial=1e-300))[:, None]
     move = np.zeros(len(directions))
