@@ -69,7 +69,9 @@ def _phonons(student: Path, teacher: DistillationTeacher, start: Structure, labe
     ours = phonons(first, displacement=DISPLACEMENT, fmax=AT_REST)
     rows = [np.concatenate([f for _, f in found.paths]) for found in (ours, theirs)]
     distances = np.concatenate([d for d, _ in theirs.paths])
+    narrow = larger > 1
     return _compared("phonons", "THz", *rows) | {
+        "note": "waves longer than the cell of the start were in no label: a larger cell teaches them" if narrow else None,
         "labels": cost,
         "distances": distances[::KEPT].tolist(),
         "student": rows[0][::KEPT].tolist(),

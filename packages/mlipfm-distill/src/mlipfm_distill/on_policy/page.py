@@ -76,9 +76,11 @@ def _frequency_lines(found: Found) -> list[str]:
     if "reason" in f:
         return [f"frequencies beside the teacher's were not measured: {f['reason']}"]
     unit = UNITS[f["unit"]]
+    lines = [f"{f['kind']}: {f['note']}"] if f.get("note") else []
     return [
         f"{f['kind']}: off by {f['mae']:.3g} {unit} on average; the largest {f['largest']['student']:.4g}, teacher {f['largest']['teacher']:.4g} "
-        f"{unit}; the lowest {f['lowest']['student']:.3g} and {f['lowest']['teacher']:.3g}"
+        f"{unit}; the lowest {f['lowest']['student']:.3g} and {f['lowest']['teacher']:.3g}",
+        *lines,
     ]
 
 
