@@ -1,6 +1,7 @@
 """Put a trained checkpoint into the wheel of mlipfm-models under a name: `python tools/release_model.py CHECKPOINT --name NAME --level LEVEL`.
 
-Writes `released/NAME.safetensors` (the checkpoint with the level that is predicted by default) and its entry in `released/index.json`.
+Writes `released/NAME.safetensors` (the checkpoint with the level that is predicted by default), with --calibrate its uncertainty, and its entry in
+`released/index.json`.
 The card `released/NAME.md` is written by hand from what `tools/bench mol-small measure` prints.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from mlipfm_eval import fit_uncertainty
 from mlipfm_interfaces.checkpoint import load_model, save_potential
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write
@@ -34,9 +36,21 @@ def _neutral_where_unstated(potential: Potential) -> None:
                 weight.zero_()
 
 
-def release(checkpoint: Path, name: str, level: str, preview: str | None, folder: Path = FOLDER, trained_on: Sequence[Path] = ()) -> str:
-    """Return the SHA-256 of what was written. Of a checkpoint that does not list the charges and multiplicities of its training data, as those
-    of earlier versions, these are counted in the stores `trained_on`.
+def release(
+    checkpoint: Path,
+    name: str,
+    level: str,
+    preview: str | None,
+    folder: Path = FOLDER,
+    trained_on: Sequence[Path] = (),
+    calibrate: Sequence[Path] = (),
+) -> str:
+    """Return the SHA-256 of what was written.
+
+    Args:
+        trained_on: stores that it was trained on. Charges and multiplicities are counted in them where the checkpoint, of an earlier version, does
+            not list them, and the uncertainty is made of their structures.
+        calibrate: labelled stores that it has not seen, for the uncertainty; without them there is none.
 
     Raises:
         ValueError: the level is not one of the model, a licence of its data is not known, or the file is too large.
@@ -58,9 +72,14 @@ def release(checkpoint: Path, name: str, level: str, preview: str | None, folder
     if target.stat().st_size > LARGEST:
         raise ValueError(f"{target.stat().st_size} bytes are more than {LARGEST}")
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    sure = target.with_suffix(".uncertainty.safetensors")
+    sure.unlink(missing_ok=True)
+    if calibrate:
+        fit_uncertainty(str(target), trained_on, calibrate, sure)
+    uncertainty = hashlib.sha256(sure.read_bytes()).hexdigest() if calibrate else None
     index = folder / "index.json"
     entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    entries[name] = {"sha256": digest, "default_level": level, "licence": "MIT", "preview": preview}
+    entries[name] = {"sha256": digest, "default_level": level, "licence": "MIT", "preview": preview, "uncertainty": uncertainty}
     atomic_write(index, (json.dumps(entries, indent=1, sort_keys=True) + "\n").encode())
     return digest
 
@@ -77,11 +96,16 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         nargs="*",
         default=[],
-        help="stores in which charges and multiplicities are counted that the checkpoint does not list",
+        help="stores that it was trained on: charges and multiplicities that the checkpoint does not list, and the uncertainty, are made of them",
     )
+    parser.add_argument("--calibrate", type=Path, nargs="*", default=[], help="labelled stores that it has not seen, for the uncertainty")
     options = parser.parse_args(arguments)
     try:
-        print(release(options.checkpoint, options.name, options.level, options.preview, trained_on=options.trained_on))
+        print(
+            release(
+                options.checkpoint, options.name, options.level, options.preview, trained_on=options.trained_on, calibrate=options.calibrate
+            )
+        )
     except (ValueError, MlipfmError) as error:
         print(f"release_model: {error}", file=sys.stderr)
         return 2

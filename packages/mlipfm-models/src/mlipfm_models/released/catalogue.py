@@ -1,7 +1,8 @@
 """Models that come with this package, by name: `MlipfmCalculator()`, `mlipfm md run --model mlipfm-mol-small`, `released()`.
 
-The files lie in this folder: `NAME.safetensors`, its card `NAME.md`, and `index.json` with the SHA-256 that a checkpoint is compared with before
-it is used. They are data (weights and JSON), never code. Weights are under the licence of this package (MIT). `tools/release_model.py` writes them.
+The files lie in this folder: `NAME.safetensors`, its uncertainty `NAME.uncertainty.safetensors`, its card `NAME.md`, and `index.json` with the
+SHA-256 that files are compared with before they are used. They are data (weights and JSON), never code. Weights are under the licence of this
+package (MIT). `tools/release_model.py` writes them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class ReleasedModel:
     """A model of this package.
 
     Attributes:
-        sha256: of its checkpoint. default_level: of theory, predicted where none is given. licence: SPDX, of the weights.
+        sha256: of its checkpoint. uncertainty: of the file of its uncertainty, None without one. default_level: of theory, predicted where none is
+            given. licence: SPDX, of the weights.
         preview: what a user must know before trusting a number; a warning says it once. None for a finished model.
     """
 
@@ -34,14 +36,17 @@ class ReleasedModel:
     default_level: str
     licence: str
     preview: str | None
+    uncertainty: str | None = None
 
     @property
     def path(self) -> Path:
-        """Of the checkpoint, which is verified.
+        """Of the checkpoint, which is verified, with the uncertainty beside it.
 
         Raises:
-            UnreadableFileError, DamagedFileError: the installation is incomplete, or the file was changed.
+            UnreadableFileError, DamagedFileError: the installation is incomplete, or a file was changed.
         """
+        if self.uncertainty is not None:
+            _verified(_FOLDER / f"{self.name}.uncertainty.safetensors", self.uncertainty)
         return _verified(_FOLDER / f"{self.name}.safetensors", self.sha256)
 
     @property
