@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk
-from mlipfm_distill.on_policy.distributions import boltzmann_weights, effective
+from mlipfm_distill.on_policy.distributions import boltzmann_weights, distributions, effective
 from mlipfm_distill.on_policy.frequencies import frequencies
 from mlipfm_distill.on_policy.teacher import DistillationTeacher
 from mlipfm_interfaces.checkpoint import save_potential
@@ -75,6 +75,7 @@ def structure(atoms: Atoms) -> Structure:
     return Structure(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
 
 
+@pytest.mark.ci
 def test_phonons_of_a_stiffer_student_are_off_by_the_root_of_the_stiffness(tmp_path: Path) -> None:
     crystal = structure(bulk("Ar", "fcc", a=5.3, cubic=True))
     with DistillationTeacher(str(argon(tmp_path, 0.0104))) as teacher:
@@ -107,3 +108,19 @@ def test_what_costs_more_than_is_left_is_not_begun_and_says_so(tmp_path: Path, m
         hot = bulk("Ar", "fcc", a=5.3, cubic=True)
         hot.rattle(0.2, seed=0)
         assert "need a relaxed structure" in frequencies(argon(tmp_path, 0.0104), teacher, structure(hot), 1000)["reason"]
+
+
+def test_a_molecule_in_a_box_has_the_vibrations_of_the_molecule(tmp_path: Path) -> None:
+    pair = Structure([18, 18], [[0, 0, 0], [3.9, 0, 0]])
+    with DistillationTeacher(str(argon(tmp_path, 0.0104))) as teacher:
+        free = frequencies(argon(tmp_path, 0.0104), teacher, pair, 200)
+        boxed = frequencies(argon(tmp_path, 0.0104), teacher, pair.replace(cell=20 * np.eye(3), pbc=np.ones(3, dtype=bool)), 200)
+    assert boxed["teacher"] == pytest.approx(free["teacher"])
+
+
+def test_dynamics_that_end_at_once_are_said_and_nothing_is_labelled(tmp_path: Path) -> None:
+    crushed = structure(bulk("Ar", "fcc", a=2.4, cubic=True))
+    asked: list[int] = []
+    (found,) = distributions(argon(tmp_path, 0.0104), crushed, [300.0], 1.0, 100, lambda part, frames: asked.append(len(frames)) or [], 0)
+    assert "the dynamics ended after" in found["reason"]
+    assert not asked

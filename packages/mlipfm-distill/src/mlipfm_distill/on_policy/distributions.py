@@ -39,7 +39,8 @@ def distributions(
 
     Returns:
         For each temperature `kelvin`, `frames`, `effective`, `needed` (frames for `RESOLVED`, where there are fewer) and `pairs`: name -> `r` Å,
-        `student`, and, where it is resolved, `teacher`. None of it for what is not periodic in three directions, and where too few labels are left.
+        `student`, and, where it is resolved, `teacher`; or the `reason` why there is nothing. An empty list for what is not periodic in three
+        directions, and where too few labels are left.
     """
     each = min(MOST, labels // len(temperatures))
     if not start.pbc.all() or each < FIRST:
@@ -51,16 +52,19 @@ def _at(student: Path, start: Structure, kelvin: float, dt: float, most: int, la
     potential = load_potential(student)
     (run,) = explore(potential, [start], [kelvin], PS, dt, most * 4 // 3 + 1, seed)
     frames = run.frames[len(run.frames) // 4 :]  # the first quarter remembers the start
-    few = min(FIRST, len(frames))
+    found: dict[str, Any] = {"kelvin": kelvin, "frames": 0, "effective": 0.0, "pairs": {}}
+    if len(frames) < FIRST:
+        return found | {"reason": f"the dynamics ended after {run.reached:.2g} ps: {run.reason}"}
+    few = FIRST
     known = label(f"distribution-{kelvin:g}K", frames[:: max(1, len(frames) // few)][:few])
     wanted = 1.2 * RESOLVED * len(known) / max(effective(_weights(student, known, kelvin)), 1.0)
     if known and few < wanted <= most:
         known = label(f"distribution-{kelvin:g}K", frames)
     weights = _weights(student, known, kelvin)
     n = effective(weights)
-    found: dict[str, Any] = {"kelvin": kelvin, "frames": len(known), "effective": n, "pairs": {}}
+    found |= {"frames": len(known), "effective": n}
     if not known:
-        return found
+        return found | {"reason": "the teacher labels none of the frames"}
     if n < RESOLVED:
         found["needed"] = int(np.ceil(RESOLVED * len(known) / n))
     every = _trajectory(frames)

@@ -38,8 +38,11 @@ def frequencies(student: Path, teacher: DistillationTeacher, start: Structure, l
     Args:
         labels: of the teacher for the start, that this may cost.
     """
-    crystal = bool(start.pbc.all()) and not any(vacuum(start))
-    if not crystal and bool(start.pbc.any()):
+    empty = vacuum(start)
+    crystal = bool(start.pbc.all()) and not any(empty)
+    if all(empty):  # a molecule, also in a box
+        start = start.replace(cell=np.zeros((3, 3)), pbc=np.zeros(3, dtype=bool))
+    elif not crystal:
         return {"reason": "a slab or chain has vibrations of its substrate, which are not compared"}
     try:
         return _phonons(student, teacher, start, labels) if crystal else _vibrations(student, teacher, start, labels)

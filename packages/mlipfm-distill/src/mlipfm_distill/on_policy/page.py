@@ -90,8 +90,10 @@ def _distribution_lines(found: Found) -> list[str]:
         words = (
             f"g(r) of the teacher at {at['kelvin']:g} K, from {at['frames']} frames of the student of which {at['effective']:.1f} count: "
         )
-        if "needed" in at or not at["frames"]:
-            lines.append(words + f"not resolved; about {at.get('needed', 0):,} labels would do")
+        if "reason" in at:
+            lines.append(f"g(r) of the teacher at {at['kelvin']:g} K was not measured: {at['reason']}")
+        elif "needed" in at:
+            lines.append(words + f"not resolved; about {at['needed']:,} labels would do")
         else:
             worst = max(at["pairs"], key=lambda name: _distance(at["pairs"][name]))
             lines.append(words + f"at most {_distance(at['pairs'][worst]):.2g} from the student's ({worst})")
@@ -154,7 +156,7 @@ def _physics(found: Found) -> str:
                          f"all: off by {f['mae']:.3g} on average" if end == "largest" else ""])  # fmt: skip
     for at in found.get("distributions", []):
         rows.append([f"effective frames for g(r) at {at['kelvin']:g} K", f"{at['frames']}", f"{at['effective']:.1f}",
-                     "not resolved" if "needed" in at else ""])  # fmt: skip
+                     at.get("reason") or ("not resolved" if "needed" in at else "")])  # fmt: skip
     return table(["", "student", "teacher", ""], rows)
 
 
