@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlipfm_eval import force_floor, loop_work
+from mlipfm_eval import closed_loops, force_floor, loop_work
 from mlipfm_eval.closed_loops import SIDE
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
@@ -32,6 +32,12 @@ def test_the_bound_is_below_the_error_of_the_best_conservative_forces() -> None:
     assert found.unit == "meV/Å"
     doubled = force_floor(lambda structures: [2 * f for f in swirl(structures)], [ARGON], loops=50)
     assert doubled.value == pytest.approx(2 * found.value)
+
+
+def test_the_bound_is_the_work_of_an_atom_over_the_length_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = (np.tile(axis, (4, 1)).astype(float) for axis in np.eye(3)[:2])
+    monkeypatch.setattr(closed_loops, "_orthogonal", lambda rng, shape: (x, y))
+    assert force_floor(swirl, [ARGON], loops=1).value == pytest.approx(1000 * 2 * C * SIDE**2 / (4 * SIDE))
 
 
 def test_the_gradient_of_an_energy_does_no_work() -> None:
