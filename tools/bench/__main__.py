@@ -92,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
     measured_model = acts.add_parser("measure", help="errors, stability and speed of a model", allow_abbrev=False)
     measured_model.add_argument("model", help="a checkpoint, or the name of a released model")
     measured_model.add_argument("folder", type=Path, help="of the reference")
+    measured_model.add_argument(
+        "stores", type=Path, nargs="*", help="further labelled stores, whose errors are printed by level, charge and kind too"
+    )
     measured_model.add_argument("--ps", type=float, default=100.0, help="dynamics of each molecule (default 100; 0: none)")
     measured_model.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object per figure")
     path = names.add_parser("quickstart", help="the figures of a finished `mlipfm quickstart`", allow_abbrev=False)
@@ -167,7 +170,7 @@ def main(arguments: list[str]) -> int:
     if options.name == "mol-small":
         from bench import mol_small
 
-        found = mol_small.measure(options.model, options.folder, picoseconds=options.ps)
+        found = mol_small.measure(options.model, options.folder, options.stores, picoseconds=options.ps)
     elif options.name == "mace-torch":
         from bench import mace_steps
 

@@ -1,7 +1,7 @@
 """`mol-small`: what a model trained by `mlipfm data generate molecules` is worth on molecules that no generated set contains.
 
 `judges` makes the reference: geometries of the 50 molecules of `generation/judges.smi` from GFN2-xTB dynamics at 300 K, with GFN2-xTB labels, and,
-relabelled, those of files that the user names. `measure` prints errors by size, charge and kind, runs dynamics at 300 K of every molecule with the
+relabelled, those of files that the user names. `measure` prints errors by size, of further stores by level, charge and kind, runs dynamics at 300 K of every molecule with the
 model, and times a call at 30 atoms beside GFN2-xTB through ASE.
 """
 
@@ -68,8 +68,8 @@ def _neutral(s: Structure) -> Structure:
     return s.replace(labels={}, label_std={}, level=None, total_charge=charge, spin_multiplicity=s.spin_multiplicity or 1)
 
 
-def measure(model: str, out: Path, *, picoseconds: float, threads: int = 1) -> Iterator[Figure]:
-    """Figures of a model (path or name) on the reference in `out`: errors, stable dynamics, speed."""
+def measure(model: str, out: Path, further: Sequence[Path] = (), *, picoseconds: float, threads: int = 1) -> Iterator[Figure]:
+    """Figures of a model (path or name) on the reference in `out`, and on `further` stores: errors, stable dynamics, speed."""
     potential = load_potential(model)
     folders = [out / "molecules", *sorted(f for f in out.iterdir() if f.name != "molecules" and (f / RECORD).exists())]
     for folder in folders:
@@ -78,6 +78,9 @@ def measure(model: str, out: Path, *, picoseconds: float, threads: int = 1) -> I
         yield from _errors(
             potential, f"{len(stores)} molecules at 300 K" if folder.name == "molecules" else folder.name, structures, threads
         )
+    for store in further:
+        yield from _errors(potential, store.name, list(Store(store)), threads)
+        yield from _errors_by_kind(potential, store.name, list(Store(store)), threads)
     yield from speed(model, threads)
     starts = [next(iter(Store(store))) for store in _finished(out / "molecules")]
     if picoseconds:
@@ -87,12 +90,7 @@ def measure(model: str, out: Path, *, picoseconds: float, threads: int = 1) -> I
 def _errors(potential: Potential, what: str, structures: Sequence[Structure], threads: int) -> Iterator[Figure]:
     known = set(potential.spec.elements)
     structures = [s for s in structures if set(s.atomic_numbers.tolist()) <= known]
-    forces, energies = list[float](), list[float]()
-    for start in range(0, len(structures), 32):
-        part = structures[start : start + 32]
-        for s, found in zip(part, evaluate(potential, part, ("energy", "forces"), level=LEVEL), strict=True):
-            forces.append(1e3 * float(np.abs(found["forces"] - s.labels["forces"]).mean()))
-            energies.append(1e3 * float(found["energy"] - s.labels["energy"]))
+    forces, energies = _differences(potential, structures)
     sizes = np.array([len(s) for s in structures])
     for low, high in ((1, 400), *SIZES):
         chosen = [value for value, n in zip(forces, sizes, strict=True) if low <= n <= high]
@@ -103,6 +101,29 @@ def _errors(potential: Potential, what: str, structures: Sequence[Structure], th
         "mol-small", f"{what}, total energies", "meV/atom MAE", [abs(e) / n for e, n in zip(energies, sizes, strict=True)], threads
     )
     yield figure("mol-small", f"{what}, energies within a molecule", "meV MAE", _within(structures, energies), threads)
+
+
+def _errors_by_kind(potential: Potential, what: str, structures: Sequence[Structure], threads: int) -> Iterator[Figure]:
+    """Force errors by level, by charge and multiplicity, and by the kind of geometry."""
+    forces, _ = _differences(potential, structures)
+    groups: dict[str, list[float]] = {}
+    for s, error in zip(structures, forces, strict=True):
+        state = f"charge {s.total_charge:+d}, multiplicity {s.spin_multiplicity}"
+        for name in (str(s.level), state, str(s.provenance.sampling).split("-")[0]):
+            groups.setdefault(name, []).append(error)
+    for name, errors in sorted(groups.items()):
+        yield figure("mol-small", f"{what}, {name} ({len(errors)})", "meV/Å force MAE", _weighted(errors), threads)
+
+
+def _differences(potential: Potential, structures: Sequence[Structure]) -> tuple[list[float], list[float]]:
+    """Mean absolute error of the forces of each structure, meV/Å, and error of its energy, meV, at its own level."""
+    forces, energies = list[float](), list[float]()
+    for start in range(0, len(structures), 32):
+        part = [s if s.level is not None else s.replace(level=LEVEL) for s in structures[start : start + 32]]
+        for s, found in zip(part, evaluate(potential, part, ("energy", "forces")), strict=True):
+            forces.append(1e3 * float(np.abs(found["forces"] - s.labels["forces"]).mean()))
+            energies.append(1e3 * float(found["energy"] - s.labels["energy"]))
+    return forces, energies
 
 
 def _weighted(values: list[float]) -> list[float]:
