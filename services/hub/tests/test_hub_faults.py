@@ -9,13 +9,17 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlipfm_hub import audit
 from mlipfm_hub.blobs import LocalBlobs
+from mlipfm_hub.refusal import Refused
 from mlipfm_hub.services import open_services
 from mlipfm_hub.settings import Settings
+from mlipfm_hub.trials import Trials
 from mlipfm_interfaces.checkpoint_file import verify_checkpoint
 
 
@@ -86,3 +90,19 @@ def test_killed_at_any_moment_a_hub_is_whole(kills, tmp_path, make_model):
     print(json.dumps({"kills": kills, "versions": pushed, "promotions": moved, "faults": 0}))
     assert pushed >= 3
     assert moved >= 3
+
+
+def test_a_model_whose_bytes_have_changed_in_a_foreign_store_is_not_tried(tmp_path: Path) -> None:
+    class Store:
+        """A store that is no folder of this machine."""
+
+        def read(self, sha256: str, first: int = 0) -> Iterator[bytes]:
+            yield b"other "
+            yield b"bytes"
+
+    good = hashlib.sha256(b"other bytes").hexdigest()
+    trials, registry = Trials(tmp_path), SimpleNamespace(blobs=Store())
+    assert trials._path(registry, good).read_bytes() == b"other bytes"  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="other bytes under this model"):
+        trials._path(registry, "0" * 64)  # type: ignore[arg-type]
+    assert [path.stem for path in tmp_path.iterdir()] == [good]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -56,7 +57,8 @@ class Trials:
         if digest not in self.workers:
             while len(self.workers) >= WORKERS:
                 await self.workers.pop(next(iter(self.workers))).end()
-            self.workers[digest] = WorkerProcess(str(self._path(registry, version["file"])), SECONDS)
+            path = await asyncio.to_thread(self._path, registry, version["file"])  # from another store it may take long
+            self.workers[digest] = WorkerProcess(str(path), SECONDS)
         return self.workers[digest]
 
     def _path(self, registry: Registry, file: str) -> Path:
@@ -65,9 +67,14 @@ class Trials:
         path = self.spool / f"{file}.safetensors"
         if not path.exists():
             part = path.with_suffix(".part")
+            found = hashlib.sha256()
             with open(part, "wb") as target:
                 for chunk in registry.blobs.read(file):
                     target.write(chunk)
+                    found.update(chunk)
+            if found.hexdigest() != file:
+                part.unlink()
+                raise Refused(503, "DAMAGED", "the store of files has other bytes under this model: restore it from a backup")
             part.replace(path)
         return path
 
