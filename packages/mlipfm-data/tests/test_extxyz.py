@@ -54,6 +54,13 @@ def test_line_endings_of_windows_and_trailing_blank_lines_change_nothing(tmp_pat
     assert len(crlf) == 1
 
 
+def test_the_mark_that_some_editors_begin_a_file_with_is_skipped(tmp_path):
+    (marked,) = read_all(write(tmp_path, "\ufeff" + GOOD))
+    assert marked.key == read_all(write(tmp_path, GOOD))[0].key
+    with pytest.raises(UnreadableFileError, match="the number of atoms of frame 1 was expected"):
+        read_all(write(tmp_path, GOOD + "\ufeff" + GOOD))
+
+
 def test_gzipped_file_is_read_and_a_cut_one_is_refused(tmp_path):
     packed = gzip.compress((GOOD * 200).encode())
     whole, cut = tmp_path / "a.xyz.gz", tmp_path / "b.xyz.gz"

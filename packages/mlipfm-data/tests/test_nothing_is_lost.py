@@ -222,6 +222,22 @@ def test_columns_that_weigh_forces_are_honoured(tmp_path, name):
     assert s.labels["forces_weight"].tolist() == [1, 0, 0.5, 1]
 
 
+@pytest.mark.parametrize(("weight", "wanted"), [("1.0", 1), ("0", 0), ("0.5", 0.5)])
+def test_one_weight_of_the_forces_of_a_frame_is_that_of_every_atom(tmp_path, weight, wanted):
+    (s,), _ = told(write(tmp_path / "a.xyz", crystal(f"forces_weight={weight}")))
+    assert s.labels.get("forces_weight", np.ones(4)).tolist() == [wanted] * 4  # 1 is what forces count without a weight
+
+
+def test_a_label_of_weight_zero_that_is_needed_is_said_with_both_ways_out(tmp_path):
+    path = write(tmp_path / "a.xyz", crystal("config_energy_weight=0"))
+    with pytest.raises(MissingLabelsError, match=r"energy left out: config_energy_weight is 0") as caught:
+        read_all(path, require=("energy",))
+    assert "--require forces" in str(caught.value.hint)
+    assert "--option ignore=config_energy_weight" in str(caught.value.hint)
+    assert "energy" not in read_all(path, require=("forces",))[0].labels
+    assert "energy" in read_all(path, require=("energy",), ignore=("config_energy_weight",))[0].labels
+
+
 def test_weights_of_mace_are_honoured_or_named(tmp_path):
     def of(info: str) -> tuple[Structure, ReadReport]:
         (s,), report = told(write(tmp_path / "a.xyz", crystal(info)))

@@ -7,21 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_distill.on_policy import teacher as teachers
+from mlipfm_distill.on_policy.exploration import explore
 from mlipfm_distill.on_policy.label_folder import Labels
 from mlipfm_distill.on_policy.measurements import _asymmetry, _block, _exact_block, birch
 from mlipfm_distill.on_policy.plan import extended, make_plan
 from mlipfm_distill.on_policy.request import Budget, parse_budget
 from mlipfm_distill.on_policy.result import needed
 from mlipfm_distill.on_policy.selection import most_informative, variances
-from mlipfm_distill.on_policy.start_frames import rattled, strain, vacuum
+from mlipfm_distill.on_policy.start_frames import rattled, read_starts, strain, vacuum
 from mlipfm_distill.on_policy.teacher import DistillationTeacher
-from mlipfm_interfaces.errors import LabelingError, RecipeError
+from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.errors import LabelingError, RecipeError, SimulationError
 from mlipfm_interfaces.foreign import ForeignModel, ForeignPackage
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
 from mlipfm_interfaces.units import GPA
+from mlipfm_md.initial_files import FrameOptions
 
+#: A small student of copper, not trained.
+COPPER = {"elements": ["Cu"], "levels": ["emt"], "backbone": {"channels": 8}, "scale": 0.1}
 #: Springs to the origin, E = r^2: the second and later frames die, hang or give NaN where an atom is beyond x = 5 Å.
 ADAPTER = """
 import os, time
@@ -255,3 +260,41 @@ def test_errors_that_fall_with_the_root_of_the_labels_need_four_times_as_many_fo
     assert "about 4.0 times" in needed({"rounds": rounds})
     rounds[2]["on_policy_force_mae"] /= 30
     assert "training was the limit" in needed({"rounds": rounds[:3]})
+
+
+POSCAR = """copper
+1.0
+3.6 0 0
+0 3.6 0
+0 0 3.6
+Cu
+4
+Selective dynamics
+Direct
+0.0 0.0 0.0 {0}
+0.0 0.5 0.5 T T T
+0.5 0.0 0.5 T T T
+0.5 0.5 0.0 T T T
+"""
+
+
+def test_atoms_that_the_file_fixes_stay_where_they_are(tmp_path: Path) -> None:
+    path, said = tmp_path / "POSCAR", list[str]()
+    path.write_text(POSCAR.format("F F F"))
+    (start,) = read_starts(path, FrameOptions(), said.append)
+    assert "fixed: atom 0" in said[0]
+    for s in rattled([start], 8, 600.0, 0)[1:]:
+        fractions = s.positions @ np.linalg.inv(s.cell)
+        assert fractions[0] == pytest.approx(0, abs=1e-12)
+        assert np.abs(fractions[1] - [0, 0.5, 0.5]).max() > 1e-4
+    (run,) = explore(build("density", COPPER), [start], [300.0], 0.02, 1.0, 4, 0)
+    moved = [s.positions @ np.linalg.inv(s.cell) for s in run.frames]
+    assert np.ptp([x[0] for x in moved], axis=0) == pytest.approx(0, abs=1e-9)
+    assert np.ptp([x[1] for x in moved], axis=0).max() > 1e-4
+
+
+def test_atoms_that_are_fixed_along_some_axes_only_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "POSCAR"
+    path.write_text(POSCAR.format("F T T"))
+    with pytest.raises(SimulationError, match="fixed along some axes only"):
+        read_starts(path, FrameOptions(), print)

@@ -106,3 +106,7 @@ def test_states_that_a_model_does_not_hear_are_told_unless_they_are_the_usual_on
         "the model does not support spin_multiplicity",
     ]
     assert [text.split(":")[0] for text in unheard(ion, ("total_charge",))] == ["the model does not support spin_multiplicity"]
+    assert unheard(s.replace(external_field=[0, 0, 0.5]), ()) == [
+        "the model does not support external_field: [0.0, 0.0, 0.5] changes nothing in its prediction"
+    ]
+    assert unheard(s.replace(external_field=[0, 0, 0.5]), ("external_field",)) == unheard(s.replace(external_field=[0, 0, 0]), ()) == []

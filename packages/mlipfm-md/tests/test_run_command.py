@@ -53,6 +53,9 @@ BAD = {
     ("model.safetensors", "overlap.xyz"): r"overlapping-atoms.*closer than 0.1",
     ("model.safetensors", "water.xyz", "--dt", "50"): r"simulation.*at most 10 fs",
     ("model.safetensors", "nowhere.xyz"): r"unreadable-file.*nowhere.xyz",
+    ("model.safetensors", "water.xyz", "--temperature", "300,400"): r"simulation.*2 temperatures were given for 1 systems",
+    ("model.safetensors", "water.xyz", "--temperature", ""): r"simulation.*'' is no list of temperatures",
+    ("emt:", "water.xyz", "--level", "pbe"): r"simulation.*--level: a model of another package has one level of theory",
 }
 
 

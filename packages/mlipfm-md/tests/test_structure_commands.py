@@ -114,6 +114,10 @@ def test_a_structure_that_is_not_relaxed_is_relaxed_with_a_word_or_refused(tmp_p
         (("relax", "Cu.xyz", "--charge", 1), "neutral metals only"),
         (("relax", "nowhere.xyz"), "no such file"),
         (("relax", "Cu.xyz", "--pressure", 3), "whose volume may change"),
+        (("relax", "field.xyz"), "an external field, [0.0, 0.0, 0.5] V/Å, acts in dynamics only"),
+        (("phonons", "Cu.xyz", "--charge", 1), "neutral metals only"),
+        (("eos", "Cu.xyz", "--charge", 1), "neutral metals only"),
+        (("elastic", "Cu.xyz", "--charge", 1), "neutral metals only"),
     ],
 )
 def test_what_cannot_be_is_one_line_with_the_reason_and_status_2(tmp_path, capfd, monkeypatch, words, said):
@@ -122,6 +126,9 @@ def test_what_cannot_be_is_one_line_with_the_reason_and_status_2(tmp_path, capfd
     slab = fcc100("Cu", (1, 1, 3), vacuum=5.0)
     slab.info.clear()
     ase.io.write("slab.xyz", slab)
+    field = bulk("Cu", "fcc", 3.59)
+    field.info["external_field"] = [0.0, 0.0, 0.5]
+    ase.io.write("field.xyz", field)
     assert run(*words, "--model", "emt:") == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("mlipfm: error[")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces import metrics
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, benchmark_record
+from mlipfm_interfaces.errors import MlipfmWarning
 from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.metrics import Metric
-from mlipfm_interfaces.potential import Potential
+from mlipfm_interfaces.potential import Potential, unheard
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
@@ -73,6 +76,8 @@ def evaluate_set(
     Args:
         manifest: of the model's checkpoint, which says what it was trained on.
     """
+    if isinstance(model, Potential):
+        _warn_of_ignored(data.structures, model.spec.conditions)
     predictions = predict(model, list(data.structures), level=level, progress=progress)
     forces, elements = predictions.cases.get("forces"), {}
     if forces is not None:
@@ -84,6 +89,15 @@ def evaluate_set(
     return Evaluation(
         data, predictions, error_metrics(predictions), elements, penalised(predictions), reasons, known_structures(manifest or {}, data)
     )
+
+
+def _warn_of_ignored(structures: Sequence[Structure], conditions: Sequence[str]) -> None:
+    """Warn of charges, multiplicities and fields that the model does not have."""
+    found = Counter(text.partition(":")[0] for s in structures for text in unheard(s, conditions))
+    for what, count in found.items():
+        warnings.warn(
+            f"{what}: that of {count} of {len(structures)} structures changes nothing in their predictions", MlipfmWarning, stacklevel=3
+        )
 
 
 def penalised(predictions: Predictions) -> dict[str, float]:

@@ -224,8 +224,14 @@ def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None)
 
 
 def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
-    """Return a charge or a multiplicity that a model with these conditions predicts as if it were not there; neutral singlets are not reported."""
-    stated = {"total_charge": (structure.total_charge, 0), "spin_multiplicity": (structure.spin_multiplicity, 1)}
+    """Return a charge, a multiplicity or a field that a model with these conditions predicts as if it were not there; neutral singlets are not
+    reported."""
+    field = structure.external_field
+    stated: dict[str, tuple[Any, Any]] = {
+        "total_charge": (structure.total_charge, 0),
+        "spin_multiplicity": (structure.spin_multiplicity, 1),
+        "external_field": (field.tolist() if field is not None and field.any() else None, None),
+    }
     return [
         f"the model does not support {name}: {value} changes nothing in its prediction"
         for name, (value, usual) in stated.items()

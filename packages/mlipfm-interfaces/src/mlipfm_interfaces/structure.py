@@ -238,7 +238,8 @@ class Structure:
         if (lengths < 1e-3).any():
             axis = int(np.flatnonzero(self.pbc)[np.argmin(lengths)])
             raise InvalidStructureError(
-                f"periodic along axis {axis}, but that lattice vector is zero", hint="give a cell, or set pbc to False"
+                f"periodic along axis {axis}, but that lattice vector is zero",
+                hint="give a cell, or set pbc to False (mlipfm data import: --option periodic=false)",
             )
         spread = np.linalg.svd(vectors / lengths[:, None], compute_uv=False)[-1]
         if spread < 1e-6:

@@ -70,6 +70,9 @@ def temperatures(text: str) -> tuple[float, ...]:
         SimulationError: something else.
     """
     try:
-        return tuple(float(word) for word in text.replace(",", " ").split())
+        found = tuple(float(word) for word in text.replace(",", " ").split())
     except ValueError:
-        raise SimulationError(f"{text!r} is no list of temperatures", hint="write 300 or 300,350,400 (K)") from None
+        found = ()
+    if not found:
+        raise SimulationError(f"{text!r} is no list of temperatures", hint="write 300 or 300,350,400 (K)")
+    return found

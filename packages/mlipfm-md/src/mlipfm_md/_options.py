@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.foreign import is_foreign
 
 Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
 Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that give none")]
@@ -21,3 +23,13 @@ EngineEvery = Annotated[int, typer.Option(min=1, help="Steps between frames and 
 EngineTemperature = Annotated[float, typer.Option(min=0, max=20000, help="K, of velocities if the file has none")]
 EngineFrame = Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")]
 Address = Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")]
+
+
+def refuse_level(model: str | Path, level: str | None) -> None:
+    """Refuse a level of theory for a model of another package.
+
+    Raises:
+        SimulationError: naming the option.
+    """
+    if level is not None and is_foreign(model):
+        raise SimulationError("a model of another package has one level of theory", where="--level", hint="leave it out")

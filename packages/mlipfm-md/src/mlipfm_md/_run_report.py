@@ -110,7 +110,7 @@ def temperature_words(run: Run, record: dict[str, Any], starts: Sequence[Initial
     for k, system in enumerate(record["systems"]):
         first = float(run.temperature[0][k])
         asked = system["temperature_asked_K"] if thermostat else first
-        mean = float(np.mean(np.array(run.temperature)[1:, k]))
+        mean = system["mean_temperature_K"]
         error = 3 * asked * np.sqrt(2 / system["degrees_of_freedom"] / max(1, len(run.steps) / 4)) if thermostat else 0.0
         if abs(mean - asked) <= max(0.1 * asked, error):
             continue

@@ -18,11 +18,12 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
 
+from ._options import refuse_level
 from .calculator import MlipfmCalculator
 from .initial_files import FrameOptions, FrameReport, read_initial_states
 from .initial_state import InitialState
 
-__all__ = ["ForeignCalculator", "atoms_of", "frozen", "largest_force", "open_calculator", "read_atoms"]
+__all__ = ["ForeignCalculator", "atoms_of", "frozen", "largest_force", "open_calculator", "read_atoms", "start_words"]
 
 
 class ForeignCalculator(Calculator):
@@ -68,8 +69,7 @@ def open_calculator(
         SimulationError: a level of theory for a model of another package. What opening the model raises.
     """
     if not isinstance(model, Potential) and is_foreign(model):
-        if level is not None:
-            raise SimulationError("a model of another package has one level of theory", where="--level", hint="leave it out")
+        refuse_level(model, level)
         return ForeignCalculator(open_foreign(str(model)), charge=charge, multiplicity=multiplicity)
     calculator = MlipfmCalculator(model, level=level, charge=charge, multiplicity=multiplicity)
     calculator.potential = in_float64(calculator.potential)
@@ -97,12 +97,21 @@ def read_atoms(
         what `read_initial_states` raises: columns that cannot be honoured are refused by name.
     """
     found = read_initial_states(path, FrameOptions(None, charge, multiplicity, frame, free_all=free_all))
-    return [(atoms_of(start), _words(start, said)) for start, said in found]
+    return [(atoms_of(start), start_words(start, said)) for start, said in found]
 
 
 def atoms_of(start: InitialState) -> Atoms:
-    """Return ASE's Atoms of a start: fixed axes as constraints, charge and multiplicity in `info`."""
+    """Return ASE's Atoms of a start: fixed axes as constraints, charge and multiplicity in `info`.
+
+    Raises:
+        SimulationError: an external field, which ASE's Atoms do not have.
+    """
     s = start.structure
+    if s.external_field is not None and s.external_field.any():
+        raise SimulationError(
+            f"an external field, {s.external_field.tolist()} V/Å, acts in dynamics only (mlipfm md run)",
+            hint="remove `external_field` from the file",
+        )
     info = {"charge": s.total_charge, "spin": s.spin_multiplicity}
     atoms = Atoms(s.atomic_numbers, s.positions, cell=s.cell, pbc=s.pbc, info={k: v for k, v in info.items() if v is not None})
     if not np.array_equal(start.amu, MASSES[s.atomic_numbers]):
@@ -128,7 +137,8 @@ def largest_force(atoms: Atoms) -> float:
     return float(np.linalg.norm(atoms.get_forces(), axis=1).max())
 
 
-def _words(start: InitialState, said: FrameReport) -> list[str]:
+def start_words(start: InitialState, said: FrameReport) -> list[str]:
+    """Return what a command that moves no atoms by itself takes from a start, and what it does not."""
     s = start.structure
     words = [w for w in said.taken if not w.startswith("velocities")]
     if s.total_charge is not None or s.spin_multiplicity is not None:

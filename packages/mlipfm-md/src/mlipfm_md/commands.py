@@ -22,6 +22,7 @@ from ._options import (
     IgnoreConstraints,
     Level,
     Multiplicity,
+    refuse_level,
 )
 
 app = typer.Typer(
@@ -136,8 +137,10 @@ def run(
     from .initial_files import FrameOptions, read_initial_states
     from .simulation import Settings
 
+    refuse_level(model, level)
     kelvin = temperatures("300" if temperature is None else temperature)
-    settings = Settings(dt=dt, steps=steps, temperature=kelvin[0], every=every, seed=seed, engine=engine.value, threads=threads)
+    drawn = kelvin if str(ensemble) == "nve" and len(kelvin) > 1 else kelvin[0]  # other ensembles have temperatures of their own
+    settings = Settings(dt=dt, steps=steps, temperature=drawn, every=every, seed=seed, engine=engine.value, threads=threads)
     if inner is None and inner_steps is not None:
         raise SimulationError("inner steps need a cheap model", where="--inner-steps", hint="--inner MODEL names one")
     chosen = chosen_ensemble(
@@ -193,6 +196,7 @@ def exchange(
         dt=dt, steps=steps, temperature=ladder[0] if ladder else 0.0, every=every, seed=seed, engine=engine.value, threads=threads
     )
     chosen = ReplicaExchange(ladder, exchange_every, friction)
+    refuse_level(model, level)
     starts = read_initial_states(structure, FrameOptions(level, charge, multiplicity, frame, False, ignore_constraints))
     run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), starts * len(ladder), chosen, settings)
 
@@ -303,6 +307,7 @@ def export_lammps(
     from .initial_files import FrameOptions
     from .lammps_engine import export_lammps as write
 
+    refuse_level(model, level)
     wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
     said = write(model, structure, out, wanted=wanted, dt=dt, steps=steps, every=every, temperature=temperature, seed=seed)
     _print_said(said, f"{out} is written: cd {out}; python run.py")
@@ -332,6 +337,7 @@ def export_ipi(
     from .initial_files import FrameOptions
     from .ipi_engine import export_ipi as write
 
+    refuse_level(model, level)
     wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
     numbers = {"dt": dt, "steps": steps, "every": every, "temperature": temperature, "seed": seed}
     said = write(model, structure, out, wanted=wanted, address=address, **numbers)  # type: ignore[arg-type]  # int and float by name
@@ -356,6 +362,7 @@ def serve_ipi(
     from .initial_files import FrameOptions
     from .ipi_engine import serve
 
+    refuse_level(model, level)
     count = serve(model, structure, address, wanted=FrameOptions(level, charge, multiplicity, frame, free_all=True), patience=patience)
     print(f"{count} answers")
 

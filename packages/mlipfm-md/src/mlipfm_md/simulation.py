@@ -25,7 +25,7 @@ from mlipfm_interfaces.structure import Structure
 from ._plausible_settings import check_plausible
 from .compiled_forces import CompiledForces
 from .energy_table import volumes
-from .ensembles import MAX_TEMPERATURE, Ensemble, centre_of_mass_axes, check_temperature, maxwell_boltzmann
+from .ensembles import MAX_TEMPERATURE, Ensemble, Values, centre_of_mass_axes, check_temperatures, maxwell_boltzmann
 from .forces import PotentialForces, SplitForces, TeacherForces
 from .initial_state import InitialState, as_initial_states, joined_bonds
 from .state import State
@@ -98,7 +98,8 @@ class Settings:
     """How to integrate.
 
     Attributes:
-        dt: fs; 0.5 with hydrogen, at most 10. steps: number of steps. temperature: K, of velocities that are drawn. seed: of velocities and noise.
+        dt: fs; 0.5 with hydrogen, at most 10. steps: number of steps. temperature: K, of velocities that are drawn, for all systems or
+            one for each. seed: of velocities and noise.
         every, restart_every: steps between recorded frames, and between restart files. skin: Å, of the neighbour list; changes no result.
         max_temperature: K. max_expansion: factor by which a cell may grow or shrink in volume, or change shape, before the run is unstable.
         engine: `kernel` runs compiled code, `torch` the model itself; `auto` is the kernel where the model has one. threads: of the kernel.
@@ -106,7 +107,7 @@ class Settings:
 
     dt: float = 0.5
     steps: int = 1000
-    temperature: float = 300.0
+    temperature: Values = 300.0
     seed: int = 0
     every: int = 10
     restart_every: int = 500
@@ -123,7 +124,7 @@ class Settings:
             )
         if not 0 <= self.steps <= MAX_STEPS or self.every < 1 or self.restart_every < 1:
             raise SimulationError(f"`steps` must be 0 to {MAX_STEPS:,}; `every` and `restart_every` at least 1")
-        check_temperature(self.temperature)
+        check_temperatures(self.temperature)
         if not 0 <= self.skin <= 10:
             raise SimulationError(f"the skin of the neighbour list must be 0 to 10 Angstrom, got {self.skin}")
         if not self.max_temperature > 0:
@@ -384,9 +385,16 @@ def _compute_first(state: State, forces: AnyForces | SplitForces, ensemble: Ense
 
 
 def temperatures_of(ensemble: Ensemble, settings: Settings, n: int) -> list[float]:
-    """Return K of drawn velocities and of the bath of each of n systems: those of an ensemble that has one for each, else that of the settings."""
+    """Return K of drawn velocities and of the bath of each of n systems: those of an ensemble that has one for each, else those of the settings.
+
+    Raises:
+        SimulationError: another number of temperatures was given.
+    """
     given = getattr(ensemble, "temperatures", getattr(getattr(ensemble, "ensemble", ensemble), "temperature", None))
-    return list(given) if isinstance(given, tuple) and len(given) == n else [settings.temperature] * n
+    values = given if isinstance(given, tuple) else settings.temperature
+    if isinstance(values, tuple) and len(values) != n:
+        raise SimulationError(f"{len(values)} temperatures were given for {n} systems", hint="give one for each, or one for all")
+    return list(values) if isinstance(values, tuple) else [values] * n
 
 
 def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settings: Settings, kelvin: float) -> Array:

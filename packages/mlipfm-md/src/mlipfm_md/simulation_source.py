@@ -20,7 +20,7 @@ from mlipfm_interfaces.structure import Structure
 
 from .ensembles import Langevin
 from .initial_state import unlabelled
-from .simulation import Settings, simulate_frames
+from .simulation import Settings, simulate_frames, temperatures_of
 
 __all__ = ["SimulationSource"]
 
@@ -104,7 +104,7 @@ class SimulationSource:
             run, _ = simulate_frames(potential, plain, self.ensemble, replace(self.settings, seed=seed))
         finally:
             potential.train(training)
-        origin = replace(start.provenance, sampling=f"on-policy-{self.settings.temperature:g}K")
+        origin = replace(start.provenance, sampling=f"on-policy-{temperatures_of(self.ensemble, self.settings, 1)[0]:g}K")
         try:
             return self.labeler.label(plain.replace(positions=run.state.positions, provenance=origin))
         except LabelingError as error:

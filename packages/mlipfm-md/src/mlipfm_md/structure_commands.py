@@ -101,6 +101,8 @@ def phonons(
     fmax: Largest = 0.001,
     as_is: AsItIs = False,
     level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
     frame: Frame = -1,
     ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
@@ -117,7 +119,7 @@ def phonons(
     """
     from ._structure_work import Job, run_phonons
 
-    job = Job("phonons", structure, model, out, level, None, None, frame, ignore_constraints, as_json)
+    job = Job("phonons", structure, model, out, level, charge, multiplicity, frame, ignore_constraints, as_json)
     run_phonons(job, {"supercell": supercell, "displacement": displacement, "fmax": fmax}, as_is)
 
 
@@ -162,6 +164,8 @@ def eos(
     form: Annotated[Form, typer.Option(help="Equation of state")] = Form.BIRCH_MURNAGHAN,
     fmax: Largest = 0.01,
     level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
     frame: Frame = -1,
     ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
@@ -172,7 +176,7 @@ def eos(
     """
     from ._structure_work import Job, run_eos
 
-    job = Job("eos", structure, model, out, level, None, None, frame, ignore_constraints, as_json)
+    job = Job("eos", structure, model, out, level, charge, multiplicity, frame, ignore_constraints, as_json)
     run_eos(job, {"strain": strain, "points": points, "form": str(form), "fmax": fmax})
 
 
@@ -185,6 +189,8 @@ def elastic(
     fmax: Largest = 0.001,
     as_is: AsItIs = False,
     level: Level = None,
+    charge: Charge = None,
+    multiplicity: Multiplicity = None,
     frame: Frame = -1,
     ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
@@ -195,7 +201,7 @@ def elastic(
     """
     from ._structure_work import Job, run_elastic
 
-    job = Job("elastic", structure, model, out, level, None, None, frame, ignore_constraints, as_json)
+    job = Job("elastic", structure, model, out, level, charge, multiplicity, frame, ignore_constraints, as_json)
     run_elastic(job, {"strain": strain, "fmax": fmax}, as_is)
 
 

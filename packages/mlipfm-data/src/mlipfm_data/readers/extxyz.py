@@ -205,7 +205,7 @@ class _Lines:
             )
         self.open_end = not raw.endswith(b"\n")
         try:
-            return raw.rstrip(b"\r\n").decode()
+            return raw.rstrip(b"\r\n").decode("utf-8-sig" if self.number == 1 else "utf-8")  # some editors begin a file with a mark
         except UnicodeDecodeError:
             raise UnreadableFileError(
                 "not text: bytes that are no UTF-8", where=f"{self.path}: line {self.number}", hint="is it an xyz file?"

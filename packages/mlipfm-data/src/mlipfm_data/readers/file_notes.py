@@ -147,8 +147,10 @@ def force_weights(seen: Decisions, labels: Mapping[str, Array], mask_zero: bool)
 
 
 def _weight_of_atoms(value: Any, key: str, n: int) -> Array | None:
-    """[N]; None if the three components of an atom have different weights."""
+    """[N], of one number or of one for each atom; None if the three components of an atom have different weights."""
     array = np.asarray(value)
+    if array.size == 1 and n > 1 and array.dtype.kind != "b":  # one for all atoms
+        return np.full(n, _one(value, key))
     numbers = _truths(value, key).astype(np.float64) if array.dtype.kind in "bSU" else array.astype(np.float64)
     if numbers.size not in (n, 3 * n):
         raise ShapeError(f"{key!r} has shape {list(numbers.shape)}, [{n}] is needed")

@@ -166,6 +166,14 @@ def _structure(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Struct
     length = seen.unit("length")
     labels = _labels(frame, options, seen)
     missing = [key for key in options.require if key not in labels]
+    weightless = [note for note in seen.notes if note.startswith(tuple(f"{key} left out: " for key in missing))]
+    if weightless:
+        rest = " ".join(f"--require {key}" for key in labels if key in ("energy", "forces", "stress"))
+        key = weightless[0].split(": ")[1].split(" is 0")[0]
+        raise MissingLabelsError(
+            "; ".join(weightless),
+            hint=f"take frames without it by {rest or '--require ...'}, or the label whatever its weight by --option ignore={key}",
+        )
     if missing:
         raise MissingLabelsError(
             f"no {' and no '.join(missing)} label; keys found: {_found(frame)}",

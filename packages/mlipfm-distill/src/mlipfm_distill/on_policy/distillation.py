@@ -21,7 +21,7 @@ from mlipfm_interfaces.console import counter
 from mlipfm_interfaces.errors import LabelingError, MlipfmError
 from mlipfm_interfaces.files import atomic_write, claim_folder, lock
 from mlipfm_interfaces.structure import Structure
-from mlipfm_md.initial_files import FrameOptions, read_initial_states
+from mlipfm_md.initial_files import FrameOptions
 from mlipfm_train.interruption import until_interrupted
 from mlipfm_train.recipe import load_recipe
 
@@ -31,7 +31,7 @@ from .measurements import floor
 from .plan import Plan, extended, make_plan
 from .request import Request
 from .selection import last_layers, most_informative
-from .start_frames import rattled
+from .start_frames import rattled, read_starts
 from .student import COST, Trained, force_error, steps_within, train_student, training_recipe
 from .teacher import DistillationTeacher
 
@@ -79,7 +79,7 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
     from .result import finish
 
     request.check()
-    starts = [start.structure for start, _ in read_initial_states(request.start, FrameOptions(None, request.charge, request.multiplicity))]
+    starts = read_starts(request.start, FrameOptions(None, request.charge, request.multiplicity), say)
     with DistillationTeacher(request.teacher, level=request.level, timeout=request.timeout) as teacher:
         claim_folder(request.out, request.decides() | {"teacher_digest": teacher.digest}, "distillation")
         with lock(request.out / "lock"), until_interrupted(say) as interrupted:

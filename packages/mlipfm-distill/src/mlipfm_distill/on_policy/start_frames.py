@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.structure import Structure
+from mlipfm_md.atoms_and_models import start_words
+from mlipfm_md.initial_files import FrameOptions, ranges, read_initial_states
 
 #: Standard deviations of the displacements of atoms, Å: the smallest, and the largest at 300 K (it grows with the root of the temperature).
 SMALLEST, AT_300 = 0.02, 0.09
@@ -16,6 +20,30 @@ OF_HYDROGEN = 0.6
 STRAIN, SCALE = 0.02, 0.03
 #: Å without atoms along a lattice vector from which on it is taken for vacuum: such a cell is not strained along it.
 VACUUM = 6.0
+
+
+def read_starts(path: Path, options: FrameOptions, say: Callable[[str], None]) -> list[Structure]:
+    """Return the structures of the file, with a label `fixed` where atoms are, and say what was taken from it and what was not.
+
+    Raises:
+        SimulationError: atoms that are fixed along some axes and free along others, or bonds of fixed length. What reading the file raises.
+    """
+    structures, groups = [], dict[str, list[int]]()
+    for k, (start, said) in enumerate(read_initial_states(path, options)):
+        fixed = start.axes_fixed.all(axis=1)
+        if start.axes_fixed.any(axis=1).sum() > fixed.sum() or start.bonds is not None:
+            raise SimulationError(
+                "atoms that are fixed along some axes only, and bonds of fixed length, are not kept in the dynamics of a distillation",
+                where=f"{path}, structure {k}",
+                hint="remove these constraints from the file, or fix whole atoms",
+            )
+        kept = {"fixed": fixed.astype(float)} if fixed.any() else {}
+        structures.append(start.structure.replace(labels=kept, label_std={}))
+        groups.setdefault("; ".join(start_words(start, said)), []).append(k)
+    for words, members in groups.items():
+        if words:
+            say(f"structure{'s' if len(members) > 1 else ''} {ranges(members)}: {words}")
+    return structures
 
 
 def rattled(starts: Sequence[Structure], count: int, kelvin: float, seed: int) -> list[Structure]:
