@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -190,49 +190,83 @@ def _failures(found: Found) -> list[str]:
 
 
 def _charts(found: Found) -> bytes:
+    """Draw what there is: nothing is left empty."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 6.4), layout="constrained")
-    (learning, front, modes), (valid, cells, structure) = figure.subplots(2, 3)
-    rounds = found["rounds"]
-    counts = np.cumsum([r["labelled"] for r in rounds])
-    own = [np.nan if r.get("on_policy_force_mae") is None else 1000 * r["on_policy_force_mae"] for r in rounds]
-    learning.loglog(counts - [r["labelled"] for r in rounds] + 1e-9, own, "o-", label="on its own frames")
-    learning.loglog(counts, [1000 * r["valid_force_mae"] for r in rounds], "s--", label="validation part")
-    learning.set(xlabel="labels", ylabel="force MAE / meV/Å", xlim=(counts[0] * 0.8, counts[-1] * 1.25))
-    learning.legend()
-    for size, s in found["students"].items():
-        front.loglog(s["speed"]["student_us_per_atom_step"], s["errors"]["force_mae"]["value"], "o", label=size)
-    front.set(xlabel="µs per atom and step", ylabel="force MAE / meV/Å")
-    front.legend()
-    first = next(iter(found["students"].values()))["validity"]
-    points, n = np.array(first["points"]), first["test"]
-    valid.loglog(points[:n, 0], 1000 * points[:n, 1], ".", label="in the range")
-    valid.loglog(points[n:, 0], 1000 * points[n:, 1], "x", color="C3", label="hotter, more strained")
-    valid.axvline(first["largest_sigma"], color="0.5", lw=0.8)
-    valid.set(xlabel="largest σ of a force / eV/Å", ylabel="force MAE of the frame / meV/Å")
-    valid.legend()
-    if found["equilibrium"] is not None:
-        for name, style in (("teacher", "o-"), ("student", "x--")):
-            cells.plot(found["equilibrium"]["scales"], found["equilibrium"]["energies"][name], style, label=name)
-        cells.set(xlabel="length of the cell / that of the file", ylabel="energy above the lowest / eV")
-        cells.legend()
-    else:
-        cells.set_axis_off()
-    _modes(modes, found.get("frequencies") or {})
-    _structure(structure, found.get("distributions") or [])
+    modes, structure = found.get("frequencies") or {}, found.get("distributions") or []
+    panels = [_learning, _range]
+    panels += [_front] if len(found["students"]) > 1 else []
+    panels += [_cells] if found["equilibrium"] is not None else []
+    panels += [_modes] if "student" in modes else []
+    panels += [_structure] if structure and structure[0]["pairs"] else []
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.7 * columns, 3.4 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, draw in zip(places, panels, strict=False):
+        draw(axes, found)
+        axes.legend()
+    for axes in places[len(panels) :]:
+        axes.remove()
     FigureCanvasAgg(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=120)
     return data.getvalue()
 
 
-def _modes(axes: Any, f: Found) -> None:
+def _logarithmic(axes: Any) -> None:
+    """Label every decade, and 2 and 5 of each where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _learning(axes: Any, found: Found) -> None:
+    """Draw errors over labels, of every round."""
+    rounds = found["rounds"]
+    counts = np.cumsum([r["labelled"] for r in rounds])
+    own = [np.nan if r.get("on_policy_force_mae") is None else 1000 * r["on_policy_force_mae"] for r in rounds]
+    axes.plot(counts - [r["labelled"] for r in rounds] + 1e-9, own, "o-", label="on its own frames")
+    axes.plot(counts, [1000 * r["valid_force_mae"] for r in rounds], "s--", label="validation part")
+    axes.set(xlabel="labels", ylabel="force MAE / meV/Å", xlim=(counts[0] * 0.8, counts[-1] * 1.25))
+    _logarithmic(axes)
+
+
+def _front(axes: Any, found: Found) -> None:
+    """Draw error over cost of each size."""
+    for size, s in found["students"].items():
+        axes.plot(s["speed"]["student_us_per_atom_step"], s["errors"]["force_mae"]["value"], "o", label=size)
+    axes.set(xlabel="µs per atom and step", ylabel="force MAE / meV/Å")
+    _logarithmic(axes)
+
+
+def _range(axes: Any, found: Found) -> None:
+    """Draw errors of frames over their uncertainty."""
+    first = next(iter(found["students"].values()))["validity"]
+    points, n = np.array(first["points"]), first["test"]
+    axes.plot(points[:n, 0], 1000 * points[:n, 1], ".", label="in the range")
+    axes.plot(points[n:, 0], 1000 * points[n:, 1], "x", color="C3", label="hotter, more strained")
+    axes.axvline(first["largest_sigma"], color="0.5", lw=0.8)
+    axes.set(xlabel="largest σ of a force / eV/Å", ylabel="force MAE of the frame / meV/Å")
+    _logarithmic(axes)
+
+
+def _cells(axes: Any, found: Found) -> None:
+    """Draw energies of scaled cells."""
+    for name, style in (("teacher", "o-"), ("student", "x--")):
+        axes.plot(found["equilibrium"]["scales"], found["equilibrium"]["energies"][name], style, label=name)
+    axes.set(xlabel="length of the cell / that of the file", ylabel="energy above the lowest / eV")
+
+
+def _modes(axes: Any, found: Found) -> None:
     """Draw phonons along the path, or vibrations of the student over those of the teacher."""
-    if "student" not in f:
-        axes.set_axis_off()
-        return
+    f = found["frequencies"]
     if f["kind"] == "phonons":
         for name, style in (("teacher", "k-"), ("student", "C1--")):
             lines = axes.plot(f["distances"], f[name], style, lw=0.9)
@@ -242,21 +276,16 @@ def _modes(axes: Any, f: Found) -> None:
         axes.plot(f["teacher"], f["teacher"], "k-", lw=0.8, label="teacher")
         axes.plot(f["teacher"], f["student"], "C1.", label="student")
         axes.set(xlabel="vibration of the teacher / cm⁻¹", ylabel="of the student / cm⁻¹")
-    axes.legend()
 
 
-def _structure(axes: Any, distributions: Sequence[Found]) -> None:
-    """Draw g(r) at the lowest temperature, the teacher's where it is resolved."""
-    if not distributions or not distributions[0]["pairs"]:
-        axes.set_axis_off()
-        return
-    first = distributions[0]
+def _structure(axes: Any, found: Found) -> None:
+    """Draw g(r) at the first temperature, the teacher's where it is resolved."""
+    first = found["distributions"][0]
     for k, (name, pair) in enumerate(list(first["pairs"].items())[:3]):
         axes.plot(pair["r"], pair["student"], f"C{k}", label=f"{name}, student")
         if "teacher" in pair:
             axes.plot(pair["r"], pair["teacher"], f"C{k}:", label="teacher")
     axes.set(xlabel="r / Å", ylabel="g(r)", title=f"{first['kelvin']:g} K" + (", teacher not resolved" if "needed" in first else ""))
-    axes.legend()
 
 
 def _metric(m: Found) -> str:
