@@ -113,7 +113,10 @@ def misplaced_in_molecules(sample: LevelSample) -> ForceAssignment | None:
             "forces fit the geometry after a rotation of each frame: positions were reoriented without them",
             figures | {"along_bonds": turned[0], "after_rotation": turned[1]},
         )
-    return ForceAssignment("forces-misplaced", "forces turn free molecules: they belong to other geometries, or to other atoms", figures)
+    words = "forces turn free molecules: they belong to other geometries, or to other atoms"
+    if all(abs(np.linalg.det(f.structure.cell)) > 1.0 and not f.structure.pbc.any() for f in frames):
+        words += "; or the frames are crystals: they have a cell, and are not periodic (pbc is F F F)"
+    return ForceAssignment("forces-misplaced", words, figures)
 
 
 def _net(forces: np.ndarray) -> float:
