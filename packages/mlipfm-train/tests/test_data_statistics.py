@@ -87,6 +87,15 @@ def test_a_model_trained_on_a_large_set_knows_its_rarest_element(rare, tiny, tmp
     assert "1 of 120 structures are charged, which this potential does not see" in text
 
 
+def test_fields_that_the_model_does_not_have_are_told(tiny, tmp_path, morse_structures, write_store):
+    first, *others = morse_structures(24, 0)
+    store = write_store(tmp_path / "field", [first.replace(external_field=[0, 0, 0.1]), *others])
+    lines: list[str] = []
+    with open_run(make_recipe({**tiny, "data": {**tiny["data"], "train": [str(store)]}}), tmp_path / "run", say=lines.append):
+        pass
+    assert any("1 of 24 structures are in an external field, which this potential does not see" in line for line in lines)
+
+
 def test_validation_structures_that_are_trained_on_are_counted_and_told(tiny, tmp_path, morse_structures, write_store):
     mixed = [*morse_structures(24, 0)[:2], *morse_structures(6, 1), *(s.replace(level="other") for s in morse_structures(24, 0)[2:4])]
     store, train = write_store(tmp_path / "mixed", mixed), write_store(tmp_path / "more", morse_structures(2, 9, level="other"))

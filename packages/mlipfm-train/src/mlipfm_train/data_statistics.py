@@ -38,6 +38,7 @@ class DataStatistics:
         rms_force: eV/Å, root mean square of the components. mean_force: eV/Å, mean absolute component: the error of predicting zero. Both are
             weighted by `weight` and `forces_weight`, as losses are.
         sums: energies by level and composition. reports: the fit of atomic references to them, by level.
+        in_field: of the sampled structures, those in an external field.
     """
 
     n: int
@@ -57,6 +58,7 @@ class DataStatistics:
     undefined: Counter[str] = field(default_factory=Counter)
     sums: Mapping[str, LevelSums] = field(default_factory=dict)
     reports: Mapping[str, ReferenceReport] = field(default_factory=dict)
+    in_field: int = 0
 
     @property
     def references(self) -> dict[str, AtomicReferences]:
@@ -101,6 +103,7 @@ def collect_statistics(frames: Sequence[Structure], table: StructureTable, seed:
         undefined=table.count(lambda kind: kind.labels & (OF_MOLECULES if kind.periodic else {"stress"})),
         sums=sums,
         reports=fit_levels(sums, given=fitted),
+        in_field=sum(s.external_field is not None and bool(s.external_field.any()) for s in seen),
     )
 
 

@@ -177,11 +177,15 @@ def check_potential(
                 raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", hint=f"it predicts {', '.join(spec.outputs)}")
     _check_domain(potential, facts.elements, sorted(facts.levels), "the training data")
     _check_domain(potential, valid.elements, sorted({str(kind.level) for kind in valid.kinds}), "the validation data")
-    states = (("total_charge", facts.charged, "are charged"), ("spin_multiplicity", facts.open_shell, "are open-shell"))
-    for condition, count, words in states:
+    states = (
+        ("total_charge", facts.charged, facts.n, "are charged"),
+        ("spin_multiplicity", facts.open_shell, facts.n, "are open-shell"),
+        ("external_field", facts.in_field, facts.sampled, "are in an external field"),
+    )
+    for condition, count, n, words in states:
         if count and condition not in spec.conditions:
             report.say(
-                f"{count} of {facts.n} structures {words}, which this potential does not see (its conditions: {', '.join(spec.conditions) or 'none'})"
+                f"{count} of {n} structures {words}, which this potential does not see (its conditions: {', '.join(spec.conditions) or 'none'})"
             )
     if not spec.invariant and all(getattr(objective, "augment", "none") == "none" for objective in objectives.values()):
         report.say(
