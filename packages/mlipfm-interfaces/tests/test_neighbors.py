@@ -367,7 +367,7 @@ def test_the_check_of_an_import_refuses_what_a_neighbour_list_refuses():
             positions[0] = positions[1] + rng.integers(-2, 3, 3) @ cell + step / np.linalg.norm(step) * rng.uniform(0.05, 0.6)
         if abs(np.linalg.det(cell)) < 0.1:
             continue
-        s = Structure(np.full(n, 6), positions, cell=cell, pbc=[True, True, True])
+        s = Structure(np.full(n, 6), positions, cell=cell, pbc=[k % 3 > 0] * 3)
         words = refusal(neighbor_pairs, s)
         assert refusal(check_distances, s) == words
         refused += bool(words)

@@ -426,7 +426,7 @@ def _atoms(waiting: list[tuple[int, Structure | Refusal]]) -> int:
 
 def _digests(structure: Structure) -> dict[str, bytes]:
     """Of each label, rounded as text formats round. Two files of one calculation may hold different labels, but not different values."""
-    return {key: hashlib.blake2b((np.round(value, 6) + 0.0).tobytes(), digest_size=8).digest() for key, value in structure.labels.items()}
+    return {key: hashlib.blake2b((value.round(6) + 0.0).tobytes(), digest_size=8).digest() for key, value in structure.labels.items()}
 
 
 def import_file(path: Path | str, out: Path | str, reader: str | None = None, *, name: str | None = None, **options: Any) -> ImportReport:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from itertools import permutations
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def adjugate(cell: NDArray[np.float64]) -> tuple[list[tuple[float, float, float]], float]:
+    """Return the cross products b x c, c x a and a x b of three vectors, and a . (b x c): inverse and determinant without a call of LAPACK."""
+    a, b, c = cell.tolist()
+    normals = [(y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2) for (x1, y1, z1), (x2, y2, z2) in ((b, c), (c, a), (a, b))]
+    return normals, sum(map(mul, a, normals[0]))
 
 
 def reduced(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

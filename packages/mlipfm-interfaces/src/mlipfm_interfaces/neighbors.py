@@ -7,6 +7,7 @@ atoms and not the volume (and because vesin 0.6.2 ends the process with SIGFPE o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from vesin import NeighborList  # type: ignore[import-untyped]  # the package ha
 
 from .elements import symbol
 from .errors import CapacityExceeded, DensityError, InvalidStructureError, MlipfmError, OverlapError
-from .lattice import reduced
+from .lattice import adjugate, reduced
 from .structure import Structure
 
 Floats = NDArray[np.float64]
@@ -189,21 +190,25 @@ def check_distances(structure: Structure, cutoff: float) -> None:
 
 
 def _clearly_apart(s: Structure) -> bool:
-    """Return whether a small structure in a cell is surely not refused: it is not dense, and no pair is closer than `CROWD_RADIUS` and a little more.
+    """Return whether a small molecule or cell is surely not refused: it is not dense, and no pair is closer than `CROWD_RADIUS` and a little more.
 
     In a cell whose planes are further apart than twice that, only the image with fractional differences of at most a half can be so close.
     """
-    if len(s.positions) > BRUTE_FORCE_ATOMS or not s.pbc.all() or max(np.abs(s.positions).max(), np.abs(s.cell).max()) > 1e6:
+    n, radius, periodic = len(s.positions), 1.01 * CROWD_RADIUS, s.pbc.tolist()
+    if n > BRUTE_FORCE_ATOMS or len(set(periodic)) > 1 or max(np.abs(s.positions).max(), np.abs(s.cell).max()) > 1e4:
         return False
-    normals, radius = np.linalg.inv(s.cell), 1.01 * CROWD_RADIUS
-    if (np.linalg.norm(normals, axis=0) * 2 * radius > 1).any() or len(s.positions) > MAX_DENSITY * abs(float(np.linalg.det(s.cell))):
-        return False
-    fractions = s.positions @ normals
-    steps = fractions[:, None] - fractions
-    d = (steps - np.round(steps)) @ s.cell
-    distance2 = (d * d).sum(axis=-1)
-    np.fill_diagonal(distance2, np.inf)
-    return bool(distance2.min() > radius * radius)
+    columns = s.positions.T
+    if periodic[0]:
+        normals, volume = adjugate(s.cell)
+        if any(math.hypot(*normal) * 2 * radius > abs(volume) for normal in normals) or n > MAX_DENSITY * abs(volume):
+            return False
+        columns = np.array(normals) @ columns / volume
+    d = columns[:, :, None] - columns[:, None, :]
+    if periodic[0]:
+        d -= np.rint(d)
+        d = (s.cell.T @ d.reshape(3, -1)).reshape(3, n, n)
+    d *= d
+    return int(np.count_nonzero(d[0] + d[1] + d[2] > radius * radius)) == n * (n - 1)  # all but each atom with itself
 
 
 def _pairs(s: Structure | Geometry, cutoff: float, where: str) -> Pairs:

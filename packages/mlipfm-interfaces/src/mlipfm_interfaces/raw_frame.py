@@ -108,7 +108,7 @@ class RawFrame:
                 return place[key]
         if key.endswith(CALCULATOR):
             return self.results.get(key.removesuffix(CALCULATOR))
-        return self._part(key)
+        return self._part(key) if ":" in key or key.startswith("column") else None
 
     def named(self, key: str) -> str:
         """Return the name under which `found` lists what `find(key)` gives."""

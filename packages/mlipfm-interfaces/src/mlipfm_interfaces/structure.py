@@ -7,6 +7,7 @@ at two levels is two Structures of one `provenance.group`, and their labels join
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from .display import html_table, line
 from .elements import N_ELEMENTS, formula
 from .errors import InvalidStructureError, MultiplicityError, ShapeError, UnknownElementError
+from .lattice import adjugate
 from .quantities import quantity
 
 Array = NDArray[Any]
@@ -48,6 +50,10 @@ class Provenance:
 
 def _frozen(name: str, value: ArrayLike, dtype: Any) -> Array:
     """Return a read-only copy. What NumPy would repair silently (text, masked entries, 6.5 as an atomic number) is refused."""
+    if type(value) is np.ndarray and value.dtype == dtype:
+        array = value.copy()
+        array.setflags(write=False)
+        return array
     try:
         given = np.asanyarray(value)
         if given.dtype == object:
@@ -71,11 +77,20 @@ def _frozen(name: str, value: ArrayLike, dtype: Any) -> Array:
 
 def _decimals(values: Array) -> Array:
     """Rounded to `KEY_DECIMALS` as text formats round: `np.round` multiplies first and turns 1.0000015 the other way than `%.6f`."""
-    rounded = np.round(values, KEY_DECIMALS)
-    scaled = np.abs(values) * 10.0**KEY_DECIMALS % 1
-    for k in zip(*np.nonzero(np.abs(scaled - 0.5) < 1e-3), strict=True):
-        rounded[k] = round(float(values[k]), KEY_DECIMALS)
+    scaled = values * 10.0**KEY_DECIMALS
+    whole = np.rint(scaled)
+    rounded = whole / 10.0**KEY_DECIMALS
+    halves = np.abs(scaled - whole) > 0.499
+    if halves.any():
+        for k in zip(*np.nonzero(halves), strict=True):
+            rounded[k] = round(float(values[k]), KEY_DECIMALS)
     return rounded + 0.0
+
+
+def _has_volume(cell: Array) -> bool:
+    """Return whether three vectors are surely neither short nor coplanar: unit vectors of determinant d have no singular value below 2d/3."""
+    a, b, c = (math.hypot(*vector) for vector in cell.tolist())
+    return min(a, b, c) > 1e-2 and abs(adjugate(cell)[1]) > 1e-5 * a * b * c
 
 
 def _no_labels() -> Mapping[str, Array]:
@@ -191,10 +206,12 @@ class Structure:
         """Hash (32 hex digits) of canonical geometry, charge, spin and field; labels and level do not enter."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(self.atomic_numbers.astype("<i4").tobytes())
-        digest.update(_decimals(self.positions).astype("<f8").tobytes())
+        n, periodic = len(self), self.pbc.any()
+        rounded = _decimals(np.concatenate([self.positions, self.cell]) if periodic else self.positions).astype("<f8", copy=False)
+        digest.update(rounded[:n].tobytes())
         digest.update(self.pbc.astype("u1").tobytes())
-        if self.pbc.any():
-            digest.update(_decimals(self.cell).astype("<f8").tobytes())
+        if periodic:
+            digest.update(rounded[n:].tobytes())
         field_text = None if self.external_field is None else np.round(self.external_field, 9).tolist()
         digest.update(repr((self.total_charge, self.spin_multiplicity, field_text)).encode())
         return digest.hexdigest()
@@ -216,13 +233,14 @@ class Structure:
             raise ShapeError(
                 f"`cell` must have shape [3, 3], got {list(self.cell.shape)}", hint="lattice vectors are rows; lengths only? use np.diag"
             )
-        bad = np.flatnonzero((self.atomic_numbers < 1) | (self.atomic_numbers > N_ELEMENTS))
-        if len(bad):
+        wrong = (self.atomic_numbers < 1) | (self.atomic_numbers > N_ELEMENTS)
+        if wrong.any():
+            bad = np.flatnonzero(wrong)
             raise UnknownElementError(
                 f"atomic number {self.atomic_numbers[bad[0]]} does not exist", where=f"atom {bad[0]}", hint="use 1 (H) to 118 (Og)"
             )
-        bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
-        if len(bad):
+        if not np.isfinite(self.positions).all():
+            bad = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
             raise InvalidStructureError(f"position {self.positions[bad[0]].tolist()} is not finite", where=f"atom {bad[0]}")
         if not np.isfinite(self.cell).all():
             raise InvalidStructureError(f"`cell` is not finite: {self.cell.tolist()}")
@@ -232,7 +250,7 @@ class Structure:
 
     def _check_cell(self) -> None:
         vectors = self.cell[self.pbc]
-        if not len(vectors):
+        if not len(vectors) or (len(vectors) == 3 and _has_volume(vectors)):
             return
         lengths = np.linalg.norm(vectors, axis=1)
         if (lengths < 1e-3).any():
@@ -249,11 +267,12 @@ class Structure:
 
     def _check_state(self) -> None:
         for name, value in (("total_charge", self.total_charge), ("spin_multiplicity", self.spin_multiplicity)):
+            if value is None:
+                continue
             number = np.asarray(value)
-            if value is not None and (number.shape != () or number.dtype.kind not in "iuf" or not np.isfinite(number) or number % 1):
+            if number.shape != () or number.dtype.kind not in "iuf" or not np.isfinite(number) or number % 1:
                 raise InvalidStructureError(f"`{name}` must be a whole number or None, got {value!r}")
-            if value is not None:
-                object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, int(value))
         charge, multiplicity = self.total_charge, self.spin_multiplicity
         if multiplicity is not None and multiplicity < 1:
             raise MultiplicityError(

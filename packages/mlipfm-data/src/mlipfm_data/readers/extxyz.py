@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import zlib
@@ -71,9 +70,9 @@ def parse_comment(text: str) -> dict[str, str]:
 
 
 def _plain(word: str) -> str:
-    if word.startswith('"'):
+    if word.startswith('"') and "\\" in word:
         return _ESCAPE.sub(lambda m: "\n" if m[1] == "n" else m[1], word[1:-1])
-    return word[1:-1] if word[0] in "'{" else word
+    return word[1:-1] if word[0] in "\"'{" else word
 
 
 @lru_cache(64)
@@ -109,9 +108,10 @@ def _column_values(rows: Sequence[Sequence[str]], column: Column) -> np.ndarray:
     shape = (len(rows),) if column.width == 1 else (len(rows), column.width)
     words = chain.from_iterable(row[first:end] for row in rows)
     if column.kind == "R":
-        with contextlib.suppress(ValueError):  # the word that is no number is named below
+        try:
             return np.fromiter(map(float, words), np.float64, len(rows) * column.width).reshape(shape)
-        words = chain.from_iterable(row[first:end] for row in rows)
+        except ValueError:  # the word that is no number is named below
+            words = chain.from_iterable(row[first:end] for row in rows)
     block = np.array(list(words), dtype=str).reshape(shape)
     if column.kind == "S":
         return block
@@ -192,24 +192,30 @@ class _Lines:
         self.stream, self.path, self.number, self.open_end = stream, path, 0, False
 
     def next(self) -> str | None:
+        lines = self.several(1)
+        if lines and self.number == 1:  # some editors begin a file with a mark
+            return lines[0].removeprefix("\ufeff")
+        return lines[0] if lines else None
+
+    def several(self, count: int) -> list[str]:
+        """Return the next lines, fewer than `count` if the file ends."""
+        lines: list[str] = []
+        raw = b""
         try:
-            raw = self.stream.readline(LONGEST_LINE + 1)
+            for _ in range(count):
+                raw = self.stream.readline(LONGEST_LINE + 1)
+                if not raw:
+                    break
+                self.number += 1
+                if len(raw) > LONGEST_LINE:
+                    raise self.fail(f"a line is longer than {LONGEST_LINE} bytes", "is it text?")
+                lines.append(raw.rstrip(b"\r\n").decode())
         except (EOFError, OSError, zlib.error) as error:
             raise UnreadableFileError(f"the file breaks off: {error}", where=f"{self.path}: line {self.number + 1}") from None
-        if not raw:
-            return None
-        self.number += 1
-        if len(raw) > LONGEST_LINE:
-            raise UnreadableFileError(
-                f"a line is longer than {LONGEST_LINE} bytes", where=f"{self.path}: line {self.number}", hint="is it text?"
-            )
-        self.open_end = not raw.endswith(b"\n")
-        try:
-            return raw.rstrip(b"\r\n").decode("utf-8-sig" if self.number == 1 else "utf-8")  # some editors begin a file with a mark
         except UnicodeDecodeError:
-            raise UnreadableFileError(
-                "not text: bytes that are no UTF-8", where=f"{self.path}: line {self.number}", hint="is it an xyz file?"
-            ) from None
+            raise self.fail("not text: bytes that are no UTF-8", "is it an xyz file?") from None
+        self.open_end = not raw.endswith(b"\n")
+        return lines
 
     def fail(self, what: str, hint: str | None = None) -> UnreadableFileError:
         return UnreadableFileError(what, where=f"{self.path}: line {self.number}", hint=hint)
@@ -227,12 +233,7 @@ def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], 
         )
     count = int(header)
     comment = lines.next()
-    atoms: list[str] = []
-    while comment is not None and len(atoms) < count:
-        line = lines.next()
-        if line is None:
-            break
-        atoms.append(line)
+    atoms = [] if comment is None else lines.several(count)
     if comment is None or len(atoms) < count:
         raise lines.fail(
             f"the file ends inside frame {index}: {len(atoms)} of {count} atoms are there", "the file is truncated; frames before are good"
@@ -285,7 +286,8 @@ def _info(comment: str, extended: bool) -> dict[str, str]:
 
 def _special(info: dict[str, str], name: str) -> Any:
     """Take `name` out of `info`, in whatever letter case it is written. Raises `UnreadableFileError` for two that differ."""
-    keys = [key for key in info if key.lower() == name.lower()]
+    lowered = name.lower()
+    keys = [key for key in info if key.lower() == lowered]
     values = {info.pop(key) for key in keys}
     if len(values) > 1:
         raise UnreadableFileError(f"the comment line has {' and '.join(map(repr, keys))}, which differ", hint="keep one of them")
@@ -307,10 +309,10 @@ def _words(atoms: list[str], columns: Sequence[Column], exact: bool) -> tuple[li
     """Words of each atom, as many for all, and what is left over: if not `exact`, further columns are kept where every atom has them."""
     width = columns[-1].first + columns[-1].width
     rows = [line.split() for line in atoms]
-    for k, row in enumerate(rows):
+    widths = set(map(len, rows))
+    for k, row in enumerate(rows) if widths != {width} else ():
         if len(row) < width or (exact and len(row) != width):
             raise UnreadableFileError(f"{len(row)} columns, {width} are needed: {atoms[k][:50]!r}", where=f"atom {k}")
-    widths = {len(row) for row in rows}
     ragged = len(widths) > 1
     if not exact and len(widths) == 1:
         width = widths.pop()
@@ -346,7 +348,7 @@ def _is_logical(text: str) -> np.ndarray:
     values = [{"T": True, "F": False, "1": True, "0": False}.get(word[:1].upper()) for word in words]
     if len(values) not in (1, 3) or None in values:
         raise UnreadableFileError(f"`pbc` must be three of T and F, got {text!r}")
-    return np.broadcast_to(np.array(values, dtype=bool), (3,))
+    return np.array(values * (3 // len(values)), dtype=bool)
 
 
 Predicted = Mapping[str, np.ndarray]

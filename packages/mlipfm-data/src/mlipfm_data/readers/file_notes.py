@@ -131,7 +131,7 @@ def force_weights(seen: Decisions, labels: Mapping[str, Array], mask_zero: bool)
         weights = column
         seen.take("forces_weight", key)
     stated = seen.used.get("forces_weight") == FORCE_WEIGHTS[0]
-    if "forces" not in labels:
+    if "forces" not in labels or labels["forces"].all():
         return weights if stated or (weights != 1).any() else None
     zero = np.asarray((labels["forces"] == 0).all(axis=1))
     held = labels.get("fixed")

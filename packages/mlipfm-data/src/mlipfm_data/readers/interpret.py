@@ -7,6 +7,7 @@ meaning with different values are never resolved by a guess: the frame is refuse
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,6 +55,9 @@ _PROBES = [key for key, kind in QUANTITIES.items() if kind.layout == "probe"]
 
 #: Å within which overlaps and crowds are looked for. vesin is fast at 2-5 Å and 400 times slower at 0.5 Å in a large cell.
 CHECK_RADIUS = 3.0
+
+#: Quantity -> its keys in files, in lower case.
+_LOWERED = {quantity: frozenset(name.lower() for name in SPELLINGS.get(quantity, (f"REF_{quantity}",))) for quantity in _DIRECT}
 
 _EXPLICIT = {"energy": "energy_key", "forces": "forces_key", "stress": "stress_key", "virial": "virial_key", "dipole": "dipole_key",
              "charges": "charges_key"}  # fmt: skip
@@ -123,7 +127,17 @@ class Decisions:
             return
         places = (self._arrays, self._info) if per_atom else (self._info, self._arrays)
         for name in lowered:
-            yield from next((place[name] for place in places[: 1 if one_place else 2] if name in place), ())
+            if name in places[0]:
+                yield from places[0][name]
+            elif not one_place and name in places[1]:
+                yield from places[1][name]
+
+    def possible(self) -> list[str]:
+        """Quantities that may have a value: a spelling of theirs is a key of the frame, the user named their key, or a calculator gave results."""
+        if self.frame.results:
+            return _DIRECT
+        named = {quantity for quantity, option in _EXPLICIT.items() if getattr(self.options, option)}.union(self.options.keys)
+        return [quantity for quantity in _DIRECT if quantity in named or not self._names.isdisjoint(_LOWERED[quantity])]
 
     def convention(self, name: str) -> Any:
         """Return a unit, sign, order or meaning, which is then in the report."""
@@ -205,7 +219,7 @@ def _found(frame: RawFrame) -> str:
 def _labels(frame: RawFrame, options: ReadOptions, seen: Decisions) -> dict[str, np.ndarray]:
     n = len(frame.numbers)
     labels: dict[str, np.ndarray] = {}
-    for quantity in _DIRECT:
+    for quantity in seen.possible():
         kind = QUANTITIES[quantity]
         shape = kind.shape if kind.layout == "system" else (n, *kind.shape)
         value = _choose(frame, options, seen, quantity, partial(_shaped, shape=shape, quantity=quantity))
@@ -231,7 +245,7 @@ def _unit(options: ReadOptions, quantity: str, seen: Decisions) -> float:
 
 def _shaped(raw: Any, key: str, shape: tuple[int, ...], quantity: str) -> np.ndarray:
     value = as_numbers(raw, key)
-    if value.size != int(np.prod(shape)):
+    if value.size != math.prod(shape):
         raise ShapeError(f"{key!r} has shape {list(value.shape)}, {quantity} needs {list(shape)}")
     return value.reshape(shape)
 
