@@ -23,7 +23,7 @@ from mlipfm_interfaces.files import cache_dir
 from bench.front import results
 
 #: The model that fine-tuning starts from, and the shipped recipe of its backbone.
-MODEL, SCRATCH = "mlipfm-mol-small", "mol-small"
+MODEL, SCRATCH = "mlipfm-mol-medium", "mol-medium"
 MODES = ("scratch", "naive", "layerwise", "frozen", "heads", "lora")
 SIZES, TESTED = (10, 50, 500), 300
 #: CPU seconds of training that the number of steps is chosen for: where a gate decides, and in the table of all modes.

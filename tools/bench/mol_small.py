@@ -1,8 +1,8 @@
 """`mol-small`: what a model trained by `mlipfm data generate molecules` is worth on molecules that no generated set contains.
 
 `judges` makes the reference: geometries of the 50 molecules of `generation/judges.smi` from GFN2-xTB dynamics at 300 K, with GFN2-xTB labels, and,
-relabelled, those of files that the user names. `measure` prints errors by size, of further stores by level, charge and kind, runs dynamics at 300 K of every molecule with the
-model, and times a call at 30 atoms beside GFN2-xTB through ASE.
+relabelled, those of files that the user names. `measure` prints errors by size, of further stores by level, charge and kind,
+runs dynamics at 300 K of every molecule with the model, and times a call at 30 atoms beside GFN2-xTB through ASE.
 """
 
 from __future__ import annotations

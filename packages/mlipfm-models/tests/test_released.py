@@ -10,7 +10,7 @@ from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_models.released import catalogue as module, released
 
-pytestmark = pytest.mark.filterwarnings("ignore:mlipfm-mol-small is a preview")
+pytestmark = pytest.mark.filterwarnings("ignore:mlipfm-mol-.* is a preview")
 NAMES = sorted(released())
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning, UnreadableFileError
 
-__all__ = ["ReleasedModel", "mol_small", "released"]
+__all__ = ["ReleasedModel", "mol_medium", "mol_small", "released"]
 
 _FOLDER = Path(__file__).parent
 
@@ -69,10 +69,20 @@ def mol_small() -> Path:
     Warns:
         MlipfmWarning: once, what its preview lacks.
     """
-    model = released()["mlipfm-mol-small"]
+    return _path_of("mlipfm-mol-small")
+
+
+@cache
+def mol_medium() -> Path:
+    """Plug-in `mlipfm-mol-medium`, as `mol_small`."""
+    return _path_of("mlipfm-mol-medium")
+
+
+def _path_of(name: str) -> Path:
+    model = released()[name]
     path = model.path
     if model.preview:
-        warnings.warn(f"{model.name} is a preview: {model.preview}", MlipfmWarning, stacklevel=2)
+        warnings.warn(f"{model.name} is a preview: {model.preview}", MlipfmWarning, stacklevel=3)
     return path
 
 
