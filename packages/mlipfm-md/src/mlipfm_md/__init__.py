@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         largest_force as largest_force,
         open_calculator as open_calculator,
         read_atoms as read_atoms,
+        start_words as start_words,
     )
     from .barostat import NPT as NPT
     from .calculator import MlipfmCalculator as MlipfmCalculator

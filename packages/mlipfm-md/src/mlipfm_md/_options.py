@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from mlipfm_interfaces.errors import SimulationError
-from mlipfm_interfaces.foreign import is_foreign
 
 Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
 Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that give none")]
@@ -31,5 +30,9 @@ def refuse_level(model: str | Path, level: str | None) -> None:
     Raises:
         SimulationError: naming the option.
     """
-    if level is not None and is_foreign(model):
+    if level is None:
+        return
+    from mlipfm_interfaces.foreign import is_foreign  # it brings numpy, for which `--help` need not wait
+
+    if is_foreign(model):
         raise SimulationError("a model of another package has one level of theory", where="--level", hint="leave it out")

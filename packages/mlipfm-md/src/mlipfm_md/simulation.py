@@ -391,7 +391,9 @@ def temperatures_of(ensemble: Ensemble, settings: Settings, n: int) -> list[floa
         SimulationError: another number of temperatures was given.
     """
     given = getattr(ensemble, "temperatures", getattr(getattr(ensemble, "ensemble", ensemble), "temperature", None))
-    values = given if isinstance(given, tuple) else settings.temperature
+    if isinstance(given, tuple) and len(given) == n:
+        return list(given)
+    values = settings.temperature
     if isinstance(values, tuple) and len(values) != n:
         raise SimulationError(f"{len(values)} temperatures were given for {n} systems", hint="give one for each, or one for all")
     return list(values) if isinstance(values, tuple) else [values] * n
