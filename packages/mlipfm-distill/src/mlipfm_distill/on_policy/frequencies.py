@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
-from mlipfm_md import phonons, relax, supercell_for, vibrations
-from mlipfm_md.atoms_and_models import ForeignCalculator, open_calculator
+from mlipfm_md import InitialState, phonons, relax, supercell_for, vibrations
+from mlipfm_md.atoms_and_models import ForeignCalculator, atoms_of, open_calculator
 
 from .start_frames import vacuum
 from .teacher import DistillationTeacher
@@ -110,12 +109,9 @@ def _compared(kind: str, unit: str, ours: np.ndarray, theirs: np.ndarray) -> dic
     }
 
 
-def _atoms(start: Structure, model: Path | DistillationTeacher) -> Atoms:
+def _atoms(start: Structure, model: Path | DistillationTeacher) -> Any:
     """Return ASE's Atoms of the start with the calculator of a model."""
-    info = {"charge": start.total_charge, "spin": start.spin_multiplicity}
-    atoms = Atoms(
-        start.atomic_numbers, start.positions, cell=start.cell, pbc=start.pbc, info={k: v for k, v in info.items() if v is not None}
-    )
+    atoms = atoms_of(InitialState(start))
     if isinstance(model, Path):
         atoms.calc = open_calculator(load_potential(model))
     elif isinstance(model.model, Potential):
