@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlipfm_distill.commands import app
 from mlipfm_distill.on_policy import distillation, measurements, result, student
-from mlipfm_interfaces.errors import LabelingError, RefusedFileError, RegistryError
+from mlipfm_interfaces.errors import LabelingError, RecipeError, RefusedFileError, RegistryError
 from typer.testing import CliRunner
 
 FCC = """4
@@ -18,7 +18,8 @@ Lattice="3.61 0 0 0 3.61 0 0 0 3.61" pbc="T T T" Properties=species:S:1:pos:R:3
 {0} 1.805 0 1.805
 {0} 1.805 1.805 0
 """
-#: THz, largest phonon frequency of copper by effective medium theory on the lattice of `FCC`: `mlipfm phonons cu.xyz --model emt:`.
+#: THz, largest phonon frequency of copper by effective medium theory on the lattice of `FCC`: `mlipfm phonons cu.xyz --model emt:`,
+#: whose displacements are a third of those of a distillation: 0.1 THz is left to that.
 EMT_LARGEST = 7.806
 
 
@@ -103,3 +104,12 @@ def test_a_registry_that_does_not_answer_is_said_before_anything_is_labelled(tmp
     with pytest.raises(RegistryError):
         CliRunner().invoke(app, [*line, "--register", "copper"], catch_exceptions=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_after_a_budget_that_is_too_small_for_the_rows_fewer_rows_are_taken_in_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / "cu.xyz").write_text(FCC.format("Cu"))
+    line = ["--teacher", "emt:", "--start", str(tmp_path / "cu.xyz"), "--temperature", "300", "--out", str(tmp_path / "out")]
+    for rows in ("20", "19"):  # the second is refused for the same reason, and not because the folder belongs to the first
+        with pytest.raises(RecipeError, match=f"frames with {rows} rows"):
+            CliRunner().invoke(app, [*line, "--budget", "100labels", "--hessian-rows", rows], catch_exceptions=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lock"]

@@ -18,7 +18,7 @@ from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.console import counter
-from mlipfm_interfaces.errors import LabelingError, MlipfmError
+from mlipfm_interfaces.errors import LabelingError, MlipfmError, RecipeError
 from mlipfm_interfaces.files import atomic_write, claim_folder, lock
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.initial_files import FrameOptions
@@ -88,7 +88,13 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
             work = Work(
                 request, teacher, Labels(request.out / "labels", teacher, starts[0], request.hessian_rows), starts, dt, say, interrupted
             )
-            plan = _planned(work)
+            try:
+                plan = _planned(work)
+            except RecipeError:
+                if not (work.out / "plan.json").exists():  # nothing was begun: other options may be given for this folder
+                    (work.out / "request.json").unlink()
+                    work.labels.folder.rmdir()
+                raise
             say(plan.line())
             least = floor(teacher, starts[:FLOOR_STARTS])
             if least is not None:

@@ -62,10 +62,8 @@ def _phonons(student: Path, teacher: DistillationTeacher, start: Structure, labe
     def limited(done: int, total: int, words: str) -> None:
         nonlocal cost
         cost = total * larger
-        if total * larger > labels:
-            raise _TooMany(
-                f"{total} displacements in a supercell cost as much as {total * larger} labels, and {labels} are left of the budget"
-            )
+        if cost > labels:
+            raise _TooMany(f"{total} displacements in a supercell cost as much as {cost} labels, and {labels} are left of the budget")
 
     theirs = phonons(second, displacement=DISPLACEMENT, fmax=AT_REST, on_step=limited)
     ours = phonons(first, displacement=DISPLACEMENT, fmax=AT_REST)
