@@ -116,6 +116,8 @@ template <class real> class Density : public Evaluator {
     m_.constant = exact(given, "constant", T);
     m_.charge = given.values.count("charge") ? exact(given, "charge", 2 * T) : nullptr;
     m_.radius = m_.charge ? exact(given, "radius", T) : nullptr;
+    m_.shortest = given.values.count("shortest") ? exact(given, "shortest", T * T) : nullptr;
+    m_.nearest = number("nearest");
   }
   double cutoff() const override { return m_.cutoff; }
   int channels() const override { return m_.channels; }

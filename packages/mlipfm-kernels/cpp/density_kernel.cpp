@@ -55,6 +55,7 @@ struct Work {
   int cap, runs, L, MP, R, C, Q;
   real *row[BLOCK];                                          // [cap][4] vectors to the neighbours, then the gradients by them
   real *ux[BLOCK], *uy[BLOCK], *uz[BLOCK], *inverse[BLOCK];  // [cap] directions and 1/r
+  real *shortest[BLOCK];                                     // [cap] distance of the training data, see `trained`
   real *Y[BLOCK], *radial[BLOCK], *slope[BLOCK];             // [M][cap], [R][cap], [R][cap]
   real *weighted[BLOCK], *plain[BLOCK], *weight[BLOCK];      // [C][cap] of later layers: w f, f, w
   real *expansion[BLOCK];                                    // first layer [runs][R][MP], later layers [C][MP]
@@ -91,6 +92,7 @@ static size_t plan(const Model &m, const List &list, Work &w, char *at) {
   for (int b = 0; b < BLOCK; b++) {
     w.row[b] = take<real>(at, (size_t)4 * cap);
     w.ux[b] = take<real>(at, cap); w.uy[b] = take<real>(at, cap); w.uz[b] = take<real>(at, cap); w.inverse[b] = take<real>(at, cap);
+    w.shortest[b] = take<real>(at, m.shortest ? cap : 0);
     w.Y[b] = take<real>(at, (size_t)M * cap);
     w.radial[b] = take<real>(at, (size_t)w.R * cap); w.slope[b] = take<real>(at, (size_t)w.R * cap);
     w.weighted[b] = take<real>(at, (size_t)deep * cap); w.plain[b] = take<real>(at, (size_t)deep * cap); w.weight[b] = take<real>(at, (size_t)deep * cap);
@@ -158,13 +160,33 @@ INLINE void gather(const Model &m, const List &list, int i, int b, Work &w) {
       n += d2[0] + d2[1] + d2[2] < far2;
     }
     if (n == begin) continue;
+    if (m.shortest) {
+      const real shortest = real(m.shortest[int(list.position[4 * (size_t)i + 3]) * m.types + list.run_type[run]]);
+      for (int k = begin; k < n; k++) w.shortest[b][k] = shortest;
+    }
     w.type[b][used] = list.run_type[run];
     w.start[b][used++] = begin;
   }
   w.start[b][used] = n;
-  for (const int whole = up(n); n < whole; n++) { *(row4_any *)(row + 4 * (size_t)n) = row4{edge, 0, 0, 0}; index[n] = list.total; }
+  for (const int whole = up(n); n < whole; n++) {
+    *(row4_any *)(row + 4 * (size_t)n) = row4{edge, 0, 0, 0};
+    index[n] = list.total;
+    if (m.shortest) w.shortest[b][n] = 0;
+  }
   w.n[b] = n; w.used[b] = used;
   w.few[b] = n <= FEW && w.start[b][used] < 5 * used;
+}
+
+// The distance that the model is given: r itself, and below the shortest distance a of the training data a (1 - (1 - nearest) x/(1 + x^4)^(1/4))
+// with x = (1 - r/a)/(1 - nearest). Returns its derivative by r.
+INLINE vec trained(vec &r, vec shortest, real nearest) {
+  const ivec near = r < shortest;
+  if (!any(near)) return all(1);
+  const vec a = pick(near, shortest, all(1));
+  const vec x = pick(near, (real(1) - r / a) * (real(1) / (real(1) - nearest)), vec{}), x2 = x * x;
+  const vec square = root(real(1) + x2 * x2), fourth = root(square);
+  r = pick(near, a * (real(1) - (real(1) - nearest) * x / fourth), r);
+  return real(1) / (square * square * fourth);
 }
 
 // Directions, harmonics, radial functions and their slopes.
@@ -188,9 +210,11 @@ template <class S> INLINE void geometry(const S &z, const Model &m, int b, Work 
 #pragma GCC unroll 16
       for (int lane = 0; lane < W; lane++) store(w.Yt + (size_t)(k + lane) * MP + part, Y[part + lane]);
     }
-    radial_functions(r, q, m.cutoff, R, [&](int n, vec value, vec slope) __attribute__((always_inline)) {
+    vec given = r, change = all(1);
+    if (m.shortest) change = trained(given, load(w.shortest[b] + k), real(m.nearest));
+    radial_functions(given, m.shortest ? real(1) / given : q, m.cutoff, R, [&](int n, vec value, vec slope) __attribute__((always_inline)) {
       store(w.radial[b] + (size_t)n * cap + k, value);
-      store(w.slope[b] + (size_t)n * cap + k, slope);
+      store(w.slope[b] + (size_t)n * cap + k, slope * change);
     });
   }
 }

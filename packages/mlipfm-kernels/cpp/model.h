@@ -39,6 +39,8 @@ template <class real> struct Model {
   const double *constant;  // [types] eV
   const double *charge;    // [types, 2] nuclear charge Z and Z^0.23; null without short-range repulsion
   const double *radius;    // [types] Angstrom, covalent
+  const double *shortest;  // [types, types] Angstrom: nearer neighbours are given as little nearer than this; or null
+  double nearest;          // fraction of `shortest` that none comes below
 };
 
 // Neighbours of N atoms among N + ghosts. Those of one atom stand in runs of one type.

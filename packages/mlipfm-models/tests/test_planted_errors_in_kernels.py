@@ -40,6 +40,9 @@ class Error:
 
 
 ERRORS = [
+    Error("trained distance without its derivative", "density_kernel", "slope * change", "slope", EQUALITY),
+    Error("trained distance of another pair", "density_kernel", "m.types + list.run_type[run]", "m.types", EQUALITY),
+    Error("trained distance of the wrong power", "density_kernel", "(square * square * fourth)", "(square * fourth)", EQUALITY),
     Error("friction halved", "dynamics", "std::exp(-e.friction * e.dt)", "std::exp(-e.friction * e.dt / 2)"),
     Error(
         "noise amplitude",

@@ -91,8 +91,9 @@ class TestPainnWithRepulsion(PotentialContract):
 @pytest.mark.ci
 class TestDensityWithRepulsion(PotentialContract):
     def potential(self) -> Potential:
+        backbone = SMALL | {"shortest_distances": {"H-O": 1.2, "H-H": 1.8}}
         return build_potential(
-            "density", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": SMALL}
+            "density", {"elements": ["H", "O"], "levels": ["any"], "dtype": "float64", "short_range": "zbl", "backbone": backbone}
         )
 
 
@@ -117,6 +118,9 @@ def test_distances_of_the_training_data_are_left_to_the_bit_and_nearer_ones_end_
     tenth_below = float(trained(*two_atoms(torch.tensor([0.9 * 1.05], dtype=torch.float64))))
     assert tenth_below == pytest.approx(1.05 * (1 - 0.1 * (1 + 3.0**-4) ** -0.25), abs=1e-12)  # 0.9003 of it
     assert torch.equal(trained(*two_atoms(r, (6, 1))).squeeze(1), given)
+    nearer = TrainedDistances({"H-C": 1.05}, nearest=0.95).double()(*two_atoms(r)).squeeze(1)
+    assert torch.equal(nearer[far], r[far])
+    assert 0.95 * 1.05 < float(nearer[0]) < 0.951 * 1.05
 
 
 def test_given_distances_have_four_continuous_derivatives_at_the_shortest_distance_of_the_data() -> None:

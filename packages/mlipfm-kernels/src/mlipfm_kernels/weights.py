@@ -26,6 +26,7 @@ class DensityShape:
 
     Attributes:
         layers, degree: of the backbone. cutoff: Å. mean_neighbors: densities are divided by its square root. scale: eV, of energies and forces.
+        nearest: fraction of the shortest trained distance that no neighbour is given below, where `AtomTypes` has these.
     """
 
     layers: int
@@ -33,6 +34,7 @@ class DensityShape:
     cutoff: float
     mean_neighbors: float
     scale: float
+    nearest: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class AtomTypes:
     Attributes:
         scalars: [T, C] initial scalars. constant: [T] eV, reference energy and the readout's bias (times the scale). readout: [T, C].
         repulsion: None, or [T, 2] nuclear charge and covalent radius in Å of the short-range repulsion.
+        shortest: None, or [T, T] Å: shortest distance of two of them in the training data; the model is given nearer ones as little nearer.
     """
 
     scalars: Array
     constant: Array
     readout: Array
     repulsion: Array | None = None
+    shortest: Array | None = None
 
 
 def fold_weights(parameters: Mapping[str, Array], shape: DensityShape, types: AtomTypes) -> tuple[dict[str, Array], dict[str, float]]:
@@ -96,6 +100,8 @@ def fold_weights(parameters: Mapping[str, Array], shape: DensityShape, types: At
     if types.repulsion is not None:
         z, radius = types.repulsion.T
         out["charge"], out["radius"] = np.stack([z, z**0.23], axis=1), radius
+    if types.shortest is not None:
+        out["shortest"] = types.shortest
     numbers = {
         "degree": shape.degree,
         "channels": c,
@@ -108,6 +114,7 @@ def fold_weights(parameters: Mapping[str, Array], shape: DensityShape, types: At
         **{key: float(value) for key, value in numbers.items()},
         "cutoff": shape.cutoff,
         "scale": shape.scale,
+        "nearest": shape.nearest,
     }
 
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .backbones._compiled_products import plain_torch
-from .backbones.density import Density, electronic_states
+from .backbones.density import NEAREST, Density, electronic_states
 
 if TYPE_CHECKING:
     from mlipfm_kernels import AtomTypes, DensityKernel, Systems, Trouble
@@ -191,7 +191,7 @@ class CompiledDensity:
         self.dtype = dtype or potential.spec.dtype
         self.wanted = instructions
         config: Any = potential.backbone.config
-        self.shape = DensityShape(config.layers, config.degree, config.cutoff, config.mean_neighbors, potential.scale)
+        self.shape = DensityShape(config.layers, config.degree, config.cutoff, config.mean_neighbors, potential.scale, NEAREST)
         state = {name: value.detach().double().cpu().numpy() for name, value in potential.state_dict().items()}
         self.parameters = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
         self.parameters |= {f"head.inner.{part}": state[f"heads.energy.inner.{part}"] for part in ("weight", "bias")}
@@ -254,11 +254,13 @@ class CompiledDensity:
         weight, bias = self.readout
         pick = at if self.potential.config["level_readout"] == "stacked" else np.zeros(len(at), dtype=int)
         repels = self.potential.short_range is not None
+        distances = cast(Density, self.potential.backbone).trained_distances
         return AtomTypes(
             scalars=scalars,
             constant=reference + self.potential.scale * bias[pick],
             readout=weight[pick],
             repulsion=np.stack([z.astype(float), np.array(COVALENT_RADII)[z]], axis=1) if repels else None,
+            shortest=distances.of_pairs(torch.from_numpy(z)).numpy() if distances.active else None,
         )
 
     def _keep(self, key: tuple[bytes, int], types: AtomTypes) -> None:

@@ -63,6 +63,8 @@ def training_recipe(size: str, train: Path, valid: Path, steps: int, before: Pat
         known = store.structure_table().count(lambda kind: kind.labels)
     if before is not None:
         document["potential"], document["init_from"] = {}, str(before)
+    else:  # the uncertainty has to see that atoms come nearer than in the data, so that such frames are labelled
+        document["potential"]["backbone"]["shortest_distances"] = {}
     weights = {"energy_weight": ENERGY_WEIGHT} | ({"stress_weight": STRESS_WEIGHT} if known.get("stress") else {})
     if known.get("hessian_rows"):  # energies, forces and rows on one view
         document["objectives"] = [{"name": "distill", **weights, "forces_weight": 10.0, "hessian_weight": HESSIAN_WEIGHT}]

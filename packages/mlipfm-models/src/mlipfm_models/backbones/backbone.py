@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Backbone", "DenseBackbone", "ExactConstants", "PairBackbone", "TrainedDistances", "bessel", "envelope"]
 
-#: Fraction of the shortest distance of a pair in the training data that the network is given at most, however near two atoms come.
-NEAREST = 0.7
-
 
 class ExactConstants(nn.Module):
     """Module whose constants are kept in float64 and rounded anew by every change of dtype or device.
@@ -150,6 +147,7 @@ class TrainedDistances(ExactConstants):
     Args:
         shortest: "C-H" -> Å, shortest distance of the pair in the training data. Other pairs: 0.9 of the sum of covalent radii. Without any entry
             all distances are left as they are.
+        nearest: fraction of it below which none is given.
 
     Raises:
         RecipeError: for a key that is no pair of elements. UnknownElementError: for an element that does not exist.
@@ -157,9 +155,9 @@ class TrainedDistances(ExactConstants):
 
     table: Tensor
 
-    def __init__(self, shortest: Mapping[str, float]) -> None:
+    def __init__(self, shortest: Mapping[str, float], nearest: float = 0.7) -> None:
         super().__init__()
-        self.active = bool(shortest)
+        self.active, self.rest = bool(shortest), 1.0 - nearest
         radii = torch.tensor(COVALENT_RADII, dtype=torch.float64)
         table = 0.9 * (radii[:, None] + radii)
         for pair, value in shortest.items():
@@ -173,15 +171,23 @@ class TrainedDistances(ExactConstants):
     def forward(self, r: Tensor, z: Tensor, view: PairView | DenseView) -> Tensor:
         """Return distances in Å of the distances `r` [P, 1] or [A, K, 1] of the neighbours in `view`; `z` [A] are the atomic numbers.
 
-        With a the shortest trained distance and x = (1 - r/a)/0.3: r for r >= a, else a (1 - 0.3 x/(1 + x⁴)^(1/4)), never below 0.7 a. Four
-        derivatives are continuous at a, and r = 0.9 a becomes 0.9003 a.
+        With a the shortest trained distance, e = 1 - nearest (0.3 by default) and x = (1 - r/a)/e: r for r >= a, else
+        a (1 - e x/(1 + x⁴)^(1/4)), never below `nearest` a. Four derivatives are continuous at a, and r = 0.9 a becomes 0.9003 a.
         """
         if not self.active:
             return r
+        a = self.of_neighbors(z, view)
+        x = ((1.0 - r / a) / self.rest).clamp_min(0.0)
+        return r + self.rest * a * (x - x * (1.0 + x**4) ** -0.25)
+
+    def of_neighbors(self, z: Tensor, view: PairView | DenseView) -> Tensor:
+        """Return the shortest distances [P, 1] or [A, K, 1] in Å of the atoms and neighbours in `view`."""
         i, j = (view.i, view.j) if isinstance(view, PairView) else (torch.arange(len(z), device=z.device)[:, None], view.index)
-        a = self.table[z[i], z[j]].unsqueeze(-1)
-        x = ((1.0 - r / a) / (1.0 - NEAREST)).clamp_min(0.0)
-        return r + (1.0 - NEAREST) * a * (x - x * (1.0 + x**4) ** -0.25)
+        return self.table[z[i], z[j]].unsqueeze(-1)
+
+    def of_pairs(self, z: Tensor) -> Tensor:
+        """Return the shortest distances [n, n] in Å, float64, of atoms with the atomic numbers `z` [n]."""
+        return self._exact["table"][z[:, None], z]
 
 
 def _lengths(d: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,15 +28,18 @@ from mlipfm_interfaces.neighbors import DenseView
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..configuration import Cutoff, Layers, Positive, Radial, Width
+from ..configuration import Cutoff, Distances, Layers, Positive, Radial, Width
 from ..parameter_roles import InputLinear
 from ._compiled_products import expansion, message, usable
 from ._harmonics import harmonics_table
 from ._pair_functions import PairFunctions
-from .backbone import DenseBackbone, envelope
+from .backbone import DenseBackbone, TrainedDistances, envelope
 
 __all__ = ["Density", "DensityConfig"]
 
+#: Fraction of the shortest distance of a pair in the training data below which the network is given none: the product of two densities, each with
+#: powers of 1/r, is believed less far outside the data than those of the other backbones (decisions/0017).
+NEAREST = 0.95
 #: Kinds of neighbours (elements, at different levels, in different electronic states) above which sums for each of them cost more than they save.
 MANY_KINDS = 16
 
@@ -56,6 +59,8 @@ class DensityConfig:
         mixed: width of each of the two mixtures of channels whose products are the invariants; None: `channels`. Most of the cost is there: a
             quarter of 64 channels costs half and loses nothing, a quarter of 16 loses a third (decisions/0013). Node vectors are the second mixture
             if it has as many channels, else the density itself, of degree 1.
+        shortest_distances: "C-H" -> Å: nearer pairs are given to the network as little nearer than this, see `TrainedDistances`; take the shortest
+            of the training data.
     """
 
     channels: Width = 64
@@ -65,6 +70,7 @@ class DensityConfig:
     degree: Literal[1, 2, 3] = 3
     mean_neighbors: Positive = 12.0
     mixed: Width | None = None
+    shortest_distances: Distances = field(default_factory=dict)
 
 
 def radial_basis(r: Tensor, config: DensityConfig) -> Tensor:
@@ -162,11 +168,15 @@ class Density(DenseBackbone):
         super().__init__(config)
         self.layers = nn.ModuleList(DensityBlock(config) for _ in range(config.layers))
         self.functions = PairFunctions(config, even=False)
+        self.trained_distances = TrainedDistances(config.shortest_distances, NEAREST)
         self.constant("table", harmonics_table(config.degree))
 
     def forward(self, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return features from the initial scalars `s` [A, C]; the geometry is worked out once for all layers."""
         view, d, r = self.geometry(batch)
+        if self.trained_distances.active and bool((r < self.trained_distances.of_neighbors(batch.atomic_numbers, view)).any()):
+            trained = self.trained_distances(r, batch.atomic_numbers, view)
+            d, r = d * (trained / r), trained
         first = self.first_neighbors(s, view, d, batch)
         if first is None or len(self.layers) > 1:
             later = self.later_neighbors(view, d, r)
