@@ -141,7 +141,7 @@ def test_quickstart_molecules_are_small_and_organic():
     molecules = quickstart_molecules()
     structures = [conformers(smiles, 1, 0)[0] for smiles in molecules.values()]
     assert len(molecules) == 24
-    assert max(map(len, structures)) == 9
+    assert max(map(len, structures)) == 15
     assert {int(z) for s in structures for z in s.atomic_numbers} == {1, 6, 7, 8}
     assert {s.total_charge for s in structures} == {-1, 0, 1}
     assert {s.spin_multiplicity for s in structures} == {1, 2}

@@ -7,8 +7,8 @@ from mlipfm_data.conformers import quickstart_molecules
 for plan in (QUICK, FULL):
     train = len(quickstart_molecules()) - len(HELD_OUT)
     print(
-        f"{plan.name}: {train * plan.pretrain} structures at GFN1-xTB for pre-training, {len(FINETUNED) * plan.finetune} at GFN2-xTB for "
-        f"fine-tuning, {len(HELD_OUT) * plan.test} of {', '.join(HELD_OUT)} for the test"
+        f"{plan.name}: {len(FINETUNED) * plan.finetune} structures with GFN2-xTB labels for fine-tuning, {train * plan.unlabelled} that the "
+        f"fine-tuned model labels, {len(HELD_OUT) * plan.test} of {', '.join(HELD_OUT)} for the test"
     )
 for lanes in (training(FULL), distillation(FULL), measurements(FULL)):
     print("\n".join(str(job) for lane in lanes for job in lane))

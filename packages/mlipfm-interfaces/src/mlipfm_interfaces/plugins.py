@@ -28,7 +28,7 @@ GROUPS = (
 )  # fmt: skip
 
 #: The released model that is used where none is named.
-DEFAULT_MODEL = "mlipfm-mol-small"
+DEFAULT_MODEL = "mlipfm-mol-medium"
 #: What builds a potential: a backbone, around which one is assembled, or the plug-in of a whole potential. One name is in one of the two.
 POTENTIALS = ("backbones", "potentials")
 

@@ -18,7 +18,7 @@ def quickstart(
 ) -> None:
     """Take 24 small molecules the whole path, from SMILES to a registered model, and print what was measured.
 
-    Labels are real quantum chemistry (GFN1-xTB and GFN2-xTB). Interrupted, it goes on where it stopped when it is called again.
+    Labels are real quantum chemistry (GFN2-xTB). Interrupted, it goes on where it stopped when it is called again.
 
     Examples:
 

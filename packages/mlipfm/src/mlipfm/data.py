@@ -1,12 +1,14 @@
-"""The quickstart's data: geometries of small molecules and their labels, GFN1-xTB for pre-training and GFN2-xTB for everything after.
+"""The quickstart's data: geometries of small molecules, and GFN2-xTB labels of those that are trained on or tested with.
 
 Geometries of a molecule are half displacements along normal modes of its conformers, half frames of Langevin dynamics on the GFN2-xTB surface. Those
-with labels of the expensive level have two more sets: `known`, of the same kind from other starts and velocities, so that no frame lies between
+with labels have two more sets: `known`, of the same kind from other starts and velocities, so that no frame lies between
 two frames of a trajectory that was trained on; and `hot`, along normal modes at a temperature above all that was trained on.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from mlipfm_data.normal_modes import Modes
     from mlipfm_data.tblite_labeler import TbliteLabeler
 
-PRETRAIN_LEVEL, TARGET_LEVEL = "gfn1-xtb", "gfn2-xtb"
+LEVEL = "gfn2-xtb"
 
 #: K, of the displacements along normal modes, in turn.
 MODE_TEMPERATURES = (300.0, 600.0, 1000.0)
@@ -39,34 +41,49 @@ def make_data(out: Path, plan: Plan, pool: Executor, console: Console) -> None:
     from mlipfm_data.labeling import label_all
     from mlipfm_interfaces import plugins
 
-    sets = sets_of(make_geometries(out / "geometries", plan, pool, console), plan)
+    geometries = make_geometries(out / "geometries", plan, pool, console)
+    sets = sets_of(geometries, plan)
     (out / "data").mkdir(exist_ok=True)
+    _without_labels(
+        [s for name in geometries if name not in HELD_OUT for s in geometries[name][: plan.unlabelled]], out / "data" / "unlabelled"
+    )
     quiet = not console.is_terminal
-    console.print(f"# labels of {sum(len(s) for _, s in sets.values())} structures by GFN1-xTB and GFN2-xTB", style="dim", highlight=False)
-    for name, (level, structures) in track(sets.items(), "labels", console=console, transient=True, disable=quiet):
-        report = label_all(structures, plugins.load("labelers", level)(), out / "data" / name, executor=pool, progress=False)
+    console.print(f"# labels of {sum(map(len, sets.values()))} structures by GFN2-xTB", style="dim", highlight=False)
+    for name, structures in track(sets.items(), "labels", console=console, transient=True, disable=quiet):
+        report = label_all(structures, plugins.load("labelers", LEVEL)(), out / "data" / name, executor=pool, progress=False)
         if report.refused:
             console.print(
                 f"{name}: {len(report.refused)} of {report.total} structures have no label: {report.refused[0].text}", style="yellow"
             )
 
 
-def sets_of(geometries: dict[str, list[Structure]], plan: Plan) -> dict[str, tuple[str, list[Structure]]]:
-    """Return name -> (level, structures) of every set. Few molecules, and few geometries of each, have labels of the target level."""
+def sets_of(geometries: dict[str, list[Structure]], plan: Plan) -> dict[str, list[Structure]]:
+    """Return name -> structures of every set with labels: few molecules, and few geometries of each."""
 
     def part(names: tuple[str, ...], start: int, count: int) -> list[Structure]:
         return [s for name in names for s in geometries[name][start : start + count]]
 
-    train, all_of_it = tuple(name for name in geometries if name not in HELD_OUT), plan.per_molecule
     return {
-        "pretrain": (PRETRAIN_LEVEL, part(train, 0, plan.pretrain)),
-        "pretrain-valid": (PRETRAIN_LEVEL, part(train, plan.pretrain, plan.valid)),
-        "finetune": (TARGET_LEVEL, part(FINETUNED, 0, plan.finetune)),
-        "valid": (TARGET_LEVEL, part(FINETUNED, plan.pretrain + plan.valid, plan.valid)),
-        "known": (TARGET_LEVEL, part(FINETUNED, all_of_it, plan.known)),
-        "test": (TARGET_LEVEL, part(HELD_OUT, 0, plan.test)),
-        "hot": (TARGET_LEVEL, part(FINETUNED, all_of_it + plan.known, plan.known)),
+        "finetune": part(FINETUNED, 0, plan.finetune),
+        "valid": part(FINETUNED, plan.unlabelled, plan.valid),
+        "known": part(FINETUNED, plan.per_molecule, plan.known),
+        "test": part(HELD_OUT, 0, plan.test),
+        "hot": part(FINETUNED, plan.per_molecule + plan.known, plan.known),
     }
+
+
+def _without_labels(structures: Sequence[Structure], path: Path) -> None:
+    """Write a store; one that is there is whole."""
+    from mlipfm_data.store.writer import StoreWriter
+
+    if path.exists():
+        return
+    unfinished = path.with_name(f".{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with StoreWriter(unfinished, name=path.name) as writer:
+        for s in structures:
+            writer.add(s)
+    unfinished.replace(path)
 
 
 def make_geometries(folder: Path, plan: Plan, pool: Executor, console: Console) -> dict[str, list[Structure]]:

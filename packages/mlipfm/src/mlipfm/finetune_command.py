@@ -36,7 +36,7 @@ def finetune(
     changes: Annotated[list[str] | None, typer.Argument(help="Changes of the recipe, key=value: optimizer.lr=5e-4 data.budget=500")] = None,
     model: Annotated[
         str | None,
-        typer.Option("--from", help="Checkpoint, or NAME@ALIAS of a registry, to start from [default: mlipfm-mol-small]"),
+        typer.Option("--from", help="Checkpoint, or NAME@ALIAS of a registry, to start from [default: mlipfm-mol-medium]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: the file's name and -finetuned]")] = None,
     level: Annotated[str | None, typer.Option(help="Level of theory of the labels [default: what the file says, else its name]")] = None,

@@ -110,7 +110,7 @@ def compare_models(pairs: Mapping[str, tuple[str, str, str]], sets: Sequence[str
 
 
 def lowest(store: Path) -> list[Structure]:
-    """Return the structure of lowest energy of each molecule in a store, without labels and level: each model is asked at the level it has."""
+    """Return the structure of lowest energy of each molecule in a store, without labels."""
     from mlipfm_data import Store
 
     found: dict[str, Structure] = {}
@@ -118,7 +118,7 @@ def lowest(store: Path) -> list[Structure]:
         for s in structures:
             if group_of(s) not in found or s.labels["energy"] < found[group_of(s)].labels["energy"]:
                 found[group_of(s)] = s
-    return [s.replace(labels={}, label_std={}, level=None) for s in found.values()]
+    return [s.replace(labels={}, label_std={}) for s in found.values()]
 
 
 def _settings(length: float, plan: Plan) -> Settings:

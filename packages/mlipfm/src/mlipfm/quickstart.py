@@ -16,24 +16,26 @@ from mlipfm_data.parallel import worker_pool
 from mlipfm_eval import write_report
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write, lock
+from mlipfm_interfaces.plugins import DEFAULT_MODEL
 from rich.console import Console
 
 from . import registry
-from .data import PRETRAIN_LEVEL, TARGET_LEVEL, make_data
+from .data import LEVEL, make_data
 from .jobs import Job, run_lanes, seconds_of
 from .measure import compare_models, measure_dynamics, measure_speeds
 from .plan import Plan, claim
 from .results import SETS, Results, print_comparison, print_model, write_result, write_start
 
-#: All models, by the folder of their run. The first has direct forces at another level of theory, the others conservative ones at the target level.
-MODELS = ("pretrained", "finetuned", "from-scratch", "student", "student-without-rows", "student-without-teacher")
+#: All models, by the folder of their run. The first is the released model as it comes.
+MODELS = ("released", "finetuned", "from-scratch", "student", "student-without-rows", "student-without-teacher")
 
 #: Pairs that answer a question: the model that should win, and its control.
 COMPARED = {
+    "finetuning": ("finetuned", "released", "fine-tuning"),
     "pretraining": ("finetuned", "from-scratch", "pre-training"),
     "distillation": ("student", "student-without-teacher", "distillation"),
     "rows": ("student", "student-without-rows", "rows of the teacher's Hessian"),
-    "student": ("student", "finetuned", "a student in place of its teacher"),
+    "student": ("student", "finetuned", "the student in place of its teacher"),
 }
 
 
@@ -92,19 +94,19 @@ def quickstart(out: Path, plan: Plan, console: Console, registry_wanted: bool = 
 
 
 def training(plan: Plan) -> list[list[Job]]:
-    """Pre-train with direct forces on cheap labels, fine-tune with conservative ones on few labels of the other level; the same from scratch."""
-    levels = f"potential.levels=[{TARGET_LEVEL}] level_starts.{TARGET_LEVEL}={PRETRAIN_LEVEL}"
+    """Fine-tune the released model on few labels; the same backbone from scratch. The fine-tuned model labels all training geometries."""
     few = f"{_often(plan.finetune_steps)} --data data/finetune --valid data/valid"
+    scratch = f"{{name: density, conditions: [total_charge, spin_multiplicity], backbone: {plan.backbone}}}"
     return [
         [
-            _training("pretrained", plan.pretrain_steps, f"train pretrain-direct {_often(plan.pretrain_steps)} {plan.model} "
-                      "--data data/pretrain --valid data/pretrain-valid"),
-            _training("finetuned", plan.finetune_steps, f"train finetune init_from=pretrained/best.safetensors {levels} {few}"),
-            _command("teacher-labels", "data/teacher/teacher.json", "distill label data/pretrain --teacher finetuned/best.safetensors "
+            _call("released", "released/best.safetensors", copy_released),
+            _training("finetuned", plan.finetune_steps, f"train finetune init_from={DEFAULT_MODEL} potential.levels=[{LEVEL}] "
+                      f"optimizer.lr=1e-3 {few}"),
+            _command("teacher-labels", "data/teacher/teacher.json", "distill label data/unlabelled --teacher finetuned/best.safetensors "
                      f"--out data/teacher --rows {plan.rows}"),
         ],
         [
-            _training("from-scratch", plan.finetune_steps, f"train pretrain-direct potential.forces=conservative {plan.model} {few}"),
+            _training("from-scratch", plan.finetune_steps, f"train finetune init_from=null {shlex.quote(f'potential={scratch}')} {few}"),
             _command("student-recipe", "student.yaml", "distill recipe data/finetune --teacher from-scratch/best.safetensors "
                      f"--valid data/valid --steps {plan.student_steps} --out student.yaml"),
             _training("student-without-teacher", plan.student_steps, f"train student.yaml {plan.student} objectives.0.hessian_weight=0"),
@@ -131,17 +133,24 @@ def distillation(plan: Plan) -> list[list[Job]]:
 
 def measurements(plan: Plan) -> list[list[Job]]:
     """Check and evaluate every model, run dynamics with some, and compare."""
-    moved = ("finetuned", "student", "pretrained")
+    moved = ("finetuned", "student", "released")
     lanes = [[_call(f"dynamics-{name}", f"records/dynamics-{name}.json", measure_dynamics, name, plan)] for name in moved]
     for name in MODELS:
-        model, ood = f"{name}/best.safetensors", "--ood data/test --ood data/hot"
-        sets = "data/pretrain-valid" if name == "pretrained" else f"data/known {ood}"
+        model, sets = f"{name}/best.safetensors", "data/known --ood data/test --ood data/hot"
         check, evaluation = f"records/check-{name}.json", f"records/evaluation-{name}.json"
         lanes.append([
             _command(f"check-{name}", check, f"check {model} --quick --require conservative --record {check}"),
             _command(f"evaluate-{name}", evaluation, f"evaluate {model} {sets} --record {evaluation}"),
         ])  # fmt: skip
     return [*lanes, [_call("compare", "records/comparison-rows.json", compare_models, COMPARED, tuple(SETS))]]
+
+
+def copy_released() -> None:
+    """Copy the released model that fine-tuning starts from to where those of this run are."""
+    from mlipfm_interfaces.checkpoint import resolve
+
+    Path("released").mkdir(exist_ok=True)
+    atomic_write(Path("released", "best.safetensors"), Path(resolve(DEFAULT_MODEL)).read_bytes())
 
 
 def using(best: str) -> list[Job]:

@@ -18,14 +18,14 @@ from .measure import lowest
 
 Figure = Mapping[str, Any]
 
-#: Set -> what it is. The second decides which model is the best.
+#: Set -> what it is. The first decides which model is the best.
 SETS = {"known": "new geometries of known molecules", "test": "molecules no model saw", "hot": "known molecules at 2000 K"}
 
 USE = """\
 from ase.build import molecule
 from mlipfm_md import MlipfmCalculator
 
-atoms = molecule("CH3CH2OH", calculator=MlipfmCalculator("{model}"))
+atoms = molecule("CH3OH", calculator=MlipfmCalculator("{model}"))
 print(atoms.get_potential_energy(), atoms.get_forces())
 """
 
@@ -59,12 +59,12 @@ class Results:
 
     @property
     def best(self) -> str:
-        """The model of lowest force MAE on molecules that no model saw, among those whose check passed.
+        """The model of lowest force MAE on new geometries of known molecules, among those whose check passed.
 
         Raises:
             RegistryError: none did.
         """
-        errors = {name: self.error(name, "test", "force_mae") for name, record in self.of("check").items() if record["passed"]}
+        errors = {name: self.error(name, "known", "force_mae") for name, record in self.of("check").items() if record["passed"]}
         good = {name: float(error["value"]) for name, error in errors.items() if error is not None}
         if not good:
             raise RegistryError("no model has passed its check", hint="see log/check-NAME.log")
@@ -72,17 +72,19 @@ class Results:
 
     @property
     def conclusions(self) -> list[str]:
-        """Sentences on what helped, by intervals of the ratio of force errors on molecules that no model saw; then models that fail their check."""
+        """Sentences on what helped, by intervals of the ratio of force errors on each set; then models that fail their check."""
         said, unclear = [], []
         for record in self.of("comparison").values():
-            ratio = next(m for m in record["metrics"] if m["set"] == "test")
             question, title = record["details"]["question"], record["details"]["title"]
-            low, high = ratio["ci95"] or (0.0, float("inf"))
-            if ratio["n_ok"] < ratio["n_total"] or low <= 1 <= high:
-                unclear.append(str(question))
+            clear = []
+            for ratio in record["metrics"]:
+                low, high = ratio["ci95"] or (0.0, float("inf"))
+                if ratio["n_ok"] == ratio["n_total"] and not low <= 1 <= high:
+                    clear.append(f"{'lower' if high < 1 else 'higher'} on {SETS[ratio['set']]} ({figure(ratio)})")
+            if clear:
+                said.append(f"Force error with {question}, {title}: {', '.join(clear)}.")
             else:
-                verb = "lowers" if high < 1 else "raises"
-                said.append(f"{str(question).capitalize()} {verb} the force error on molecules no model saw: {title} {figure(ratio)}.")
+                unclear.append(str(question))
         if unclear:
             said.append(f"No difference beyond the noise of so few molecules: {', '.join(unclear)}.")
         for name, record in self.of("check").items():
@@ -95,7 +97,7 @@ def write_start() -> None:
     """Write `start.xyz`: the molecule that the best model moves, at rest."""
     from mlipfm_data import export_extxyz
 
-    export_extxyz([lowest(Path("data/test"))[0]], Path("start.xyz"))
+    export_extxyz([lowest(Path("data/known"))[0]], Path("start.xyz"))
 
 
 def write_result(model: str, folder: Path) -> None:
@@ -122,7 +124,7 @@ def write_result(model: str, folder: Path) -> None:
 def print_model(console: Console, out: Path, results: Results, page: Path) -> None:
     """Print what the user has now: a model, how to use it, where to look."""
     details = results.records["result"]["details"]
-    console.rule("Your model")
+    console.print("\nYour model\n", style="bold")
     for line in [*details["statements"], "", *details["code"].replace(results.best, str(out / results.best), 1).splitlines(), ""]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     registry = results.records.get("registry")
@@ -132,7 +134,7 @@ def print_model(console: Console, out: Path, results: Results, page: Path) -> No
 
 def print_comparison(console: Console, results: Results) -> None:
     """Print errors, dynamics and checks of all models, and what they allow to conclude."""
-    console.rule("How it compares with other ways")
+    console.print("\nHow it compares with other ways\n", style="bold")
     errors = Table(
         "model", *SETS.values(), "energy, known, meV/atom", "check", title="Force MAE in meV/Å at GFN2-xTB, 95 % intervals over molecules"
     )
