@@ -225,6 +225,10 @@ def test_a_kernel_that_differs_in_one_of_its_answers_does_not_agree(key: str) ->
     right = Differences(0.0, 0.0, 0.0, "float64", 7)
     assert right.agree
     assert not replace(right, **{key: 1e-6}).agree
+    single = Differences(5e-6, 5e-5, 1e-4, "float32", 7, 2e-6, 2e-5, 4e-5)  # the potential itself loses nearly as much in float32
+    assert single.agree
+    assert not replace(single, **{f"{key}_rounding": 0.0}).agree
+    assert not replace(single, **{key: 3e-4}).agree
 
 
 def test_list_that_is_reused_gives_what_a_fresh_list_gives() -> None:

@@ -62,6 +62,21 @@ def test_shortest_distances_are_those_of_the_data_and_fine_tuning_lowers_them_on
     assert load_model(fit(own, tmp_path / "own").last)[1]["config"]["backbone"]["shortest_distances"] == {}
 
 
+def test_a_model_of_two_levels_predicts_that_of_its_data_where_none_is_requested(tiny, tmp_path, morse_structures, write_store):
+    steps = ["steps=1", "evaluate_every=1", "checkpoint_every=1"]
+    other = [s.replace(level="other") for s in morse_structures(12, 5)]
+    both = {**tiny["data"], "train": [*tiny["data"]["train"], str(write_store(tmp_path / "other", other))]}
+    first = fit(make_recipe({**tiny, "data": both}, steps), tmp_path / "first").last
+    assert load_model(first)[0].default_level is None  # it was trained on both
+
+    document = {**tiny, "init_from": str(first), "data": {**tiny["data"], "train": [str(tmp_path / "other")]}, "potential": {}}
+    second = fit(make_recipe(document, steps), tmp_path / "second").last
+    model = load_model(second)[0]
+    assert (sorted(model.spec.levels), model.default_level) == (["morse", "other"], "other")
+    third = fit(make_recipe({**document, "init_from": str(second), "data": both}, steps), tmp_path / "third").last
+    assert load_model(third)[0].default_level == "other"  # as the model that it comes from
+
+
 def test_heads_start_at_the_mean_of_each_element_and_the_spread_about_it():
     """Charges have no shift; shieldings 30 and 32 of H, 100 of O: means 31 and 100, deviations 1, 1 and 0."""
     s = Structure(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlipfm import jobs
 from mlipfm.jobs import Job
-from mlipfm.plan import FINETUNED, FULL, HELD_OUT, QUICK, claim
+from mlipfm.plan import FULL, HELD_OUT, QUICK, claim
 from mlipfm.quickstart import MODELS
 from mlipfm.registry import missing
 from mlipfm.results import Results

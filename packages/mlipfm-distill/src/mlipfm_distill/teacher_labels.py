@@ -244,8 +244,7 @@ def _teacher(uri: str | Path) -> _Teacher:
 
 def _chosen_level(model: Potential, level: str | None) -> str:
     known = model.spec.levels
-    if level is None and len(known) == 1:
-        return known[0]
+    level = level or model.implied_level
     if level not in known:
         said = "the teacher has several levels" if level is None else f"the teacher does not support the level {level!r}"
         raise LevelError(said, hint=f"choose one of: {', '.join(known)}")

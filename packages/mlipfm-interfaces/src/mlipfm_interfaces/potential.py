@@ -116,7 +116,8 @@ class Potential(nn.Module, ABC):
         plugin: name of the backbone (group `mlipfm.backbones`) or potential (`mlipfm.potentials`) that builds it again from `config`.
         config: JSON-ready options for the builder.
         examples: a few structures of its data, where its checkpoint holds some.
-        default_level: predicted for systems that give none, where there are several levels and the checkpoint says so (released models do).
+        default_level: predicted for systems that give none, where there are several levels and the checkpoint says so (released models do, and those
+            that were trained at one of their levels).
         trained_states: charges and multiplicities that training showed, where its checkpoint says so; see `trained_states`.
     """
 
@@ -164,14 +165,18 @@ class Potential(nn.Module, ABC):
                     f"this potential does not predict {key!r}", hint=f"it predicts {', '.join(self.spec.outputs)}"
                 )
 
+    @property
+    def implied_level(self) -> str | None:
+        """Level that is predicted for systems that give none: the only one, else `default_level`."""
+        return self.spec.levels[0] if len(self.spec.levels) == 1 else self.default_level
+
     def level_index(self, batch: Batch) -> Tensor:
         """Return [systems] int64: position of each system's level in `spec.levels`.
 
         Raises:
             LevelError: for an unknown level, or none given where there are several and no `default_level`; the message lists them.
         """
-        known = self.spec.levels
-        default = known[0] if len(known) == 1 else self.default_level
+        known, default = self.spec.levels, self.implied_level
         indices = []
         for k, level in enumerate(batch.levels):
             if level is None and default is not None:

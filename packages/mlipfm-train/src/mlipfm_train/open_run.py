@@ -243,7 +243,22 @@ def _start(
     sources = provenance(train, counted, start.origin, valid, held_out, readouts_only=readouts_only)
     for line in describe(sources):
         report.say(line)
-    return start, {**sources, "examples": examples_json(chosen(valid if len(valid) else train))}
+    default = _default_level(start, facts)
+    return start, {
+        **sources,
+        "examples": examples_json(chosen(valid if len(valid) else train)),
+        **({"default_level": default} if default is not None else {}),
+    }
+
+
+def _default_level(start: Start, facts: DataStatistics) -> str | None:
+    """Return the level that a model of several predicts where none is requested: the one of its training data, else that of the model it comes from."""
+    known = start.potential.spec.levels
+    trained = [level for level in known if level in facts.levels]
+    before = (start.origin or {}).get("extra", {}).get("default_level")
+    if len(known) < 2:
+        return None
+    return trained[0] if len(trained) == 1 else before if before in known else None
 
 
 def _check_states(start: Start, counted: StructureTable, mode: str) -> None:

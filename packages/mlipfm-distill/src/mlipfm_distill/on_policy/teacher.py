@@ -35,7 +35,7 @@ class DistillationTeacher:
         """Open the model.
 
         Args:
-            level: of a checkpoint that knows several. timeout: seconds for one structure of a model of another package.
+            level: of a checkpoint that knows several, by default the one that it predicts where none is stated. timeout: seconds for one structure of a model of another package.
 
         Raises:
             LevelError: a level that the model does not support, or none where it supports several. What opening the model raises.
@@ -49,10 +49,10 @@ class DistillationTeacher:
             self.digest, self.level, self.licence = _foreign_digest(self.model), _foreign_level(uri), UNKNOWN
             return
         potential, manifest = load_model(uri)
-        known = potential.spec.levels
-        if (level is None and len(known) > 1) or (level is not None and level not in known):
+        known, level = potential.spec.levels, level or potential.implied_level
+        if level not in known:
             raise LevelError("the teacher does not say which level it is asked at", where="--level", hint=f"one of {', '.join(known)}")
-        self.model, self.digest, self.level = potential.eval(), str(manifest["digest"]), level or known[0]
+        self.model, self.digest, self.level = potential.eval(), str(manifest["digest"]), level
         self.licence = combined(stated_licences(manifest.get("extra") or {}))
 
     def label(self, structure: Structure, rows: int = 0) -> Structure:

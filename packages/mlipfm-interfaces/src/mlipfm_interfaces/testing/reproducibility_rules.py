@@ -183,7 +183,7 @@ def _levels(potential: Potential) -> RuleResult | None:
     known = potential.spec.levels
     require(len(known) > 0 and all(canonical_level(level) == level for level in known), f"levels must be canonical ids, got {known}")
     s, outputs = molecule_of(potential, 3), offered(potential, "energy", "forces")
-    default = known[0] if len(known) == 1 else potential.default_level
+    default = potential.implied_level
     if default is not None:
         silent, said = (evaluate(potential, [item], outputs)[0] for item in (s, s.replace(level=default)))
         for key in outputs:
