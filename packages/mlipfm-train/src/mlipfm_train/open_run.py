@@ -252,7 +252,7 @@ def _start(
 
 
 def _default_level(start: Start, facts: DataStatistics) -> str | None:
-    """Return the level that a model of several predicts where none is requested: the one of its training data, else that of the model it comes from."""
+    """Return the level that a model of several predicts where none is requested: the one of its data, else that of the model it comes from."""
     known = start.potential.spec.levels
     trained = [level for level in known if level in facts.levels]
     before = (start.origin or {}).get("extra", {}).get("default_level")

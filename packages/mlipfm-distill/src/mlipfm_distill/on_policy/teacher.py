@@ -35,7 +35,8 @@ class DistillationTeacher:
         """Open the model.
 
         Args:
-            level: of a checkpoint that knows several, by default the one that it predicts where none is stated. timeout: seconds for one structure of a model of another package.
+            level: of a checkpoint that knows several, by default the one that it predicts where none is stated.
+            timeout: seconds for one structure of a model of another package.
 
         Raises:
             LevelError: a level that the model does not support, or none where it supports several. What opening the model raises.
