@@ -246,7 +246,7 @@ def trained(name: str, atoms: Atoms, steps: int = 250) -> Potential:
 
 
 def _dynamics(made: dict[str, Atoms], threads: int, budget: float, quick: bool) -> Iterator[Figure]:
-    """Steps of whole runs of NVE at 300 K, the neighbours searched as they have to be, beside LAMMPS with an embedded-atom potential (Cu) and SevenNet (water)."""
+    """Steps of whole runs of NVE at 300 K, neighbours searched as they have to be, beside LAMMPS with an embedded-atom potential and SevenNet."""
     learned: dict[str, Potential] = {}
     for name, copies, dt in (("ethanol", 1, 0.25), ("ethanol", 64, 0.25), ("water 192", 1, 0.25), ("Cu 500", 1, 1.0), ("Cu 4000", 1, 1.0)):
         if name not in made:

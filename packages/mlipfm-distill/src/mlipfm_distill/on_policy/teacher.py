@@ -35,7 +35,7 @@ class DistillationTeacher:
         """Open the model.
 
         Args:
-            level: of a checkpoint that knows several, by default the one that it predicts where none is stated.
+            level: of a checkpoint that knows several, by default the one that it predicts where none is given.
             timeout: seconds for one structure of a model of another package.
 
         Raises:
