@@ -289,3 +289,14 @@ def test_a_geometry_of_a_held_out_class_is_held_out_in_every_class():
     assert set(range(0, len(ALL), 10)) <= set(split.parts[OOD])
     assert set(range(len(ALL), len(ALL) + len(twins))) <= set(split.parts[OOD])
     assert len(split.parts[OOD]) == 2 * len(twins)
+
+
+def test_isolated_atoms_are_trained_on_for_their_energies_are_references():
+    cells = [Structure([29, 13], np.array([[0, 0, 0], [1.8, 1.8, 0.01 * k]]), np.eye(3) * 3.6, [True] * 3) for k in range(20)]
+    atoms = [Structure([z], np.zeros((1, 3)), np.eye(3) * 14.0, [True] * 3) for z in (29, 13)]
+    crystal = Structure([29], np.zeros((1, 3)), np.eye(3) * 2.5, [True] * 3)  # one atom, and not an isolated one
+    for seed in range(8):
+        made = make_split([*cells, *atoms, crystal], "random", {"train": 0.5, "valid": 0.5}, seed=seed)
+        assert {20, 21} <= set(made.parts["train"])
+        assert sorted([*made.parts["train"], *made.parts["valid"]]) == list(range(23))
+    assert any(22 in make_split([*cells, *atoms, crystal], "random", {"train": 0.5, "valid": 0.5}, seed=k).parts["valid"] for k in range(8))

@@ -90,6 +90,34 @@ def test_a_second_level_has_frames_enough_to_be_compared_with_each_other(wrong, 
     assert offset is not None or set(seen.outliers) == wrong
 
 
+def test_an_ion_is_no_second_level_and_a_second_level_among_ions_is():
+    def with_state(structures: list[Structure], charge: int, offset: float) -> list[Structure]:
+        state = {"total_charge": charge, "spin_multiplicity": 1 + charge % 2}
+        return [s.replace(labels={**s.labels, "energy": s.labels["energy"] + offset}, **state) for s in structures]
+
+    ions = [*with_state(methane(30), 0, 0.0), *with_state(methane(30, seed=1), 1, 12.0)]
+    assert "mixed-levels" not in {found.code for found in inspect(ions)}
+    mixed = [*ions, *with_state(methane(30, seed=2), 1, 40.0), *with_state(methane(30, seed=3), 0, 28.0)]
+    assert "mixed-levels" in {found.code for found in inspect(mixed)}
+
+
+def test_frames_of_findings_have_the_numbers_of_the_file():
+    inspector = Inspector()
+    for place, s in enumerate(methane(30)):
+        offset = 8.0 if place == 12 else 0.0
+        inspector.add(s.replace(labels={**s.labels, "energy": s.labels["energy"] + offset}), place + 4)  # four frames before were refused
+    (found,) = [found for found in inspector.findings() if found.code == "energy-outliers"]
+    assert found.indices == (16,)
+
+
+def test_forces_of_zero_that_symmetry_makes_are_not_named_beside_those_that_it_does_not():
+    crystal = Structure([29] * 2, np.array([[0, 0, 0], [1.8, 1.8, 1.8]]), np.eye(3) * 3.6, [True] * 3, level="springs")
+    crystal = crystal.replace(labels={"energy": -7.0, "forces": np.zeros((2, 3))})
+    zero = [s.replace(labels={**s.labels, "forces": np.zeros((5, 3))}) for s in methane(3, seed=5)]
+    found = {f.code: f for f in inspect([*methane(20), crystal, *zero])}
+    assert found["forces-zero"].indices == (21, 22, 23)
+
+
 def test_energies_above_and_below_the_others_are_of_no_second_level():
     """Every fourth of forty frames 4 eV off: to one side they may be a level of their own, to both sides they are outliers."""
     near = [(k, k + step) for k in range(39) for step in (1, 2) if k + step < 40]

@@ -94,11 +94,11 @@ bool Neighbors::stale(const double *x) const {
     }
     const double most = ((1 - std::sqrt(change)) * (cutoff_ + skin_) - cutoff_) / 2;
     if (!(most >= 0)) return true;
-    double worst = 0;
+    const double bound = most * most;  // compared so that a position that is not a number is found when the neighbours are collected
     if (!moved_cell) {
       for (int q = 3 * first[s]; q < 3 * first[s + 1]; q += 3) {
         const double a = x[q] - reference[q], b = x[q + 1] - reference[q + 1], c = x[q + 2] - reference[q + 2];
-        worst = std::max(worst, a * a + b * b + c * c);
+        if (!(a * a + b * b + c * c <= bound)) return true;
       }
     } else {
       const double *o = &reference[3 * (size_t)first[s]], *n = &x[3 * (size_t)first[s]];  // moved together: a shift of all is none
@@ -109,10 +109,9 @@ bool Neighbors::stale(const double *x) const {
           const double off = x[q + k] - n[k] - (d0 * deform[k] + d1 * deform[3 + k] + d2 * deform[6 + k]);
           u += off * off;
         }
-        worst = std::max(worst, u);
+        if (!(u <= bound)) return true;
       }
     }
-    if (!(worst <= most * most)) return true;
   }
   return false;
 }

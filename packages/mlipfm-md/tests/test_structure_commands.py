@@ -56,7 +56,7 @@ def test_relaxing_a_poscar_keeps_its_fixed_atoms_and_writes_what_other_tools_ope
     assert (tmp_path / "out" / "relax.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.filterwarnings("default:mlipfm-mol-small is a preview")
+@pytest.mark.filterwarnings("default:structures that give no")
 def test_without_a_model_the_released_one_relaxes_molecules_and_refuses_copper(tmp_path, capfd):
     pytest.importorskip("mlipfm_models")
     ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
@@ -67,6 +67,14 @@ def test_without_a_model_the_released_one_relaxes_molecules_and_refuses_copper(t
     (tmp_path / "POSCAR").write_text(POSCAR)
     assert run("relax", tmp_path / "POSCAR", "--out", tmp_path / "other") == 2
     assert "Cu" in capfd.readouterr().err
+
+
+def test_an_open_shell_without_its_multiplicity_is_refused_in_float64_too(tmp_path, capfd):
+    ase.io.write(tmp_path / "OH.xyz", molecule("OH"))
+    assert run("relax", tmp_path / "OH.xyz", "--out", tmp_path / "out") == 2
+    assert "gives no spin multiplicity; its number of electrons is odd" in capfd.readouterr().err
+    assert run("relax", tmp_path / "OH.xyz", "--multiplicity", 3, "--out", tmp_path / "other") == 2
+    assert "taken as neutral: its number of electrons is then odd" in capfd.readouterr().err
 
 
 def test_a_relaxation_that_does_not_end_is_an_error_that_leaves_what_it_has(tmp_path, capfd):
@@ -136,6 +144,12 @@ def test_what_cannot_be_is_one_line_with_the_reason_and_status_2(tmp_path, capfd
 
 
 @pytest.mark.ci
+def test_the_symmetry_of_a_molecule_is_not_that_of_a_crystal(tmp_path, capfd):
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    assert run("relax", tmp_path / "water.xyz", "--model", "emt:", "--symmetry", "--out", tmp_path / "out") == 2
+    assert "that of a crystal" in capfd.readouterr().err
+
+
 def test_a_molecule_with_a_charge_vibrates_as_the_ion_that_it_is(tmp_path, capfd):
     """GFN2-xTB knows charges: H3O+ has other frequencies than water has, and the record says which ion it was."""
     pytest.importorskip("tblite")

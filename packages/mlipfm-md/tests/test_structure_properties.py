@@ -270,6 +270,18 @@ def test_gold_hops_on_aluminium_over_the_barrier_of_ases_tutorial():
     assert saddle.energy == pytest.approx(path.energies.max(), abs=0.01)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_search_that_starts_at_a_saddle_ends_there(seed: int) -> None:
+    """From the top of a hop: the direction is that of the Hessian, so that no seed leads elsewhere."""
+    path = minimum_energy_path(*hop(), images=5, fmax=0.02)
+    top = path.images[2].copy()
+    top.calc = EMT()
+    saddle = saddle_point(top, fmax=0.02, seed=seed)
+    assert saddle.converged
+    assert len(saddle.negative) == 1
+    assert np.linalg.norm(saddle.atoms.positions - top.positions, axis=1).max() < 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

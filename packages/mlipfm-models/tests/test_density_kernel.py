@@ -231,6 +231,16 @@ def test_a_kernel_that_differs_in_one_of_its_answers_does_not_agree(key: str) ->
     assert not replace(single, **{key: 3e-4}).agree
 
 
+def test_a_position_that_is_not_a_number_is_refused_in_a_later_call_too() -> None:
+    s = shapes()["cluster"]
+    systems = CompiledDensity(density(channels=16)).systems([s])  # type: ignore[arg-type]
+    systems.compute(s.positions)
+    moved = s.positions.copy()
+    moved[3, 1] = np.nan
+    with pytest.raises(InvalidStructureError, match="not finite"):
+        systems.compute(moved)
+
+
 def test_list_that_is_reused_gives_what_a_fresh_list_gives() -> None:
     """Atoms that wander through many cells, and a cell that changes, with a list that is rebuilt now and then."""
     model, start = density(channels=16), shapes()["crystal"]

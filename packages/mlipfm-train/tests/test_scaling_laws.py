@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlipfm_interfaces.errors import DamagedFileError
 from mlipfm_train.scaling.bootstrap import fit_with_intervals, gamma_differences
-from mlipfm_train.scaling.laws import Law, ScalingError, allocation, fit_law, fit_log_sum_exp, isoflop
+from mlipfm_train.scaling.laws import Law, ScalingError, allocation, at_edge, fit_law, fit_log_sum_exp, isoflop
 from mlipfm_train.scaling.points import Point, check_distinct, line_of, read_points, table
 
 AXES = ("parameters", "atoms")
@@ -139,3 +139,13 @@ def test_a_loss_that_no_point_has_is_refused_with_those_that_are_known():
     assert loss.tolist() == [30.0]
     with pytest.raises(ScalingError, match="known: force MAE"):
         table([point()], "energy MAE", AXES)
+
+
+def test_an_exponent_at_the_end_of_the_search_is_not_determined() -> None:
+    """A loss that does not fall with the second axis: its exponent ends where the search does."""
+    x = np.array([[n, d] for n in (1e3, 1e4, 1e5, 1e6) for d in (1e3, 1e4, 1e5, 1e6)])
+    law = fit_law(x, 3.0 * x[:, 0] ** -0.3, ("parameters", "atoms"), floor=0.0)
+    assert not at_edge(law.exponents[0])
+    assert law.exponents[0] == pytest.approx(0.3, abs=1e-4)
+    assert at_edge(0.005)
+    assert at_edge(4.0)

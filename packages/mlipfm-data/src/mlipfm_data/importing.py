@@ -330,7 +330,7 @@ class Importer:
                 if len(near) < CHECKED_FRAMES:
                     near.append(item)
                 if inspector is not None:
-                    inspector.add(item)
+                    inspector.add(item, result.frames - 1)  # the number that refusals of this file have
                 result.unlevelled += bool(item.labels) and item.level is None
             waiting.append((result.frames - 1, item))
             if not wait or len(waiting) >= WAITING_FRAMES or _atoms(waiting) >= WAITING_ATOMS:

@@ -76,7 +76,26 @@ def state_remarks(potential: Potential, s: Structure, where: str | None = None) 
                     where=where,
                     hint=f"give it (2 for a doublet); training showed this model {_listed(name, trained[name])}",
                 )
+    _refuse_parity(s, trained, where)
     return [text for text in texts if text]
+
+
+def _refuse_parity(s: Structure, trained: States, where: str | None) -> None:
+    """A structure that gives a multiplicity and no charge is taken as neutral, and may then not have the multiplicity."""
+    charges = trained.get("total_charge")
+    if (
+        charges
+        and None not in charges
+        and s.total_charge is None
+        and s.spin_multiplicity is not None
+        and (s.spin_multiplicity - 1) % 2 != _odd(s)
+    ):
+        raise InvalidStructureError(
+            f"{s.formula} gives no charge and is taken as neutral: its number of electrons is then {'odd' if _odd(s) else 'even'}, "
+            f"which multiplicity {s.spin_multiplicity} cannot pair",
+            where=where,
+            hint="give the charge, or the right multiplicity",
+        )
 
 
 def judge(name: str, value: int | None, trained: Sequence[int | None], where: str | None = None) -> str:

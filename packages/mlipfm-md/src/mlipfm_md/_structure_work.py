@@ -297,7 +297,9 @@ def run_ts(job: Job, settings: dict[str, Any]) -> None:
         energies.append(energy)
         job.step(number, energy, force)
 
+    start = atoms.positions.copy()
     found = saddle_point(atoms, on_step=step, **settings)
+    moved = float(np.linalg.norm(found.atoms.positions - start, axis=1).max())
     job.write("saddle.extxyz", found.atoms)
     if found.mode is not None:
         swing = [found.atoms.copy() for _ in range(16)]
@@ -307,12 +309,14 @@ def run_ts(job: Job, settings: dict[str, Any]) -> None:
     results = {
         "converged": found.converged, "energy": found.energy, "largest_force": found.largest_force,
         "negative_eigenvalues": found.negative, "is_transition_state": found.converged and len(found.negative) == 1, "energies": energies,
+        "largest_displacement": moved,
     }  # fmt: skip
-    units = {"energy": "eV", "largest_force": "eV/Å", "negative_eigenvalues": "eV/Å²"}
+    units = {"energy": "eV", "largest_force": "eV/Å", "negative_eigenvalues": "eV/Å²", "largest_displacement": "Å"}
     rows = [
         ("converged", "yes" if found.converged else "no"), ("energy / eV", f"{found.energy:.6f}"),
         ("largest force / eV/Å", f"{found.largest_force:.4f}"),
-        ("negative eigenvalues / eV/Å²", ", ".join(f"{v:.3f}" for v in found.negative) or "none: this is a minimum"),
+        ("negative eigenvalues / eV/Å²", ", ".join(f"{v:.3f}" for v in found.negative) or ("none: this is a minimum" if found.converged else "none")),
+        ("largest displacement from the start / Å", f"{moved:.3f}"),
     ]  # fmt: skip
     job.finish(settings, units, results, rows, plots.energies(energies))
     if not results["is_transition_state"]:

@@ -84,7 +84,7 @@ def in_float64(potential: Potential) -> Potential:
         return potential
     wide = build(potential.plugin, potential.config | {"dtype": "float64"})
     wide.load_state_dict(potential.state_dict())
-    wide.examples, wide.default_level = potential.examples, potential.default_level
+    wide.examples, wide.default_level, wide.trained_states = potential.examples, potential.default_level, potential.trained_states
     return wide.eval()
 
 

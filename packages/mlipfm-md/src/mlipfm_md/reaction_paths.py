@@ -23,6 +23,9 @@ __all__ = ["Path", "Saddle", "minimum_energy_path", "saddle_point"]
 Array = np.ndarray
 OnStep = Callable[[int, float, float], None]
 
+#: eV/Å², eigenvalues of the Hessian nearer to zero are those of translations and rotations.
+NO_MOTION = 1e-2
+
 
 @dataclass(frozen=True)
 class Path:
@@ -123,7 +126,9 @@ def saddle_point(
     """Follow the softest mode uphill from near a saddle (dimer method, Henkelman and Jonsson, J. Chem. Phys. 111, 7010 (1999)); check the Hessian.
 
     Args:
-        push: Å, size of the random displacement that breaks the symmetry of the start, drawn with `seed`. mode: [N, 3] first guess of the direction.
+        push: Å, size of the displacement that breaks the symmetry of the start: along the mode, and a tenth at random, drawn with `seed`.
+        mode: [N, 3] first guess of the direction; by default the eigenvector of the Hessian with the most negative eigenvalue,
+            or else the softest.
 
     Raises:
         SimulationError: settings that cannot be, or no atom that may move.
@@ -141,7 +146,9 @@ def saddle_point(
         initial_eigenmode_method="displacement", displacement_method="vector", logfile=None, eigenmode_logfile=None, mask=mask
     )
     dimer = MinModeAtoms(found, control, random_seed=seed)
-    vector = rng.normal(size=(len(atoms), 3)) if mode is None else np.array(mode, dtype=np.float64)
+    vector = _softest(found) * rng.choice((-1.0, 1.0)) if mode is None else np.array(mode, dtype=np.float64)
+    noise = rng.normal(size=vector.shape)
+    vector = vector / np.linalg.norm(vector) + (0.1 * noise / np.linalg.norm(noise) if mode is None else 0.0)
     vector[~np.array(mask)] = 0.0
     dimer.displace(displacement_vector=push * vector / np.linalg.norm(vector))
     moves = MinModeTranslate(dimer, logfile=None)
@@ -150,12 +157,22 @@ def saddle_point(
             on_step(moves.nsteps, float(found.get_potential_energy()), largest_force(found))
     free, hessian = free_hessian(found)
     values, vectors = np.linalg.eigh(hessian)
-    negative = [float(v) for v in values if v < -1e-2]
+    negative = [float(v) for v in values if v < -NO_MOTION]
     direction = None
     if negative:
         direction = np.zeros((len(atoms), 3))
         direction[free] = vectors[:, 0].reshape(-1, 3)
     return Saddle(found, largest_force(found) < fmax, float(found.get_potential_energy()), largest_force(found), negative, direction)
+
+
+def _softest(atoms: Atoms) -> Array:
+    """Return the eigenvector [N, 3] of the Hessian with the most negative eigenvalue, else of the lowest that is no translation or rotation."""
+    free, hessian = free_hessian(atoms)
+    values, vectors = np.linalg.eigh(hessian)
+    k = 0 if values[0] < -NO_MOTION else int(np.argmax(values > NO_MOTION))
+    direction = np.zeros((len(atoms), 3))
+    direction[free] = vectors[:, k].reshape(-1, 3)
+    return direction
 
 
 def _check_ends(first: Atoms, last: Atoms, images: int, fmax: float) -> None:

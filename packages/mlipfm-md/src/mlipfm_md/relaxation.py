@@ -131,6 +131,10 @@ def _check(atoms: Atoms, fmax: float, steps: int, cell: str, pressure: float, op
 
 
 def _fix_symmetry(atoms: Atoms) -> FixSymmetry:
+    if not atoms.pbc.all():
+        raise SimulationError(
+            "the symmetry that is kept is that of a crystal", where=f"pbc {atoms.pbc}", hint="relax it without --symmetry"
+        )
     try:
         return FixSymmetry(atoms)
     except ImportError as error:

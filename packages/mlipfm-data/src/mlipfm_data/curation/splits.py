@@ -17,6 +17,7 @@ from itertools import chain
 import numpy as np
 from mlipfm_interfaces.elements import number, symbol
 from mlipfm_interfaces.errors import InvalidStructureError, OptionError
+from mlipfm_interfaces.reference_fit import is_lone_atom
 from mlipfm_interfaces.structure import Structure
 
 from ..duplicates.report import clusters
@@ -55,7 +56,7 @@ def make_split(
     """Split structures; see the module.
 
     Args:
-        by: one of `WAYS`. `random` holds out nothing.
+        by: one of `WAYS`. `random` holds out nothing, and leaves isolated atoms in `train`: references are theirs.
         fractions: part -> share of the structures; a part `ood` is what is held out. They add up to 1.
         hold_out: classes to hold out (element symbols, formulas, charges, K, sources/groups, least number of atoms); default: chosen until the
             share of `ood` is reached: by hash, or the largest sizes, the highest temperatures, the highest charges. Of elements: must be given.
@@ -73,7 +74,10 @@ def make_split(
         for k in some:
             unit[k] = name
     if by == "random":
-        return Split(by, seed, _dealt(range(len(structures)), unit, fractions, seed), (), len(set(unit)))
+        lone = [k for k, s in enumerate(structures) if is_lone_atom(s)] if "train" in fractions and len(fractions) > 1 else []
+        kept = set(lone)
+        parts = _dealt([k for k in range(len(structures)) if k not in kept], unit, fractions, seed)
+        return Split(by, seed, parts | ({"train": sorted([*parts["train"], *lone])} if lone else {}), (), len(set(unit)))
     labels = _classes(structures, by)
     held = _held_elements(labels, hold_out) if by == "element" else _held(labels, by, fractions.get(OOD, 0.0), hold_out, seed)
     out = {k for k, label in enumerate(labels) if _is_held(label, held)}

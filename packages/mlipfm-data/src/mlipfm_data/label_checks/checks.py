@@ -247,10 +247,10 @@ class Inspector:
         self._left_out: set[str | None] = set()
         self._unused = 0  # frames of weight 0
 
-    def add(self, structure: Structure) -> None:
-        """Look at one structure."""
-        index, level = self.seen, structure.level
-        self.seen += 1
+    def add(self, structure: Structure, place: int | None = None) -> None:
+        """Look at one structure; `place` is its number in the findings, by default one more than that of the structure before."""
+        index, level = self.seen if place is None else place, structure.level
+        self.seen = index + 1
         if float(structure.labels.get("weight", 1.0)) == 0.0:
             self._unused += 1
             return

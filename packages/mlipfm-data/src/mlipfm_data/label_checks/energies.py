@@ -162,6 +162,13 @@ def referenced(passing: SampleStatistics) -> Referenced | None:
     own = 1 - float(np.sum(np.abs(energy - _robust(used, energy)) * atoms)) / max(float(np.sum(np.abs(whole - np.median(whole)))), 1e-300)
     sizes = float(atoms.max() / atoms.min())
     index = np.array([record.index for record in records])
+    states = list(
+        dict.fromkeys(key[1:] for key in keys)
+    )  # an ion is no other level: what its charge and spin cost is not a distance of energies
+    if len(states) > 1:
+        state = np.array([states.index(key[1:]) for key in keys])[number]
+        for k in range(len(states)):
+            rest[state == k] -= np.median(rest[state == k])
     return Referenced(rest, explained, index, len(keys), matrix.shape[1], sizes, _growth(energy, atoms), own)
 
 

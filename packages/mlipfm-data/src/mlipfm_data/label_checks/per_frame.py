@@ -46,13 +46,13 @@ def _states(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
 
 def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -> Iterator[Finding]:
     p = passing
-    broken, asked = _without_symmetry(sample) if p.zero_forces.count else (0, 0)
+    broken, asked = _without_symmetry(sample) if p.zero_forces.count else (FrameCount(), 0)
     copies = max(1.0, 0.01 * p.with_energy)
     if p.copied_energies.count > copies:
         copies += 4 * _expected_copies(p)
     # code, frames, of how many, whether they are too many, words, hint
     rules = (
-        ("forces-zero", p.zero_forces, p.with_forces, broken >= 2 and broken > 0.3 * asked,
+        ("forces-zero", broken, p.with_forces, broken.count >= 2 and broken.count > 0.3 * asked,
          "forces are exactly zero where no symmetry makes them so: missing labels filled with zeros", "leave these forces out"),
         ("stress-zero", p.zero_stress, p.with_stress, p.zero_stress.count > max(1, 0.02 * p.with_stress),
          "stress is exactly zero: missing labels filled with zeros", "leave this stress out"),
@@ -115,13 +115,17 @@ def _on_a_grid(steps: np.ndarray) -> bool:
     return len(small) >= 5 and float(np.mean(np.abs(small - np.round(small)) < 0.05)) > 0.8
 
 
-def _without_symmetry(sample: LevelSample) -> tuple[int, int]:
-    """(frames with zero forces whose atoms see different things on opposite sides, frames with zero forces looked at)."""
+def _without_symmetry(sample: LevelSample) -> tuple[FrameCount, int]:
+    """(frames with zero forces whose atoms see different things on opposite sides, how many with zero forces were looked at)."""
     zeros = [
         f for _, frames in sample.with_labels("forces") for f in frames if len(f.structure) > 1 and not np.any(f.structure.labels["forces"])
     ]
     zeros = subsample(zeros, 40)
-    return sum(bool(_lopsided(frame).any()) for frame in zeros), len(zeros)
+    found = FrameCount()
+    for frame in sorted(zeros, key=lambda frame: frame.index):
+        if _lopsided(frame).any():
+            found.add(frame.index, frame.structure)
+    return found, len(zeros)
 
 
 def _lopsided(frame: Frame) -> np.ndarray:

@@ -79,7 +79,10 @@ def structure_from(frame: RawFrame, options: ReadOptions, report: ReadReport, wh
         structure = _structure(frame, options, seen)
         check_distances(structure, CHECK_RADIUS)  # refuses overlapping and crowded atoms
     except MlipfmError as error:
-        unpaired = "; if the file counts unpaired electrons, set --spin-meaning unpaired (in Python `spin_meaning`)"
+        unpaired = (
+            "; if the file counts unpaired electrons, set --spin-meaning unpaired, elsewhere --read spin_meaning=unpaired "
+            "(in Python `spin_meaning`)"
+        )
         hint = unpaired if isinstance(error, MultiplicityError) and options.convention("spin_meaning") == "multiplicity" else ""
         raise located(type(error)(error.what, where=error.where, hint=(error.hint or "") + hint or None), where) from None
     seen.count(report)
@@ -191,7 +194,7 @@ def _structure(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Struct
     if missing:
         raise MissingLabelsError(
             f"no {' and no '.join(missing)} label; keys found: {_found(frame)}",
-            hint="name the key: --energy-key, --forces-key, ... (in Python energy_key, ...)",
+            hint="name the key: --energy-key, --forces-key, ... of `data import`, elsewhere --read energy_key=KEY (in Python energy_key, ...)",
         )
     charge, multiplicity = _state(frame, options, seen)
     field = frame.find(FIELD_KEY)

@@ -178,6 +178,8 @@ def _round(work: Work, plan: Plan, k: int, count: int, before: Trained | None) -
         before = _trained(work, size, plan.training[k], None, None, folder, "student-first")
     rest = plan.training[k] - (before.steps * before.seconds_per_step if k == 0 else 0.0)
     trained = _trained(work, size, rest, before.seconds_per_step, before.path, folder, "student")
+    if k == 0 and trained.steps < before.steps:  # too few to tell the time of a step again
+        trained = replace(trained, steps=before.steps + trained.steps, seconds_per_step=before.seconds_per_step)
     facts |= {"seconds": time.monotonic() - begin, "steps": trained.steps, "seconds_per_step": trained.seconds_per_step}
     facts["valid_force_mae"] = force_error(trained.path, work.labels.read("valid"))
     atomic_write(record, json.dumps(facts, indent=1).encode())

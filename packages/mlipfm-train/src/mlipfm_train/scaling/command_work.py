@@ -256,12 +256,15 @@ def _fitted(folder: Path, floor: float | None, resamples: int) -> dict[str, Any]
 
 
 def _sentence(item: dict[str, Any]) -> str:
+    from .laws import at_edge
+
     if "refused" in item:
         return f"no law: {item['refused']}"
     low, high = item["floor"]["ci95"]
     parts = [f"floor {item['floor']['value']:.4g} ({low:.4g} to {high:.4g})"]
     for axis, value in item["exponents"].items():
-        parts.append(f"exponent of {axis} {value['value']:.3f} ({value['ci95'][0]:.3f} to {value['ci95'][1]:.3f})")
+        edge = ", at the edge of what is searched: not determined" if at_edge(value["value"]) else ""
+        parts.append(f"exponent of {axis} {value['value']:.3f} ({value['ci95'][0]:.3f} to {value['ci95'][1]:.3f}){edge}")
     best = item.get("allocation", {})
     if "a" in best:
         parts.append(f"best N ~ C^{best['a']['value']:.2f} ({best['a']['ci95'][0]:.2f} to {best['a']['ci95'][1]:.2f})")

@@ -138,7 +138,8 @@ def _or_reason(compute: Any) -> Any:
 
 
 def _law(law: Law) -> dict[str, Any]:
-    return {"axes": list(law.axes), "floor": law.floor, "coefficients": list(law.coefficients), "exponents": list(law.exponents)}
+    finite = [value if np.isfinite(value) else None for value in law.coefficients]
+    return {"axes": list(law.axes), "floor": law.floor, "coefficients": finite, "exponents": list(law.exponents)}
 
 
 def _value(value: float, interval: tuple[float, float]) -> dict[str, Any]:

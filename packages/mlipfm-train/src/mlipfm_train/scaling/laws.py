@@ -135,7 +135,13 @@ def fit_log_sum_exp(x: Floats, loss: Floats, axes: Sequence[str], best: int = 12
         (minimize(_huber, p, (logs, target), jac=True, method="L-BFGS-B", options={"ftol": 1e-15}) for p in starts), key=lambda r: r.fun
     )
     e, a, slope = found.x[0], found.x[1 : 1 + n], found.x[1 + n :]
-    return Law(tuple(axes), float(np.exp(e)), tuple(np.exp(a + slope * centre).tolist()), tuple(slope.tolist()))
+    with np.errstate(over="ignore"):  # of a term that the data do not have
+        return Law(tuple(axes), float(np.exp(e)), tuple(np.exp(a + slope * centre).tolist()), tuple(slope.tolist()))
+
+
+def at_edge(exponent: float) -> bool:
+    """Return whether an exponent is where the search ends: the data do not determine it."""
+    return not SMALLEST * 1.01 < exponent < LARGEST * 0.99
 
 
 def _huber(p: Floats, logs: Floats, target: Floats) -> tuple[float, Floats]:

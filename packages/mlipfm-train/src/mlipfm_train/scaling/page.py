@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.html_page import chart_grid, document, paragraphs, section, table
 
-from .laws import Law
+from .laws import Law, at_edge
 from .points import Point
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf")
@@ -76,7 +76,10 @@ def _rows(group: str, found: Mapping[str, Any]) -> list[list[str]]:
     name = escape(group)
     if "refused" in found:
         return [[name, "no law", escape(found["refused"]), ""]]
-    shown = {f"exponent of {axis}": value for axis, value in found["exponents"].items()} | {"floor": found["floor"]}
+    shown = {
+        f"exponent of {axis}" + ", at the edge of what is searched: not determined" * at_edge(value["value"]): value
+        for axis, value in found["exponents"].items()
+    } | {"floor": found["floor"]}
     best = found.get("allocation", {})
     shown |= {
         f"{key} (best {what})": best[key]

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from mlipfm_interfaces.errors import (
     UnreadableFileError,
 )
 from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.reference_fit import is_lone_atom
 from mlipfm_interfaces.structure import Structure
 
 from .request import Request
@@ -188,8 +189,18 @@ def _check(report: ImportReport, request: Request) -> None:
 def divide(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
     """Return a split and why it is as it is: whole groups where there are many, blocks of time of a trajectory, and else at random.
 
-    Structures of one geometry, and near-duplicates, stay in one part in any case.
+    Structures of one geometry, and near-duplicates, stay in one part in any case. Isolated atoms are trained on: references are theirs.
     """
+    alone = {k for k, s in enumerate(structures) if is_lone_atom(s)}
+    others = [k for k in range(len(structures)) if k not in alone]
+    if not alone or not others:
+        return _divided(structures, seed)
+    made, why = _divided([structures[k] for k in others], seed)
+    parts = {part: [others[k] for k in places] for part, places in made.parts.items()}
+    return replace(made, parts=parts | {"train": sorted([*parts["train"], *alone])}), f"{why}; isolated atoms are trained on"
+
+
+def _divided(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
     n = len(structures)
     shares = {part: min(share, MOST.get(part, n) / n) for part, share in SHARES.items() if part != "train"}
     shares = {"train": 1 - sum(shares.values()), **shares}

@@ -185,21 +185,26 @@ def _uncertainty(model: Path, parts: Parts, records: Path, say: Say) -> list[str
     file = model.with_suffix(".uncertainty.safetensors")
     try:
         found = fit_uncertainty(str(model), [parts.train], [parts.valid], file)
+    except MlipfmError as error:
+        say(line := f"uncertainty: not fitted: {error}")
+        return [line]
+    lines = [f"uncertainty: {found['warning']}"] if found["warning"] else []
+    try:
         with open_model(str(model)) as opened:
             result, record = run_benchmark(
                 "uncertainty", plugins.load("benchmarks", "uncertainty"), opened, open_sets([parts.test]), {"file": str(file)}
             )
     except MlipfmError as error:
-        line = f"uncertainty: not fitted: {error}"
-        say(line)
-        return [line]
+        lines.append(f"uncertainty: fitted, but not tested: {error}")
+        for line in lines:
+            say(line)
+        return lines
     write_record(records / "uncertainty.json", record)
-    lines = [
+    lines += [
         f"{m['name']}: {100 * m['value']:.0f} % of the test part are inside [{100 * m['ci95'][0]:.0f}, {100 * m['ci95'][1]:.0f}]"
         for m in result.figures
         if "coverage" in m["name"] and m["value"] is not None
     ]
-    lines += [f"uncertainty: {found['warning']}"] if found["warning"] else []
     for line in lines:
         say(line)
     return lines
