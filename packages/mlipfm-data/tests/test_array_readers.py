@@ -121,6 +121,15 @@ def test_cell_and_periodicity_of_nequip_files(tmp_path):
     assert not free.cell.any()
 
 
+def test_a_file_with_atomic_numbers_of_every_frame_is_no_sgdml_file_and_not_in_kcal_per_mol(tmp_path):
+    _, e, f = oscillation(8)
+    with np.load(sgdml(tmp_path / "a.npz", E=e, F=f)) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "b.npz", **(arrays | {"z": np.tile(arrays["z"], (len(arrays["R"]), 1))}))
+    assert float(read_all(tmp_path / "b.npz")[3].labels["energy"]) == pytest.approx(e[3])
+    assert float(read_all(tmp_path / "a.npz")[3].labels["energy"]) == pytest.approx(e[3] * KCAL_MOL)
+
+
 def test_units_that_an_sgdml_file_states_win_and_unknown_ones_are_refused(tmp_path):
     _, e, f = oscillation(8)
     stated = read_all(sgdml(tmp_path / "a.npz", E=e, F=f, e_unit="eV", r_unit="Ang"))

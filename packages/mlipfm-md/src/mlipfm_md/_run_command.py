@@ -28,7 +28,7 @@ from .initial_files import FrameReport, ranges
 from .initial_state import InitialState, temperature_of
 from .simulation import Run, Settings, compiled_form, simulate, temperatures_of
 from .state import State
-from .trajectory import LAST_GOOD, export_extxyz
+from .trajectory import LAST_GOOD, export_extxyz, restart_step
 from .uncertainty_gate import UncertaintyGate, open_gate
 
 #: Files of a run's folder that are written at its end.
@@ -71,6 +71,9 @@ def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameRep
     opened, gate = _opened(request)
     _warn(opened, starts)
     systems, taken = [start for start, _ in starts], taken_words(starts, ensemble, settings, request.temperature)
+    before = restart_step(out)
+    if before is not None:  # nothing is taken or drawn again
+        taken = [f"goes on from step {before} of {out}"]
     taken.append(engine_words(opened, settings))
     inner = None if request.inner is None else open_model(request.inner)
     with _progress(settings.steps, [] if request.as_json else taken) as show, _signals() as stop:
@@ -81,6 +84,8 @@ def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameRep
     record = record_of(run, systems, ensemble, settings)
     atomic_write(out / SUMMARY, (json.dumps(record, indent=1) + "\n").encode())
     words = _report(request, run, record, systems, ensemble, settings)
+    if before is not None and before >= settings.steps:
+        words.append(f"{out} already holds {before} steps: nothing was run")
     if len(run.steps) > 1:
         from ._run_plot import history  # matplotlib, when there is something to draw
         from ._structure_plots import save
@@ -129,8 +134,6 @@ def _report(
     """Write the files that are made at the end, and return the lines below the table."""
     out = request.out
     words = [*exchange_words(record), *temperature_words(run, record, systems, ensemble)]
-    if run.state.step > settings.steps:
-        words.append(f"{out} already holds {run.state.step} steps: nothing was run")
     if run.status == "ok" and len(run.steps) == 1 and settings.steps:
         words.append(f"only the first frame was recorded: --every {settings.every} is more than --steps {settings.steps}")
     if request.collect_above is not None:

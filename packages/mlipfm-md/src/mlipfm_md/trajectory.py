@@ -30,13 +30,23 @@ __all__ = ["Trajectory", "export_extxyz"]
 
 Array = np.ndarray
 
-RESTART_KIND = "mlipfm-md-restart"
+RESTART_KIND, RESTART_FILE = "mlipfm-md-restart", "restart.safetensors"
 LAST_GOOD = "last_good.xyz"
 #: Key of the fingerprint -> in words, where the key says too little.
 _NAMES = {"motion": "choice of fixed atoms, masses or first velocities"}
 _ARRAYS = ("positions", "velocities", "forces", "energies", "masses", "first")
 #: Before the names of extended variables and of what the forces remember, in the restart file. `reference` alone is older than the second.
 _EXTENDED, _MEMORY = "extended.", "memory."
+
+
+def restart_step(folder: Path) -> int | None:
+    """Return the step from which a run in `folder` goes on; None for a new run.
+
+    Raises:
+        DamagedFileError: the restart is damaged.
+    """
+    path = folder / RESTART_FILE
+    return int(load_checkpoint(path, kind=RESTART_KIND)[0]["step"]) if path.exists() else None
 
 
 class Trajectory:
@@ -46,7 +56,7 @@ class Trajectory:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.starts = folder, list(starts)
-        self.restart = folder / "restart.safetensors"
+        self.restart = folder / RESTART_FILE
         self.log = FrameLog(folder / "trajectory.frames")
         self.energies = EnergyTable(folder / "energies.csv")
         self._claim(json.loads(json.dumps(fingerprint)))

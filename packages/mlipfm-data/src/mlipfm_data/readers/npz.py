@@ -126,7 +126,8 @@ LAYOUTS = (
     # Unke, Meuwly, J. Chem. Theory Comput. 15, 3678 (2019): padded to the largest molecule, N atoms each; eV, eV/Angstrom, e Angstrom.
     NpzLayout("PhysNet", frozenset({"N", "Z", "R", "E"}), "R", "Z", {"energy": "E", "forces": "F", "dipole": "D"},
            EV_ANGSTROM | {"dipole_unit": "e Angstrom"}, charge="Q"),
-    # sgdml.org, data sets: kcal/mol and Angstrom unless `e_unit` and `r_unit` say otherwise.
+    # sgdml.org, data sets: kcal/mol and Angstrom unless `e_unit` and `r_unit` say otherwise; `z` is of one molecule. With a `z` of every frame the
+    # names are the same and the units are not known.
     NpzLayout("sGDML", frozenset({"R", "z", "E"}), "R", "z", {"energy": "E", "forces": "F"}, _KCAL),
     # github.com/mir-group/nequip, npz data sets: eV and Angstrom; cell and pbc for all frames or for each.
     NpzLayout("NequIP", frozenset({"pos", "atomic_numbers"}), "pos", "atomic_numbers", {"energy": "energy", "forces": "forces"}, EV_ANGSTROM),
@@ -176,7 +177,12 @@ def _frames(arrays: _Arrays, keys: set[str]) -> Iterator[RawFrame]:
     if layout is None:
         known = "; ".join(f"{layout.name}: {', '.join(sorted(layout.needs))}" for layout in LAYOUTS)
         raise UnreadableFileError(f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", hint=f"known: {known}")
-    conventions = Conventions(layout.name, layout.options, (LevelKeys(None, layout.keys),))
+    options = layout.options
+    if layout.name == "sGDML" and "e_unit" not in arrays.names and len(arrays.open(layout.numbers).shape) != 1:
+        options = {
+            key: value for key, value in options.items() if not key.endswith("_unit") or key == "length_unit"
+        }  # somebody else's file
+    conventions = Conventions(layout.name, options, (LevelKeys(None, layout.keys),))
     stated = _stated_units(arrays)
     columns = {"_positions": arrays.open(layout.positions)}
     constants: dict[str, np.ndarray] = {}
