@@ -441,3 +441,14 @@ def test_writing_a_run_says_nothing_about_plain_structures(tmp_path, capsys):
     status, out, err = md(capsys, "tblite:GFN2", tmp_path / "start.xyz", "--charge", 0, "--steps", 0, "--out", tmp_path / "run")
     assert (status, err) == (0, "")
     assert out.splitlines()[0] == "structure 0: velocities drawn at 300 K with seed 0"
+
+
+def test_charge_and_multiplicity_are_read_in_capitals_and_from_columns_of_a_database(tmp_path):
+    from ase.db import connect
+
+    (tmp_path / "nh4.xyz").write_text("2\nProperties=species:S:1:pos:R:3 Charge=-1 Mult=1\nO 0 0 0\nH 0 0 0.96\n")
+    (start, said), *_ = read_initial_states(tmp_path / "nh4.xyz", FrameOptions(charge=0, multiplicity=2))
+    assert (start.structure.total_charge, start.structure.spin_multiplicity) == (-1, 1)
+    assert "charge -1 of the file, not --charge 0, which is for structures that give none" in said.taken
+    connect(tmp_path / "oh.db").write(Atoms("OH", [[0, 0, 0], [0, 0, 0.97]]), multiplicity=2)
+    assert read_initial_states(tmp_path / "oh.db")[0][0].structure.spin_multiplicity == 2

@@ -167,10 +167,13 @@ def resolve(uri: Path | str) -> Path:
         raise RefusedFileError(
             f"{uri} is a model of another package", hint="it runs in a process of its own: mlipfm_interfaces.foreign.open_foreign"
         )
-    if scheme[1] not in plugins.names("resolvers"):
-        known = ", ".join(f"{name}:..." for name in sorted({*plugins.names("foreign"), *plugins.names("resolvers")}))
-        raise RefusedFileError(f"{uri}: no package {scheme[1]!r} is known", hint=f"a file, NAME@ALIAS of a registry, or one of {known}")
-    resolver = plugins.load("resolvers", scheme[1])()
+    try:
+        resolver = plugins.load("resolvers", scheme[1])()
+    except PluginError as error:
+        packages = ", ".join(f"{name}:..." for name in plugins.names("foreign"))
+        raise PluginError(
+            error.what, where=str(uri), hint=f"{error.hint or ''}; models of other packages are {packages}".removeprefix("; ")
+        ) from None
     return Path(resolver.resolve(str(uri)))
 
 

@@ -1,7 +1,7 @@
 """Total charge and spin multiplicity under the names that users write them by.
 
 Codes disagree: `charge` and `spin` (where `spin` is the multiplicity 2S+1), `total_charge`, `spin_multiplicity`, `mult`, `multiplicity`. All are
-read, one pair is kept, two names with different values are refused. What is not given stays None.
+read, in capitals too, one pair is kept, two names with different values are refused. What is not given stays None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def charge_and_multiplicity(info: Mapping[str, Any]) -> tuple[int | None, int | 
 
 
 def _one(info: Mapping[str, Any], keys: tuple[str, ...], meaning: str) -> int | None:
-    found = {key: _whole(info[key], key) for key in keys if info.get(key) is not None}
+    found = {key: _whole(value, key) for key, value in info.items() if value is not None and isinstance(key, str) and key.lower() in keys}
     if len(set(found.values())) > 1:
         said = ", ".join(f"{key}={value}" for key, value in found.items())
         raise InvalidStructureError(f"the keys for {meaning} contradict each other: {said}", hint="keep one of them")

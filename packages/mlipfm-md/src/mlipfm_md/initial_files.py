@@ -97,6 +97,10 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
         what = "is a folder, a file is wanted" if path.is_dir() else "there is no such file"
         raise UnreadableFileError(what, where=str(path), hint="check the path")
     try:
+        if path.suffix == ".db":  # with its columns, which ase.io leaves out
+            from ase.db import connect
+
+            return [(row.toatoms(add_additional_information=True), Beside()) for row in connect(path).select()]
         source, kind, beside = _source(path)
         frames: list[Any] = list(ase.io.iread(source, ":", format=kind, do_not_split_by_at_sign=True))
     except MlipfmError:
@@ -140,7 +144,7 @@ def _start(atoms: Any, beside: Beside, where: str, wanted: FrameOptions, origin:
         masses = _masses(atoms, beside, said, used)
         fixed, bonds, lengths = _constraints(atoms, wanted, said, used)
         velocities = _velocities(atoms, beside, masses, fixed, wanted, said, used)
-        start = InitialState(_structure(atoms, wanted, origin), velocities, masses, fixed, bonds, lengths)
+        start = InitialState(_structure(atoms, wanted, origin, said), velocities, masses, fixed, bonds, lengths)
     except (InvalidStructureError, SimulationError) as error:
         error.where = where + (f", {error.where}" if error.where else "")
         raise
@@ -150,8 +154,12 @@ def _start(atoms: Any, beside: Beside, where: str, wanted: FrameOptions, origin:
     return start, said
 
 
-def _structure(atoms: Any, wanted: FrameOptions, origin: Provenance) -> Structure:
-    charge, multiplicity = charge_and_multiplicity(atoms.info)
+def _structure(atoms: Any, wanted: FrameOptions, origin: Provenance, said: FrameReport) -> Structure:
+    columns = atoms.info.get("key_value_pairs")  # of a row of an ASE database
+    charge, multiplicity = charge_and_multiplicity({**(columns if isinstance(columns, dict) else {}), **atoms.info})
+    for name, own, option in (("charge", charge, wanted.charge), ("multiplicity", multiplicity, wanted.multiplicity)):
+        if own is not None and option is not None and own != option:
+            said.taken.append(f"{name} {own} of the file, not --{name} {option}, which is for structures that give none")
     external = atoms.info.get("external_field")
     return Structure(
         atoms.numbers,
