@@ -229,6 +229,27 @@ def test_the_largest_run_is_predicted_before_and_compared_after(synthetic):
 
 
 @pytest.mark.ci
+def test_an_architecture_is_predicted_once_when_its_own_runs_are_made(synthetic):
+    folder, _ = synthetic
+    costs = json.loads((folder / "plan.json").read_text())
+    lines = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
+    second = [{**line, "run": f"pet-{line['run']}", "group": "pet"} for line in lines]
+    (folder / "plan.json").write_text(json.dumps([*costs, *({**c, "name": f"pet-{c['name']}", "group": "pet"} for c in costs)]))
+    with open(folder / "points.jsonl", "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in second[:-1])  # one is missing
+    first = fit_sweep(folder, resamples=40)
+    assert first["predicted_before"]["groups"].keys() == {"painn"}
+    assert first["missing"] == [second[-1]["run"]]
+    before = json.loads((folder / "prediction.json").read_text())
+    with open(folder / "points.jsonl", "a") as file:
+        file.write(json.dumps(second[-1]) + "\n")
+    fit_sweep(folder, resamples=40)
+    after = json.loads((folder / "prediction.json").read_text())
+    assert after["groups"].keys() == {"painn", "pet"}
+    assert after["groups"]["painn"] == before["groups"]["painn"]
+
+
+@pytest.mark.ci
 def test_runs_of_fewer_steps_are_not_taken_for_the_held_out_one():
     points = [replace(p, run=f"w{p.parameters}-seed{p.seed}-t{p.atoms}") for p in surface_points()]
     top = max((p.parameters, p.atoms) for p in points)

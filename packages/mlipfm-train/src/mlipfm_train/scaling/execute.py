@@ -56,7 +56,7 @@ def run_sweep(
 
     Args:
         executor: None trains one after the other in this process.
-        held_out: make the largest runs, which have been predicted, instead of all others.
+        held_out: make the largest runs of the architectures that have been predicted, instead of all others.
         only: number of one job, as `jobs_of` counts them: what a task of an array of a cluster does. Its points stand in a file of their own.
         said: receives a line for each run that has ended.
 
@@ -71,7 +71,7 @@ def run_sweep(
         if only is None:
             _deliver_rest(runs, folder, done)
         if held_out:
-            _refuse_unpredicted(runs, done, folder)
+            runs = _predicted_runs(runs, done, folder)
         jobs = jobs_of(runs, held_out)
         if only is not None and not 0 <= only < len(jobs):
             raise ScalingError(f"there is no job {only}", hint=f"jobs are 0 to {len(jobs) - 1}")
@@ -293,14 +293,17 @@ def _append(file: Path, point: Point) -> None:
         os.fsync(lines.fileno())
 
 
-def _refuse_unpredicted(runs: Sequence[PlannedRun], done: set[str], folder: Path) -> None:
+def _predicted_runs(runs: Sequence[PlannedRun], done: set[str], folder: Path) -> list[PlannedRun]:
+    """Return the runs of architectures whose largest runs have been predicted; refused where there are none."""
     if not any(run.largest for run in runs):
         raise ScalingError("this sweep holds no run out", hint="leave `--held-out`")
-    if missing := [run.name for run in runs if not run.largest and run.name not in done]:
-        raise ScalingError(f"{len(missing)} other runs are not done, such as {missing[0]}", hint="run them first, without `--held-out`")
     file = folder / PREDICTION
     predicted = set(json.loads(file.read_text(encoding="utf-8"))["groups"]) if file.exists() else set()
-    if missing := [run.name for run in runs if run.largest and run.group not in predicted]:
-        raise ScalingError(
-            f"{missing[0]} has not been predicted, and a prediction after the fact is none", hint="`mlipfm scaling fit SWEEP` predicts it"
-        )
+    if chosen := [run for run in runs if run.group in predicted]:
+        return chosen
+    if missing := [run.name for run in runs if not run.largest and run.name not in done]:
+        raise ScalingError(f"{len(missing)} other runs are not done, such as {missing[0]}", hint="run them first, without `--held-out`")
+    first = next(run.name for run in runs if run.largest)
+    raise ScalingError(
+        f"{first} has not been predicted, and a prediction after the fact is none", hint="`mlipfm scaling fit SWEEP` predicts it"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import combinations
@@ -147,7 +147,8 @@ def _value(value: float, interval: tuple[float, float]) -> dict[str, Any]:
 
 
 def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """Fit the points of a sweep's folder, write `fit.json`, and `prediction.json` if the held-out runs have not started: it is never written again.
+    """Fit the points of a sweep's folder, write `fit.json`, and into `prediction.json` each architecture whose other runs are made and whose
+    held-out runs have not started: none is predicted twice.
 
     Raises:
         ScalingError: nothing has been run, a prediction is wanted of a law that cannot be fitted, or what `fit_points` raises.
@@ -161,25 +162,26 @@ def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPL
     document = fit_points(points, held_out, floor, resamples, unconstrained)
     file, done = folder / PREDICTION, {point.run for point in points}
     missing = [cost.name for cost in costs if not cost.largest and cost.name not in done]
-    started = any((folder / cost.name).exists() for cost in held_out)
-    if held_out and not file.exists() and not started and not missing:
-        atomic_write(file, json.dumps(_prediction(document, folder), indent=1, ensure_ascii=False).encode())
-    document["predicted_before"] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"format": FORMAT, "groups": {}}
+    waiting = {cost.group for cost in costs if not cost.largest and cost.name not in done}
+    started = {cost.group for cost in held_out if (folder / cost.name).exists() or cost.name in done}
+    fresh = {cost.group for cost in held_out} - waiting - started - before["groups"].keys()
+    if new := _predictions(document, folder, fresh):
+        before = before | {"groups": before["groups"] | new}
+        atomic_write(file, json.dumps(before, indent=1, ensure_ascii=False).encode())
+    document["predicted_before"] = before if before["groups"] else None
     document["missing"] = missing
     atomic_write(folder / "fit.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
     return document
 
 
-def _prediction(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The predictions of every group, with the hash of the points that they rest on and the time."""
+def _predictions(document: dict[str, Any], folder: Path, wanted: Set[str]) -> dict[str, Any]:
+    """The predictions of these groups, each with the hash of the points that they rest on and the time."""
     lines = b"".join(file.read_bytes() for file in (folder / POINTS, *sorted(folder.glob("points-*.jsonl"))) if file.exists())
     groups = {
         group: {loss: fit["predictions"] for loss, fit in losses.items() if "predictions" in fit}
         for group, losses in document["groups"].items()
+        if group in wanted
     }
-    return {
-        "format": FORMAT,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "points_sha256": hashlib.sha256(lines).hexdigest(),
-        "groups": {group: losses for group, losses in groups.items() if any(losses.values())},
-    }
+    made = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "points_sha256": hashlib.sha256(lines).hexdigest()}
+    return {group: {**made, "losses": losses} for group, losses in groups.items() if any(losses.values())}
