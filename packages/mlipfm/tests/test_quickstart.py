@@ -193,7 +193,7 @@ def test_whole_quickstart_killed_while_it_checks_ends_with_a_promoted_model(prog
     out = tmp_path / "run"
     kill_at(program, "registry", out, "records/check-student.json")
     output = finish(start(program, "registry", out))
-    for said in ("$ mlipfm train", "Your model", "Look at it: file://", "How it compares"):
+    for said in ("$ mlipfm check", "Your model", "Look at it: file://", "How it compares"):
         assert said in output
     document = json.loads((out / "quickstart.json").read_bytes())
     registry = json.loads((out / "records" / "registry.json").read_bytes())
