@@ -173,15 +173,15 @@ def fit(document: Path, out: Path | None, floor: float | None, resamples: int, a
             typer.echo(f"{group}, {loss}: {_sentence(item)}")
             for predicted in item.get("predictions", ()):
                 typer.echo(f"  {_prediction(predicted)}")
-    from .page import gamma_sentence
+    from .page import gamma_sentence, not_made
 
     for loss, rows in found["gamma_differences"].items():
         for row in rows:
             typer.echo(f"{loss}: {gamma_sentence(row)}")
     for item in found["failed"]:
         typer.echo(f"not fitted: {item['run']}: {item['reason']}")
-    for name in found["missing"]:
-        typer.echo(f"not run yet: {name}")
+    for line in not_made(found["missing"]):
+        typer.echo(line)
     typer.echo(f"fit: {folder / 'fit.json'}")
 
 

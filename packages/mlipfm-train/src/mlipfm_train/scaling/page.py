@@ -27,7 +27,7 @@ def page(title: str, points: Sequence[Point], fit: Mapping[str, Any]) -> str:
     sections = [f"<header><h1>{escape(title)}</h1></header>"]
     good = sum(not point.failed for point in points)
     lines = [f"{good} runs with losses, {len(points) - good} that failed; intervals are 95 %, over runs and seeds."]
-    lines += [f"not run yet: {name}" for name in fit.get("missing", ())]
+    lines += not_made(fit.get("missing", ()))
     sections.append(section("Sweep", paragraphs(lines)))
     sections.append(section("Exponents", _exponents(losses, fit)))
     sections += [_of_loss(loss, points, fit) for loss in losses]
@@ -70,6 +70,14 @@ def _of_loss(loss: str, points: Sequence[Point], fit: Mapping[str, Any]) -> str:
     head = ["held-out run", "parameters", "atoms", "predicted", "observed", "error", "inside"]
     body = table(["model", "quantity", "value", "95 % interval"], rows)
     return section(loss, body + (table(head, predictions) if predictions else "") + chart_grid(charts))
+
+
+def not_made(names: Sequence[str]) -> list[str]:
+    """Return a line on the runs that are not made yet; none where all are."""
+    if not names:
+        return []
+    more = f" and {len(names) - 4} more" if len(names) > 5 else ""
+    return [f"not made yet, and not fitted: {', '.join(names[: 4 if more else 5])}{more}"]
 
 
 def _rows(group: str, found: Mapping[str, Any]) -> list[list[str]]:
