@@ -31,7 +31,8 @@ def charge_and_multiplicity(info: Mapping[str, Any]) -> tuple[int | None, int | 
 
 
 def _one(info: Mapping[str, Any], keys: tuple[str, ...], meaning: str) -> int | None:
-    found = {key: _whole(value, key) for key, value in info.items() if value is not None and isinstance(key, str) and key.lower() in keys}
+    there = [key for key, value in info.items() if value is not None and isinstance(key, str) and key.lower() in keys]
+    found = {key: _whole(info[key], key) for key in sorted(there, key=lambda key: keys.index(key.lower()))}
     if len(set(found.values())) > 1:
         said = ", ".join(f"{key}={value}" for key, value in found.items())
         raise InvalidStructureError(f"the keys for {meaning} contradict each other: {said}", hint="keep one of them")
