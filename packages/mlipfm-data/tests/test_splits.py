@@ -299,4 +299,6 @@ def test_isolated_atoms_are_trained_on_for_their_energies_are_references():
         made = make_split([*cells, *atoms, crystal], "random", {"train": 0.5, "valid": 0.5}, seed=seed)
         assert {20, 21} <= set(made.parts["train"])
         assert sorted([*made.parts["train"], *made.parts["valid"]]) == list(range(23))
+    alone = make_split([atoms[0], atoms[1], *(a.replace(level="x") for a in atoms)], "random", {"train": 0.5, "valid": 0.5})
+    assert alone.parts["valid"]
     assert any(22 in make_split([*cells, *atoms, crystal], "random", {"train": 0.5, "valid": 0.5}, seed=k).parts["valid"] for k in range(8))

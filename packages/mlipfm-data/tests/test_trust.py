@@ -97,6 +97,8 @@ def test_an_ion_is_no_second_level_and_a_second_level_among_ions_is():
 
     ions = [*with_state(methane(30), 0, 0.0), *with_state(methane(30, seed=1), 1, 12.0)]
     assert "mixed-levels" not in {found.code for found in inspect(ions)}
+    unstated = [s.replace(total_charge=None, spin_multiplicity=None) for s in with_state(methane(30, seed=1), 0, 12.0)]
+    assert "mixed-levels" in {found.code for found in inspect([*methane(30), *unstated])}  # not to state a charge is no charge
     mixed = [*ions, *with_state(methane(30, seed=2), 1, 40.0), *with_state(methane(30, seed=3), 0, 28.0)]
     assert "mixed-levels" in {found.code for found in inspect(mixed)}
 

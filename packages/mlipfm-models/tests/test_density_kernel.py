@@ -19,6 +19,7 @@ from mlipfm_interfaces.testing.contract_suites import PotentialContract
 from mlipfm_interfaces.testing.potential_rules import POTENTIAL_RULES
 from mlipfm_interfaces.testing.rules import Rule
 from mlipfm_models import density_kernel
+from mlipfm_models.assembly import AssembledPotential
 from mlipfm_models.density_kernel import CompiledDensity, DensityKernelPotential, Differences, compiled_density, why_not_compiled
 
 kernels = pytest.importorskip("mlipfm_kernels", reason="mlipfm-kernels is not built here: tools/setup builds it where a C++ compiler is")
@@ -27,19 +28,21 @@ ELEMENTS = ["H", "C", "O", "Cu"]
 OUTPUTS = ("energy", "forces", "stress", "atomic_energies")
 
 
-def density(dtype: str = "float64", seed: int = 3, **options: Any) -> Potential:
+def density(dtype: str = "float64", seed: int = 3, **options: Any) -> AssembledPotential:
     """Random weights in which every parameter counts: fresh ones have zero biases and a small readout."""
     assembly = {
         key: options.pop(key) for key in ("levels", "conditions", "level_readout", "references", "short_range", "scale") if key in options
     }
     config = {"elements": ELEMENTS, "levels": ["pbe"], "dtype": dtype, "backbone": options} | assembly
     model = build("density", config)
+    assert isinstance(model, AssembledPotential)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
             width = 0.2 if p.ndim == 1 or not p.abs().max() else 0.1 * float(p.std(unbiased=False))
             p += width * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def rattled(
@@ -75,9 +78,9 @@ def largest(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max(initial=0.0))
 
 
-def judge(model: Potential, structures: list[Structure], dtype: Any, instructions: str = "", threads: int = 1) -> None:
+def judge(model: AssembledPotential, structures: list[Structure], dtype: Any, instructions: str = "", threads: int = 1) -> None:
     exact = model.to(torch.float64) if model.spec.dtype == "float64" else model
-    compiled = CompiledDensity(exact, dtype=dtype, instructions=instructions)  # type: ignore[arg-type]
+    compiled = CompiledDensity(exact, dtype=dtype, instructions=instructions)
     forces, energy = (1e-8, 1e-9) if dtype == "float64" else (1e-5, 2e-6)
     for s in structures:
         outputs = OUTPUTS if s.pbc.all() else tuple(key for key in OUTPUTS if key != "stress")
@@ -148,7 +151,7 @@ def test_level_charge_and_spin_count() -> None:
         )
         asked = [base.replace(level=level, total_charge=q, spin_multiplicity=m) for level in ("pbe", "r2scan") for q, m in states]
         rows = evaluate(model, asked, ("energy", "forces"))
-        found = CompiledDensity(model).systems(asked).compute(np.concatenate([s.positions for s in asked]))  # type: ignore[arg-type]
+        found = CompiledDensity(model).systems(asked).compute(np.concatenate([s.positions for s in asked]))
         assert largest(found.energy, np.array([row["energy"] for row in rows])) < 1e-9
         assert largest(found.forces, np.concatenate([row["forces"] for row in rows])) < 1e-9
         assert len({round(float(e), 6) for e in found.energy}) == len(asked)
@@ -173,26 +176,26 @@ def test_ions_keep_their_own_atom_types_and_neutral_molecules_share_theirs(monke
     expected = np.array([row["energy"] for row in evaluate(model, asked)])
 
     def error(compiled: CompiledDensity) -> float:
-        found = [compiled.systems(some).compute(np.concatenate([s.positions for s in some])).energy for some in (asked, asked[::-1])]  # type: ignore[arg-type]
+        found = [compiled.systems(some).compute(np.concatenate([s.positions for s in some])).energy for some in (asked, asked[::-1])]
         return max(largest(found[0], expected), largest(found[1], expected[::-1]))
 
-    assert error(CompiledDensity(model)) < 1e-9  # type: ignore[arg-type]
+    assert error(CompiledDensity(model)) < 1e-9
     waters = [rattled([1, 1, 8], np.eye(3) * 1.5, seed=k, total_charge=0, spin_multiplicity=1) for k in range(40)]
-    _, types = CompiledDensity(model).kernel(collate(waters, (), torch.float64))  # type: ignore[arg-type]
+    _, types = CompiledDensity(model).kernel(collate(waters, (), torch.float64))
     assert set(types) == {0, 1}  # H and O
 
     def shared(batch: Any, conditions: Any) -> Any:  # counterexample: ions of one charge take the share of the first of them
         return (batch.total_charge + 2) * 10 + batch.spin_multiplicity, batch.total_charge != 0
 
     monkeypatch.setattr(density_kernel, "electronic_states", shared)
-    assert error(CompiledDensity(model)) > 1e-6  # type: ignore[arg-type]
+    assert error(CompiledDensity(model)) > 1e-6
 
 
 def test_two_levels_in_one_batch_and_the_strain_of_each_system_are_those_of_the_model() -> None:
     model = density(channels=16, levels=["pbe", "r2scan"])
     asked = [shapes()["crystal"].replace(level=level) for level in ("pbe", "r2scan")]
     rows = evaluate(model, asked, ("energy", "forces", "stress"))
-    found = CompiledDensity(model).systems(asked).compute(np.concatenate([s.positions for s in asked]), strain=True)  # type: ignore[arg-type]
+    found = CompiledDensity(model).systems(asked).compute(np.concatenate([s.positions for s in asked]), strain=True)
     assert largest(found.energy, np.array([row["energy"] for row in rows])) < 1e-9
     assert found.strain_derivative is not None
     for strain, row, s in zip(found.strain_derivative, rows, asked, strict=True):
@@ -214,9 +217,9 @@ def test_weights_that_change_in_place_are_read_again() -> None:
 
 def test_reference_energies_that_change_are_read_again() -> None:
     model, s = density(channels=8, references={"pbe": {"H": -13.0, "O": -2000.0}}), shapes()["pair"]
-    compiled = CompiledDensity(model)  # type: ignore[arg-type]
+    compiled = CompiledDensity(model)
     before = compiled.systems([s]).compute(s.positions).energy[0]
-    model.set_references("pbe", {"H": -14.0, "O": -2000.0})  # type: ignore[operator]
+    model.set_references("pbe", {"H": -14.0, "O": -2000.0})
     assert compiled.systems([s]).compute(s.positions).energy[0] == pytest.approx(before - 1, abs=1e-9)
 
 
@@ -233,7 +236,7 @@ def test_a_kernel_that_differs_in_one_of_its_answers_does_not_agree(key: str) ->
 
 def test_a_position_that_is_not_a_number_is_refused_in_a_later_call_too() -> None:
     s = shapes()["cluster"]
-    systems = CompiledDensity(density(channels=16)).systems([s])  # type: ignore[arg-type]
+    systems = CompiledDensity(density(channels=16)).systems([s])
     systems.compute(s.positions)
     moved = s.positions.copy()
     moved[3, 1] = np.nan
@@ -244,7 +247,7 @@ def test_a_position_that_is_not_a_number_is_refused_in_a_later_call_too() -> Non
 def test_list_that_is_reused_gives_what_a_fresh_list_gives() -> None:
     """Atoms that wander through many cells, and a cell that changes, with a list that is rebuilt now and then."""
     model, start = density(channels=16), shapes()["crystal"]
-    compiled = CompiledDensity(model)  # type: ignore[arg-type]
+    compiled = CompiledDensity(model)
     systems, rng = compiled.systems([start], skin=0.6), np.random.default_rng(1)
     positions, cell, rebuilds = start.positions.copy(), start.cell.copy(), []
     for step in range(60):
@@ -264,7 +267,7 @@ def test_features_are_those_of_the_last_layer() -> None:
     for layers in (1, 2):
         model, s = density(channels=20, layers=layers), shapes()["crystal"]
         exact = model(collate([s], model.spec.graphs, torch.float64), ("energy",)).features["last_layer"].value.detach().numpy()
-        found = CompiledDensity(model).systems([s]).compute(s.positions, features=True)  # type: ignore[arg-type]
+        found = CompiledDensity(model).systems([s]).compute(s.positions, features=True)
         assert found.features is not None
         assert found.features.shape == exact.shape
         assert largest(found.features, exact) < 1e-10
@@ -272,7 +275,7 @@ def test_features_are_those_of_the_last_layer() -> None:
 
 def test_wrong_geometries_are_refused_as_by_the_model() -> None:
     model = density(channels=16)
-    compiled = CompiledDensity(model)  # type: ignore[arg-type]
+    compiled = CompiledDensity(model)
     crowd = np.array([[0, 0, 0], [0.3, 0, 0], [0, 0.3, 0], [0, 0, 0.3]])
     wrong = {
         OverlapError: rattled([1, 8], [[0, 0, 0], [0, 0, 0.05]], amplitude=0.0),
@@ -293,7 +296,7 @@ def test_wrong_geometries_are_refused_as_by_the_model() -> None:
         compiled.systems([s]).compute(s.positions * np.nan)
     with pytest.raises(UnknownElementError):
         compiled.systems([rattled([79], [[0, 0, 0]])])
-    several = CompiledDensity(density(channels=16, levels=["pbe", "r2scan"]))  # type: ignore[arg-type]
+    several = CompiledDensity(density(channels=16, levels=["pbe", "r2scan"]))
     with pytest.raises(LevelError, match="no level of theory"):
         several.systems([s])
 
@@ -302,7 +305,7 @@ def test_wrong_geometries_are_refused_as_by_the_model() -> None:
 def test_atoms_that_move_with_their_cell_have_the_neighbours_of_the_new_cell(scale: float) -> None:
     """Compressed to 0.85, pairs come within the cutoff that were beyond cutoff and skin, though no atom has moved against the lattice."""
     start = shapes()["crystal"]
-    compiled = CompiledDensity(density(channels=16))  # type: ignore[arg-type]
+    compiled = CompiledDensity(density(channels=16))
     systems = compiled.systems([start], skin=0.5)
     systems.compute(start.positions)
     reused = systems.compute(start.positions * scale, start.cell[None] * scale, strain=True)
@@ -313,7 +316,7 @@ def test_atoms_that_move_with_their_cell_have_the_neighbours_of_the_new_cell(sca
 
 
 def test_atoms_that_meet_while_the_list_is_reused_are_refused() -> None:
-    compiled = CompiledDensity(density(channels=16))  # type: ignore[arg-type]
+    compiled = CompiledDensity(density(channels=16))
     s = rattled([1, 1], [[0, 0, 0], [0, 0, 0.4]], amplitude=0.0)
     systems = compiled.systems([s], skin=1.0)
     systems.compute(s.positions)
@@ -330,7 +333,7 @@ def test_more_neighbours_than_a_short_list_holds() -> None:
 
 def test_what_has_no_kernel_says_why() -> None:
     painn = build("painn", {"elements": ["H"], "levels": ["pbe"], "backbone": {"channels": 8}})
-    assert compiled_density(painn) is None  # type: ignore[arg-type]
+    assert compiled_density(painn) is None
     assert "painn" in str(why_not_compiled(painn))
     direct = build("density", {"elements": ["H"], "levels": ["pbe"], "forces": "direct", "backbone": {"channels": 8}})
     assert "gradient" in str(why_not_compiled(direct))
@@ -339,7 +342,7 @@ def test_what_has_no_kernel_says_why() -> None:
 def test_unknown_instruction_set_is_refused() -> None:
     s = shapes()["pair"]
     with pytest.raises(ValueError, match="no instruction set v9"):
-        CompiledDensity(density(channels=16), instructions="v9").systems([s])  # type: ignore[arg-type]
+        CompiledDensity(density(channels=16), instructions="v9").systems([s])
 
 
 class KernelContract(PotentialContract):
@@ -361,11 +364,11 @@ class KernelContract(PotentialContract):
 
 class TestContract(KernelContract):
     def potential(self) -> Potential:
-        return DensityKernelPotential(density(channels=16))  # type: ignore[arg-type]
+        return DensityKernelPotential(density(channels=16))
 
 
 @pytest.mark.ci
 class TestContractOfTwoLayersLevelsChargeAndSpin(KernelContract):
     def potential(self) -> Potential:
         conditions = ["total_charge", "spin_multiplicity"]
-        return DensityKernelPotential(density(channels=8, layers=2, levels=["pbe", "r2scan"], conditions=conditions))  # type: ignore[arg-type]
+        return DensityKernelPotential(density(channels=8, layers=2, levels=["pbe", "r2scan"], conditions=conditions))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from mlipfm import jobs
 from mlipfm.jobs import Job
 from mlipfm.plan import FULL, HELD_OUT, QUICK, claim
@@ -67,6 +68,14 @@ def test_molecules_of_the_test_are_in_no_set_that_a_released_model_was_trained_o
     excluded = {connectivity(smiles) for smiles in held_out().values()}
     smiles = quickstart_molecules()
     assert {name for name in smiles if connectivity(smiles[name]) in excluded} >= set(HELD_OUT)
+
+
+def test_the_backbone_from_scratch_is_that_of_the_released_model():
+    from mlipfm_interfaces.checkpoint import load_model
+    from mlipfm_interfaces.plugins import DEFAULT_MODEL
+
+    config = load_model(DEFAULT_MODEL)[1]["config"]["backbone"]
+    assert yaml.safe_load(FULL.backbone).items() <= config.items()
 
 
 def write(text: str) -> None:

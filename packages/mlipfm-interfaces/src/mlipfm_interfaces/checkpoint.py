@@ -170,10 +170,8 @@ def resolve(uri: Path | str) -> Path:
     try:
         resolver = plugins.load("resolvers", scheme[1])()
     except PluginError as error:
-        packages = ", ".join(f"{name}:..." for name in plugins.names("foreign"))
-        raise PluginError(
-            error.what, where=str(uri), hint=f"{error.hint or ''}; models of other packages are {packages}".removeprefix("; ")
-        ) from None
+        packages = "models of other packages are " + ", ".join(f"{name}:..." for name in plugins.names("foreign"))
+        raise PluginError(error.what, where=str(uri), hint=f"{error.hint}; {packages}" if error.hint else packages) from None
     return Path(resolver.resolve(str(uri)))
 
 

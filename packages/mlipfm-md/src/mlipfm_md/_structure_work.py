@@ -298,6 +298,7 @@ def run_ts(job: Job, settings: dict[str, Any]) -> None:
         job.step(number, energy, force)
 
     start = atoms.positions.copy()
+    print("second derivatives of the start, whose softest mode is followed", file=sys.stderr, flush=True)
     found = saddle_point(atoms, on_step=step, **settings)
     moved = float(np.linalg.norm(found.atoms.positions - start, axis=1).max())
     job.write("saddle.extxyz", found.atoms)

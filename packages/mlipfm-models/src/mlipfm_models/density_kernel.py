@@ -162,14 +162,12 @@ def differences(compiled: CompiledDensity) -> Differences:
 
     def largest(energy: Array, forces: Array, stress: Array) -> tuple[float, float, float]:
         pairs = zip(np.split(forces, ends), np.split(made["forces"], ends), strict=True)
+        crystals = zip(stress[closed], made["stress"][closed], strict=True)
         return (
             float((np.abs(energy - made["energy"]) / unit).max()),
-            max(
-                float(np.abs(a - b).max() / max(np.abs(b).max(), 1.0)) for a, b in pairs
-            ),  # of a pair near its minimum float32 itself keeps 3e-5
-            max(
-                float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3)) for a, b in zip(stress[closed], made["stress"][closed], strict=True)
-            ),
+            # of at least 1 eV/Å: of a pair near its minimum float32 itself keeps 3e-5
+            max(float(np.abs(a - b).max() / max(np.abs(b).max(), 1.0)) for a, b in pairs),
+            max(float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3)) for a, b in crystals),
         )
 
     seen = largest(found.energy, found.forces, stress)

@@ -74,10 +74,13 @@ def make_split(
         for k in some:
             unit[k] = name
     if by == "random":
-        lone = [k for k, s in enumerate(structures) if is_lone_atom(s)] if "train" in fractions and len(fractions) > 1 else []
-        kept = set(lone)
-        parts = _dealt([k for k in range(len(structures)) if k not in kept], unit, fractions, seed)
-        return Split(by, seed, parts | ({"train": sorted([*parts["train"], *lone])} if lone else {}), (), len(set(unit)))
+        lone = {k for k, s in enumerate(structures) if is_lone_atom(s)} if "train" in fractions else set()
+        if len(lone) == len(structures):  # nothing else is there to be dealt
+            lone = set()
+        parts = _dealt([k for k in range(len(structures)) if k not in lone], unit, fractions, seed)
+        if lone:
+            parts["train"] = sorted([*parts["train"], *lone])
+        return Split(by, seed, parts, (), len(set(unit)))
     labels = _classes(structures, by)
     held = _held_elements(labels, hold_out) if by == "element" else _held(labels, by, fractions.get(OOD, 0.0), hold_out, seed)
     out = {k for k, label in enumerate(labels) if _is_held(label, held)}

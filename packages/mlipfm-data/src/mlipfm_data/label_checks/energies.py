@@ -162,12 +162,11 @@ def referenced(passing: SampleStatistics) -> Referenced | None:
     own = 1 - float(np.sum(np.abs(energy - _robust(used, energy)) * atoms)) / max(float(np.sum(np.abs(whole - np.median(whole)))), 1e-300)
     sizes = float(atoms.max() / atoms.min())
     index = np.array([record.index for record in records])
-    states = list(
-        dict.fromkeys(key[1:] for key in keys)
-    )  # an ion is no other level: what its charge and spin cost is not a distance of energies
-    if len(states) > 1:
-        state = np.array([states.index(key[1:]) for key in keys])[number]
-        for k in range(len(states)):
+    # An ion is no other level: what charge and spin cost is not a distance of energies. Frames that give neither are neutral here.
+    states = [_state(*key) for key in keys]
+    state = np.array([states.index(one) for one in states])[number]
+    if len(set(states)) > 1:
+        for k in np.unique(state):
             rest[state == k] -= np.median(rest[state == k])
     return Referenced(rest, explained, index, len(keys), matrix.shape[1], sizes, _growth(energy, atoms), own)
 
@@ -214,6 +213,12 @@ def _confirmed(sample: LevelSample, indices: set[int], slope: float) -> list[tup
                 if pair is not None and abs(rest) > 4 * _tolerance(pair, slope) + 0.05 * pair.atoms:
                     found.append((frame.index, rest))
     return found
+
+
+def _state(numbers: bytes, charge: int | None, multiplicity: int | None) -> tuple[int, int]:
+    """Charge and multiplicity of a composition; neutral and of the lowest multiplicity where they are not given."""
+    electrons = sum(numbers) - (charge or 0)
+    return charge or 0, multiplicity or 1 + electrons % 2
 
 
 def energy_clusters(rest: np.ndarray) -> Split | None:

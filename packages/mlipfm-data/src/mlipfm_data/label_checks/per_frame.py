@@ -47,12 +47,13 @@ def _states(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
 def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -> Iterator[Finding]:
     p = passing
     broken, asked = _without_symmetry(sample) if p.zero_forces.count else (FrameCount(), 0)
+    named = broken if asked == p.zero_forces.count else p.zero_forces  # all that there are, where only some were looked at
     copies = max(1.0, 0.01 * p.with_energy)
     if p.copied_energies.count > copies:
         copies += 4 * _expected_copies(p)
     # code, frames, of how many, whether they are too many, words, hint
     rules = (
-        ("forces-zero", broken, p.with_forces, broken.count >= 2 and broken.count > 0.3 * asked,
+        ("forces-zero", named, p.with_forces, broken.count >= 2 and broken.count > 0.3 * asked,
          "forces are exactly zero where no symmetry makes them so: missing labels filled with zeros", "leave these forces out"),
         ("stress-zero", p.zero_stress, p.with_stress, p.zero_stress.count > max(1, 0.02 * p.with_stress),
          "stress is exactly zero: missing labels filled with zeros", "leave this stress out"),

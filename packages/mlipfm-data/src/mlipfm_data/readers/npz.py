@@ -179,9 +179,7 @@ def _frames(arrays: _Arrays, keys: set[str]) -> Iterator[RawFrame]:
         raise UnreadableFileError(f"no known layout has the arrays {', '.join(sorted(arrays.names)[:12])}", hint=f"known: {known}")
     options = layout.options
     if layout.name == "sGDML" and "e_unit" not in arrays.names and len(arrays.open(layout.numbers).shape) != 1:
-        options = {
-            key: value for key, value in options.items() if not key.endswith("_unit") or key == "length_unit"
-        }  # somebody else's file
+        options = {key: value for key, value in options.items() if key not in ("energy_unit", "forces_unit")}  # somebody else's file
     conventions = Conventions(layout.name, options, (LevelKeys(None, layout.keys),))
     stated = _stated_units(arrays)
     columns = {"_positions": arrays.open(layout.positions)}

@@ -38,7 +38,7 @@ from .backbone import DenseBackbone, TrainedDistances, envelope
 __all__ = ["Density", "DensityConfig"]
 
 #: Fraction of the shortest distance of a pair in the training data below which the network is given none: the product of two densities, each with
-#: powers of 1/r, is believed less far outside the data than those of the other backbones (decisions/0017).
+#: powers of 1/r, is believed less far outside the data than those of the other backbones (decisions/0019).
 NEAREST = 0.95
 #: Kinds of neighbours (elements, at different levels, in different electronic states) above which sums for each of them cost more than they save.
 MANY_KINDS = 16
