@@ -125,6 +125,8 @@ def test_vibrations_that_frames_are_too_rare_for_are_refused():
     """3500 cm⁻¹ is a period of 9.5 fs; every 8 fs it would show as 670 cm⁻¹."""
     with pytest.raises(ObservableError, match="up to 2085 cm.*vibrate faster"):
         vibrational_density_of_states(oscillators([500.0, 3500.0], [6, 1], interval=8.0))
+    with pytest.raises(ObservableError, match="too short for a spectrum"):
+        vibrational_density_of_states(oscillators([500.0], [6], frames=20))
 
 
 @pytest.mark.parametrize("periodic", [False, True])

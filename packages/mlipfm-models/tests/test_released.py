@@ -1,11 +1,13 @@
 """The models in the wheel: unchanged files, a licence, a card with their figures, physics of small molecules."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from mlipfm_interfaces.checkpoint import load_model, load_potential, resolve
-from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning, UntrainedStateWarning
+from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import DamagedFileError, MlipfmWarning, UnreadableFileError, UntrainedStateWarning
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_models.released import catalogue as module, released
@@ -79,3 +81,26 @@ def test_a_molecule_that_states_no_charge_and_multiplicity_is_a_neutral_singlet(
     assert np.abs(ion - neutral).max() > 0.1
     with pytest.warns(UntrainedStateWarning, match=r"charge \+4 was not trained"):
         evaluate(potential, [plain.replace(total_charge=4, spin_multiplicity=1)], ("energy",))
+
+
+def test_a_crystal_gets_a_warning_from_a_model_of_molecules() -> None:
+    potential = load_potential("mlipfm-mol-medium")
+    crystal = Structure([6, 6], [[0, 0, 0], [0.89, 0.89, 0.89]], 1.785 * (np.ones((3, 3)) - np.eye(3)), (True,) * 3, 0, 1)
+    molecule = Structure([8, 1], [[0, 0, 0], [0, 0, 0.97]], total_charge=-1, spin_multiplicity=1)
+    with pytest.warns(UntrainedStateWarning, match="trained on free molecules"):
+        evaluate(potential, [crystal], ("energy",))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(load_potential("mlipfm-mol-medium"), [molecule], ("energy",))
+
+
+def test_commands_list_and_show_installed_models(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["models", "show", "mlipfm-mol-medium"])
+    assert end.value.code == 0
+    assert "## Errors" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["models", "list", "--registry", "http://127.0.0.1:9"])  # nothing listens there
+    assert "mlipfm-mol-medium              installed" in capsys.readouterr().out
+    with pytest.raises(UnreadableFileError, match="installed: mlipfm-mol-medium, mlipfm-mol-small"):
+        load_potential("mlipfm-mol-larg")

@@ -297,6 +297,8 @@ def test_a_new_head_learns_a_quantity_and_leaves_the_forces_as_they_were(pretrai
         (("--replay", "store"), "--replay has no effect with --mode naive; add --mode replay"),
         (("--rank", 3), "--rank has no effect with --mode naive; add --mode lora"),
         (("--mode", "new-head"), "needs the quantity to predict"),
+        (("--mode", "heads", "--steps", 3), "--steps has no effect with --mode heads"),
+        (("--mode", "heads", "--minutes", 3), "--minutes has no effect with --mode heads"),
         (("level_starts.set=pbe",), "pbe"),
     ],
 )

@@ -152,6 +152,7 @@ def resolve(uri: Path | str) -> Path:
     is an entry point of the group `mlipfm.released`, a function that returns the path of its checkpoint.
 
     Raises:
+        UnreadableFileError: a plain word that is neither a file nor a released model.
         RefusedFileError: the address of a model that belongs to another package.
     """
     scheme = re.match(r"([a-z][a-z0-9_+.-]+):", str(uri))
@@ -162,6 +163,12 @@ def resolve(uri: Path | str) -> Path:
     if scheme is None and uri in plugins.names("released"):  # a model that an installed package brings
         return Path(plugins.load("released", uri)())
     if scheme is None:
+        if Path(uri).name == uri and not Path(uri).suffix:
+            raise UnreadableFileError(
+                "there is no such file, and no model of this name is installed",
+                where=uri,
+                hint=f"check the path; installed: {', '.join(plugins.names('released')) or 'none'}",
+            )
         return Path(uri)
     if scheme[1] in plugins.names("foreign"):
         raise RefusedFileError(

@@ -258,4 +258,4 @@ class UndeterminedEnergyWarning(MlipfmWarning):
 
 
 class UntrainedStateWarning(MlipfmWarning):
-    """A charge or multiplicity that is assumed or extrapolated, because training never showed it: see `trained_states`."""
+    """A charge or multiplicity that is assumed or extrapolated, or periodicity, because training never showed it: see `trained_states`."""

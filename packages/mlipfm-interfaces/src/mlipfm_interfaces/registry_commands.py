@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 push_app = typer.Typer(help="Put a model into the registry.")
 pull_app = typer.Typer(help="Get a model from the registry.")
-models_app = typer.Typer(help="List, show and promote models of the registry.\n\nExample: mlipfm models show water", no_args_is_help=True)
+models_app = typer.Typer(
+    help="List and show models of the registry and those installed; promote models of the registry.\n\nExample: mlipfm models show mlipfm-mol-medium",
+    no_args_is_help=True,
+)
 
 _REGISTRY = typer.Option(help="Address of the registry [default: $MLIPFM_REGISTRY, $MLFLOW_TRACKING_URI or http://127.0.0.1:5000]")
 
@@ -63,21 +66,24 @@ def pull(
 
 @models_app.callback()
 def _models() -> None:
-    """List, show and promote models of the registry.
+    """List and show models of the registry and those installed; promote models of the registry.
 
-    Example: mlipfm models show water
+    Example: mlipfm models show mlipfm-mol-medium
     """
 
 
 @models_app.command("list")
 def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
-    """Names, aliases and versions.
+    """Models that come with the installed packages, then names, aliases and versions of the registry.
 
     Example: mlipfm models list --registry ~/hub
     """
+    from . import plugins
     from .registry_http import server
     from .registry_versions import list_models, list_versions
 
+    for name in plugins.names("released"):
+        typer.echo(f"{name:<30} installed{', the model of commands that are given none' if name == plugins.DEFAULT_MODEL else ''}")
     where = server(registry)
     models = list_models(where)
     if not models:
@@ -90,16 +96,30 @@ def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
 
 
 @models_app.command()
-def show(name: Annotated[str, typer.Argument(help="Name in the registry")], registry: Annotated[str | None, _REGISTRY] = None) -> None:
-    """What the latest version is (elements, levels, errors with intervals, speed), and all versions with aliases, promotions and records.
+def show(
+    name: Annotated[str, typer.Argument(help="Name in the registry, or of a model that is installed")],
+    registry: Annotated[str | None, _REGISTRY] = None,
+) -> None:
+    """What the latest version is (elements, levels, errors with intervals, speed), and all versions with aliases, promotions and records; of a
+    model that comes with an installed package its card.
 
-    Example: mlipfm models show water
+    Examples:
+
+        mlipfm models show water
+
+        mlipfm models show mlipfm-mol-medium
     """
+    from . import plugins
+    from .checkpoint import resolve
     from .errors import RegistryError
     from .registry_http import server
     from .registry_show import facts
     from .registry_versions import check_name, list_models, list_versions
 
+    if name in plugins.names("released"):
+        path = resolve(name)
+        typer.echo(f"{path.with_suffix('.md').read_text(encoding='utf-8')}\nfile: {path}")
+        return
     where = server(registry)
     versions = list_versions(where, check_name(name))
     if not versions:

@@ -21,6 +21,7 @@ States = Mapping[str, Sequence[int | None]]
 
 #: The value of a condition that needs no weights of its own, and its name: its embedding is zero by construction.
 USUAL = {"total_charge": (0, "neutral"), "spin_multiplicity": (1, "a singlet")}
+_PERIODIC = "the model was trained on free molecules: its predictions for periodic structures are extrapolated"
 _NOUNS = {"total_charge": "charge", "spin_multiplicity": "spin multiplicity"}
 
 
@@ -49,16 +50,17 @@ def check_states(potential: Potential, structures: Iterable[Structure], *, stack
 
     Warns:
         UntrainedStateWarning: a structure gives no charge where all training structures do, and is taken as neutral (or a singlet); a charge beyond
-            those that were trained.
+            those that were trained; a periodic structure where the training structures that came with the model are all free molecules.
 
     Raises:
         InvalidStructureError: training never showed this sign of the charge, an open shell, or structures that give neither.
     """
-    if not potential.trained_states:
+    molecules = bool(potential.examples) and not any(s.pbc.any() for s in potential.examples)
+    if not potential.trained_states and not molecules:
         return
     said: set[str] = vars(potential).setdefault("_states_said", set())
     for k, s in enumerate(structures):
-        for text in state_remarks(potential, s, f"structure {k}"):
+        for text in [*state_remarks(potential, s, f"structure {k}"), *([_PERIODIC] if molecules and s.pbc.any() else [])]:
             if text not in said:
                 said.add(text)
                 warnings.warn(text, UntrainedStateWarning, stacklevel=stacklevel + 1)

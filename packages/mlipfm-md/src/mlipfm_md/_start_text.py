@@ -1,5 +1,5 @@
 """What ASE does not read of the text of a starting file, or reads wrongly: isotopes of hydrogen, columns without a name, headers in lower case,
-velocities of a POSCAR in lattice coordinates.
+velocities of a POSCAR in lattice coordinates, charges, radicals and further molecules of MDL files (.mol, .sdf).
 
 The text goes to ASE as it can read it; the rest is said beside it.
 """
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from mlipfm_interfaces.elements import ISOTOPES
-from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.errors import InvalidStructureError, SimulationError
 
 #: Keys of extended XYZ that ASE knows in this spelling only.
 _KEYS = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}
@@ -24,11 +24,14 @@ class Beside:
         isotopes: index of an atom -> symbol of its isotope (`D`, `T`).
         unread: what is dropped, in words.
         velocities: whether ASE makes momenta of velocities of this file, with the masses that it supports.
+        charge, multiplicity: of the molecule, as far as the file tells.
     """
 
     isotopes: dict[int, str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     velocities: bool = False
+    charge: int | None = None
+    multiplicity: int | None = None
 
 
 def readable_xyz(text: str) -> tuple[str, list[Beside]]:
@@ -114,3 +117,69 @@ def readable_poscar(text: str, where: str) -> tuple[str, list[Beside]]:
     if after and after[0].strip()[:1].lower() == "l":
         beside.unread.append("the velocities of the lattice")
     return "\n".join(lines) + "\n", [beside]
+
+
+#: Charge of an atom by the code of the atom block of an MDL file (4 is a doublet), and multiplicity by the code of `M  RAD`.
+_CHARGES = {0: 0, 1: 3, 2: 2, 3: 1, 4: 0, 5: -1, 6: -2, 7: -3}
+
+
+def readable_mdl(text: str, where: str) -> list[tuple[str, Beside]]:
+    """Each molecule of an MDL file (.mol, .sdf; V2000) as ASE reads it, and what stands beside it: total charge, multiplicity, isotopes.
+
+    The total charge is the sum of the formal charges; the multiplicity is known where one atom is a radical.
+
+    Raises:
+        InvalidStructureError: V3000, which ASE reads as no atom at all; a drawing in two dimensions.
+    """
+    molecules: list[tuple[str, Beside]] = []
+    for block in re.split(r"^\$\$\$\$.*\n?", text, flags=re.MULTILINE):
+        lines = block.splitlines()
+        if len(lines) < 4:
+            continue
+        here = f"{where}, molecule {len(molecules)}"
+        if "V3000" in lines[3]:
+            raise InvalidStructureError("MDL files of version V3000 are not read", where=here, hint="write it as V2000, or as .xyz")
+        if lines[1][20:22].upper() == "2D":
+            raise InvalidStructureError(
+                "the molecule is a drawing: its coordinates have two dimensions",
+                where=here,
+                hint="make a geometry first (RDKit, Open Babel)",
+            )
+        end = 4 + int(lines[3][:3])
+        beside = _mdl_state(lines[4:end], lines[end:])
+        for k in beside.isotopes:
+            lines[4 + k] = lines[4 + k][:31] + "H  " + lines[4 + k][34:]
+        molecules.append(("\n".join(lines) + "\n", beside))
+    return molecules
+
+
+def _mdl_state(atoms: list[str], after: list[str]) -> Beside:
+    """Charge, radicals and isotopes: of the lines `M  CHG`, `M  RAD`, `M  ISO`, which replace the codes of the atom block."""
+    beside = Beside()
+    names = [row[31:34].strip() for row in atoms]
+    codes = [int(row[36:39] or 0) for row in atoms]
+    listed = {kind: _mdl_pairs(after, kind) for kind in ("CHG", "RAD", "ISO")}
+    if listed["CHG"] or listed["RAD"]:
+        charges, radicals = listed["CHG"], listed["RAD"]
+    else:
+        charges = {k: _CHARGES.get(code, 0) for k, code in enumerate(codes) if code}
+        radicals = {k: 2 for k, code in enumerate(codes) if code == 4}
+    if charges:
+        beside.charge = sum(charges.values())
+    if len(radicals) == 1:
+        beside.multiplicity = next(iter(radicals.values()))
+    elif radicals:
+        beside.unread.append(f"radicals at {len(radicals)} atoms, whose spins may be parallel or not (--multiplicity says it)")
+    beside.isotopes = {k: name for k, name in enumerate(names) if name in ISOTOPES}
+    for k, mass in listed["ISO"].items():
+        if names[k] == "H" and mass in (2, 3):
+            beside.isotopes[k] = "D" if mass == 2 else "T"
+        elif names[k] not in ISOTOPES:
+            beside.unread.append(f"the isotope {mass}{names[k]}")
+    return beside
+
+
+def _mdl_pairs(lines: list[str], kind: str) -> dict[int, int]:
+    """Atom (from 0) -> value of the property lines `M  CHG`, `M  RAD` or `M  ISO`."""
+    words = [word for line in lines if line.startswith(f"M  {kind}") for word in line.split()[3:]]
+    return {int(atom) - 1: int(value) for atom, value in zip(words[::2], words[1::2], strict=True)}

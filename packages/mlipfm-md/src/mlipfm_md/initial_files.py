@@ -19,7 +19,7 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Simulat
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 
-from ._start_text import Beside, readable_poscar, readable_xyz
+from ._start_text import Beside, readable_mdl, readable_poscar, readable_xyz
 from .initial_state import InitialState
 
 __all__ = ["read_initial_states"]
@@ -101,6 +101,15 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
             from ase.db import connect
 
             return [(row.toatoms(add_additional_information=True), Beside()) for row in connect(path).select()]
+        if path.suffix in (".com", ".gjf"):
+            atoms: Any = ase.io.read(path, format="gaussian-in", attach_calculator=True)
+            stated, atoms.calc = atoms.calc.parameters, None
+            return [(atoms, Beside(charge=stated.get("charge"), multiplicity=stated.get("mult")))]
+        if path.suffix in (".mol", ".sdf"):  # of which ASE reads the first molecule, and no charge
+            return [
+                (ase.io.read(io.StringIO(text), format="sdf"), beside)
+                for text, beside in readable_mdl(path.read_text(errors="replace"), str(path))
+            ]
         source, kind, beside = _source(path)
         frames: list[Any] = list(ase.io.iread(source, ":", format=kind, do_not_split_by_at_sign=True))
     except MlipfmError:
@@ -144,7 +153,7 @@ def _start(atoms: Any, beside: Beside, where: str, wanted: FrameOptions, origin:
         masses = _masses(atoms, beside, said, used)
         fixed, bonds, lengths = _constraints(atoms, wanted, said, used)
         velocities = _velocities(atoms, beside, masses, fixed, wanted, said, used)
-        start = InitialState(_structure(atoms, wanted, origin, said), velocities, masses, fixed, bonds, lengths)
+        start = InitialState(_structure(atoms, beside, wanted, origin, said), velocities, masses, fixed, bonds, lengths)
     except (InvalidStructureError, SimulationError) as error:
         error.where = where + (f", {error.where}" if error.where else "")
         raise
@@ -154,9 +163,11 @@ def _start(atoms: Any, beside: Beside, where: str, wanted: FrameOptions, origin:
     return start, said
 
 
-def _structure(atoms: Any, wanted: FrameOptions, origin: Provenance, said: FrameReport) -> Structure:
+def _structure(atoms: Any, beside: Beside, wanted: FrameOptions, origin: Provenance, said: FrameReport) -> Structure:
     columns = atoms.info.get("key_value_pairs")  # of a row of an ASE database
     charge, multiplicity = charge_and_multiplicity({**(columns if isinstance(columns, dict) else {}), **atoms.info})
+    charge = beside.charge if charge is None else charge
+    multiplicity = beside.multiplicity if multiplicity is None else multiplicity
     for name, own, option in (("charge", charge, wanted.charge), ("multiplicity", multiplicity, wanted.multiplicity)):
         if own is not None and option is not None and own != option:
             said.taken.append(f"{name} {own} of the file, not --{name} {option}, which is for structures that give none")

@@ -135,6 +135,12 @@ def _segments(signal: Array, data: TrajectoryData, resolution: float | None) -> 
     mean square of the signal."""
     if resolution is None:
         resolution = max(_RESOLUTION, FEWEST_BLOCKS * _HANN_WIDTH / (len(signal) * data.interval * SPEED_OF_LIGHT))
+        if resolution > 1000:
+            raise ObservableError(
+                f"the trajectory of {len(signal) * data.interval:.3g} fs is too short for a spectrum: it resolves {resolution:.0f} cm^-1",
+                where=data.source,
+                hint="run for 1 ps at least",
+            )
     if not 0.1 <= resolution <= 1000:
         raise ObservableError(f"the resolution must be 0.1 to 1000 cm^-1, got {resolution:g}", where="--resolution")
     frames = round(_HANN_WIDTH / (resolution * SPEED_OF_LIGHT * data.interval))

@@ -44,7 +44,7 @@ def run(
     texts = [text for text in reading if not text.startswith("reader=")]
     reader = next((text.partition("=")[2] for text in reading if text.startswith("reader=")), None)
     found = options_for(file, reader, texts, {}) | ({"reader": reader} if reader else {})
-    if steps is None:
+    if steps is None and options.get("mode") != "heads":
         minutes = MINUTES if minutes is None else minutes
     request = Request(file=file, out=out, minutes=minutes, steps=steps, reading=found, **options)
     document = train_on_file(request, lambda text: typer.echo(text, err=as_json))

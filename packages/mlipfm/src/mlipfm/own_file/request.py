@@ -69,6 +69,11 @@ class Request:
             raise RecipeError(f"there is no mode {self.mode!r}", where="--mode", hint=f"known: {', '.join(MODES)}")
         if self.minutes is not None and self.steps is not None:
             raise RecipeError("--minutes and --steps both say how long to train", hint="give one of them")
+        if self.mode == "heads" and (self.minutes is not None or self.steps is not None):
+            option = "--steps" if self.minutes is None else "--minutes"
+            raise RecipeError(
+                f"{option} has no effect with --mode heads, which solves for the last layer in one step", hint=f"leave {option} out"
+            )
         belongs = {
             "--rank": (self.rank, "lora"),
             "--replay": (self.replay, "replay"),
