@@ -262,3 +262,17 @@ def test_old_names_of_commands_and_options_work_and_warn(capsys):
         out, err = capsys.readouterr()
         assert out.strip() == printed
         assert err.splitlines() == [f"mlipfm: warning: {text}" for text in warnings]
+
+
+def test_threads_that_wait_do_not_hold_a_core(monkeypatch):
+    """libgomp spins without end by default where threads fit the cores; what the user says of waiting is kept."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit):
+        main(["version"])
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with pytest.raises(SystemExit):
+        main(["version"])
+    assert "GOMP_SPINCOUNT" not in os.environ

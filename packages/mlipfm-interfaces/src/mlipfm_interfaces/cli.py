@@ -194,6 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     line = list(sys.argv[1:] if arguments is None else arguments)
     debug = _take_debug(line)
     warnings.showwarning = _show_warning
+    # Threads of torch that wait turn in a loop; where other work holds the cores, each wait then lasts a time slice, and a command 20 times as long.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         status = app(args=line, prog_name="mlipfm", standalone_mode=False)
         # typer turns an interrupt inside a command into status 130

@@ -16,7 +16,7 @@ from .geometry import force_scale, length_fault, neighbors_of, species_fault, st
 from .per_frame import check_counts
 from .sample import LevelSample, SampleStatistics, subsample
 from .stress import check_stresses
-from .units import PER_ATOM, UNEXPLAINED, Evidence, UnitGuess, absolute_unit, atom_energy, log_deviation, unit_guesses
+from .units import ENERGY, LOWEST, PER_ATOM, UNEXPLAINED, Evidence, UnitGuess, absolute_unit, atom_energy, log_deviation, unit_guesses
 
 # From measurements to findings: what is said of one level of theory, and what is left unsaid because another finding explains it.
 
@@ -75,6 +75,8 @@ def _check_level(level: str | None, sample: LevelSample, passing: SampleStatisti
         energies = []
     if any(item.code == "energy-rounded" for item in energies):
         found = [item for item in found if item.code != "energies-copied"]
+    if not {"energy-unit", "energy-per-atom"} & {item.code for item in found}:
+        found += _too_low(level, sample)
     return found + energies + stress
 
 
@@ -172,12 +174,31 @@ def _bond_scale(sample: LevelSample) -> float | None:
     return force_scale(stiffness(kept, [neighbors_of(s) for s in kept])) if kept else None
 
 
-def _absolute(sample: LevelSample) -> str | None:
+def _too_low(level: str | None, sample: LevelSample) -> list[Finding]:
+    """Energies below those of all electrons, which are the lowest that a method can give in eV: whatever the sample, and without neighbours."""
+    structures, energies, expected = _energies(sample)
+    times = float(np.median(energies / expected)) if structures else 0.0
+    if times < LOWEST:
+        return []
+    units = [name for name, (size, _) in ENERGY.items() if size < 1 and times * size < LOWEST]
+    words = f"energies are {times:.3g} times those of all electrons, the lowest that there are: they are not in eV"
+    hint = (
+        f"import with --energy-unit {' or '.join(units)}, as the source of the file says" if units else "look at how the labels were made"
+    )
+    return [fault("energy-unit", words, hint, level, {"times_all_electrons": times})]
+
+
+def _energies(sample: LevelSample) -> tuple[list[Structure], np.ndarray, np.ndarray]:
+    """Structures with energies, these, and those of the free atoms with all electrons, eV."""
     structures = [frame.structure for frame in sample.frames() if "energy" in frame.structure.labels]
+    energies = np.array([float(s.labels["energy"]) for s in structures])
+    return structures, energies, np.array([atom_energy(s.atomic_numbers).sum() for s in structures])
+
+
+def _absolute(sample: LevelSample) -> str | None:
+    structures, energies, expected = _energies(sample)
     if not structures:
         return None
-    energies = np.array([float(s.labels["energy"]) for s in structures])
-    expected = np.array([atom_energy(s.atomic_numbers).sum() for s in structures])
     heavy = max(int(s.atomic_numbers.max()) for s in structures) > 18
     return absolute_unit(energies, np.array([len(s) for s in structures]), expected, heavy)
 

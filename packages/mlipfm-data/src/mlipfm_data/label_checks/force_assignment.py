@@ -21,6 +21,8 @@ TURNS = 0.03
 UNRELATED = 0.15
 #: Curvature (`Comparison.curvature`) of forces that are those of other frames; -1 around a minimum.
 FLAT = -0.35
+#: Part of the square of forces that changes from frame to frame, below which they repeat; thermal motion and relaxations leave 0.9 and more.
+REPEATED = 0.5
 #: Å of vacuum around a molecule in a box; atoms of the largest molecule that is looked at.
 VACUUM, LARGE = 4.0, 300
 
@@ -283,7 +285,7 @@ def _misordered(sample: LevelSample) -> ForceAssignment | None:
         return explained_forces([frame.structure for frame in frames]) or 0.0
 
     now = explained(sample)
-    if now > 0.5 or now == 0.0:
+    if now > 0.5 or now == 0.0 or _repeats(sample):
         return None
     for words, quality in _tried(sample, explained):
         if quality > max(0.7, now + 0.3):
@@ -293,6 +295,16 @@ def _misordered(sample: LevelSample) -> ForceAssignment | None:
                 {"explained": now, "explained_mended": quality},
             )
     return None
+
+
+def _repeats(sample: LevelSample) -> bool:
+    """Return whether most of the forces is the same in all frames, as of molecules moved as a whole: a fit knows them by heart, in any order."""
+    change = size = 0.0
+    for _, frames in sample.with_labels("forces"):
+        forces = np.stack([frame.structure.labels["forces"] for frame in frames])
+        change += float(np.sum((forces - forces.mean(axis=0)) ** 2)) if len(frames) > 1 else np.inf
+        size += float(np.sum(forces**2))
+    return change < REPEATED * size
 
 
 def _tried(sample: LevelSample, judge: Callable[[LevelSample], float]) -> Iterator[tuple[str, float]]:

@@ -15,7 +15,7 @@ from .force_assignment import cosine
 from .geometry import neighbors_of, unknown_forces
 from .pair_potential import fitted_virials
 from .sample import Frame, LevelSample
-from .units import ENERGY, FORCES, UNEXPLAINED, StressUnitGuess, UnitGuess, stress_unit_guesses
+from .units import ENERGY, FORCES, STRESS, UNEXPLAINED, StressUnitGuess, UnitGuess, stress_unit_guesses
 
 # Stress against energies of strained cells, forces of molecules in a box, and a potential fitted to the forces: unit, sign, order.
 
@@ -250,6 +250,9 @@ def _stress_said(level: str | None, reading: StressUnitGuess, figures: Figures) 
     found = []
     if reading.sign < 0:
         words = f"stress is positive under compression, measured by {source}"
+        times = STRESS[reading.unit][0] / abs(float(figures["true_over_label"]))
+        if not 0.5 < times < 2:
+            words += f", and {times:.2g} times what it says, which no known unit explains: look at how the labels were made"
         found.append(fault("stress-sign", words, "import with --stress-sign -1", level, figures))
     if reading.unit != "eV/Angstrom^3":
         words, hint = f"stress is in {reading.unit}, measured by {source}", f"import with --stress-unit {reading.unit}"

@@ -15,6 +15,8 @@ from .comparison import Agreement
 
 #: How far energies may lie from the estimate: below, and above for light and for heavy elements (relativity).
 WINDOW, LIGHT, HEAVY = 0.985, 1.035, 1.15
+#: Times the estimate, below which no energy in eV lies: relativity adds 0.15 at most, the bond of H2 0.1.
+LOWEST = 1.5
 
 
 def atom_energy(numbers: np.ndarray) -> np.ndarray:
