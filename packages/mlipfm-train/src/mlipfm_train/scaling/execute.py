@@ -34,6 +34,7 @@ from ..run import DIVERGED
 from ..training_state import states
 from ..validation import Errors, validated, validation_errors, validation_metrics
 from .laws import ScalingError
+from .learned_symmetries import STRUCTURES, learned_symmetries
 from .plan import Cost, plan
 from .points import Point, check_distinct, line_of, read_points
 from .sweep import PlannedRun, Sweep, fine_tuning_recipe
@@ -223,8 +224,11 @@ def _point(run: PlannedRun, folder: Path, sweep: Sweep, cost: Cost, failed: str)
         return Point(run.name, run.group, run.seed, cost.parameters, atoms, flops * atoms, seconds * threads, failed=failed)
     potential, manifest = load_model(folder / "last.safetensors")
     metrics = {f"{m['name']} ({m['unit']})": m["value"] for m in manifest["extra"]["validation"]}
-    if len(potential.spec.levels) > 1 and run.recipe.data.valid:
-        metrics |= _errors_of_levels(potential, run)
+    if run.recipe.data.valid:
+        held_out = Frames(run.recipe.data.valid, run.recipe.data.levels)
+        metrics |= learned_symmetries(potential, [held_out[k] for k in range(min(STRUCTURES, len(held_out)))])
+        if len(potential.spec.levels) > 1:
+            metrics |= _errors_of_levels(potential, run, held_out)
     for name, store in sweep.evaluate.items():
         frames = Frames([store])
         metrics |= {f"{name} {key}": value for key, value in _named(_errors(potential, run, frames), frames).items()}
@@ -267,9 +271,8 @@ def _fine_tuned(run: PlannedRun, folder: Path, name: str, changes: Mapping[str, 
     return {f"{m['name']} ({m['unit']})": m["value"] for m in validation}
 
 
-def _errors_of_levels(potential: Any, run: PlannedRun) -> dict[str, float]:
+def _errors_of_levels(potential: Any, run: PlannedRun, frames: Frames) -> dict[str, float]:
     """Errors on the validation data of each level of theory, such as `pbe: force MAE (meV/A)`."""
-    frames = Frames(run.recipe.data.valid, run.recipe.data.levels)
     found: dict[str, float] = {}
     errors = _errors(potential, run, frames)
     for level in sorted({frames[k].level or "" for k in errors}):
