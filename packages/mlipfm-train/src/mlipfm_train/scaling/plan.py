@@ -63,12 +63,13 @@ def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: 
     for store in sweep.evaluate.values():
         Frames([store])
     claim(sweep, folder)
-    runs = [_placed(run, sweep, folder) for run in planned]
+    epochs = _Epochs()
+    runs = [_placed(run, sweep, folder, epochs) for run in planned]
     file = folder / "plan.json"
     if file.exists():
         costs = [Cost(**cost) for cost in json.loads(file.read_text(encoding="utf-8"))]
     else:
-        costs = _costs(runs, said)
+        costs = _costs(runs, epochs, said)
         atomic_write(file, json.dumps([asdict(cost) for cost in costs], indent=1).encode())
     hours = sum(cost.seconds for cost in costs) / 3600
     if sweep.core_hours is not None and hours > sweep.core_hours:
@@ -111,10 +112,10 @@ def _begun(folder: Path) -> bool:
     return any(folder.glob("points*.jsonl")) or any((path / "recipe.yaml").exists() for path in folder.iterdir() if path.is_dir())
 
 
-def _placed(run: PlannedRun, sweep: Sweep, folder: Path) -> PlannedRun:
+def _placed(run: PlannedRun, sweep: Sweep, folder: Path, epochs: _Epochs) -> PlannedRun:
     """The run with its part of the training data, and its steps where the sweep counts epochs."""
     stores = run.recipe.data.train if run.structures is None else [str(_part(run.recipe, run.structures, folder / "data"))]
-    steps = None if sweep.epochs is None else max(1, round(sweep.epochs * _batches(run.recipe, stores)))
+    steps = None if sweep.epochs is None else max(1, round(sweep.epochs * epochs(run.recipe, stores)[0]))
     return with_data(run, stores, steps)
 
 
@@ -136,21 +137,30 @@ def _part(recipe: Recipe, count: int, folder: Path) -> Path:
     return path
 
 
-def _batches(recipe: Recipe, stores: Sequence[str]) -> int:
-    """Batches of one epoch, as the source `store` makes them."""
-    frames = Frames(stores, recipe.data.levels)
-    cost = recipe.data.cost
-    cutoff = float(recipe.potential.options.get("backbone", {}).get("cutoff", 5.0))
-    costs = frame_costs(frames, cutoff, recipe.seed, CostModel(cost.atom, cost.edge, cost.batch))
-    return len(plan_batches(costs, recipe.data.budget, np.random.default_rng(recipe.seed), 1, cost.batch))
+class _Epochs:
+    """Batches and atoms of one epoch, as the source `store` makes them. Runs of one sweep share them: each is counted once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, recipe: Recipe, stores: Sequence[str]) -> tuple[int, int]:
+        data, cutoff = recipe.data, float(recipe.potential.options.get("backbone", {}).get("cutoff", 5.0))
+        options = data.model_dump(mode="json", include={"levels", "cost", "budget"})
+        key = json.dumps([list(stores), options, cutoff, recipe.seed], sort_keys=True)
+        if key not in self._known:
+            frames = Frames(stores, data.levels)
+            costs = frame_costs(frames, cutoff, recipe.seed, CostModel(data.cost.atom, data.cost.edge, data.cost.batch))
+            batches = plan_batches(costs, data.budget, np.random.default_rng(recipe.seed), 1, data.cost.batch)
+            self._known[key] = len(batches), int(frames.natoms.sum())
+        return self._known[key]
 
 
-def _costs(runs: Sequence[PlannedRun], said: Callable[[str], None]) -> list[Cost]:
+def _costs(runs: Sequence[PlannedRun], epochs: _Epochs, said: Callable[[str], None]) -> list[Cost]:
     measured: dict[str, dict[str, Any]] = {}
     costs = []
     for run in runs:
         document = run.recipe.model_dump(mode="json", include={"potential", "init_from", "objectives", "dtype"})
-        key = json.dumps([document, run.group], sort_keys=True)
+        key = json.dumps(document, sort_keys=True)  # groups that differ in rates or steps alone cost the same
         if key not in measured:
             smallest = min((r for r in runs if r.group == run.group), key=lambda r: r.structures or 0)
             recipe = run.recipe.model_copy(update={"data": smallest.recipe.data})
@@ -159,7 +169,8 @@ def _costs(runs: Sequence[PlannedRun], said: Callable[[str], None]) -> list[Cost
                 measured[key] = {**facts, "invariant": bool(opened.step.potential.spec.invariant)}
             said(f"{run.group}, {facts['parameters']:,} parameters: {facts['flops'] / facts['atoms'] / 1e6:.3g} MFLOP per atom and step")
         facts = measured[key]
-        atoms = _atoms(run)
+        batches, in_epoch = epochs(run.recipe, run.recipe.data.train)
+        atoms = max(1, round(run.recipe.steps / batches * in_epoch))
         costs.append(
             Cost(
                 run.name,
@@ -174,9 +185,3 @@ def _costs(runs: Sequence[PlannedRun], said: Callable[[str], None]) -> list[Cost
             )
         )
     return costs
-
-
-def _atoms(run: PlannedRun) -> int:
-    """Atoms that the steps of a run see: those of its structures for each epoch."""
-    natoms = Frames(run.recipe.data.train, run.recipe.data.levels).natoms
-    return max(1, round(run.recipe.steps / _batches(run.recipe, run.recipe.data.train) * int(natoms.sum())))
