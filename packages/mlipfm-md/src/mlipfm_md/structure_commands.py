@@ -78,7 +78,7 @@ def relax(
 
     mlipfm relax water.xyz
 
-    mlipfm relax water.xyz --model tblite:GFN2
+    mlipfm relax water.xyz --model tblite:GFN2 --charge 0
 
     mlipfm relax POSCAR --model model.safetensors --cell full --symmetry --pressure 5 --out relaxed
     """
@@ -144,7 +144,7 @@ def vibrations(
 
     Examples:
 
-    mlipfm vibrations water.xyz --model tblite:GFN2 --symmetry-number 2
+    mlipfm vibrations water.xyz --model tblite:GFN2 --charge 0 --symmetry-number 2
 
     mlipfm vibrations slab.xyz --model model.safetensors --temperature 500
     """
@@ -230,7 +230,7 @@ def neb(
 
     mlipfm neb ends.xyz --model model.safetensors --images 9
 
-    mlipfm neb reactant.xyz --product product.xyz --model tblite:GFN2
+    mlipfm neb reactant.xyz --product product.xyz --model tblite:GFN2 --charge 0
     """
     from ._structure_work import Job, run_neb
 
@@ -256,7 +256,7 @@ def ts(
 ) -> None:
     """Search a transition state from a structure near it by the dimer method of ASE, and count the negative eigenvalues of the Hessian.
 
-    Example: mlipfm ts neb/saddle.extxyz --model tblite:GFN2
+    Example: mlipfm ts neb/saddle.extxyz --model tblite:GFN2 --charge 0
     """
     from ._structure_work import Job, run_ts
 
