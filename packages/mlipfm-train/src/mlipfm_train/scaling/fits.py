@@ -54,6 +54,8 @@ def fit_points(
     for group in groups:
         own = [point for point in used if point.group == group]
         for loss in losses:
+            if own and not any(loss in point.losses for point in own):
+                continue  # such as the rotation error of models that are invariant
             try:
                 fit = _fit(own, loss, floor, resamples)
             except ScalingError as error:
