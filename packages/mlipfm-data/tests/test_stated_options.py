@@ -53,7 +53,12 @@ def test_command_without_unit_options_stores_what_the_layout_says(tmp_path, caps
 
 def test_what_the_user_states_counts_more_than_file_and_layout_and_is_said(tmp_path, capsys):
     path = sgdml(tmp_path / "a.npz", e_unit="kcal/mol")
-    status, out, _ = run(["data", "import", path, "--out", tmp_path / "s", "--energy-unit", "Hartree", "--forces-sign", "1"], capsys)
+    words = ["data", "import", path, "--out", tmp_path / "s", "--energy-unit", "Hartree", "--forces-sign", "1"]
+    status, _, err = run(words, capsys)
+    assert status == 2
+    assert "you give energy unit Hartree (the file says kcal/mol), and so read the labels contradict it" in err
+    assert not (tmp_path / "s").exists()
+    status, out, _ = run([*words, "--accept-label-errors"], capsys)
     assert status == 0
     assert "energy Hartree (given by you; the file says kcal/mol)" in out
     assert "forces kcal/mol/Angstrom (given in the file)" in out

@@ -179,7 +179,10 @@ def test_energies_of_few_frames_below_all_electrons_are_in_another_unit(sets, un
     assert not faults(inspect(water))
     other = [replace(s, labels=s.labels | {"energy": s.labels["energy"] / unit}) for s in water]
     [found] = faults(inspect(other))
-    assert (found.code, found.hint) == ("energy-unit", "import with --energy-unit kcal/mol or kJ/mol or meV, as the source of the file says")
+    assert (found.code, found.hint) == (
+        "energy-unit",
+        "import with --energy-unit kcal/mol or kJ/mol or meV, as the source of the file says",
+    )
 
 
 @pytest.mark.ci

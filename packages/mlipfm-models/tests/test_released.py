@@ -91,7 +91,8 @@ def test_a_crystal_gets_a_warning_from_a_model_of_molecules() -> None:
         evaluate(potential, [crystal], ("energy",))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate(load_potential("mlipfm-mol-medium"), [molecule], ("energy",))
+        boxed = molecule.replace(cell=20 * np.eye(3), pbc=(True, True, True))
+        evaluate(load_potential("mlipfm-mol-medium"), [molecule, boxed], ("energy",))
 
 
 def test_commands_list_and_show_installed_models(capsys) -> None:

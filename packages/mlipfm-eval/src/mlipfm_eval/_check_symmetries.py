@@ -196,7 +196,8 @@ def _small_cells(subject: CheckedModel) -> Measured | None:
         return None
     span = np.linalg.norm(s.cell, axis=1)
     if (span > subject.cutoff).all() and len(s) > 8:  # a cell of its data that is large: a piece of it, alone in a small cell
-        s = made.boxed(made.cut_out(s, 4), 2.6)
+        pieces = [made.cut_out(s, count) for count in range(4, 9)]
+        s = made.boxed(next((piece for piece in pieces if piece.atomic_numbers.sum() % 2 == 0), pieces[0]), 2.6)  # a closed shell
         span = np.linalg.norm(s.cell, axis=1)
     most = 3 if subject.quick else 5
     wanted = np.clip(np.ceil(2.2 * subject.cutoff / span).astype(int), 2, most)

@@ -110,7 +110,7 @@ def evaluate(
         raise typer.BadParameter("name a model, or see --list for the benchmarks", param_hint="MODEL")
     files = {key: str(path) for key, path in (("out", out), ("page", page)) if path is not None}
     options = _key_values(option or [], "--option", "quick=true") | files
-    reading = _key_values(read or [], "--read", "energy_key=E")
+    reading = _reading(read or [])
     run_by_name(benchmark, model, data or [], ood or [], record=record, level=level, reading=reading, options=options)
 
 
@@ -132,7 +132,18 @@ def compare(
     """
     from .comparison import compare_models
 
-    compare_models(models, data, level, out, _key_values(read or [], "--read", "energy_key=E"))
+    compare_models(models, data, level, out, _reading(read or []))
+
+
+def _reading(texts: list[str]) -> dict[str, str]:
+    """Options of the reader of a file."""
+    from mlipfm_interfaces.errors import OptionError
+
+    found = _key_values(texts, "--read", "energy_key=E")
+    for name in {"level", "stores", "ood", "path"} & found.keys():
+        hint = "the level is given by --level" if name == "level" else "see `mlipfm data import --help`"
+        raise OptionError(f"--read has no option {name!r}", hint=hint)
+    return found
 
 
 def _key_values(texts: list[str], option: str, example: str) -> dict[str, str]:

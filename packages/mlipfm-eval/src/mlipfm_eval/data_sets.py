@@ -19,7 +19,7 @@ def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str] = (), leve
 
     Args:
         level: take the labels that overlays of this level give, where the store itself is of another.
-        reading: options of readers, for files: `energy_key`, `energy_unit`, ...
+        reading: options of readers, for files: `energy_key`, `energy_unit`, ...; values may be text, as on a command line.
 
     Raises:
         what `Store` and `read_all` raise; RefusedFileError: one data set twice; MissingLabelsError: an empty one.
@@ -49,11 +49,12 @@ def _open_store(path: Path, level: str | None) -> tuple[Sequence[Structure], str
 
 
 def _read_file(path: Path, reading: Mapping[str, Any]) -> tuple[list[Structure], str, tuple[str, ...]]:
+    from mlipfm_data.readers.option_text import typed_options
     from mlipfm_data.readers.registry import read_all
     from mlipfm_data.readers.report import ReadReport
 
     report = ReadReport()
-    structures = read_all(path, require=(), report=report, **reading)
+    structures = read_all(path, require=(), report=report, **typed_options(path, reading))
     parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if len(parts) == 1:
         digest = sha256(parts[0])

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import DamagedFileError, InvalidStructureError, UntrainedStateWarning
 
 if TYPE_CHECKING:
@@ -58,9 +60,10 @@ def check_states(potential: Potential, structures: Iterable[Structure], *, stack
     molecules = bool(potential.examples) and not any(s.pbc.any() for s in potential.examples)
     if not potential.trained_states and not molecules:
         return
+    reach = max((graph.cutoff for graph in potential.spec.graphs), default=0.0)
     said: set[str] = vars(potential).setdefault("_states_said", set())
     for k, s in enumerate(structures):
-        for text in [*state_remarks(potential, s, f"structure {k}"), *([_PERIODIC] if molecules and s.pbc.any() else [])]:
+        for text in [*state_remarks(potential, s, f"structure {k}"), *([_PERIODIC] if molecules and not _isolated(s, reach) else [])]:
             if text not in said:
                 said.add(text)
                 warnings.warn(text, UntrainedStateWarning, stacklevel=stacklevel + 1)
@@ -124,6 +127,15 @@ def judge(name: str, value: int | None, trained: Sequence[int | None], where: st
         where=where,
         hint=f"give the {noun}" if value is None else "train on such structures, or ask another model",
     )
+
+
+def _isolated(s: Structure, reach: float) -> bool:
+    """Return whether the images of a structure are farther from it than `reach` Å along every axis along which it is periodic."""
+    if not s.pbc.any():
+        return True
+    inverse = np.linalg.inv(s.cell)
+    empty = (1 - np.ptp(s.positions @ inverse, axis=0)) / np.linalg.norm(inverse, axis=0)
+    return bool((empty[s.pbc] > reach).all())
 
 
 def _is_list(values: object) -> bool:

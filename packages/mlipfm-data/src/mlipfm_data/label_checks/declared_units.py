@@ -1,4 +1,4 @@
-"""Labels that contradict the units, signs or orders that their file or its layout gives: such an import stops before anything is stored."""
+"""Labels that contradict the units, signs or orders by which they were read: such an import stops before anything is stored."""
 
 from __future__ import annotations
 
@@ -35,17 +35,19 @@ def label_error(finding: Finding, where: Path | str, hint: str) -> MlipfmError:
 
 
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
-    """Return the error for the first fault of a convention that the file or its layout gives; None if there is none.
-
-    A convention that the user gives, or that is assumed, is theirs to change: its fault is reported and stops nothing.
-    """
+    """Return the error for the first fault of a convention, whoever gives it: the user, the file or its layout, or nobody; None if there is none."""
     for item in findings:
         option = CONVENTION_OF.get(item.code, "") if item.severity == "fault" else ""
         for value, who in decisions.applied(option).items():
-            if who.startswith(("layout", "given in the file")):
-                says = "the file gives" if who.startswith("given") else f"its {who} says"
+            if who.startswith(("layout", "given", "assumed")):
+                convention = f"{option.replace('_', ' ')} {value}"
+                says = f"the file gives {convention}" if who.startswith("given in") else f"its {who} says {convention}"
+                if who.startswith("given by you"):
+                    says = f"you give {convention}" + (f" ({who.partition('; ')[2]})" if "; " in who else "")
+                elif who == "assumed":
+                    says = f"{convention} is assumed"
                 return UnitError(
-                    f"{says} {option.replace('_', ' ')} {value}, and so read the labels contradict it: {item}",
+                    f"{says}, and so read the labels contradict it: {item}",
                     where=str(path),
                     hint=f"give what the file has with {option_words(option)}, or import it as it says with --accept-label-errors",
                 )

@@ -52,7 +52,8 @@ def check_frame(frame: RawFrame, options: ReadOptions, seen: Decisions) -> None:
             unconverged = unconverged or f"the file says {key}={value}"
     if unconverged and not options.accept_unconverged:
         raise UnconvergedError(
-            unconverged, hint="compute it again; --accept-unconverged (in Python `accept_unconverged=True`) takes it as it is"
+            unconverged,
+            hint="compute it again; --accept-unconverged (--read accept_unconverged=true, in Python `accept_unconverged=True`) takes it as it is",
         )
     if unconverged:
         seen.effective.add("accept_unconverged")

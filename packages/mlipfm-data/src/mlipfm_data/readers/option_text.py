@@ -155,6 +155,18 @@ def _example(hint: Any) -> str:
     return {bool: "false", int: "1", float: "0.5"}.get(first, "TEXT")
 
 
+def typed_options(path: Path, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a reader whose values may be text, as a command line has them, by the types that are declared for them: "false" is False.
+
+    Raises:
+        OptionError: as `options_for`.
+    """
+    reader = reading.get("reader")
+    texts = [f"{name}={value}" for name, value in reading.items() if isinstance(value, str) and name != "reader"]
+    typed = {name: value for name, value in reading.items() if not isinstance(value, str) or name == "reader"}
+    return typed | options_for(path, reader, texts, {})
+
+
 def options_for(path: Path, reader: str | None, texts: Sequence[str], named: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the command line for one file: those under their own names that are given, and `KEY=VALUE` texts for the file's reader.
 

@@ -120,12 +120,18 @@ def rattled(structure: Structure, amplitude: float, seed: int = 0) -> Structure:
 
 
 def supercell(structure: Structure, repeats: tuple[int, int, int]) -> Structure:
-    """`repeats` copies along the lattice vectors; copy after copy, atoms of one copy together."""
+    """`repeats` copies along the lattice vectors; copy after copy, atoms of one copy together. Charges and unpaired electrons add up."""
     shifts = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), -1).reshape(-1, 3) @ structure.cell
     positions = (structure.positions[None] + shifts[:, None]).reshape(-1, 3)
-    numbers = np.tile(structure.atomic_numbers, len(shifts))
+    charge, multiplicity, copies = structure.total_charge, structure.spin_multiplicity, len(shifts)
     return structure.replace(
-        atomic_numbers=numbers, positions=positions, cell=np.array(repeats)[:, None] * structure.cell, labels={}, label_std={}
+        atomic_numbers=np.tile(structure.atomic_numbers, copies),
+        positions=positions,
+        cell=np.array(repeats)[:, None] * structure.cell,
+        total_charge=None if charge is None else copies * charge,
+        spin_multiplicity=None if multiplicity is None else 1 + copies * (multiplicity - 1),
+        labels={},
+        label_std={},
     )
 
 

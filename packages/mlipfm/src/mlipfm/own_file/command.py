@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from mlipfm_data.readers.option_text import options_for
 from mlipfm_interfaces import plugins
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import OptionError, RecipeError
 
 from .request import MINUTES, Request
 from .work import train_on_file
@@ -44,6 +44,8 @@ def run(
     texts = [text for text in reading if not text.startswith("reader=")]
     reader = next((text.partition("=")[2] for text in reading if text.startswith("reader=")), None)
     found = options_for(file, reader, texts, {}) | ({"reader": reader} if reader else {})
+    if "level" in found:
+        raise OptionError("--read has no option 'level'", hint="the level is given by --level")
     if steps is None and options.get("mode") != "heads":
         minutes = MINUTES if minutes is None else minutes
     request = Request(file=file, out=out, minutes=minutes, steps=steps, reading=found, **options)
