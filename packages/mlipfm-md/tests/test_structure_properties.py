@@ -9,7 +9,7 @@ from ase.build import add_adsorbate, bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
 from ase.eos import EquationOfState
 from ase.optimize import BFGS
 from mlipfm_interfaces.checkpoint import build
@@ -188,6 +188,26 @@ def test_fixed_atoms_do_not_vibrate_and_leave_no_rigid_motion():
     assert len(found.frequencies) == 3
     assert len(found.rigid) == 0
     assert found.frequencies.max() == pytest.approx(np.sqrt(2 * 9.0 * (2.5 / 1.1) ** 2 / atoms.get_masses()[1]) * THZ * 33.35641, rel=1e-4)
+
+
+def test_an_axis_that_is_fixed_has_no_vibration():
+    """A bond along z: held along x and y, its second atom has one mode, that of the atom on a spring."""
+    atoms = Atoms("CO", [[0, 0, 0], [0, 0, 1.1]], calculator=MorsePotential(epsilon=9.0, r0=1.1, rho0=2.5, rcut1=8.0, rcut2=9.0))
+    atoms.set_constraint([FixAtoms([0]), FixCartesian(1, [True, True, False])])
+    found = vibrations(atoms)
+    assert found.frequencies == pytest.approx([np.sqrt(2 * 9.0 * (2.5 / 1.1) ** 2 / atoms.get_masses()[1]) * THZ * 33.35641], rel=1e-4)
+    atoms.set_constraint(FixBondLengths([[0, 1]]))
+    with pytest.raises(SimulationError, match="bonds of fixed length"):
+        vibrations(atoms)
+
+
+def test_elastic_constants_and_the_equation_of_state_of_a_crystal_with_fixed_atoms_are_refused():
+    atoms = bulk("Cu")
+    atoms.calc = EMT()
+    atoms.set_constraint(FixAtoms([0]))
+    for compute in (elastic_tensor, equation_of_state):
+        with pytest.raises(SimulationError, match="fixed atoms means nothing"):
+            compute(atoms)
 
 
 def test_hessian_of_a_model_is_the_derivative_of_its_forces_and_ignores_translations():

@@ -89,7 +89,7 @@ def import_(
     sampling: str = typer.Option(None, help="How the geometries were made."),
     allow_refused: bool = typer.Option(False, "--allow-refused", help="Exit 0 although frames were refused."),
     accept_label_errors: bool = typer.Option(
-        False, "--accept-label-errors", help="Import a file although its labels contradict the units or signs that it or its layout gives."
+        False, "--accept-label-errors", help="Import a file although its labels contradict the units or signs by which they are read."
     ),
     manifest: Path = typer.Option(
         None,

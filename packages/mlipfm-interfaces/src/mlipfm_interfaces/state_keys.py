@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import InvalidStructureError, MultiplicityError
 
-CHARGE_KEYS = ("total_charge", "charge")
+CHARGE_KEYS = ("total_charge", "charge", "tot_charge", "net_charge", "formal_charge", "molecular_charge")
 MULTIPLICITY_KEYS = ("spin_multiplicity", "multiplicity", "mult", "spin")
 
 

@@ -39,6 +39,21 @@ class Job:
     as_json: bool
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Refuse a folder with the results of another command, file or model: they would be lost, or taken for those of this one."""
+        for path in sorted(self.out.glob("*.json")) if self.out.is_dir() else []:
+            try:
+                there = json.loads(path.read_text(encoding="utf-8"))
+                before = (there["command"], str(Path(there["file"]).resolve()), there["model"])
+            except (ValueError, KeyError, TypeError, OSError):
+                continue  # no record of such a command
+            if before != (self.command, str(self.file.resolve()), self.model):
+                raise SimulationError(
+                    f"the folder holds the results of `mlipfm {there['command']}` of {there['file']} by {there['model']}",
+                    where=str(self.out),
+                    hint="choose another folder by --out, or remove it",
+                )
+
     def calculator(self) -> Any:
         """Return the ASE calculator of the model."""
         return open_calculator(self.model, level=self.level, charge=self.charge, multiplicity=self.multiplicity)
@@ -178,6 +193,8 @@ def run_vibrations(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     found = vibrations(atoms, fmax=max(settings["fmax"], 1e-6) * 1.001, on_step=job.part)
     conditions = {key: settings[key] for key in ("temperature", "pressure", "symmetry_number")}
     thermal = {} if found.imaginary else thermochemistry(atoms, found, **conditions)
+    if thermal.get("model") == "harmonic" and settings["symmetry_number"] != 1:
+        job.say("the symmetry number has no effect: this is no free molecule, which could turn")
     if found.imaginary:
         job.say(f"no thermochemistry: imaginary modes {', '.join(f'{-f:.1f}i' for f in found.imaginary)} cm⁻¹; this is no minimum")
     job.csv("modes.csv", ("mode", "wavenumber_per_cm", "energy_meV"), [(k, f, f / 8.065544) for k, f in enumerate(found.frequencies)])

@@ -153,6 +153,8 @@ def run(
         inner_steps=None if inner is None else inner_steps or 4,
     )
     unit = None if velocity_unit is None else str(velocity_unit)
+    if export is not None and export.resolve() == structures.resolve():
+        raise SimulationError("the trajectory would replace the starting structure", where=f"--export {export}", hint="name another file")
     starts = read_initial_states(structures, FrameOptions(level, charge, multiplicity, frame, new_velocities, ignore_constraints, unit))
     run_dynamics(Request(model, out, export, temperature, inner, uncertainty, stop_above, collect_above, as_json), starts, chosen, settings)
 

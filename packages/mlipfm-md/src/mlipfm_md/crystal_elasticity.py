@@ -181,6 +181,8 @@ def _relaxed(atoms: Atoms, fmax: float) -> Atoms:
 
 
 def _check_crystal(atoms: Atoms, what: str) -> None:
+    if atoms.constraints:
+        raise SimulationError(f"{what} of a crystal with fixed atoms means nothing", hint="use --ignore-constraints")
     if not atoms.pbc.all():
         kind = "a molecule" if not atoms.pbc.any() else f"periodic along {int(atoms.pbc.sum())} of 3 directions"
         raise SimulationError(

@@ -82,20 +82,38 @@ def free_hessian(atoms: Atoms, *, delta: float = 0.005, on_step: OnStep | None =
 
 
 def vibrations(atoms: Atoms, *, fmax: float = 0.02, on_step: OnStep | None = None) -> Vibrations:
-    """Return harmonic frequencies at a stationary point, a minimum or a saddle.
+    """Return harmonic frequencies at a stationary point, a minimum or a saddle, in the coordinates that may move: of all atoms, or those that
+    constraints leave (FixAtoms, FixCartesian).
 
     Raises:
-        SimulationError: a force above `fmax`, eV/Å, or no atom that may move.
+        SimulationError: a force above `fmax`, eV/Å, no atom that may move, or bonds of fixed length.
     """
+    if any(type(c).__name__ == "FixBondLengths" for c in atoms.constraints):
+        raise SimulationError(
+            "bonds of fixed length have no harmonic vibrations here", hint="free them: remove the constraint, or --ignore-constraints"
+        )
     check_relaxed(atoms, fmax, "vibrations")
     free, hessian = free_hessian(atoms, on_step=on_step)
+    held = fixed_axes(atoms)[free].ravel()
+    hessian[held], hessian[:, held] = 0.0, 0.0  # modes of exactly zero, apart from all others
     bare = atoms.copy()
     data = VibrationsData.from_2d(bare, hessian, indices=free.tolist())
     energies = data.get_energies()  # complex, eV
     signed = np.where(np.abs(energies.imag) > np.abs(energies.real), -np.abs(energies.imag), energies.real) * PER_CM
-    n = rigid_motions(atoms) if len(free) == len(atoms) else 0
-    order = np.argsort(np.abs(signed))
+    n = rigid_motions(atoms) if len(free) == len(atoms) and not held.any() else 0
+    order = np.argsort(np.abs(signed))[int(held.sum()) :]
     return Vibrations(data, np.sort(signed[order[n:]]), np.sort(signed[order[:n]]))
+
+
+def fixed_axes(atoms: Atoms) -> Array:
+    """[N, 3] bool: the Cartesian axes along which FixAtoms and FixCartesian hold each atom."""
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    for c in atoms.constraints:
+        if type(c).__name__ == "FixAtoms":
+            fixed[c.get_indices()] = True
+        elif type(c).__name__ == "FixCartesian":
+            fixed[c.get_indices()] |= np.asarray(c.mask, dtype=bool)
+    return fixed
 
 
 def rigid_motions(atoms: Atoms) -> int:

@@ -6,7 +6,10 @@ another unit is chosen; VASP and GROMACS files give theirs, and ASE converts the
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +22,16 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Simulat
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 
-from ._start_text import Beside, readable_mdl, readable_poscar, readable_xyz
+from ._start_text import (
+    Beside,
+    espresso_state,
+    gromacs_ions,
+    readable_mdl,
+    readable_pdb,
+    readable_poscar,
+    readable_xyz,
+    refuse_dump_without_elements,
+)
 from .initial_state import InitialState
 
 __all__ = ["read_initial_states"]
@@ -29,6 +41,7 @@ Array = np.ndarray
 #: Å/fs in one unit of velocity. ASE's unit of time is Å sqrt(amu/eV) = 10.18 fs.
 VELOCITY_UNITS = {"A/fs": 1.0, "A/ps": 1e-3, "nm/ps": 1e-2, "ase": 0.09822694788464063}
 
+_COMPRESSED = (".gz", ".bz2", ".xz")
 _VELOCITIES = ("velo", "vel", "velocities", "velocity")
 _FIXED, _MOVES = r"(^|_)(fix|froz|freez|constrain)", r"(^|_)(mov|mobile|selective)"
 #: Arrays that say nothing about motion, or are used elsewhere.
@@ -91,31 +104,31 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
     """ASE's Atoms of each frame, with what it does not read."""
     import ase.io
 
-    if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
+    kind = _suffix(path)
+    if kind in (".pkl", ".pickle", ".pt", ".pth"):
         raise UnreadableFileError("pickle files are never read", where=str(path), hint="convert it to extxyz where it comes from")
     if not path.is_file():
         what = "is a folder, a file is wanted" if path.is_dir() else "there is no such file"
         raise UnreadableFileError(what, where=str(path), hint="check the path")
     try:
-        if path.suffix == ".db":  # with its columns, which ase.io leaves out
+        if kind == ".db":  # with its columns, which ase.io leaves out
             from ase.db import connect
 
             return [(row.toatoms(add_additional_information=True), Beside()) for row in connect(path).select()]
-        if path.suffix in (".com", ".gjf"):
-            atoms: Any = ase.io.read(path, format="gaussian-in", attach_calculator=True)
-            stated, atoms.calc = atoms.calc.parameters, None
-            return [(atoms, Beside(charge=stated.get("charge"), multiplicity=stated.get("mult")))]
-        if path.suffix in (".mol", ".sdf"):  # of which ASE reads the first molecule, and no charge
-            return [
-                (ase.io.read(io.StringIO(text), format="sdf"), beside)
-                for text, beside in readable_mdl(path.read_text(errors="replace"), str(path))
-            ]
-        source, kind, beside = _source(path)
-        frames: list[Any] = list(ase.io.iread(source, ":", format=kind, do_not_split_by_at_sign=True))
+        if kind in (".com", ".gjf"):
+            return [_gaussian_input(path)]
+        if kind in (".mol", ".sdf"):  # of which ASE reads the first molecule, and no charge
+            return [(ase.io.read(io.StringIO(text), format="sdf"), beside) for text, beside in readable_mdl(_text(path), str(path))]
+        source, name, beside = _source(path, kind)
+        frames: list[Any] = list(ase.io.iread(source, ":", format=name, do_not_split_by_at_sign=True))
+        if kind == ".pdb":  # END behind the last ENDMDL makes a frame without atoms
+            frames = [atoms for atoms in frames if len(atoms)]
     except MlipfmError:
         raise
     except Exception as error:
         raise unreadable_by_ase(path, error) from error
+    for atoms in frames:
+        _refuse_partly_occupied(atoms, path)
     if len(beside) != len(frames):
         beside = [Beside() for _ in frames]
     return list(zip(frames, beside, strict=True))
@@ -134,20 +147,81 @@ def unreadable_by_ase(path: Path, error: Exception) -> UnreadableFileError:
     return UnreadableFileError(f"ASE cannot read it: {reason}", where=str(path), hint=hint)
 
 
-def _source(path: Path) -> tuple[Any, str | None, list[Beside]]:
+def _suffix(path: Path) -> str:
+    """In lower case, without that of a compression."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in _COMPRESSED else name.suffix
+
+
+def _text(path: Path) -> str:
+    """Of a file that may be compressed."""
+    opened: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    with opened(path, "rb") as stream:
+        return str(stream.read().decode("utf-8-sig", errors="replace"))
+
+
+def _source(path: Path, kind: str) -> tuple[Any, str | None, list[Beside]]:
     """Return what ASE is given: text that it can read, or the file."""
-    if path.suffix in (".xyz", ".extxyz"):
-        text, beside = readable_xyz(path.read_text(errors="replace"))
+    if kind in (".xyz", ".extxyz"):
+        text, beside = readable_xyz(_text(path))
         return io.StringIO(text), "extxyz", beside
-    if path.suffix in (".vasp", ".poscar") or path.name.startswith(("POSCAR", "CONTCAR")) or path.name.endswith(("POSCAR", "CONTCAR")):
-        text, beside = readable_poscar(path.read_text(errors="replace"), str(path))
+    stem = path.name.removesuffix(path.suffix) if path.suffix.lower() in _COMPRESSED else path.name
+    if kind in (".vasp", ".poscar") or stem.startswith(("POSCAR", "CONTCAR")) or stem.endswith(("POSCAR", "CONTCAR")):
+        text, beside = readable_poscar(_text(path), str(path))
         if beside:
             return io.StringIO(text), "vasp", beside
+    if kind in (".pdb", ".ent"):
+        text, beside = readable_pdb(_text(path), str(path))
+        return io.StringIO(text), "proteindatabank", beside
+    if kind in (".pwi", ".gro"):
+        text = _text(path)
+        return (
+            (io.StringIO(text), "espresso-in", [espresso_state(text)])
+            if kind == ".pwi"
+            else (io.StringIO(text), "gromacs", [gromacs_ions(text)])
+        )
+    if kind in (".lammpstrj", ".dump"):
+        refuse_dump_without_elements(_text(path), str(path))
+    elif kind in (".data", ".lmp", ".lammps") or path.name.lower().startswith("data."):
+        raise UnreadableFileError(
+            "data files of LAMMPS name types and no elements",
+            where=str(path),
+            hint="write it as .xyz: ase.io.read(FILE, format='lammps-data', Z_of_type={1: 8, 2: 1})",
+        )
     return str(path), None, []
+
+
+def _gaussian_input(path: Path) -> tuple[Any, Beside]:
+    """Charge, multiplicity and isotopes of hydrogen with it."""
+    import ase.io
+
+    atoms: Any = ase.io.read(io.StringIO(_text(path)), format="gaussian-in", attach_calculator=True)
+    stated, atoms.calc = atoms.calc.parameters, None
+    beside = Beside(charge=stated.get("charge"), multiplicity=stated.get("mult"))
+    masses = stated.get("isolist")
+    for k, mass in enumerate([] if masses is None else masses):
+        if mass is not None and atoms.symbols[k] == "H" and round(float(mass)) in (2, 3):
+            beside.isotopes[k] = "D" if round(float(mass)) == 2 else "T"
+        elif mass is not None and round(float(mass)) not in (0, round(MASSES[atoms.numbers[k]])):
+            beside.unread.append(f"the isotope {round(float(mass))}{atoms.symbols[k]}")
+    return atoms, beside
+
+
+def _refuse_partly_occupied(atoms: Any, path: Path) -> None:
+    """Sites of a CIF file that several elements share, or that are empty in part: ASE takes the most frequent one for all."""
+    for site in (atoms.info.get("occupancy") or {}).values():
+        if len(site) > 1 or min(site.values(), default=1.0) < 0.999:
+            raise InvalidStructureError(
+                f"a site is occupied in part: {', '.join(f'{name} {part:g}' for name, part in site.items())}",
+                where=str(path),
+                hint="make an ordered cell of it first",
+            )
 
 
 def _start(atoms: Any, beside: Beside, where: str, wanted: FrameOptions, origin: Provenance) -> tuple[InitialState, FrameReport]:
     said = FrameReport(unused=list(beside.unread))
+    for k, name in beside.elements.items():
+        atoms.symbols[k] = name
     used: set[str] = set()
     try:
         masses = _masses(atoms, beside, said, used)
