@@ -421,3 +421,17 @@ def test_units_in_attributes_of_hdf5_data_sets_count_more_than_the_layout(tmp_pa
     first = read_all(tmp_path / "a.h5", energy_unit=energy_unit)[0]
     assert first.labels["energy"] == pytest.approx(e[0] * wanted[0])
     np.testing.assert_allclose(first.labels["forces"], f[0] * wanted[1], atol=1e-9)
+
+
+@pytest.mark.parametrize("key", ["energy_unit", "Energy_Units"])
+def test_units_of_the_comment_line_of_an_xyz_file_are_those_of_the_file(tmp_path, key):
+    (tmp_path / "a.xyz").write_text(f"1\nProperties=species:S:1:pos:R:3 energy=2.0 {key}=kcal/mol\nAr 0 0 0\n")
+    [structure] = read_all(tmp_path / "a.xyz")
+    assert structure.labels["energy"] == pytest.approx(2.0 * KCAL_MOL)
+    report = ReadReport()
+    [structure] = read_all(tmp_path / "a.xyz", energy_unit="eV", report=report)
+    assert structure.labels["energy"] == 2.0
+    assert "energy eV (given by you; the file says kcal/mol)" in "\n".join(report.lines())
+    (tmp_path / "b.xyz").write_text("1\nProperties=species:S:1:pos:R:3 energy=2.0 energy_unit=furlong\nAr 0 0 0\n")
+    with pytest.raises(UnitError, match="furlong"):
+        read_all(tmp_path / "b.xyz")

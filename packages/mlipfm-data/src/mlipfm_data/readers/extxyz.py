@@ -267,7 +267,18 @@ def _frame(comment: str, atoms: list[str], cut: bool) -> RawFrame:
         raise UnreadableFileError(f"`Lattice` has {cell.size} numbers, nine are needed")
     others = {name: value for name, value in arrays.items() if name.lower() not in _GEOMETRY}
     pbc = None if periodic is None else _is_logical(periodic)
-    return RawFrame(numbers, arrays[lower["pos"]], None if cell is None else cell.reshape(3, 3), pbc, info, others, unread=unread)
+    cell = None if cell is None else cell.reshape(3, 3)
+    return RawFrame(numbers, arrays[lower["pos"]], cell, pbc, info, others, unread=unread, stated=_units(info))
+
+
+def _units(info: dict[str, str]) -> dict[str, str]:
+    """Take the units out of `info` that the comment line gives: `energy_unit=kcal/mol`, `force_units=...`."""
+    found = {key: _UNIT.fullmatch(key) for key in info}
+    return {f"{_DIMENSIONS[match[1].lower()]}_unit": info.pop(key) for key, match in found.items() if match}
+
+
+_DIMENSIONS = {"energy": "energy", "force": "forces", "forces": "forces", "stress": "stress", "length": "length"}
+_UNIT = re.compile(rf"({'|'.join(_DIMENSIONS)})_units?", re.IGNORECASE)
 
 
 def _info(comment: str, extended: bool) -> dict[str, str]:
