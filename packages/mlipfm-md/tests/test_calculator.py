@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -192,3 +195,15 @@ def test_uncertainty_of_a_file_beside_the_model_is_among_the_results(tmp_path):
     assert other != digest
     with pytest.raises(RefusedFileError, match="not of"):
         MlipfmCalculator(tmp_path / "other.safetensors", uncertainty=model.with_suffix(".uncertainty.safetensors"))
+
+
+def test_a_calculator_that_was_used_can_be_copied_and_pickled():
+    atoms = molecule("H2O")
+    atoms.info.update(charge=0, spin=1)
+    atoms.calc = MlipfmCalculator()
+    energy = atoms.get_potential_energy()
+    for other in (copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))):
+        assert other.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+        other.rattle(0.01, seed=0)
+        assert other.get_potential_energy() != pytest.approx(energy, abs=1e-6)
+    assert atoms.get_potential_energy() == energy

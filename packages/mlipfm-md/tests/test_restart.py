@@ -195,9 +195,9 @@ def test_a_hundred_kills_change_no_bit(tmp_path):
 
 def test_folder_of_another_run_is_refused(tmp_path):
     simulate(model(), waters(), NVE(), settings(20), out=tmp_path / "run")
-    with pytest.raises(SimulationError, match="another ensemble"):
+    with pytest.raises(SimulationError, match="another ensemble or other parameters of it: .* there and .* here"):
         simulate(model(), waters(), Langevin(300.0), settings(20), out=tmp_path / "run")
-    with pytest.raises(SimulationError, match="another structures"):
+    with pytest.raises(SimulationError, match="other structures"):
         simulate(model(), waters()[:1], NVE(), settings(20), out=tmp_path / "run")
 
 
@@ -217,7 +217,7 @@ def test_run_of_another_model_or_level_is_not_continued(tmp_path):
     simulate(Spring(1.0), waters(), NVE(), settings(20), out=tmp_path / "run")
     with pytest.raises(SimulationError, match="another model"):
         simulate(Spring(2.0), waters(), NVE(), settings(40), out=tmp_path / "run")
-    with pytest.raises(SimulationError, match="another structures"):
+    with pytest.raises(SimulationError, match="other structures"):
         simulate(Spring(1.0), [s.replace(level="pbe") for s in waters()], NVE(), settings(40), out=tmp_path / "run")
 
 

@@ -42,12 +42,14 @@ class ForeignPackage:
         in_process: call the adapter here, without a process (for packages that ours depends on anyway).
         electronic: it solves for electrons, at one k-point: the energy per atom of a small cell is not that of its supercell, and open shells may
             have several answers or none.
+        file: the argument is a file, which is looked for before anything is installed.
     """
 
     requirements: tuple[str, ...]
     adapter: Path
     in_process: bool = False
     electronic: bool = False
+    file: bool = False
 
 
 class _Adapter(Protocol):
@@ -78,10 +80,12 @@ def open_foreign(uri: str, *, call_timeout: float = 600.0, start_timeout: float 
         call_timeout: seconds for one structure. start_timeout: seconds to load the model (its environment, made on first use, is extra).
 
     Raises:
-        PluginError: no package of that name is known. ForeignModelError: it could not be installed or started.
+        PluginError: no package of that name is known. ForeignModelError: it could not be installed or started, or its file is not there.
     """
     name, _, argument = uri.partition(":")
     package = plugins.load("foreign", name)
+    if package.file and not Path(argument).is_file():
+        raise ForeignModelError("there is no such file", where=uri, hint=f"give the path of a model: {name}:FILE")
     return ForeignModel(uri, package, argument, call_timeout, start_timeout)
 
 

@@ -82,8 +82,9 @@ def _has_pip() -> bool:
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    """A line on the terminal while an environment is made, which takes a minute."""
+    """A line while an environment is made, which takes minutes: packages with torch are gigabytes."""
     if not sys.stderr.isatty():
+        print(f"making the environment of {name}, which is installed once and may be gigabytes", file=sys.stderr, flush=True)
         yield
         return
     from rich.console import Console

@@ -119,6 +119,10 @@ class MlipfmCalculator(GetPropertiesMixin):
             raise RecipeError(f"this model has no compiled kernel: {reason}", where="engine", hint="use the engine auto or torch")
         self._answer: _Answer | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the last answer out of copies, which compute anew."""
+        return {**self.__dict__, "_answer": None}
+
     @property
     def results(self) -> dict[str, Any]:
         """Of the last calculation, under ASE's names."""

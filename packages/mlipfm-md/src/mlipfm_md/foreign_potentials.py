@@ -11,4 +11,4 @@ _ADAPTER = Path(__file__).with_name("ase_adapter.py")
 #: Plug-ins of the group `mlipfm.foreign`: `sevennet:7net-0` and `chgnet:0.3.0` come with their packages, `mace:PATH` is a file that mace-torch wrote.
 SEVENNET = ForeignPackage(requirements=("sevenn>=0.11,<1",), adapter=_ADAPTER)
 CHGNET = ForeignPackage(requirements=("chgnet>=0.4,<1",), adapter=_ADAPTER)
-MACE = ForeignPackage(requirements=("mace-torch>=0.3.10,<1",), adapter=_ADAPTER)
+MACE = ForeignPackage(requirements=("mace-torch>=0.3.10,<1",), adapter=_ADAPTER, file=True)

@@ -33,7 +33,12 @@ Array = np.ndarray
 RESTART_KIND, RESTART_FILE = "mlipfm-md-restart", "restart.safetensors"
 LAST_GOOD = "last_good.xyz"
 #: Key of the fingerprint -> in words, where the key says too little.
-_NAMES = {"motion": "choice of fixed atoms, masses or first velocities"}
+_NAMES = {
+    "motion": "another choice of fixed atoms, masses or first velocities",
+    "ensemble": "another ensemble or other parameters of it",
+    "settings": "other settings",
+    "structures": "other structures",
+}
 _ARRAYS = ("positions", "velocities", "forces", "energies", "masses", "first")
 #: Before the names of extended variables and of what the forces remember, in the restart file. `reference` alone is older than the second.
 _EXTENDED, _MEMORY = "extended.", "memory."
@@ -85,7 +90,7 @@ class Trajectory:
         for key, value in fingerprint.items():
             if found.get(key) != value:
                 raise SimulationError(
-                    f"this folder holds a run with another {_NAMES.get(key, key)}{_difference(found.get(key), value)}",
+                    f"this folder holds a run with {_NAMES.get(key, f'another {key}')}{_difference(found.get(key), value)}",
                     where=str(self.folder),
                     hint="choose another `out`",
                 )
@@ -186,7 +191,11 @@ class Trajectory:
 
 
 def _difference(found: Any, asked: Any) -> str:
-    """`: dt is 0.5 there and 1.0 here`, where both are settings by name."""
+    """`: dt is 0.5 there and 1.0 here`, where both are settings by name, or ensembles: [name, parameters]."""
+    if all(isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) for item in (found, asked)):
+        if found[0] != asked[0]:
+            return f": {found[0]} there and {asked[0]} here"
+        found, asked = found[1], asked[1]
     if not (isinstance(found, dict) and isinstance(asked, dict)):
         return ""
     names = [name for name in sorted(found.keys() | asked.keys()) if found.get(name) != asked.get(name)]

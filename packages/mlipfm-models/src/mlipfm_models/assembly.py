@@ -142,6 +142,10 @@ class AssembledPotential(Potential):
             self._compiled = weights, _state_of(weights), compiled_density(self)
         return self._compiled[2]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave compiled code out of copies, which make their own."""
+        return {**self.__dict__, "_compiled": None}
+
     def train(self, mode: bool = True) -> AssembledPotential:
         """See `torch.nn.Module.train`; compiled code is made anew afterwards if modules have been exchanged."""
         self._compiled = None

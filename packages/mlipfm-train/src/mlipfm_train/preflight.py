@@ -69,6 +69,12 @@ def check_data(recipe: Recipe, facts: DataStatistics, objectives: Mapping[str, O
     Raises:
         MissingLabelsError: if no structure has a label that an objective requires; the labels that were found are named.
     """
+    if recipe.schedule.warmup >= recipe.steps > 1:
+        report.say(
+            f"the warm-up of {recipe.schedule.warmup:,} steps is longer than the run of {recipe.steps:,}: the learning rate stays below "
+            f"{recipe.optimizer.lr * recipe.steps / recipe.schedule.warmup:.2g} and never reaches the {recipe.optimizer.lr:g} that were asked",
+            warmup=recipe.schedule.warmup,
+        )
     found = ", ".join(f"{key} ({count})" for key, count in sorted(facts.labels.items())) or "none"
     where = ", ".join(recipe.data.train) or "the training data"
     for name, objective in objectives.items():

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from .recipe_library import recipe_file
 
@@ -199,6 +199,13 @@ class Tracking(_Document):
 
     mlflow: str | None = None
     experiment: str = "mlipfm"
+
+    @field_validator("mlflow")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError(f"{value!r} is no address of MLflow: give sqlite:///runs.db or http://host:5000")
+        return value
 
 
 def _seconds(value: Any) -> Any:

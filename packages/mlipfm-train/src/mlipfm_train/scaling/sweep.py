@@ -129,6 +129,11 @@ def load_sweep(path: Path | str) -> Sweep:
         raise UnreadableFileError(f"cannot read the sweep: {reason}", where=str(path), hint=hint) from None
     if not isinstance(document, dict):
         raise RecipeError("a sweep is a mapping of keys to values", where=str(path), hint="see `mlipfm scaling plan --example`")
+    inline = document.get("recipe")
+    if isinstance(inline, dict) and "steps" in inline and (document.get("steps") or document.get("epochs")):
+        raise RecipeError(
+            "the steps of the recipe have no effect beside steps or epochs of the sweep", where=str(path), hint="leave recipe.steps out"
+        )
     if isinstance(document.get("recipe"), str):
         beside = path.parent / document["recipe"]
         named = beside if beside.exists() else document["recipe"]
