@@ -272,6 +272,14 @@ def test_every_mode_trains_says_what_trains_and_measures_forgetting(mode, pretra
 
 
 @pytest.mark.ci
+def test_errors_on_structures_of_the_pre_training_say_so(pretrained, tmp_path, capsys):
+    words = ("--from", pretrained / "model.safetensors", "--steps", 4, "--out", tmp_path / "out", "data.budget=60")
+    status, out, err = run(capsys, "finetune", pretrained / "data" / "train", *words)
+    assert status == 0, err
+    assert re.search(r"test part: the model was pre-trained on (\d+) of these \1 structures: errors on them say little about new ones", out), out
+
+
+@pytest.mark.ci
 def test_a_new_head_learns_a_quantity_and_leaves_the_forces_as_they_were(pretrained, tmp_path, capsys):
     frames = labelled(20, seed=3)
     for atoms in frames:

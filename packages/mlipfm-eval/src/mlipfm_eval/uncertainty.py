@@ -150,7 +150,7 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
 
     Returns:
         file, digest, digest of the model, alpha by quantity, the number of structures of each kind, and a warning (else None) if the calibration
-        has fewer than `FEW`.
+        has fewer than `FEW` or the checkpoint does not list a store of `train`.
 
     Raises:
         RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that the model does not have.
@@ -169,7 +169,10 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
         fitted = method.fit(potential, str(manifest["digest"]), *chains, details={"stores": digests}, progress=advance)
     digest = fitted.save(out)
     sizes = _sizes(fitted)
-    warning = _few(sizes["calibrate"])
+    stated = trained_stores(manifest)
+    strange = [str(path) for path, digest in zip(trained, digests["train"], strict=True) if stated and digest not in stated]
+    unknown = f"the model was not trained on {', '.join(strange)}, by what its checkpoint says" if strange else None
+    warning = "; ".join(text for text in (unknown, _few(sizes["calibrate"])) if text) or None
     return {"file": str(out), "digest": digest, "model": manifest["digest"], "alpha": dict(fitted.alpha), **sizes, "warning": warning}
 
 

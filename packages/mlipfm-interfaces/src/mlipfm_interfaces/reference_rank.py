@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .elements import formula, number, symbol
-from .errors import UndeterminedEnergyWarning
+from .errors import UndeterminedEnergyWarning, UntrainedStateWarning
 
 if TYPE_CHECKING:
     from .potential import Potential
@@ -138,9 +138,10 @@ def warn_if_undetermined(potential: Potential, structures: Sequence[Structure], 
 
 @contextmanager
 def without_warning() -> Iterator[None]:
-    """For checks of properties that hold whatever the energies of atoms are."""
+    """For checks of properties that hold whatever the energies of atoms are, and for crystals of a model of molecules."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndeterminedEnergyWarning)
+        warnings.filterwarnings("ignore", "the model was trained on free molecules", UntrainedStateWarning)
         yield
 
 

@@ -106,6 +106,7 @@ def print_errors(before: Record, after: Record | None, say: Say) -> list[str]:
         lines.append(
             f"training has made the model worse: {', '.join(worse)}; give it more time (--minutes, --steps), or go on with the model of before"
         )
+    lines += [f"test part: {text}" for text in (after or before).get("details", {}).get("known", {}).values()]
     for line in lines:
         say(line)
     return lines
