@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_potential, resolve, save_potential
-from mlipfm_interfaces.errors import LevelError, RefusedFileError
+from mlipfm_interfaces.errors import LevelError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.testing.structures import ethanol
 from mlipfm_models import build_potential
@@ -20,7 +20,9 @@ def test_a_released_model_is_found_by_its_name_unless_a_file_has_it(tmp_path, mo
     monkeypatch.setattr(plugins, "load", lambda group, name: lambda: tmp_path / f"{name}.safetensors")
     monkeypatch.chdir(tmp_path)
     assert resolve("small") == tmp_path / "small.safetensors"
-    assert resolve("smal") == Path("smal")
+    with pytest.raises(UnreadableFileError, match="no model of this name is installed; check the path; installed: small"):
+        resolve("smal")
+    assert resolve("smal.safetensors") == Path("smal.safetensors")
     (tmp_path / "small").write_bytes(b"")
     assert resolve("small") == Path("small")
 

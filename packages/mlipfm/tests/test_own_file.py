@@ -276,7 +276,9 @@ def test_errors_on_structures_of_the_pre_training_say_so(pretrained, tmp_path, c
     words = ("--from", pretrained / "model.safetensors", "--steps", 4, "--out", tmp_path / "out", "data.budget=60")
     status, out, err = run(capsys, "finetune", pretrained / "data" / "train", *words)
     assert status == 0, err
-    assert re.search(r"test part: the model was pre-trained on (\d+) of these \1 structures: errors on them say little about new ones", out), out
+    assert re.search(
+        r"test part: the model was pre-trained on (\d+) of these \1 structures: errors on them say little about new ones", out
+    ), out
 
 
 @pytest.mark.ci

@@ -112,7 +112,7 @@ def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
         options["require"] = (request.quantity,)
     stated = request.level or _first_level(request.file, options)
     level = stated or re.sub(r"[^a-z0-9.+-]+", "-", request.file.name.partition(".")[0].lower()).strip("-") or "data"
-    with Importer(out, name=request.file.stem, inspected=True, accept_label_errors=request.accept_label_errors) as importer:
+    with Importer(out, name=request.file.stem, inspected=True, accept_label_errors=True) as importer:  # `_check` refuses them, by --read
         report = importer.add(request.file, options.pop("reader", None), **options, level=request.level or (None if stated else level))
     lines = report.lines()
     if stated is None:
