@@ -185,7 +185,11 @@ class Potential(nn.Module, ABC):
                 indices.append(known.index(found))
             else:
                 said = "has no level of theory" if level is None else f"has level {level!r}, which this model does not support"
-                raise LevelError(f"system {said}", where=f"system {k}", hint=f"choose one of: {', '.join(known)}")
+                raise LevelError(
+                    f"the structure {said}",
+                    where=f"structure {k} of this batch",
+                    hint=f"choose one by --level (in Python `level`): {', '.join(known)}",
+                )
         return torch.tensor(indices, device=batch.positions.device)
 
 

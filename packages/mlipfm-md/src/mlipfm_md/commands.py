@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -343,7 +344,10 @@ def export_ipi(
     wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
     numbers = {"dt": dt, "steps": steps, "every": every, "temperature": temperature, "seed": seed}
     said = write(model, structure, out, wanted=wanted, address=address, **numbers)  # type: ignore[arg-type]  # int and float by name
-    _print_said(said, f"{out} is written: cd {out}; i-pi input.xml & mlipfm md serve-ipi {model} {structure} --address {address}")
+    given = {"--level": level, "--charge": charge, "--multiplicity": multiplicity, "--frame": frame}
+    words = [str(Path(model).resolve()) if Path(model).is_file() else model, str(structure.resolve()), "--address", address]
+    words += [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    _print_said(said, f"{out} is written: cd {out}; i-pi input.xml & mlipfm md serve-ipi {shlex.join(words)}")
 
 
 @app.command("serve-ipi")

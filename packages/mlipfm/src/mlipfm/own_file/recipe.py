@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlipfm_data.strict_yaml import parse_yaml
+from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_train.recipe import Recipe, make_recipe
 from mlipfm_train.recipe_library import recipe_file, shipped_recipes
@@ -33,6 +35,19 @@ def backbones() -> list[str]:
     return [recipe.name for recipe in shipped_recipes() if recipe.backbone != "any" and recipe.name != "pretrain-direct"]
 
 
+def check_backbone(name: str | None) -> None:
+    """Raise `RecipeError` for a backbone that neither a shipped recipe nor an installed package has."""
+    known = [*backbones(), *plugins.names("backbones")]
+    if name is not None and name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(
+            f"there is no backbone {name!r} to train from scratch",
+            where="--backbone",
+            hint=f"{hint}recipes: {', '.join(backbones())}; backbones with their own defaults: {', '.join(plugins.names('backbones'))}",
+        )
+
+
 def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any], replay: Path | None = None) -> Recipe:
     """Return the recipe, whose number of steps is not decided yet.
 
@@ -44,11 +59,12 @@ def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any], replay: 
         RecipeError: an unknown backbone, or a change of the recipe that cannot be.
     """
     name = "finetune" if request.model is not None else request.backbone or BACKBONE
-    if request.model is None and name not in backbones():
-        raise RecipeError(
-            f"there is no backbone {name!r} to train from scratch", where="--backbone", hint=f"known: {', '.join(backbones())}"
-        )
-    document: dict[str, Any] = parse_yaml(recipe_file(name).read_text(encoding="utf-8"))
+    own = request.model is None and name not in backbones()  # of another package: its own defaults, trained as ours are
+    if own:
+        check_backbone(name)
+    document: dict[str, Any] = parse_yaml(recipe_file(BACKBONE if own else name).read_text(encoding="utf-8"))
+    if own:
+        document["potential"] = {"name": name}
     document |= {"seed": request.seed, **start}
     document["data"] = {**document["data"], "train": [str(parts.train)], "valid": [str(parts.valid)]}
     if replay is not None:

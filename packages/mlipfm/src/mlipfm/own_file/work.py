@@ -24,7 +24,7 @@ from mlipfm_train.recipe import Recipe, dump_recipe, load_recipe
 from mlipfm_train.run import FitResult
 
 from .parts import Parts, make_parts
-from .recipe import in_words, recipe_of, with_steps
+from .recipe import check_backbone, in_words, recipe_of, with_steps
 from .replay import REPLAYED, make_replay
 from .request import Request
 from .result import finish, measure, print_errors, write_statements
@@ -66,6 +66,7 @@ def train_on_file(request: Request, say: Say) -> dict[str, Any]:
         what `claim`, `make_parts`, `start_from_model` and preflight refuse.
     """
     request.check()
+    check_backbone(request.backbone)
     new = not request.out.exists()
     try:
         claim_folder(request.out, request.as_json(), "request")
