@@ -114,7 +114,7 @@ def test_levels_of_a_batch_do_not_mix_and_differ(two_levels: Any) -> None:
 def test_missing_level_is_refused_with_the_choice(two_levels: Any) -> None:
     potential = two_levels()
     batch = collate([water()], potential.spec.graphs, torch.float64)
-    with pytest.raises(LevelError, match="has no level of theory; choose one of: gfn1-xtb, gfn2-xtb"):
+    with pytest.raises(LevelError, match="has no level of theory; choose one by --level .in Python `level`.: gfn1-xtb, gfn2-xtb"):
         potential(batch, ("energy",))
 
 
