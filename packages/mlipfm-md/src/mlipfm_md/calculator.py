@@ -223,7 +223,8 @@ class MlipfmCalculator(GetPropertiesMixin):
         """The warnings that a simulation gives once."""
         spec = self.potential.spec
         cutoff = max(graph.cutoff for graph in spec.graphs)
-        check_states(self.potential, [structure], stacklevel=6)
+        if self.potential.trained_states or self.potential.examples:
+            check_states(self.potential, [structure], stacklevel=6)
         warn_if_implausible(structure, cutoff, spec.conditions, pairs=pairs, strict=self.strict, stacklevel=6)
         if self.potential.config.get("undetermined"):
             warn_if_undetermined(self.potential, [structure], stacklevel=6)
