@@ -474,3 +474,5 @@ def test_import_says_what_is_wrong(tmp_path, capsys):
     assert "forces sign 1 is assumed, and so read the labels contradict it: fault forces-sign [springs]" in capsys.readouterr().err
     assert run(*words, "--accept-label-errors") == 0
     assert "fault forces-sign [springs]" in capsys.readouterr().out
+    assert run("data", "check-labels", str(tmp_path / "store")) == 1  # which does not say how it was imported
+    assert "import with --forces-sign -1 if it was imported without this option" in capsys.readouterr().out

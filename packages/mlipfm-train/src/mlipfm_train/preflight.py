@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mlipfm_data.curation.trajectories import beside_training, comparison_line
 from mlipfm_data.label_checks.checks import inspect
-from mlipfm_data.label_checks.declared_units import label_error
+from mlipfm_data.label_checks.declared_units import label_error, with_advice_for_store
 from mlipfm_data.store.structure_table import StructureTable, shared
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import (
@@ -124,7 +124,7 @@ def check_labels(sets: Sequence[Frames], report: Report, *, refuse: bool = False
     faulty: dict[str, list[str]] = {}
     for frames, path, rows in [(f, str(s.path), np.flatnonzero(f.set_of == k)) for f in sets for k, s in enumerate(f.stores)]:
         chosen = (frames[int(rows[k])] for k in _blocks(len(rows)))
-        found = [item for item in inspect(chosen) if item.severity != "note"]
+        found = with_advice_for_store(item for item in inspect(chosen) if item.severity != "note")
         if refuse and found and found[0].severity == "fault":
             accept = f"`mlipfm data check-labels {path}` shows them, --accept-label-errors trains on them as they are"
             raise label_error(found[0], path, f"{found[0].hint}; {accept}")

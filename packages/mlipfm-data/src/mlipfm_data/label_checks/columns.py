@@ -19,7 +19,7 @@ from ..readers.registry import read
 from ..readers.report import ReadReport
 from ..store.store import Store
 from .checks import Inspector
-from .declared_units import with_advice_for
+from .declared_units import with_advice_for, with_advice_for_store
 from .findings import Figures, Finding, doubt, fault, ordered
 
 #: Frames of a file whose other columns are compared.
@@ -167,7 +167,7 @@ def findings_of(source: Path, reader: str | None = None, options: dict[str, obje
         with Store(source) as store:
             for structure in shown(iter(store), source.name):
                 inspector.add(structure)
-        return inspector.findings()
+        return with_advice_for_store(inspector.findings())
     decisions = ReadReport()
     beside = inspect_file(source, inspector, reader, decisions=decisions, **(options or {}))
     return ordered([*beside, *with_advice_for(inspector.findings(), decisions)])

@@ -54,6 +54,16 @@ def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path
     return None
 
 
+def with_advice_for_store(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings of a store, which does not say how its files were read: the option that a finding advises is right for one that had none."""
+    return [
+        replace(item, hint=f"{item.hint} if it was imported without this option, else with the value that puts this right")
+        if "import with --" in item.hint
+        else item
+        for item in findings
+    ]
+
+
 def with_advice_for(findings: Iterable[Finding], decisions: ReadReport) -> list[Finding]:
     """Return the same findings, each advising the option to state for this file.
 
