@@ -1,6 +1,8 @@
 """What files of other programs say of charge, elements, isotopes and sites, and ASE drops or misreads."""
 
 import gzip
+import hashlib
+import json
 
 import ase.io
 import numpy as np
@@ -139,3 +141,16 @@ def test_the_trajectory_does_not_replace_the_start_nor_results_those_of_another_
     Job("relax", tmp_path / "cu.xyz", "emt:", tmp_path / "relax", **asked)
     with pytest.raises(SimulationError, match="holds the results of `mlipfm relax` of .*cu.xyz by emt:"):
         Job("relax", tmp_path / "au.xyz", "emt:", tmp_path / "relax", **asked)
+
+
+def test_a_record_names_the_file_of_the_model_and_the_level_that_it_predicts(tmp_path, capsys):
+    from mlipfm_interfaces.checkpoint import resolve
+    from mlipfm_interfaces.cli import main
+
+    (tmp_path / "two.xyz").write_text("2\ncharge=0 spin=1\nH 0 0 0\nF 0 0 0.92\n" * 2)
+    with pytest.raises(SystemExit):
+        main(["relax", str(tmp_path / "two.xyz"), "--out", str(tmp_path / "out"), "--steps", "3"])
+    assert "not used: 1 other frame of the file" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "relax.json").read_text())
+    digest = hashlib.sha256(resolve("mlipfm-mol-medium").read_bytes()).hexdigest()
+    assert record["model_file"] == {"sha256": digest, "level": "gfn2-xtb"}

@@ -12,13 +12,15 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from mlipfm_interfaces.checkpoint import resolve
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
-from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.files import atomic_write, sha256
 from rich.table import Table
 
 from . import _structure_plots as plots
 from .atoms_and_models import frozen, largest_force, open_calculator, read_atoms
+from .calculator import MlipfmCalculator
 
 Row = tuple[str, str]
 
@@ -38,6 +40,7 @@ class Job:
     free_all: bool
     as_json: bool
     notes: list[str] = field(default_factory=list)
+    identity: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a folder with the results of another command, file or model: they would be lost, or taken for those of this one."""
@@ -55,8 +58,11 @@ class Job:
                 )
 
     def calculator(self) -> Any:
-        """Return the ASE calculator of the model."""
-        return open_calculator(self.model, level=self.level, charge=self.charge, multiplicity=self.multiplicity)
+        """Return the ASE calculator of the model, and note which file and level it is."""
+        found = open_calculator(self.model, level=self.level, charge=self.charge, multiplicity=self.multiplicity)
+        if isinstance(found, MlipfmCalculator):
+            self.identity = {"sha256": sha256(resolve(self.model)), "level": self.level or found.potential.implied_level}
+        return found
 
     def read(self, file: Path | None = None, frame: int | None = None) -> Atoms:
         """Return one frame of the file without a calculator; what was taken and not used is printed and noted."""
@@ -100,6 +106,7 @@ class Job:
             "command": self.command,
             "file": str(self.file),
             "model": self.model,
+            **({"model_file": self.identity} if self.identity else {}),
             "settings": {"level": self.level, "charge": self.charge, "multiplicity": self.multiplicity, "frame": self.frame, **settings},
             "units": dict(units),
             "results": dict(results),

@@ -91,7 +91,9 @@ def read_initial_states(path: Path | str, wanted: FrameOptions | None = None) ->
     if wanted.frame is not None:
         if not -len(frames) <= wanted.frame < len(frames):
             raise SimulationError(f"there is no frame {wanted.frame}: the file has {len(frames)}", where=str(path), hint="-1 is the last")
-        frames = [frames[wanted.frame]]
+        others, frames = len(frames) - 1, [frames[wanted.frame]]
+        if others:
+            frames[0][1][1].unread.append(f"{others} other frame{'s' if others > 1 else ''} of the file")
     starts = [_start(atoms, beside, f"{path}, frame {k}", wanted, Provenance(source=path.name, index=k)) for k, (atoms, beside) in frames]
     if wanted.velocity_unit is not None and not any("(column" in words for _, said in starts for words in said.taken):
         raise SimulationError(
