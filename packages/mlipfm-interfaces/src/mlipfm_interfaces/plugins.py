@@ -80,7 +80,9 @@ def load(group: str | tuple[str, ...], name: str) -> Any:
 def _point(group: str | tuple[str, ...], name: str) -> EntryPoint:
     """Return the one entry point of this name."""
     groups = (group,) if isinstance(group, str) else group
-    kind = {"foreign": "package of foreign models"}.get(groups[-1], groups[-1].removesuffix("s"))
+    kind = {"foreign": "package of foreign models", "strategies": "strategy", "uncertainties": "uncertainty"}.get(
+        groups[-1], groups[-1].removesuffix("s")
+    )
     found = [point for point in _points(group) if point.name == name]
     if not found:
         known = names(group)

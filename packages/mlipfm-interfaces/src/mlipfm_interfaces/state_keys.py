@@ -45,5 +45,5 @@ def _whole(value: Any, key: str) -> int:
     except (TypeError, ValueError):
         raise InvalidStructureError(f"`{key}` must be a whole number, got {value!r}") from None
     if not math.isfinite(number) or number != round(number):
-        raise InvalidStructureError(f"`{key}` must be a whole number, got {value!r}")
+        raise InvalidStructureError(f"`{key}` must be a whole number, got {number:g}")
     return int(number)

@@ -81,7 +81,10 @@ def _xyz_atoms(rows: list[str], names: list[str]) -> tuple[list[str], Beside]:
     column = next((names.index(name) for name in ("species", "symbols", "symbol", "element") if name in names), None)
     widest = max(len(row.split()) for row in rows)
     if names and widest > len(names):
-        beside.unread.append(f"columns {len(names) + 1} to {widest}, which have no name")
+        several = widest > len(names) + 1
+        beside.unread.append(
+            f"columns {len(names) + 1} to {widest}, which have no name" if several else f"column {widest}, which has no name"
+        )
     for k, row in enumerate(rows):
         words = row.split()
         if column is not None and column < len(words) and words[column].capitalize() in ISOTOPES:
