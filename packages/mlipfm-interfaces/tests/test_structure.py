@@ -17,6 +17,7 @@ from mlipfm_interfaces.errors import (
     UnknownQuantityError,
 )
 from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_interfaces.testing.structures import supercell
 
 WATER = np.array([[0.0, 0.0, 0.117], [0.0, 0.757, -0.47], [0.0, -0.757, -0.47]])
 
@@ -225,3 +226,10 @@ def test_trusted_takes_arrays_as_they_are():
 
 def test_formula_counts_in_alphabetical_order():
     assert Structure([8, 6, 6, 1, 1, 1, 1, 1, 1], np.random.default_rng(0).normal(size=(9, 3))).formula == "C2H6O"
+
+
+def test_charges_and_unpaired_electrons_of_a_supercell_add_up():
+    cell = Structure([11], [[0, 0, 0]], 4 * np.eye(3), (True, True, True), 2, 2)
+    many = supercell(cell, (2, 1, 2))
+    assert (len(many), many.total_charge, many.spin_multiplicity) == (4, 8, 5)
+    assert supercell(cell.replace(total_charge=None, spin_multiplicity=None), (2, 1, 1)).total_charge is None

@@ -471,8 +471,17 @@ AMMONIUM = """
 """
 
 
-@pytest.mark.parametrize(("code", "lines", "state"), [("  3", "", (1, None)), ("  0", "M  CHG  1   1   1\n", (1, None)), ("  4", "", (0, 2)),
-    ("  0", "M  RAD  1   1   2\n", (None, 2)), ("  3", "M  CHG  1   2  -1\n", (-1, None)), ("  0", "", (None, None))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "lines", "state"),
+    [
+        pytest.param("  3", "", (1, None), id="code"),
+        pytest.param("  0", "M  CHG  1   1   1\n", (1, None), id="line"),
+        pytest.param("  4", "", (0, 2), id="radical-code"),
+        pytest.param("  0", "M  RAD  1   1   2\n", (None, 2), id="radical-line"),
+        pytest.param("  3", "M  CHG  1   2  -1\n", (-1, None), id="line-replaces-code"),
+        pytest.param("  0", "", (None, None), id="neither"),
+    ],
+)
 def test_charges_radicals_and_isotopes_of_mdl_files_are_those_of_the_format(tmp_path, code, lines, state):
     (tmp_path / "nh4.mol").write_text(AMMONIUM.format(code=code, lines=lines))
     [(start, _)] = read_initial_states(tmp_path / "nh4.mol")

@@ -6,7 +6,7 @@ from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_train.scaling.execute import run_sweep
-from mlipfm_train.scaling.learned_symmetries import learned_symmetries
+from mlipfm_train.scaling.learned_symmetries import _rotation_error, learned_symmetries
 from mlipfm_train.scaling.sweep import make_sweep
 
 CONFIG = {"elements": [1, 8], "levels": ["gfn2-xtb"], "dtype": "float64", "backbone": {"channels": 8}}
@@ -29,6 +29,10 @@ def test_only_what_is_not_built_in_is_measured(water):
         found = learned_symmetries(build(backbone, {**CONFIG, "forces": forces}), [water])
         assert set(found) == errors
         assert all(0.1 < value < 300 for value in found.values())
+
+
+def test_the_rotation_error_of_an_equivariant_model_is_zero(water):
+    assert _rotation_error(build("painn", CONFIG), [water]) < 1e-12
 
 
 def test_the_asymmetry_is_that_of_finite_differences(water):

@@ -22,16 +22,8 @@ from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, Simulat
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 
-from ._start_text import (
-    Beside,
-    espresso_state,
-    gromacs_ions,
-    readable_mdl,
-    readable_pdb,
-    readable_poscar,
-    readable_xyz,
-    refuse_dump_without_elements,
-)
+from ._other_programs import espresso_state, gromacs_ions, readable_mdl, readable_pdb, refuse_dump_without_elements
+from ._start_text import Beside, readable_poscar, readable_xyz
 from .initial_state import InitialState
 
 __all__ = ["read_initial_states"]
@@ -42,6 +34,8 @@ Array = np.ndarray
 VELOCITY_UNITS = {"A/fs": 1.0, "A/ps": 1e-3, "nm/ps": 1e-2, "ase": 0.09822694788464063}
 
 _COMPRESSED = (".gz", ".bz2", ".xz")
+#: Bytes in which the columns of a dump are named.
+_HEADER = 1 << 16
 _VELOCITIES = ("velo", "vel", "velocities", "velocity")
 _FIXED, _MOVES = r"(^|_)(fix|froz|freez|constrain)", r"(^|_)(mov|mobile|selective)"
 #: Arrays that say nothing about motion, or are used elsewhere.
@@ -123,7 +117,7 @@ def _atoms(path: Path) -> list[tuple[Any, Beside]]:
             return [(ase.io.read(io.StringIO(text), format="sdf"), beside) for text, beside in readable_mdl(_text(path), str(path))]
         source, name, beside = _source(path, kind)
         frames: list[Any] = list(ase.io.iread(source, ":", format=name, do_not_split_by_at_sign=True))
-        if kind == ".pdb":  # END behind the last ENDMDL makes a frame without atoms
+        if kind in (".pdb", ".ent"):  # END behind the last ENDMDL makes a frame without atoms
             frames = [atoms for atoms in frames if len(atoms)]
     except MlipfmError:
         raise
@@ -155,11 +149,11 @@ def _suffix(path: Path) -> str:
     return Path(name.stem).suffix if name.suffix in _COMPRESSED else name.suffix
 
 
-def _text(path: Path) -> str:
-    """Of a file that may be compressed."""
+def _text(path: Path, size: int = -1) -> str:
+    """Of a file that may be compressed; its first `size` bytes."""
     opened: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     with opened(path, "rb") as stream:
-        return str(stream.read().decode("utf-8-sig", errors="replace"))
+        return str(stream.read(size).decode("utf-8-sig", errors="replace"))
 
 
 def _source(path: Path, kind: str) -> tuple[Any, str | None, list[Beside]]:
@@ -175,15 +169,14 @@ def _source(path: Path, kind: str) -> tuple[Any, str | None, list[Beside]]:
     if kind in (".pdb", ".ent"):
         text, beside = readable_pdb(_text(path), str(path))
         return io.StringIO(text), "proteindatabank", beside
-    if kind in (".pwi", ".gro"):
+    if kind == ".pwi":
         text = _text(path)
-        return (
-            (io.StringIO(text), "espresso-in", [espresso_state(text)])
-            if kind == ".pwi"
-            else (io.StringIO(text), "gromacs", [gromacs_ions(text)])
-        )
+        return io.StringIO(text), "espresso-in", [espresso_state(text)]
+    if kind == ".gro":
+        text = _text(path)
+        return io.StringIO(text), "gromacs", [gromacs_ions(text)]
     if kind in (".lammpstrj", ".dump"):
-        refuse_dump_without_elements(_text(path), str(path))
+        refuse_dump_without_elements(_text(path, _HEADER), str(path))
     elif kind in (".data", ".lmp", ".lammps") or path.name.lower().startswith("data."):
         raise UnreadableFileError(
             "data files of LAMMPS name types and no elements",
