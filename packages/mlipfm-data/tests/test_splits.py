@@ -172,6 +172,7 @@ def test_command_writes_stores_that_training_takes(tmp_path, capsys):
     assert "not empty" in out
     code, out = run("--by", "random", "--out", str(tmp_path / "random"))  # its default shares hold nothing out
     assert code == 0, out
+    assert "valid: no structure is left for it of 200" in out
     assert sorted(json.loads((tmp_path / "random" / "split.json").read_text())["parts"]) == ["test", "train", "valid"]
 
 

@@ -432,6 +432,11 @@ def test_units_of_the_comment_line_of_an_xyz_file_are_those_of_the_file(tmp_path
     [structure] = read_all(tmp_path / "a.xyz", energy_unit="eV", report=report)
     assert structure.labels["energy"] == 2.0
     assert "energy eV (given by you; the file says kcal/mol)" in "\n".join(report.lines())
+    (tmp_path / "c.xyz").write_text(
+        "1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=2.0 energy_unit=ev force_unit=Ha/Bohr stress_unit=eV/A^3\nAr 0 0 0 1 0 0\n"
+    )
+    [structure] = read_all(tmp_path / "c.xyz")
+    assert (structure.labels["energy"], structure.labels["forces"][0, 0]) == (2.0, pytest.approx(HARTREE / BOHR))
     (tmp_path / "b.xyz").write_text("1\nProperties=species:S:1:pos:R:3 energy=2.0 energy_unit=furlong\nAr 0 0 0\n")
     with pytest.raises(UnitError, match="furlong"):
         read_all(tmp_path / "b.xyz")

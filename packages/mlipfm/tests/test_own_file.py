@@ -186,7 +186,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Path], tuple[object, ...], str]] = {
     "an empty file": (_text(""), (), "unreadable-file"),
     "a folder": (_folder, (), "is a folder of no format that is read"),
     "copies of one frame": (lambda p: _write(labelled(1) * 20, p), (), "10 are the least|near-duplicates of each other"),
-    "a backbone that does not exist": (lambda p: _write(labelled(12), p), ("--backbone", "mase"), "known: .*mace"),
+    "a backbone that does not exist": (lambda p: _write(labelled(12), p), ("--backbone", "mase"), "did you mean 'mace'"),
     "a weight of a label that no structure has": (
         lambda p: _write(labelled(12), p), ("objectives.0.stress_weight=1",), "none of 10 structures has the label 'stress'"
     ),

@@ -226,7 +226,7 @@ def split(
 
         mlipfm data split store --by molecule --fractions train=0.8,valid=0.1,ood=0.1 --out parts
     """
-    from mlipfm_interfaces.errors import OptionError, UnwritableFileError
+    from mlipfm_interfaces.errors import UnwritableFileError
 
     from .curation.splits import make_split
     from .curation.trajectories import time_split
@@ -252,13 +252,12 @@ def split(
             with processes(workers if check else 1) as executor:
                 together = near_clusters(opened, executor=executor) if check else []
             made, dropped = make_split(opened, by.value, shares, seed=seed, hold_out=wanted, together=together), []
-            if by is By.random and (empty := [name for name, share in shares.items() if share and not made.parts.get(name)]):
-                raise OptionError(
-                    f"{len(opened)} structures leave {', '.join(empty)} empty",
-                    where="--fractions",
-                    hint="give it a larger share, or leave it out",
-                )
         warnings = list(_beside(opened, made)) if by is By.random else []
+        empty = [name for name, share in shares.items() if share and not made.parts.get(name)]
+        if empty:
+            warnings.append(
+                f"warning: {', '.join(empty)}: no structure is left for it of {len(opened)}; give it a larger share of --fractions"
+            )
         _write(opened, made, out)
     leaks = _checked(out, made, workers) if check else {}
     _record(store, out, made, shares, leaks, dropped)

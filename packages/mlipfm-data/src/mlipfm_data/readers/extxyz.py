@@ -272,12 +272,20 @@ def _frame(comment: str, atoms: list[str], cut: bool) -> RawFrame:
 
 
 def _units(info: dict[str, str]) -> dict[str, str]:
-    """Take the units out of `info` that the comment line gives: `energy_unit=kcal/mol`, `force_units=...`."""
+    """Take the units out of `info` that the comment line gives, `energy_unit=kcal/mol`, `force_units=eV/A`, as they are spelled here."""
     found = {key: _UNIT.fullmatch(key) for key in info}
-    return {f"{_DIMENSIONS[match[1].lower()]}_unit": info.pop(key) for key, match in found.items() if match}
+    return {f"{_DIMENSIONS[match[1].lower()]}_unit": _spelled(info.pop(key)) for key, match in found.items() if match}
+
+
+def _spelled(unit: str) -> str:
+    for pattern, name in _SPELLINGS.items():
+        unit = re.sub(rf"(?i)(?<![a-z]){pattern}(?![a-z])", name, unit)
+    return unit.replace("**", "^").strip()
 
 
 _DIMENSIONS = {"energy": "energy", "force": "forces", "forces": "forces", "stress": "stress", "length": "length"}
+#: What units are called elsewhere, letter case apart -> here.
+_SPELLINGS = {"(a|å|ang|angstroms?)": "Angstrom", "(ha|hartrees?)": "Hartree", "ev": "eV", "(bohr|a0)": "bohr"}
 _UNIT = re.compile(rf"({'|'.join(_DIMENSIONS)})_units?", re.IGNORECASE)
 
 
