@@ -12,7 +12,7 @@ from ase.build import add_adsorbate, fcc111, molecule
 from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled, Hookean
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.elements import ISOTOPES, MASSES
-from mlipfm_interfaces.errors import InvalidStructureError, SimulationError, UnreadableFileError
+from mlipfm_interfaces.errors import SimulationError, UnreadableFileError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import NVE, Langevin
 from mlipfm_md.initial_files import FrameOptions, read_initial_states
@@ -452,62 +452,3 @@ def test_charge_and_multiplicity_are_read_in_capitals_and_from_columns_of_a_data
     assert "charge -1 of the file, not --charge 0, which is for structures that give none" in said.taken
     connect(tmp_path / "oh.db").write(Atoms("OH", [[0, 0, 0], [0, 0, 0.97]]), multiplicity=2)
     assert read_initial_states(tmp_path / "oh.db")[0][0].structure.spin_multiplicity == 2
-
-
-AMMONIUM = """
-  made by hand      3D
-
-  5  4  0  0  0  0            999 V2000
-    0.0000    0.0000    0.0000 N   0{code}
-    0.5900    0.5900    0.5900 H   0  0
-   -0.5900   -0.5900    0.5900 H   0  0
-   -0.5900    0.5900   -0.5900 H   0  0
-    0.5900   -0.5900   -0.5900 D   0  0
-  1  2  1  0
-  1  3  1  0
-  1  4  1  0
-  1  5  1  0
-{lines}M  END
-"""
-
-
-@pytest.mark.parametrize(
-    ("code", "lines", "state"),
-    [
-        pytest.param("  3", "", (1, None), id="code"),
-        pytest.param("  0", "M  CHG  1   1   1\n", (1, None), id="line"),
-        pytest.param("  4", "", (0, 2), id="radical-code"),
-        pytest.param("  0", "M  RAD  1   1   2\n", (None, 2), id="radical-line"),
-        pytest.param("  3", "M  CHG  1   2  -1\n", (-1, None), id="line-replaces-code"),
-        pytest.param("  0", "", (None, None), id="neither"),
-    ],
-)
-def test_charges_radicals_and_isotopes_of_mdl_files_are_those_of_the_format(tmp_path, code, lines, state):
-    (tmp_path / "nh4.mol").write_text(AMMONIUM.format(code=code, lines=lines))
-    [(start, _)] = read_initial_states(tmp_path / "nh4.mol")
-    assert (start.structure.total_charge, start.structure.spin_multiplicity) == state
-    assert start.structure.atomic_numbers.tolist() == [7, 1, 1, 1, 1]
-    assert start.amu[4] == ISOTOPES["D"][1]
-
-
-def test_all_molecules_of_an_sdf_file_are_read(tmp_path):
-    text = AMMONIUM.format(code="  0", lines="M  CHG  1   1   1\nM  ISO  1   1  15\n")
-    both = AMMONIUM.format(code="  0", lines="M  RAD  2   1   2   2   2\n") + "> <name>\nradicals\n\n$$$$\n"
-    (tmp_path / "two.sdf").write_text(text + "$$$$\n" + both)
-    (first, of_first), (second, of_second) = read_initial_states(tmp_path / "two.sdf")
-    assert (first.structure.total_charge, second.structure.total_charge) == (1, None)
-    assert of_first.unused == ["the isotope 15N"]
-    assert of_second.unused == ["radicals at 2 atoms, whose spins may be parallel or not (--multiplicity says it)"]
-
-
-@pytest.mark.parametrize(("old", "new", "words"), [("3D", "2D", "drawing"), ("V2000", "V3000", "V3000 are not read")])
-def test_mdl_files_without_a_geometry_that_can_be_read_are_refused(tmp_path, old, new, words):
-    (tmp_path / "flat.sdf").write_text(AMMONIUM.format(code="  0", lines="").replace(old, new))
-    with pytest.raises(InvalidStructureError, match=words):
-        read_initial_states(tmp_path / "flat.sdf")
-
-
-def test_charge_and_multiplicity_of_a_gaussian_input_are_read(tmp_path):
-    (tmp_path / "oh.gjf").write_text("#p HF/6-31G* opt\n\nhydroxide\n\n-1 1\nO 0.0 0.0 0.0\nH 0.0 0.0 0.97\n\n")
-    [(start, _)] = read_initial_states(tmp_path / "oh.gjf")
-    assert (start.structure.total_charge, start.structure.spin_multiplicity) == (-1, 1)

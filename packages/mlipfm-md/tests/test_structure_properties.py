@@ -9,7 +9,7 @@ from ase.build import add_adsorbate, bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
-from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine
 from ase.eos import EquationOfState
 from ase.optimize import BFGS
 from mlipfm_interfaces.checkpoint import build
@@ -198,6 +198,8 @@ def test_an_axis_that_is_fixed_has_no_vibration():
     assert found.frequencies == pytest.approx([np.sqrt(2 * 9.0 * (2.5 / 1.1) ** 2 / atoms.get_masses()[1]) * THZ * 33.35641], rel=1e-4)
     atoms.set_constraint([FixAtoms([0]), FixCartesian(1, [False, False, True])])  # the stretch itself
     assert np.abs(vibrations(atoms).frequencies).max() < 20.0  # bends of a diatomic are none; finite differences of them are nearly none
+    atoms.set_constraint([FixAtoms([0]), FixedLine(1, [0, 0, 1])])  # as held along x and y
+    assert vibrations(atoms).frequencies == pytest.approx(found.frequencies, rel=1e-6)
     atoms.set_constraint(FixBondLengths([[0, 1]]))
     with pytest.raises(SimulationError, match="bonds of fixed length"):
         vibrations(atoms)

@@ -14,6 +14,7 @@ from ase.thermochemistry import HarmonicThermo, IdealGasThermo
 from ase.vibrations import VibrationsData
 from mlipfm_interfaces.errors import SimulationError
 
+from .initial_files import constrained_axes
 from .relaxation import check_relaxed
 
 __all__ = ["Vibrations", "free_hessian", "thermochemistry", "vibrations"]
@@ -21,6 +22,8 @@ __all__ = ["Vibrations", "free_hessian", "thermochemistry", "vibrations"]
 Array = np.ndarray
 #: cm-1 in one eV.
 PER_CM = 1 / units.invcm
+#: Constraints of ASE that hold atoms along axes.
+_OF_AXES = ("FixAtoms", "FixCartesian", "FixScaled", "FixedLine", "FixedPlane")
 OnStep = Callable[[int, int, str], None]
 
 
@@ -83,7 +86,7 @@ def free_hessian(atoms: Atoms, *, delta: float = 0.005, on_step: OnStep | None =
 
 def vibrations(atoms: Atoms, *, fmax: float = 0.02, on_step: OnStep | None = None) -> Vibrations:
     """Return harmonic frequencies at a stationary point, a minimum or a saddle, in the coordinates that may move: of all atoms, or those that
-    constraints leave (FixAtoms, FixCartesian).
+    constraints leave (`_OF_AXES`).
 
     Raises:
         SimulationError: a force above `fmax`, eV/Å, no atom that may move, or bonds of fixed length.
@@ -106,14 +109,9 @@ def vibrations(atoms: Atoms, *, fmax: float = 0.02, on_step: OnStep | None = Non
 
 
 def fixed_axes(atoms: Atoms) -> Array:
-    """[N, 3] bool: the Cartesian axes along which FixAtoms and FixCartesian hold each atom."""
-    fixed = np.zeros((len(atoms), 3), dtype=bool)
-    for c in atoms.constraints:
-        if type(c).__name__ == "FixAtoms":
-            fixed[c.get_indices()] = True
-        elif type(c).__name__ == "FixCartesian":
-            fixed[c.get_indices()] |= np.asarray(c.mask, dtype=bool)
-    return fixed
+    """[N, 3] bool: the Cartesian axes along which `_OF_AXES` hold each atom."""
+    held = [constrained_axes(c, atoms) for c in atoms.constraints if type(c).__name__ in _OF_AXES]
+    return np.any(held, axis=0) if held else np.zeros((len(atoms), 3), dtype=bool)
 
 
 def rigid_motions(atoms: Atoms) -> int:

@@ -288,7 +288,7 @@ def _constraints(atoms: Any, wanted: FrameOptions, said: FrameReport, used: set[
         if type(constraint).__name__ == "FixBondLengths":
             bonds.append(constraint)
             continue
-        fixed |= _constrained(constraint, atoms)
+        fixed |= constrained_axes(constraint, atoms)
         names.append(type(constraint).__name__)
     for key, values in atoms.arrays.items():
         plain = key.removeprefix("REF_").lower()
@@ -320,8 +320,12 @@ def _bonds(constraints: list[Any], atoms: Any, said: FrameReport) -> tuple[Array
     return pairs, np.concatenate(lengths)
 
 
-def _constrained(constraint: Any, atoms: Any) -> Array:
-    """[N, 3] bool of one constraint of ASE."""
+def constrained_axes(constraint: Any, atoms: Any) -> Array:
+    """[N, 3] bool: the Cartesian axes along which one constraint of ASE holds each atom.
+
+    Raises:
+        SimulationError: a constraint that is none of axes, by name.
+    """
     name = type(constraint).__name__
     fixed = np.zeros((len(atoms), 3), dtype=bool)
     if name == "FixAtoms":
