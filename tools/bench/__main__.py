@@ -83,7 +83,9 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default 3)")
     planned.add_argument("--pretrain-minutes", type=float, default=10.0, help="of one core (default 10)")
     planned.add_argument("--minutes", type=float, default=3.0, help="of fine-tuning on one core (default 3)")
-    phases.add_parser("run", help="train every cell that is not there", allow_abbrev=False).add_argument("folder", type=Path)
+    filled = phases.add_parser("run", help="train every cell that is not there", allow_abbrev=False)
+    filled.add_argument("folder", type=Path)
+    filled.add_argument("--seed", action="append", type=int, metavar="N", help="only its cells; may be repeated (default: all)")
     phases.add_parser("report", help="table, report.json and report.png", allow_abbrev=False).add_argument("folder", type=Path)
     small = names.add_parser("mol-small", help="the released model on molecules that no generated set contains", allow_abbrev=False)
     acts = small.add_subparsers(dest="action", required=True)
@@ -250,7 +252,7 @@ def _pretraining(options: argparse.Namespace) -> int:
             plan.write(options.folder)
             print("\n".join(plan.lines()))
         elif options.action == "run":
-            pretraining.run(options.folder)
+            pretraining.run(options.folder, options.seed)
         else:
             print("\n".join(pretraining_report.report(options.folder)))
     except MlipfmError as error:

@@ -107,6 +107,15 @@ def test_every_layout_gives_the_same_molecule_in_angstrom_and_electronvolt(tmp_p
     assert energy_against_forces(structures).slope == pytest.approx(1.0, abs=1e-6)
 
 
+def test_text_and_a_cut_archive_are_no_npz(tmp_path):
+    (tmp_path / "a.npz").write_text("hello\n")
+    path = nequip(tmp_path / "b.npz")
+    path.write_bytes(path.read_bytes()[:-40])
+    for name in ("a.npz", "b.npz"):
+        with pytest.raises(UnreadableFileError, match="is no .npz archive, or its end is missing"):
+            read_all(tmp_path / name)
+
+
 def test_physnet_has_charge_and_dipole_and_no_padding(tmp_path):
     s = read_all(physnet(tmp_path / "a.npz"))[0]
     assert (len(s), s.total_charge, s.labels["dipole"].tolist()) == (3, 1, [1.0, 1.0, 1.0])
@@ -156,7 +165,7 @@ def test_cut_damaged_foreign_and_unbelievable_files(tmp_path):
     path = sgdml(tmp_path / "a.npz", 300)
     data = bytearray(path.read_bytes())
     (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UnreadableFileError, match=r"cut\.npz: cannot be read: BadZipFile"):
+    with pytest.raises(UnreadableFileError, match=r"cut\.npz: is no .npz archive, or its end is missing"):
         list(read(tmp_path / "cut.npz"))
     place = data.index(b"R.npy") + 4000
     data[place : place + 8] = bytes(8)

@@ -4,6 +4,7 @@ from itertools import combinations, islice
 
 import numpy as np
 import pytest
+from mlipfm_data.label_checks.checks import inspect
 from mlipfm_data.label_checks.work import energy_against_forces
 from mlipfm_data.readers.refdata import reactions
 from mlipfm_data.readers.registry import read, read_all
@@ -162,6 +163,12 @@ def test_relaxations_of_catalysis_hub_follow_their_forces(shared_data):
     slope = energy_against_forces(read_all(path))
     assert slope.slope == pytest.approx(1.0, abs=0.1)
     assert slope.correlation > 0.95
+
+
+def test_forces_of_long_relaxations_at_surfaces_are_those_of_their_frames(shared_data):
+    frames = [item for item in whole(shared_data, "catalysis_hub", "PengRole2020") if isinstance(item, Structure)]
+    found = {item.code for item in inspect(frames)}
+    assert not [code for code in found if code.startswith("forces-")]
 
 
 def test_dimers_are_bound_where_chemistry_says(shared_data):

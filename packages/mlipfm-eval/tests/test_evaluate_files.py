@@ -16,7 +16,7 @@ from mlipfm_eval.comparison import differences
 from mlipfm_eval.data_sets import open_sets
 from mlipfm_eval.evaluation import evaluate_set
 from mlipfm_eval.prediction_errors import predict
-from mlipfm_interfaces.errors import MlipfmError, OptionError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, OptionError
 from mlipfm_interfaces.frame_hashes import encode, frame_hashes
 from mlipfm_interfaces.structure import Provenance, Structure
 from typer.testing import CliRunner
@@ -106,6 +106,23 @@ def test_option_of_a_reader_reaches_the_file(tmp_path):
     assert all("energy" in s.labels for s in data.structures)
     assert "energy" not in open_sets([tmp_path / "mine.xyz"], [])[0].structures[0].labels
     assert "structures with energy" in run(evaluate_app, "emt:", tmp_path / "mine.xyz", "--read", "energy_key=my_energy")
+
+
+def test_frames_that_cannot_be_used_are_left_out_and_counted_and_a_file_of_such_frames_is_refused(tmp_path):
+    export_extxyz(copper(3), tmp_path / "test.xyz")
+    text = (tmp_path / "test.xyz").read_text()
+    first = text.split("REF_energy=")[1].split()[0]
+    (tmp_path / "test.xyz").write_text(text.replace(f"REF_energy={first}", "REF_energy=nan"))
+    (data,) = open_sets([tmp_path / "test.xyz"])
+    assert len(data.structures) == 2
+    assert "1 of 3 frames are left out, the first: " in data.notes[0]
+    assert "frame 0" in data.notes[0]
+    assert "1 of 3 frames are left out" in run(evaluate_app, "emt:", tmp_path / "test.xyz")
+    export_extxyz(copper(1), tmp_path / "one.xyz")
+    text = (tmp_path / "one.xyz").read_text()
+    (tmp_path / "one.xyz").write_text(text.replace(text.split("REF_energy=")[1].split()[0], "nan"))
+    with pytest.raises(InvalidStructureError, match="contains NaN"):
+        open_sets([tmp_path / "one.xyz"])
 
 
 def test_data_the_model_was_trained_on_are_known_by_store_and_by_frame(tmp_path):

@@ -18,7 +18,7 @@ from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.units import BAR, GPA
 from mlipfm_md import NVE, InitialState, Settings, maxwell_boltzmann, simulate
 from mlipfm_md.engine_forces import EngineForces, open_model
-from mlipfm_md.initial_files import read_initial_states
+from mlipfm_md.initial_files import FrameOptions, read_initial_states
 from mlipfm_md.ipi_engine import export_ipi, parse_address
 from mlipfm_md.lammps_engine import attach, export_lammps
 from mlipfm_md.observables import TrajectoryData, read_run, read_trajectory
@@ -186,6 +186,19 @@ def test_what_an_engine_cannot_do_is_refused(folder, tmp_path):
     assert not (tmp_path / "x").exists()
     with pytest.raises(SimulationError, match="files already"):
         export_lammps(model, folder / "molecule.xyz", tmp_path)  # an export never takes the place of results
+
+
+@pytest.mark.parametrize(
+    ("export", "file", "drawn"), [(export_lammps, "in.lammps", "velocity all create 450 "), (export_ipi, "input.xml", " 450")]
+)
+def test_a_temperature_is_that_of_drawn_velocities_and_refused_where_none_are_drawn(folder, export, file, drawn, tmp_path):
+    model, start = str(folder / "model.safetensors"), folder / "molecule.xyz"
+    with pytest.raises(SimulationError, match="the velocities of the file are taken, so --temperature has no effect"):
+        export(model, start, tmp_path / "kept", temperature=450)
+    export(model, start, tmp_path / "new", temperature=450, wanted=FrameOptions(new_velocities=True))
+    assert drawn in (tmp_path / "new" / file).read_text()
+    export(model, start, tmp_path / "kept")
+    assert "velocity all create" not in (tmp_path / "kept" / file).read_text()
 
 
 class Engine:

@@ -24,7 +24,7 @@ from mlipfm_interfaces.errors import MlipfmError, RecipeError, TrainingError
 from mlipfm_train.loop import fit
 from mlipfm_train.scaling import execute
 from mlipfm_train.scaling.execute import collected, jobs_of, run_sweep, write_array
-from mlipfm_train.scaling.fits import fit_points, fit_sweep
+from mlipfm_train.scaling.fits import fit_points, fit_sweep, without_law
 from mlipfm_train.scaling.laws import Law, ScalingError
 from mlipfm_train.scaling.plan import Cost, plan
 from mlipfm_train.scaling.points import Point, line_of
@@ -270,6 +270,17 @@ def test_equivariant_groups_are_compared_with_unconstrained_ones_and_not_in_the_
     assert row["interval"][0] < row["value"] < row["interval"][1] < 0
 
 
+@pytest.mark.ci
+def test_a_plan_says_which_group_will_have_no_law_before_it_is_run():
+    def grid(group, sizes, atoms):
+        return [Cost(f"{group}-{p}-{d}", group, p, 1, d, 1.0, 1.0, False) for p in sizes for d in atoms]
+
+    wide, narrow = grid("painn", (10, 60, 400), (100, 1000, 10_000)), grid("pet", (10, 60, 280), (100, 1000, 10_000))
+    found = without_law([*wide, *narrow])
+    assert found.keys() == {"pet"}
+    assert "'parameters' has 3 values over 1.45 decades" in found["pet"]
+
+
 @pytest.mark.full
 def test_the_largest_run_does_not_start_without_its_prediction(document, tmp_path):
     sweep = make_sweep({**document, "structures": [6]})
@@ -298,7 +309,9 @@ def test_the_commands_print_a_plan_a_fit_and_a_page(document, synthetic, tmp_pat
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump({**document, "structures": [6], "width": [4]}))
     assert command("plan", "tiny.yaml", "--speed", "1000") == 0
-    assert "w4-n6-seed0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "w4-n6-seed0" in said
+    assert "`mlipfm scaling fit` will find no law in these runs" in said
     folder, _ = synthetic
     Path("sweep.yaml").write_text(yaml.safe_dump(document))
     (folder / "sweep.json").write_text(json.dumps(load_sweep("sweep.yaml").model_dump(mode="json")))
@@ -308,6 +321,10 @@ def test_the_commands_print_a_plan_a_fit_and_a_page(document, synthetic, tmp_pat
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 4
     assert "held-out run" in page
+    assert command("fit", "sweep.yaml", "--resamples", "40", "--floor", "0.1") == 0
+    capsys.readouterr()
+    assert command("report", "sweep.yaml") == 0
+    assert "floor 0.1, as given" in capsys.readouterr().out
     assert command("fit", "nowhere.yaml") == 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import OptionError
 from mlipfm_interfaces.licences import UNKNOWN, canonical, combined, parts_of
 
 #: What data sets carry: offered for what is no identifier.
@@ -19,14 +19,14 @@ def checked_licence(text: str) -> str:
     """Return the expression, with its identifiers as SPDX spells them.
 
     Raises:
-        MlipfmError: it is no SPDX expression, or an identifier is not in SPDX's list; with the nearest that are.
+        OptionError: it is no SPDX expression, or an identifier is not in SPDX's list; with the nearest that are.
     """
     found = canonical(text)
     if found is not None:
         return found
     near = [name for part in re.split(r"\s(?:AND|OR)\s", text) if canonical(part.strip(" ()")) is None for name in _near(part)]
     offer = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise MlipfmError(
+    raise OptionError(
         f"`licence` must be an SPDX expression, got {text!r}",
         hint=f"{offer or 'for instance CC-BY-4.0 or MIT; '}LicenseRef-NAME names one that SPDX does not list; leave it out if nobody has said it",
     )

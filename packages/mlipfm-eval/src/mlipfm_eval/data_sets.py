@@ -21,8 +21,11 @@ def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str] = (), leve
         level: take the labels that overlays of this level give, where the store itself is of another.
         reading: options of readers, for files: `energy_key`, `energy_unit`, ...; values may be text, as on a command line.
 
+    Frames of a file that cannot be used are left out, and the set says so in its notes.
+
     Raises:
-        what `Store` and `read_all` raise; RefusedFileError: one data set twice; MissingLabelsError: an empty one.
+        what `Store` and `read` raise, and the first refusal of a file without a frame that can be used; RefusedFileError: one data set twice;
+            MissingLabelsError: an empty one.
     """
     found: list[LabelledSet] = []
     wanted: list[tuple[Path, Split]] = [*((Path(path), "id") for path in stores), *((Path(path), "ood") for path in ood)]
@@ -50,14 +53,19 @@ def _open_store(path: Path, level: str | None) -> tuple[Sequence[Structure], str
 
 def _read_file(path: Path, reading: Mapping[str, Any]) -> tuple[list[Structure], str, tuple[str, ...]]:
     from mlipfm_data.readers.option_text import typed_options
-    from mlipfm_data.readers.registry import read_all
+    from mlipfm_data.readers.registry import read
     from mlipfm_data.readers.report import ReadReport
 
     report = ReadReport()
-    structures = read_all(path, require=(), report=report, **typed_options(path, reading))
+    found = list(read(path, require=(), report=report, **typed_options(path, reading)))
+    structures = [item for item in found if isinstance(item, Structure)]
+    refused = [item.error for item in found if not isinstance(item, Structure)]
+    if refused and not structures:
+        raise refused[0]
     parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if len(parts) == 1:
         digest = sha256(parts[0])
     else:
         digest = hashlib.sha256("".join(f"{p.relative_to(path)} {sha256(p)}\n" for p in parts).encode()).hexdigest()
-    return structures, digest, tuple(report.lines())
+    left_out = [f"{len(refused)} of {len(found)} frames are left out, the first: {refused[0]}"] if refused else []
+    return structures, digest, (*left_out, *report.lines())

@@ -11,6 +11,7 @@ from mlipfm_interfaces.errors import SimulationError
 Level = Annotated[str | None, typer.Option(help="Level of theory, if the model has several")]
 Charge = Annotated[int | None, typer.Option(min=-1000, max=1000, help="Total charge in e of structures that give none")]
 Multiplicity = Annotated[int | None, typer.Option(min=1, max=1000, help="Spin multiplicity 2S+1 of structures that give none")]
+NewVelocities = Annotated[bool, typer.Option("--new-velocities", help="Draw velocities even where the file has some")]
 IgnoreConstraints = Annotated[bool, typer.Option("--ignore-constraints", help="Let atoms and bonds move that the file fixes")]
 
 # Of the engines LAMMPS and i-PI.
@@ -19,7 +20,10 @@ EngineStart = Annotated[Path, typer.Argument(help="Starting structure, any forma
 EngineTimeStep = Annotated[float, typer.Option(min=1e-3, max=10, help="Time step in fs")]
 EngineSteps = Annotated[int, typer.Option(min=0, help="Number of steps")]
 EngineEvery = Annotated[int, typer.Option(min=1, help="Steps between frames and lines of output")]
-EngineTemperature = Annotated[float, typer.Option(min=0, max=20000, help="K, of velocities if the file has none")]
+EngineTemperature = Annotated[
+    float | None,
+    typer.Option(min=0, max=20000, help="K, of velocities that are drawn: where the file has none, or new ones", show_default="300"),
+]
 EngineFrame = Annotated[int | None, typer.Option(help="Frame of a file of several; -1 is the last")]
 Address = Annotated[str, typer.Option(help="HOST:PORT, or unix:NAME for the socket /tmp/ipi_NAME")]
 

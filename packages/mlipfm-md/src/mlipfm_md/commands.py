@@ -23,6 +23,7 @@ from ._options import (
     IgnoreConstraints,
     Level,
     Multiplicity,
+    NewVelocities,
     refuse_level,
 )
 
@@ -100,7 +101,7 @@ def run(
     engine: Engine = EngineName.AUTO,
     threads: Threads = 1,
     frame: Annotated[int | None, typer.Option(help="Only this frame of the file; -1 is the last")] = None,
-    new_velocities: Annotated[bool, typer.Option("--new-velocities", help="Draw velocities even where the file has some")] = False,
+    new_velocities: NewVelocities = False,
     velocity_unit: Annotated[
         VelocityUnit | None, typer.Option(help="Unit of a column velo, vel or velocities", show_default="A/fs")
     ] = None,
@@ -163,7 +164,7 @@ def run(
 @app.command("exchange")
 def exchange(
     model: Model,
-    structure: Annotated[Path, typer.Argument(help="Starting structure, any format ASE reads; the first frame, or --frame")],
+    structure: EngineStart,
     temperatures: Annotated[str, typer.Option(help="Ladder of temperatures in K, ascending: 300,350,400")],
     out: Annotated[Path, typer.Option(help="Folder for trajectory and restart; run again to continue")] = Path("exchange"),
     exchange_every: Annotated[int, typer.Option(min=1, help="Steps between attempts to exchange")] = 100,
@@ -177,7 +178,7 @@ def exchange(
     seed: Seed = 0,
     engine: Engine = EngineName.AUTO,
     threads: Threads = 1,
-    frame: Annotated[int, typer.Option(help="Frame of the file; -1 is the last")] = 0,
+    frame: EngineFrame = None,
     ignore_constraints: IgnoreConstraints = False,
     as_json: AsJson = False,
 ) -> None:
@@ -190,8 +191,9 @@ def exchange(
     """
     from ._chosen_ensemble import temperatures as numbers
     from ._run_command import Request, run_dynamics
+    from .engine_forces import read_one_initial_state
     from .exchange import ReplicaExchange
-    from .initial_files import FrameOptions, read_initial_states
+    from .initial_files import FrameOptions
     from .simulation import Settings
 
     ladder = numbers(temperatures)
@@ -200,8 +202,8 @@ def exchange(
     )
     chosen = ReplicaExchange(ladder, exchange_every, friction)
     refuse_level(model, level)
-    starts = read_initial_states(structure, FrameOptions(level, charge, multiplicity, frame, False, ignore_constraints))
-    run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), starts * len(ladder), chosen, settings)
+    start = read_one_initial_state(structure, FrameOptions(level, charge, multiplicity, frame, False, ignore_constraints))
+    run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), [start] * len(ladder), chosen, settings)
 
 
 class Ensembles(StrEnum):
@@ -293,7 +295,8 @@ def export_lammps(
     dt: EngineTimeStep = 0.5,
     steps: EngineSteps = 1000,
     every: EngineEvery = 10,
-    temperature: EngineTemperature = 300.0,
+    temperature: EngineTemperature = None,
+    new_velocities: NewVelocities = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 3, help="Seed of these velocities")] = 0,
     level: Level = None,
     charge: Charge = None,
@@ -311,7 +314,7 @@ def export_lammps(
     from .lammps_engine import export_lammps as write
 
     refuse_level(model, level)
-    wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
+    wanted = FrameOptions(level, charge, multiplicity, frame, new_velocities, ignore_constraints)
     said = write(model, structure, out, wanted=wanted, dt=dt, steps=steps, every=every, temperature=temperature, seed=seed)
     _print_said(said, f"{out} is written: cd {out}; python run.py")
 
@@ -325,7 +328,8 @@ def export_ipi(
     dt: EngineTimeStep = 0.5,
     steps: EngineSteps = 1000,
     every: EngineEvery = 10,
-    temperature: EngineTemperature = 300.0,
+    temperature: EngineTemperature = None,
+    new_velocities: NewVelocities = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of these velocities")] = 0,
     level: Level = None,
     charge: Charge = None,
@@ -341,7 +345,7 @@ def export_ipi(
     from .ipi_engine import export_ipi as write
 
     refuse_level(model, level)
-    wanted = FrameOptions(level, charge, multiplicity, frame, free_all=ignore_constraints)
+    wanted = FrameOptions(level, charge, multiplicity, frame, new_velocities, ignore_constraints)
     numbers = {"dt": dt, "steps": steps, "every": every, "temperature": temperature, "seed": seed}
     said = write(model, structure, out, wanted=wanted, address=address, **numbers)  # type: ignore[arg-type]  # int and float by name
     given = {"--level": level, "--charge": charge, "--multiplicity": multiplicity, "--frame": frame}

@@ -101,6 +101,18 @@ def start_for(
     return start, said
 
 
+def drawn_temperature(start: InitialState, temperature: float | None, start_file: Path | str) -> float:
+    """Return the temperature in K that velocities are drawn at.
+
+    Raises:
+        SimulationError: one is given, and the velocities of the file are taken.
+    """
+    if start.velocities is not None and temperature is not None:
+        what = "the velocities of the file are taken, so --temperature has no effect"
+        raise SimulationError(what, where=str(start_file), hint="leave it out, or draw others with --new-velocities")
+    return 300.0 if temperature is None else temperature
+
+
 def read_one_initial_state(path: Path | str, wanted: FrameOptions | None = None) -> tuple[InitialState, FrameReport]:
     """Return the one structure of a file.
 
@@ -109,7 +121,5 @@ def read_one_initial_state(path: Path | str, wanted: FrameOptions | None = None)
     """
     starts = read_initial_states(path, wanted)
     if len(starts) > 1:
-        raise SimulationError(
-            f"an engine runs one structure, and the file has {len(starts)}", where=str(path), hint="--frame -1 takes the last"
-        )
+        raise SimulationError(f"one structure is run, and the file has {len(starts)}", where=str(path), hint="--frame -1 takes the last")
     return starts[0]

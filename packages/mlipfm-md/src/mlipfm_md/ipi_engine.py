@@ -15,7 +15,7 @@ from mlipfm_interfaces.atomic import folder_in_place
 from mlipfm_interfaces.elements import symbol
 from mlipfm_interfaces.errors import SimulationError
 
-from .engine_forces import EngineForces, read_one_initial_state, start_for
+from .engine_forces import EngineForces, drawn_temperature, read_one_initial_state, start_for
 from .initial_files import FrameOptions, FrameReport
 from .initial_state import InitialState
 
@@ -153,28 +153,31 @@ def export_ipi(
     steps: int = 1000,
     every: int = 10,
     seed: int = 1,
-    temperature: float = 300.0,
+    temperature: float | None = None,
 ) -> FrameReport:
     """Write `input.xml` and `init.xyz` for constant-energy dynamics of one bead in i-PI, and return what was taken from the file.
 
     Args:
-        dt: fs. temperature: K, of velocities that the file does not have. address: as in `serve`.
+        dt: fs. address: as in `serve`.
+        temperature: K, of velocities that are drawn, where the file has none or `wanted.new_velocities` asks for them [default: 300].
 
     Raises:
-        SimulationError: a folder with files, several frames, fixed atoms or bonds. What reading and opening raise.
+        SimulationError: a folder with files, several frames, fixed atoms or bonds, a temperature without velocities to draw.
+            What reading and opening raise.
     """
     where = parse_address(address)
     start, said = start_for("i-PI", model, start_file, out, wanted, "<fixatoms> in input.xml")
+    kelvin = drawn_temperature(start, temperature, start_file)
     s = start.structure
     local = "unixsocket" in where
     cell, turn = _upper_triangular(start)
     fields = {
-        "every": every, "steps": steps, "seed": seed, "dt": dt, "temperature": temperature, "mode": "unix" if local else "inet",
+        "every": every, "steps": steps, "seed": seed, "dt": dt, "temperature": kelvin, "mode": "unix" if local else "inet",
         "pressure": ", pressure_md{megapascal}" if s.pbc.all() else "",
         "address": f"<address> {where['unixsocket'] if local else where['host']} </address>"
         + ("" if local else f" <port> {where['port']} </port>"),
         "masses": ", ".join(map(repr, start.amu.tolist())),
-        "velocities": _velocities(start, turn, temperature),
+        "velocities": _velocities(start, turn, kelvin),
     }  # fmt: skip
     with folder_in_place(Path(out)) as folder:
         (folder / "input.xml").write_text(INPUT.format(**fields))

@@ -17,7 +17,7 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Labeler, Teacher
 from mlipfm_interfaces.structure import Structure
 
-from .engine_forces import EngineForces, open_model, read_one_initial_state, start_for
+from .engine_forces import EngineForces, drawn_temperature, open_model, read_one_initial_state, start_for
 from .initial_files import FrameOptions, FrameReport
 from .initial_state import InitialState
 
@@ -139,27 +139,30 @@ def export_lammps(
     steps: int = 1000,
     every: int = 10,
     seed: int = 1,
-    temperature: float = 300.0,
+    temperature: float | None = None,
 ) -> FrameReport:
     """Write a folder that runs constant-energy dynamics in LAMMPS: `run.py`, `setup.lammps`, `in.lammps`, `start.data`, `start.xyz`.
 
     Args:
-        model: path or address; a path is written as an absolute one. dt: fs. temperature: K, of velocities that the file does not have.
+        model: path or address; a path is written as an absolute one. dt: fs.
+        temperature: K, of velocities that are drawn, where the file has none or `wanted.new_velocities` asks for them [default: 300].
 
     Returns:
         What was taken from the file.
 
     Raises:
-        SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire. What reading and opening raise.
+        SimulationError: a folder with files, several frames, fixed atoms or bonds, a slab or wire, a temperature without velocities to draw.
+            What reading and opening raise.
     """
     wanted = wanted or FrameOptions()
     start, said = start_for("LAMMPS", model, start_file, out, wanted, "`fix setforce` in in.lammps")
+    kelvin = drawn_temperature(start, temperature, start_file)
     s, periodic = start.structure, bool(start.structure.pbc.all())
     kinds = sorted(set(zip(s.atomic_numbers.tolist(), start.amu.tolist(), strict=True)))
     names = [symbol(z) for z, _ in kinds]
     if len(set(names)) < len(names):
         raise SimulationError("LAMMPS types are elements here, and one element has several masses", where=str(start_file))
-    draw = f"velocity all create {temperature:g} {seed + 1} mom yes rot no dist gaussian\n" if start.velocities is None else ""
+    draw = f"velocity all create {kelvin:g} {seed + 1} mom yes rot no dist gaussian\n" if start.velocities is None else ""
     place = str(Path(model).resolve()) if Path(model).is_file() else model
     files = {
         "setup.lammps": SETUP.format(

@@ -120,10 +120,15 @@ class Comparison:
         if len(kept) < 12:
             return False
         energy, work, bend = np.array([(pair.energy, slope * pair.work.forces, abs(slope) * pair.work.bend) for pair in kept]).T
-        agree = float(np.mean(np.sign(energy) * np.sign(work)))
         outside = float(np.mean(np.abs(energy - work) > 1.5 * bend + 0.3 * np.abs(work)))
         precise = self.closure > 0.9 and self.bending < 0.1
-        return (agree < 0.35 and (outside > 0.3 or len(kept) >= 40)) or (precise and outside > 0.7)
+        return (np.sign(slope) * self.signs < 0.35 and (outside > 0.3 or len(kept) >= 40)) or (precise and outside > 0.7)
+
+    @property
+    def signs(self) -> float:
+        """Mean product of the signs of dE and of the work: 1 where all agree, 0 by chance."""
+        kept = [pair for pair in self.pairs if pair.work.strained < 1e-4]
+        return float(np.mean([np.sign(pair.energy * pair.work.forces) for pair in kept])) if kept else float("nan")
 
     @property
     def bending(self) -> float:

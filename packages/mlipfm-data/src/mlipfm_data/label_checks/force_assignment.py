@@ -21,6 +21,9 @@ TURNS = 0.03
 UNRELATED = 0.15
 #: Curvature (`Comparison.curvature`) of forces that are those of other frames; -1 around a minimum.
 FLAT = -0.35
+#: Agreement of the signs of dE and work (`Comparison.signs`) of forces that are those of the frames. Right ones of relaxations at surfaces, whose
+#: steps are long, give 0.77, and 0.56 with the forces of the frame before.
+SAME_SIGNS = 0.7
 #: Part of the square of forces that changes from frame to frame, below which they repeat; thermal motion and relaxations leave 0.9 and more.
 REPEATED = 0.5
 #: Å of vacuum around a molecule in a box; atoms of the largest molecule that is looked at.
@@ -225,7 +228,8 @@ def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> ForceA
     if len(fixed) < 12:
         return _misordered(sample) or _against_bonds(sample)
     figures: dict[str, float | int | str] = {"fit": slope.fit, "closure": comparison.closure, "pairs": len(fixed)}
-    flat = len(fixed) >= 20 and comparison.closure < 0.9 and slope.fit < 0.65 and comparison.curvature > FLAT
+    near = comparison.closure > 0.9 or slope.fit > 0.65 or comparison.signs > SAME_SIGNS
+    flat = len(fixed) >= 20 and not near and comparison.curvature > FLAT
     if slope.fit > 0.45 and not flat:
         return None
     for words, fit in _tried(sample, lambda changed: compare(changed).energy_forces().fit):

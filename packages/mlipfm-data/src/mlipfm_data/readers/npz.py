@@ -149,11 +149,14 @@ class NpzReader:
         """Yield the frames.
 
         Raises:
-            UnreadableFileError: cut, damaged, or in no known layout; the frames before the damage were yielded. RefusedFileError: an array that is
-                read holds Python objects.
+            UnreadableFileError: no archive of NumPy, cut, damaged, or in no known layout; the frames before the damage were yielded.
+            RefusedFileError: an array that is read holds Python objects.
         """
         with contextlib.ExitStack() as stack:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+            except zipfile.BadZipFile:
+                raise UnreadableFileError("is no .npz archive, or its end is missing", where=str(path)) from None
             yield from _frames(_Arrays(archive, path, stack), set(keys.values()))
 
 

@@ -53,6 +53,8 @@ def show_plan(document: Path, out: Path | None, speed: float | None, as_json: bo
     from mlipfm_interfaces.console import open_console
     from rich.table import Table
 
+    from .fits import without_law
+
     table = Table("run", "parameters", "steps", "atoms seen", "FLOP", "time", "")
     for cost in costs:
         note = "held out" if cost.largest else ""
@@ -63,6 +65,8 @@ def show_plan(document: Path, out: Path | None, speed: float | None, as_json: bo
     typer.echo(f"{len(costs)} runs, {flops:.3g} FLOP in matrix products, {duration(seconds)} in one process of this machine")
     if speed is not None:
         typer.echo(f"at {speed:g} GFLOP/s: {duration(there['seconds_there'])}")
+    for group, reason in without_law(costs).items():
+        typer.echo(f"{group}: `mlipfm scaling fit` will find no law in these runs: {reason}")
 
 
 def run(
@@ -186,11 +190,15 @@ def fit(document: Path, out: Path | None, floor: float | None, resamples: int, a
 
 
 def report(document: Path, out: Path | None, page: Path | None, floor: float | None) -> None:
-    """Fit again and write the page."""
+    """Fit again, with the floor of the fit before unless another is given, and write the page."""
     from .execute import collected
     from .page import page as page_of
 
     folder = _known(document, out)
+    if floor is None and (before := folder / "fit.json").exists():
+        floor = json.loads(before.read_text(encoding="utf-8")).get("given_floor")
+        if floor is not None:
+            typer.echo(f"floor {floor:g}, as given to `mlipfm scaling fit`")
     found = _fitted(folder, floor, 400)
     target = page or folder / "report.html"
     atomic_write(target, page_of(f"Scaling of {folder.name}", collected(folder), found).encode())

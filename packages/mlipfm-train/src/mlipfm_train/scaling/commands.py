@@ -109,7 +109,7 @@ def report(
     document: Document,
     out: Out = None,
     page: Annotated[Path | None, typer.Option(help="Page to write [default: report.html in the folder of the sweep]")] = None,
-    floor: Annotated[float | None, typer.Option(min=0.0, max=1e9, help="As in `fit`")] = None,
+    floor: Annotated[float | None, typer.Option(min=0.0, max=1e9, help="As in `fit` [default: as it was fitted before]")] = None,
 ) -> None:
     """Write an HTML page with points, laws, frontiers per operation and core-second, and the held-out runs.
 

@@ -16,7 +16,7 @@ import numpy as np
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write
 
-from .bootstrap import RESAMPLES, Fit, fit_with_intervals, gamma_differences
+from .bootstrap import RESAMPLES, Fit, check_span, fit_with_intervals, gamma_differences
 from .execute import POINTS, PREDICTION, collected
 from .laws import Law, ScalingError, allocation, fit_log_sum_exp, isoflop
 from .plan import Cost
@@ -77,6 +77,27 @@ def fit_points(
     return found_all | {"gamma_differences": {loss: rows for loss, rows in compared.items() if rows}}
 
 
+def without_law(costs: Sequence[Cost]) -> dict[str, str]:
+    """Return the groups of a plan whose runs, once made, determine no law, each with the reason: too few values or decades of an axis."""
+    found = {}
+    for group in dict.fromkeys(cost.group for cost in costs):
+        own = [cost for cost in costs if cost.group == group and not cost.largest]
+        try:
+            axes = _axes(own)
+            check_span(np.array([[float(getattr(cost, axis)) for axis in axes] for cost in own]), axes, floor=None)
+        except ScalingError as error:
+            found[group] = str(error)
+    return found
+
+
+def _axes(runs: Sequence[Point] | Sequence[Cost]) -> list[str]:
+    """What varies of runs."""
+    axes = [axis for axis in AXES if len({getattr(run, axis) for run in runs}) > 1]
+    if not axes:
+        raise ScalingError("all runs have one size and one amount of data: nothing scales", hint="give width, structures or steps")
+    return axes
+
+
 def _pairs(groups: Sequence[str], unconstrained: Collection[str]) -> list[tuple[str, str]]:
     """Pairs of groups: equivariant minus unconstrained, then those of one kind in the order of the sweep."""
     ordered = sorted(groups, key=lambda group: group in unconstrained)
@@ -84,9 +105,7 @@ def _pairs(groups: Sequence[str], unconstrained: Collection[str]) -> list[tuple[
 
 
 def _fit(points: Sequence[Point], loss: str, floor: float | None, resamples: int) -> Fit:
-    axes = [axis for axis in AXES if len({getattr(point, axis) for point in points}) > 1]
-    if not axes:
-        raise ScalingError("all runs have one size and one amount of data: nothing scales", hint="give width, structures or steps")
+    axes = _axes(points)
     x, values = table(points, loss, axes)
     return fit_with_intervals(x, values, axes, floor, resamples)
 
@@ -161,7 +180,7 @@ def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPL
     costs = [Cost(**cost) for cost in json.loads(plan_file.read_text(encoding="utf-8"))] if plan_file.exists() else []
     held_out = [cost for cost in costs if cost.largest]
     unconstrained = {cost.group for cost in costs if not cost.invariant}
-    document = fit_points(points, held_out, floor, resamples, unconstrained)
+    document = fit_points(points, held_out, floor, resamples, unconstrained) | {"given_floor": floor}
     file, done = folder / PREDICTION, {point.run for point in points}
     missing = [cost.name for cost in costs if not cost.largest and cost.name not in done]
     before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"format": FORMAT, "groups": {}}
