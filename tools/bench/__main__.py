@@ -87,6 +87,11 @@ def parser() -> argparse.ArgumentParser:
     filled.add_argument("folder", type=Path)
     filled.add_argument("--seed", action="append", type=int, metavar="N", help="only its cells; may be repeated (default: all)")
     phases.add_parser("report", help="table, report.json and report.png", allow_abbrev=False).add_argument("folder", type=Path)
+    second = names.add_parser("hessian", help="what labels of a teacher's Hessian give a student (an hour; resumes)", allow_abbrev=False)
+    second.add_argument("folder", type=Path, help="of `mlipfm distill --hessian-rows N --hessian-products N`")
+    second.add_argument("--start", type=Path, required=True, help="file that the distillation started from")
+    second.add_argument("--steps", type=int, default=2000, help="of every training (default 2000)")
+    second.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default 3)")
     small = names.add_parser("mol-small", help="the released model on molecules that no generated set contains", allow_abbrev=False)
     acts = small.add_subparsers(dest="action", required=True)
     reference = acts.add_parser("judges", help="GFN2-xTB geometries at 300 K of the 50 molecules (10 minutes; resumes)", allow_abbrev=False)
@@ -147,6 +152,12 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.name == "pretraining":
         return _pretraining(options)
+    if options.name == "hessian":
+        from bench import hessian
+
+        hessian.run(options.folder, options.start, options.steps, options.seeds)
+        print("\n".join(hessian.table(hessian.lines(options.folder))))
+        return 0
     if options.name == "strategies":
         from bench.strategies import deviations, table
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_distill.distill_objective import Distill
-from mlipfm_distill.hessian_rows import HessianRows
+from mlipfm_distill.hessian_objectives import HessianRows
 from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.structure import Structure
@@ -36,6 +36,20 @@ def test_energies_forces_and_rows_have_their_own_weights():
     assert found["energy"] == (pytest.approx(2.0 * (3 + 5)), 2.0)
     assert found["forces"] == (pytest.approx(3.0 * (5 + 2)), 3.0)
     assert found["hessian_rows"] == (pytest.approx(5.0 * ((3 + 4) / 2 + 6)), 3.0)
+
+
+def test_rows_and_products_of_one_structure_have_terms_of_their_own():
+    (s,) = [row_of(Structure([1, 1], [[0, 0, 0], [0, 0, 1.0]], level="x", labels={"energy": 0.0, "forces": np.zeros((2, 3))}), 1)]
+    s = s.replace(labels={**s.labels, "hvp": np.zeros((1, 2, 3)), "hvp_probe": np.ones((1, 2, 3))})
+    objective = Distill(2.0, 3.0, 5.0, products_weight=7.0)
+    assert objective.outputs == ("energy", "forces", "hessian_rows", "hvp")
+    errors = torch.zeros(1, 2, 3, dtype=torch.float64)
+    errors[0, 1] = torch.tensor([3.0, 0.0, 4.0])
+    predicted = {"energy": torch.zeros(1), "forces": torch.zeros(2, 3), "hessian_rows": 2 * errors, "hvp": errors}
+    terms = objective.terms(Prediction(predicted, "conservative"), collate(objective.views(s, np.random.default_rng(0)), []))
+    found = {key: (float(value), float(count)) for key, (value, count) in terms.items()}
+    assert found["hessian_rows"] == (pytest.approx(5.0 * 10), 2.0)
+    assert found["hvp"] == (pytest.approx(7.0 * 5), 2.0)
 
 
 def test_drawn_rows_are_the_stored_ones_with_their_index_and_differ_from_epoch_to_epoch():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mlipfm_distill.hessian_rows import HessianRows
+from mlipfm_distill.hessian_objectives import HessianRows
 from mlipfm_distill.teacher_uncertainty import Limits, certain, limits_like
 from mlipfm_interfaces.structure import Structure
 

@@ -163,9 +163,9 @@ def test_the_exact_block_of_the_jacobian_is_that_of_differences() -> None:
     assert _exact_block(potential, s, places) == pytest.approx(differences, rel=1e-5, abs=1e-9)
 
 
-def test_rows_of_the_hessian_of_springs_are_their_stiffness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_and_products_of_the_hessian_of_springs_are_their_stiffness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with springs("none", tmp_path, monkeypatch) as teacher:
-        labels = Labels(tmp_path / "labels", teacher, rows=4)
+        labels = Labels(tmp_path / "labels", teacher, rows=4, products=2)
         labels.add("train", [atoms(1.0)])
         labels.add("valid", [atoms(1.0)])
     (s,) = labels.read("train")
@@ -175,7 +175,11 @@ def test_rows_of_the_hessian_of_springs_are_their_stiffness(tmp_path: Path, monk
         wanted = np.zeros((2, 3))
         wanted[atom, axis] = 2.0
         assert row == pytest.approx(wanted)
-    assert "hessian_rows" not in labels.read("valid")[0].labels
+    probes = s.labels["hvp_probe"]
+    assert probes.shape == (2, 2, 3)
+    assert set(probes.ravel()) == {-1.0, 1.0}
+    assert s.labels["hvp"] == pytest.approx(2.0 * probes)
+    assert not {"hessian_rows", "hvp"} & labels.read("valid")[0].labels.keys()
 
 
 def test_a_plan_counts_two_labels_for_each_row() -> None:
@@ -185,6 +189,9 @@ def test_a_plan_counts_two_labels_for_each_row() -> None:
     assert int(with_rows.line().split()[1]) <= 300
     with pytest.raises(RecipeError, match="of which nothing is learned"):
         make_plan(Budget(labels=300), 1.0, 1, rows=20)
+    both = make_plan(Budget(labels=300), 1.0, 1, rows=1, products=1)
+    assert both.learn == with_rows.learn
+    assert "with 1 row and 1 product of the Hessian each" in both.line()
 
 
 @pytest.mark.parametrize("misdeed", ["die", "nan"])
@@ -247,7 +254,7 @@ def test_labels_of_an_interrupted_command_are_not_made_again(tmp_path: Path, mon
             labels.add("train", frames, interrupt)
         asked: list[Structure] = []
         label = teacher.label
-        monkeypatch.setattr(teacher, "label", lambda s, rows: asked.append(s) or label(s, rows))
+        monkeypatch.setattr(teacher, "label", lambda s, **second: asked.append(s) or label(s, **second))
         assert labels.add("train", frames) == 3
         assert len(asked) == 1
 

@@ -8,7 +8,7 @@ from mlipfm_interfaces.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .distill_objective import Distill as Distill
-    from .hessian_rows import HessianRows as HessianRows
+    from .hessian_objectives import HessianProducts as HessianProducts, HessianRows as HessianRows
     from .recipes import distill_recipe as distill_recipe
     from .teacher_labels import (
         TeacherLabels as TeacherLabels,

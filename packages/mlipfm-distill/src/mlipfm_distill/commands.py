@@ -57,6 +57,12 @@ def distill(
         int,
         typer.Option(min=0, max=1000, help="Rows of the teacher's Hessian on every frame to train on, for phonons; each costs two labels"),
     ] = 0,
+    hessian_products: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Products of the teacher's Hessian with random vectors on every frame to train on; each costs two labels"
+        ),
+    ] = 0,
     register: Annotated[str | None, typer.Option(help="Put the student into the registry under this name")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, everything else on stderr")] = False,
 ) -> None:
@@ -89,7 +95,7 @@ def distill(
         )
     folder = out or Path(f"{start.name.partition('.')[0]}-distilled")
     request = Request(teacher, start, folder, tuple(temperature), parse_budget(budget), tuple(sizes or ("medium",)), level, dt, charge,
-                      multiplicity, timeout, seed, hessian_rows)  # fmt: skip
+                      multiplicity, timeout, seed, hessian_rows, hessian_products)  # fmt: skip
     if register is not None:  # a wrong name or address is said before hours of work
         from mlipfm_interfaces.registry_http import server
         from mlipfm_interfaces.registry_versions import check_name, list_versions

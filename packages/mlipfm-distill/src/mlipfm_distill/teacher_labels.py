@@ -176,6 +176,11 @@ def chosen_rows(structure: Structure, rows: int, seed: int) -> np.ndarray[Any, A
     return np.stack(np.divmod(flat, 3), axis=1).astype(float)
 
 
+def chosen_probes(structure: Structure, number: int, seed: int) -> np.ndarray[Any, Any]:
+    """[number, N, 3] of +1 and -1 with equal chances; depends on the seed and the structure's key only."""
+    return stream(seed, "hessian-products", structure.key).choice([-1.0, 1.0], (number, len(structure), 3))
+
+
 def hessian_labels(teacher: Potential, structures: Sequence[Structure], rows: int, seed: int) -> list[dict[str, np.ndarray[Any, Any]]]:
     """`hessian_rows` [rows, N, 3] eV/Å² = +d2E/dr dr with `hessian_rows_index` [rows, 2] of each structure, by vector-Jacobian products."""
     index = [chosen_rows(s, rows, seed) for s in structures]

@@ -10,7 +10,7 @@ from mlipfm_interfaces.metrics import rotation_error
 from mlipfm_interfaces.neighbors import neighbor_pairs
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.testing.probes import moved
+from mlipfm_interfaces.testing.probes import moved, turned, turned_back
 from mlipfm_interfaces.testing.structures import random_rotation, supercell
 from mlipfm_interfaces.trained_states import USUAL
 
@@ -34,11 +34,11 @@ def _turned(subject: CheckedModel, improper: bool) -> Measured:
     for s in subject.all:
         (here,) = subject.ask([s])
         turns = [random_rotation(seed, improper=improper) for seed in range(3)]
-        rows = subject.ask([moved(s, s.positions @ q.T, s.cell @ q.T) for q in turns])
+        rows = subject.ask(turned(s, turns))
         for turn, row in zip(turns, rows, strict=True):
             found.append(answer_gap(subject, row, {**here, "forces": here["forces"] @ turn.T}))
         upright.append(here["forces"])
-        back.append(np.stack([row["forces"] @ turn for turn, row in zip(turns, rows, strict=True)]))
+        back.append(turned_back(rows, turns))
     mean = rotation_error(back, upright).value
     most = worst(*found)
     return Measured(most.value, most.limit, most.unit, f"forces are off by {100 * mean:.2g} % on average")

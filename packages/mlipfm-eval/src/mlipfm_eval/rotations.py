@@ -9,7 +9,7 @@ from mlipfm_interfaces.metrics import Metric, group_of, mean, rotation_error
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.structure import Structure
-from mlipfm_interfaces.testing.probes import moved
+from mlipfm_interfaces.testing.probes import turned, turned_back
 from mlipfm_interfaces.testing.structures import random_rotation
 
 from ._check_model_input import ask
@@ -26,9 +26,9 @@ def rotation_metrics(
     turns = [random_rotation(seed + k, improper=bool(k % 2)) for k in range(orientations)]
     upright, back, spread = [], [], []
     for s in structures:
-        here, *rows = ask(model, [s, *(moved(s, s.positions @ q.T, s.cell @ q.T) for q in turns)], ("energy", "forces"))
+        here, *rows = ask(model, [s, *turned(s, turns)], ("energy", "forces"))
         upright.append(here["forces"])
-        back.append(np.stack([row["forces"] @ q for q, row in zip(turns, rows, strict=True)]))
+        back.append(turned_back(rows, turns))
         spread.append(1000 * float(np.std([float(row["energy"]) for row in rows])) / len(s))
     groups = [group_of(s) for s in structures]
     return {

@@ -85,9 +85,8 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
         with lock(request.out / "lock"), until_interrupted(say) as interrupted:
             hydrogen = any((s.atomic_numbers == 1).any() for s in starts)
             dt = request.dt or (0.5 if hydrogen else 1.0)
-            work = Work(
-                request, teacher, Labels(request.out / "labels", teacher, starts[0], request.hessian_rows), starts, dt, say, interrupted
-            )
+            labels = Labels(request.out / "labels", teacher, starts[0], request.hessian_rows, request.hessian_products)
+            work = Work(request, teacher, labels, starts, dt, say, interrupted)
             try:
                 plan = _planned(work)
             except RecipeError:
@@ -114,7 +113,8 @@ def _planned(work: Work) -> Plan:
         if found["budget"] == asked:
             kept: dict[str, Any] = found["plan"]
             return Plan(**kept | {key: tuple(kept[key]) for key in ("learn", "training")})
-    plan = make_plan(work.request.budget, _seconds_of_a_label(work), len(work.request.sizes), work.request.hessian_rows)
+    request = work.request
+    plan = make_plan(request.budget, _seconds_of_a_label(work), len(request.sizes), request.hessian_rows, request.hessian_products)
     done = [json.loads(record.read_bytes())["labelled"] for record in sorted((work.out / "rounds").glob("*/round.json"))]
     if done:
         plan = extended(plan, done)

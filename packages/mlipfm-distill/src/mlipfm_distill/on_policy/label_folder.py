@@ -28,11 +28,14 @@ class Labels:
     Args:
         known: a structure that the teacher has labelled before. Where it labels it still, frames that it cannot label are at fault, and not
             the teacher.
-        rows: of the Hessian on frames of the part `train`.
+        rows, products: of the Hessian on frames of the part `train`, see `DistillationTeacher.label`.
     """
 
-    def __init__(self, folder: Path, teacher: DistillationTeacher, known: Structure | None = None, rows: int = 0) -> None:
-        self.folder, self.teacher, self.known, self.rows = folder, teacher, known, rows
+    def __init__(
+        self, folder: Path, teacher: DistillationTeacher, known: Structure | None = None, rows: int = 0, products: int = 0
+    ) -> None:
+        self.folder, self.teacher, self.known = folder, teacher, known
+        self.second = {"rows": rows, "products": products}
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, part: str, frames: Sequence[Structure], done: Callable[[int], None] = lambda count: None) -> int:
@@ -50,7 +53,7 @@ class Labels:
                 wanted = self._named(frame)
                 if not writer.has(wanted) and wanted.key not in refused:
                     try:
-                        writer.add(self.teacher.label(wanted, self.rows if part == "train" else 0))
+                        writer.add(self.teacher.label(wanted, **self.second if part == "train" else {}))
                         row = 0
                     except UnwritableFileError:
                         raise

@@ -29,7 +29,8 @@ class Plan:
 
     Attributes:
         per_label: s, measured. learn: frames to learn from, in each round. test, outside: frames of the measurements.
-        physics: labels for frequencies and distributions of the teacher. rows: of the Hessian that come with each frame of `learn`.
+        physics: labels for frequencies and distributions of the teacher.
+        rows, products: of the Hessian (with random vectors) that come with each frame of `learn`, two labels each.
         training: s, of the training after each round; the last is for each size of student.
         seconds: of everything.
     """
@@ -42,23 +43,30 @@ class Plan:
     seconds: float
     physics: int = 0
     rows: int = 0
+    products: int = 0
 
     def line(self) -> str:
         """Say the plan in a sentence."""
-        labels = sum(self.learn) * (1 + 2 * self.rows) + self.test + self.outside + self.physics + MEASURED
+        labels = sum(self.learn) * (1 + 2 * (self.rows + self.products)) + self.test + self.outside + self.physics + MEASURED
+        with_hessian = _said(self.rows, self.products)
         return (
             f"plan: {labels} labels of {self.per_label:.2g} s: {' + '.join(map(str, self.learn))} in {len(self.learn)} rounds"
-            f"{f' with {self.rows} rows of the Hessian each, ' if self.rows else ', '}"
+            f"{f' with {with_hessian} each, ' if with_hessian else ', '}"
             f"{self.test} to test, {self.outside} outside of the range, {self.physics} for frequencies and distributions; "
             f"{sum(self.training) / 60:.3g} min of training; about {self.seconds / 60:.3g} min in all"
         )
 
 
-def make_plan(budget: Budget, per_label: float, sizes: int, rows: int = 0) -> Plan:
+def _said(rows: int, products: int) -> str:
+    parts = [f"{number} {name}{'s' * (number > 1)}" for number, name in ((rows, "row"), (products, "product")) if number]
+    return f"{' and '.join(parts)} of the Hessian" if parts else ""
+
+
+def make_plan(budget: Budget, per_label: float, sizes: int, rows: int = 0, products: int = 0) -> Plan:
     """Divide a budget, given the seconds of a label and the number of students.
 
     Args:
-        rows: of the Hessian that come with every frame to learn from, two labels each.
+        rows, products: see `Plan`.
 
     Raises:
         RecipeError: it is too small, with what would do.
@@ -75,12 +83,12 @@ def make_plan(budget: Budget, per_label: float, sizes: int, rows: int = 0) -> Pl
         )
     test = int(min(max(TEST_SHARE * total, TEST[0]), TEST[1]))
     physics = int(PHYSICS * total)
-    left = (total - test - test // 2 - physics - MEASURED) // (1 + 2 * rows)
+    left = (total - test - test // 2 - physics - MEASURED) // (1 + 2 * (rows + products))
     if left < FEWEST // 2:
         raise RecipeError(
-            f"{budget} are {left} frames with {rows} rows of the Hessian each, of which nothing is learned",
-            where="--hessian-rows",
-            hint="give fewer rows, or a larger budget",
+            f"{budget} are {left} frames with {_said(rows, products)} each, of which nothing is learned",
+            where="--hessian-rows" if rows else "--hessian-products",
+            hint="give fewer, or a larger budget",
         )
     rounds = 4 if left < 120 else 5 if left < 400 else 7
     first = int(FIRST * left)
@@ -88,7 +96,7 @@ def make_plan(budget: Budget, per_label: float, sizes: int, rows: int = 0) -> Pl
     training = (LABELS + TRAINING) * seconds - total * per_label  # what quick labels leave
     early = training * (1 - LAST) / sizes if sizes > 1 else training * (1 - LAST)
     last = (training - early) / sizes
-    return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds, physics, rows)
+    return Plan(per_label, learn, test, test // 2, (*[early / (rounds - 1)] * (rounds - 1), last), seconds, physics, rows, products)
 
 
 def extended(plan: Plan, done: Sequence[int]) -> Plan:

@@ -59,7 +59,7 @@ class Request:
         temperatures: K, of the student's dynamics. budget: what it may cost. sizes: of the students, the first is trained in the loop.
         level: of theory, of a teacher that knows several. dt: fs; None: 0.5 with hydrogen, 1 without.
         charge, multiplicity: of structures whose file gives none. timeout: s, of one label. seed: of displacements, velocities and training.
-        hessian_rows: of the teacher's Hessian, on every frame that is trained on.
+        hessian_rows, hessian_products: of the teacher's Hessian (with random vectors), on every frame that is trained on.
     """
 
     teacher: str
@@ -75,6 +75,7 @@ class Request:
     timeout: float = 600.0
     seed: int = 0
     hessian_rows: int = 0
+    hessian_products: int = 0
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -96,8 +97,8 @@ class Request:
 
     def decides(self) -> dict[str, Any]:
         """Return what decides the result, JSON-ready; neither the budget, which may grow, nor where the folder is."""
-        rows = {"hessian_rows": self.hessian_rows} if self.hessian_rows else {}
-        return rows | {
+        second = {"hessian_rows": self.hessian_rows, "hessian_products": self.hessian_products}
+        return {key: number for key, number in second.items() if number} | {
             "teacher": self.teacher,
             "start": sha256(self.start),
             "temperatures": list(self.temperatures),

@@ -32,8 +32,9 @@ PATIENCE = 1.3
 #: Weights of the energy per atom in eV and of the stress in eV/Å³ beside 10 for forces in eV/Å: with the 1 and 10 of fine-tuning, copper was 19 %
 #: too soft (decisions/0004).
 ENERGY_WEIGHT, STRESS_WEIGHT = 10.0, 100.0
-#: Weight of rows of the Hessian, in eV/Å², beside 10 for forces: their ratio in arXiv:2501.09009.
-HESSIAN_WEIGHT = 40.0
+#: Weights of rows of the Hessian and of its products with random vectors, in eV/Å², beside 10 for forces: that of rows is their ratio in
+#: arXiv:2501.09009, and a product is about as large as 10 rows.
+ROWS_WEIGHT, PRODUCTS_WEIGHT = 40.0, 4.0
 #: Structures that are evaluated together.
 TOGETHER = 8
 
@@ -66,8 +67,10 @@ def training_recipe(size: str, train: Path, valid: Path, steps: int, before: Pat
     else:  # the uncertainty has to see that atoms come nearer than in the data, so that such frames are labelled
         document["potential"]["backbone"]["shortest_distances"] = {}
     weights = {"energy_weight": ENERGY_WEIGHT} | ({"stress_weight": STRESS_WEIGHT} if known.get("stress") else {})
-    if known.get("hessian_rows"):  # energies, forces and rows on one view
-        document["objectives"] = [{"name": "distill", **weights, "forces_weight": 10.0, "hessian_weight": HESSIAN_WEIGHT}]
+    rows, products = (bool(known.get(key)) for key in ("hessian_rows", "hvp"))
+    if rows or products:  # energies, forces and the Hessian on one view
+        hessian = {"hessian_weight": ROWS_WEIGHT * rows, "products_weight": PRODUCTS_WEIGHT * products}
+        document["objectives"] = [{"name": "distill", **weights, "forces_weight": 10.0, **hessian}]
     else:
         document["objectives"][0] |= weights
     every = max(1, min(steps // 4, max(100, steps // 20)))

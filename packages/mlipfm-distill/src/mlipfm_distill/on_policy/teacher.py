@@ -15,9 +15,9 @@ from mlipfm_interfaces.licences import UNKNOWN, combined, stated_licences
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 
-from ..teacher_labels import chosen_rows
+from ..teacher_labels import chosen_probes, chosen_rows
 
-#: Å, of atoms for rows of the Hessian: teachers in float32 lose their digits in a smaller one.
+#: Å, along a direction in which the Hessian is asked: teachers in float32 lose their digits in a smaller one.
 DISPLACEMENT = 0.01
 #: Forces above this, eV/Å, are labels of atoms on top of each other, from which nothing is learned.
 LARGEST_FORCE = 100.0
@@ -56,11 +56,12 @@ class DistillationTeacher:
         self.model, self.digest, self.level = potential.eval(), str(manifest["digest"]), level
         self.licence = combined(stated_licences(manifest.get("extra") or {}))
 
-    def label(self, structure: Structure, rows: int = 0) -> Structure:
+    def label(self, structure: Structure, rows: int = 0, products: int = 0) -> Structure:
         """Return the structure with energy, forces and, where there are three periodic directions, stress of the teacher, at its level.
 
         Args:
             rows: of the Hessian, by central differences of the forces; which ones depends on the structure alone.
+            products: of the Hessian with random vectors of +1 and -1, by central differences along them.
 
         Raises:
             ForeignModelError: the worker died, took too long, or gave NaN. PropertyNotAvailableError: labels that are not finite.
@@ -79,19 +80,26 @@ class DistillationTeacher:
         if largest > LARGEST_FORCE:
             raise OverlapError(f"the teacher gives a force of {largest:.0f} eV/Å: atoms lie on top of each other")
         labels = {key: found[key] for key in outputs}
-        return bare.replace(level=self.level, labels=labels | (self._hessian_rows(bare, rows) if rows else {}))
+        if rows:
+            index = chosen_rows(bare, rows, seed=0)
+            directions = np.zeros((len(index), len(bare), 3))
+            directions[np.arange(len(index)), *index.astype(int).T] = 1.0
+            labels |= {"hessian_rows": self._hessian_along(bare, directions), "hessian_rows_index": index}
+        if products:
+            probes = chosen_probes(bare, products, seed=0)
+            labels |= {"hvp": self._hessian_along(bare, probes), "hvp_probe": probes}
+        return bare.replace(level=self.level, labels=labels)
 
-    def _hessian_rows(self, bare: Structure, rows: int) -> dict[str, np.ndarray]:
-        index = chosen_rows(bare, rows, seed=0)
-        found = np.zeros((len(index), len(bare), 3))
-        for row, (atom, axis) in zip(found, index.astype(int), strict=True):
+    def _hessian_along(self, bare: Structure, directions: np.ndarray) -> np.ndarray:
+        """Return the Hessian times each direction, [directions, N, 3] eV/Å²: minus the slope of the forces along it."""
+        found = np.zeros(directions.shape)
+        for product, direction in zip(found, directions, strict=True):
             for sign in (1, -1):
-                positions = bare.positions.copy()
-                positions[atom, axis] += sign * DISPLACEMENT
-                row -= sign * self._answers(bare.replace(positions=positions), ["energy", "forces"])["forces"] / (2 * DISPLACEMENT)
+                moved = bare.replace(positions=bare.positions + sign * DISPLACEMENT * direction)
+                product -= sign * self._answers(moved, ["energy", "forces"])["forces"] / (2 * DISPLACEMENT)
         if not np.isfinite(found).all():
             raise PropertyNotAvailableError("the teacher's forces beside a frame are not finite", where=bare.formula)
-        return {"hessian_rows": found, "hessian_rows_index": index}
+        return found
 
     def _answers(self, bare: Structure, outputs: list[str]) -> dict[str, Any]:
         if isinstance(self.model, Potential):

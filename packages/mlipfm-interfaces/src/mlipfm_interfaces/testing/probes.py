@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +84,16 @@ def force_tolerance(forces: Floats, factor: float = 1e-9) -> float:
 def moved(structure: Structure, positions: Floats, cell: Floats | None = None) -> Structure:
     """Return the same atoms elsewhere."""
     return structure.replace(positions=positions, cell=structure.cell if cell is None else cell)
+
+
+def turned(s: Structure, turns: Sequence[Floats]) -> list[Structure]:
+    """Return the structure in other orientations; rotations and reflections are [3, 3] and act on columns."""
+    return [moved(s, s.positions @ turn.T, s.cell @ turn.T) for turn in turns]
+
+
+def turned_back(answers: Sequence[Mapping[str, Floats]], turns: Sequence[Floats]) -> Floats:
+    """Return the forces of what `turned` gives in the first orientation, [turns, N, 3]: all the same for forces that rotate with the structure."""
+    return np.stack([answer["forces"] @ turn for answer, turn in zip(answers, turns, strict=True)])
 
 
 def strained(structure: Structure, strain: Floats) -> Structure:

@@ -14,6 +14,7 @@ from mlipfm_interfaces.derivatives import jacobian_asymmetry
 from mlipfm_interfaces.metrics import rotation_error
 from mlipfm_interfaces.potential import Potential, device_of, evaluate
 from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.probes import turned, turned_back
 from mlipfm_interfaces.testing.structures import random_rotation
 
 #: Structures at most, and orientations of each, half of them mirror images. The Jacobian has 3 N rows: of few and small structures.
@@ -41,9 +42,9 @@ def _rotation_error(potential: Potential, structures: Sequence[Structure]) -> fl
     turns = [random_rotation(k, improper=bool(k % 2)) for k in range(ORIENTATIONS)]
     upright, back = [], []
     for s in structures:
-        here, *rows = evaluate(potential, [s, *(s.replace(positions=s.positions @ q.T, cell=s.cell @ q.T) for q in turns)], ("forces",))
+        here, *rows = evaluate(potential, [s, *turned(s, turns)], ("forces",))
         upright.append(here["forces"])
-        back.append(np.stack([row["forces"] @ q for q, row in zip(turns, rows, strict=True)]))
+        back.append(turned_back(rows, turns))
     return rotation_error(back, upright).value
 
 
