@@ -57,6 +57,22 @@ def test_relaxing_a_poscar_keeps_its_fixed_atoms_and_writes_what_other_tools_ope
 
 
 @pytest.mark.filterwarnings("default:structures that give no")
+def test_under_pressure_the_enthalpy_is_lowest_and_the_pressure_that_was_reached_is_said(tmp_path, capsys):
+    bulk("Cu", cubic=True).write(tmp_path / "cu.xyz")
+    assert run("relax", tmp_path / "cu.xyz", "--model", "emt:", "--cell", "full", "--pressure", "5", "--out", tmp_path / "out") == 0
+    found = record(tmp_path / "out", "relax")["results"]
+    atoms = ase.io.read(tmp_path / "out" / "relaxed.extxyz")
+    pressure = 5.0 / 160.21766208  # eV/Å³
+    assert found["pressure_reached"] == pytest.approx(5.0, abs=0.05)
+    assert found["enthalpy"] == pytest.approx(atoms.get_potential_energy() + pressure * atoms.get_volume(), abs=1e-6)
+    for scale in (0.995, 1.005):
+        other = atoms.copy()
+        other.calc = EMT()
+        other.set_cell(scale * other.cell, scale_atoms=True)
+        assert other.get_potential_energy() + pressure * other.get_volume() > found["enthalpy"]
+    assert "enthalpy / eV" in capsys.readouterr().out
+
+
 def test_without_a_model_the_released_one_relaxes_molecules_and_refuses_copper(tmp_path, capfd):
     pytest.importorskip("mlipfm_models")
     ase.io.write(tmp_path / "water.xyz", molecule("H2O"))

@@ -16,6 +16,7 @@ from mlipfm_interfaces.checkpoint import resolve
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write, sha256
+from mlipfm_interfaces.units import GPA
 from rich.table import Table
 
 from . import _structure_plots as plots
@@ -152,6 +153,13 @@ def run_relax(job: Job, settings: dict[str, Any]) -> None:
         ("largest force / eV/Å", f"{found.largest_forces[-1]:.5f}"), ("largest displacement / Å", f"{moved:.4f}"),
         *_cell_rows(found.atoms),
     ]  # fmt: skip
+    if settings["cell"] != "fixed":
+        stress = found.atoms.get_stress(voigt=False) / GPA
+        volume, reached = float(found.atoms.get_volume()), -float(np.trace(stress)) / 3
+        enthalpy = found.energies[-1] + settings["pressure"] * GPA * volume
+        results |= {"enthalpy": enthalpy, "stress": stress, "volume": volume, "pressure_reached": reached}
+        units |= {"enthalpy": "eV", "stress": "GPa, negative where compressed", "volume": "Å³", "pressure_reached": "GPa"}
+        rows += [("enthalpy / eV", f"{enthalpy:.6f}"), ("pressure reached / GPa", f"{reached:.4f}")]
     job.finish(settings, units, results, rows, plots.relaxation(found))
     if not found.converged:
         raise SimulationError(
