@@ -87,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     filled.add_argument("folder", type=Path)
     filled.add_argument("--seed", action="append", type=int, metavar="N", help="only its cells; may be repeated (default: all)")
     phases.add_parser("report", help="table, report.json and report.png", allow_abbrev=False).add_argument("folder", type=Path)
+    parts = names.add_parser("ablations", help="what parts of training do, on 3BPA (an hour; resumes)", allow_abbrev=False)
+    parts.add_argument("folder", type=Path, help="of the runs")
+    parts.add_argument("--sets", type=Path, required=True, help="folder of the unpacked sets")
+    parts.add_argument("--only", action="append", metavar="NAME", help="rotations, curl or direct-first; may be repeated (default: all)")
     second = names.add_parser("hessian", help="what labels of a teacher's Hessian give a student (an hour; resumes)", allow_abbrev=False)
     second.add_argument("folder", type=Path, help="of `mlipfm distill --hessian-rows N --hessian-products N`")
     second.add_argument("--start", type=Path, required=True, help="file that the distillation started from")
@@ -152,6 +156,12 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.name == "pretraining":
         return _pretraining(options)
+    if options.name == "ablations":
+        from bench import ablations
+
+        ablations.run(options.folder, options.sets, options.only or list(ablations.ABLATIONS))
+        print("\n".join(ablations.table(ablations.lines(options.folder))))
+        return 0
     if options.name == "hessian":
         from bench import hessian
 

@@ -204,9 +204,9 @@ def trained(cell: Cell, plan: Plan, folder: Path) -> dict[str, Any]:
     recipe = _task_recipe(task, cell.seed, start)
     home = folder / "work" / "-".join(map(str, asdict(cell).values()))
     few = held_out(n)
-    stores = _stored({"valid": [train[k] for k in picks[:few]], "train": [train[k] for k in picks[few:]]}, home)
-    model, steps, seconds = _fitted(recipe | {"data": _data(stores["train"], stores["valid"])}, home, 60 * minutes)
-    figure = _test_error(model, test, task.tested)
+    stores = stored({"valid": [train[k] for k in picks[:few]], "train": [train[k] for k in picks[few:]]}, home)
+    model, steps, seconds = fitted(recipe | {"data": data_of(stores["train"], stores["valid"])}, home, 60 * minutes)
+    figure = test_error(model, test, task.tested)
     shutil.rmtree(home)
     return asdict(cell) | figure | {"labels": n, "steps": steps, "seconds": round(seconds, 1), "tested": len(test)}
 
@@ -218,8 +218,8 @@ def pretrained(arm: str, seed: int, plan: Plan, folder: Path) -> Path:
     if not out.exists():
         home = folder / "work" / f"pretrain-{arm}-{seed}"
         potential = _potential() | chosen.potential
-        recipe = _recipe(chosen.objectives, seed) | {"potential": potential, "data": _data(_labels(chosen.labels, plan, folder))}
-        model, steps, seconds = _fitted(recipe, home, 60 * plan.pretrain_minutes)
+        recipe = _recipe(chosen.objectives, seed) | {"potential": potential, "data": data_of(_labels(chosen.labels, plan, folder))}
+        model, steps, seconds = fitted(recipe, home, 60 * plan.pretrain_minutes)
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(out, model.read_bytes())
         shutil.rmtree(home)
@@ -277,7 +277,7 @@ def _labels(kind: str, plan: Plan, folder: Path) -> Path:
         return out
     begin, structures = _cpu_seconds(), _molecules(Path(plan.sets))
     if kind == "geometries":
-        _stored({kind: [s.replace(level="none") for s in structures]}, out.parent)
+        stored({kind: [s.replace(level="none") for s in structures]}, out.parent)
     elif kind == "synthetic":
         from mlipfm_interfaces.checkpoint import load_potential
         from mlipfm_interfaces.potential import evaluate
@@ -285,7 +285,7 @@ def _labels(kind: str, plan: Plan, folder: Path) -> Path:
         teacher = load_potential("mlipfm-mol-small")
         level = teacher.spec.levels[0]
         labelled = evaluate(teacher, [s.replace(level=level) for s in structures], ("energy", "forces"))
-        _stored({kind: [s.replace(level=level, labels=found) for s, found in zip(structures, labelled, strict=True)]}, out.parent)
+        stored({kind: [s.replace(level=level, labels=found) for s, found in zip(structures, labelled, strict=True)]}, out.parent)
     else:
         name = {"gfn1": "gfn1-xtb", "gfn2": "gfn2-xtb", "rich": "gfn2-xtb-rich"}[kind]
         label_all(structures, plugins.load("labelers", name)(), out, workers=1, progress=False)
@@ -318,7 +318,8 @@ def _molecules(sets: Path) -> list[Any]:
     return found
 
 
-def _stored(parts: Mapping[str, Sequence[Any]], home: Path) -> dict[str, Path]:
+def stored(parts: Mapping[str, Sequence[Any]], home: Path) -> dict[str, Path]:
+    """Stores of structures, by name, in a folder; those that are there are replaced."""
     from mlipfm_data.store.writer import StoreWriter
 
     home.mkdir(parents=True, exist_ok=True)
@@ -334,7 +335,8 @@ def _potential() -> dict[str, Any]:
     return {"name": "painn", "backbone": {"channels": 48, "layers": 2, "cutoff": 5.0, "mean_neighbors": 14.0}}
 
 
-def _data(train: Path, valid: Path | None = None) -> dict[str, Any]:
+def data_of(train: Path, valid: Path | None = None) -> dict[str, Any]:
+    """The part `data` of a recipe."""
     return {"train": [str(train)], "valid": [] if valid is None else [str(valid)], "budget": 250}
 
 
@@ -351,7 +353,7 @@ def _task_recipe(task: Task, seed: int, start: Path | None) -> dict[str, Any]:
     return recipe | ({"potential": _potential() | changes} if start is None else {"init_from": str(start), "potential": changes})
 
 
-def _fitted(recipe: Mapping[str, Any], home: Path, seconds: float) -> tuple[Path, int, float]:
+def fitted(recipe: Mapping[str, Any], home: Path, seconds: float) -> tuple[Path, int, float]:
     """The model after so many CPU seconds of steps, their number, and their seconds: steps are timed first."""
     from mlipfm_train.loop import fit
     from mlipfm_train.recipe import make_recipe
@@ -368,7 +370,7 @@ def _fitted(recipe: Mapping[str, Any], home: Path, seconds: float) -> tuple[Path
     return done.best or done.last, done.steps, sum(clock.steps)
 
 
-def _test_error(model: Path, test: Sequence[Any], key: str) -> dict[str, Any]:
+def test_error(model: Path, test: Sequence[Any], key: str) -> dict[str, Any]:
     """Mean absolute error of a quantity over its components, with its unit."""
     from mlipfm_interfaces.checkpoint import load_potential
     from mlipfm_interfaces.potential import evaluate

@@ -9,11 +9,13 @@ import pytest
 import torch
 from mlipfm_interfaces.batch import collate
 from mlipfm_interfaces.checkpoint import build
+from mlipfm_interfaces.derivatives import jacobian_asymmetry
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Feature, Prediction
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.rules import findings
 from mlipfm_interfaces.testing.training_rules import OBJECTIVE_RULES, ObjectiveCase
+from mlipfm_train.objectives.curl import Curl
 from mlipfm_train.objectives.denoise import Denoise
 from mlipfm_train.objectives.dens import Dens
 from mlipfm_train.objectives.masked import Masked
@@ -129,8 +131,61 @@ def test_twins_average_the_node_scalars_of_each_view():
     assert float(count) == 1.0
 
 
+def linear_forces(jacobian, batch):
+    """Forces J x of every system and, where a vector is asked, minus J^T v: what a direct model of these forces predicts."""
+    x = batch.positions.reshape(batch.n_systems, -1)
+    vectors = batch.labels["hvp_probe"][0].reshape(batch.n_systems, -1)
+    return Prediction({"forces": (x @ jacobian.T).reshape(-1, 3), "hvp": -(vectors @ jacobian).reshape(1, -1, 3)}, "direct")
+
+
+def test_the_curl_of_a_spring_with_a_whirl_is_that_of_the_whirl():
+    # F = -k r + c (-y, x, 0): |J - J^T|² = 8 c² for each atom, so that the term is 8 c² / 12; every vector of +1 and -1 says so exactly
+    n, k, c = 4, 3.0, 0.7
+    jacobian = np.kron(np.eye(n), -k * np.eye(3) + c * np.array([[0, -1, 0], [1, 0, 0], [0, 0, 0]]))
+    structures = [Structure([6] * n, np.random.default_rng(seed).normal(size=(n, 3)) * 3) for seed in range(3)]
+    objective, rng = Curl(weight=2.0), np.random.default_rng(0)
+    batch = collate([view for s in structures for view in objective.views(s, rng)], [])
+    total, count = objective.terms(linear_forces(torch.as_tensor(jacobian), batch), batch)["curl"]
+    assert float(count) == 3.0
+    assert float(total) / 3 == pytest.approx(2.0 * 8 * c**2 / 12, rel=1e-9)
+
+
+def test_the_curl_is_that_of_the_whole_jacobian_on_average_and_zero_for_a_symmetric_one():
+    n, rng = 2, np.random.default_rng(5)
+    jacobian = rng.normal(size=(3 * n, 3 * n))
+    objective, s = Curl(weight=1.0), Structure([6] * n, [[0, 0, 0], [0, 0, 3.0]])
+    batch = collate([view for seed in range(4000) for view in objective.views(s, np.random.default_rng(seed))], [])
+    wanted = np.sum((jacobian - jacobian.T) ** 2) / (12 * n)
+    assert mean(objective.terms(linear_forces(torch.as_tensor(jacobian), batch), batch), "curl") == pytest.approx(wanted, rel=0.03)
+    symmetric = torch.as_tensor(jacobian + jacobian.T)
+    assert mean(objective.terms(linear_forces(symmetric, batch), batch), "curl") < 1e-18
+
+
+@pytest.mark.ci
+def test_direct_forces_lose_their_curl_and_conservative_ones_are_refused(morse_structures):
+    potential, structures = potential_of("painn", forces="direct"), morse_structures(4, 2)
+    objectives = {"curl": Curl(weight=1.0)}
+    step, optimizer = Step(potential, objectives), torch.optim.Adam(potential.parameters(), lr=3e-3)
+
+    def asymmetry():
+        batch = collate(structures, potential.spec.graphs, torch.float64).with_leaves()
+        return jacobian_asymmetry(potential(batch, ("forces",))["forces"], batch.positions)
+
+    before = asymmetry()
+    for epoch in range(30):
+        optimizer.zero_grad()
+        batch = collate_step(objectives, structures, potential.spec.graphs, torch.float64, torch.device("cpu"), 0, epoch)
+        total, count = step(batch)["curl/curl"]
+        (total / count).backward()
+        optimizer.step()
+    assert asymmetry() < 0.7 * before
+    with pytest.raises(RecipeError, match="have no curl"):
+        prepare_objectives({"curl": Curl()}, potential_of("painn"), np.array([6]))
+
+
 MAKERS = {
     "bond-orders": lambda: BondOrders(),
+    "curl": lambda: Curl(),
     "dens": lambda: Dens(),
     "masked": lambda: Masked(),
     "pair-distances": lambda: PairDistances(),
@@ -158,15 +213,17 @@ def made(name, potential, structures):
     return objective
 
 
-def potential_of(backbone, dtype="float64", channels=8):
+def potential_of(backbone, dtype="float64", channels=8, forces="conservative"):
     heads = {} if backbone in SCALAR else {"heads": {"noise": {}}}
     options = {"channels": channels, "cutoff": 3.0}
-    return build(backbone, {"backbone": options, "elements": ["H", "C", "O"], "levels": ["morse"], "dtype": dtype, **heads})
+    return build(
+        backbone, {"backbone": options, "elements": ["H", "C", "O"], "levels": ["morse"], "dtype": dtype, "forces": forces, **heads}
+    )
 
 
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_every_objective_keeps_its_contract(name, morse_structures):
-    potential, structures = potential_of("pet"), bonded(morse_structures(4, 1))
+    potential, structures = potential_of("pet", forces="direct" if name == "curl" else "conservative"), bonded(morse_structures(4, 1))
     case = ObjectiveCase(lambda: made(name, potential, structures), potential, structures)
     assert not [f.error for f in findings(tuple(OBJECTIVE_RULES), case) if f.error]
 
@@ -176,6 +233,7 @@ REASONS = {
     "a": "the head `noise` needs vectors, which the backbone does not provide; `predict: forces` works",
     "b": "the backbone has parameters for each element, which would show the element of a masked atom; `replacement` works",
     "c": "the energy is invariant under rotations: there is no torque to lose",
+    "d": "direct forces need vectors, which the backbone does not provide: its forces are conservative and have no curl",
 }
 UNCONSTRAINED = ("escaip", "pet")
 
@@ -184,6 +242,8 @@ def reason(name, backbone):
     """The letter of the reason why not, or None."""
     if backbone in SCALAR and name in ("denoise", "masked"):
         return "a" if name == "denoise" else "b"
+    if name == "curl":
+        return "d" if backbone in SCALAR else None
     return "c" if name == "torque" and backbone not in UNCONSTRAINED else None
 
 
@@ -211,8 +271,13 @@ CELLS = [
 @pytest.mark.parametrize(("name", "backbone"), CELLS)
 def test_objective_trains_backbone(name, backbone, morse_structures):
     """The matrix of objectives and backbones: each cell is one of these tests or is refused with its reason."""
-    potential, structures = potential_of(backbone, "float32", channels=16), bonded(morse_structures(6, 2))
     why = reason(name, backbone)
+    if why == "d":
+        with pytest.raises(RecipeError, match="direct forces need vectors"):
+            potential_of(backbone, forces="direct")
+        return
+    forces = "direct" if name == "curl" else "conservative"
+    potential, structures = potential_of(backbone, "float32", 16, forces), bonded(morse_structures(6, 2))
     if why == "a":
         with pytest.raises(RecipeError, match="'noise' needs vectors, which the backbone does not provide"):
             build(backbone, {"elements": ["H"], "levels": ["a"], "heads": {"noise": {}}})
@@ -236,7 +301,15 @@ def test_objective_trains_backbone(name, backbone, morse_structures):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Denoise(sigma=0), lambda: Denoise(fraction=0), lambda: Torque(weight=0), lambda: Twins(channels=8, dimensions=1)]
+    "make",
+    [
+        lambda: Denoise(sigma=0),
+        lambda: Denoise(fraction=0),
+        lambda: Torque(weight=0),
+        lambda: Curl(weight=0),
+        lambda: Curl(displacement=0.5),
+        lambda: Twins(channels=8, dimensions=1),
+    ],
 )
 def test_values_that_cannot_be_are_refused(make):
     with pytest.raises(RecipeError):
