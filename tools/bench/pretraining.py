@@ -181,8 +181,8 @@ def results(folder: Path) -> list[dict[str, Any]]:
 def run(folder: Path, seeds: Sequence[int] | None = None) -> None:
     """Train every cell that the folder lacks, or those of some seeds: processes with different seeds may share a folder."""
     plan = Plan.read(folder)
-    done = {tuple(line[key] for key in ("arm", "task", "n", "seed")) for line in results(folder)}
     for cell in plan.cells():
+        done = {tuple(line[key] for key in ("arm", "task", "n", "seed")) for line in results(folder)}  # of other processes, too
         if tuple(asdict(cell).values()) in done or (seeds is not None and cell.seed not in seeds):
             continue
         line = trained(cell, plan, folder)

@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -295,6 +296,18 @@ def test_a_vasprun_without_its_settings_says_once_that_convergence_is_not_known(
     assert [line for line in report.lines() if "converged is not known" in line] == [
         "warning: whether the electrons converged is not known: the file gives no NELM or no EDIFF (3 frames)"
     ]
+
+
+def test_energies_under_pstress_are_energies_and_not_enthalpies_as_ase_has_them(tmp_path):
+    file = Path(ase.__file__).parent / "test" / "testdata" / "vasp" / "vasprun_pstress.xml"
+    report = ReadReport()
+    (s,) = read_all(file, report=report)[-1:]
+    theirs = ase.io.read(file)
+    assert float(s.labels["energy"]) == pytest.approx(theirs.get_potential_energy(), abs=1e-8)
+    assert any("PSTRESS = 1 kbar: pressure times volume was taken off" in line for line in report.lines())
+    (tmp_path / "vasprun.xml").write_text(vasprun(1).replace("<modeling>", "<modeling><incar><i name='PSTRESS'>500</i></incar>"))
+    (squeezed,) = read_all(tmp_path / "vasprun.xml")
+    assert float(squeezed.labels["energy"]) == pytest.approx(-13.5 - 50 / 160.21766208 * abs(np.linalg.det(CELL)), abs=1e-6)  # 50 GPa
 
 
 @pytest.mark.ci  # periodic cells under the eye of a memory tracer

@@ -18,7 +18,7 @@ from mlipfm_md import MlipfmCalculator
 from mlipfm_md.crystal_elasticity import Elasticity, elastic_tensor, equation_of_state, symmetrized
 from mlipfm_md.crystal_phonons import phonons, supercell_for
 from mlipfm_md.harmonic_vibrations import free_hessian, thermochemistry, vibrations
-from mlipfm_md.reaction_paths import minimum_energy_path, saddle_point
+from mlipfm_md.reaction_paths import minimum_energy_path, saddle_point, share_constraints
 from mlipfm_md.relaxation import relax
 
 #: THz of sqrt(eV/Å² / amu).
@@ -304,6 +304,23 @@ def test_a_search_that_starts_at_a_saddle_ends_there(seed: int) -> None:
     assert saddle.converged
     assert len(saddle.negative) == 1
     assert np.linalg.norm(saddle.atoms.positions - top.positions, axis=1).max() < 0.1
+
+
+def test_the_end_that_lost_its_constraints_gets_those_of_the_other_and_different_ones_are_refused():
+    first, last = hop()
+    kept = last.constraints
+    last.set_constraint()
+    assert share_constraints(first, last) == "the last end gives no constraints and gets those of the first end"
+    assert [c.todict() for c in last.constraints] == [c.todict() for c in kept]
+    assert share_constraints(first, last) is None
+    last.set_constraint(FixAtoms([0]))
+    for attempt in (lambda: share_constraints(first, last), lambda: minimum_energy_path(first, last, images=5)):
+        with pytest.raises(SimulationError, match="different constraints"):
+            attempt()
+    last.set_constraint()
+    last.positions[kept[0].index[0]] += 0.03
+    with pytest.raises(SimulationError, match="atoms that the first end fixes lie up to 0.030 Å elsewhere in the last end"):
+        share_constraints(first, last)
 
 
 @pytest.mark.parametrize(

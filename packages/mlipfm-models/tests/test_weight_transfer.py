@@ -53,6 +53,18 @@ def test_new_level_can_start_from_a_stated_one(two_levels: Any, small: Any) -> N
         target.load_from(source, {"ccsd(t)": "pbe"})
 
 
+@pytest.mark.parametrize("levels", [["gfn1-xtb", "gfn2-xtb", "pbe"], ["pbe", "gfn2-xtb"], ["pbe"]])
+def test_readouts_of_several_levels_take_more_fewer_and_other_ones(two_levels: Any, levels: list[str]) -> None:
+    source = two_levels(seed=1, level_readout="stacked", references={})
+    target = two_levels(levels=levels, seed=2, level_readout="stacked", references={}, scale=0.7)
+    target.load_from(source)
+    for level in levels:
+        found = energies(target, level)
+        assert np.isfinite(found).all()
+        if level in source.spec.levels:
+            np.testing.assert_allclose(found, energies(source, level), rtol=1e-6)
+
+
 def test_another_scale_leaves_energies_and_direct_forces_as_they_were(small: Any) -> None:
     source, target = small(forces="direct", scale=0.5), small(forces="direct", scale=2.0, seed=9)
     target.load_from(source)

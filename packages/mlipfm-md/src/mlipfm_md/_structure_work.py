@@ -284,10 +284,12 @@ def run_elastic(job: Job, settings: dict[str, Any], as_is: bool) -> None:
 
 def run_neb(job: Job, product: Path | None, settings: dict[str, Any], as_is: bool) -> None:
     """`mlipfm neb`; exits with 2, after the results are written, if the path did not converge."""
-    from .reaction_paths import minimum_energy_path
+    from .reaction_paths import minimum_energy_path, share_constraints
     from .relaxation import relax
 
     ends = [job.read(job.file, 0), job.read(product or job.file, -1)]
+    if len(ends[0]) == len(ends[1]) and (said := share_constraints(*ends)) is not None:
+        job.say(said)
     calculator = job.calculator()
     for k, name in enumerate(("first", "last")):
         ends[k].calc = calculator

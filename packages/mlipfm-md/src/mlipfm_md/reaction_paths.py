@@ -15,7 +15,7 @@ from ase.utils.forcecurve import fit_images
 from mlipfm_interfaces.errors import SimulationError
 
 from .atoms_and_models import frozen, largest_force
-from .harmonic_vibrations import free_hessian
+from .harmonic_vibrations import fixed_axes, free_hessian
 from .relaxation import check_relaxed
 
 __all__ = ["Path", "Saddle", "minimum_energy_path", "saddle_point"]
@@ -25,6 +25,8 @@ OnStep = Callable[[int, float, float], None]
 
 #: eV/Å², eigenvalues of the Hessian nearer to zero are those of translations and rotations.
 NO_MOTION = 1e-2
+#: Å, differences of positions that are of the digits of a file.
+SAME_PLACE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,32 @@ def _softest(atoms: Atoms) -> Array:
     return direction
 
 
+def share_constraints(first: Atoms, last: Atoms) -> str | None:
+    """Give the constraints of one end to the other, in place, where that has none: files of products often lose them. Return what was done, in words.
+
+    Raises:
+        SimulationError: both have some, and others; or atoms that one end fixes lie elsewhere in the other.
+    """
+    if _constraints(first) == _constraints(last):
+        return None
+    if first.constraints and last.constraints:
+        hint = "give both files the same constraints, or --ignore-constraints"
+        raise SimulationError("reactant and product have different constraints", hint=hint)
+    has, lacks, names = (first, last, ("first", "last")) if first.constraints else (last, first, ("last", "first"))
+    steps, _ = find_mic(last.positions - first.positions, first.cell, first.pbc)
+    moved = float(np.abs(np.where(fixed_axes(has), steps, 0.0)).max())
+    if moved > SAME_PLACE:
+        hint = "relax the ends with the same atoms fixed, or --ignore-constraints"
+        raise SimulationError(f"atoms that the {names[0]} end fixes lie up to {moved:.3f} Å elsewhere in the {names[1]} end", hint=hint)
+    lacks.set_constraint([constraint.copy() for constraint in has.constraints])
+    return f"the {names[1]} end gives no constraints and gets those of the {names[0]} end"
+
+
+def _constraints(atoms: Atoms) -> list[str]:
+    """What is constrained, in words that can be compared."""
+    return sorted(repr(constraint.todict()) for constraint in atoms.constraints)
+
+
 def _check_ends(first: Atoms, last: Atoms, images: int, fmax: float) -> None:
     if not 3 <= images <= 100 or not 0 < fmax < 10:
         raise SimulationError(f"a path has 3 to 100 images and fmax is 0 to 10 eV/Å, got {images} and {fmax:g}")
@@ -187,7 +215,10 @@ def _check_ends(first: Atoms, last: Atoms, images: int, fmax: float) -> None:
         raise SimulationError("the ends have different cells", hint="a path runs at one cell: relax both ends with --cell fixed")
     if first.info.get("charge") != last.info.get("charge") or first.info.get("spin") != last.info.get("spin"):
         raise SimulationError("the ends have different charges or multiplicities", hint="a path runs on one potential energy surface")
-    if np.abs(first.positions - last.positions).max() < 1e-3:
+    if _constraints(first) != _constraints(last):
+        hint = "a path has the same atoms fixed everywhere: give both ends the same constraints"
+        raise SimulationError("the ends have different constraints", hint=hint)
+    if np.abs(first.positions - last.positions).max() < SAME_PLACE:
         raise SimulationError("the two ends are the same structure", hint="give the product as the last frame")
 
 

@@ -59,17 +59,17 @@ def transfer_weights(source: Potential, target: Potential, level_starts: Mapping
     _check_backbones(old, new)
     _check_heads(old, new)
     theirs, ours = dict(old.named_parameters()), dict(new.named_parameters())
-    factors = {f"heads.{name}": _factors(old, new, key, ours[f"heads.{name}"]) for name, key in new.heads.last_layers().items()}
+    outputs = {f"heads.{name}": key for name, key in new.heads.last_layers().items()}
     tables = (LEVELS, *(READOUTS if new.config["level_readout"] == "stacked" else ()))
     copied = [name for name in ours if name in theirs and name not in (ELEMENTS, *tables)]
     for name in copied:
-        ours[name].copy_(theirs[name] * factors[name] if name in factors else theirs[name])
+        ours[name].copy_(theirs[name] * _factors(old, new, outputs[name], theirs[name]) if name in outputs else theirs[name])
     dropped = [name for name in theirs if name not in ours]
     fresh = [name for name in ours if name not in theirs]
     parts = [_elements(old, new, ours[ELEMENTS], theirs[ELEMENTS])]
     for table in tables:
         rows = theirs[table].expand(len(old.spec.levels), *theirs[table].shape[1:])  # a shared readout is that of every level
-        rows = rows * factors[table] if table in factors else rows
+        rows = rows * _factors(old, new, outputs[table], rows) if table in outputs else rows
         parts.append(_levels(table, old.spec.levels, new.spec.levels, ours[table], rows, level_starts or {}))
     for rows_of in parts:
         copied, dropped, fresh = copied + rows_of.copied, dropped + rows_of.dropped, fresh + rows_of.fresh

@@ -110,12 +110,12 @@ def cp2k_steps(path: Path) -> tuple[set[int], str | None]:
 
 
 def settings_of(element: Any) -> dict[str, str]:
-    """NELM, EDIFF and whether a force field is at work, from `incar` or `parameters` of a vasprun.xml.
+    """NELM, EDIFF, PSTRESS and whether a force field is at work, from `incar` or `parameters` of a vasprun.xml.
 
     The first NELM counts: linear response has another one.
     """
     found: dict[str, str] = {}
     for item in element.iter("i"):
-        if item.get("name") in ("NELM", "EDIFF", "ML_LMLFF"):
+        if item.get("name") in ("NELM", "EDIFF", "ML_LMLFF", "PSTRESS"):
             found.setdefault(item.get("name"), str(item.text).strip())
     return found

@@ -21,6 +21,7 @@ import numpy as np
 from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.raw_frame import EV_ANGSTROM, At, Conventions, RawFrame
+from mlipfm_interfaces.units import factor
 
 from . import convergence
 from .compressed import opened
@@ -151,18 +152,21 @@ def _frame(
     positions = _rows(step.find("structure/varray[@name='positions']")) @ cell
     found = {"forces": "varray[@name='forces']", "stress": "varray[@name='stress']"}
     results: dict[str, Any] = {key: _rows(element) for key, path in found.items() if (element := step.find(path)) is not None}
-    results |= _energies(step)
+    pressure = float(settings.get("PSTRESS", 0.0))
+    results |= _energies(step, factor("kbar", "stress") * pressure * abs(float(np.linalg.det(cell))))
     names = {str(child.get("name", child.tag)) for child in step} - {"structure", "energy", "scstep", "time", "forces", "stress"}
     if moments is not None and len(moments) == len(numbers):
         results["magmoms"] = moments
     words, remarks = _convergence(step, settings)
+    if pressure:
+        remarks += (f"the energies of the file are enthalpies at PSTRESS = {pressure:g} kbar: pressure times volume was taken off",)
     return RawFrame(numbers, positions.reshape(-1, 3), cell, np.ones(3, dtype=bool), arrays=moving, results=results, group=name,
                     unread=tuple(sorted(names)), unconverged=words, remarks=remarks)  # fmt: skip
 
 
-def _energies(step: ElementTree.Element) -> dict[str, float]:
+def _energies(step: ElementTree.Element, work: float) -> dict[str, float]:
     """Energy without smearing and free energy. VASP writes another number as `e_0_energy` of the whole step: the difference of the two is taken
-    from the last electronic step, where it is right."""
+    from the last electronic step, where it is right. The free energy of the whole step holds the `work` against PSTRESS in eV, as no other does."""
 
     def of(place: str, name: str) -> float | None:
         found = step.findall(f"{place}/i[@name='{name}']")
@@ -172,6 +176,7 @@ def _energies(step: ElementTree.Element) -> dict[str, float]:
     zero, last = of("scstep/energy", "e_0_energy"), of("scstep/energy", "e_fr_energy")
     if free is None:
         return {}
+    free -= work
     return {"free_energy": free} | ({} if zero is None or last is None else {"energy": free + zero - last})
 
 
