@@ -231,6 +231,30 @@ def test_labels_that_nothing_is_trained_on_are_named(tiny, tmp_path):
     assert not any("no objective uses" in line for line in lines)
 
 
+def test_a_head_that_no_objective_trains_is_refused_unless_it_was_trained_before(tiny, tmp_path):
+    changes = ["steps=1", "potential.heads={charges: {}}", "potential.conditions=[total_charge]"]
+    with pytest.raises(RecipeError, match="no objective trains the head 'charges': it would predict noise"):
+        fit(make_recipe(tiny, changes), tmp_path / "run")
+    from mlipfm_interfaces.checkpoint import build, save_potential
+
+    options = {"elements": ["H", "C", "O"], "levels": ["morse"], "heads": {"charges": {}}, "backbone": tiny["potential"]["backbone"]}
+    save_potential(tmp_path / "known.safetensors", build("painn", options))
+    fit(make_recipe({**tiny, "potential": {}}, ["steps=1", f"init_from={tmp_path / 'known.safetensors'}"]), tmp_path / "kept")
+
+
+def test_an_objective_that_learns_no_label_chooses_no_model_by_one(tiny, tmp_path):
+    lines: list[str] = []
+    done = fit(make_recipe(tiny, ["steps=2", "evaluate_every=1", "objectives=[{name: masked}]"]), tmp_path / "run", say=lines.append)
+    assert done.best is None
+    assert "no label is learned, so that the validation data choose no model: last.safetensors is the result" in lines
+    assert any(line.startswith("labels that no objective uses, the model will not learn them: energy (24 of 24") for line in lines)
+
+
+def test_the_head_that_an_objective_needs_is_named_with_its_key(tiny, tmp_path):
+    with pytest.raises(PropertyNotAvailableError, match=r"'denoise' needs 'noise'.*potential\.heads=\{noise: \{\}\}"):
+        fit(make_recipe(tiny, ["objectives=[{name: denoise}]"]), tmp_path / "run")
+
+
 def test_every_validation_structure_is_measured_though_one_batch_does_not_hold_all(tiny, tmp_path):
     result = fit(make_recipe(tiny, ["steps=1", "data.budget=12"]), tmp_path / "run")
     assert [m.n_total for m in result.metrics] == [len(Frames(tiny["data"]["valid"]))] * len(result.metrics)

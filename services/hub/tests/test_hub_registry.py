@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from mlipfm_hub import audit, backup
 from mlipfm_hub.__main__ import main as hub_main
 from mlipfm_hub.database import VERSION, Database, meta
 from mlipfm_hub.settings import Settings
+from mlipfm_hub.summaries import leaderboard
 from mlipfm_interfaces.errors import FormatVersionError, RegistryError
+from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.registry import pull
 from mlipfm_interfaces.registry_promote import promote
 from mlipfm_interfaces.registry_push import push
-from mlipfm_interfaces.result_records import write_record
+from mlipfm_interfaces.result_records import make_record, write_record
 
 pytestmark = pytest.mark.ci
 
@@ -149,6 +152,43 @@ def test_without_result_records_nothing_is_promoted(options, kinds, told, hub, m
     assert status == 422
     assert told in answer["message"]
     assert hub.services.registry.aliases("argon") == {}
+
+
+def test_records_that_decide_a_promotion_come_from_who_pushed_the_model_or_may_promote_and_from_no_future(hub, make_model):
+    model = make_model()
+    hub.push("argon", model.data, role="admin")
+    forged = make_record("check", model.digest, passed=False, metrics=[], created=datetime(2026, 2, 1, tzinfo=UTC))
+    late = make_record("check", model.digest, passed=True, metrics=[], created=datetime(9999, 1, 1, tzinfo=UTC))
+    for path, body in (("versions", {"file": hashlib.sha256(model.data).hexdigest()}), ("versions/1/records", {})):
+        status, answer, _ = hub.ask("POST", f"/api/v1/models/argon/{path}", body | {"records": [forged]}, "push")
+        assert (status, answer["error_code"]) == (403, "PERMISSION_DENIED")
+    status, answer, _ = hub.ask("POST", "/api/v1/models/argon/versions/1/records", {"records": [late]})
+    assert (status, answer["error_code"]) == (422, "NOT_A_RECORD")
+    assert "which is in the future" in answer["message"]
+    for role in ("promote", "admin"):  # who may promote may judge
+        assert hub.ask("POST", "/api/v1/models/argon/versions/1/records", {"records": model.records}, role)[0] == 200
+    assert hub.ask("POST", "/api/v1/models/argon/aliases/production", {"version": 1})[0] == 200
+
+
+def test_a_token_does_not_outlive_the_one_that_asked_for_it(hub):
+    hub.tokens["short"] = hub.ask("POST", "/api/v1/users/pusher/tokens", {"label": "day", "days": 1})[1]["token"]
+    for body in ({"label": "forever"}, {"label": "year", "days": 365}):
+        assert hub.ask("POST", "/api/v1/users/pusher/tokens", body, "short")[0] == 200
+    ends = {token["label"]: token["expires"] for user in hub.services.users.list() for token in user["tokens"]}
+    assert ends["forever"] == ends["year"] == ends["day"]
+    hub.ask("POST", "/api/v1/users/pusher/tokens", {"label": "week", "days": 7})  # an admin's own token does not end
+    ends = {token["label"]: token["expires"] for user in hub.services.users.list() for token in user["tokens"]}
+    assert ends["week"] > ends["day"]
+
+
+def test_of_cosines_the_largest_is_the_best_on_the_leaderboard(hub, make_model):
+    for number, value in ((1, 0.77), (2, 0.87)):
+        model = make_model(number)
+        cosine = Metric("force cosine", "", value, None, 9, 9)
+        made = {"data": {"test": "ab" * 32}, "details": {"seen": {}}, "created": datetime(2026, 1, 1, tzinfo=UTC)}
+        hub.push("argon", model.data, [make_record("evaluation", model.digest, passed=True, metrics=[cosine], **made)])
+    shown = leaderboard(hub.services.registry, "force cosine", "", True)["rows"]
+    assert [row["value"] for row in shown] == [0.87, 0.77]
 
 
 def test_a_worse_model_replaces_none_and_the_way_back_needs_a_reason(hub, make_model):

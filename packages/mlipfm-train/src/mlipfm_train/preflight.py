@@ -26,7 +26,7 @@ from mlipfm_interfaces.errors import (
 from mlipfm_interfaces.label_weights import force_weights
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.protocols import Objective
-from mlipfm_interfaces.quantities import QUANTITIES
+from mlipfm_interfaces.quantities import QUANTITIES, quantity
 from mlipfm_interfaces.reference_rank import undetermined_energies
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import find_level
@@ -35,7 +35,7 @@ from .data_statistics import OF_MOLECULES, DataStatistics
 from .frames import Frames
 from .initial_potential import Start
 from .recipe import Recipe
-from .step import Step
+from .step import Step, learned
 from .step_work import count_work
 from .views import StepBatch
 
@@ -49,6 +49,8 @@ NOT_DEFINED = {"stress": "not periodic in three directions", **dict.fromkeys(OF_
 INSPECTED, BLOCK = 6000, 12
 #: Training structures among which neighbours in time of validation structures are looked for.
 NEIGHBOURS = 20_000
+#: What a potential has without a head of its own, or not at all.
+NO_READOUT = ("energy", "forces", "stress", "atomic_energies", "born_charges")
 
 
 @dataclass
@@ -105,7 +107,7 @@ def check_data(recipe: Recipe, facts: DataStatistics, objectives: Mapping[str, O
 
 def _say_unused(facts: DataStatistics, objectives: Mapping[str, Objective], report: Report) -> None:
     """Labels that are there and that nothing is trained on."""
-    used = {key for objective in objectives.values() for key in (*objective.outputs, *objective.requires)}
+    used = {key for objective in objectives.values() for key in objective.requires}
     idle = [key for key in sorted(facts.labels) if facts.labels[key] and key not in used and key in QUANTITIES and QUANTITIES[key].target]
     if idle:
         shown = ", ".join(f"{key} ({facts.labels[key]} of {facts.n} structures)" for key in idle)
@@ -180,7 +182,13 @@ def check_potential(
     for name, objective in objectives.items():
         for key in objective.outputs:
             if key not in spec.outputs:
-                raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", hint=f"it predicts {', '.join(spec.outputs)}")
+                hint = f"it predicts {', '.join(spec.outputs)}"
+                if quantity(key).layout in ("system", "atom") and key not in NO_READOUT:
+                    hint += f"; a head of its own: potential.heads={{{key}: {{}}}}"
+                raise PropertyNotAvailableError(f"{name!r} needs {key!r} from the potential", hint=hint)
+    _refuse_idle_heads(start, objectives)
+    if len(valid) and not learned(objectives):
+        report.say("no label is learned, so that the validation data choose no model: last.safetensors is the result")
     _check_domain(potential, facts.elements, sorted(facts.levels), "the training data")
     _check_domain(potential, valid.elements, sorted({str(kind.level) for kind in valid.kinds}), "the validation data")
     states = (
@@ -210,6 +218,16 @@ def check_potential(
         report.say(
             f"start: {len(start.copied)} parameters copied, {len(start.fresh)} fresh {list(start.fresh)}, {len(start.dropped)} dropped"
         )
+
+
+def _refuse_idle_heads(start: Start, objectives: Mapping[str, Objective]) -> None:
+    """A head that starts at random and that no objective trains would predict noise."""
+    asked = {key for objective in objectives.values() for key in objective.outputs}
+    for head in getattr(start.potential, "config", {}).get("heads") or {}:
+        trained = {head, "born_charges"} if head == "dipole" else {head}
+        if not trained & asked and any(name.startswith(f"heads.parts.{head}.") for name in start.fresh):
+            hint = f"add the objective {{name: quantities, weights: {{{head}: 1.0}}}}, or leave the head out"
+            raise RecipeError(f"no objective trains the head {head!r}: it would predict noise", where="potential.heads", hint=hint)
 
 
 def _compositions(table: StructureTable) -> Iterator[tuple[str | None, np.ndarray]]:

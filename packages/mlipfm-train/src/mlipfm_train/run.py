@@ -197,7 +197,7 @@ class Run:
             return
         self._load(self._weights())
         mine = self.valid_runs[self.strategy.rank :: self.strategy.world_size]
-        errors = self.strategy.collect(validation_errors(self.exported, self.valid, mine, validated(self.step.outputs)))
+        errors = self.strategy.collect(validation_errors(self.exported, self.valid, mine, validated(self.step.learned)))
         self.metrics = validation_metrics({k: v for part in errors for k, v in part.items()}, self.valid_groups)
         if not self.metrics:
             return

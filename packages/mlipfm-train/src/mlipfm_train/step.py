@@ -22,6 +22,11 @@ StepTerms = dict[str, tuple[Tensor, Tensor]]
 Evaluate = Callable[[Potential, Batch, Sequence[str], bool], Prediction]
 
 
+def learned(objectives: Mapping[str, Objective]) -> tuple[str, ...]:
+    """Return the quantities that are trained on their labels. Others are asked of the potential for its features, or to be like each other."""
+    return tuple(sorted({key for o in objectives.values() for key in o.outputs if key in o.requires}))
+
+
 class Step(nn.Module):
     """One training step up to its local terms.
 
@@ -40,6 +45,7 @@ class Step(nn.Module):
         self.adapter = adapter
         self.evaluate: Evaluate = lambda potential, batch, outputs, create_graph: potential(batch, outputs, create_graph=create_graph)
         self.outputs = tuple(sorted({key for o in objectives.values() for key in o.outputs}))
+        self.learned = learned(objectives)
         self._companions = {key: quantity(key).companion for key in self.outputs}
         for name in objectives:
             if "/" in name or "." in name:

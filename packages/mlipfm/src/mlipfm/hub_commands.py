@@ -89,27 +89,32 @@ def user(
     name: Annotated[str, typer.Argument(help="Name of the user")],
     role: Annotated[str, typer.Option(help="Add the user with this role, or change it: read, push, promote or admin")] = "",
     token: Annotated[str, typer.Option(metavar="LABEL", help="Make a token with this label, and show it once")] = "",
-    lock: Annotated[bool, typer.Option("--lock", help="Lock the user out")] = False,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Days that the token is valid for [default: it does not end]")] = None,
+    lock: Annotated[bool | None, typer.Option("--lock/--unlock", help="Lock the user out, or let the user in again")] = None,
     registry: Annotated[str | None, typer.Option(help="Address or folder of the hub [default: $MLIPFM_REGISTRY]")] = None,
 ) -> None:
-    """Add a user of a hub, change the role, make a token, or lock the user out. For admins.
+    """Add a user of a hub, change the role, make a token, lock the user out or let the user in again. For admins.
 
     Example: mlipfm hub user ada --role push --token laptop
     """
     from mlipfm_interfaces.errors import RegistryError
     from mlipfm_interfaces.registry_http import server
 
-    if not (role or token or lock):
-        raise RegistryError("nothing to do", where=name, hint="give --role, --token or --lock")
+    if not (role or token or lock is not None):
+        raise RegistryError("nothing to do", where=name, hint="give --role, --token, --lock or --unlock")
+    if days is not None and not token:
+        raise RegistryError("--days are those of a token", where=name, hint="give --token LABEL, too")
     where = server(registry)
-    known = {row["name"] for row in where.call("GET", "/api/v1/users")["users"]}
+    known = {row["name"]: row for row in where.call("GET", "/api/v1/users")["users"]}
     if role and name not in known:
         where.call("POST", "/api/v1/users", {"name": name, "role": role})
-    elif role or lock:
-        where.call("POST", f"/api/v1/users/{name}", ({"role": role} if role else {}) | ({"disabled": True} if lock else {}))
-    typer.echo(f"{name}: {', '.join(filter(None, [role, 'locked out' if lock else '']))}" if role or lock else name)
+    elif role or lock is not None:
+        where.call("POST", f"/api/v1/users/{name}", ({"role": role} if role else {}) | ({} if lock is None else {"disabled": lock}))
+    now = known.get(name, {"role": role, "disabled": False}) | ({"role": role} if role else {})
+    locked = bool(now["disabled"]) if lock is None else lock
+    typer.echo(f"{name}: {now['role']}{', locked out: --unlock lets them in again' if locked else ''}")
     if token:
-        typer.echo(where.call("POST", f"/api/v1/users/{name}/tokens", {"label": token})["token"])
+        typer.echo(where.call("POST", f"/api/v1/users/{name}/tokens", {"label": token, "days": days})["token"])
 
 
 @app.command()

@@ -168,14 +168,14 @@ def show_records(name: Name, number: Number, person: Reader, hub: Hub) -> dict[s
 @router.post("/models/{name}/versions")
 def push(name: Name, wanted: NewVersion, person: Pusher, hub: Hub) -> dict[str, Any]:
     """Register an uploaded file; pushing one content again returns the version that has it."""
-    version, new = hub.registry.push(name, wanted.file, wanted.records, person.name)
+    version, new = hub.registry.push(name, wanted.file, wanted.records, person.name, judges=person.may("promote"))
     return _short(version) | {"new": new}
 
 
 @router.post("/models/{name}/versions/{number}/records")
 def attach(name: Name, number: Number, wanted: NewRecords, person: Pusher, hub: Hub) -> dict[str, Any]:
     """Add records to a version."""
-    return _short(hub.registry.attach(name, number, wanted.records, person.name))
+    return _short(hub.registry.attach(name, number, wanted.records, person.name, judges=person.may("promote")))
 
 
 @router.post("/models/{name}/versions/{number}/signatures")
@@ -261,10 +261,10 @@ def change_user(user: User, wanted: Change, person: Admin, hub: Hub) -> dict[str
 
 @router.post("/users/{user}/tokens")
 def give_token(user: User, wanted: NewToken, person: Reader, hub: Hub) -> dict[str, str]:
-    """A token, shown this once: of your own, or, as admin, of anybody."""
+    """A token, shown this once: of your own, or, as admin, of anybody. It does not outlive the token that asks for it."""
     if user != person.name and not person.may("admin"):
         raise forbidden("this needs the role admin")
-    return {"token": hub.users.give_token(user, wanted.label, person.name, wanted.days)}
+    return {"token": hub.users.give_token(user, wanted.label, person.name, wanted.days, person.expires)}
 
 
 @router.post("/tokens/{start}/revoke")

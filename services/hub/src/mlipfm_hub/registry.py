@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, models, promotions, records, rows, signatures, versions
 from .gate import VersionRecords, check_gate
-from .refusal import LINE, Refused, absent, bad, conflict, too_large
+from .refusal import LINE, Refused, absent, bad, conflict, forbidden, too_large
 from .signatures import Signer
 from .users import now
 
 Row = dict[str, Any]
 SIGNATURES, LONGEST = 20, 65_536  # of a version, and characters of one
+CLOCKS = timedelta(minutes=10)  # by which clocks of clients may be ahead
 ROLLBACKS = 10  # kept in what an alias means, as in `registry_promote`
 
 
@@ -41,8 +43,11 @@ class Registry:
     def __init__(self, database: Database, blobs: Blobs, spool: Path, signer: Signer) -> None:
         self.database, self.blobs, self.spool, self.signer = database, blobs, spool, signer
 
-    def push(self, name: str, file: str, attached: list[Record], by: str) -> tuple[Row, bool]:
+    def push(self, name: str, file: str, attached: list[Record], by: str, judges: bool = False) -> tuple[Row, bool]:
         """Register a file that was uploaded, with records; one content is one version under one name.
+
+        Args:
+            judges: whether `by` may give records to versions that others pushed: they decide what is promoted and shown.
 
         Returns:
             the version, and whether it is new.
@@ -68,11 +73,11 @@ class Registry:
                 connection.execute(sa.insert(versions).values(**row))
                 log(connection, by, "push", f"{name}/{number} {manifest['digest']}")
             for record, blob in stored:
-                self._attach(connection, name, number, record, blob, by)
+                self._attach(connection, name, number, record, blob, by, judges or known is None or known["by"] == by)
         return self.version(name, number), known is None
 
-    def attach(self, name: str, number: int, attached: list[Record], by: str) -> Row:
-        """Add records to a version; those it has change nothing."""
+    def attach(self, name: str, number: int, attached: list[Record], by: str, judges: bool = False) -> Row:
+        """Add records to a version; those it has change nothing. `judges`: see `push`."""
         version = self.version(name, number)
         stored = [
             (record, add_small(self.blobs, record_bytes(record), self.spool))
@@ -80,7 +85,7 @@ class Registry:
         ]
         with self.database.writing() as connection:
             for record, blob in stored:
-                self._attach(connection, name, number, record, blob, by)
+                self._attach(connection, name, number, record, blob, by, judges or version["by"] == by)
         return self.version(name, number)
 
     def sign(self, name: str, number: int, signature: dict[str, Any], by: str) -> None:
@@ -231,11 +236,13 @@ class Registry:
     def _next_number(self, connection: sa.Connection, name: str) -> int:
         return 1 + (connection.execute(sa.select(sa.func.max(versions.c.number)).where(versions.c.name == name)).scalar() or 0)
 
-    def _attach(self, connection: sa.Connection, name: str, number: int, record: Record, blob: str, by: str) -> None:
+    def _attach(self, connection: sa.Connection, name: str, number: int, record: Record, blob: str, by: str, allowed: bool) -> None:
         key = {"name": name, "number": number, "sha256": record["sha256"]}
         at = sa.and_(*(records.c[column] == value for column, value in key.items()))
         if connection.execute(sa.select(records.c.sha256).where(at)).first():
             return
+        if not allowed:
+            raise forbidden(f"{name}/{number} was pushed by somebody else: records of it come from them, or from who may promote")
         row = key | {"blob": blob, "size": len(record_bytes(record)), "kind": record["kind"], "passed": int(record["passed"])}
         connection.execute(sa.insert(records).values(**row, created=record["created"], by=by))
         log(connection, by, "attach", f"{name}/{number} {record['kind']} {record['sha256']}")
@@ -326,4 +333,6 @@ def _record(record: Any, digest: str) -> Record:
         raise bad(f"a record is JSON: {error}") from None
     if parsed["model"] != digest:
         raise Refused(422, "NOT_A_RECORD", f"is a record of {parsed['model'][:64]}, not of this model")
+    if datetime.fromisoformat(parsed["created"]) > datetime.now(UTC) + CLOCKS:
+        raise Refused(422, "NOT_A_RECORD", f"says that it was made at {parsed['created'][:40]}, which is in the future")
     return parsed

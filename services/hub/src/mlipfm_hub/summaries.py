@@ -62,7 +62,7 @@ def matches(row: Row, element: str, level: str, text: str) -> bool:
 
 
 def leaderboard(registry: Registry, metric: str, data: str, everything: bool) -> Row:
-    """Errors on one set of all versions that were tested on it, smallest first; those without a value last, with what failed.
+    """Errors on one set of all versions that were tested on it, the best first; those without a value last, with what failed.
 
     Args:
         everything: also versions that no alias names.
@@ -72,7 +72,8 @@ def leaderboard(registry: Registry, metric: str, data: str, everything: bool) ->
     named = sorted({row["metric"] for row in rows})
     metric = metric if metric in named else next((one for one in named if "force" in one.lower()), named[0] if named else "")
     shown = [row for row in rows if row["metric"] == metric and (not data or row["digest_of_set"] == data)]
-    shown.sort(key=lambda row: (row["value"] is None, row["value"] or 0.0, row["model"]))
+    sign = -1.0 if metric.lower().endswith("cosine") else 1.0  # of errors the smallest is the best, of agreement the largest
+    shown.sort(key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0), row["model"]))
     return {"rows": shown, "metric": metric, "metrics": named, "data": data, "sets": sets}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,11 +24,12 @@ NAME = r"^[a-z][a-z0-9._-]{0,62}$"
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks. `csrf` is set in a browser's session: a form must show it."""
+    """Who asks. `csrf` is set in a browser's session: a form must show it. `expires`: when the token that they show ends, None: never."""
 
     name: str
     role: str
     csrf: str = ""
+    expires: str | None = None
 
     def may(self, role: str) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
@@ -85,14 +86,15 @@ class Users:
                 user["tokens"] = [{**row, "hash": row["hash"][:12]} for row in listed]
         return found
 
-    def give_token(self, name: str, label: str, by: str, days: int | None = None) -> str:
-        """A new token of a user; it is not shown again."""
+    def give_token(self, name: str, label: str, by: str, days: int | None = None, until: str | None = None) -> str:
+        """A new token of a user; it is not shown again. It ends after `days`, and not later than `until`: that of who asks for it."""
         if len(label) > 100 or not re.fullmatch(LINE, label):
             raise bad("a label has up to 100 characters")
         if days is not None and not 1 <= days <= 3650:
             raise bad("a token is valid for 1 to 3650 days")
         token = "mlh_" + secrets.token_urlsafe(32)
         expires = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+        expires = min((time for time in (expires, until) if time is not None), default=None)
         with self.database.writing() as connection:
             self._present(connection, name)
             row = {"hash": hashed(token), "user": name, "label": label, "created": now(), "expires": expires, "revoked": None}
@@ -127,7 +129,7 @@ class Users:
             connection.execute(sa.delete(sessions).where(sessions.c.expires < now()))
             connection.execute(sa.insert(sessions).values(hash=hashed(key), token=hashed(token), expires=expires))
             log(connection, person.name, "sign-in", "browser")
-        return key, Person(person.name, person.role, csrf_of(key))
+        return key, replace(person, csrf=csrf_of(key))
 
     def of_session(self, key: str) -> Person | None:
         """Whose browser this is."""
@@ -135,7 +137,7 @@ class Users:
             query = sa.select(sessions.c.token).where(sessions.c.hash == hashed(key), sessions.c.expires > now())
             found = connection.execute(query).scalar()
         person = self._of_hash(found) if found else None
-        return person and Person(person.name, person.role, csrf_of(key))
+        return person and replace(person, csrf=csrf_of(key))
 
     def close_session(self, key: str) -> None:
         with self.database.writing() as connection:
@@ -145,7 +147,7 @@ class Users:
         query = sa.select(users.c.name, users.c.role, tokens.c.expires).join_from(tokens, users, tokens.c.user == users.c.name)
         with self.database.reading() as connection:
             row = connection.execute(query.where(tokens.c.hash == digest, tokens.c.revoked.is_(None), users.c.disabled == 0)).first()
-        return None if row is None or (row.expires is not None and row.expires < now()) else Person(row.name, row.role)
+        return None if row is None or (row.expires is not None and row.expires < now()) else Person(row.name, row.role, expires=row.expires)
 
     def _present(self, connection: sa.Connection, name: str) -> None:
         if not connection.execute(sa.select(users.c.name).where(users.c.name == name)).first():
