@@ -237,7 +237,13 @@ def test_a_head_that_no_objective_trains_is_refused_unless_it_was_trained_before
         fit(make_recipe(tiny, changes), tmp_path / "run")
     from mlipfm_interfaces.checkpoint import build, save_potential
 
-    options = {"elements": ["H", "C", "O"], "levels": ["morse"], "heads": {"charges": {}}, "backbone": tiny["potential"]["backbone"]}
+    options = {
+        "elements": ["H", "C", "O"],
+        "levels": ["morse"],
+        "heads": {"charges": {}},
+        "conditions": ["total_charge"],
+        "backbone": tiny["potential"]["backbone"],
+    }
     save_potential(tmp_path / "known.safetensors", build("painn", options))
     fit(make_recipe({**tiny, "potential": {}}, ["steps=1", f"init_from={tmp_path / 'known.safetensors'}"]), tmp_path / "kept")
 

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from mlipfm_interfaces.checkpoint import build
 from mlipfm_interfaces.cli import main
-from mlipfm_interfaces.errors import MlipfmError, RecipeError, TrainingError
+from mlipfm_interfaces.errors import LevelError, MlipfmError, RecipeError, TrainingError
 from mlipfm_train.loop import fit
 from mlipfm_train.scaling import execute
 from mlipfm_train.scaling.execute import collected, jobs_of, run_sweep, write_array
@@ -271,6 +271,42 @@ def test_equivariant_groups_are_compared_with_unconstrained_ones_and_not_in_the_
 
 
 @pytest.mark.ci
+def test_a_floor_is_that_of_one_loss_and_below_all_of_its_points():
+    points = [replace(p, losses={**p.losses, "energy MAE (meV/atom)": 3 * p.losses["force MAE (meV/A)"]}) for p in surface_points()]
+    found = fit_points(points, floors={"force": 0.5}, resamples=40)["groups"]["painn"]
+    assert found["force MAE (meV/A)"]["law"]["floor"] == 0.5
+    assert found["energy MAE (meV/atom)"]["law"]["floor"] != 0.5
+    zero = fit_points(points, floors={"": 0.0}, resamples=40)["groups"]["painn"]
+    assert {item["law"]["floor"] for item in zero.values()} == {0.0}
+    refused = fit_points(points, floors={"force": 1e4}, resamples=40)["groups"]["painn"]["force MAE (meV/A)"]
+    assert "the floor 10000 is not below the smallest loss" in refused["refused"]
+    for floors, why in (
+        ({"": 1.0}, "may be that of 2 losses"),
+        ({"stress": 1.0}, "is that of no loss"),
+        ({"MAE": 1.0}, "may be that of 2"),
+    ):
+        with pytest.raises(ScalingError, match=why):
+            fit_points(points, floors=floors, resamples=40)
+
+
+@pytest.mark.ci
+def test_what_an_architecture_sets_is_no_axis_and_the_seed_is_that_of_the_sweep(document, tmp_path):
+    with pytest.raises(RecipeError, match="architectures.a sets potential.backbone.channels, which is an axis"):
+        runs_of(make_sweep({**document, "architectures": {"a": {"potential.backbone.channels": 16}}}))
+    seeded = {**document, "recipe": {**document["recipe"], "seed": 5}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(seeded))
+    with pytest.raises(RecipeError, match="the seed of the recipe has no effect beside the seeds of the sweep"):
+        load_sweep(tmp_path / "sweep.yaml")
+
+
+@pytest.mark.ci
+def test_errors_against_labels_of_another_level_are_no_losses_of_a_sweep(document, tmp_path, morse_structures, write_store):
+    other = write_store(tmp_path / "other", [s.replace(level="pbe") for s in morse_structures(4, 3)])
+    with pytest.raises(LevelError, match=r"evaluate.ood: its labels are of level pbe, and the models of the sweep learn morse"):
+        plan(make_sweep({**document, "evaluate": {"ood": str(other)}}), tmp_path / "sweep")
+
+
+@pytest.mark.ci
 def test_a_plan_says_which_group_will_have_no_law_before_it_is_run():
     def grid(group, sizes, atoms):
         return [Cost(f"{group}-{p}-{d}", group, p, 1, d, 1.0, 1.0, False) for p in sizes for d in atoms]
@@ -321,10 +357,14 @@ def test_the_commands_print_a_plan_a_fit_and_a_page(document, synthetic, tmp_pat
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 4
     assert "held-out run" in page
-    assert command("fit", "sweep.yaml", "--resamples", "40", "--floor", "0.1") == 0
+    assert command("fit", "sweep.yaml", "--resamples", "60", "--floor", "force=0.1") == 0
     capsys.readouterr()
     assert command("report", "sweep.yaml") == 0
-    assert "floor 0.1, as given" in capsys.readouterr().out
+    assert "floor force=0.1, as given" in capsys.readouterr().out
+    again = json.loads((folder / "fit.json").read_text())
+    assert (again["resamples"], again["floors"]) == (60, {"force": 0.1})
+    assert command("fit", "sweep.yaml", "--floor", "force=high") == 2
+    assert "is no floor" in capsys.readouterr().err
     assert command("fit", "nowhere.yaml") == 2
 
 

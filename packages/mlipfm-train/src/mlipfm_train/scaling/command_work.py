@@ -166,10 +166,12 @@ def cost(
         said(f"table: {out / 'cost.csv'}, picture: {out / 'cost.png'}")
 
 
-def fit(document: Path, out: Path | None, floor: float | None, resamples: int, as_json: bool) -> None:
+def fit(document: Path, out: Path | None, floors: list[str], resamples: int, as_json: bool) -> None:
     """Fit and print the laws."""
+    from .fits import fit_sweep
+
     folder = _known(document, out)
-    found = _fitted(folder, floor, resamples)
+    found = fit_sweep(folder, dict(map(_floor, floors)), resamples)
     if as_json:
         return typer.echo(json.dumps(found, ensure_ascii=False))
     for group, losses in found["groups"].items():
@@ -189,17 +191,18 @@ def fit(document: Path, out: Path | None, floor: float | None, resamples: int, a
     typer.echo(f"fit: {folder / 'fit.json'}")
 
 
-def report(document: Path, out: Path | None, page: Path | None, floor: float | None) -> None:
-    """Fit again, with the floor of the fit before unless another is given, and write the page."""
+def report(document: Path, out: Path | None, page: Path | None, floors: list[str]) -> None:
+    """Fit again, as it was fitted before, with other floors if they are given, and write the page."""
     from .execute import collected
+    from .fits import fit_sweep
     from .page import page as page_of
 
     folder = _known(document, out)
-    if floor is None and (before := folder / "fit.json").exists():
-        floor = json.loads(before.read_text(encoding="utf-8")).get("given_floor")
-        if floor is not None:
-            typer.echo(f"floor {floor:g}, as given to `mlipfm scaling fit`")
-    found = _fitted(folder, floor, 400)
+    before = json.loads((folder / "fit.json").read_text(encoding="utf-8")) if (folder / "fit.json").exists() else {}
+    given = dict(map(_floor, floors)) or before.get("floors", {})
+    for name, value in {} if floors else given.items():
+        typer.echo(f"floor {f'{name}=' if name else ''}{value:g}, as given to `mlipfm scaling fit`")
+    found = fit_sweep(folder, given, before.get("resamples", 400))
     target = page or folder / "report.html"
     atomic_write(target, page_of(f"Scaling of {folder.name}", collected(folder), found).encode())
     typer.echo(f"page: {target}")
@@ -257,10 +260,18 @@ def coordinates(backbones: list[str], widths: list[int], steps: int, lr: float, 
     typer.echo(f"not flat: {', '.join(failed)}" if failed else "none grows or shrinks with the width")
 
 
-def _fitted(folder: Path, floor: float | None, resamples: int) -> dict[str, Any]:
-    from .fits import fit_sweep
-
-    return fit_sweep(folder, floor, resamples)
+def _floor(text: str) -> tuple[str, float]:
+    """`LOSS=VALUE`, or a value alone."""
+    name, _, value = text.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise RecipeError(
+            f"{text!r} is no floor", where="--floor", hint="--floor LOSS=VALUE, such as --floor force=1.5, in the unit of the loss"
+        )
+    return name.strip(), number
 
 
 def _sentence(item: dict[str, Any]) -> str:

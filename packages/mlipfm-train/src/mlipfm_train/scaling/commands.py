@@ -83,9 +83,10 @@ def fit(
     document: Document,
     out: Out = None,
     floor: Annotated[
-        float | None,
+        list[str] | None,
         typer.Option(
-            min=0.0, max=1e9, help="Loss that no model falls below, such as the noise of the labels, in its unit; without it, it is fitted"
+            metavar="LOSS=VALUE",
+            help="What a loss does not fall below, such as the noise of the labels, in its unit; by default it is fitted",
         ),
     ] = None,
     resamples: Annotated[int, typer.Option(min=40, max=100_000, help="Of the bootstrap over runs and seeds")] = 400,
@@ -97,11 +98,11 @@ def fit(
 
         mlipfm scaling fit sweep.yaml
 
-        mlipfm scaling fit sweep.yaml --floor 1.5
+        mlipfm scaling fit sweep.yaml --floor "force MAE=1.5" --floor energy=0.2
     """
     from . import command_work
 
-    command_work.fit(document, out, floor, resamples, as_json)
+    command_work.fit(document, out, floor or [], resamples, as_json)
 
 
 @app.command("report")
@@ -109,7 +110,7 @@ def report(
     document: Document,
     out: Out = None,
     page: Annotated[Path | None, typer.Option(help="Page to write [default: report.html in the folder of the sweep]")] = None,
-    floor: Annotated[float | None, typer.Option(min=0.0, max=1e9, help="As in `fit` [default: as it was fitted before]")] = None,
+    floor: Annotated[list[str] | None, typer.Option(metavar="LOSS=VALUE", help="As in `fit` [default: as it was fitted before]")] = None,
 ) -> None:
     """Write an HTML page with points, laws, frontiers per operation and core-second, and the held-out runs.
 
@@ -119,7 +120,7 @@ def report(
     """
     from . import command_work
 
-    command_work.report(document, out, page, floor)
+    command_work.report(document, out, page, floor or [])
 
 
 @app.command("push")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from .plan import Cost
 from .points import Point, table
 
 AXES = ("parameters", "atoms")
+#: Floors are fitted unless they are given.
+NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 #: Format of `fit.json`. 2: `gamma_differences` has pairs in an order given before the fit, with a sign.
 FORMAT = 2
 
@@ -30,7 +33,7 @@ FORMAT = 2
 def fit_points(
     points: Sequence[Point],
     held_out: Sequence[Cost] = (),
-    floor: float | None = None,
+    floors: Mapping[str, float] = NO_FLOORS,
     resamples: int = RESAMPLES,
     unconstrained: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -39,15 +42,17 @@ def fit_points(
     Args:
         points: of all runs; those of `held_out` and those that failed are listed and not fitted.
         held_out: the runs to predict, by what the plan says of them.
+        floors: loss, or a part of its name -> what it does not fall below, in its unit.
         unconstrained: groups whose models do not turn with the system by construction: equivariant ones are compared with them first.
 
     Raises:
-        ScalingError: no law at all can be fitted; the first reason.
+        ScalingError: no law at all can be fitted; the first reason. A floor of no loss, or of several with different units.
     """
     waiting = {cost.name for cost in held_out}
     used = [point for point in points if not point.failed and point.run not in waiting]
     groups = list(dict.fromkeys(point.group for point in points))
     losses = list(dict.fromkeys(name for point in used for name in point.losses))
+    floor_of = _floors(floors, losses)
     fitted: dict[str, dict[str, Fit]] = {}
     found: dict[str, dict[str, Any]] = {}
     refused = []
@@ -57,7 +62,7 @@ def fit_points(
             if own and not any(loss in point.losses for point in own):
                 continue  # such as the rotation error of models that are invariant
             try:
-                fit = _fit(own, loss, floor, resamples)
+                fit = _fit(own, loss, floor_of.get(loss), resamples)
             except ScalingError as error:
                 refused.append(error)
                 found.setdefault(group, {})[loss] = {"refused": str(error)}
@@ -75,6 +80,23 @@ def fit_points(
         compared[loss] = [{**asdict(row), "interval": list(row.interval), "sign": row.sign} for row in rows]
     found_all = {"format": FORMAT, "points": len(used), "failed": failed, "groups": found, "unconstrained": sorted(unconstrained)}
     return found_all | {"gamma_differences": {loss: rows for loss, rows in compared.items() if rows}}
+
+
+def _floors(given: Mapping[str, float], losses: Sequence[str]) -> dict[str, float]:
+    """Floors by the whole names of losses; an empty name is that of the only one, and zero is a floor in every unit."""
+    found: dict[str, float] = {}
+    for name, value in given.items():
+        if not name and value == 0:
+            found |= dict.fromkeys(losses, 0.0)
+            continue
+        meant = [loss for loss in losses if name.lower() in loss.lower()]
+        exact = [loss for loss in meant if loss.lower() == name.lower()]
+        if len(exact or meant) != 1:
+            said = f"--floor {name}={value:g}" if name else f"--floor {value:g}"
+            why = f"{said} may be that of {len(meant)} losses" if meant else f"{said} is that of no loss"
+            raise ScalingError(why, hint=f"--floor LOSS=VALUE with a part of one name: {'; '.join(losses)}")
+        found[(exact or meant)[0]] = value
+    return found
 
 
 def without_law(costs: Sequence[Cost]) -> dict[str, str]:
@@ -167,7 +189,7 @@ def _value(value: float, interval: tuple[float, float]) -> dict[str, Any]:
     return {"value": value, "ci95": list(interval)}
 
 
-def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPLES) -> dict[str, Any]:
+def fit_sweep(folder: Path, floors: Mapping[str, float] = NO_FLOORS, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Fit the points of a sweep's folder, write `fit.json`, and into `prediction.json` each architecture whose other runs are made and whose
     held-out runs have not started: none is predicted twice.
 
@@ -180,7 +202,7 @@ def fit_sweep(folder: Path, floor: float | None = None, resamples: int = RESAMPL
     costs = [Cost(**cost) for cost in json.loads(plan_file.read_text(encoding="utf-8"))] if plan_file.exists() else []
     held_out = [cost for cost in costs if cost.largest]
     unconstrained = {cost.group for cost in costs if not cost.invariant}
-    document = fit_points(points, held_out, floor, resamples, unconstrained) | {"given_floor": floor}
+    document = fit_points(points, held_out, floors, resamples, unconstrained) | {"floors": dict(floors), "resamples": resamples}
     file, done = folder / PREDICTION, {point.run for point in points}
     missing = [cost.name for cost in costs if not cost.largest and cost.name not in done]
     before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"format": FORMAT, "groups": {}}

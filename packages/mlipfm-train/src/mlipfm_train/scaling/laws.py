@@ -89,7 +89,12 @@ def fit_law(x: Floats, loss: Floats, axes: Sequence[str], floor: float | None = 
     Args:
         x: [n, axes], above 0. loss: [n], above 0. floor: E where it is known, such as the noise of the labels; None fits it.
         start: law whose exponents the search starts from, to fewer digits; None searches a grid of `STARTS` first.
+
+    Raises:
+        ScalingError: the floor is not below all losses.
     """
+    if floor is not None and floor >= loss.min():
+        raise ScalingError(f"the floor {floor:g} is not below the smallest loss, {loss.min():.4g}", hint="give a smaller one, or none")
     from scipy.optimize import minimize
 
     centre = np.exp(np.log(x).mean(axis=0))

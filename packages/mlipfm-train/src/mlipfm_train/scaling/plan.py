@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from mlipfm_data.batches import CostModel, plan_batches
 from mlipfm_data.store.writer import StoreWriter
+from mlipfm_interfaces.errors import LevelError
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.seeds import stream
+from mlipfm_interfaces.theory import find_level
 
 from ..frames import Frames, frame_costs
 from ..open_run import open_run
@@ -54,14 +56,17 @@ def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: 
 
     Raises:
         ScalingError: the sweep of this folder was another one, more structures are wanted than there are, or the time is above `core_hours`.
-        RecipeError, UnreadableFileError: wrong entries of `finetune`, or a store that is not there.
+        RecipeError, UnreadableFileError: wrong entries of `finetune`, or a store that is not there. LevelError: errors against another level.
     """
     planned = runs_of(sweep)  # what cannot be is refused before a folder is made
     for name, changes in sweep.finetune.items():
         recipe = fine_tuning_recipe(planned[0].recipe, "last.safetensors", name, changes)
         Frames([*recipe.data.train, *recipe.data.valid])
-    for store in sweep.evaluate.values():
-        Frames([store])
+    trained = _levels(planned[0].recipe.data.train, planned[0].recipe.data.levels)
+    for name, store in sweep.evaluate.items():
+        if others := sorted(level for level in _levels([store]) if trained and find_level(level, tuple(trained)) is None):
+            what = f"its labels are of level {', '.join(others)}, and the models of the sweep learn {', '.join(sorted(trained))}"
+            raise LevelError(what, where=f"evaluate.{name}", hint="give structures with labels of what is trained")
     claim(sweep, folder)
     epochs = _Epochs()
     runs = [_placed(run, sweep, folder, epochs) for run in planned]
@@ -77,6 +82,12 @@ def plan(sweep: Sweep, folder: Path, said: Callable[[str], None] = lambda text: 
             f"this sweep takes {hours:.3g} core-hours, its budget is {sweep.core_hours:g}", hint="shorten an axis, or raise core_hours"
         )
     return runs, costs
+
+
+def _levels(stores: Sequence[str], chosen: Sequence[str] = ()) -> set[str]:
+    """Levels of the structures of stores; those that are chosen if any are."""
+    found = {str(level) for store in Frames(stores, chosen).stores for level in store.levels if level is not None}
+    return {level for level in found if not chosen or find_level(level, tuple(chosen))}
 
 
 def claim(sweep: Sweep, folder: Path) -> None:

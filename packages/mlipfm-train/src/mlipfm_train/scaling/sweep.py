@@ -130,6 +130,9 @@ def load_sweep(path: Path | str) -> Sweep:
     if not isinstance(document, dict):
         raise RecipeError("a sweep is a mapping of keys to values", where=str(path), hint="see `mlipfm scaling plan --example`")
     inline = document.get("recipe")
+    if isinstance(inline, dict) and "seed" in inline:
+        hint = f"leave recipe.seed out, and give the sweep `seeds: [{inline['seed']}]`"
+        raise RecipeError("the seed of the recipe has no effect beside the seeds of the sweep", where=str(path), hint=hint)
     if isinstance(inline, dict) and "steps" in inline and (document.get("steps") or document.get("epochs")):
         raise RecipeError(
             "the steps of the recipe have no effect beside steps or epochs of the sweep", where=str(path), hint="leave recipe.steps out"
@@ -186,6 +189,10 @@ def _run(sweep: Sweep, architecture: str, objective: str, values: Sequence[int |
         "optimizer.width_ratio": width / sweep.mup_base if width and sweep.mup_base else None,
     }
     given = {key: value for key, value in changes.items() if value is not None}
+    for kind, name, own in (("architectures", architecture, sweep.architectures), ("objectives", objective, sweep.objectives)):
+        if both := sorted(given.keys() & own.get(name, {}).keys()):
+            what = f"{kind}.{name} sets {both[0]}, which is an axis of the sweep: all of its runs would be the same"
+            raise RecipeError(what, where="the sweep", hint="leave it out there, or leave out the axis")
     given |= sweep.architectures.get(architecture, {}) | sweep.objectives.get(objective, {})
     recipe = make_recipe(sweep.recipe, [f"{key}={json.dumps(value)}" for key, value in given.items()], "the recipe of the sweep")
     if recipe.time_limit is not None or recipe.patience is not None:
