@@ -10,13 +10,15 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import uvicorn
 from mlipfm_hub.prediction import Prediction
 from mlipfm_hub.prediction_openapi import description
-from mlipfm_interfaces.checkpoint import save_potential
+from mlipfm_interfaces.checkpoint import build, save_potential
+from mlipfm_interfaces.errors import ForeignModelError
 from mlipfm_interfaces.foreign import open_foreign
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.structure import Structure
@@ -31,6 +33,13 @@ def service(tmp_path_factory):
     """(service, port) of a model."""
     path = tmp_path_factory.mktemp("served") / "model.safetensors"
     save_potential(path, LennardJones())
+    with serving(path) as found:
+        yield found
+
+
+@contextmanager
+def serving(path):
+    """(service, port) of a checkpoint."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -134,3 +143,24 @@ def test_its_address_is_a_model_for_every_command(service, monkeypatch):
         row = model.evaluate([structure])[0]
     expected = evaluate(LennardJones().eval(), [Structure.trusted(**{**vars(structure), "level": "closed-form"})])[0]
     np.testing.assert_allclose(row["forces"], expected["forces"], atol=1e-8)
+
+
+def test_a_model_of_several_levels_is_asked_at_the_one_of_its_address_and_says_what_changes_nothing(tmp_path, monkeypatch):
+    options = {"elements": ["H", "O"], "levels": ["pbe", "ccsd(t)"], "backbone": {"channels": 8, "layers": 1}, "seed": 3}
+    model = build("painn", options)
+    save_potential(tmp_path / "model.safetensors", model)
+    monkeypatch.setenv("MLIPFM_REGISTRY_TOKEN", TOKEN)
+    water = Structure([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    with serving(tmp_path / "model.safetensors") as (_, port):
+        address = f"http://127.0.0.1:{port}"
+        with pytest.raises(ForeignModelError, match=rf"predicts several levels.*{address}\?level=pbe; there are pbe, ccsd\(t\)"):
+            open_foreign(address)
+        with pytest.raises(ForeignModelError, match="does not know the level 'r2scan'"):
+            open_foreign(f"{address}?level=r2scan")
+        for level in options["levels"]:
+            (found,) = open_foreign(f"{address}?level={level}").evaluate([water])
+            (wanted,) = evaluate(model.eval(), [water.replace(level=level)])
+            assert float(found["energy"]) == pytest.approx(float(wanted["energy"]), abs=1e-5)
+        status, answer = ask(port, as_task(water) | {"level": "pbe", "charge": 1, "multiplicity": 2})
+        assert status == 200
+        assert "the model does not support total_charge: 1 changes nothing in its prediction" in answer["warnings"]

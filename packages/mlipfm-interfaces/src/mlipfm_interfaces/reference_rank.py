@@ -126,6 +126,13 @@ def undetermined_energies(potential: Potential, asked: Iterable[tuple[str | None
     return [_sentence(names, _undetermined_of(potential, level), level) for level, names in doubtful.items()]
 
 
+def energy_remarks(potential: Potential, level: str | None, numbers: NDArray[Any]) -> list[str]:
+    """Return what `undetermined_energies` says of one composition, every time that it is asked."""
+    found = _undetermined_of(potential, level)
+    part = 0.0 if found is None else found.open_part(numbers)
+    return [_sentence({formula(numbers): part}, found, str(level))] if part > 0 else []
+
+
 def warn_if_undetermined(potential: Potential, structures: Sequence[Structure], level: str | None = None, *, stacklevel: int = 2) -> None:
     """Warn of what `undetermined_energies` finds.
 

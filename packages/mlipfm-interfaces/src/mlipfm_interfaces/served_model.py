@@ -1,5 +1,5 @@
 """A model behind a prediction service (`mlipfm serve`), by its address: `--model http://127.0.0.1:8700` wherever a model of another
-package may stand.
+package may stand. Of a model of several levels of theory the address names one: `http://127.0.0.1:8700?level=pbe`.
 
 The adapter of the foreign packages `http` and `https`, in this process: it needs no library but the standard one.
 """
@@ -10,23 +10,36 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlipfm_interfaces.errors import UntrainedStateWarning
+from mlipfm_interfaces.errors import LevelError, UntrainedStateWarning
 from mlipfm_interfaces.foreign import ForeignPackage
 from mlipfm_interfaces.registry_http import AnswerError, Server, server
+from mlipfm_interfaces.theory import find_level
 
 Array = NDArray[Any]
 
 
 class ServedModel:
-    """What `load` returns: one request for each structure."""
+    """What `load` returns: one request for each structure.
 
-    def __init__(self, where: Server) -> None:
+    Raises:
+        RegistryError: no service answers. LevelError: the model knows several levels of theory and none is asked, or not this one.
+    """
+
+    def __init__(self, where: Server, level: str | None = None) -> None:
         self._where, self._said = where, set[str]()
         about = where.call("GET", "/v1/model")
+        known = tuple(map(str, about.get("levels", ())))
+        self._level = level and find_level(level, known)
+        if level is not None and self._level is None:
+            raise LevelError(f"the model there does not know the level {level!r}", where=where.address, hint=f"it knows {', '.join(known)}")
+        if level is None and len(known) > 1 and not about.get("default_level"):
+            hint = f"name one in the address: {where.address}?level={known[0]}; there are {', '.join(known)}"
+            raise LevelError("the model there predicts several levels of theory", where=where.address, hint=hint)
         self.outputs = tuple(key for key in about.get("outputs", ()) if key in ("energy", "forces", "stress", "dipole", "charges"))
         self.versions = {"model": str(about.get("digest", ""))[:64]}
         if "energy" not in self.outputs:
@@ -55,7 +68,7 @@ class ServedModel:
             "positions": np.asarray(positions).tolist(),
             "outputs": list(outputs),
         }
-        body |= {"charge": charge, "multiplicity": multiplicity}
+        body |= {"charge": charge, "multiplicity": multiplicity, "level": self._level}
         if np.any(pbc):
             body |= {"cell": np.asarray(cell).tolist(), "pbc": np.asarray(pbc, dtype=bool).tolist()}
         try:
@@ -70,8 +83,9 @@ class ServedModel:
 
 
 def load(argument: str, scheme: str = "http") -> ServedModel:
-    """Return the model at `//HOST:PORT`, with the token of $MLIPFM_REGISTRY_TOKEN or of the folder of a service that this user started."""
-    return ServedModel(server(f"{scheme}:{argument}"))
+    """Return the model at `//HOST:PORT?level=LEVEL`, with the token of $MLIPFM_REGISTRY_TOKEN, or of a service that this user started."""
+    place, _, query = argument.partition("?")
+    return ServedModel(server(f"{scheme}:{place}"), dict(parse_qsl(query)).get("level"))
 
 
 HTTP = ForeignPackage(requirements=(), adapter=Path(__file__), in_process=True)

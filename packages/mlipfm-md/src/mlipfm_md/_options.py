@@ -38,5 +38,7 @@ def refuse_level(model: str | Path, level: str | None) -> None:
         return
     from mlipfm_interfaces.foreign import is_foreign  # it brings numpy, for which `--help` need not wait
 
+    if str(model).startswith(("http:", "https:")):
+        raise SimulationError("the level of a served model stands in its address", where="--level", hint=f"--model {model}?level={level}")
     if is_foreign(model):
         raise SimulationError("a model of another package has one level of theory", where="--level", hint="leave it out")

@@ -71,9 +71,7 @@ class Model:
             return [answer for structure in structures for answer in self._together([structure], outputs)]
 
     def _computed(self, structures: list[Any], outputs: tuple[str, ...]) -> list[dict[str, Any]]:
-        from mlipfm_interfaces.trained_states import state_remarks
-
-        remarks = [{"warnings": said} if (said := state_remarks(self.potential, s)) else {} for s in structures]
+        remarks = [{"warnings": said} if (said := self._remarks(s)) else {} for s in structures]
         if self.compiled is None or not set(outputs) <= {"energy", "forces"}:
             from mlipfm_interfaces.potential import evaluate
 
@@ -82,6 +80,15 @@ class Model:
         else:
             rows = self._by_kernel(structures, outputs)
         return [row | said for row, said in zip(rows, remarks, strict=True)]
+
+    def _remarks(self, s: Any) -> list[str]:
+        """What is to be known of a prediction: states that training did not show, charges that change nothing, energies that it left open."""
+        from mlipfm_interfaces.potential import unheard
+        from mlipfm_interfaces.reference_rank import energy_remarks
+        from mlipfm_interfaces.trained_states import state_remarks
+
+        own = unheard(s, self.potential.spec.conditions)
+        return [*state_remarks(self.potential, s), *own, *energy_remarks(self.potential, s.level, s.atomic_numbers)]
 
     def _by_kernel(self, structures: list[Any], outputs: tuple[str, ...]) -> list[dict[str, Any]]:
         assert self.compiled is not None
@@ -128,7 +135,6 @@ class Model:
 
     def move(self, task: dict[str, Any]) -> dict[str, Any]:
         """Read a structure from text, and predict, relax or move it; a trajectory for the picture."""
-        from mlipfm_interfaces.trained_states import state_remarks
         from mlipfm_md.calculator import MlipfmCalculator
 
         atoms = atoms_from_text(str(task["text"]), str(task["format"]))
@@ -142,7 +148,7 @@ class Model:
             said = _relax(atoms, steps, frames, energies)
         elif doing == "dynamics":
             said = _dynamics(atoms, steps, float(task.get("kelvin", 300)), frames, energies)
-        said = "; ".join(text for text in (said, *state_remarks(self.potential, atoms.calc.to_structure(atoms))) if text)
+        said = "; ".join(text for text in (said, *self._remarks(atoms.calc.to_structure(atoms))) if text)
         found = {
             "numbers": atoms.numbers.tolist(),
             "symbols": atoms.get_chemical_symbols(),

@@ -44,6 +44,10 @@ class DistillationTeacher:
         self.uri = uri
         self.model: Potential | ForeignModel
         if is_foreign(uri):
+            if level is not None and uri.startswith(("http:", "https:")):
+                raise LevelError(
+                    "the level of a served model stands in its address", where="--level", hint=f"--teacher {uri}?level={level}"
+                )
             if level is not None:
                 raise LevelError("a model of another package has one level of theory", where="--level", hint="leave it out")
             self.model = open_foreign(uri, call_timeout=timeout)
