@@ -94,10 +94,10 @@ TASKS = {
     "gap": Task("unlabelled_qm9/qm9_10k.csv.gz", "b3lyp/6-31g(2df,p)", "band_gap"),
     "perovskite-gap": Task("prop_perov5/val.csv", "gllb-sc", "band_gap"),
     "polarizability": Task(
-        "prop_polarizability/qm7x_reduced_100.xyz",
+        "prop_polarizability/qm7x_reduced_100_CHNO.xyz",
         "pbe0",
         "polarizability",
-        options={"keys": {"polarizability": "polarizability"}, "factors": {"polarizability": _BOHR3}},
+        options={"keys": {"polarizability": "alpha"}, "factors": {"polarizability": _BOHR3}},
     ),
     # Two columns without a name, which differ by 0.49 ppm of H, 4.3 of C, 13.3 of N and 17.7 of O (root of the mean square): the errors that the
     # authors publish for their model (ShiftML, Nat. Commun. 9, 4501). The first spreads wider, as the reference does beside a regression.

@@ -100,12 +100,17 @@ def test_options_that_nothing_in_the_file_needs_are_named(tmp_path, capsys, opti
     assert f"warning: {words}" in out
 
 
-def test_stress_sign_does_not_touch_a_virial_and_the_report_says_that_it_had_no_effect(tmp_path):
-    path = tmp_path / "a.xyz"
-    path.write_text('1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 energy=-1 virial="1 0 0 0 1 0 0 0 1"\nCu 0 0 0\n')
+def test_stress_sign_turns_a_virial_only_where_the_file_gives_no_stress(tmp_path):
+    frame = '1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 energy=-1 virial="1 0 0 0 1 0 0 0 1"{}\nCu 0 0 0\n'
+    (tmp_path / "a.xyz").write_text(frame.format(""))
+    (tmp_path / "b.xyz").write_text(frame.format(' stress="0.015625 0 0 0 0.015625 0 0 0 0.015625"'))
     report = ReadReport()
-    read_all(path, stress_sign=-1, report=report)
-    assert report.without_effect() == ["stress_sign"]
+    (s,) = read_all(tmp_path / "a.xyz", stress_sign=-1, report=report)
+    assert s.labels["stress"] == pytest.approx(np.eye(3) / 64)  # the virial of a compressed cell is positive: this one has it the other way
+    assert report.without_effect() == []
+    (s,) = read_all(tmp_path / "b.xyz", stress_sign=-1)
+    assert s.labels["stress"] == pytest.approx(-np.eye(3) / 64)
+    assert read_all(tmp_path / "a.xyz")[0].labels["stress"] == pytest.approx(-np.eye(3) / 64)
 
 
 def test_a_store_of_an_earlier_version_takes_the_same_file_again_if_what_it_recorded_applies(tmp_path, capsys):

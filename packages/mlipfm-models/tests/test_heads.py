@@ -10,7 +10,7 @@ import torch
 from mlipfm_interfaces import derivatives
 from mlipfm_interfaces.batch import Batch, GraphSpec, collate
 from mlipfm_interfaces.elements import MASSES
-from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError
+from mlipfm_interfaces.errors import LevelError, PropertyNotAvailableError, RecipeError
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.quantities import QUANTITIES
 from mlipfm_interfaces.structure import Structure
@@ -414,3 +414,14 @@ class TestConservativeWithAllHeads(PotentialContract):
 class TestDirectWithAllHeads(TestConservativeWithAllHeads):
     def potential(self) -> Potential:
         return self.build_potential("direct")
+
+
+def test_a_property_needs_no_reference_energy_of_its_elements(two_levels: Any) -> None:
+    potential = two_levels(heads={"charges": {}}, references={"gfn1-xtb": {"H": -10.0}, "gfn2-xtb": {"H": -10.0, "O": -100.0}})
+    found = evaluate(potential, [water()], ("charges",), level="gfn1-xtb")[0]["charges"]
+    potential.set_references("gfn1-xtb", {"H": -10.0, "O": -100.0})
+    assert found.tolist() == evaluate(potential, [water()], ("charges",), level="gfn1-xtb")[0]["charges"].tolist()
+    potential.set_references("gfn1-xtb", {"H": -10.0})
+    for outputs in (("energy",), ("charges", "forces")):
+        with pytest.raises(LevelError, match="'gfn1-xtb' has no reference energy for O"):
+            evaluate(potential, [water()], outputs, level="gfn1-xtb")

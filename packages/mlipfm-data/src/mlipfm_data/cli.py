@@ -69,7 +69,9 @@ def import_(
     stress_unit: str = typer.Option(None),
     dipole_unit: str = typer.Option(None),
     forces_sign: int = typer.Option(None, min=-1, max=1, help="-1 if the forces are gradients."),
-    stress_sign: int = typer.Option(None, min=-1, max=1, help="-1 if stress is positive under compression (VASP, LAMMPS pressure)."),
+    stress_sign: int = typer.Option(
+        None, min=-1, max=1, help="-1 if stress is positive (or a virial negative) under compression: VASP, LAMMPS."
+    ),
     stress_order: str = typer.Option(None, help="Order of six stress components, e.g. xx,yy,zz,xy,yz,xz."),
     spin_meaning: str = typer.Option(None, help="`multiplicity` (2S+1) or `unpaired` (number of unpaired electrons)."),
     mask_zero_forces: bool = typer.Option(

@@ -203,7 +203,8 @@ class AssembledPotential(Potential):
 
     def _predict(self, batch: Batch, outputs: Sequence[str], create_graph: bool) -> Prediction:
         level = self.level_index(batch)
-        reference = self.references(batch.atomic_numbers, level[batch.system])
+        properties = set(outputs) <= set(self.config["heads"])  # what needs no energy needs no reference of it
+        reference = torch.zeros_like(batch.positions[:, 0]) if properties else self.references(batch.atomic_numbers, level[batch.system])
         s, v = self.backbone(self.conditioning(self.references.element_rows(batch.atomic_numbers), level, batch), batch)
         shapes = neighbor_shapes(batch, self.backbone.graph) if self.heads.reads_shapes else None
         raw = self.heads(s, v, level[batch.system], shapes)

@@ -15,7 +15,7 @@ from .force_assignment import ForceAssignment, misplaced_in_crystals, misplaced_
 from .geometry import force_scale, length_fault, neighbors_of, species_fault, stiffness
 from .per_frame import check_counts
 from .sample import LevelSample, SampleStatistics, subsample
-from .stress import check_stresses
+from .stress import BY_SIZE, check_stresses
 from .units import ENERGY, LOWEST, PER_ATOM, UNEXPLAINED, Evidence, UnitGuess, absolute_unit, atom_energy, log_deviation, unit_guesses
 
 # From measurements to findings: what is said of one level of theory, and what is left unsaid because another finding explains it.
@@ -46,7 +46,7 @@ def check_level(level: str | None, sample: LevelSample, passing: SampleStatistic
     if passing.frames >= FEW:
         return found
     words = f"{passing.frames} frame{'s are' if passing.frames > 1 else ' is'} too few to test units, signs and orders of labels"
-    facts = [item for item in found if item.code in _ALONE]
+    facts = [item for item in found if item.code in _ALONE or item.figures.get("against") == BY_SIZE]
     likely = [replace(item, severity="doubt") for item in found if item.code in _LIKELY]
     return [*facts, *likely, Finding("not-sampled", "note", words, f"test a set of {FEW} frames and more of one system", level=level)]
 

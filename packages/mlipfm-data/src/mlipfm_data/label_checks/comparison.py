@@ -66,7 +66,8 @@ class Comparison:
     """All pairs of one level and what they say.
 
     Attributes:
-        pairs: with energies and forces. loops: (i, j, k) sums of work around three frames and of its absolute values, eV.
+        pairs: with energies and forces. scaled: pairs of one arrangement in cells of other shapes or sizes, for the stress alone.
+        loops: (i, j, k) sums of work around three frames and of its absolute values, eV.
         untestable: pairs left out because atoms move whose forces are not known.
         curvature: sum of the curves over that of the bends, of the forces as they are: -1 where the energy curves upwards along every step,
         near 0 for forces of other frames.
@@ -76,6 +77,7 @@ class Comparison:
     loops: list[tuple[float, float]] = field(default_factory=list)
     untestable: int = 0
     curvature: float = float("nan")
+    scaled: list[Pair] = field(default_factory=list)
 
     def energy_forces(self, per_atom: bool = False) -> Agreement:
         """dE against the work of forces (and stress where the cell changes), eV; `per_atom` multiplies dE by the number of atoms first."""
@@ -86,18 +88,20 @@ class Comparison:
 
     def energy_stress(self, slope: float = 1.0) -> Agreement:
         """dE without the work of forces (times `slope`) against the work of stress, over pairs whose cells differ."""
-        kept = [pair for pair in self.pairs if pair.work.strained > 1e-4 and np.isfinite(pair.work.strain)]
+        kept = [pair for pair in [*self.pairs, *self.scaled] if pair.work.strained > 1e-4 and np.isfinite(pair.work.strain)]
         x = np.array([pair.work.strain for pair in kept])
         y = np.array([pair.energy - slope * pair.work.forces for pair in kept])
         return agreement(x, y, self.weights(kept))
 
     def above(self, least: float) -> Comparison:
         """Only the pairs between which forces do work of at least `least` eV."""
-        return Comparison([pair for pair in self.pairs if abs(pair.work.forces) >= least], self.loops, self.untestable, self.curvature)
+        kept = [pair for pair in self.pairs if abs(pair.work.forces) >= least]
+        return Comparison(kept, self.loops, self.untestable, self.curvature, self.scaled)
 
     def among(self, indices: set[int]) -> Comparison:
         """Only the pairs of these frames."""
-        return Comparison([pair for pair in self.pairs if pair.a in indices and pair.b in indices], self.loops, curvature=self.curvature)
+        kept, scaled = ([pair for pair in pairs if pair.a in indices and pair.b in indices] for pairs in (self.pairs, self.scaled))
+        return Comparison(kept, self.loops, curvature=self.curvature, scaled=scaled)
 
     @staticmethod
     def weights(pairs: list[Pair]) -> np.ndarray:
@@ -188,7 +192,7 @@ def compare(sample: LevelSample) -> Comparison:
 
 
 def _compare(sample: LevelSample, potential: Potential | None) -> Comparison:
-    families = [frames for _, frames in sample.with_labels("energy", "forces") if len(frames) > 1 and len(frames[0].structure) > 1]
+    families = [frames for _, frames in sample.with_labels("energy", "forces") if len(frames) > 1 and _moves(frames[0].structure)]
     result = Comparison()
     budget = max(4, min(PER_FAMILY, 2 * PAIRS // max(1, len(families))))
     for number, frames in enumerate(sorted(families, key=len, reverse=True)[:PAIRS]):
@@ -196,6 +200,11 @@ def _compare(sample: LevelSample, potential: Potential | None) -> Comparison:
         if len(result.pairs) >= PAIRS:
             break
     return result
+
+
+def _moves(s: Structure) -> bool:
+    """Return whether frames of it may differ: in places of several atoms, or in the cell of one."""
+    return len(s) > 1 or bool(s.pbc.all())
 
 
 def _spread_of_blocks(frames: list[Frame], count: int) -> list[Frame]:
@@ -213,7 +222,8 @@ def _compare_family(frames: list[Frame], result: Comparison, family: int, potent
     if len(frames) < 2:
         return
     structures = [frame.structure for frame in frames]
-    near = _nearest(np.array([distance_profile(s) for s in structures]), periodic=bool(structures[0].pbc.any()))
+    profiles, periodic = np.array([distance_profile(s) for s in structures]), bool(structures[0].pbc.any())
+    near = _nearest(profiles, periodic)
     inside = _inside(structures)
     between = _way(structures, inside, potential)
     known: dict[tuple[int, int], Work] = {}
@@ -228,6 +238,25 @@ def _compare_family(frames: list[Frame], result: Comparison, family: int, potent
             known[i, j] = found
             result.pairs.append(Pair(frames[i].index, frames[j].index, energy, found, len(structures[i]), family))
     _loops(known, between, result, inside)
+    if periodic:
+        for i, j in _scaled(profiles, [abs(float(np.linalg.det(s.cell))) for s in structures]):
+            found = work(structures[i], structures[j])
+            if found is not None and found.strained > 1e-4 and np.isfinite(found.strain):
+                energy = float(structures[j].labels["energy"]) - float(structures[i].labels["energy"])
+                result.scaled.append(Pair(frames[i].index, frames[j].index, energy, found, len(structures[i]), family))
+
+
+def _scaled(profiles: np.ndarray, volumes: list[float]) -> list[tuple[int, int]]:
+    """Frames of one arrangement, such as those of an equation of state: each with the next larger one."""
+    pairs = []
+    order = np.argsort(volumes, kind="stable").tolist()
+    for place, i in enumerate(order):
+        for j in order[place + 1 :]:
+            step = profiles[j] - profiles[i]
+            if np.sqrt(np.mean((step - np.round(step)) ** 2)) < SAME:
+                pairs.append((i, j))
+                break
+    return pairs
 
 
 def _inside(structures: list[Structure]) -> bool:

@@ -35,7 +35,8 @@ def label_error(finding: Finding, where: Path | str, hint: str) -> MlipfmError:
 
 
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
-    """Return the error for the first fault of a convention, whoever gives it: the user, the file or its layout, or nobody; None if there is none."""
+    """Return the error for all faults of conventions, whoever gives them: the user, the file or its layout, or nobody; None if there are none."""
+    said: dict[str, str] = {}
     for item in findings:
         option = CONVENTION_OF.get(item.code, "") if item.severity == "fault" else ""
         for value, who in decisions.applied(option).items():
@@ -46,12 +47,12 @@ def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path
                     says = f"you give {convention}" + (f" ({who.partition('; ')[2]})" if "; " in who else "")
                 elif who == "assumed":
                     says = f"{convention} is assumed"
-                return UnitError(
-                    f"{says}, and so read the labels contradict it: {item}",
-                    where=str(path),
-                    hint=f"give what the file has with {option_words(option)}, or import it as it says with --accept-label-errors",
-                )
-    return None
+                said.setdefault(option, f"{says}, and so read the labels contradict it: {item}")
+    if not said:
+        return None
+    options = " and ".join(option_words(option) for option in said)
+    hint = f"give what the file has with {options}, or import it as it says with --accept-label-errors"
+    return UnitError("; besides, ".join(said.values()), where=str(path), hint=hint)
 
 
 def with_advice_for_store(findings: Iterable[Finding]) -> list[Finding]:

@@ -27,7 +27,7 @@ ALONE, SYSTEMS = 12, 8
 DETERMINED = 0.8
 #: Frames with shear from which, in each half of them, an order of components is found.
 SHEARED = 5
-STRAINED = "energies of strained cells"
+STRAINED, BY_SIZE = "energies of strained cells", "the size of the numbers alone"
 #: Order of components as ASE writes six of them, and the names in it.
 _SIX = ("xx", "yy", "zz", "yz", "xz", "xy")
 _OFF = ((1, 2), (0, 2), (0, 1))
@@ -69,16 +69,17 @@ def _chemical_systems(sample: LevelSample) -> list[tuple[str, list[Frame]]]:
 def check_stress(
     frames: list[Frame], comparison: Comparison, forces_slope: float, energy_factor: float = 1.0, forces_factor: float = 1.0
 ) -> StressCheck | None:
-    """Return what is known about the stress of some frames; None if there are too few.
+    """Return what is known about the stress of some frames, of fewer than three only whether it is absurd; None if nothing is.
 
     Args:
         forces_slope: of energies against forces, as the numbers have it. energy_factor, forces_factor: that bring the numbers to eV and eV/Å.
     """
     structures = [frame.structure for frame in frames]
-    if len(structures) < 3:
-        return None
-    comparison = comparison.among({frame.index for frame in frames})
     volumes = np.array([abs(np.linalg.det(s.cell)) for s in structures])
+    if len(structures) < 3:
+        absurd = _by_size(structures)
+        return None if absurd is None else StressCheck(absurd, stress_unit_guesses(absurd.ratio, volumes, absurd.error), None, volumes)
+    comparison = comparison.among({frame.index for frame in frames})
     free = _free_virials(structures)
     fitted = fitted_virials(structures)
     traces = [_from_strain(comparison, forces_slope)]
@@ -154,7 +155,7 @@ def _by_size(structures: list[Structure]) -> Trace | None:
     size = float(np.median([np.abs(s.labels["stress"]).max() for s in structures]))
     if size < HUGE:
         return None
-    return Trace(0.02 / size, 0.0, "the size of the numbers alone", 1.2, len(structures))
+    return Trace(0.02 / size, 0.0, BY_SIZE, 1.2, len(structures))
 
 
 def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float] | None:

@@ -333,6 +333,7 @@ def _stress(frame: RawFrame, options: ReadOptions, seen: Decisions) -> np.ndarra
     if stress is not None and virial is not None and not np.allclose(stress, virial, rtol=1e-3, atol=1e-5):
         raise _stress_against_virial(seen.used["stress"], stress, seen.used["virial"], virial)
     if stress is None and virial is not None:
+        virial = virial * seen.convention("stress_sign")
         seen.used["stress"] = f"{seen.used['virial']} (virial, stress = -virial/V)"
     seen.used.pop("virial", None)
     return stress if stress is not None else virial

@@ -46,7 +46,8 @@ class ReadOptions:
         energy_key, forces_key, stress_key, virial_key, dipole_key, charges_key, charge_key, spin_key, group_key: use this key and no other.
         keys: quantity -> key, for any quantity of the table. factors: quantity -> internal units in one unit of the file, where no unit option is.
         energy_unit, length_unit, forces_unit, stress_unit, dipole_unit: units in the file (`units` lists them). A virial has the energy's unit.
-        forces_sign: -1 if the file's forces are gradients. stress_sign: -1 if its stress is positive under compression.
+        forces_sign: -1 if the file's forces are gradients. stress_sign: -1 if its stress is positive under compression; of a file that
+            gives virials and no stress: if they are negative under compression.
         stress_order: order of six components, by name.
         spin_meaning: `multiplicity` (2S+1) or `unpaired` (number of unpaired electrons).
         total_charge, spin_multiplicity: of all frames of a file that does not give them; a frame that gives another value is refused.

@@ -97,7 +97,8 @@ def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
     start.mkdir()
     recipe, lines = _recipe(request, parts, say)
     plain = recipe.model_copy(update={"adapt": None})  # of which the weights before training are those of the model
-    with open_run(plain, start / "run", say=lines.append) as run:
+    refuse = not request.accept_label_errors
+    with open_run(plain, start / "run", say=lines.append, refuse_label_faults=refuse) as run:
         seconds = run.preflight.facts["seconds_per_step"]
         recipe = with_steps(recipe, request, seconds, parts.sizes["valid"] / run.preflight.facts["systems"])
     before = start / "before-training.safetensors"
