@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from mlipfm_data.curation.coverage import FORCE_EDGES, cover, gaps
 from mlipfm_data.curation.trajectories import COMPARED, beside_training
-from mlipfm_data.label_checks.stress import _free_virials
+from mlipfm_data.label_checks.checks import inspect
+from mlipfm_data.label_checks.stress import _free_virials, better_order
 from mlipfm_data.label_checks.units import stress_unit_guesses
 from mlipfm_data.label_checks.work import energy_against_forces
+from mlipfm_data.readers.ase import _with_last_basis
 from mlipfm_data.readers.convergence import of_vasp_step
 from mlipfm_data.readers.registry import read
 from mlipfm_data.store.merge import StoreFilter, filter_store
@@ -122,3 +127,56 @@ def test_fractional_positions_of_pwdata_and_vasp_are_multiples_of_the_rows_of_th
         assert isinstance(s, Structure), s
         assert s.positions[1] - s.positions[0] == pytest.approx(expected[1] - expected[0])
     assert float(of_vasp.labels["energy"]) == pytest.approx(-3.0 + 0.25)
+
+
+def volumes_of_copper(sign: float, atoms: Atoms) -> list[Structure]:
+    """An equation of state of EMT; `sign` of the stress."""
+    found = []
+    for scale in np.linspace(0.96, 1.04, 9):
+        one = atoms.copy()
+        one.set_cell(scale * one.cell, scale_atoms=True)
+        one.calc = EMT()
+        labels = {"energy": one.get_potential_energy(), "forces": one.get_forces(), "stress": sign * one.get_stress(voigt=False)}
+        found.append(Structure(one.numbers, one.positions, cell=one.cell.array, pbc=[True] * 3, labels=labels, level="emt"))
+    return found
+
+
+@pytest.mark.parametrize("cubic", [True, False])  # four atoms, and one
+def test_the_pressure_is_minus_the_slope_of_the_energy_by_the_volume_though_no_atom_moves(cubic: bool):
+    atoms = bulk("Cu", cubic=cubic)
+    assert not inspect(volumes_of_copper(1.0, atoms))
+    (found,) = inspect(volumes_of_copper(-1.0, atoms))
+    assert (found.code, found.figures["against"]) == ("stress-sign", "energies of strained cells")
+    assert found.figures["true_over_label"] == pytest.approx(-1.0, abs=0.01)
+
+
+def test_a_stress_that_no_matter_has_is_named_in_a_single_frame_and_a_large_one_is_not():
+    (s,) = volumes_of_copper(1.0, bulk("Cu", cubic=True))[:1]
+    codes = [item.code for item in inspect([s.replace(labels={**s.labels, "stress": 4e4 * np.eye(3)})])]
+    assert codes == ["stress-unit", "not-sampled"]
+    assert [item.code for item in inspect([s.replace(labels={**s.labels, "stress": 1.0 * np.eye(3)})])] == ["not-sampled"]  # 160 GPa
+
+
+def test_one_cell_that_is_sheared_far_does_not_hide_the_order_of_the_components():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(24, 3, 3))
+    true = true + true.transpose(0, 2, 1)
+    true[0] *= 12
+    swapped = true.copy()
+    swapped[:, [0, 1], 2], swapped[:, 2, [0, 1]] = true[:, [1, 0], 2], true[:, [1, 0], 2]  # yz and xz
+    order, now, then = better_order(swapped, true)
+    assert order == "xx,yy,zz,xz,yz,xy"
+    assert then == pytest.approx(1.0)
+    assert now < 0.9
+    assert better_order(true, true) is None
+
+
+def test_the_last_geometry_of_quantum_espresso_is_that_with_the_basis_of_its_cell():
+    one, two = bulk("Cu"), bulk("Cu", a=3.7)
+    again, repeated = two.copy(), []
+    assert list(_with_last_basis(iter([one, two, again]), repeated)) == [one, again]
+    assert repeated == [1]
+    repeated.clear()
+    assert len(list(_with_last_basis(iter([one, one.copy(), two]), repeated))) == 3  # no atom moved in a step before the last
+    assert len(list(_with_last_basis(iter([two]), repeated))) == 1
+    assert not repeated

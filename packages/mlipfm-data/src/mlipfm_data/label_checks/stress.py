@@ -27,6 +27,8 @@ ALONE, SYSTEMS = 12, 8
 DETERMINED = 0.8
 #: Frames with shear from which, in each half of them, an order of components is found.
 SHEARED = 5
+#: Shear beside the largest from which on a frame tells the order: one cell that is sheared far must not leave out all others.
+TELLING = 0.03
 STRAINED, BY_SIZE = "energies of strained cells", "the size of the numbers alone"
 #: Order of components as ASE writes six of them, and the names in it.
 _SIX = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -170,28 +172,29 @@ def better_order(given: np.ndarray, own: np.ndarray) -> tuple[str, float, float]
     spread = np.sqrt(np.mean(truth**2, axis=0))
     if spread.min() < 0.01 * spread.max():
         return None
-    sign = 1.0
     now = cosine(label, truth)
     fits = {perm: cosine(label[:, perm], truth) for perm in itertools.permutations(range(3))}
     best = max(fits, key=lambda perm: abs(fits[perm]))
-    sizes = np.linalg.norm(label, axis=1)
+    moved = [k for k in range(3) if best[k] != k]  # of the others both orders say the same
+    if not moved:
+        return None
+    read, mended, right = label[:, moved], label[:, [best[k] for k in moved]], truth[:, moved]
+    sizes = np.linalg.norm(read, axis=1)
     order = np.argsort(-sizes)
-    telling = order[sizes[order] > 0.1 * sizes.max()]
-    if (
-        best == (0, 1, 2)
-        or len(telling) < 2 * SHEARED
-        or not all(_clear(label[half], truth[half], best) for half in (telling[::2], telling[1::2]))
-    ):
+    telling = order[sizes[order] > TELLING * sizes.max()]
+    if len(telling) < 2 * SHEARED or not all(_clear(read[half], mended[half], right[half]) for half in (telling[::2], telling[1::2])):
         return None
     names = [""] * 3
-    for right, read in enumerate(best):
-        names[read] = _SIX[3 + right]
-    return ",".join((*_SIX[:3], *names)), now, float(sign * fits[best])
+    for place, written in enumerate(best):
+        names[written] = _SIX[3 + place]
+    return ",".join((*_SIX[:3], *names)), now, float(fits[best])
 
 
-def _clear(label: np.ndarray, truth: np.ndarray, order: tuple[int, ...]) -> bool:
-    """Return whether the components agree much better in that order."""
-    now, then = abs(cosine(label, truth)), abs(cosine(label[:, order], truth))
+def _clear(read: np.ndarray, mended: np.ndarray, truth: np.ndarray) -> bool:
+    """Return whether the components agree much better in the other order; every frame counts alike."""
+    size, own = np.linalg.norm(read, axis=1, keepdims=True), np.linalg.norm(truth, axis=1, keepdims=True)
+    read, mended, truth = read / size, mended / size, truth / np.maximum(own, 1e-300)
+    now, then = abs(cosine(read, truth)), abs(cosine(mended, truth))
     return then > 0.6 and (then > now + 0.3 or (then > 0.95 and now < 0.85))
 
 

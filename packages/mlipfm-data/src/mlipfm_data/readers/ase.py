@@ -160,7 +160,10 @@ class AseReader:
             conventions = Conventions(f"{name} as ASE reads it", _CONVERTED, fixed=dict.fromkeys(_CONVERTED, _WHY))
         elif name == "db":
             stated = AseDbReader().units(path, keys)
+        repeated: list[int] = []
         frames, said = _atoms(path, name), flags(path, name)
+        if name == "espresso-out":
+            frames = _with_last_basis(frames, repeated)
         if any(said):  # then each has to be recognised
             frames = iter(whole := list(frames))
             said = said if len(said) == len(whole) else [_UNCLEAR.format(next(filter(None, said)))] * len(whole)
@@ -170,8 +173,26 @@ class AseReader:
                 atoms = _next(frames, index)
             yield from (Note(f"ASE says: {' '.join(str(item.message).split())[:120]}") for item in caught)
             if atoms is None:
+                if repeated:
+                    yield Note("the last geometry is calculated twice, and the second, with the basis of its own cell, is taken")
                 return
             yield At("", _frame, atoms, words, conventions, stated)
+
+
+def _with_last_basis(frames: Iterator[Atoms], repeated: list[int]) -> Iterator[Atoms]:
+    """The frames of Quantum ESPRESSO. A vc-relax ends with its last geometry again, with plane waves made for that cell: the calculation before is
+    left out, and its number goes to `repeated`."""
+    held: list[Atoms] = []
+    count = 0
+    for atoms in frames:
+        held.append(atoms)
+        if len(held) > 2:
+            count += 1
+            yield held.pop(0)
+    if len(held) == 2 and np.array_equal(held[0].positions, held[1].positions) and np.array_equal(held[0].cell.array, held[1].cell.array):
+        held.pop(0)
+        repeated.append(count)
+    yield from held
 
 
 def _frame(atoms: Atoms, unconverged: str | None, conventions: Conventions | None, stated: Mapping[str, Any]) -> RawFrame:
