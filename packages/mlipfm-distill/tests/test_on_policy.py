@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_distill.on_policy import teacher as teachers
-from mlipfm_distill.on_policy.exploration import explore
+from mlipfm_distill.on_policy.exploration import Trajectory, explore, load_trajectory, save_trajectory
 from mlipfm_distill.on_policy.label_folder import Labels
 from mlipfm_distill.on_policy.measurements import _asymmetry, _block, _exact_block, birch
 from mlipfm_distill.on_policy.plan import extended, make_plan
@@ -305,3 +305,16 @@ def test_atoms_that_are_fixed_along_some_axes_only_are_refused(tmp_path: Path) -
     path.write_text(POSCAR.format("F T T"))
     with pytest.raises(SimulationError, match="fixed along some axes only"):
         read_starts(path, FrameOptions(), print)
+
+
+def test_a_run_of_dynamics_is_kept_as_it_was_also_one_that_broke_at_once(tmp_path: Path) -> None:
+    frames = [atoms(x).replace(labels={"fixed": np.array([1.0, 0.0])}) for x in (1.0, 1.5)]
+    for name, run in (("a", Trajectory(2, 300.0, frames, 1.0, 0.5, "too hot")), ("b", Trajectory(0, 600.0, [], 1.0, 0.0, "atoms overlap"))):
+        save_trajectory(run, tmp_path / name)
+        found = load_trajectory(tmp_path / name)
+        assert (found.start, found.kelvin, found.asked, found.reached, found.reason) == (run.start, run.kelvin, 1.0, run.reached, run.reason)
+        assert [s.positions.tolist() for s in found.frames] == [s.positions.tolist() for s in run.frames]
+        assert all(s.labels["fixed"].tolist() == [1.0, 0.0] for s in found.frames)
+    (tmp_path / "a" / "run.json").unlink()  # killed before its end: it is made again
+    save_trajectory(Trajectory(2, 300.0, frames[:1], 1.0, 1.0, None), tmp_path / "a")
+    assert len(load_trajectory(tmp_path / "a").frames) == 1

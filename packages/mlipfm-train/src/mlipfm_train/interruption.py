@@ -11,11 +11,12 @@ from typing import Any
 
 
 @contextmanager
-def until_interrupted(say: Callable[[str], None] = lambda text: None) -> Iterator[Callable[[], bool]]:
+def until_interrupted(say: Callable[[str], None] = lambda text: None, *, also_terminated: bool = False) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether the user has pressed Ctrl-C inside the block; the handler of before comes back afterwards.
 
     Args:
         say: receives one line at the first Ctrl-C. Outside of the main thread, where Python allows no handler, nothing changes.
+        also_terminated: SIGTERM, which batch systems send before they kill, counts as Ctrl-C. Not for processes that wait for each other.
 
     Raises:
         KeyboardInterrupt: at the second Ctrl-C.
@@ -31,8 +32,10 @@ def until_interrupted(say: Callable[[str], None] = lambda text: None) -> Iterato
         pressed.set()
         say("stopping after this step; press Ctrl-C again to stop at once")
 
-    before = signal.signal(signal.SIGINT, handle)
+    signals = [signal.SIGINT, *([signal.SIGTERM] if also_terminated else [])]
+    before = [signal.signal(number, handle) for number in signals]
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ Folder: `request.json`; `labels/` (stores, see `label_folder`); `rounds/00` ... 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,7 @@ from mlipfm_md.initial_files import FrameOptions
 from mlipfm_train.interruption import until_interrupted
 from mlipfm_train.recipe import load_recipe
 
-from .exploration import Trajectory, explore
+from .exploration import Trajectory, explore, load_trajectory, save_trajectory
 from .label_folder import Labels
 from .measurements import floor
 from .plan import Plan, extended, make_plan
@@ -82,7 +83,7 @@ def distil(request: Request, say: Say) -> dict[str, Any]:
     starts = read_starts(request.start, FrameOptions(None, request.charge, request.multiplicity), say)
     with DistillationTeacher(request.teacher, level=request.level, timeout=request.timeout) as teacher:
         claim_folder(request.out, request.decides() | {"teacher_digest": teacher.digest}, "distillation")
-        with lock(request.out / "lock"), until_interrupted(say) as interrupted:
+        with lock(request.out / "lock"), until_interrupted(say, also_terminated=True) as interrupted:
             hydrogen = any((s.atomic_numbers == 1).any() for s in starts)
             dt = request.dt or (0.5 if hydrogen else 1.0)
             labels = Labels(request.out / "labels", teacher, starts[0], request.hessian_rows, request.hessian_products)
@@ -200,7 +201,7 @@ def _choose(work: Work, k: int, count: int, before: Trained | None, folder: Path
         rng = np.random.default_rng(seed)
         validates = set(rng.permutation(len(chosen))[: max(1, count // VALIDATES)].tolist()) - set(range(len(work.starts)))
     else:
-        runs = _dynamics(work, before.path, LENGTHS[min(k, len(LENGTHS)) - 1], seed)
+        runs = _dynamics(work, before.path, LENGTHS[min(k, len(LENGTHS)) - 1], seed, folder)
         facts = {"ps": runs[0].asked, "runs": len(runs), "broken": sum(run.reason is not None for run in runs)}
         chosen, validates = _chosen_of(work, before.path, runs, count, seed)
     for part in ("train", "valid"):
@@ -209,19 +210,26 @@ def _choose(work: Work, k: int, count: int, before: Trained | None, folder: Path
                 if (i in validates) == (part == "valid") and not writer.has(s):
                     writer.add(s)
     atomic_write(path, json.dumps(facts).encode())
+    for made in folder.glob("dynamics-*"):
+        shutil.rmtree(made)
     return facts
 
 
-def _dynamics(work: Work, student: Path, picoseconds: float, seed: int) -> list[Trajectory]:
-    """Dynamics of the student from some of the starts, at all temperatures."""
+def _dynamics(work: Work, student: Path, picoseconds: float, seed: int, folder: Path) -> list[Trajectory]:
+    """Dynamics of the student from some of the starts, at all temperatures; each run is kept in `folder` as soon as it is made."""
     potential = load_potential(student)
     rng = np.random.default_rng(seed)
     few = max(1, RUNS // len(work.request.temperatures))
     which = rng.permutation(len(work.starts))[:few] if len(work.starts) > few else np.arange(few) % len(work.starts)
     runs: list[Trajectory] = []
     for i, index in enumerate(which):
-        work.stop_if_asked()
-        runs += explore(potential, [work.starts[index]], work.request.temperatures, picoseconds, work.dt, FRAMES, seed + i)
+        for kelvin in work.request.temperatures:
+            made = folder / f"dynamics-{i:02d}-{kelvin:g}K"
+            if not (made / "run.json").exists():
+                work.stop_if_asked()
+                (found,) = explore(potential, [work.starts[index]], [kelvin], picoseconds, work.dt, FRAMES, seed + i)
+                save_trajectory(found, made)
+            runs.append(load_trajectory(made))
     return runs
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from mlipfm_data.store.store import Store
+from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.potential import Potential, implausible
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import Langevin
@@ -55,6 +61,23 @@ def explore(
                 _run(student, box.replace(labels=kept, label_std={}), k, kelvin, picoseconds, dt, frames, int(rng.integers(2**31)))
             )
     return found
+
+
+def save_trajectory(run: Trajectory, folder: Path) -> None:
+    """Write a run as a store with `run.json` beside it, which is written last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with StoreWriter(folder, name=folder.name) as writer:
+        for s in run.frames:
+            if not writer.has(s):
+                writer.add(s)
+    facts = {key: value for key, value in vars(run).items() if key != "frames"}
+    atomic_write(folder / "run.json", json.dumps(facts).encode())
+
+
+def load_trajectory(folder: Path) -> Trajectory:
+    """Read what `save_trajectory` wrote."""
+    with Store(folder) as store:
+        return Trajectory(frames=list(store), **json.loads((folder / "run.json").read_bytes()))
 
 
 def _run(
