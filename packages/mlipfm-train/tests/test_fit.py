@@ -30,6 +30,7 @@ from mlipfm_train.frames import Frames
 from mlipfm_train.loop import fit
 from mlipfm_train.recipe import make_recipe
 from mlipfm_train.sources import StoreSource
+from mlipfm_train.train_command import run
 from mlipfm_train.training_state import KIND, states
 
 
@@ -254,6 +255,25 @@ def test_an_objective_that_learns_no_label_chooses_no_model_by_one(tiny, tmp_pat
     assert done.best is None
     assert "no label is learned, so that the validation data choose no model: last.safetensors is the result" in lines
     assert any(line.startswith("labels that no objective uses, the model will not learn them: energy (24 of 24") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("potential.references={H: -10., C: -20., O: -900.}", "energies before training are off by .* eV/atom, more than anything binds"),
+        ("potential.backbone.cutoff=0.4", "no atom of the training structures has a neighbour within the cutoff of 0.4"),
+        ("tracking.mlflow=file:///tmp/runs", "runs in folders are no longer kept by MLflow"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_step_0(tiny, tmp_path, change, words):
+    with pytest.raises(RecipeError, match=words):
+        fit(make_recipe(tiny, [change]), tmp_path / "run")
+
+
+def test_processes_without_a_strategy_are_told_of_it(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="2 processes were started, and each would train alone"):
+        run(make_recipe(tiny), tmp_path / "run", False)
 
 
 def test_the_head_that_an_objective_needs_is_named_with_its_key(tiny, tmp_path):

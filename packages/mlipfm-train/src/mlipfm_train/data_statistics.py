@@ -147,6 +147,13 @@ def sample(table: StructureTable, seed: int, size: int) -> list[int]:
     return [int(k) for k in np.flatnonzero(chosen)]
 
 
+def has_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, structures: int = 200) -> bool:
+    """Return whether any atom of a sample of structures has a neighbour within `cutoff` Å; True where all are single atoms without a lattice."""
+    picks: Any = stream(seed, "neighbors").choice(len(frames), min(structures, len(frames)), replace=False) if len(frames) else []
+    seen = [s for s in (frames[int(k)] for k in picks) if len(s) > 1 or s.pbc.any()]
+    return not seen or any(len(neighbor_pairs(s, cutoff)[0]) for s in seen)
+
+
 def mean_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, structures: int = 200) -> float:
     """Mean number of neighbours of an atom within `cutoff` Å, over a sample of structures; at least 1."""
     picks = stream(seed, "neighbors").choice(len(frames), min(structures, len(frames)), replace=False)

@@ -15,7 +15,7 @@ from mlipfm_interfaces.reference_fit import ReferenceReport
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import find_level
 
-from .data_statistics import DataStatistics, mean_neighbors, shortest_distances
+from .data_statistics import DataStatistics, has_neighbors, mean_neighbors, shortest_distances
 from .head_scales import with_scales
 from .recipe import Recipe
 from .reference_energies import of_reports, open_of_reports, priors_of, provisional, shifted, stated_references
@@ -68,6 +68,9 @@ def start_fresh(recipe: Recipe, facts: DataStatistics, frames: Sequence[Structur
         potential = build(name, config)
     left_open = potential.config.get("backbone", {}).keys() - recipe.potential.options.get("backbone", {}).keys()
     cutoff, counted = potential.spec.graphs[0].cutoff if potential.spec.graphs else 0.0, dict[str, Any]()
+    if cutoff > 0 and not has_neighbors(frames, cutoff, recipe.seed):
+        what = f"no atom of the training structures has a neighbour within the cutoff of {cutoff:g} Å"
+        raise RecipeError(what, where="potential.backbone.cutoff", hint="give a longer one, 4 to 6 Å")
     if "mean_neighbors" in left_open:
         counted["mean_neighbors"] = mean_neighbors(frames, cutoff, recipe.seed)
     if "shortest_distances" in left_open:

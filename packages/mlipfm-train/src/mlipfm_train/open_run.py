@@ -38,7 +38,7 @@ from .resume import extension_lines, refuse_changes
 from .ridge_readout import fit_readout
 from .run import Run
 from .sources import SourceContext
-from .step import Step
+from .step import Step, learned
 from .strategies.process_group import missing_ranks_named
 from .training_state import load_newest_state
 
@@ -235,7 +235,8 @@ def _start(
         )
     prepare_objectives(objectives, start.potential, counted.atomic_numbers)
     check_potential(start, facts, objectives, held_out, report)
-    check_baseline(start.potential, facts, valid if len(valid) else train, report)
+    held = valid if len(valid) else train
+    check_baseline(start.potential, facts, held, report, learns_energy="energy" in learned(objectives))
     adapt = recipe.adapt
     readouts_only = adapt is not None and adapt.mode in ("frozen", "heads")
     if adapt is not None and readouts_only:

@@ -43,6 +43,8 @@ from .views import StepBatch
 BASELINE = 50
 #: eV/atom. Sums of atomic energies are off by less than 1 for ordinary matter; nothing binds stronger than 9 (diamond, tungsten).
 ABSURD_RESIDUAL = 3.0
+#: eV/atom, above what a model that is not trained is off with the right references: diamond and tungsten are bound by 9.
+UNBOUND = 12.0
 #: What a structure is that does not have the quantity, see `Batch.defined`.
 NOT_DEFINED = {"stress": "not periodic in three directions", **dict.fromkeys(OF_MOLECULES, "periodic")}
 #: Structures of a store whose labels are checked, in blocks of neighbouring frames.
@@ -236,8 +238,14 @@ def _compositions(table: StructureTable) -> Iterator[tuple[str | None, np.ndarra
     return ((table.kinds[kind].level, numbers) for kind, numbers in zip(table.kind.tolist(), parts, strict=True))
 
 
-def check_baseline(potential: Potential, facts: DataStatistics, frames: Sequence[Structure], report: Report) -> None:
-    """Errors before training on some structures spread over `frames`, beside those of predicting zero forces."""
+def check_baseline(
+    potential: Potential, facts: DataStatistics, frames: Sequence[Structure], report: Report, *, learns_energy: bool = True
+) -> None:
+    """Errors before training on some structures spread over `frames`, beside those of predicting zero forces.
+
+    Raises:
+        RecipeError: energies that shall be learned are off by more than anything binds: the reference energies are those of something else.
+    """
     picks = sorted({int(k) for k in np.linspace(0, len(frames) - 1, BASELINE)}) if len(frames) else []
     sample = [s for s in (frames[k] for k in picks) if s.labels]
     keys = [key for key in ("energy", "forces") if any(key in s.labels for s in sample)]
@@ -249,6 +257,10 @@ def check_baseline(potential: Potential, facts: DataStatistics, frames: Sequence
     force = [np.abs(p - s.labels["forces"])[force_weights(s) > 0].ravel() for key, p, s in pairs if key == "forces"]
     if energy:
         report.say(f"before training: energy MAE {1000 * np.mean(energy):.1f} meV/atom", baseline_energy_mae=float(np.mean(energy)))
+        if learns_energy and np.mean(energy) > UNBOUND:
+            what = f"energies before training are off by {np.mean(energy):.3g} eV/atom, more than anything binds: wrong reference energies"
+            hint = "leave `potential.references` out, and they are fitted; or see whether the model, the level and the unit are those of the data"
+            raise RecipeError(what, where="potential.references", hint=hint)
     if force:
         mean = float(np.mean(np.concatenate(force)))
         report.say(

@@ -205,6 +205,8 @@ class Tracking(_Document):
     def _is_address(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
             raise ValueError(f"{value!r} is no address of MLflow: give sqlite:///runs.db or http://host:5000")
+        if value is not None and value.startswith("file:"):
+            raise ValueError("runs in folders are no longer kept by MLflow: give sqlite:///runs.db")
         return value
 
 

@@ -132,7 +132,10 @@ def run(
         raise RecipeError(
             "a model is registered in MLflow, and the recipe names none", where="--register", hint="add tracking.mlflow=sqlite:///mlflow.db"
         )
-    chief = int(os.environ.get("RANK", "0")) == 0
+    chief, processes = int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and recipe.strategy.name == "single":
+        what = f"{processes} processes were started, and each would train alone what the others train"
+        raise RecipeError(what, where="strategy.name", hint="strategy.name=ddp, or fsdp2, deepspeed-zero1 ...")
 
     refuse = not accept_label_errors
 
