@@ -199,11 +199,15 @@ def trained(cell: Cell, plan: Plan, folder: Path) -> dict[str, Any]:
     if n < cell.n and cell.n == min(plan.sizes):
         return asdict(cell) | {"skipped": f"the set has {n} structures to train on"}
     picks = np.random.default_rng([cell.seed, 1]).permutation(len(train))[:n]
+    few = held_out(n)
+    learned = {z for k in picks[few:] for z in train[k].atomic_numbers.tolist()}
+    strange = {z for s in (*(train[k] for k in picks[:few]), *test) for z in s.atomic_numbers.tolist()} - learned
+    if strange:
+        return asdict(cell) | {"skipped": f"{len(strange)} elements of the test are in none of {n - few} structures to train on"}
     start = None if ARMS[cell.arm] is None else pretrained(cell.arm, cell.seed, plan, folder)
     minutes = plan.minutes + (plan.pretrain_minutes if cell.arm == "none" else 0.0)
     recipe = _task_recipe(task, cell.seed, start)
     home = folder / "work" / "-".join(map(str, asdict(cell).values()))
-    few = held_out(n)
     stores = stored({"valid": [train[k] for k in picks[:few]], "train": [train[k] for k in picks[few:]]}, home)
     model, steps, seconds = fitted(recipe | {"data": data_of(stores["train"], stores["valid"])}, home, 60 * minutes)
     figure = test_error(model, test, task.tested)

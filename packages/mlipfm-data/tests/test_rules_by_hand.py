@@ -15,9 +15,10 @@ from mlipfm_data.label_checks.checks import inspect
 from mlipfm_data.label_checks.stress import _free_virials, better_order
 from mlipfm_data.label_checks.units import stress_unit_guesses
 from mlipfm_data.label_checks.work import energy_against_forces
-from mlipfm_data.readers.ase import _with_last_basis
+from mlipfm_data.readers.ase import AseReader, _with_last_basis
 from mlipfm_data.readers.convergence import of_vasp_step
-from mlipfm_data.readers.registry import read
+from mlipfm_data.readers.npz import NpzReader
+from mlipfm_data.readers.registry import find_reader, read
 from mlipfm_data.store.merge import StoreFilter, filter_store
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
@@ -180,3 +181,11 @@ def test_the_last_geometry_of_quantum_espresso_is_that_with_the_basis_of_its_cel
     assert len(list(_with_last_basis(iter([one, one.copy(), two]), repeated))) == 3  # no atom moved in a step before the last
     assert len(list(_with_last_basis(iter([two]), repeated))) == 1
     assert not repeated
+
+
+@pytest.mark.parametrize("name", ["OUTCAR", "run.OUTCAR", "OUTCAR.relax", "OUTCAR_2", "OUTCAR-1.gz", "XDATCAR.bak"])
+def test_files_of_vasp_are_known_by_their_name_also_with_something_after_it(name: str, tmp_path: Path):
+    (tmp_path / name).touch()
+    assert isinstance(find_reader(tmp_path / name), AseReader)
+    (tmp_path / "OUTCAR.npz").touch()
+    assert isinstance(find_reader(tmp_path / "OUTCAR.npz"), NpzReader)

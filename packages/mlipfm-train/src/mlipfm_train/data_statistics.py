@@ -149,7 +149,9 @@ def sample(table: StructureTable, seed: int, size: int) -> list[int]:
 
 def has_neighbors(frames: Sequence[Structure], cutoff: float, seed: int, structures: int = 200) -> bool:
     """Return whether any atom of a sample of structures has a neighbour within `cutoff` Å; True where all are single atoms without a lattice."""
-    picks: Any = stream(seed, "neighbors").choice(len(frames), min(structures, len(frames)), replace=False) if len(frames) else []
+    picks: Sequence[int] = (
+        stream(seed, "neighbors").choice(len(frames), min(structures, len(frames)), replace=False).tolist() if len(frames) else []
+    )
     seen = [s for s in (frames[int(k)] for k in picks) if len(s) > 1 or s.pbc.any()]
     return not seen or any(len(neighbor_pairs(s, cutoff)[0]) for s in seen)
 

@@ -5,6 +5,7 @@ ASE's formats are on an allow-list: some of them run code or unpickle when they 
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain, repeat
@@ -139,6 +140,7 @@ _WHY = "ASE has converted the values of this format"
 _BY_NAME_ONLY = ("aims-output", "castep-castep", "gaussian-out", "orca-output", "xyz")
 
 
+_VASP = re.compile(r"(OUTCAR|CONTCAR|POSCAR|XDATCAR)[._-].+")
 _UNCLEAR = "a calculation of this file did not converge ({}), and it is not known which frame it belongs to"
 
 
@@ -201,9 +203,16 @@ def _frame(atoms: Atoms, unconverged: str | None, conventions: Conventions | Non
     return frame
 
 
+def vasp_name(name: str) -> str:
+    """Return the name that VASP gave to a file with one more ending, as people keep them: `OUTCAR` for `OUTCAR.relax`, `OUTCAR_2` or `OUTCAR.gz`."""
+    found = _VASP.fullmatch(name)
+    return found[1] if found else name
+
+
 def _format(path: Path, wanted: str | None) -> str:
     known = sorted({*FORMATS.values(), *_BY_NAME_ONLY})
-    found = wanted or next((name for end, name in FORMATS.items() if path.name.endswith(end)), None)
+    names = (path.name, vasp_name(path.name))
+    found = wanted or next((form for name in names for end, form in FORMATS.items() if name.endswith(end)), None)
     if found not in known:
         what = f"format {wanted!r} is not read" if wanted else "the name of the file does not show its format"
         raise UnreadableFileError(what, where=str(path), hint=f"set format to one of {', '.join(known)} (--option format=NAME)")

@@ -18,6 +18,7 @@ from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.raw_frame import At, Note, RawFrame
 from mlipfm_interfaces.structure import Structure
 
+from .ase import vasp_name
 from .interpret import located, structure_from
 from .levels import FramesOfLevels
 from .option_text import split_options
@@ -159,15 +160,7 @@ def find_reader(path: Path, name: str | None = None) -> Format:
     """
     if name is not None:
         return _instance(plugins.load("readers", name))
-    best: tuple[bool, int, Format] | None = None
-    for found in _formats():
-        fit = max((len(end) for end in found.suffixes if path.name.endswith(end)), default=0)
-        recognises = getattr(found, "recognises", None)
-        if not fit and not (path.is_dir() and recognises):
-            continue
-        known = recognises is not None and _recognised(recognises, path)
-        if (known or recognises is None) and (best is None or (known, fit) > best[:2]):
-            best = (known, fit, found)
+    best = _best_format(path, path.name) or _best_format(path, vasp_name(path.name))
     if best is None:
         kind = "folder" if path.is_dir() else "file"
         raise UnreadableFileError(
@@ -175,7 +168,21 @@ def find_reader(path: Path, name: str | None = None) -> Format:
             where=str(path),
             hint=f"name one: {', '.join(plugins.names('readers'))} (`mlipfm data import --reader NAME`)",
         )
-    return best[2]
+    return best
+
+
+def _best_format(path: Path, name: str) -> Format | None:
+    """Return the format whose suffix fits this name best, or that recognises the file; None if there is none."""
+    best: tuple[bool, int, Format] | None = None
+    for found in _formats():
+        fit = max((len(end) for end in found.suffixes if name.endswith(end)), default=0)
+        recognises = getattr(found, "recognises", None)
+        if not fit and not (path.is_dir() and recognises):
+            continue
+        known = recognises is not None and _recognised(recognises, path)
+        if (known or recognises is None) and (best is None or (known, fit) > best[:2]):
+            best = (known, fit, found)
+    return None if best is None else best[2]
 
 
 def _recognised(recognises: Callable[[Path], bool], path: Path) -> bool:
