@@ -260,7 +260,10 @@ def test_an_objective_that_learns_no_label_chooses_no_model_by_one(tiny, tmp_pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("potential.references={H: -10., C: -20., O: -900.}", "energies before training are off by .* eV/atom, more than anything binds"),
+        (
+            "potential.references={H: -10., C: -20., O: -900.}",
+            "with these reference energies, energies before training are off by .* eV/atom, more than anything binds",
+        ),
         ("potential.backbone.cutoff=0.4", "no atom of the training structures has a neighbour within the cutoff of 0.4"),
         ("tracking.mlflow=file:///tmp/runs", "runs in folders are no longer kept by MLflow"),
     ],
