@@ -312,7 +312,13 @@ def test_a_run_of_dynamics_is_kept_as_it_was_also_one_that_broke_at_once(tmp_pat
     for name, run in (("a", Trajectory(2, 300.0, frames, 1.0, 0.5, "too hot")), ("b", Trajectory(0, 600.0, [], 1.0, 0.0, "atoms overlap"))):
         save_trajectory(run, tmp_path / name)
         found = load_trajectory(tmp_path / name)
-        assert (found.start, found.kelvin, found.asked, found.reached, found.reason) == (run.start, run.kelvin, 1.0, run.reached, run.reason)
+        assert (found.start, found.kelvin, found.asked, found.reached, found.reason) == (
+            run.start,
+            run.kelvin,
+            1.0,
+            run.reached,
+            run.reason,
+        )
         assert [s.positions.tolist() for s in found.frames] == [s.positions.tolist() for s in run.frames]
         assert all(s.labels["fixed"].tolist() == [1.0, 0.0] for s in found.frames)
     (tmp_path / "a" / "run.json").unlink()  # killed before its end: it is made again

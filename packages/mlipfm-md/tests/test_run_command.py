@@ -55,6 +55,13 @@ BAD = {
     ("model.safetensors", "nowhere.xyz"): r"unreadable-file.*nowhere.xyz",
     ("model.safetensors", "water.xyz", "--temperature", "300,400"): r"simulation.*2 temperatures were given for 1 systems",
     ("model.safetensors", "water.xyz", "--temperature", ""): r"simulation.*'' is no list of temperatures",
+    (
+        "model.safetensors",
+        "water.xyz",
+        "--threads",
+        "2",
+    ): r"simulation.*threads are those of compiled kernels, and this model runs without one",
+    ("http://127.0.0.1:9", "water.xyz", "--level", "pbe"): r"simulation.*--model http://127.0.0.1:9\?level=pbe",
     ("emt:", "water.xyz", "--level", "pbe"): r"simulation.*--level: a model of another package has one level of theory",
 }
 

@@ -74,6 +74,9 @@ def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameRep
     before = restart_step(out)
     if before is not None:  # nothing is taken or drawn again
         taken = [f"goes on from step {before} of {out}"]
+    if settings.threads > 1 and (not isinstance(opened, Potential) or compiled_form(opened, settings) is None):
+        hint = "leave it out; OMP_NUM_THREADS is for torch, and other packages have settings of their own"
+        raise SimulationError("threads are those of compiled kernels, and this model runs without one", where="--threads", hint=hint)
     taken.append(engine_words(opened, settings))
     inner = None if request.inner is None else open_model(request.inner)
     with _progress(settings.steps, [] if request.as_json else taken) as show, _signals() as stop:
