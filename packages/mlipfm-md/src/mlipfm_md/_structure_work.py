@@ -194,7 +194,8 @@ def run_phonons(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     )
     rows = [
         ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", f"{top:.3f}"), ("imaginary modes", words),
-        ("error of the acoustic sum rule / eV/Å²", f"{found.sum_rule:.2g}"), ("heat capacity at 300 K / J/K/mol", f"{at_300['heat_capacity']:.3f}"),
+        ("error of the acoustic sum rule / eV/Å²", f"{found.sum_rule:.2g}"),
+        ("heat capacity of the primitive cell at 300 K / J/K/mol", f"{at_300['heat_capacity']:.3f}"),
         ("free energy at 300 K / kJ/mol", f"{at_300['free_energy']:.3f}"),
     ]  # fmt: skip
     job.finish(settings, units, results, rows, plots.phonon_bands(found))
@@ -272,10 +273,11 @@ def run_elastic(job: Job, settings: dict[str, Any], as_is: bool) -> None:
         "tensor": found.tensor, "asymmetry": found.asymmetry, "space_group": found.space_group, "stable": found.stable,
         "eigenvalues": eigenvalues, "averages": averages, "stress": found.stress,
     }  # fmt: skip
-    units = {"tensor": "GPa, order xx yy zz yz xz xy, engineering shear", "averages": "GPa (poisson: 1)", "stress": "GPa"}
+    order = "GPa, order xx yy zz yz xz xy of the Cartesian axes of the file, engineering shear"
+    units = {"tensor": order, "averages": "GPa (poisson: 1)", "stress": "GPa"}
     rows = [
         *((f"C{k + 1}j / GPa", "  ".join(f"{c:8.2f}" for c in row)) for k, row in enumerate(found.tensor)),
-        ("space group", found.space_group), ("numerical asymmetry / GPa", f"{found.asymmetry:.3f}"),
+        ("axes", "Cartesian, of the file"), ("space group", found.space_group), ("numerical asymmetry / GPa", f"{found.asymmetry:.3f}"),
         ("mechanically stable (Born)", "yes" if found.stable else f"no: lowest eigenvalue {eigenvalues[0]:.2f} GPa"),
         *((key.replace("_", " ") + ("" if key == "poisson" else " / GPa"), f"{value:.3f}") for key, value in averages.items()),
     ]  # fmt: skip

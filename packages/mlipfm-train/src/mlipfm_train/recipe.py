@@ -200,6 +200,12 @@ class Tracking(_Document):
     mlflow: str | None = None
     experiment: str = "mlipfm"
 
+    @model_validator(mode="after")
+    def _used(self) -> Tracking:
+        if self.mlflow is None and self.experiment != "mlipfm":
+            raise ValueError("experiment has no effect without an address: give tracking.mlflow, too")
+        return self
+
     @field_validator("mlflow")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:

@@ -74,7 +74,7 @@ def heat_capacity(data: TrajectoryData) -> Estimate:
         raise ObservableError("a heat capacity needs energies and velocities", where=data.source, hint="write both")
     if data.ensemble is None:
         raise ObservableError("a heat capacity depends on the ensemble", where=data.source, hint="--ensemble nve, nvt or npt")
-    note = "classical: stiff vibrations count in full"
+    note = "per mole of whole systems; classical: stiff vibrations count in full"
     if data.ensemble == "nve":
         return _constant_energy(data, kelvin, note)
     total, name = kinetic + data.energies, "heat capacity C_V"
