@@ -56,7 +56,6 @@ def test_relaxing_a_poscar_keeps_its_fixed_atoms_and_writes_what_other_tools_ope
     assert (tmp_path / "out" / "relax.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.filterwarnings("default:structures that give no")
 def test_under_pressure_the_enthalpy_is_lowest_and_the_pressure_that_was_reached_is_said(tmp_path, capsys):
     bulk("Cu", cubic=True).write(tmp_path / "cu.xyz")
     assert run("relax", tmp_path / "cu.xyz", "--model", "emt:", "--cell", "full", "--pressure", "5", "--out", tmp_path / "out") == 0
@@ -73,6 +72,7 @@ def test_under_pressure_the_enthalpy_is_lowest_and_the_pressure_that_was_reached
     assert "enthalpy / eV" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("default:structures that give no")
 def test_without_a_model_the_released_one_relaxes_molecules_and_refuses_copper(tmp_path, capfd):
     pytest.importorskip("mlipfm_models")
     ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
