@@ -175,7 +175,7 @@ def test_one_cell_that_is_sheared_far_does_not_hide_the_order_of_the_components(
 def test_the_last_geometry_of_quantum_espresso_is_that_with_the_basis_of_its_cell():
     one, two = bulk("Cu"), bulk("Cu", a=3.7)
     again, repeated = two.copy(), []
-    assert list(_with_last_basis(iter([one, two, again]), repeated)) == [one, again]
+    assert list(map(id, _with_last_basis(iter([one, two, again]), repeated))) == [id(one), id(again)]  # Atoms are equal by their geometry
     assert repeated == [1]
     repeated.clear()
     assert len(list(_with_last_basis(iter([one, one.copy(), two]), repeated))) == 3  # no atom moved in a step before the last

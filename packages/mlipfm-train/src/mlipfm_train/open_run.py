@@ -236,7 +236,7 @@ def _start(
     prepare_objectives(objectives, start.potential, counted.atomic_numbers)
     check_potential(start, facts, objectives, held_out, report)
     held = valid if len(valid) else train
-    check_baseline(start.potential, facts, held, report, stated="energy" in learned(objectives) and bool(stated_references(recipe)))
+    check_baseline(start.potential, facts, held, report, given="energy" in learned(objectives) and bool(stated_references(recipe)))
     adapt = recipe.adapt
     readouts_only = adapt is not None and adapt.mode in ("frozen", "heads")
     if adapt is not None and readouts_only:

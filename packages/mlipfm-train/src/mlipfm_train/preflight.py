@@ -239,15 +239,15 @@ def _compositions(table: StructureTable) -> Iterator[tuple[str | None, np.ndarra
 
 
 def check_baseline(
-    potential: Potential, facts: DataStatistics, frames: Sequence[Structure], report: Report, *, stated: bool = False
+    potential: Potential, facts: DataStatistics, frames: Sequence[Structure], report: Report, *, given: bool = False
 ) -> None:
     """Errors before training on some structures spread over `frames`, beside those of predicting zero forces.
 
     Args:
-        stated: the recipe gives reference energies, and energies shall be learned.
+        given: the recipe gives reference energies, and energies shall be learned.
 
     Raises:
-        RecipeError: the stated reference energies leave energies off by more than anything binds.
+        RecipeError: the given reference energies leave energies off by more than anything binds.
     """
     picks = sorted({int(k) for k in np.linspace(0, len(frames) - 1, BASELINE)}) if len(frames) else []
     sample = [s for s in (frames[k] for k in picks) if s.labels]
@@ -260,7 +260,7 @@ def check_baseline(
     force = [np.abs(p - s.labels["forces"])[force_weights(s) > 0].ravel() for key, p, s in pairs if key == "forces"]
     if energy:
         report.say(f"before training: energy MAE {1000 * np.mean(energy):.1f} meV/atom", baseline_energy_mae=float(np.mean(energy)))
-        if stated and np.mean(energy) > UNBOUND:
+        if given and np.mean(energy) > UNBOUND:
             what = f"with these reference energies, energies before training are off by {np.mean(energy):.3g} eV/atom, more than anything binds"
             hint = "leave them out, and they are fitted; or give those of the level and in eV"
             raise RecipeError(what, where="potential.references", hint=hint)
