@@ -134,6 +134,10 @@ def test_a_second_process_without_mlflow_pulls_by_http_and_predicts_the_same_bit
     shown = command("models", "show", bench.name).stdout
     assert digest in shown
     assert "check passed 2026-01-01" in shown
+    bench.push("second")
+    facts = {words: command("models", "show", f"{bench.name}{words}").stdout.splitlines()[:3] for words in ("", "/2", "/1", "@production")}
+    assert facts[""] == facts["/2"] != facts["/1"] == facts["@production"]
+    assert f"the registry has no {bench.name}@candidate" in command("models", "show", f"{bench.name}@candidate").stderr
 
 
 def test_one_content_is_one_version_and_new_records_are_added_to_it(bench, registry):

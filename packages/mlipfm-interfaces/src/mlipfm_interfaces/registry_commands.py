@@ -97,15 +97,17 @@ def list_(registry: Annotated[str | None, _REGISTRY] = None) -> None:
 
 @models_app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name in the registry, or of a model that is installed")],
+    name: Annotated[str, typer.Argument(help="NAME in the registry, NAME@ALIAS, NAME/NUMBER, or the name of a model that is installed")],
     registry: Annotated[str | None, _REGISTRY] = None,
 ) -> None:
-    """What the latest version is (elements, levels, errors with intervals, speed), and all versions with aliases, promotions and records; of a
-    model that comes with an installed package its card.
+    """What a version is (by default the latest: elements, levels, errors with intervals, speed), and all versions with aliases, promotions and
+    records; of a model that comes with an installed package its card.
 
     Examples:
 
         mlipfm models show water
+
+        mlipfm models show water@production
 
         mlipfm models show mlipfm-mol-medium
     """
@@ -120,12 +122,18 @@ def show(
         path = resolve(name)
         typer.echo(f"{path.with_suffix('.md').read_text(encoding='utf-8')}\nfile: {path}")
         return
-    where = server(registry)
+    where, address = server(registry), name
+    name, _, alias = address.partition("@")
+    name, _, number = name.partition("/")
     versions = list_versions(where, check_name(name))
     if not versions:
         raise RegistryError(f"the registry has no model {name!r}", where=where.address, hint="see `mlipfm models list`")
     promotions = dict(list_models(where)).get(name, {})
-    for key, value in facts(where, versions[-1]).items():
+    wanted = str(promotions[alias].version) if alias in promotions else number
+    chosen = versions[-1] if address == name else next((version for version in versions if str(version.number) == wanted), None)
+    if chosen is None:
+        raise RegistryError(f"the registry has no {address}", where=where.address, hint=f"see `mlipfm models show {name}`")
+    for key, value in facts(where, chosen).items():
         typer.echo(f"{key:<20} {value}")
     for version in versions:
         aliases = [alias for alias, promotion in sorted(promotions.items()) if promotion.version == version.number]
