@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_interfaces.errors import MlipfmError
+from mlipfm_interfaces.errors import MlipfmError, RecipeError
 from mlipfm_interfaces.files import atomic_write
 
 from bench.finetune import TIMED, WARM, Clock, held_out
@@ -209,7 +209,10 @@ def trained(cell: Cell, plan: Plan, folder: Path) -> dict[str, Any]:
     recipe = _task_recipe(task, cell.seed, start)
     home = folder / "work" / "-".join(map(str, asdict(cell).values()))
     stores = stored({"valid": [train[k] for k in picks[:few]], "train": [train[k] for k in picks[few:]]}, home)
-    model, steps, seconds = fitted(recipe | {"data": data_of(stores["train"], stores["valid"])}, home, 60 * minutes)
+    try:
+        model, steps, seconds = fitted(recipe | {"data": data_of(stores["train"], stores["valid"])}, home, 60 * minutes)
+    except RecipeError as error:  # a head of the same name that was shifted to other labels
+        return asdict(cell) | {"skipped": error.what}
     figure = test_error(model, test, task.tested)
     shutil.rmtree(home)
     return asdict(cell) | figure | {"labels": n, "steps": steps, "seconds": round(seconds, 1), "tested": len(test)}

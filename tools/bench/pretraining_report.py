@@ -2,8 +2,9 @@
 
 The data-efficiency ratio of an arm at n labels is m / n, m being the labels with which training from scratch reaches the same error; m follows from
 scratch at the smallest and the largest n, between which errors fall as a power of n. Above 1 pre-training helps, below it harms. Where the error from
-scratch does not fall with n there is no ratio, and the report says so. Intervals (95 %) are of the bootstrap over seeds, those of geometric means
-over tasks and seeds; with one seed there are none for single tasks.
+scratch does not fall with n there is no ratio, and the report says so; no ratio goes beyond the numbers of labels that were tried (10 for 50 and
+500), where the power is not known. Beside it stands the ratio of the errors themselves, below 1 where pre-training helps. Intervals (95 %) are of
+the bootstrap over seeds, those of geometric means over tasks and seeds; with one seed there are none for single tasks.
 """
 
 from __future__ import annotations
@@ -29,8 +30,26 @@ def log_ratio(n: int, scratch: Mapping[int, Any], own: Any) -> Any:
         scratch: number of labels -> error from scratch, a number or an array of resampled ones. own: error of the pre-trained model.
     """
     low, high = min(scratch), max(scratch)
-    fall = np.log(scratch[low] / scratch[high]) / np.log(high / low)
-    return np.where(fall > 0, np.log(scratch[n] / own) / np.where(fall > 0, fall, 1.0), np.nan)
+    most = np.log(high / low)
+    fall = np.log(scratch[low] / scratch[high]) / most
+    return np.where(fall > 0, np.clip(np.log(scratch[n] / own) / np.where(fall > 0, fall, 1.0), -most, most), np.nan)
+
+
+def error_ratios(plan: Plan, lines: Sequence[Mapping[str, Any]], scratch_arm: str) -> list[str]:
+    """In Markdown: geometric means over tasks of the error beside that from scratch, with 95 % intervals of the bootstrap over tasks."""
+    errors, rng, out = errors_of(lines), np.random.default_rng(0), []
+    for arm in (arm for arm in plan.arms if arm != scratch_arm):
+        cells = []
+        for n in plan.sizes:
+            keys = [((task, n, arm), (task, n, scratch_arm)) for task in plan.tasks]
+            pairs = [(errors[own], errors[scratch]) for own, scratch in keys if {own, scratch} <= errors.keys()]
+            logs = np.array([np.log(np.mean(own) / np.mean(scratch)) for own, scratch in pairs])
+            again = logs[rng.integers(len(logs), size=(RESAMPLES, len(logs)))].mean(axis=1) if len(logs) > 1 else None
+            interval = "" if again is None else " ({:.2f} to {:.2f})".format(*np.exp(np.quantile(again, (0.025, 0.975))))
+            cells.append(f"{np.exp(logs.mean()):.2f}{interval}, {len(logs)} tasks" if len(logs) else "-")
+        out.append(f"| {arm} | {' | '.join(cells)} |")
+    head = [f"error beside `{scratch_arm}`, geometric mean over tasks (95 % interval)", ""]
+    return [*head, f"| arm | {' | '.join(f'n = {n}' for n in plan.sizes)} |", "|---" * (1 + len(plan.sizes)) + "|", *out]
 
 
 def errors_of(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], list[float]]:
@@ -42,23 +61,27 @@ def errors_of(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, str], 
     return dict(found)
 
 
-def table(plan: Plan, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each arm, n and task (None: the geometric mean), with ratio, interval and number of seeds or tasks, or why there is no ratio."""
+def table(plan: Plan, lines: Sequence[Mapping[str, Any]], scratch_arm: str = "none") -> list[dict[str, Any]]:
+    """One row for each arm, n and task (None: the geometric mean), with ratio, interval and number of seeds or tasks, or why there is no ratio.
+
+    Args:
+        scratch_arm: what is compared with: from scratch for the whole time, or (`none-brief`) for that of fine-tuning.
+    """
     errors, rng, rows = errors_of(lines), np.random.default_rng(0), []
     labels = {(line["task"], line["n"]): line["labels"] for line in lines if "error" in line}  # a set may have fewer than were planned
     means = {key: float(np.mean(values)) for key, values in errors.items()}
     again = {key: rng.choice(values, size=(RESAMPLES, len(values))).mean(axis=1) for key, values in errors.items()}
-    for arm in (arm for arm in plan.arms if arm != "none"):
+    for arm in (arm for arm in plan.arms if arm != scratch_arm):
         for n in plan.sizes:
             own, drawn = [], []
             for task in plan.tasks:
                 row: dict[str, Any] = {"arm": arm, "n": n, "labels": labels.get((task, n)), "task": task}
                 row["seeds"] = len(errors.get((task, n, arm), []))
-                scratch = [m for m in plan.sizes if (task, m, "none") in errors]
+                scratch = [m for m in plan.sizes if (task, m, scratch_arm) in errors]
                 value, samples = np.nan, np.array([])
                 if row["seeds"] and n in scratch and len({labels[task, m] for m in scratch}) > 1:
                     value, samples = (
-                        log_ratio(labels[task, n], {labels[task, m]: given[task, m, "none"] for m in scratch}, given[task, n, arm])
+                        log_ratio(labels[task, n], {labels[task, m]: given[task, m, scratch_arm] for m in scratch}, given[task, n, arm])
                         for given in (means, again)
                     )
                 if np.isfinite(value):
@@ -92,18 +115,25 @@ def report(folder: Path) -> list[str]:
     """Write `report.json` and `report.png` into the folder, and return a table in Markdown."""
     plan, lines = Plan.read(folder), results(folder)
     rows = table(plan, lines)
+    brief = table(plan, lines, "none-brief") if "none-brief" in plan.arms else []
     cells = {"complete": len(lines), "planned": len(plan.cells())}
-    atomic_write(folder / "report.json", json.dumps({"cells": cells, "rows": rows, "results": lines}, indent=1).encode())
+    atomic_write(
+        folder / "report.json",
+        json.dumps({"cells": cells, "rows": rows, "rows_of_equal_fine_tuning": brief, "results": lines}, indent=1).encode(),
+    )
     draw(plan, rows, folder / "report.png")
-    return [f"{len(lines)} of {len(plan.cells())} cells", "", *markdown(plan, rows), "", *_errors_table(plan, lines)]
+    tables = [*markdown(plan, rows, "none"), "", *error_ratios(plan, lines, "none")]
+    if brief:
+        tables += ["", *markdown(plan, brief, "none-brief"), "", *error_ratios(plan, lines, "none-brief")]
+    return [f"{len(lines)} of {len(plan.cells())} cells", "", *tables, "", *_errors_table(plan, lines)]
 
 
-def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def markdown(plan: Plan, rows: Sequence[Mapping[str, Any]], scratch_arm: str) -> list[str]:
     """Ratios by arm and n; a dash is explained in report.json."""
     found = {(row["arm"], row["n"], row["task"]): row for row in rows}
     head = ["arm", "n", *plan.tasks, "geometric mean"]
-    lines = ["data-efficiency ratio (95 % interval)", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for arm in (arm for arm in plan.arms if arm != "none"):
+    lines = [f"data-efficiency ratio beside `{scratch_arm}` (95 % interval)", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for arm in (arm for arm in plan.arms if arm != scratch_arm):
         for n in plan.sizes:
             cells = [_shown(found.get((arm, n, task))) for task in (*plan.tasks, None)]
             lines.append(f"| {arm} | {n} | {' | '.join(cells)} |")

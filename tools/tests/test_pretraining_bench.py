@@ -101,3 +101,12 @@ def test_every_arm_is_a_recipe_and_every_label_kind_is_known():
             recipe = pretraining._recipe(arm.objectives, 0) | {"potential": pretraining._potential() | arm.potential}
             assert make_recipe(recipe).objectives[0].name, name
             assert arm.labels in ("geometries", "synthetic", "gfn1", "gfn2", "rich")
+
+
+def test_no_ratio_goes_beyond_the_labels_that_were_tried_and_errors_are_compared_as_they_are():
+    lines = [line("none", t, n, 0, law(n, fall=0.02)) for t in PLAN.tasks for n in PLAN.sizes]
+    lines += [line("denoise", t, n, 0, 0.5 * law(n, fall=0.02)) for t in PLAN.tasks for n in PLAN.sizes]
+    rows = {(row["arm"], row["n"], row["task"]): row for row in pretraining_report.table(PLAN, lines)}
+    assert rows["denoise", 50, "3bpa"]["ratio"] == pytest.approx(10.0)  # by the power of n it were 2^50
+    (half,) = (row for row in pretraining_report.error_ratios(PLAN, lines, "none") if row.startswith("| denoise"))
+    assert half == "| denoise | 0.50 (0.50 to 0.50), 2 tasks | 0.50 (0.50 to 0.50), 2 tasks |"
