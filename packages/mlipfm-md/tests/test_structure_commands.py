@@ -62,7 +62,7 @@ def test_under_pressure_the_enthalpy_is_lowest_and_the_pressure_that_was_reached
     found = record(tmp_path / "out", "relax")["results"]
     atoms = ase.io.read(tmp_path / "out" / "relaxed.extxyz")
     pressure = 5.0 / 160.21766208  # eV/Å³
-    assert found["pressure_reached"] == pytest.approx(5.0, abs=0.05)
+    assert found["pressure_reached"] == pytest.approx(5.0, abs=0.05)  # it ends where --fmax is met: 4.98 here
     assert found["enthalpy"] == pytest.approx(atoms.get_potential_energy() + pressure * atoms.get_volume(), abs=1e-6)
     for scale in (0.995, 1.005):
         other = atoms.copy()

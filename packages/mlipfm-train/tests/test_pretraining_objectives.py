@@ -156,7 +156,9 @@ def test_the_curl_is_that_of_the_whole_jacobian_on_average_and_zero_for_a_symmet
     objective, s = Curl(weight=1.0), Structure([6] * n, [[0, 0, 0], [0, 0, 3.0]])
     batch = collate([view for seed in range(4000) for view in objective.views(s, np.random.default_rng(seed))], [])
     wanted = np.sum((jacobian - jacobian.T) ** 2) / (12 * n)
-    assert mean(objective.terms(linear_forces(torch.as_tensor(jacobian), batch), batch), "curl") == pytest.approx(wanted, rel=0.03)
+    assert mean(objective.terms(linear_forces(torch.as_tensor(jacobian), batch), batch), "curl") == pytest.approx(
+        wanted, rel=0.03
+    )  # 4,000 vectors
     symmetric = torch.as_tensor(jacobian + jacobian.T)
     assert mean(objective.terms(linear_forces(symmetric, batch), batch), "curl") < 1e-18
 

@@ -21,13 +21,24 @@ from torch import Tensor, nn
 
 
 class _Directions:
-    """Mean over structures' atoms of the distance between what student and teacher say of the Hessian in one direction, eV/Å²."""
+    """Mean over structures' atoms of the distance between what student and teacher say of the Hessian in one direction, eV/Å².
+
+    Attributes:
+        name: of the label. plural: of what is drawn, as the option is called.
+    """
 
     name: str
+    plural: str
     module: nn.Module | None = None
     gather: tuple[str, ...] = ()
 
     def __init__(self, weight: float, number: int, outlier: float) -> None:
+        if not (weight > 0 and number >= 1 and outlier > 0):
+            raise RecipeError(
+                f"weight={weight}, {self.plural}={number}, outlier={outlier} cannot be",
+                where=f"hessian-{self.plural}",
+                hint=f"the weight and outlier are > 0, {self.plural} >= 1",
+            )
         self.weight, self.number, self.outlier = weight, number, outlier
         self.outputs = self.requires = (self.name,)
 
@@ -75,15 +86,9 @@ class HessianRows(_Directions):
         RecipeError: a weight or outlier that is not positive, or no rows.
     """
 
-    name = "hessian_rows"
+    name, plural = "hessian_rows", "rows"
 
     def __init__(self, weight: float = 1.0, rows: int = 1, outlier: float = 1e4) -> None:
-        if not (weight > 0 and rows >= 1 and outlier > 0):
-            raise RecipeError(
-                f"weight={weight}, rows={rows}, outlier={outlier} cannot be",
-                where="hessian-rows",
-                hint="the weight and outlier are > 0, rows >= 1",
-            )
         super().__init__(weight, rows, outlier)
 
 
@@ -99,13 +104,7 @@ class HessianProducts(_Directions):
         RecipeError: a weight or outlier that is not positive, or no products.
     """
 
-    name = "hvp"
+    name, plural = "hvp", "products"
 
     def __init__(self, weight: float = 1.0, products: int = 1, outlier: float = 1e4) -> None:
-        if not (weight > 0 and products >= 1 and outlier > 0):
-            raise RecipeError(
-                f"weight={weight}, products={products}, outlier={outlier} cannot be",
-                where="hessian-products",
-                hint="the weight and outlier are > 0, products >= 1",
-            )
         super().__init__(weight, products, outlier)
