@@ -1,6 +1,7 @@
 """Generated sets: what is held out, that geometries are where the force field says, that a set resumes to the same bytes."""
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_no_held_out_molecule_is_generated(monkeypatch: pytest.MonkeyPatch) -> N
         return {identity[:14] for _, identity in random_molecules(12, 3, heavy=3)}
 
     assert connectivity("CCO") not in drawn()
-    monkeypatch.setattr(module, "_held_out_connectivities", frozenset)
+    monkeypatch.setattr(module, "held_out_connectivities", frozenset)
     assert connectivity("CCO") in drawn()
 
 
@@ -124,6 +125,36 @@ def test_a_set_goes_on_where_it_stopped_and_comes_to_the_same_bytes(tmp_path, mo
     assert not groups[0] & groups[1]
     with pytest.raises(RefusedFileError, match="heavy 3, now 4"):
         next(iter(generate_molecules(tmp_path / "whole", 4, Settings(heavy=4, per_shard=2, every=5), labelers=labelers)))
+
+
+@pytest.mark.ci
+def test_a_set_of_given_molecules_has_these_alone_and_so_many_geometries_of_each(tmp_path, capsys) -> None:
+    """An older folder, whose settings do not name the molecules, is one of random molecules."""
+    (tmp_path / "my.smi").write_text("# mine\nO water\n[C-]#[O+] carbon monoxide\n[OH] hydroxyl\n")
+    command = ["data", "generate", "molecules", "--smiles", str(tmp_path / "my.smi"), "--gfn1-every", "0", "--workers", "1"]
+    assert _run([*command, "--geometries", "99", "--out", str(tmp_path / "set")]) == 0
+    found = list(Store(tmp_path / "set/gfn2-xtb/0000"))
+    alone = [s for s in found if not str(s.provenance.sampling).startswith("cluster")]
+    assert {(s.formula, s.spin_multiplicity) for s in alone} == {("H2O", 1), ("CO", 1), ("HO", 2)}
+    assert 2.5 * 33 < len(found) / 3 < 3 * 33 + 1
+    assert _run([*command[:3], "--gfn1-every", "0", "--out", str(tmp_path / "set")]) == 2
+    assert "other molecules given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("smiles", "message"),
+    [
+        ("O\nCCO", "'CCO' is held out"),
+        ("O\n[2H]O", "'\\[2H\\]O' and 'O' are one molecule"),
+        ("CC(C", "no SMILES"),
+        ("# none", "has no SMILES"),
+    ],
+)
+def test_given_molecules_are_refused_by_name_before_anything_is_written(smiles, message, tmp_path, capfd) -> None:
+    (tmp_path / "my.smi").write_text(smiles)
+    assert _run(["data", "generate", "molecules", "--smiles", str(tmp_path / "my.smi"), "--out", str(tmp_path / "set")]) == 2
+    assert re.search(message, capfd.readouterr().err)
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.ci

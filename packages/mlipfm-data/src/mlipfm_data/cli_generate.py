@@ -1,4 +1,4 @@
-"""`mlipfm data generate`: training sets that are made from nothing but a seed."""
+"""`mlipfm data generate`: training sets of random or given molecules, labelled by GFN-xTB."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     group = typer.Typer(
-        no_args_is_help=True, help="Make training sets from nothing but a seed.\n\nExample: mlipfm data generate molecules --out set"
+        no_args_is_help=True, help="Make training sets of random or given molecules.\n\nExample: mlipfm data generate molecules --out set"
     )
     group.command()(molecules)
     app.add_typer(group, name="generate")
@@ -18,11 +18,19 @@ def add_to(app: typer.Typer) -> None:
 
 def molecules(
     count: int = typer.Option(
-        100, "--count", min=1, max=10**6, help="Molecules, in whole stores; each gives about 30 structures. A larger count continues."
+        None, "--count", min=1, max=10**6, help="Molecules, in whole stores, 100 by default. A larger count continues."
     ),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the set: a folder of stores for each level."),
     seed: int = typer.Option(0, min=0, max=2**62, help="The same seed gives the same molecules and geometries."),
     heavy: int = typer.Option(10, "--heavy", min=1, max=40, help="Largest number of atoms that are not hydrogen in a molecule."),
+    smiles: Path = typer.Option(
+        None,
+        "--smiles",
+        help="File of SMILES, one a line: molecules of the set, instead of random ones; all, without --count.",
+    ),
+    geometries: int = typer.Option(
+        33, "--geometries", min=8, max=10_000, help="About so many structures of each molecule, clusters included."
+    ),
     per_shard: int = typer.Option(100, "--per-shard", min=1, max=100_000, help="Molecules of one store."),
     second: int = typer.Option(10, "--gfn1-every", min=0, max=1000, help="Every so many-th geometry is labelled by GFN1-xTB too; 0: none."),
     exclude: Path = typer.Option(None, "--exclude", help="File of SMILES, one a line, whose molecules must not occur."),
@@ -39,16 +47,24 @@ def molecules(
 
         mlipfm data generate molecules --count 10000 --seed 1 --exclude mine.smi --out set
 
+        mlipfm data generate molecules --smiles mine.smi --geometries 200 --out set
+
         mlipfm data merge set/gfn2-xtb/00* --out train
     """
+    from mlipfm_interfaces.errors import UnreadableFileError
+
     from .generation.generate import Settings, generate_molecules
     from .tblite_labeler import gfn1, gfn2
 
+    given = [] if smiles is None else _smiles(smiles)
+    if smiles is not None and not given:
+        raise UnreadableFileError("has no SMILES", where=str(smiles), hint="one SMILES a line, then a name")
+    count = (len(given) or 100) if count is None else count
     excluded = [] if exclude is None else _smiles(exclude)
-    settings = Settings(seed=seed, heavy=heavy, per_shard=per_shard, every=second)
+    settings = Settings(seed=seed, heavy=heavy, per_shard=per_shard, every=second, geometries=geometries)
     labelers = (gfn2(), gfn1()) if second else (gfn2(),)
     total = 0
-    for shard in generate_molecules(out, count, settings, labelers=labelers, exclude=excluded, workers=workers):
+    for shard in generate_molecules(out, count, settings, labelers=labelers, exclude=excluded, given=given, workers=workers):
         total += sum(shard.labelled.values())
         refused = f", refused: {', '.join(f'{n} x {code}' for code, n in shard.refused.items())}" if shard.refused else ""
         labels = ", ".join(f"{n} {level}" for level, n in shard.labelled.items())

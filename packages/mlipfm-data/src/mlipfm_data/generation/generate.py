@@ -1,4 +1,4 @@
-"""`generate_molecules`: a training set of random molecules at one or more levels of theory, in stores of some molecules each, resumable.
+"""`generate_molecules`: a training set of random or given molecules at one or more levels of theory, in stores of some molecules each, resumable.
 
     OUT/settings.json          what was asked; other settings are refused, a larger count continues
     OUT/molecules.smi          the molecules, one a line; shard k has those from line k · per_shard on
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from mlipfm_interfaces.structure import Structure
 from ..labeling import RECORD, label_all
 from ..parallel import InThisProcess, worker_pool
 from .geometries import Shares, cluster_geometries, molecule_geometries
-from .molecules import connectivity, random_molecules
+from .molecules import connectivity, identified, random_molecules
 
 SETTINGS, MOLECULES = "settings.json", "molecules.smi"
 FORMAT = 1
@@ -38,13 +38,21 @@ class Settings:
 
     Attributes:
         seed: of molecules and geometries. heavy: largest number of atoms besides hydrogen. per_shard: molecules of a shard.
-        every: each so many-th geometry is labelled at the second level too; 0: none.
+        every: each so many-th geometry is labelled at the second level too; 0: none. geometries: about so many of each molecule, clusters included.
     """
 
     seed: int = 0
     heavy: int = 10
     per_shard: int = 100
     every: int = 10
+    geometries: int = 33
+
+    @property
+    def shares(self) -> Shares:
+        """Kinds of geometries in the proportions of `Shares`, at least one of each."""
+        usual = Shares()
+        whole = sum(asdict(usual).values())
+        return Shares(**{f.name: max(1, round(getattr(usual, f.name) * self.geometries / whole)) for f in fields(Shares)})
 
 
 @dataclass(frozen=True)
@@ -63,25 +71,35 @@ def generate_molecules(
     *,
     labelers: tuple[Labeler, ...],
     exclude: Collection[str] = (),
+    given: Sequence[str] = (),
     workers: int = 1,
 ) -> Iterator[Shard]:
     """Generate at least `count` molecules (whole shards) with their geometries and labels.
 
     Args:
         labelers: the first labels all geometries, others a part (`Settings.every`). exclude: SMILES that must not occur.
+        given: SMILES to make the set of instead of random ones, the first `count` of them.
         workers: processes that compute labels; 1: this one.
 
     Yields:
         Every shard when it is complete, those of an earlier run too.
 
     Raises:
-        RefusedFileError: `out` holds a set of other settings. SamplingError: there are fewer than `count` molecules. What labelling raises.
+        RefusedFileError: `out` holds a set of other settings. What labelling raises.
+        SamplingError: there are fewer than `count` random molecules; a given SMILES is not understood, is there twice,
+            or is one of `held_out()` or of `exclude`.
     """
     out, settings = Path(out), settings or Settings()
-    excluded = _begin(out, settings, exclude)
+    known = identified(given, [connectivity(s) for s in exclude])
+    excluded = _begin(out, settings, exclude, given)
+    if given:
+        lines = [f"{smiles} {identity}" for smiles, identity in known]
+        atomic_write(out / MOLECULES, "".join(f"{line}\n" for line in lines).encode())
+        count = min(count, len(lines))
     with worker_pool(workers) if workers > 1 else InThisProcess() as executor:
         for index in range(-(-count // settings.per_shard)):
-            yield _shard(out, index, _molecules(out, index, settings, excluded), settings, labelers, executor)
+            molecules = _molecules_given(out, index, settings) if given else _molecules(out, index, settings, excluded)
+            yield _shard(out, index, molecules, settings, labelers, executor)
 
 
 def shard_geometries(molecules: Collection[str], seed: int, shares: Shares | None = None) -> tuple[list[Structure], Counter[str]]:
@@ -106,7 +124,7 @@ def _shard(
     refused: Counter[str] = Counter()
     if not all(done):
         seed = np.random.SeedSequence([settings.seed, index]).generate_state(1)[0]
-        structures, refused = shard_geometries(molecules, int(seed))
+        structures, refused = shard_geometries(molecules, int(seed), settings.shares)
     labelled = {}
     for k, (labeler, folder) in enumerate(zip(labelers, folders, strict=True)):
         if done[k]:
@@ -121,18 +139,26 @@ def _shard(
     return Shard(index, labelled, refused)
 
 
-def _begin(out: Path, settings: Settings, exclude: Collection[str]) -> list[str]:
+def _begin(out: Path, settings: Settings, exclude: Collection[str], given: Sequence[str]) -> list[str]:
     """Note the settings in `out`, or compare with those there; the excluded connectivities."""
-    document = {"format": FORMAT, **asdict(settings), "excluded": sorted({connectivity(s) for s in exclude})}
+    document = {"format": FORMAT, **asdict(settings), "excluded": sorted({connectivity(s) for s in exclude}), "given": list(given)}
     file = out / SETTINGS
     if file.exists():
-        known = json.loads(file.read_bytes())
-        differences = [f"{key} {known.get(key)}, now {value}" for key, value in document.items() if known.get(key) != value]
+        known = {**asdict(Settings()), "given": [], **json.loads(file.read_bytes())}  # folders of earlier versions lack the later settings
+        changed = {key: value for key, value in document.items() if known.get(key) != value}
+        differences = [
+            f"other molecules {key}" if isinstance(v, list) else f"{key} {known.get(key)}, now {v}" for key, v in changed.items()
+        ]
         if differences:
             raise RefusedFileError(f"holds a set of other settings: {'; '.join(differences)}", where=str(out), hint="choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(file, canonical_json(document))
     return list(document["excluded"])
+
+
+def _molecules_given(out: Path, index: int, settings: Settings) -> list[str]:
+    lines = (out / MOLECULES).read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines[index * settings.per_shard : (index + 1) * settings.per_shard]]
 
 
 def _molecules(out: Path, index: int, settings: Settings, excluded: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ stereochemistry) and by their charge and unpaired electrons. The list is a funct
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -47,7 +47,8 @@ def connectivity(smiles: str) -> str:
         SamplingError: a SMILES that is not understood. PluginError: RDKit is not installed.
     """
     chem = _rdkit()
-    molecule = chem.MolFromSmiles(smiles)
+    with _quiet():
+        molecule = chem.MolFromSmiles(smiles)
     if molecule is None:
         raise SamplingError(f"{smiles!r} is no SMILES that RDKit understands")
     return str(chem.MolToInchiKey(molecule))[:14]
@@ -65,14 +66,12 @@ def random_molecules(
     Raises:
         SamplingError: that many molecules were not found.
     """
-    from rdkit import rdBase
-
     if count < 1 or not 1 <= heavy <= 40:
         raise SamplingError(f"count must be positive and heavy between 1 and 40, got {count} and {heavy}")
     rng = np.random.default_rng(seed)
-    forbidden, identities, met = _held_out_connectivities() | set(exclude), set(known), set[str]()
+    forbidden, identities, met = held_out_connectivities() | set(exclude), set(known), set[str]()
     for _ in range(200 + 100 * count):
-        with rdBase.BlockLogs():
+        with _quiet():
             smiles = _with_state(_grown(int(rng.integers(1, heavy + 1)), rng), rng)
             if smiles in met:
                 continue
@@ -87,17 +86,46 @@ def random_molecules(
     raise SamplingError(f"{count} more molecules of at most {heavy} atoms besides hydrogen were not found", hint="raise --heavy")
 
 
+def identified(smiles: Iterable[str], exclude: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Canonical SMILES of given molecules, and their identities as `random_molecules` gives them.
+
+    Raises:
+        SamplingError: a SMILES that is not understood, a molecule of `held_out()` or of the connectivities `exclude`, or the same one twice.
+    """
+    found: dict[str, str] = {}
+    for one in smiles:
+        if connectivity(one) in held_out_connectivities() | set(exclude):
+            raise SamplingError(
+                f"{one!r} is held out: models are measured on it",
+                hint="take it out of the file; `mlipfm data sample` and `mlipfm data label` make labels of any molecule",
+            )
+        canonical = str(_rdkit().CanonSmiles(one))
+        identity = _identified(_rdkit().MolFromSmiles(canonical))
+        if identity is None:
+            raise SamplingError(f"{one!r} has no InChIKey")
+        if identity in found:
+            raise SamplingError(f"{one!r} and {found[identity]!r} are one molecule of the same charge and spin", hint="give it once")
+        found[identity] = canonical
+    return [(canonical, identity) for identity, canonical in found.items()]
+
+
 @cache
-def _held_out_connectivities() -> frozenset[str]:
+def held_out_connectivities() -> frozenset[str]:
+    """First blocks of the InChIKeys of `held_out()`."""
     return frozenset(map(connectivity, held_out().values()))
 
 
 def _identity(smiles: str, heavy: int) -> str | None:
-    """`INCHIKEYBLOCK:charge:unpaired`, or None for a molecule that is too large or implausible."""
-    chem = _rdkit()
-    molecule = chem.MolFromSmiles(smiles)
+    """As `_identified`, and None for a molecule that is too large or implausible."""
+    molecule = _rdkit().MolFromSmiles(smiles)
     if molecule.GetNumHeavyAtoms() > heavy or _implausible(molecule):
         return None
+    return _identified(molecule)
+
+
+def _identified(molecule: Any) -> str | None:
+    """`INCHIKEYBLOCK:charge:unpaired`, or None where RDKit gives no InChIKey."""
+    chem = _rdkit()
     block = chem.MolToInchiKey(molecule)[:14]
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
     return f"{block}:{chem.GetFormalCharge(molecule):+d}:{unpaired}" if block else None
@@ -262,6 +290,14 @@ def _take_hydrogen(atom: Any) -> None:
     """Make room for a bond on an atom whose hydrogens are written out, such as [nH]."""
     if atom.GetNumExplicitHs():
         atom.SetNumExplicitHs(atom.GetNumExplicitHs() - 1)
+
+
+def _quiet() -> Any:
+    """Context in which RDKit writes no messages."""
+    _rdkit()
+    from rdkit import rdBase
+
+    return rdBase.BlockLogs()
 
 
 def _rdkit() -> Any:
