@@ -17,27 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from mlipfm.own_file.result import print_errors
 from mlipfm_interfaces.cli import main
-
-TINY = ("potential.backbone={channels: 8, layers: 1, cutoff: 4.0, radial: 4, degree: 2}", "data.budget=100")
-
-
-def labelled(n: int, seed: int = 0, element: str = "Cu", periodic: bool = False) -> list[Atoms]:
-    """Rattled clusters, or crystals, with energy, forces and stress of ASE's effective-medium potential."""
-    rng, frames = np.random.default_rng(seed), []
-    for k in range(n):
-        atoms = bulk(element, cubic=True) if periodic else Atoms(f"{element}4", [[0, 0, 0], [2.5, 0, 0], [0, 2.5, 0], [1.2, 1.2, 2.0]])
-        if periodic:
-            atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(scale=0.03, size=(3, 3))), scale_atoms=True)
-        elif k % 2:
-            atoms = atoms[:3]
-        atoms.positions += rng.normal(scale=0.2 if not periodic else 0.08, size=atoms.positions.shape)
-        atoms.calc = EMT()
-        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-        if periodic:
-            results["stress"] = atoms.get_stress()
-        atoms.calc = SinglePointCalculator(atoms, **results)
-        frames.append(atoms)
-    return frames
+from users_files import TINY, labelled, run
 
 
 def changed(frames: list[Atoms], change: Callable[[Atoms, dict[str, Any]], None]) -> list[Atoms]:
@@ -68,13 +48,6 @@ def times(key: str, factor: float) -> Callable[[Atoms, dict[str, Any]], None]:
         results[key] = results[key] * factor
 
     return change
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
 
 
 @pytest.fixture(scope="module")

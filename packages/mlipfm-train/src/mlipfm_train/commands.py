@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer(add_completion=False)
+
+
+class SplitBy(enum.StrEnum):
+    """How a file is divided into parts for training, validation and test."""
+
+    auto = "auto"
+    random = "random"
+    group = "group"
+    time = "time"
 
 
 @app.command("train")
@@ -24,7 +34,16 @@ def train(
     data: Annotated[list[Path] | None, typer.Option(help="Store to train on, in place of those of the recipe; may be repeated")] = None,
     valid: Annotated[
         list[Path] | None,
-        typer.Option(help="Held-out store, by which the best model is chosen, in place of those of the recipe; may be repeated"),
+        typer.Option(
+            help="Held-out store, by which the best model is chosen, in place of those of the recipe; may be repeated. Of a FILE: one file"
+        ),
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="With a FILE: file or store to measure errors on [default: a part of FILE]")] = None,
+    split: Annotated[
+        SplitBy | None,
+        typer.Option(
+            help="With a FILE: how it is divided. auto: whole groups if many, blocks of time of a trajectory, else at random [default: auto]"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -73,6 +92,8 @@ def train(
 
         mlipfm train set.xyz --level pbe --minutes 10
 
+        mlipfm train train.xyz --valid valid.xyz --test test.xyz --level pbe
+
         mlipfm train --list
 
         mlipfm train mace --data data/train --valid data/valid --out runs/mace
@@ -88,6 +109,8 @@ def train(
     from .recipe_library import is_recipe, recipe_file
 
     of_file: dict[str, Any] = {
+        "test": test,
+        "split": split.value if split else None,
         "backbone": backbone,
         "minutes": minutes,
         "level": level,
@@ -120,8 +143,11 @@ def train(
             "give a recipe; `mlipfm train --list` shows some, `mlipfm train --example > recipe.yaml` writes one to change"
         )
     if not is_recipe(recipe):
-        if given := [option for option, value in of_recipe.items() if value]:
+        if given := [option for option, value in of_recipe.items() if value and option != "--valid"]:
             raise typer.BadParameter(f"{recipe} is no recipe but data, and {', '.join(given)} belong to a recipe: leave them out")
+        if valid and len(valid) > 1:
+            raise typer.BadParameter("with a file of structures `--valid` is one file or store")
+        of_file |= {"valid": valid[0] if valid else None, "split": of_file["split"] or "auto"}
         of_file |= {"steps": steps, "changes": tuple(overrides or ()), "accept_label_errors": accept_label_errors, "as_json": as_json}
         return train_command.run_on_file(recipe, out, **of_file)
     if given := [f"--{key.replace('_', '-')}".replace("--reading", "--read") for key, value in of_file.items() if value]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mlipfm_train.commands import SplitBy
 
 app = typer.Typer(add_completion=False)
 
@@ -39,6 +40,12 @@ def finetune(
         typer.Option("--from", help="Checkpoint, or NAME@ALIAS of a registry, to start from [default: mlipfm-mol-medium]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the result [default: the file's name and -finetuned]")] = None,
+    valid: Annotated[Path | None, typer.Option(help="File or store to choose the best model by [default: a part of FILE]")] = None,
+    test: Annotated[Path | None, typer.Option(help="File or store to measure errors on [default: a part of FILE]")] = None,
+    split: Annotated[
+        SplitBy,
+        typer.Option(help="How FILE is divided. auto: whole groups where there are many, blocks of time of a trajectory, else at random"),
+    ] = SplitBy.auto,
     level: Annotated[str | None, typer.Option(help="Level of theory of the labels [default: what the file says, else its name]")] = None,
     read: Annotated[
         list[str] | None, typer.Option(help="How the file is read, KEY=VALUE: energy_key=E, energy_unit=kcal/mol; may be repeated")
@@ -82,7 +89,7 @@ def finetune(
 
         mlipfm finetune molecules.xyz --level wb97x/6-31g*
 
-        mlipfm finetune set.xyz --from pretrained.safetensors --level pbe
+        mlipfm finetune train.xyz --test test.xyz --from pretrained.safetensors --level pbe
 
         mlipfm finetune set.xyz --from pretrained.safetensors --mode lora --rank 8
 
@@ -99,6 +106,9 @@ def finetune(
         out or Path(f"{file.name.partition('.')[0]}-finetuned"),
         model=model,
         finetuning=True,
+        valid=valid,
+        test=test,
+        split=split.value,
         level=level,
         reading=read or (),
         licence=licence,

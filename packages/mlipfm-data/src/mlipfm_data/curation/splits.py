@@ -159,9 +159,10 @@ def _held(labels: Sequence[Class | frozenset[int] | None], by: str, share: float
         counts, key=lambda label: (-float(label),) if by in ("size", "temperature") else (_far(label), _rank(seed, str(label)))
     )
     held: set[Class] = set()
-    reached = 0
+    reached, room = 0, 1.1 * share * len(labels) + 1
+    one_fits = any(counts[label] <= room for label in ordered[:-1])
     for label in ordered[:-1]:  # the last class is trained on
-        if by not in ("size", "temperature", "charge") and held and reached + counts[label] > 1.1 * share * len(labels) + 1:
+        if by not in ("size", "temperature", "charge") and (held or one_fits) and reached + counts[label] > room:
             continue  # a class that is too large: a later, smaller one may fit
         if reached >= share * len(labels):
             break

@@ -85,7 +85,8 @@ def _advised(item: Finding, decisions: ReadReport) -> Finding:
         return item
     value = _composed(dimension, kind, applied, wanted.rstrip(".,;"))
     advice = f"--{dimension}-{kind} {value}" if value else f"the right --{dimension}-{kind}: {applied}, which was applied, is not it"
-    return replace(item, hint=item.hint.replace(words[0], advice))
+    told = item.words.replace(wanted, value) if kind == "order" and value else item.words
+    return replace(item, words=told, hint=item.hint.replace(words[0], advice))
 
 
 def _composed(dimension: str, kind: str, applied: str | int, wanted: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from mlipfm_data.curation.classes import group_class
 from mlipfm_data.curation.splits import Split, make_split
 from mlipfm_data.curation.trajectories import beside_training, time_split
+from mlipfm_data.duplicates.leakage import find_leakage
 from mlipfm_data.duplicates.report import near_clusters
 from mlipfm_data.importing import Importer, ImportReport
 from mlipfm_data.label_checks.declared_units import label_error
@@ -23,6 +24,7 @@ from mlipfm_data.readers.registry import format_of, read
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import (
+    InvalidStructureError,
     LevelError,
     MissingLabelsError,
     MlipfmError,
@@ -41,6 +43,9 @@ Say = Callable[[str], None]
 FEWEST = 10
 #: Shares of the parts, and the most structures of the last two: more of them cost time and tell nothing new.
 SHARES, MOST = {"train": 0.8, "valid": 0.1, "test": 0.1}, {"valid": 200, "test": 1000}
+HELD_OUT = ("valid", "test")
+#: A held-out part of no more groups than this is told by their names.
+FEW_GROUPS = 5
 #: Groups from which on whole groups are held out.
 GROUPS = 10
 #: Structures of which one is looked at to see whether frames lie beside each other in time.
@@ -83,15 +88,21 @@ def make_parts(request: Request, say: Say) -> Parts:
     is_store = (request.file / "manifest.json").exists()
     source = request.file if is_store else folder / "all"
     level, notes = _of_store(request) if is_store else _imported(request, source, say)
+    given = {part: path for part, path in (("valid", request.valid), ("test", request.test)) if path is not None}
+    for part, path in given.items():
+        say(f"{part}: {path}")
+        notes += [f"{part}: {path}", *_given_part(replace(request, file=path, level=level), folder / part, say)]
     with Store(source) as store:
-        made, how = divide(store, request.seed)
+        made, how = divide(store, request.seed, by=request.split, parts=[part for part in HELD_OUT if part not in given])
         for part, places in made.parts.items():
             with StoreWriter(folder / part, name=f"{request.file.stem} {part}") as writer:
                 for k in places:
                     writer.add(store[k])
         labels = store.structure_table().count(lambda kind: kind.labels)
-    sizes = {part: len(places) for part, places in made.parts.items()}
-    say(f"split: {how}: " + ", ".join(f"{part} {size}" for part, size in sizes.items()))
+    sizes = {part: len(places) for part, places in made.parts.items()} | {part: _size(folder / part) for part in given}
+    say(f"split: {how}: " + ", ".join(f"{part} {sizes[part]}" for part in SHARES))
+    for part, path in given.items():
+        notes += _shared_with_training(folder / "train", folder / part, part, path, say)
     document = {"level": level, "how": how, "sizes": sizes, "labels": dict(labels), "notes": notes}
     atomic_write(record, json.dumps(document, indent=1).encode())
     return _parts(folder, document)
@@ -101,7 +112,7 @@ def _parts(folder: Path, document: Mapping[str, Any]) -> Parts:
     return Parts(folder / "train", folder / "valid", folder / "test", **document)
 
 
-def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
+def _imported(request: Request, out: Path, say: Say, fewest: int = FEWEST) -> tuple[str, list[str]]:
     """Import the file; its level of theory and the lines of the report."""
     if request.file.is_dir():
         _refuse_folder(request.file, request.reading)
@@ -119,7 +130,7 @@ def _imported(request: Request, out: Path, say: Say) -> tuple[str, list[str]]:
         lines.append(f"  level of theory: not given; the labels are kept under the name {level!r} (--level names it)")
     for line in lines:
         say(line)
-    _check(report, request)
+    _check(report, request, fewest)
     return _only_level(out), lines
 
 
@@ -134,6 +145,42 @@ def _of_store(request: Request) -> tuple[str, list[str]]:
     if idle:
         raise RecipeError(f"{', '.join(idle)} tell how a file is read; this is a store", where=str(request.file), hint="leave them out")
     return _only_level(request.file), []
+
+
+def _given_part(request: Request, out: Path, say: Say) -> list[str]:
+    """Write the part that the user gives, a file or a store, as a store; the lines of its import.
+
+    Raises:
+        LevelError: a store of another level than the training data.
+    """
+    if not (request.file / "manifest.json").exists():
+        return _imported(request, out, say, fewest=1)[1]
+    if (level := _only_level(request.file)) != request.level:
+        raise LevelError(
+            f"has labels of {level}, the structures to train on have those of {request.level}",
+            where=str(request.file),
+            hint="give parts of one level",
+        )
+    with Store(request.file) as store, StoreWriter(out, name=request.file.stem) as writer:
+        for structure in store:
+            writer.add(structure)
+    return []
+
+
+def _size(path: Path) -> int:
+    with Store(path) as store:
+        return len(store)
+
+
+def _shared_with_training(train: Path, other: Path, part: str, path: Path, say: Say) -> list[str]:
+    """Say how many geometries of a given part are in the training data too, where errors on them tell nothing."""
+    with Store(train) as known, Store(other) as store, processes(1) as executor:
+        shared = len(find_leakage(known, store, executor=executor).leaking("geometry"))
+        if not shared:
+            return []
+        line = f"{shared} of {len(store)} structures of {path} are trained on too: errors of the {part} part are too small (`mlipfm data leakage`)"
+    say(line)
+    return [line]
 
 
 def _only_level(path: Path) -> str:
@@ -168,7 +215,7 @@ def _refuse_folder(path: Path, options: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _check(report: ImportReport, request: Request) -> None:
+def _check(report: ImportReport, request: Request, fewest: int) -> None:
     """Refuse a file of which nothing can be learned, or whose labels contradict physics."""
     usable = report.stored + report.duplicates
     if not usable and report.refused:
@@ -178,47 +225,64 @@ def _check(report: ImportReport, request: Request) -> None:
     if faults and not request.accept_label_errors:
         hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", faults[0].hint)
         raise label_error(faults[0], request.file, f"{hint}; --accept-label-errors trains on them as they are")
-    if usable < FEWEST:
+    if usable < fewest:
         raise MissingLabelsError(
-            f"holds {usable} structures with labels; {FEWEST} are the least that can be divided into train, valid and test",
+            f"holds {usable} structures with labels; {fewest} are the least that can be divided into train, valid and test",
             where=str(request.file),
             hint="label more structures, or evaluate a model on these: `mlipfm evaluate MODEL FILE`",
         )
 
 
-def divide(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
-    """Return a split and why it is as it is: whole groups where there are many, blocks of time of a trajectory, and else at random.
+def divide(structures: Sequence[Structure], seed: int, *, by: str = "auto", parts: Sequence[str] = HELD_OUT) -> tuple[Split, str]:
+    """Return a split and why it is as it is.
 
     Structures of one geometry, and near-duplicates, stay in one part in any case. Isolated atoms are trained on: references are theirs.
+
+    Args:
+        by: `auto`: whole groups where there are many, blocks of time of a trajectory, and else at random; or `random`, `group`, `time`.
+        parts: of `HELD_OUT`, what is held out.
     """
+    if not parts:
+        return Split("given", seed, {"train": list(range(len(structures)))}, (), 1), "as given"
     alone = {k for k, s in enumerate(structures) if is_lone_atom(s)}
     others = [k for k in range(len(structures)) if k not in alone]
     if not alone or not others:
-        return _divided(structures, seed)
-    made, why = _divided([structures[k] for k in others], seed)
-    parts = {part: [others[k] for k in places] for part, places in made.parts.items()}
-    return replace(made, parts=parts | {"train": sorted([*parts["train"], *alone])}), f"{why}; isolated atoms are trained on"
+        return _divided(structures, seed, by, parts)
+    made, why = _divided([structures[k] for k in others], seed, by, parts)
+    found = {part: [others[k] for k in places] for part, places in made.parts.items()}
+    return replace(made, parts=found | {"train": sorted([*found["train"], *alone])}), f"{why}; isolated atoms are trained on"
 
 
-def _divided(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
+def _divided(structures: Sequence[Structure], seed: int, by: str, held_out: Sequence[str]) -> tuple[Split, str]:
     n = len(structures)
-    shares = {part: min(share, MOST.get(part, n) / n) for part, share in SHARES.items() if part != "train"}
+    shares = {part: min(SHARES[part], MOST[part] / n) for part in held_out}
     shares = {"train": 1 - sum(shares.values()), **shares}
     groups = Counter(group_class(s) for s in structures)
     with processes(1) as executor:
         together = near_clusters(structures, executor=executor)
     copies = sum(len(cluster) - 1 for cluster in together)
     kept = f"; {copies} near-duplicates stay with what they are like" if copies else ""
-    if None not in groups and len(groups) >= GROUPS and max(groups.values()) < n / 3:
-        return _by_group(structures, shares, seed, together), f"whole groups are held out ({len(groups)} groups){kept}"
+    many = None not in groups and len(groups) >= GROUPS and max(groups.values()) < n / 3
+    if by == "group" or (by == "auto" and many):
+        if None in groups:
+            raise InvalidStructureError(
+                f"{groups[None]} of {n} structures give no group",
+                hint="--read group_key=KEY names what tells the groups, or --split random",
+            )
+        made = _by_group(structures, shares, seed, together)
+        return made, f"whole groups are held out ({_groups_in_words(structures, made)}){kept}"
+    if by == "time":
+        return time_split(structures, shares)[0], f"blocks of time, since --split time asks for it{kept}"
     made = make_split(structures, "random", shares, seed=seed, together=together)
-    if not made.parts["valid"] or not made.parts["test"]:
+    if not all(made.parts[part] for part in held_out):
         raise MissingLabelsError(
             f"all {n} structures are near-duplicates of each other: nothing independent is left to test on",
             hint="label more varied structures, or train on all of them with a recipe: mlipfm train density --data STORE",
         )
+    if by == "random":
+        return made, f"at random, since --split random asks for it{kept}"
     first = [structures[k] for k in made.parts["train"][:LOOKED_AT]]
-    if beside_training(first, [structures[k] for k in made.parts["test"]]).matters:
+    if beside_training(first, [structures[k] for part in held_out for k in made.parts[part]]).matters:
         blocks, _ = time_split(structures, shares)
         if all(blocks.parts[part] for part in shares):
             trajectories = "1 trajectory" if blocks.classes == 1 else f"{blocks.classes} trajectories"
@@ -227,18 +291,32 @@ def _divided(structures: Sequence[Structure], seed: int) -> tuple[Split, str]:
 
 
 def _by_group(structures: Sequence[Structure], shares: Mapping[str, float], seed: int, together: Sequence[Sequence[int]]) -> Split:
-    """Whole groups for test, then whole groups of the rest for validation."""
-    first = make_split(structures, "group", {"train": 1 - shares["test"], "ood": shares["test"]}, seed=seed, together=together)
-    rest = first.parts["train"]
-    place = {k: position for position, k in enumerate(rest)}
-    near = [[place[k] for k in cluster if k in place] for cluster in together]
-    share = shares["valid"] / (1 - shares["test"])
-    second = make_split(
-        [structures[k] for k in rest],
-        "group",
-        {"train": 1 - share, "ood": share},
-        seed=seed,
-        together=[some for some in near if len(some) > 1],
-    )
-    parts = {"train": [rest[k] for k in second.parts["train"]], "valid": [rest[k] for k in second.parts["ood"]], "test": first.parts["ood"]}
-    return Split("group", seed, parts, first.held_out, first.classes)
+    """Hold out whole groups: for one part after the other, of those that are left."""
+    rest, left = list(range(len(structures))), 1.0
+    parts: dict[str, list[int]] = {}
+    for part in reversed(HELD_OUT):
+        if part not in shares:
+            continue
+        place = {k: position for position, k in enumerate(rest)}
+        near = [[place[k] for k in cluster if k in place] for cluster in together]
+        share = shares[part] / left
+        made = make_split(
+            [structures[k] for k in rest],
+            "group",
+            {"train": 1 - share, "ood": share},
+            seed=seed,
+            together=[some for some in near if len(some) > 1],
+        )
+        parts[part] = [rest[k] for k in made.parts["ood"]]
+        rest, left = [rest[k] for k in made.parts["train"]], left - shares[part]
+    return Split("group", seed, {"train": rest, **parts}, made.held_out, made.classes)
+
+
+def _groups_in_words(structures: Sequence[Structure], made: Split) -> str:
+    """`136 groups`; where the test part has few of them, which: errors on these say little about others."""
+    held = {part: sorted({str(structures[k].provenance.group) for k in made.parts[part]}) for part in HELD_OUT if part in made.parts}
+    total = len({structures[k].provenance.group for k in range(len(structures))})
+    few = [f"{part}: {', '.join(names)}" for part, names in held.items() if len(names) <= FEW_GROUPS]
+    if not few:
+        return f"{total} groups"
+    return f"{total} groups; {'; '.join(few)}. Errors are those of a few new kinds; --split random tests on more of the same kinds"

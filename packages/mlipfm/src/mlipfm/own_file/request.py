@@ -25,6 +25,7 @@ class Request:
     Attributes:
         file: data that `mlipfm data import` reads. out: folder of the result.
         model: checkpoint to start from; None trains from random weights. backbone: shipped recipe of that name, without a model.
+        valid, test: files or stores of these parts; None: parts of `file`. split: how `file` is divided, see `parts.divide`.
         level: of theory of the labels; None: as the file says. licence: of the data.
         reading: options of the reader. minutes: of training. steps: in place of `minutes`.
         mode: one of `MODES`. rank: of LoRA. quantity: of a new head.
@@ -38,6 +39,9 @@ class Request:
     out: Path
     model: str | None = None
     backbone: str | None = None
+    valid: Path | None = None
+    test: Path | None = None
+    split: str = "auto"
     level: str | None = None
     licence: str | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
@@ -61,10 +65,13 @@ class Request:
         Raises:
             RecipeError: naming the options. UnreadableFileError: no such file.
         """
-        if not self.file.exists():
-            raise UnreadableFileError(
-                "there is no such file", where=str(self.file), hint="give a file with structures and labels, such as set.xyz"
-            )
+        for file in (self.file, self.valid, self.test):
+            if file is not None and not file.exists():
+                raise UnreadableFileError(
+                    "there is no such file", where=str(file), hint="give a file with structures and labels, such as set.xyz"
+                )
+        if self.valid is not None and self.test is not None and self.split != "auto":
+            raise RecipeError("--split has no effect with --valid and --test", hint="leave --split out: nothing of the file is held out")
         if self.mode not in MODES:
             raise RecipeError(f"there is no mode {self.mode!r}", where="--mode", hint=f"known: {', '.join(MODES)}")
         if self.minutes is not None and self.steps is not None:
@@ -93,5 +100,6 @@ class Request:
 
     def as_json(self) -> dict[str, Any]:
         """Return what decides the result, as the folder keeps it: not where the folder is, nor how long one command may take."""
-        plain = {key: value for key, value in asdict(self).items() if key != "out" and value not in (None, False, (), {}, 0)}
-        return json.loads(json.dumps(plain | {"fingerprint": fingerprint(self.file)}, default=str))
+        plain = {key: value for key, value in asdict(self).items() if key != "out" and value not in (None, False, (), {}, 0, "auto")}
+        prints = {"fingerprint": self.file, "valid_fingerprint": self.valid, "test_fingerprint": self.test}
+        return json.loads(json.dumps(plain | {key: fingerprint(file) for key, file in prints.items() if file is not None}, default=str))

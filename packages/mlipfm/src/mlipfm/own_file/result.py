@@ -35,6 +35,9 @@ Say = Callable[[str], None]
 FIGURES = {"force_mae": ("force MAE", "meV/Å"), "force_rmse": ("force RMSE", "meV/Å"), "energy_mae": ("energy MAE", "meV/atom"),
            "stress_mae": ("stress MAE", "meV/Å³")}  # fmt: skip
 
+#: Share of the structures that the intervals of the uncertainty shall cover.
+COVERAGE = 0.9
+
 USE = """\
 from mlipfm_md import MlipfmCalculator
 atoms.calc = MlipfmCalculator("{model}"{level})
@@ -193,7 +196,11 @@ def _uncertainty(model: Path, parts: Parts, records: Path, say: Say) -> list[str
     try:
         with open_model(str(model)) as opened:
             result, record = run_benchmark(
-                "uncertainty", plugins.load("benchmarks", "uncertainty"), opened, open_sets([parts.test]), {"file": str(file)}
+                "uncertainty",
+                plugins.load("benchmarks", "uncertainty"),
+                opened,
+                open_sets([parts.test]),
+                {"file": str(file), "coverage": COVERAGE},
             )
     except MlipfmError as error:
         lines.append(f"uncertainty: fitted, but not tested: {error}")
@@ -201,11 +208,16 @@ def _uncertainty(model: Path, parts: Parts, records: Path, say: Say) -> list[str
             say(line)
         return lines
     write_record(records / "uncertainty.json", record)
+    covered = [m for m in result.figures if "coverage" in m["name"] and m["value"] is not None]
     lines += [
         f"{m['name']}: {100 * m['value']:.0f} % of the test part are inside [{100 * m['ci95'][0]:.0f}, {100 * m['ci95'][1]:.0f}]"
-        for m in result.figures
-        if "coverage" in m["name"] and m["value"] is not None
+        for m in covered
     ]
+    if wrong := [m["name"].partition(":")[0] for m in covered if m["ci95"][1] < COVERAGE]:
+        lines.append(
+            f"uncertainty: too small on the test part for {' and '.join(wrong)}: it is not like the part that they were calibrated on; do not "
+            "rely on them for structures of new kinds, or fit them to such (`mlipfm uncertainty fit`)"
+        )
     for line in lines:
         say(line)
     return lines
