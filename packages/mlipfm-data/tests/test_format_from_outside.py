@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_data import ReadReport, read, read_all
+from mlipfm_data.readers import registry
 from mlipfm_data.readers.options import option_names
-from mlipfm_interfaces.errors import MlipfmError, UnknownQuantityError
+from mlipfm_interfaces.errors import MlipfmError, PluginError, UnknownQuantityError
 from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import ReaderContract
@@ -48,6 +49,29 @@ def written(folder: Path, more: str = "stress 1 2 3 4 5 6\ndipole 0 0 1\ncharge 
     path = folder / "input.data"
     path.write_text(WATER.format(more=more))
     return path
+
+
+def test_a_reader_that_cannot_be_loaded_disturbs_no_other_format(tmp_path, monkeypatch):
+    """Of another package, broken: other files are read, with a warning that names it; asked for by name, it says why."""
+    (tmp_path / "h2.xyz").write_text("2\nenergy=-31.7\nH 0 0 0\nH 0 0 0.74\n")
+    names, load = registry.plugins.names, registry.plugins.load
+
+    def broken(group: str, name: str) -> object:
+        if name == "broken":
+            raise PluginError("'broken' of the package others cannot be loaded: ModuleNotFoundError")
+        return load(group, name)
+
+    monkeypatch.setattr(registry.plugins, "names", lambda group: ["broken", *names(group)])
+    monkeypatch.setattr(registry.plugins, "load", broken)
+    registry._formats.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="the reader 'broken' is left out"):
+            (s,) = read_all(tmp_path / "h2.xyz", level="pbe")
+        assert len(s) == 2
+        with pytest.raises(PluginError, match="cannot be loaded"):
+            read_all(tmp_path / "h2.xyz", "broken", level="pbe")
+    finally:
+        registry._formats.cache_clear()
 
 
 def test_without_options_units_are_those_of_the_format(tmp_path):

@@ -134,6 +134,9 @@ def test_what_cannot_be_is_refused():
         make_split(ALL, "element", SHARES, hold_out=["Xx"])
     with pytest.raises(MlipfmError, match=r"no structure has the charge '3'; there are: 0, -1"):
         make_split(ALL, "charge", SHARES, hold_out=["3"])
+    for least in (["big"], ["4", "9"], ["-1"]):
+        with pytest.raises(MlipfmError, match="the least number of atoms is held out"):
+            make_split(ALL, "size", SHARES, hold_out=least)
     with pytest.raises(MlipfmError, match="leaves one part empty"):
         make_split(ALL[:40], "composition", SHARES)
 

@@ -73,6 +73,13 @@ def test_refusals_name_the_reason() -> None:
     painn = build("painn", {"elements": ["H"], "levels": ["any"], "backbone": {"channels": 8}})
     with pytest.raises(RecipeError, match="painn"):
         MlipfmCalculator(painn, engine="kernel")
+    for options, fault in (
+        ({"threads": 0}, "threads must be 1"),
+        ({"skin": -1.0}, "skin"),
+        ({"engine": "torch", "threads": 2}, "compiled kernel"),
+    ):
+        with pytest.raises(RecipeError, match=fault):
+            MlipfmCalculator(density(), **options)
     with pytest.raises(RecipeError, match="no engine"):
         MlipfmCalculator(painn, engine="fast")  # type: ignore[arg-type]
     near = Atoms("H2", [[0, 0, 0], [0, 0, 0.05]], calculator=MlipfmCalculator(density(), engine="kernel"))

@@ -7,6 +7,7 @@ import pytest
 from mlipfm_interfaces.errors import ObservableError
 from mlipfm_interfaces.units import ACCELERATION, GPA, KB
 from mlipfm_md.observables import TrajectoryData, density, heat_capacity, pressure, temperature
+from mlipfm_md.observables.trajectory_data import _ensemble
 
 R = 8.31446261815324
 
@@ -68,6 +69,20 @@ def test_heat_capacity_of_60_harmonic_oscillators_is_60_r(ensemble):
     found = heat_capacity(crystal(ensemble))
     assert found.ci95[0] <= 60 * R <= found.ci95[1]
     assert found.error < 0.03 * 60 * R
+
+
+@pytest.mark.parametrize(
+    ("recorded", "ensemble"),
+    [
+        (["NVE", {}], ("nve", None)),
+        (["Respa", {"ensemble": ["NVE", {}], "inner_steps": 4}], ("nve", None)),
+        (["Respa", {"ensemble": ["Langevin", {"temperature": 300.0}], "inner_steps": 4}], ("nvt", None)),
+        (["IsotropicNPT", {"pressure": [0.0, 0.5], "temperature": 300.0}], ("npt", 0.5)),
+    ],
+)
+def test_multiple_time_steps_sample_the_ensemble_that_they_wrap(recorded, ensemble):
+    """Heat capacity and degrees of freedom are those of constant energy if the inner steps are."""
+    assert _ensemble({"ensemble": recorded}, 1) == ensemble
 
 
 def test_formula_of_the_wrong_ensemble_is_noticed():

@@ -329,6 +329,8 @@ def test_the_end_that_lost_its_constraints_gets_those_of_the_other_and_different
         (lambda a: None, "the same structure"),
         (lambda a: a.set_atomic_numbers([29, 79]), "the same atoms in the same order"),
         (lambda a: a.info.update(charge=1), "different charges"),
+        (lambda a: a.info.update(total_charge=1), "different charges"),
+        (lambda a: a.info.update(multiplicity=3), "different charges"),
         (lambda a: (a.set_cell([9.0] * 3), setattr(a, "pbc", True)), "different cells"),
         (lambda a: a.positions.__iadd__([[0, 0, 0], [0, 0, 0.6]]), "the last end of a path need a relaxed structure"),
     ],

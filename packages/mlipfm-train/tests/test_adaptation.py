@@ -12,7 +12,7 @@ from mlipfm_interfaces.checkpoint import build, load_model
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_train import fit, make_recipe
-from mlipfm_train.adaptation import LowRank, rate_factors
+from mlipfm_train.adaptation import LowRank, make_adapter, rate_factors
 from mlipfm_train.ridge_readout import fit_readout
 
 pytestmark = pytest.mark.ci
@@ -136,6 +136,63 @@ def test_the_last_layer_is_the_minimum_of_the_squared_errors_of_energies_and_for
             assert loss() >= best * (1 - 1e-9)
             with torch.no_grad():
                 weight -= size * weight.norm() * direction
+
+
+def test_labels_of_weight_0_do_not_change_the_last_layer(morse_structures):
+    """Energies of one structure, and the force on one atom of another, are nonsense and have weight 0."""
+    right = morse_structures(8, 0)
+    first, second = right[0].labels, right[1].labels
+    ones, nonsense = np.ones(len(right[1])), np.array(second["forces"])
+    ones[0], nonsense[0] = 0.0, 50.0
+    left_out = right[2:] + [right[1].replace(labels={**second, "forces_weight": ones})]
+    spoilt = right[2:] + [
+        right[1].replace(labels={**second, "forces": nonsense, "forces_weight": ones}),
+        right[0].replace(labels={**first, "energy": np.array(99.0), "weight": np.array(0.0)}),
+    ]
+    changes = [fit_readout(potential_of(), structures, ridge=1e-10) for structures in (left_out, spoilt, right)]
+    torch.testing.assert_close(changes[1], changes[0], rtol=1e-6, atol=1e-9)
+    assert not torch.allclose(changes[2], changes[0], rtol=1e-2)
+
+
+def test_a_weight_of_4_counts_as_four_structures(morse_structures):
+    structures = morse_structures(6, 1)
+    heavy = [structures[0].replace(labels={**structures[0].labels, "weight": np.array(4.0)}), *structures[1:]]
+    once, four = ([s.replace(labels={"energy": s.labels["energy"]}) for s in some] for some in (structures, heavy))
+    four[0] = four[0].replace(labels={**four[0].labels, "weight": np.array(4.0)})
+    change = fit_readout(potential_of(), four, ridge=1e-3)
+    repeated = fit_readout(potential_of(), [once[0]] * 4 + once[1:], ridge=1e-3)
+    torch.testing.assert_close(change / change.norm(), repeated / repeated.norm(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("head", "parts"), [("dipole", {"dipole", "charges"}), ("spin_charges", {"spin_charges"}), ("energy", {"energy"})])
+def test_all_that_one_head_alone_reads_trains_and_a_shared_part_does_not(head, parts):
+    """Charges belong to the dipole, unless the model has a head for them that was trained."""
+    options = {"elements": ["H", "O"], "levels": ["a"], "backbone": BACKBONES["painn"], "conditions": ["total_charge", "spin_multiplicity"]}
+    adapt = make_recipe({"init_from": "x", "adapt": {"mode": "frozen", "head": head}}).adapt
+    potential = build("painn", options | {"heads": {} if head == "energy" else {head: {}}})
+    make_adapter(potential, adapt, 0, "single")
+    trains = {
+        name.removeprefix("heads.").removeprefix("parts.").split(".")[0] for name, p in potential.named_parameters() if p.requires_grad
+    }
+    assert trains == parts
+    both = build("painn", options | {"heads": {"dipole": {}, "charges": {}}})
+    assert {name.split(".")[2] for name in both.parameters_of_head("dipole")} == {"dipole"}
+
+
+def test_a_head_that_is_not_there_is_refused_with_those_that_are():
+    adapt = make_recipe({"init_from": "x", "adapt": {"mode": "frozen", "head": "dipolee"}}).adapt
+    with pytest.raises(RecipeError, match="no head 'dipolee'") as refused:
+        make_adapter(potential_of(), adapt, 0, "single")
+    assert "energy" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("objectives", [["denoise"], ["energy-force", "denoise"]])
+def test_the_last_layer_is_solved_for_energies_and_forces_alone(objectives, tiny, base, tmp_path):
+    document = {key: value for key, value in tiny.items() if key != "potential"} | {"init_from": base, "adapt": {"mode": "heads"}}
+    document |= {"steps": 1, "weight_rule": {"name": "none"}, "objectives": []}
+    document["objectives"] = [{"name": name, **({"predict": "forces"} if name == "denoise" else {})} for name in objectives]
+    with pytest.raises(RecipeError, match=f"not for {', '.join(objectives)}"):
+        fit(make_recipe(document), tmp_path / "heads")
 
 
 def test_heads_mode_solves_the_last_layer_and_moves_nothing_else(tiny, base, tmp_path):

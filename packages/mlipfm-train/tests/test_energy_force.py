@@ -12,7 +12,9 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_interfaces.testing.rules import findings
 from mlipfm_interfaces.testing.training_rules import OBJECTIVE_RULES, ObjectiveCase
+from mlipfm_train.objectives.denoise import Denoise
 from mlipfm_train.objectives.energy_force import EnergyForce
+from mlipfm_train.objectives.quantities import Quantities
 
 
 def two_systems(second_labels=None):
@@ -68,6 +70,27 @@ def test_weights_of_zero_switch_a_quantity_off():
         EnergyForce(energy_weight=0.0, forces_weight=0.0)
     with pytest.raises(RecipeError, match="huber_delta must be positive"):
         EnergyForce(huber_delta=0.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "idle"),
+    [
+        (EnergyForce, {"huber_delta": 0.5}, "huber_delta"),
+        (EnergyForce, {"huber_delta": 0.5, "stress_loss": "huber", "stress_weight": 1.0}, None),
+        (EnergyForce, {"stress_loss": "huber"}, "stress_loss"),
+        (EnergyForce, {"huber_delta": 0.01, "stress_loss": "mae"}, None),  # as a resolved recipe writes its defaults
+        (Quantities, {"weights": {"dipole": 1.0}, "huber_delta": 0.5}, "huber_delta"),
+        (Quantities, {"weights": {"dipole": 1.0}, "huber_delta": 0.5, "loss": "huber"}, None),
+        (Denoise, {"kt": 0.05}, "kt"),
+        (Denoise, {"kt": 0.05, "predict": "forces"}, None),
+    ],
+)
+def test_an_option_that_nothing_uses_is_refused(objective, options, idle):
+    if idle is None:
+        assert objective(**options).outputs
+        return
+    with pytest.raises(RecipeError, match=f"{idle} has no effect here"):
+        objective(**options)
 
 
 @pytest.mark.parametrize("loss", ["norm", "mse", "huber"])

@@ -50,7 +50,7 @@ def test_every_quantity_has_its_own_weight_loss_and_count():
         "forces": torch.tensor([[9.0, 9.0, 9.0], [9.0, 9.0, 9.0], [2.0, 3.0, -1.0]], dtype=torch.float64),
         "stress": torch.stack([0.1 * torch.eye(3, dtype=torch.float64) + 0.2, torch.full((3, 3), 9.0, dtype=torch.float64)]),
     }
-    objective = EnergyForce(2.0, 3.0, 5.0, energy_loss="mse", forces_loss="norm", stress_loss="mae", huber_delta=0.5)
+    objective = EnergyForce(2.0, 3.0, 5.0, energy_loss="mse", forces_loss="norm", stress_loss="mae")
     found = {
         key: (float(value), float(count))
         for key, (value, count) in objective.terms(Prediction(predicted, "direct"), two_crystals()).items()

@@ -16,6 +16,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from mlipfm.own_file.result import print_errors
+from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_interfaces.cli import main
 from users_files import TINY, labelled, run
 
@@ -266,6 +267,10 @@ def test_a_new_head_learns_a_quantity_and_leaves_the_forces_as_they_were(pretrai
     status, out, err = run(capsys, "finetune", path, *words, "--quantity", "band_gap", "--out", tmp_path / "out")
     assert status == 0, err
     assert "on the test part: band_gap MAE" in out
+    head = load_checkpoint(tmp_path / "out" / "model.safetensors")[0]["config"]["heads"]["band_gap"]
+    gaps = [atoms.info["REF_band_gap"] for atoms in frames]
+    assert head["shift"] == pytest.approx(np.mean(gaps), abs=np.std(gaps))  # from the labels, so that it starts near them
+    assert head["scale"] == pytest.approx(np.std(gaps), rel=0.5)
     assert re.search("have changed by 0 ", out), out
     status, _, err = run(capsys, "finetune", path, *words, "--quantity", "homo", "--out", tmp_path / "other")
     assert (status, "missing-labels" in err) == (2, True)

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from ase.io import read, write
 from mlipfm.own_file.parts import divide
+from mlipfm.own_file.recipe import with_steps
+from mlipfm.own_file.request import Request
 from mlipfm_interfaces.structure import Provenance, Structure
+from mlipfm_train import make_recipe
 from users_files import TINY, labelled, run
 
 
@@ -64,6 +67,17 @@ def test_parts_that_cannot_be_are_refused_by_name(words, message, files, capsys,
     monkeypatch.chdir(files)
     status, _, err = run(capsys, "train", "train.xyz", *TINY, "--level", "emt", "--steps", 2, *words, "--out", files / "out")
     assert (status, message in " ".join(err.split())) == (2, True), err
+
+
+def test_the_schedule_that_the_user_changes_is_kept():
+    """The time decides the steps, not how long a warm-up the user asked for lasts."""
+    document = {"potential": {"name": "painn"}, "schedule": {"name": "cosine", "warmup": 500}}
+    changed, plain = (
+        with_steps(make_recipe(document), Request(Path("f"), Path("o"), steps=2000, changes=changes), 0.01, 1.0)
+        for changes in (("schedule.warmup=500",), ())
+    )
+    assert (changed.schedule.warmup, plain.schedule.warmup) == (500, 100)
+    assert changed.steps == plain.steps == 2000
 
 
 def _of_group(name: str, n: int, rng: np.random.Generator) -> list[Structure]:

@@ -11,6 +11,7 @@ from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
 from mlipfm_train.objectives.energy_force import EnergyForce
+from mlipfm_train.objectives.idle_options import refuse_idle
 from torch import Tensor, nn
 
 from .hessian_objectives import HessianProducts, HessianRows
@@ -48,6 +49,12 @@ class Distill:
                 where="distill",
                 hint="weights are >= 0, rows and products >= 1, outlier > 0",
             )
+        if hessian_weight == 0:
+            refuse_idle("distill", {"rows": (rows, 1)}, "a hessian_weight above 0")
+        if products_weight == 0:
+            refuse_idle("distill", {"products": (products, 1)}, "a products_weight above 0")
+        if hessian_weight == products_weight == 0:
+            refuse_idle("distill", {"outlier": (outlier, 1e4)}, "a hessian_weight or products_weight above 0")
         self.labels = EnergyForce(energy_weight, forces_weight, stress_weight)
         self.hessian: list[HessianRows | HessianProducts] = []
         if hessian_weight > 0:

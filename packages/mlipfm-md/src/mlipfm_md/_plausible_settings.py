@@ -8,8 +8,7 @@ import numpy as np
 from mlipfm_interfaces.elements import MASSES, symbol
 from mlipfm_interfaces.errors import SimulationError
 
-from .barostat import NPT
-from .ensembles import Bussi, Ensemble, NoseHoover
+from .ensembles import Ensemble
 from .initial_state import InitialState
 from .respa import Respa
 
@@ -31,10 +30,9 @@ def check_plausible(ensemble: Ensemble, dt: float, starts: Sequence[InitialState
         if has_inner:
             raise SimulationError("a second model is used by multiple time stepping alone", where="inner", hint="give it with `Respa`")
     _check_step(small, starts)
-    if isinstance(inner, Bussi | NoseHoover):
-        _check_time(inner.relaxation_time, small, "thermostat")
-    if isinstance(inner, NPT):
-        _check_time(inner.relaxation_time, small, "barostat")
+    relaxation_time = getattr(inner, "relaxation_time", None)
+    if relaxation_time is not None:
+        _check_time(relaxation_time, small, "barostat" if inner.changes_cell else "thermostat")
     if inner.changes_cell:
         for k, start in enumerate(starts):
             if not start.structure.pbc.all():

@@ -115,6 +115,14 @@ class MlipfmCalculator(GetPropertiesMixin):
         self.engine, self.threads = engine, threads
         if engine not in ("auto", "kernel", "torch"):
             raise RecipeError(f"there is no engine {engine!r}", where="engine", hint="auto, kernel or torch")
+        if not 0 <= skin <= 10:
+            raise RecipeError(f"the skin of the neighbour list must be 0 to 10 Angstrom, got {skin}", where="skin", hint=f"{SKIN} is usual")
+        if not 1 <= threads <= 1024:
+            raise RecipeError(f"threads must be 1 to 1024, got {threads}", where="threads")
+        if engine == "torch" and threads != 1:
+            raise RecipeError(
+                "threads are those of the compiled kernel", where="threads", hint="with the engine torch: torch.set_num_threads(N)"
+            )
         if engine == "kernel" and (reason := self.potential.why_not_compiled()) is not None:
             raise RecipeError(f"this model has no compiled kernel: {reason}", where="engine", hint="use the engine auto or torch")
         self._answer: _Answer | None = None

@@ -315,7 +315,8 @@ def check_friction(friction: float) -> None:
 def check_time(fs: float, name: str) -> None:
     """Raises `SimulationError` for a relaxation time of the thermostat or barostat that is not positive, or above 1 microsecond."""
     if not 0 < fs <= 1e9:
-        raise SimulationError(f"the relaxation time of the {name} must be positive (fs), got {fs}", hint="100 fs and 1000 fs are usual")
+        what = f"the relaxation time of the {name} must be above 0 and at most 1e9 fs (1 microsecond), got {fs:g}"
+        raise SimulationError(what, hint="100 fs and 1000 fs are usual")
 
 
 def _check_moving(state: State, temperature: Values) -> None:

@@ -13,6 +13,7 @@ from ase.mep import NEB, DimerControl, MinModeAtoms, MinModeTranslate, idpp_inte
 from ase.optimize import FIRE
 from ase.utils.forcecurve import fit_images
 from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
 
 from .atoms_and_models import frozen, largest_force
 from .harmonic_vibrations import fixed_axes, free_hessian
@@ -213,7 +214,7 @@ def _check_ends(first: Atoms, last: Atoms, images: int, fmax: float) -> None:
         )
     if not np.allclose(first.cell, last.cell, atol=1e-6) or (first.pbc != last.pbc).any():
         raise SimulationError("the ends have different cells", hint="a path runs at one cell: relax both ends with --cell fixed")
-    if first.info.get("charge") != last.info.get("charge") or first.info.get("spin") != last.info.get("spin"):
+    if charge_and_multiplicity(first.info) != charge_and_multiplicity(last.info):
         raise SimulationError("the ends have different charges or multiplicities", hint="a path runs on one potential energy surface")
     if _constraints(first) != _constraints(last):
         hint = "a path has the same atoms fixed everywhere: give both ends the same constraints"

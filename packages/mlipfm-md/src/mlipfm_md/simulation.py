@@ -289,6 +289,8 @@ def _one_step(state: State, ensemble: Ensemble, forces: Any, settings: Settings)
     if not (np.isfinite(state.energies).all() and np.isfinite(state.forces).all() and np.isfinite(state.stress).all()):
         return f"energy or forces are not finite at step {step}"
     hottest = float(state.temperature().max())
+    if not np.isfinite(hottest):
+        return f"velocities are not finite at step {step}"
     if not hottest <= settings.max_temperature:
         return f"temperature {hottest:.0f} K passed {settings.max_temperature:.0f} K at step {step}"
     return None

@@ -26,7 +26,7 @@ from ._layers import Conditioning, Heads, References
 from ._neighbor_tensors import neighbor_shapes
 from ._readouts import field_energy, read_out
 from .backbones.backbone import Backbone, ExactConstants, envelope
-from .configuration import CONDITIONS, AssemblyConfig, check_heads, parse, parse_assembly, parts_of
+from .configuration import CONDITIONS, HEADS, AssemblyConfig, check_heads, parse, parse_assembly, parts_of
 
 __all__ = ["AssembledPotential", "Repulsion", "build_potential"]
 
@@ -129,6 +129,23 @@ class AssembledPotential(Potential):
         depth = len(self.backbone.blocks()) + 1
         parts = {"conditioning": self.conditioning.roles(), "backbone": self.backbone.roles(), "heads": self.heads.roles(depth)}
         return {f"{part}.{name}": role for part, roles in parts.items() for name, role in roles.items()}
+
+    def parameters_of_head(self, head: str) -> set[str]:
+        """Names of the parameters that only this head reads: heads share parts, such as the charges of a dipole.
+
+        Args:
+            head: `energy`, or a quantity of the configuration's `heads`; `forces` of direct models.
+
+        Raises:
+            PropertyNotAvailableError: there is no such head; the hint names those there are.
+        """
+        heads = self.config["heads"]
+        own = {"energy": ["energy"], **({"forces": ["forces"]} if self.heads.forces is not None else {})}
+        if head not in own and head not in heads:
+            raise PropertyNotAvailableError(f"this model has no head {head!r}", hint=f"it has {', '.join([*own, *heads])}")
+        others = {part for other in heads if other != head for part in HEADS[other].parts}
+        modules = own.get(head) or [f"parts.{part}" for part in HEADS[head].parts if part not in others]
+        return {name for name, _ in self.named_parameters() if name.startswith(tuple(f"heads.{module}." for module in modules))}
 
     def compiled(self) -> CompiledPotential | None:
         """Return the compiled kernels with the weights of now, the same object while these do not change; None where there are none, see

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from mlipfm_interfaces.batch import Batch
-from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError
 from mlipfm_interfaces.potential import Potential, Prediction
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -73,7 +73,7 @@ def make_adapter(potential: Potential, adapt: Adapt | None, seed: int, strategy:
     """Freeze what does not train, and return the low-rank changes of mode `lora`.
 
     Raises:
-        RecipeError: a strategy that the mode does not work with, such as low-rank changes of sharded parameters.
+        RecipeError: a head that the potential does not have; a strategy that the mode does not work with.
     """
     known = ("single", "ddp") if adapt is not None and adapt.mode == "lora" else ("single", "ddp", "fsdp2")
     if adapt is not None and strategy not in known:
@@ -84,12 +84,23 @@ def make_adapter(potential: Potential, adapt: Adapt | None, seed: int, strategy:
         return None
     roles = potential.parameter_roles()
     last = max(role.depth for role in roles.values())
+    readouts = {name for name, role in roles.items() if role.depth == last} if adapt.mode in ("frozen", "heads") else set()
+    chosen = readouts if adapt.head is None else readouts & _parameters_of(adapt.head, potential)
     for name, parameter in potential.named_parameters():
-        chosen = adapt.head is None or name.startswith(f"heads.parts.{adapt.head}.")
-        parameter.requires_grad_(adapt.mode in ("frozen", "heads") and roles[name].depth == last and chosen)
+        parameter.requires_grad_(name in chosen)
     if adapt.mode != "lora":
         return None
     return LowRank(potential, adapt.rank, adapt.alpha, seed)
+
+
+def _parameters_of(head: str, potential: Potential) -> set[str]:
+    of_head = getattr(potential, "parameters_of_head", None)
+    if of_head is None:
+        raise RecipeError(f"{potential.plugin!r} does not tell the parameters of one head", where="adapt.head", hint="leave it out")
+    try:
+        return set(of_head(head))
+    except PropertyNotAvailableError as error:
+        raise RecipeError(error.what, where="adapt.head", hint=error.hint) from None
 
 
 def rate_factors(potential: Potential, adapt: Adapt | None) -> dict[str, float]:

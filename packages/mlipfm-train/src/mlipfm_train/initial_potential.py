@@ -111,6 +111,9 @@ def start_from(recipe: Recipe, facts: DataStatistics, structures: Sequence[Struc
         new = shortest_distances(structures, old.spec.graphs[0].cutoff, recipe.seed)
         nearest = {pair: min(value, trained.get(pair, value)) for pair, value in (trained | new).items()}
         changes["backbone"] = {**config["backbone"], **changes.get("backbone", {}), "shortest_distances": nearest}
+    if isinstance(changes.get("heads"), dict):
+        added = {key: options for key, options in changes["heads"].items() if key not in config.get("heads", {})}
+        changes["heads"] = {**changes["heads"], **with_scales(added, structures, config.get("elements", []), recipe.seed)}
     stated = stated_references(recipe)
     config = {**config, "dtype": recipe.dtype, **{key: value for key, value in changes.items() if key != "references"}}
     for level in _stated_levels(recipe):

@@ -278,9 +278,20 @@ def _check_states(start: Start, counted: StructureTable, mode: str) -> None:
 
 
 def _readout_weights(recipe: Recipe) -> dict[str, float]:
-    """Weights of energies and forces in the first objective, for the regression of the last layer."""
-    options = recipe.objectives[0].options
-    return {key: float(options.get(f"{key}_weight", 1.0)) for key in ("energy", "forces")}
+    """Weights of energies and forces, for the regression of the last layer.
+
+    Raises:
+        RecipeError: objectives that the regression does not have.
+    """
+    first, *others = recipe.objectives
+    if others or first.name != "energy-force":
+        names = ", ".join(objective.name for objective in recipe.objectives)
+        raise RecipeError(
+            f"mode heads solves for energies and forces, and not for {names}",
+            where="objectives",
+            hint="energy-force alone, or adapt.mode=frozen",
+        )
+    return {key: float(first.options.get(f"{key}_weight", 1.0)) for key in ("energy", "forces")}
 
 
 def _weightless(train: Frames, valid: Frames, report: Report) -> None:

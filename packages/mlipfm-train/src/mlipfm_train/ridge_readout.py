@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from mlipfm_interfaces import derivatives
-from mlipfm_interfaces.batch import collate
+from mlipfm_interfaces.batch import Batch, collate
 from mlipfm_interfaces.errors import MissingLabelsError, PropertyNotAvailableError
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from torch import Tensor
+
+from .objectives.losses import counted, entry_weights
 
 #: Atoms of one batch.
 BATCH_ATOMS = 256
@@ -23,7 +25,8 @@ def fit_readout(
 
         energy sum_s (dE_s / n_s)^2 + forces sum_i |dF_i|^2 / 3 n + ridge mean(diagonal) |change|^2
 
-    and return the change [channels]. Each sum is a mean over the structures that have the label; one level of theory.
+    and return the change [channels]. Each sum is a mean over the structures that have the label, each times its weight (labels `weight` and
+    `forces_weight`, see `objectives.losses`); one level of theory.
 
     Raises:
         PropertyNotAvailableError: a potential whose last layer cannot be reached. MissingLabelsError: neither energies nor forces.
@@ -65,17 +68,23 @@ def _rows(
             prediction = potential(batch, ("energy",), create_graph=True)
             layer = prediction.features["last_layer"].value.to(torch.float64)
         if energies and "energy" in batch.labels:
-            mask = batch.label_mask["energy"]
-            error = (batch.labels["energy"] - prediction["energy"].detach()) / batch.n_atoms
-            yield "energy", (scale * batch.sum_per_system(layer.detach()) / batch.n_atoms[:, None])[mask], error[mask]
+            mask, root = counted("energy", batch), _root_weights("energy", batch)
+            error = root * (batch.labels["energy"] - prediction["energy"].detach()) / batch.n_atoms
+            yield "energy", (root[:, None] * scale * batch.sum_per_system(layer.detach()) / batch.n_atoms[:, None])[mask], error[mask]
         if forces and "forces" in batch.labels:
-            mask = batch.label_mask["forces"][batch.system]
+            mask, root = counted("forces", batch), _root_weights("forces", batch)[:, None]
             slopes = [
-                -torch.autograd.grad(layer[:, k].sum(), [batch.positions], retain_graph=True)[0][mask].reshape(-1)
+                -torch.autograd.grad(layer[:, k].sum(), [batch.positions], retain_graph=True)[0].mul(root)[mask].reshape(-1)
                 for k in range(layer.shape[1])
             ]
-            error = (batch.labels["forces"] - derivatives.forces(prediction["energy"], batch).detach())[mask]
+            error = (root * (batch.labels["forces"] - derivatives.forces(prediction["energy"], batch).detach()))[mask]
             yield "forces", scale * torch.stack(slopes, dim=1), error.reshape(-1)
+
+
+def _root_weights(key: str, batch: Batch) -> Tensor:
+    """Square roots of the weights of the entries, by which the rows of a weighted regression are multiplied."""
+    weights = entry_weights(key, batch)
+    return torch.ones(len(batch.labels[key]), dtype=torch.float64) if weights is None else weights.to(torch.float64).sqrt()
 
 
 def _chunks(structures: Sequence[Structure]) -> Iterator[list[Structure]]:

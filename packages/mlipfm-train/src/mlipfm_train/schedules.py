@@ -25,6 +25,8 @@ def learning_rate(recipe: Recipe, step: int) -> float:
         length = max(1.0, (schedule.decay or 0.0) * total)
         left = min(1.0, (total - step) / length)
         factor = final + (1 - final) * left
-    else:
+    elif schedule.name == "constant":
         factor = 1.0
+    else:
+        raise NotImplementedError(f"schedule {schedule.name!r} has no formula")
     return recipe.optimizer.lr * factor

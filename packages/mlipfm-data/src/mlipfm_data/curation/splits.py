@@ -178,6 +178,8 @@ def _far(label: Class) -> float:
 
 def _named(counts: Mapping[Class, int], by: str, hold_out: Sequence[str]) -> set[Class]:
     if by == "size":
+        if len(hold_out) != 1 or not hold_out[0].isdecimal():
+            raise OptionError(f"by size, the least number of atoms is held out, got {','.join(hold_out)!r}", hint="--hold-out 50")
         least = int(hold_out[0])
         return {label for label in counts if isinstance(label, int) and label >= least}
     spelled = {(f"{label:g}" if isinstance(label, float) else str(label)): label for label in counts}

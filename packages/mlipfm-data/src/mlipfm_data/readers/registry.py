@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlipfm_interfaces import plugins
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, RefusedFileError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PluginError, RefusedFileError, UnreadableFileError
 from mlipfm_interfaces.protocols import Format, Refusal
 from mlipfm_interfaces.raw_frame import At, Note, RawFrame
 from mlipfm_interfaces.structure import Structure
@@ -195,8 +195,17 @@ def _recognised(recognises: Callable[[Path], bool], path: Path) -> bool:
 
 @lru_cache(1)
 def _formats() -> tuple[Format, ...]:
-    """Load all installed formats; cached, because looking through the installed packages takes longer than reading a small file."""
-    return tuple(_instance(plugins.load("readers", name)) for name in plugins.names("readers"))
+    """Load all installed formats; cached, because looking through the installed packages takes longer than reading a small file.
+
+    A reader that cannot be loaded is left out with a warning: files of other formats are read without it, and one that is asked for by name says why.
+    """
+    found = []
+    for name in plugins.names("readers"):
+        try:
+            found.append(_instance(plugins.load("readers", name)))
+        except PluginError as error:
+            warnings.warn(f"the reader {name!r} is left out: {error}", stacklevel=2)
+    return tuple(found)
 
 
 def _instance(plugin: Any) -> Format:

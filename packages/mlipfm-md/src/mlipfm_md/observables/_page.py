@@ -132,8 +132,7 @@ def _motion(found: Analysis, out: Path, references: Reference) -> list[tuple[str
         lines = {s.name: (s.wavenumbers, s.values, s.error)}
         lines |= {name: (s.wavenumbers, part, None) for name, part in s.parts.items() if len(s.parts) > 1}
         known = {f"{s.name}, reference": references[s.name]} if s.name in references else None
-        name = "vdos" if s.name == "VDOS" else "infrared"
-        picture = curves(out / f"{name}.png", "wavenumber / cm⁻¹", f"{s.name} / {s.unit}", lines, reference=known)
+        picture = curves(out / f"{s.file}.png", "wavenumber / cm⁻¹", f"{s.name} / {s.unit}", lines, reference=known)
         charts.append((f"{s.name}: resolution {s.resolution:.3g} cm⁻¹, {s.segments} segments. {s.note}", picture))
     return charts
 
@@ -156,8 +155,7 @@ def _tables(found: Analysis, out: Path) -> None:
     for m in found.msds:
         _csv(out / f"msd_{m.name.replace(' ', '_')}.csv", {"lag/fs": m.lags, "msd/A^2": m.values, "error/A^2": m.error})
     for s in found.spectra:
-        name = "vdos" if s.name == "VDOS" else "infrared"
-        _csv(out / f"{name}.csv", {"wavenumber/cm^-1": s.wavenumbers, f"value/({s.unit})": s.values, "error": s.error, **s.parts})
+        _csv(out / f"{s.file}.csv", {"wavenumber/cm^-1": s.wavenumbers, f"value/({s.unit})": s.values, "error": s.error, **s.parts})
 
 
 def _csv(path: Path, columns: Mapping[str, Array | None]) -> None:

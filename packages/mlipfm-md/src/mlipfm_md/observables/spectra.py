@@ -30,11 +30,13 @@ class Spectrum:
     """A spectrum on evenly spaced wavenumbers.
 
     Attributes:
-        name: what it is. wavenumbers: [K] cm⁻¹. values, error: [K] and standard error over segments (None for fewer than five), in `unit`.
+        name: what it is. file: of its table and picture, without ending.
+        wavenumbers: [K] cm⁻¹. values, error: [K] and standard error over segments (None for fewer than five), in `unit`.
         parts: element -> [K], which sum to `values`. resolution: cm⁻¹, width at half height of a sharp line. n: frames. segments: their number.
     """
 
     name: str
+    file: str
     wavenumbers: Array
     values: Array
     unit: str
@@ -81,7 +83,7 @@ def vibrational_density_of_states(data: TrajectoryData, resolution: float | None
     values = spectra.sum(axis=2).mean(axis=0)
     note = _folding(data, grid, values) if data.velocities is not None else "from steps between frames; the trajectory has no velocities"
     of_elements = {name: spectra[:, :, data.atoms_of(name)].sum(axis=2).mean(axis=0) for name in data.elements}
-    return Spectrum("VDOS", grid, values, "cm", _error(spectra.sum(axis=2)), of_elements, width, len(data), len(spectra), note)
+    return Spectrum("VDOS", "vdos", grid, values, "cm", _error(spectra.sum(axis=2)), of_elements, width, len(data), len(spectra), note)
 
 
 def infrared(data: TrajectoryData, resolution: float | None = None, temperature: float | None = None) -> Spectrum:
@@ -120,7 +122,7 @@ def infrared(data: TrajectoryData, resolution: float | None = None, temperature:
     else:
         scale, unit = area / (volumes.mean() * 1e-30) * 1e-4, "1/cm"  # 1/m² is 1e-4 / cm²
     values = spectra * scale
-    return Spectrum("infrared absorption", grid, values.mean(axis=0), unit, _error(values), {}, width, len(data), len(values))
+    return Spectrum("infrared absorption", "infrared", grid, values.mean(axis=0), unit, _error(values), {}, width, len(data), len(values))
 
 
 def _absorption(kelvin: float) -> float:

@@ -253,6 +253,8 @@ def _labels(rows: Sequence[tuple[Any, Array]], key: str) -> Array | None:
 def _ensemble(origin: dict[str, Any], structure: int) -> tuple[str, float | None]:
     """(`nve`, `nvt` or `npt`, pressure of the barostat in eV/Å³) of what run.json says."""
     name, options = origin["ensemble"]
+    if name == "Respa":  # steps between the forces of the model; what is sampled is what it wraps
+        name, options = options["ensemble"]
     if name == "NVE":
         return "nve", None
     pressure = options.get("pressure") if isinstance(options, dict) else None

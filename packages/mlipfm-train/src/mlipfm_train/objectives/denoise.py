@@ -18,6 +18,7 @@ from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
+from .idle_options import refuse_idle
 from .losses import LOSSES, Loss, losses_of
 
 
@@ -52,6 +53,8 @@ class Denoise:
                 where="denoise",
                 hint=f"0 < sigma <= 1 Å, 0 < fraction <= 1, kt and weight above 0, loss one of {', '.join(LOSSES)}",
             )
+        if predict == "noise":
+            refuse_idle("denoise", {"kt": (kt, 0.025)}, "predict: forces")
         self.sigma, self.fraction, self.kt = sigma, fraction, kt
         self.loss, self.weight = loss, weight
         self.outputs: tuple[str, ...] = (predict,)

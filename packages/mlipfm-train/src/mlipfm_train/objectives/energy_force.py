@@ -24,6 +24,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
 from ..augmentation import Augmentation, augmented, check_augmentation
+from .idle_options import refuse_idle
 from .losses import LOSSES, Loss, counted, losses_of, weighted
 
 
@@ -54,6 +55,11 @@ class EnergyForce:
         self.delta = huber_delta
         self.augment: Augmentation = augment
         _check(self.weights, self.losses, huber_delta)
+        default = {"energy": "mae", "forces": "norm", "stress": "mae"}
+        idle = {f"{key}_loss": (loss, default[key]) for key, loss in self.losses.items() if self.weights[key] == 0}
+        refuse_idle("energy-force", idle, "a weight above 0 of its quantity")
+        if not any(loss == "huber" and self.weights[key] > 0 for key, loss in self.losses.items()):
+            refuse_idle("energy-force", {"huber_delta": (huber_delta, 0.01)}, "a loss huber")
         check_augmentation(augment, "energy-force")
         self.outputs = tuple(key for key, weight in self.weights.items() if weight > 0)
         self.requires = self.outputs

@@ -21,7 +21,9 @@ def losses_of(error: Tensor, kind: Loss, delta: float) -> Tensor:
         return error.abs()
     if kind == "mse":
         return error.square()
-    return huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+    if kind == "huber":
+        return huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+    raise NotImplementedError(f"loss {kind!r} has no formula")
 
 
 def counted(key: str, batch: Batch) -> Tensor:

@@ -129,4 +129,6 @@ class BondOrders:
 
 def _check_loss(loss: str, where: str) -> None:
     if loss not in LOSSES or loss == "norm":
-        raise RecipeError(f"loss {loss!r} is unknown", where=where, hint="known: mae, mse, huber")
+        raise RecipeError(
+            f"loss {loss!r} is unknown", where=where, hint=f"known: {', '.join(known for known in LOSSES if known != 'norm')}"
+        )

@@ -20,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 
 from ..augmentation import Augmentation, augmented, check_augmentation
+from .idle_options import refuse_idle
 from .losses import LOSSES, Loss, counted, losses_of, weighted
 
 ELSEWHERE = ("energy", "forces", "stress")
@@ -52,6 +53,8 @@ class Quantities:
         self.loss, self.delta, self.augment = loss, huber_delta, augment
         check_augmentation(augment, "quantities")
         _check(self.weights, self.scales, loss, huber_delta)
+        if loss != "huber":
+            refuse_idle("quantities", {"huber_delta": (huber_delta, 1.0)}, "loss: huber")
         self.outputs = tuple(self.weights)
         self.requires = self.outputs
         self.module: nn.Module | None = None

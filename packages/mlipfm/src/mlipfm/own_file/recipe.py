@@ -118,6 +118,7 @@ def with_steps(recipe: Recipe, request: Request, seconds: float, batches: float)
         "checkpoint_every": max(1, min(every, int(SAVED_EVERY / seconds))),
         "schedule": recipe.schedule.model_copy(update={"warmup": min(100, steps // 20)}),
     }
+    stated |= {key.partition(".")[0] for key in stated}  # schedule.warmup=500: the schedule is the user's
     return recipe.model_copy(update={key: value for key, value in changes.items() if key not in stated})
 
 
