@@ -92,7 +92,7 @@ REFUSED = [
         "barostat, 5 fs, must be at least 10 time steps",
     ),
     (lambda: simulate(Pressed(0.0), [CUBE], Bussi(300.0, 1.0), Settings(dt=1.0)), "thermostat, 1 fs, must be at least 2 time steps"),
-    (lambda: simulate(Pressed(0.0), [CUBE], NoseHoover(300.0, -1.0), Settings()), "must be positive"),
+    (lambda: simulate(Pressed(0.0), [CUBE], NoseHoover(300.0, -1.0), Settings()), "must be above 0"),
     (lambda: simulate(Pressed(0.0), [CUBE] * 2, Langevin((300.0, 400.0, 500.0)), Settings()), "3 temperatures were given for 2 systems"),
     (lambda: simulate(Pressed(0.0), [CUBE], Bussi(300.0), Settings(temperature=0.0)), "at rest: scaling"),
     (lambda: simulate(Pressed(0.0), [CUBE], NVE(), Settings(), inner=Pressed(0.0)), "used by multiple time stepping alone"),

@@ -34,13 +34,19 @@ class NoNetForce:
         return {}
 
 
-water = Structure([8, 1, 1], [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]], level="any")
-potential = build("painn", {"elements": ["H", "O"], "levels": ["any"], "forces": "direct", "backbone": {"channels": 16, "layers": 2}})
-step = Step(potential, {"no-net-force": NoNetForce()})
-strategy = load("strategies", "single")(clip=1.0)
-strategy.setup(step, adamw(Optimizer()))
-for k in range(20):
-    batch = collate_step(step.objectives, [water], potential.spec.graphs, potential.spec.torch_dtype, strategy.device, seed=0, epoch=k)
-    terms = strategy.step(batch, learning_rate=1e-2)
-    if k in (0, 19):
-        print(f"step {k}: mean square net force {terms['no-net-force/net-force']:.2e} (eV/A)^2")
+def main() -> None:
+    """Train a small model of water for twenty steps with this objective alone."""
+    water = Structure([8, 1, 1], [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]], level="any")
+    potential = build("painn", {"elements": ["H", "O"], "levels": ["any"], "forces": "direct", "backbone": {"channels": 16, "layers": 2}})
+    step = Step(potential, {"no-net-force": NoNetForce()})
+    strategy = load("strategies", "single")(clip=1.0)
+    strategy.setup(step, adamw(Optimizer()))
+    for k in range(20):
+        batch = collate_step(step.objectives, [water], potential.spec.graphs, potential.spec.torch_dtype, strategy.device, seed=0, epoch=k)
+        terms = strategy.step(batch, learning_rate=1e-2)
+        if k in (0, 19):
+            print(f"step {k}: mean square net force {terms['no-net-force/net-force']:.2e} (eV/A)^2")
+
+
+if __name__ == "__main__":
+    main()

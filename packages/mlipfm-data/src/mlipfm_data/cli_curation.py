@@ -19,7 +19,7 @@ def coverage(
     store: Path = typer.Argument(..., help="Folder of a store."),
     out: Path = typer.Option(..., "--out", "-o", help="HTML file to write; the overview goes beside it as PNG."),
 ) -> None:
-    """What a set covers, as a page and a picture: elements, states, forces, contacts, levels, and the gaps of the field.
+    """What a set covers, as a page and a picture: elements, states, forces, contacts, levels, and what most sets lack.
 
     Example: mlipfm data coverage store --out coverage.html
     """

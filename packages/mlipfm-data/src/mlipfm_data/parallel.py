@@ -131,8 +131,7 @@ def _label(labeler: Labeler, positions: Sequence[int], blob: bytes) -> _Parts:
 
 def _at(structure: Structure, provenance: Provenance) -> Structure:
     """Return the same structure, which was checked when it was labelled, of another origin."""
-    values = {name: getattr(structure, name) for name in Structure.__dataclass_fields__}
-    return Structure.trusted(**(values | {"provenance": provenance}))
+    return structure.replace_trusted(provenance=provenance)
 
 
 def pack(structures: Sequence[Structure]) -> bytes:

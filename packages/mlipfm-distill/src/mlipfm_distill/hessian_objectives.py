@@ -49,8 +49,7 @@ class _Directions:
             return [structure]
         chosen = rng.choice(len(stored), self.number, replace=False)
         picked = {key: structure.labels[key][chosen] for key in (self.name, companion)}
-        values = {name: getattr(structure, name) for name in Structure.__dataclass_fields__}
-        return [Structure.trusted(**(values | {"labels": {**structure.labels, **picked}}))]
+        return [structure.replace_trusted(labels={**structure.labels, **picked})]
 
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """Return one term: (sum over atoms of the distances, averaged over each structure's directions; number of those atoms).

@@ -72,9 +72,10 @@ def check_model(
     from mlipfm_interfaces.testing.probes import float64_copy
     from mlipfm_interfaces.testing.rules import findings
 
-    unknown = sorted(set(rules or ()) - {item.name for item in POTENTIAL_RULES} - {item.name for item in MODEL_CHECKS})
+    known = [item.name for item in MODEL_CHECKS] + [item.name for item in POTENTIAL_RULES]
+    unknown = sorted(set(rules or ()) - set(known))
     if unknown:
-        raise ContractError(f"no rule has the name {unknown[0]!r}", hint=f"choose of: {', '.join(item.name for item in MODEL_CHECKS)}")
+        raise ContractError(f"no rule has the name {unknown[0]!r}", hint=f"choose of: {', '.join(known)}")
     subject = prepare_model(
         model, precision, data=data, elements=elements, quick=quick
     )  # first: a model that predicts nothing breaks every rule, and none of them says why

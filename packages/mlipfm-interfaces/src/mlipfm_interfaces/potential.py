@@ -295,7 +295,7 @@ def evaluate(
     _check_probes(structures, outputs)
     if "energy" in outputs:
         warn_if_undetermined(potential, structures, level)
-    asked = [Structure.trusted(**{**_fields(s), "level": level or _level_for(potential, s)}) for s in structures]
+    asked = [s.replace_trusted(level=level or _level_for(potential, s)) for s in structures]
     batch = collate(asked, potential.spec.graphs, potential.spec.torch_dtype, device_of(potential))
     training = potential.training
     potential.eval()
@@ -337,10 +337,6 @@ def device_of(potential: nn.Module) -> torch.device:
     for tensor in chain(potential.parameters(), potential.buffers()):
         return tensor.device
     return torch.device("cpu")
-
-
-def _fields(s: Structure) -> dict[str, Any]:
-    return {name: getattr(s, name) for name in Structure.__dataclass_fields__}
 
 
 def _check_probes(structures: Sequence[Structure], outputs: Sequence[str]) -> None:

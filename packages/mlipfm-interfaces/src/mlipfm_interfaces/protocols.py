@@ -83,8 +83,8 @@ class Labeler(Protocol):
 class Source(Protocol):
     """Yields what to train on. `state_dict` after n batches, loaded into a new Source, continues with batch n+1 exactly.
 
-    Two attributes are optional: `uses_potential = False` spares the loop handing over the current potential, and `epoch` keys the random
-    numbers of views (without it, the step does).
+    Optional are `uses_potential = False`, which spares the loop handing over the current potential; `epoch`, which keys the random numbers of views
+    (without it, the step does); and a method `describe()`, whose lines preflight says.
     """
 
     def next_batch(self, potential: Potential | None) -> list[Structure]:
@@ -127,7 +127,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Places a Step on hardware and takes optimisation steps; equal to one process up to rounding."""
+    """Places a Step on hardware and takes optimisation steps; equal to one process up to rounding.
+
+    Optional is a method `check(step)`, called before `setup`, that refuses a step module which it cannot place.
+    """
 
     rank: int
     world_size: int
@@ -172,7 +175,10 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class WeightRule(Protocol):
-    """Acts on the weights after a step: moving averages, Reptile's outer step."""
+    """Acts on the weights after a step: moving averages, Reptile's outer step.
+
+    Optional are `follow(source)`, called with the Source before the first step, and `begin(parameters)`, with the live parameters of a new run.
+    """
 
     def update(self, parameters: Mapping[str, Tensor], step: int) -> None:
         """Take the live parameters after every step (may change them in place). They may be shards: rules act element by element."""

@@ -38,7 +38,7 @@ class ForeignCalculator(Calculator):
         self._info: tuple[int | None, int | None] | None = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return the name what changed since the last calculation, charge and multiplicity of `atoms.info` included."""
+        """Return the names of what changed since the last calculation, charge and multiplicity of `atoms.info` included."""
         changed: list[str] = super().check_state(atoms, tol)
         return changed if charge_and_multiplicity(atoms.info) == self._info else [*changed, "info"]
 

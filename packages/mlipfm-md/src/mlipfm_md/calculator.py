@@ -172,7 +172,10 @@ class MlipfmCalculator(GetPropertiesMixin):
         return bool(self.check_state(atoms)) or any(name not in self.results for name in properties)
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Return the name what changed since the last calculation; every value the model reads is compared, `info` included."""
+        """Return the names of what changed since the last calculation; every value the model reads is compared exactly, `info` included.
+
+        `tol` is accepted because ASE passes it, and not used.
+        """
         return list(_STATE) if self._answer is None else _differences(self._answer.state, self._state(atoms))
 
     def calculate(self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None) -> None:

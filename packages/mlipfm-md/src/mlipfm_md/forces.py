@@ -149,8 +149,3 @@ class SplitForces:
     def memory(self) -> dict[str, Array]:
         """Return as `PotentialForces`, with `inner_` before the names of the inner model."""
         return self.outer.memory() | {f"inner_{name}": values for name, values in self.inner.memory().items()}
-
-
-def replace_trusted(s: Structure, **changes: object) -> Structure:
-    """Return the structure with some fields changed, unchecked."""
-    return Structure.trusted(**{name: getattr(s, name) for name in Structure.__dataclass_fields__} | changes)

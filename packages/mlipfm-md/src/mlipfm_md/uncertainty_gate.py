@@ -14,7 +14,6 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertainty import Uncertainty
 
-from .forces import replace_trusted
 from .state import State
 
 __all__ = ["UncertaintyGate"]
@@ -48,7 +47,7 @@ class UncertaintyGate:
     def sigma(self, structures: Sequence[Structure], state: State) -> Array:
         """Return the largest standard deviation of a force [systems], eV/Å, at the positions of `state`."""
         spans = zip(structures, state.first[:-1], state.first[1:], state.cells, strict=True)
-        here = [replace_trusted(s, positions=state.positions[a:b], cell=cell, labels={}, label_std={}) for s, a, b, cell in spans]
+        here = [s.replace_trusted(positions=state.positions[a:b], cell=cell, labels={}, label_std={}) for s, a, b, cell in spans]
         return np.array([float(seen.atom_sigma.max()) for seen in self.uncertainty.predict(self.potential, here)])
 
     def reason(self, sigma: Array, step: int) -> str | None:

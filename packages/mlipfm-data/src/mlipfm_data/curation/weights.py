@@ -1,7 +1,7 @@
 """Weights of structures in training: geometries far above the others keep their information without deciding the fit.
 
 Boltzmann weights, w = max(floor, exp(-(E - E_ref) / (N^gamma kT))), E_ref the lowest energy of the same composition at the same level, N the number
-of atoms; they are divided by their mean, so that the loss keeps its size (the idea of reference 86 of the paper, section 3.2: high energies and
+of atoms; they are divided by their mean, so that the loss keeps its size (high energies and
 forces are weighted with a Boltzmann factor instead of filtered out). Structures with forces beyond a cap get weight 0.
 
 They are stored as the label `weight`, by which objectives multiply the losses of a structure; a structure without it counts 1.
@@ -21,7 +21,7 @@ from .classes import composition_class
 
 Floats = NDArray[np.float64]
 
-#: eV/Å, above which forces are "usually filtered out" (the paper, section 3.2).
+#: eV/Å, above which forces are structures are usually left out of training sets.
 FORCE_CAP = 50.0
 
 

@@ -87,16 +87,16 @@ def _check_geometry(level: str | None, sample: LevelSample) -> tuple[list[Findin
     verdict = length_fault(small)
     if verdict is not None:
         correction = verdict.correction
-        lengths = {"natural": verdict.given, "natural_mended": verdict.corrected, "structures": verdict.structures}
+        lengths = {"at_bond_distances": verdict.given, "at_bond_distances_corrected": verdict.corrected, "structures": verdict.structures}
         words = f"neighbours are at distances of matter only if {correction.words}"
-        finding = fault(correction.code, words, "correct lengths on import (--length-unit)", level, lengths)
+        finding = fault(correction.code, words, correction.hint, level, lengths)
         corrected = LevelSample()
         for frame in sample.frames():
             corrected.add(frame.index, correction(frame.structure))
         return [finding], corrected
     species = species_fault([frame.structure for frame in sample.frames() if len(frame.structure) <= 100])
     if species is not None:
-        figures = {"possible_valences": species.given, "possible_mended": species.corrected, "frames": len(species.frames)}
+        figures = {"possible_valences": species.given, "possible_valences_corrected": species.corrected, "frames": len(species.frames)}
         frames = [frame for frame in sample.frames() if len(frame.structure) <= 100]
         indices, words = [frames[k].index for k in species.frames], f"valences are possible only if {species.words}"
         return [fault(species.code, words, "correct the atomic numbers", level, figures, indices)], sample

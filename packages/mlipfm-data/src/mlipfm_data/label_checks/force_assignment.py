@@ -105,7 +105,7 @@ def misplaced_in_molecules(sample: LevelSample) -> ForceAssignment | None:
         return ForceAssignment(
             "forces-atom-order",
             f"forces fit the geometry once their rows, {best[0]}, are put in the order of the atoms",
-            figures | {"torque_mended": best[1]},
+            figures | {"torque_corrected": best[1]},
         )
     found, asked = _matches(families)
     if asked >= 4 and found > 0.4 * asked:
@@ -237,7 +237,7 @@ def misplaced_in_crystals(sample: LevelSample, comparison: Comparison) -> ForceA
             return ForceAssignment(
                 "forces-atom-order",
                 f"energies follow the forces once their rows, {words}, are put in the order of the atoms",
-                figures | {"fit_mended": fit},
+                figures | {"fit_corrected": fit},
             )
     if flat:
         words = "forces do not pull back atoms that have moved: they belong to other frames, or to other atoms"
@@ -296,7 +296,7 @@ def _misordered(sample: LevelSample) -> ForceAssignment | None:
             return ForceAssignment(
                 "forces-atom-order",
                 f"forces follow from the geometry once their rows, {words}, are put in the order of the atoms",
-                {"explained": now, "explained_mended": quality},
+                {"explained": now, "explained_corrected": quality},
             )
     return None
 

@@ -72,26 +72,21 @@ def _nearest_relative(structure: Structure) -> np.ndarray | None:
 def scaled(structure: Structure, positions: float = 1.0, cell: float = 1.0, transposed: bool = False) -> Structure:
     """Return a copy with other lengths; labels stay as they are."""
     matrix = structure.cell.T if transposed else structure.cell
-    return Structure.trusted(
-        **{**_fields(structure), "positions": structure.positions * positions, "cell": np.ascontiguousarray(matrix) * cell}
-    )
+    return structure.replace_trusted(positions=structure.positions * positions, cell=np.ascontiguousarray(matrix) * cell)
 
 
 def with_forces(structure: Structure, forces: np.ndarray) -> Structure:
     """Return a copy with other forces."""
-    return Structure.trusted(**{**_fields(structure), "labels": {**structure.labels, "forces": forces}})
-
-
-def _fields(structure: Structure) -> dict[str, object]:
-    return {name: getattr(structure, name) for name in structure.__dataclass_fields__}
+    return structure.replace_trusted(labels={**structure.labels, "forces": forces})
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A change of lengths: code, words, scale of positions and of the cell, whether lattice vectors are columns."""
+    """A change of lengths: code, words, what to do, scale of positions and of the cell, whether lattice vectors are columns."""
 
     code: str
     words: str
+    hint: str
     positions: float = 1.0
     cell: float = 1.0
     transposed: bool = False
@@ -101,11 +96,17 @@ class Correction:
 
 
 CORRECTIONS = (
-    Correction("length-unit", "lengths are in bohr", BOHR, BOHR),
-    Correction("length-unit", "lengths are in Angstrom and were converted as if they were in bohr", 1 / BOHR, 1 / BOHR),
-    Correction("cell-in-bohr", "the cell is in bohr, positions in Angstrom", 1.0, BOHR),
-    Correction("cell-length-unit", "positions are in bohr, the cell in Angstrom", BOHR, 1.0),
-    Correction("cell-transposed", "lattice vectors are columns", transposed=True),
+    Correction("length-unit", "lengths are in bohr", "import with --length-unit bohr", BOHR, BOHR),
+    Correction(
+        "length-unit",
+        "lengths are in Angstrom and were converted as if they were in bohr",
+        "import with --length-unit Angstrom",
+        1 / BOHR,
+        1 / BOHR,
+    ),
+    Correction("cell-in-bohr", "the cell is in bohr, positions in Angstrom", "write the cell of the file in Angstrom", 1.0, BOHR),
+    Correction("cell-length-unit", "positions are in bohr, the cell in Angstrom", "write the positions of the file in Angstrom", BOHR, 1.0),
+    Correction("cell-transposed", "lattice vectors are columns", "write the lattice vectors of the file as rows", transposed=True),
 )
 #: Structures that are measured; the quality below which something is wrong with lengths, and below which it may be, if a correction helps everywhere.
 MEASURED, NATURAL, ALMOST = 24, 0.7, 0.96

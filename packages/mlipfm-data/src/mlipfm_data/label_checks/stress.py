@@ -224,7 +224,7 @@ def _of_verdict(level: str | None, verdict: StressCheck) -> list[Finding]:
     if verdict.order is not None:
         order, now, then = verdict.order
         words, hint = f"shear components agree with the forces only in the order {order}", f"import with --stress-order {order}"
-        found.append(fault("stress-order", words, hint, level, {"agreement": now, "agreement_mended": then}))
+        found.append(fault("stress-order", words, hint, level, {"agreement": now, "agreement_corrected": then}))
     if verdict.trace is None or not verdict.unit_guesses:
         return found
     best, trace = verdict.unit_guesses[0], verdict.trace

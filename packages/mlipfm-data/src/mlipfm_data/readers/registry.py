@@ -197,7 +197,7 @@ def _recognised(recognises: Callable[[Path], bool], path: Path) -> bool:
 def _formats() -> tuple[Format, ...]:
     """Load all installed formats; cached, because looking through the installed packages takes longer than reading a small file.
 
-    A reader that cannot be loaded is left out with a warning: files of other formats are read without it, and one that is asked for by name says why.
+    A reader that cannot be loaded is left out with a warning: files of other formats are read without it, and who names it is told why.
     """
     found = []
     for name in plugins.names("readers"):

@@ -2,7 +2,7 @@
 
 class TestPainn(PotentialContract):
     def potential(self) -> Potential:
-        return build("painn", {"channels": 16, "dtype": "float64"})
+        return build("painn", {"elements": ["H", "O"], "levels": ["any"], "backbone": {"channels": 16}, "dtype": "float64"})
 """
 
 from __future__ import annotations

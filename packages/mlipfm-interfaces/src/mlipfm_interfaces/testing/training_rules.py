@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +88,13 @@ class ObjectiveCase:
     potential: Potential
     structures: Sequence[Structure]
 
+    def prepared(self) -> Objective:
+        """Return a new objective, which has seen the potential that trains if it asks for it."""
+        objective = self.make()
+        elements = Counter(int(z) for s in self.structures for z in s.atomic_numbers)
+        getattr(objective, "prepare", lambda potential, elements: None)(self.potential, elements)
+        return objective
+
 
 OBJECTIVE_RULES: list[Rule[ObjectiveCase]] = []
 
@@ -109,7 +117,7 @@ def _number(value: Tensor) -> float:
 
 @rule(OBJECTIVE_RULES, "objective-additive", "Sums and counts over two halves of a batch add up to those of the whole.")
 def _objective_additive(case: ObjectiveCase) -> RuleResult | None:
-    objective = case.make()
+    objective = case.prepared()
     if objective.gather:
         return RuleResult("skipped", f"it declares gather: {', '.join(objective.gather)}")
     whole = _terms(objective, case, case.structures)
@@ -128,7 +136,7 @@ def _objective_additive(case: ObjectiveCase) -> RuleResult | None:
     "Views are structures, at least one, made by the given generator alone; the structure itself is left alone.",
 )
 def _objective_views(case: ObjectiveCase) -> None:
-    objective, s = case.make(), case.structures[0]
+    objective, s = case.prepared(), case.structures[0]
     key = s.key
     state = torch.get_rng_state()
     first, again = ([v.key for v in objective.views(s, np.random.default_rng(3))] for _ in range(2))
@@ -140,7 +148,7 @@ def _objective_views(case: ObjectiveCase) -> None:
 
 @rule(OBJECTIVE_RULES, "objective-trains", "Its terms are finite, their counts not negative, and their gradient reaches the potential.")
 def _objective_trains(case: ObjectiveCase) -> None:
-    terms = _terms(case.make(), case, case.structures)
+    terms = _terms(case.prepared(), case, case.structures)
     require(bool(terms), "there are no terms")
     for name, (total, count) in terms.items():
         require(bool(torch.isfinite(total.detach())), f"{name!r} is not finite")
@@ -156,7 +164,7 @@ def _objective_trains(case: ObjectiveCase) -> None:
     OBJECTIVE_RULES, "objective-missing-labels", "Structures without the labels it requires add nothing: neither to a sum nor to a count."
 )
 def _objective_missing(case: ObjectiveCase) -> RuleResult | None:
-    objective = case.make()
+    objective = case.prepared()
     if not objective.requires or objective.gather:
         return RuleResult("skipped", "it requires no labels" if not objective.requires else "it declares gather")
     bare = case.structures[0].replace(labels={}, label_std={})

@@ -1,4 +1,4 @@
-"""Models that come with this package, by name: `MlipfmCalculator()`, `mlipfm md run --model mlipfm-mol-small`, `released()`.
+"""Models that come with this package, by name: `MlipfmCalculator()`, `mlipfm md run mlipfm-mol-small FILE`, `released()`.
 
 The files lie in this folder: `NAME.safetensors`, its uncertainty `NAME.uncertainty.safetensors`, its card `NAME.md`, and `index.json` with the
 SHA-256 that files are compared with before they are used. They are data (weights and JSON), never code. Weights are under the licence of this

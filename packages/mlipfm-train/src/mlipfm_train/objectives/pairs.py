@@ -73,7 +73,7 @@ class PairDistances:
 
 
 class BondOrders:
-    """Predict the bond orders of neighbours, a label that GFN1-xTB and GFN2-xTB give (`mlipfm data label --labeler gfn2-xtb-rich`).
+    """Predict the bond orders of neighbours, a label that GFN1-xTB and GFN2-xTB give (`mlipfm data label --method gfn2-xtb-rich`).
 
     Pairs of periodic systems do not count: an atom has several images there, and their bond orders are one number.
 
