@@ -197,7 +197,7 @@ def _recognised(recognises: Callable[[Path], bool], path: Path) -> bool:
 def _formats() -> tuple[Format, ...]:
     """Load all installed formats; cached, because looking through the installed packages takes longer than reading a small file.
 
-    A reader that cannot be loaded is left out with a warning: files of other formats are read without it, and who names it is told why.
+    A reader that cannot be loaded is left out with a warning: files of other formats are read without it, and its name as `reader` raises its error.
     """
     found = []
     for name in plugins.names("readers"):
