@@ -77,7 +77,6 @@ def test_weights_of_zero_switch_a_quantity_off():
     [
         (EnergyForce, {"huber_delta": 0.5}, "huber_delta"),
         (EnergyForce, {"huber_delta": 0.5, "stress_loss": "huber", "stress_weight": 1.0}, None),
-        (EnergyForce, {"stress_loss": "huber"}, "stress_loss"),
         (EnergyForce, {"huber_delta": 0.01, "stress_loss": "mae"}, None),  # as a resolved recipe writes its defaults
         (Quantities, {"weights": {"dipole": 1.0}, "huber_delta": 0.5}, "huber_delta"),
         (Quantities, {"weights": {"dipole": 1.0}, "huber_delta": 0.5, "loss": "huber"}, None),

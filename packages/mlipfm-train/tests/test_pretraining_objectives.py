@@ -66,7 +66,7 @@ def test_the_best_linear_denoiser_of_gaussian_structures_reaches_the_closed_form
     centred = np.eye(3 * n) - np.kron(np.ones((n, n)) / n, np.eye(3))
     root = 0.1 * centred @ rng.normal(size=(3 * n, 3 * n)) / np.sqrt(3 * n)
     covariance, start = root @ root.T, 3.0 * np.arange(3.0 * n)
-    objective = Denoise(sigma=sigma, predict=predict, kt=kt)
+    objective = Denoise(sigma=sigma, predict=predict, **({"kt": kt} if predict == "forces" else {}))
     structures = [Structure([6] * n, (start + root @ rng.normal(size=3 * n)).reshape(n, 3)) for _ in range(600)]
     batch = noisy(objective, structures)
     away = batch.positions.numpy().reshape(-1, 3 * n) - start

@@ -95,16 +95,12 @@ def open_run(
             stack.enter_context(lock(folder / "lock"))
         resuming = strategy.collect((folder / "recipe.yaml").exists())[0]
         torch.manual_seed(int(stream(recipe.seed, "init").integers(2**63)))
-        made, chosen = _objectives(recipe, objectives)
-        weight_rule, rule = make("weight_rules", recipe.weight_rule)
-        feed = plugin_of("sources", recipe.data.source, given=1)[1] if source is None else recipe.data.source
-        changes = {"objectives": chosen, "weight_rule": rule, "strategy": placed, "data": recipe.data.model_copy(update={"source": feed})}
-        recipe = recipe.model_copy(update=changes)
+        made, weight_rule, recipe = _plugins(recipe, placed, objectives, source is None)
         train, valid = Frames(recipe.data.train, recipe.data.levels), Frames(recipe.data.valid, recipe.data.levels)
-        report, before = Report(), recipe
+        report, before, identity = Report(), recipe, ""
         if resuming:
             first, manifest = load_model(folder / "initial.safetensors")
-            before = refuse_changes(recipe, folder, manifest["extra"], train, valid)
+            before, identity = refuse_changes(recipe, folder, manifest["extra"], train, valid), manifest["digest"]
             start, extra = Start(first), manifest["extra"] | {"recipe": _in_manifest(recipe)}
             prepare_objectives(made, first, train.structure_table().atomic_numbers)
         else:
@@ -112,10 +108,7 @@ def open_run(
             if say is not None and (chief or refuse_label_faults):  # all ranks refuse, or none
                 check_labels([train, valid], report, refuse=refuse_label_faults)
             extra = {"recipe": _in_manifest(recipe), **sources}
-        spec = start.potential.spec
-        cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
-        batch, of = strategy.share
-        context = SourceContext(train, recipe.data.budget, spec.graphs[0].cutoff, recipe.seed, batch, of, cost, recipe.steps)
+        context = _source_context(recipe, train, strategy.share, start.potential)
         fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
         getattr(weight_rule, "follow", lambda source: None)(fed)  # optional: `reptile` belongs to the source `tasks`
         if recipe.adapt is not None and recipe.adapt.mode == "heads" and not resuming:
@@ -138,13 +131,13 @@ def open_run(
             events=events,
             train=train,
             valid=valid,
-            valid_runs=in_budget(frame_costs(valid, context.cutoff, model=cost), recipe.data.budget - cost.per_batch) if len(valid) else [],
+            valid_runs=_valid_runs(valid, context),
             valid_groups=[group_of(s) for s in valid],
             extra=extra,
             began=began,
             interrupted=interrupted,
             preflight=report,
-            identity=manifest["digest"] if resuming else "",
+            identity=identity,
         )
         getattr(strategy, "check", lambda step: None)(step)  # optional: a strategy of another package may not have it
         if not resuming:
@@ -192,16 +185,35 @@ def _in_manifest(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"time_limit"})
 
 
-def _objectives(recipe: Recipe, given: Mapping[str, Objective] | None) -> tuple[dict[str, Objective], list[PluginChoice]]:
-    if given is not None:
-        return dict(given), list(recipe.objectives)
-    made: dict[str, Objective] = {}
-    resolved = []
-    for named in recipe.objectives:
-        objective, filled = make("objectives", named)
+def _plugins(
+    recipe: Recipe, placed: PluginChoice, given: Mapping[str, Objective] | None, of_recipe: bool
+) -> tuple[dict[str, Objective], Any, Recipe]:
+    """Return objectives by name, weight rule, and the recipe with all options of its plug-ins.
+
+    Args:
+        placed: the strategy with its options. given: objectives that the caller makes itself. of_recipe: whether the source is that of the recipe.
+    """
+    made, chosen = dict[str, Objective](), list(recipe.objectives)
+    for k, named in enumerate(recipe.objectives if given is None else []):
+        objective, chosen[k] = make("objectives", named)
         made[named.name if named.name not in made else f"{named.name}-{len(made) + 1}"] = objective
-        resolved.append(filled)
-    return made, resolved
+    weight_rule, rule = make("weight_rules", recipe.weight_rule)
+    feed = plugin_of("sources", recipe.data.source, given=1)[1] if of_recipe else recipe.data.source
+    changes = {"objectives": chosen, "weight_rule": rule, "strategy": placed, "data": recipe.data.model_copy(update={"source": feed})}
+    return made if given is None else dict(given), weight_rule, recipe.model_copy(update=changes)
+
+
+def _source_context(recipe: Recipe, train: Frames, share: tuple[int, int], potential: Potential) -> SourceContext:
+    """Return what a Source is made from: the structures, and what a batch may cost. share: see `Strategy.share`."""
+    cost = CostModel(recipe.data.cost.atom, recipe.data.cost.edge, recipe.data.cost.batch)
+    return SourceContext(train, recipe.data.budget, potential.spec.graphs[0].cutoff, recipe.seed, *share, cost, recipe.steps)
+
+
+def _valid_runs(valid: Frames, context: SourceContext) -> list[slice]:
+    """Return the validation structures in batches of the budget."""
+    if not len(valid):
+        return []
+    return in_budget(frame_costs(valid, context.cutoff, model=context.cost), context.budget - context.cost.per_batch)
 
 
 def _start(

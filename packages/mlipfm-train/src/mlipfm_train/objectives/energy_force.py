@@ -55,10 +55,7 @@ class EnergyForce:
         self.delta = huber_delta
         self.augment: Augmentation = augment
         _check(self.weights, self.losses, huber_delta)
-        default = {"energy": "mae", "forces": "norm", "stress": "mae"}
-        idle = {f"{key}_loss": (loss, default[key]) for key, loss in self.losses.items() if self.weights[key] == 0}
-        refuse_idle("energy-force", idle, "a weight above 0 of its quantity")
-        if not any(loss == "huber" and self.weights[key] > 0 for key, loss in self.losses.items()):
+        if "huber" not in self.losses.values():
             refuse_idle("energy-force", {"huber_delta": (huber_delta, 0.01)}, "a loss huber")
         check_augmentation(augment, "energy-force")
         self.outputs = tuple(key for key, weight in self.weights.items() if weight > 0)
