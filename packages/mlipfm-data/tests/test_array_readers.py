@@ -185,6 +185,16 @@ def test_cut_damaged_foreign_and_unbelievable_files(tmp_path):
         list(read(tmp_path / "bomb.npz"))
 
 
+@pytest.mark.parametrize("write", [deepmd, pwdata])
+def test_systems_are_found_however_deep_they_lie(write, tmp_path):
+    """`nopbc/data/H2O` of a published set was three folders down, and left out without a word."""
+    for place in ("a", "b/c", "d/e/f/g"):
+        (tmp_path / "all" / place).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "all" / place)
+    one = len(read_all(tmp_path / "all" / "a", level="x"))
+    assert len(read_all(tmp_path / "all", level="x")) == 3 * one > 0
+
+
 def test_deepmd_virial_becomes_the_stress_with_the_other_sign(tmp_path):
     s = read_all(deepmd(tmp_path / "a"))[0]
     assert np.diag(s.labels["stress"]) == pytest.approx(-np.array([3.0, 6.0, 9.0]) / np.linalg.det(CELL))

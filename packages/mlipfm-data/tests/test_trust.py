@@ -290,6 +290,28 @@ def test_stiffness_of_bonds_is_the_force_constant():
     assert force_scale(kinds) == pytest.approx(1.2, abs=0.25)
 
 
+def test_bonds_that_hardly_stretch_say_nothing_about_forces():
+    """Relaxed crystals of many compounds: the length that a bond wants differs by 0.006 Å from one to the next, and forces are what is left of it."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(30):
+        stretch = rng.normal(scale=0.006)
+        forces = np.array([[0, 0, -2.4 * stretch], [0, 0, 2.4 * stretch]])  # against the bond: a tenth of its stiffness, and the wrong sign
+        frames.append(Structure([7, 1], [[0, 0, 0], [0, 0, 1.02 + stretch]], labels={"forces": -forces}))
+    assert force_scale(stiffness(frames, [neighbors_of(s) for s in frames])) is None
+
+
+def test_a_slope_of_a_few_bonds_alone_is_none():
+    """One half of the frames says 41 eV/Å², the other nothing of the kind."""
+    rng, frames = np.random.default_rng(0), []
+    for k in range(40):
+        stretch = rng.normal(scale=0.03)
+        pull = 41.0 * stretch if k % 2 else 2.0 * stretch
+        frames.append(Structure([7, 1], [[0, 0, 0], [0, 0, 1.02 + stretch]], labels={"forces": [[0, 0, pull], [0, 0, -pull]]}))
+    near = [neighbors_of(s) for s in frames]
+    assert force_scale(stiffness(frames, near)) is None
+    assert force_scale(stiffness(frames[1::2], near[1::2])) == pytest.approx(1.0)
+
+
 def test_slope_ignores_a_few_wild_pairs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=100)

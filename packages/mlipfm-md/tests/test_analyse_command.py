@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import ObservableError
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
-from mlipfm_md import NVE, Settings, simulate
-from mlipfm_md.observables import read_run
+from mlipfm_md import NVE, Settings, export_extxyz, simulate
+from mlipfm_md.observables import heat_capacity, read_run, read_trajectory
 
 CUBE = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 
@@ -63,11 +64,13 @@ def test_record_has_units_and_reasons(run, capsys, tmp_path):
 def test_exported_trajectory_gives_the_same_numbers_as_the_run(run, tmp_path):
     """Through extended XYZ and ASE; positions wrapped into the cell on the way (ASE then drops the energies)."""
     from ase.io import read, write
-    from mlipfm_md import export_extxyz
-    from mlipfm_md.observables import read_trajectory
     from mlipfm_md.observables.analysis import analyse
 
     export_extxyz(run, tmp_path / "a.xyz")
+    written, original = read_trajectory(tmp_path / "a.xyz"), read_run(run)
+    assert (written.ensemble, written.degrees_of_freedom) == (original.ensemble, original.degrees_of_freedom)
+    with pytest.raises(ObservableError, match="the file gives the ensemble nve"):
+        read_trajectory(tmp_path / "a.xyz", ensemble="nvt")
     frames = read(tmp_path / "a.xyz", ":")
     for atoms in frames:
         atoms.wrap()
@@ -153,3 +156,18 @@ def test_structures_of_a_run_are_analysed_one_by_one(tmp_path):
     assert (len(first.atomic_numbers), len(second.atomic_numbers)) == (2, 1)
     assert (first.degrees_of_freedom, second.degrees_of_freedom) == (3, 3)
     assert first.times.tolist() == [0, 2, 4]
+    export_extxyz(tmp_path / "r", tmp_path / "r.xyz")
+    for k, whole in enumerate((first, second)):
+        again = read_trajectory(tmp_path / "r.xyz", structure=k)
+        assert again.positions == pytest.approx(whole.positions, abs=1e-9)
+        assert again.degrees_of_freedom == whole.degrees_of_freedom
+    with pytest.raises(ObservableError, match="no structure 2; the file has 0, 1"):
+        read_trajectory(tmp_path / "r.xyz", structure=2)
+
+
+def test_an_isolated_molecule_at_constant_energy_has_no_heat_capacity(tmp_path):
+    """Twelve copies of one molecule gave 17 to 27 J/mol/K, each with an error of 0.1: what it keeps of rotation decides."""
+    argon = Structure(np.full(2, 18), [[0, 0, 0], [3.8, 0, 0.0]])
+    simulate(noble_gas(cutoff=6.0), [argon], NVE(), Settings(dt=1.0, steps=40, temperature=30, every=2), out=tmp_path / "r")
+    with pytest.raises(ObservableError, match="keeps its angular momentum"):
+        heat_capacity(read_run(tmp_path / "r"))

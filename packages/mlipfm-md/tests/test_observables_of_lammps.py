@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlipfm_interfaces.errors import ObservableError
 from mlipfm_md.observables import TrajectoryData, radial_distribution, read_trajectory
 
 FOLDER = Path(__file__).parent / "lammps"
@@ -20,6 +21,26 @@ def argon() -> TrajectoryData:
 def test_temperatures_are_those_of_lammps(argon):
     theirs = np.loadtxt(FOLDER / "msd.dat")[:, 2]
     assert argon.temperatures == pytest.approx(theirs, rel=2e-6)
+
+
+def test_velocities_of_units_real_are_read_in_their_unit(argon, tmp_path):
+    """`units real` has Å/fs, `units metal` Å/ps, and a dump does not say which."""
+    lines = (FOLDER / "dump.lammpstrj").read_text().splitlines()
+    columns = next(line for line in lines if line.startswith("ITEM: ATOMS")).split()[2:]
+    places, atoms = [columns.index(name) for name in ("vx", "vy", "vz")], False
+    for k, line in enumerate(lines):
+        if line.startswith("ITEM:"):
+            atoms = line.startswith("ITEM: ATOMS")
+        elif atoms:
+            words = line.split()
+            for place in places:
+                words[place] = f"{float(words[place]) / 1000:.9g}"
+            lines[k] = " ".join(words)
+    (tmp_path / "real.lammpstrj").write_text("\n".join(lines) + "\n")
+    same = read_trajectory(tmp_path / "real.lammpstrj", 400.0, ensemble="nve", elements=["Ar"], velocity_unit="A/fs")
+    assert same.temperatures == pytest.approx(argon.temperatures, rel=1e-6)
+    with pytest.raises(ObservableError, match="no unit of velocity"):
+        read_trajectory(tmp_path / "real.lammpstrj", 400.0, elements=["Ar"], velocity_unit="furlong/s")
 
 
 def test_g_and_coordination_numbers_are_those_of_lammps(argon):

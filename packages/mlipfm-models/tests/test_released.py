@@ -95,6 +95,17 @@ def test_a_crystal_gets_a_warning_from_a_model_of_molecules() -> None:
         evaluate(load_potential("mlipfm-mol-medium"), [molecule, boxed], ("energy",))
 
 
+def test_a_slab_without_a_lattice_vector_along_its_open_axis_is_computed() -> None:
+    """As ASE's `graphene()` is: the third vector is zero. In a long box nothing changes."""
+    potential = load_potential("mlipfm-mol-medium")
+    sheet = np.array([[2.46, 0, 0], [-1.23, 2.1304, 0], [0, 0, 0]])
+    flat = Structure([6, 6], [[0, 0, 0], [0, 1.4203, 0]], sheet, (True, True, False), 0, 1)
+    boxed = flat.replace(cell=sheet + np.diag([0, 0, 30.0]))
+    with pytest.warns(UntrainedStateWarning, match="trained on free molecules"):
+        first, second = evaluate(potential, [flat, boxed], ("energy",))
+    assert float(first["energy"]) == pytest.approx(float(second["energy"]), abs=1e-5)
+
+
 def test_commands_list_and_show_installed_models(capsys) -> None:
     with pytest.raises(SystemExit) as end:
         main(["models", "show", "mlipfm-mol-medium"])

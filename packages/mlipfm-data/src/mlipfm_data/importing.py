@@ -205,7 +205,7 @@ class Before:
 CHECKED_FRAMES = 200
 
 #: Frames, or atoms of frames, whose labels are checked before the first of them is stored.
-WAITING_FRAMES, WAITING_ATOMS = 288, 40_000
+WAITING_FRAMES, WAITING_ATOMS = 20_000, 1_000_000
 
 
 @dataclass

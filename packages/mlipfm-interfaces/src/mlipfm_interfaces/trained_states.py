@@ -133,7 +133,10 @@ def _isolated(s: Structure, reach: float) -> bool:
     """Return whether the images of a structure are farther from it than `reach` Å along every axis along which it is periodic."""
     if not s.pbc.any():
         return True
-    inverse = np.linalg.inv(s.cell)
+    cell, flat = s.cell.copy(), ~s.cell.any(axis=1)
+    if flat.any():  # a slab may have no lattice vector along its open axis: any that is normal to the others will do
+        cell[flat] = np.linalg.svd(cell[~flat])[2][(~flat).sum() :]
+    inverse = np.linalg.inv(cell)
     empty = (1 - np.ptp(s.positions @ inverse, axis=0)) / np.linalg.norm(inverse, axis=0)
     return bool((empty[s.pbc] > reach).all())
 

@@ -63,12 +63,18 @@ _FACTORS: dict[str, dict[str, float]] = {
         "Ry/bohr^3": HARTREE / 2 / BOHR**3,
     },
     "dipole": {"e Angstrom": 1.0, "Debye": DEBYE, "e bohr": BOHR, "e nm": 10.0},
+    "polarizability": {
+        "e^2 Angstrom^2/eV": 1.0,
+        "Angstrom^3": 1 / COULOMB,
+        "bohr^3": BOHR**3 / COULOMB,
+        "e^2 bohr^2/Hartree": BOHR**2 / HARTREE,
+    },
     "time": {"fs": 1.0, "ps": 1000.0, "ns": 1e6},
 }
 
 
 def to_internal(value: float, unit: str, dimension: str) -> float:
-    """Return `value` given in `unit`, in the internal unit of `dimension` (energy, length, forces, stress, dipole, time).
+    """Return `value` given in `unit`, in the internal unit of `dimension` (energy, length, forces, stress, dipole, polarizability, time).
 
     Raises:
         UnitError: for a unit that is not known for this dimension; the message lists those that are.

@@ -22,26 +22,31 @@ Array = np.ndarray
 
 
 def open_trajectory(
-    source: Path, interval: float | None, structure: int, ensemble: str | None, pressure: float | None, elements: Sequence[str]
+    source: Path,
+    interval: float | None,
+    structure: int,
+    ensemble: str | None,
+    pressure: float | None,
+    elements: Sequence[str],
+    velocity_unit: str | None = None,
 ) -> TrajectoryData:
     """Return the trajectory of a run's folder or of a file.
 
     Args:
-        interval: fs between the frames of a file. ensemble, pressure (GPa), elements: of a file, which does not give them.
+        interval: fs between the frames of a file. ensemble, pressure (GPa), elements, velocity_unit: of a file, which does not give them.
 
     Raises:
         ObservableError: an option that the source answers itself. What the readers raise.
     """
     if source.is_dir():
         given = {"--dt": interval, "--ensemble": ensemble, "--pressure": pressure, "--elements": list(elements) or None}
+        given["--velocity-unit"] = velocity_unit
         for option, value in given.items():
             if value is not None:
                 raise ObservableError("the folder of a run says this itself", where=option, hint="leave it out")
         return read_run(source, structure)
-    if structure != 0:
-        raise ObservableError("a trajectory file has one structure", where="--structure", hint="leave it out")
-    data = read_trajectory(source, interval, ensemble=ensemble, elements=elements)
-    if pressure is not None and ensemble != "npt":
+    data = read_trajectory(source, interval, ensemble=ensemble, elements=elements, structure=structure, velocity_unit=velocity_unit)
+    if pressure is not None and data.ensemble != "npt":
         raise ObservableError("only constant pressure has a pressure", where="--pressure", hint="--ensemble npt, or leave it out")
     return data if pressure is None else replace(data, pressure=pressure * GPA)
 

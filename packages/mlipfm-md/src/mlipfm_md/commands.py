@@ -223,7 +223,7 @@ def analyse(
         Path | None, typer.Option(help="Folder for page, tables and plots", show_default="TRAJECTORY/analysis or NAME-analysis")
     ] = None,
     dt: Annotated[float | None, typer.Option(min=1e-6, help="fs between frames of a file that does not say")] = None,
-    structure: Annotated[int, typer.Option(min=0, help="Which structure of a run of several")] = 0,
+    structure: Annotated[int, typer.Option(min=0, help="Which structure of a run of several, or of a file that it exported")] = 0,
     discard: Annotated[float, typer.Option(min=0, help="fs at the beginning that do not count (equilibration)")] = 0.0,
     rdf: Annotated[list[str] | None, typer.Option(help="Pair of elements, O-H; all pairs by default")] = None,
     r_max: Annotated[
@@ -253,6 +253,9 @@ def analyse(
     ensemble: Annotated[Ensembles | None, typer.Option(help="Of a file; heat capacity and drift depend on it")] = None,
     pressure: Annotated[float | None, typer.Option(help="GPa, of the barostat of a file")] = None,
     elements: Annotated[str | None, typer.Option(help='Elements of the types 1, 2 ... of a LAMMPS dump: "O H"')] = None,
+    velocity_unit: Annotated[
+        VelocityUnit | None, typer.Option(help="Of a LAMMPS dump: A/fs for `units real`", show_default="A/ps, of `units metal`")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the JSON record instead of tables")] = False,
 ) -> None:
     """Compute observables of a trajectory with error bars, and write one HTML page with plots, CSV and JSON.
@@ -271,7 +274,15 @@ def analyse(
     from ._analyse_command import analyse_trajectory, open_trajectory, parse_angle, parse_pair
     from .observables.analysis import AnalysisRequest
 
-    data = open_trajectory(trajectory, dt, structure, None if ensemble is None else str(ensemble), pressure, (elements or "").split())
+    data = open_trajectory(
+        trajectory,
+        dt,
+        structure,
+        None if ensemble is None else str(ensemble),
+        pressure,
+        (elements or "").split(),
+        None if velocity_unit is None else str(velocity_unit),
+    )
     wanted = AnalysisRequest(
         [parse_pair(text) for text in rdf] if rdf else None,
         [parse_angle(text) for text in adf or []],

@@ -7,7 +7,7 @@ that belong to the restart, and the run goes on without a missing or doubled fra
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -113,7 +113,7 @@ class Trajectory:
         """Write the state before an explosion, as `last_good.xyz`: another run can start from it."""
         with (self.folder / LAST_GOOD).open("w") as stream:
             for (frame, dynamics), start in zip(self._frames(state, dt), self.starts, strict=True):
-                _write_frame(stream, frame, dynamics, start.axes_fixed)
+                _write_frame(stream, frame, dynamics, start.axes_fixed, {})
 
     def _frames(self, state: State, dt: float) -> Iterator[tuple[Structure, Dynamics]]:
         for k, (start, a, b, energy) in enumerate(zip(self.starts, state.first[:-1], state.first[1:], state.energies, strict=True)):
@@ -210,23 +210,32 @@ def export_extxyz(
     Args:
         system: index of the only system to write. only: the (step, system) to write.
 
-    Columns are ASE's: `momenta` in its units, `masses` in amu, `forces` eV/Å, and `move_mask` where atoms are fixed.
+    Columns are ASE's: `momenta` in its units, `masses` in amu, `forces` eV/Å, and `move_mask` where atoms are fixed. The comment line gives the
+    ensemble and the degrees of freedom, and of several structures which one it is (`system`).
     """
+    from .observables.trajectory_data import sampled
+
     folder, path = Path(folder), Path(path)
-    motion = json.loads((folder / "run.json").read_bytes()).get("motion") or [None]
-    count, n = 0, len(json.loads((folder / "run.json").read_bytes())["structures"])
+    origin = json.loads((folder / "run.json").read_bytes())
+    motion = origin.get("motion") or [None]
+    count, n = 0, len(origin["structures"])
+    told: dict[int, dict[str, Any]] = {}
     with file_in_place(path) as part, part.open("w") as stream:
         for k, (s, dynamics) in enumerate(FrameLog(folder / "trajectory.frames")):
             assert dynamics is not None
             if system not in (None, k % n) or (only is not None and (dynamics.step, k % n) not in only):
                 continue
-            _write_frame(stream, s, dynamics, fixed_axes(motion[k % len(motion)], len(s)))
+            here = k % n
+            if here not in told:
+                ensemble, degrees = sampled(folder, here, len(s))
+                told[here] = {"ensemble": ensemble, "degrees_of_freedom": degrees} | ({"system": here} if n > 1 else {})
+            _write_frame(stream, s, dynamics, fixed_axes(motion[k % len(motion)], len(s)), told[here])
             count += 1
     return count
 
 
-def _write_frame(stream: TextIO, s: Structure, dynamics: Dynamics, fixed: Array) -> None:
-    """One frame with all digits; ASE's writer keeps eight decimals."""
+def _write_frame(stream: TextIO, s: Structure, dynamics: Dynamics, fixed: Array, told: Mapping[str, Any]) -> None:
+    """One frame with all digits; ASE's writer keeps eight decimals. `told`: what else stands in its comment line."""
     from ase.units import fs
 
     momenta = dynamics.velocities * dynamics.masses[:, None] / fs
@@ -236,14 +245,14 @@ def _write_frame(stream: TextIO, s: Structure, dynamics: Dynamics, fixed: Array)
     flat = [(name, kind, np.asarray(values).reshape(len(s), -1)) for name, kind, values in columns]
     properties = "species:S:1:" + ":".join(f"{name}:{kind}:{values.shape[1]}" for name, kind, values in flat)
     info = {"total_charge": s.total_charge, "spin_multiplicity": s.spin_multiplicity, "energy": float(s.labels["energy"])}
-    info |= {"step": dynamics.step, "time_fs": dynamics.time}
+    info |= {"step": dynamics.step, "time_fs": dynamics.time, **told}
     matrices = {"stress": s.labels["stress"]} if "stress" in s.labels else {}
     head = [f'Lattice="{_words(s.cell.reshape(-1))}"'] if s.cell.any() else []
     head += [f"Properties={properties}", f'pbc="{_words(s.pbc)}"']
     if s.external_field is not None:
         head.append(f'external_field="{_words(s.external_field)}"')
     head += [f'{key}="{_words(values.reshape(-1))}"' for key, values in matrices.items()]
-    head += [f"{key}={value!r}" for key, value in info.items() if value is not None]
+    head += [f"{key}={value}" if isinstance(value, str) else f"{key}={value!r}" for key, value in info.items() if value is not None]
     stream.write(f"{len(s)}\n{' '.join(head)}\n")
     for k, z in enumerate(s.atomic_numbers.tolist()):
         stream.write(f"{symbol(z):2s} {' '.join(_words(values[k]) for _, _, values in flat)}\n")

@@ -56,10 +56,10 @@ class DeepmdReader:
 
 
 def _systems(path: Path) -> list[Path]:
-    """Return the folder itself if it is a system, else the systems in it."""
+    """Return the folder itself if it is a system, else the systems in it, however deep."""
     if (path / "type.raw").is_file():
         return [path]
-    return sorted(file.parent for pattern in ("*/type.raw", "*/*/type.raw") for file in path.glob(pattern))
+    return sorted(file.parent for file in path.rglob("type.raw"))
 
 
 def _frames(path: Path) -> Iterator[At]:
@@ -224,15 +224,13 @@ class PwdataReader:
         if not parts:
             raise UnreadableFileError("no PWdata: there is no position.npy with image_type.npy, nor train and valid with them")
         for part in parts:
-            yield from _part_frames(part, path.name)
+            yield from _part_frames(part, (part.parent if part.name in ("train", "valid") else part).name)
 
 
 def _parts(path: Path) -> list[Path]:
-    return [
-        part
-        for part in (path, path / "train", path / "valid")
-        if all((part / f"{name}.npy").is_file() for name in ("position", "image_type"))
-    ]
+    """Return the folder itself if it holds frames, else the folders in it that do, however deep (`train`, `valid`)."""
+    places = [path] if (path / "position.npy").is_file() else sorted(file.parent for file in path.rglob("position.npy"))
+    return [place for place in places if (place / "image_type.npy").is_file()]
 
 
 def _part_frames(part: Path, group: str) -> Iterator[At]:

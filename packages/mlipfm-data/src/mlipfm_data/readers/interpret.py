@@ -235,14 +235,22 @@ def _labels(frame: RawFrame, options: ReadOptions, seen: Decisions) -> dict[str,
     return labels | _probes(frame, seen)
 
 
+#: Units of quantities without an option of their own that files have others of; charges and spins are in e everywhere.
+_TO_SAY = {"eV", "e Angstrom^2"}
+
+
 def _unit(options: ReadOptions, quantity: str, seen: Decisions) -> float:
     if quantity == "forces":
         return float(seen.convention("forces_sign")) * seen.unit("forces")
     if quantity in ("energy", "atomic_energies"):
         return seen.unit("energy")
-    if quantity == "dipole":
-        return seen.unit("dipole")
+    if quantity in ("dipole", "polarizability"):
+        return seen.unit(quantity)
     seen.effective.add(f"factors {quantity}")
+    if quantity not in options.factors and QUANTITIES[quantity].unit in _TO_SAY:
+        seen.notes.append(
+            f"{quantity}: taken as {QUANTITIES[quantity].unit}, no unit is given; --option factors={quantity}=NUMBER converts"
+        )
     return options.factors.get(quantity, 1.0)
 
 

@@ -18,6 +18,7 @@ VOIGT_ASE = "xx,yy,zz,yz,xz,xy"
 #: Conventions of a file: what is assumed where neither the user, the file nor its layout gives them, which is what is used inside.
 ASSUMED: dict[str, Any] = {
     "energy_unit": "eV", "length_unit": "Angstrom", "forces_unit": "eV/Angstrom", "stress_unit": "eV/Angstrom^3", "dipole_unit": "e Angstrom",
+    "polarizability_unit": "e^2 Angstrom^2/eV",
     "forces_sign": 1, "stress_sign": 1, "stress_order": VOIGT_ASE, "spin_meaning": "multiplicity",
 }  # fmt: skip
 
@@ -28,6 +29,7 @@ HAS_UNIT_OPTION = {
     "forces": "forces_unit",
     "stress": "stress_unit",
     "dipole": "dipole_unit",
+    "polarizability": "polarizability_unit",
 }
 
 #: Options that `mlipfm data import` has under their own names; others are given with `--option`.
@@ -45,7 +47,7 @@ class ReadOptions:
         level: level of theory of all labels, if the file does not say it.
         energy_key, forces_key, stress_key, virial_key, dipole_key, charges_key, charge_key, spin_key, group_key: use this key and no other.
         keys: quantity -> key, for any quantity of the table. factors: quantity -> internal units in one unit of the file, where no unit option is.
-        energy_unit, length_unit, forces_unit, stress_unit, dipole_unit: units in the file (`units` lists them). A virial has the energy's unit.
+        energy_unit, length_unit, forces_unit, stress_unit, dipole_unit, polarizability_unit: see `units`; a virial has that of the energy.
         forces_sign: -1 if the file's forces are gradients. stress_sign: -1 if its stress is positive under compression; of a file that
             gives virials and no stress: if they are negative under compression.
         stress_order: order of six components, by name.
@@ -78,6 +80,7 @@ class ReadOptions:
     forces_unit: str | None = None
     stress_unit: str | None = None
     dipole_unit: str | None = None
+    polarizability_unit: str | None = None
     forces_sign: Literal[1, -1] | None = None
     stress_sign: Literal[1, -1] | None = None
     stress_order: str | None = None
@@ -96,7 +99,7 @@ class ReadOptions:
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for dimension in ("energy", "length", "forces", "stress", "dipole"):
+        for dimension in ("energy", "length", "forces", "stress", "dipole", "polarizability"):
             self.unit(dimension)
         for name in ("forces_sign", "stress_sign"):
             if self.convention(name) not in (1, -1):

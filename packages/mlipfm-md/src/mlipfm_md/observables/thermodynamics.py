@@ -76,6 +76,12 @@ def heat_capacity(data: TrajectoryData) -> Estimate:
         raise ObservableError("a heat capacity depends on the ensemble", where=data.source, hint="--ensemble nve, nvt or npt")
     note = "per mole of whole systems; classical: stiff vibrations count in full"
     if data.ensemble == "nve":
+        if not data.pbc.any():
+            raise ObservableError(
+                "at constant energy an isolated molecule keeps its angular momentum, and its few modes hardly exchange energy",
+                where=data.source,
+                hint="run it with --ensemble langevin",
+            )
         return _constant_energy(data, kelvin, note)
     total, name = kinetic + data.energies, "heat capacity C_V"
     if data.ensemble == "npt":

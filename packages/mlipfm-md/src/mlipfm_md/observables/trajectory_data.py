@@ -18,7 +18,7 @@ from mlipfm_interfaces.lattice import reduced
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.units import ACCELERATION, KB
 
-from ..initial_files import unreadable_by_ase
+from ..initial_files import VELOCITY_UNITS, unreadable_by_ase
 
 __all__ = ["TrajectoryData", "read_run", "read_trajectory", "unwrapped"]
 
@@ -227,13 +227,26 @@ def read_run(folder: Path | str, structure: int = 0) -> TrajectoryData:
     )
 
 
-def _energy_table(path: Path, structure: int, times: Sequence[float]) -> dict[str, Any]:
-    """`conserved` [F] eV and `degrees_of_freedom` from `energies.csv` of a run; empty where there is none or it lacks a frame."""
+def sampled(folder: Path, structure: int, atoms: int) -> tuple[str, int]:
+    """(`nve`, `nvt` or `npt`, degrees of freedom) of one structure of a run: what its temperature and heat capacity need.
+
+    Args:
+        folder: of `mlipfm md run` or `md exchange`. atoms: of the structure.
+    """
+    origin = json.loads((folder / "run.json").read_bytes())
+    ensemble, _ = _ensemble(origin, structure)
+    found = _energy_table(folder / "energies.csv", structure, None)
+    return ensemble, found.get("degrees_of_freedom") or _degrees_of_freedom(origin, structure, atoms, ensemble)
+
+
+def _energy_table(path: Path, structure: int, times: Sequence[float] | None) -> dict[str, Any]:
+    """`conserved` [F] eV and `degrees_of_freedom` from `energies.csv` of a run at these times (None: all); empty where there is none or it lacks a
+    frame."""
     if not path.is_file():
         return {}
     with path.open(newline="") as stream:
         rows = {float(row["time/fs"]): row for row in csv.DictReader(stream) if row["system"] == str(structure)}
-    lines = [rows.get(time) for time in times]
+    lines = [rows.get(time) for time in (rows if times is None else times)]
     found: dict[str, Any] = {}
     if all(line is not None and line["conserved/eV"] for line in lines):
         found["conserved"] = np.array([float(line["conserved/eV"]) for line in lines if line is not None])
@@ -273,7 +286,13 @@ def _degrees_of_freedom(origin: dict[str, Any], structure: int, n: int, ensemble
 
 
 def read_trajectory(
-    path: Path | str, interval: float | None = None, *, ensemble: str | None = None, elements: Sequence[str] = ()
+    path: Path | str,
+    interval: float | None = None,
+    *,
+    ensemble: str | None = None,
+    elements: Sequence[str] = (),
+    structure: int = 0,
+    velocity_unit: str | None = None,
 ) -> TrajectoryData:
     """Read a trajectory file that ASE reads: extended XYZ, LAMMPS dump, .traj, XDATCAR, vasprun.xml ...
 
@@ -281,6 +300,8 @@ def read_trajectory(
         interval: fs between frames; not needed where frames state `time_fs`.
         ensemble: `nve`, `nvt` or `npt`, if known.
         elements: of the types 1, 2, ... of a LAMMPS dump without a column of elements.
+        structure: which one of a file that tells several by `system` in its comment lines.
+        velocity_unit: of a LAMMPS dump, a key of `VELOCITY_UNITS`; Å/ps (`units metal`) by default.
 
     Energies, velocities, stress and dipoles are used where every frame has them. Positions are made continuous (`unwrapped`).
 
@@ -288,7 +309,7 @@ def read_trajectory(
         UnreadableFileError: a file that is missing or that ASE cannot read. ObservableError: frames of different atoms, no interval.
     """
     path = Path(path)
-    frames = _atoms(path, elements)
+    frames = _of_system(_atoms(path, elements), structure, path)
     first = frames[0]
     for k, atoms in enumerate(frames):
         if len(atoms) != len(first) or (atoms.numbers != first.numbers).any() or (atoms.pbc != first.pbc).any():
@@ -299,8 +320,15 @@ def read_trajectory(
     charge, multiplicity = charge_and_multiplicity(first.info)
     momenta = [atoms.arrays.get("momenta") for atoms in frames]
     moving = all(p is not None and np.any(p) for p in momenta)
+    per_ase = _velocity_scale(path, velocity_unit)
     positions, broken = _paths(positions, cells, first.pbc)
-    notes = ["3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed"]
+    degrees, notes = _given(frames, "degrees_of_freedom"), []
+    if degrees is None:
+        degrees = max(1, 3 * len(first) - 3)
+        notes = ["3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed"]
+    said = _given(frames, "ensemble")
+    if None not in (said, ensemble) and said != ensemble:
+        raise ObservableError(f"the file gives the ensemble {said}, not {ensemble}", where="--ensemble", hint="leave it out")
     return TrajectoryData(
         _times(frames, interval, path),
         first.numbers,
@@ -308,18 +336,47 @@ def read_trajectory(
         cells,
         np.array(first.pbc),
         masses,
-        np.stack([p / masses[:, None] * _ASE_VELOCITY for p in momenta]) if moving else None,
+        np.stack([p / masses[:, None] * per_ase for p in momenta]) if moving else None,
         _results(frames, "energy"),
         _stress(frames),
         _results(frames, "dipole"),
-        degrees_of_freedom=max(1, 3 * len(first) - 3),
-        ensemble=ensemble,
+        degrees_of_freedom=int(degrees),
+        ensemble=ensemble or (said if said in ("nve", "nvt", "npt") else None),
         total_charge=charge,
         spin_multiplicity=multiplicity,
         broken=broken,
         source=str(path),
         notes=tuple(notes),
     )
+
+
+def _velocity_scale(path: Path, unit: str | None) -> float:
+    """Å/fs in one unit of the velocities that ASE makes of a file: it takes those of a LAMMPS dump for Å/ps."""
+    if unit is None:
+        return _ASE_VELOCITY
+    if unit not in VELOCITY_UNITS:
+        raise ObservableError(f"no unit of velocity is named {unit!r}", where="--velocity-unit", hint=f"one of {', '.join(VELOCITY_UNITS)}")
+    if not _is_lammps_dump(path):
+        raise ObservableError("only a LAMMPS dump does not say the unit of its velocities", where="--velocity-unit", hint="leave it out")
+    return _ASE_VELOCITY * VELOCITY_UNITS[unit] / VELOCITY_UNITS["A/ps"]
+
+
+def _of_system(frames: list[Any], structure: int, path: Path) -> list[Any]:
+    """Frames of one structure, where the comment lines tell several by `system`."""
+    systems = sorted({int(atoms.info["system"]) for atoms in frames if "system" in atoms.info})
+    if not systems and structure != 0:
+        raise ObservableError("the trajectory has one structure", where="--structure", hint="leave it out")
+    if not systems:
+        return frames
+    if structure not in systems:
+        raise ObservableError(f"there is no structure {structure}; the file has {', '.join(map(str, systems))}", where=str(path))
+    return [atoms for atoms in frames if atoms.info.get("system") == structure]
+
+
+def _given(frames: Sequence[Any], key: str) -> Any:
+    """Return what the comment lines of all frames give alike under a key, None if they give none or differ."""
+    values = {str(atoms.info.get(key)): atoms.info.get(key) for atoms in frames}
+    return next(iter(values.values())) if len(values) == 1 else None
 
 
 def _paths(positions: Array, cells: Array, pbc: Array) -> tuple[Array, str]:
