@@ -261,3 +261,23 @@ def test_planted_duplicates_in_real_sets_are_found(shared_data):
     assert planted > 120
     assert found / planted >= 0.99
     assert taken / misses <= 0.001
+
+
+def test_of_a_chain_each_like_the_next_not_all_but_one_can_go(tmp_path, capsys) -> None:
+    """A scan in steps of half the tolerance: what goes is like something that stays, and no two that stay are alike."""
+    scan = [Structure([7, 7], [[0, 0, 0], [0, 0, 1.1 + 0.005 * k]], level="a", labels={"energy": 0.1 * k}) for k in range(41)]
+    report = find_duplicates(scan)
+    gone = set(report.removable())
+    stays = [k for k in range(len(scan)) if k not in gone]
+    assert len(report.clusters) == 1
+    alike = {frozenset((p.first, p.second)) for p in report.duplicates}
+    assert 3 <= len(stays) < 20
+    assert all(any(frozenset((k, kept)) in alike for kept in stays) for k in gone)
+    assert not any(frozenset((one, other)) in alike for one in stays for other in stays if one != other)
+    with StoreWriter(tmp_path / "scan", name="scan") as writer:
+        for s in scan:
+            writer.add(s)
+    with pytest.raises(SystemExit) as end:
+        main(["data", "filter", str(tmp_path / "scan"), "--near-duplicates", "--out", str(tmp_path / "thin")])
+    assert not end.value.code
+    assert f"{len(stays)} structures kept; dropped: {len(gone)} near-duplicate" in capsys.readouterr().out

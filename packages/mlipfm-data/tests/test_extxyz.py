@@ -1,6 +1,8 @@
 """The extended XYZ reader: equal to ASE's on what both read, exact in round trips, and precise about what is wrong and where."""
 
+import bz2
 import gzip
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,27 @@ def test_the_mark_that_some_editors_begin_a_file_with_is_skipped(tmp_path):
     assert marked.key == read_all(write(tmp_path, GOOD))[0].key
     with pytest.raises(UnreadableFileError, match="the number of atoms of frame 1 was expected"):
         read_all(write(tmp_path, GOOD + "\ufeff" + GOOD))
+
+
+@pytest.mark.parametrize(("end", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_packed_files_are_read_by_their_name(end, pack, tmp_path):
+    (tmp_path / f"w.xyz.{end}").write_bytes(pack(b"1\nenergy=-1.5\nHe 0 0 0\n"))
+    (one,) = read_all(tmp_path / f"w.xyz.{end}", level="x")
+    assert float(one.labels["energy"]) == -1.5
+
+
+def test_exponents_of_fortran_are_numbers(tmp_path):
+    (tmp_path / "f.xyz").write_text("1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.5\nHe 1.5D+00 -2.0d-1 0 0 0 1D2\n")
+    (one,) = read_all(tmp_path / "f.xyz", level="x")
+    assert one.positions.tolist() == [[1.5, -0.2, 0.0]]
+    assert one.labels["forces"].tolist() == [[0, 0, 100.0]]
+
+
+def test_line_ends_of_old_macs_are_named(tmp_path):
+    (tmp_path / "m.xyz").write_bytes(b"1\renergy=-1.5\rHe 0 0 0\r")
+    with pytest.raises(UnreadableFileError, match="expected") as refused:
+        read_all(tmp_path / "m.xyz", level="x")
+    assert "old Macs" in str(refused.value.hint)
 
 
 def test_gzipped_file_is_read_and_a_cut_one_is_refused(tmp_path):

@@ -165,6 +165,26 @@ def test_structures_of_a_run_are_analysed_one_by_one(tmp_path):
         read_trajectory(tmp_path / "r.xyz", structure=2)
 
 
+def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(run, tmp_path, capsys):
+    """A run that goes on, or was killed, leaves half a frame: the whole ones are used, and the page says so."""
+    export_extxyz(run, tmp_path / "a.xyz")
+    text = (tmp_path / "a.xyz").read_bytes()
+    (tmp_path / "cut.xyz").write_bytes(text[: int(len(text) * 0.7)])
+    code, out, err = analyse(capsys, str(tmp_path / "cut.xyz"), "--out", str(tmp_path / "page"))
+    assert code == 0, err
+    whole = len(read_trajectory(tmp_path / "cut.xyz"))
+    assert 35 < whole < len(read_run(run))
+    assert f"what follows frame {whole - 1} is incomplete and left out" in " ".join(out.split())
+
+
+def test_an_interval_that_contradicts_the_file_is_refused(run, tmp_path):
+    """Ten times the time of the file, and drift, diffusion and spectra would be off by ten."""
+    export_extxyz(run, tmp_path / "a.xyz")
+    with pytest.raises(ObservableError, match="its frames are 16 fs apart, not 160"):
+        read_trajectory(tmp_path / "a.xyz", 160.0)
+    assert read_trajectory(tmp_path / "a.xyz", 16.0).interval == 16.0
+
+
 def test_an_isolated_molecule_at_constant_energy_has_no_heat_capacity(tmp_path):
     """Twelve copies of one molecule gave 17 to 27 J/mol/K, each with an error of 0.1: what it keeps of rotation decides."""
     argon = Structure(np.full(2, 18), [[0, 0, 0], [3.8, 0, 0.0]])

@@ -283,6 +283,11 @@ def filter_(
     max_force: float = typer.Option(None, min=0, help="Largest norm of the force on an atom, eV/Angstrom."),
     label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
     unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),
+    near_duplicates: bool = typer.Option(
+        False,
+        "--near-duplicates",
+        help="Of structures that `data duplicates` finds equal (rotated, reordered, noise) keep the first.",
+    ),
     licence: str = typer.Option(None, "--licence", "--license", help="SPDX expression, given to the structures that have no licence."),
     replace_licence: str = typer.Option(
         None, "--replace-licence", help="With --licence: give it to those that give this text, and to no others."
@@ -302,14 +307,18 @@ def filter_(
         mlipfm data filter store --out spelled --licence CC-BY-4.0 --replace-licence "CC BY 4.0"
     """
     from mlipfm_interfaces.errors import OptionError
+    from mlipfm_interfaces.quantities import quantity
 
     from .store.merge import StoreFilter, filter_store
 
     if replace_licence is not None and licence is None:
         raise OptionError("no licence is given", where="--replace-licence", hint="name it: --licence CC-BY-4.0")
     names = tuple(word.strip() for word in elements.split(",") if word.strip())
+    for key in label:
+        quantity(key)
     wanted = StoreFilter(level, names, min_atoms, max_atoms, max_force, label, unique)
-    done = filter_store(store, out, wanted, licence=licence, replace_licence=replace_licence, incomplete=incomplete)
+    near = _near_duplicates(store) if near_duplicates else ()
+    done = filter_store(store, out, wanted, licence=licence, replace_licence=replace_licence, incomplete=incomplete, near_duplicates=near)
     if not done.structures:
         typer.echo(_nothing_left(store, wanted.reasons(), done.dropped), err=True)
         raise typer.Exit(1)
@@ -321,6 +330,16 @@ def filter_(
             typer.echo(f"  kept, but no SPDX expression: {text!r} of {count} structures (--replace-licence {text!r} replaces it)")
     if not done.complete:
         typer.echo(f"  warning: {store} is not complete: {out} holds what was there so far, and itself counts as complete")
+
+
+def _near_duplicates(store: Path) -> list[int]:
+    """Positions of duplicates of structures that stay."""
+    from .duplicates.report import find_duplicates
+    from .parallel import processes
+    from .store.store import Store
+
+    with Store(store) as opened, processes(2) as executor:
+        return find_duplicates(opened, executor=executor).removable()
 
 
 def _nothing_left(store: Path, reasons: list[str], dropped: dict[str, int]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,7 +247,7 @@ def split(
     with Store(store) as opened:
         opened.require_complete("finish it first: run again what wrote it; parts of a growing store would not stay apart")
         if by is By.time:
-            made, dropped = time_split(opened, shares, gap or 0)
+            (made, dropped), together = time_split(opened, shares, gap or 0), list[list[int]]()
         else:
             make_split(opened, by.value, shares, seed=seed, hold_out=wanted)  # what cannot be is refused before anything long
             with processes(workers if check else 1) as executor:
@@ -255,9 +256,9 @@ def split(
         warnings = list(_beside(opened, made)) if by is By.random else []
         empty = [name for name, share in shares.items() if share and not made.parts.get(name)]
         if empty:
-            warnings.append(
-                f"warning: {', '.join(empty)}: no structure is left for it of {len(opened)}; give it a larger share of --fractions"
-            )
+            warnings.append(f"warning: {', '.join(empty)}: no structure is left for it of {len(opened)}")
+        warnings += _missed(made, shares, together, len(opened))
+        warnings += _drawn_in(opened, made)
         _write(opened, made, out)
     leaks = _checked(out, made, workers) if check else {}
     _record(store, out, made, shares, leaks, dropped)
@@ -265,6 +266,35 @@ def split(
         typer.echo(line)
     if any(report["geometry"] for report in leaks.values()):
         raise typer.Exit(1)
+
+
+def _missed(made: Split, shares: Mapping[str, float], together: Sequence[Sequence[int]], total: int) -> list[str]:
+    """A warning where a part is far from its share because structures that stay together are many."""
+    off = {
+        name: len(made.parts.get(name, ())) / total
+        for name, share in shares.items()
+        if abs(len(made.parts.get(name, ())) / total - share) > 0.05
+    }
+    if not off or not together or len(together[0]) < 0.05 * total:
+        return []
+    found = ", ".join(f"{name} has {got:.0%} of {shares[name]:.0%}" for name, got in off.items())
+    return [
+        f"warning: {found}: near-duplicates stay together, and {len(together[0])} structures are a chain of them, each like the next; "
+        "--no-check divides them too, and the parts then share geometries"
+    ]
+
+
+def _drawn_in(store: Store, made: Split) -> list[str]:
+    """Say which structures are held out although their class is not: they are near-duplicates of some that are."""
+    if not made.held_out or made.by not in ("charge", "composition", "size", "temperature", "group", "molecule"):
+        return []
+    from .curation.splits import class_of
+
+    names = set(map(str, made.held_out))
+    others = Counter(str(class_of(store[k], made.by)) for k in made.parts.get("ood", ()))
+    drawn = {name: count for name, count in others.items() if name not in names}
+    shown = ", ".join(f"{count} of {name}" for name, count in list(drawn.items())[:5])
+    return [f"ood also has {shown}: their geometries are those of structures that are held out"] if drawn else []
 
 
 def _shares(text: str) -> dict[str, float]:

@@ -120,7 +120,7 @@ def run(
 
     Fixed atoms, fixed bond lengths, velocities and masses of the file are kept (move_mask, momenta, velo, masses, the symbols D and T; constraints
     and velocities of ASE, VASP and GROMACS files), and the output says so; what cannot be kept is refused by name. Velocities are drawn where the
-    file has none. OUT/energies.csv has energies, temperature, volume and pressure of every recorded frame.
+    file has none. OUT/energies.csv has energies and temperature of every recorded frame, at constant pressure volume and pressure too.
 
     Examples:
 
@@ -235,7 +235,7 @@ def analyse(
     ] = None,
     msd_fit: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="fs, first and last lag of the line through the MSD", show_default="last three quarters"),
+        typer.Option(metavar="FIRST LAST", help="fs, first and last lag of the line through the MSD", show_default="last three quarters"),
     ] = None,
     remove_centre_of_mass: Annotated[bool, typer.Option("--remove-centre-of-mass", help="Subtract its motion from the MSD")] = False,
     viscosity: Annotated[

@@ -96,6 +96,10 @@ def supercell_for(atoms: Atoms, width: float = WIDTH) -> tuple[int, int, int]:
 
 
 def _phonopy(atoms: Atoms, supercell: Sequence[int]) -> tuple[Any, tuple[int, int, int]]:
+    if atoms.cell.handedness < 0:
+        raise SimulationError(
+            "the lattice vectors are left-handed, which phonopy cannot use", hint="swap two of them: atoms.set_cell(atoms.cell[[1, 0, 2]])"
+        )
     repeats = tuple(int(k) for k in supercell)
     if len(repeats) != 3 or min(repeats) < 1:
         raise SimulationError(f"a supercell is three positive numbers, got {supercell}", hint="--supercell 2 2 2")

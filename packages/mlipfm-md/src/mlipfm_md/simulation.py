@@ -1,8 +1,8 @@
 """`simulate`: the one driver of molecular dynamics. Many systems at once, restartable, stops at an explosion and says so.
 
 With `out` every recorded frame is appended to `out/trajectory.frames` (checksummed records with velocities) and the state is saved to
-`out/restart.safetensors` every `restart_every` steps. Calling `simulate` again with the same arguments continues from there, and the result has the
-same bits as a run that was never stopped (same machine, threads and dtype).
+`out/restart.safetensors` every `restart_every` steps, and at a recorded frame when the last is ten seconds old. Calling `simulate` again with
+the same arguments continues from there, and the result has the same bits as a run that was never stopped (same machine, threads and dtype).
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ Array = np.ndarray
 Engine = Literal["auto", "kernel", "torch"]
 AnyForces = PotentialForces | CompiledForces | TeacherForces
 
+#: Of wall time, after which a slow model's state is saved at the next recorded frame: a kill costs no more.
+RESTART_SECONDS = 10.0
 #: Ten microseconds at 1 fs: more is a slip of the pen.
 MAX_STEPS = 10**10
 
@@ -228,6 +230,7 @@ def _simulate(
     if not run.steps:
         job.record(run, state)
     job.stop_if_uncertain(run)
+    saved = time.monotonic()
     while state.step < settings.steps and run.status == "ok":
         until = job.next_stop(state.step) if on_step is None and stop is None else min(job.next_stop(state.step), state.step + stride)
         began, before = time.perf_counter(), state.step
@@ -247,8 +250,10 @@ def _simulate(
                 on_record(state)
         if run.status == "ok" and state.step < settings.steps and stop is not None and stop():
             run.status, run.reason = "stopped", f"stopped at step {state.step}"
-        if trajectory is not None and (state.step % settings.restart_every == 0 or state.step == settings.steps or run.status != "ok"):
+        due = state.step % settings.restart_every == 0 or (state.step % settings.every == 0 and time.monotonic() - saved > RESTART_SECONDS)
+        if trajectory is not None and (due or state.step == settings.steps or run.status != "ok"):
             trajectory.save_restart(state, forces.memory())
+            saved = time.monotonic()
     return run
 
 

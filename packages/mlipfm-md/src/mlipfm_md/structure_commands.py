@@ -95,7 +95,7 @@ def phonons(
     model: Model = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder for phonons.json, phonons.png, phonopy_params.yaml, bands.csv")] = Path("phonons"),
     supercell: Annotated[
-        tuple[int, int, int] | None, typer.Option(help="Repeats of the cell", show_default="as many as make it 12 A wide")
+        tuple[int, int, int] | None, typer.Option(metavar="A B C", help="Repeats of the cell", show_default="as many as make it 12 A wide")
     ] = None,
     displacement: Annotated[float, typer.Option(min=1e-4, max=0.2, help="Displacement, A")] = 0.01,
     fmax: Largest = 0.001,

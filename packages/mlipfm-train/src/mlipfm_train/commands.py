@@ -144,7 +144,10 @@ def train(
         )
     if not is_recipe(recipe):
         if given := [option for option, value in of_recipe.items() if value and option != "--valid"]:
-            raise typer.BadParameter(f"{recipe} is no recipe but data, and {', '.join(given)} belong to a recipe: leave them out")
+            verb = "belongs" if len(given) == 1 else "belong"
+            raise typer.BadParameter(
+                f"{recipe} is data and no recipe; {', '.join(given)} {verb} to a recipe: leave it out, or train by a recipe"
+            )
         if valid and len(valid) > 1:
             raise typer.BadParameter("with a file of structures `--valid` is one file or store")
         of_file |= {"valid": valid[0] if valid else None, "split": of_file["split"] or "auto"}

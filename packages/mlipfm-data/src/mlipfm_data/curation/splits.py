@@ -114,6 +114,11 @@ _CLASS: dict[str, Callable[[Structure], Class | None]] = {
 }
 
 
+def class_of(structure: Structure, by: str) -> Class | None:
+    """Return the class of a structure in a split by one of the ways that have one class for each."""
+    return _CLASS[by](structure)
+
+
 def _check(by: str, fractions: Mapping[str, float], hold_out: Sequence[str]) -> None:
     if by not in WAYS:
         raise OptionError(f"there is no split by {by!r}", hint=f"known: {', '.join(WAYS)}")

@@ -52,8 +52,15 @@ class DuplicateReport:
         return clusters(self.structures, ((p.first, p.second) for p in self.duplicates))
 
     def removable(self) -> list[int]:
-        """Positions that can go: all but the first of each cluster."""
-        return sorted(k for cluster in self.clusters for k in cluster[1:])
+        """Positions that can go: each is a duplicate of an earlier one that stays. Of a chain, each like the next, every second may stay."""
+        like: dict[int, set[int]] = defaultdict(set)
+        for p in self.duplicates:
+            like[max(p.first, p.second)].add(min(p.first, p.second))
+        gone: set[int] = set()
+        for k in sorted(like):
+            if not like[k] <= gone:
+                gone.add(k)
+        return sorted(gone)
 
     def as_json(self) -> dict[str, Any]:
         table = Counter((p.kind, p.relation, p.other_level, p.other_state) for p in self.found.pairs)
@@ -83,7 +90,7 @@ class DuplicateReport:
         """Yield the report for people."""
         yield f"{self.structures} structures, tolerance {self.tolerance:g} A on each coordinate"
         yield from table(self.found.pairs)
-        yield f"duplicates: {len(self.duplicates)} pairs; {len(self.removable())} structures can go (all but the first of each)"
+        yield f"duplicates: {len(self.duplicates)} pairs; {len(self.removable())} structures can go (`data filter --near-duplicates`)"
         if self.within():
             yield f"within trajectories (expected): {self.within()} structures have a neighbour of their own group"
         other = sum(p.other_level and p.kind == "identical" and not p.other_state for p in self.found.pairs)

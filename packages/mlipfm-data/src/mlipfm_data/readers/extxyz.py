@@ -110,7 +110,8 @@ def _column_values(rows: Sequence[Sequence[str]], column: Column) -> np.ndarray:
     if column.kind == "R":
         try:
             return np.fromiter(map(float, words), np.float64, len(rows) * column.width).reshape(shape)
-        except ValueError:  # the word that is no number is named below
+        except ValueError:  # exponents of Fortran, 1.0D-03, or a word that is no number, which is named below
+            rows = [[_FORTRAN.sub(r"\1e\2", word) for word in row] for row in rows]
             words = chain.from_iterable(row[first:end] for row in rows)
     block = np.array(list(words), dtype=str).reshape(shape)
     if column.kind == "S":
@@ -124,6 +125,10 @@ def _column_values(rows: Sequence[Sequence[str]], column: Column) -> np.ndarray:
             (k, str(w)) for k, row in enumerate(block.reshape(len(block), -1)) for w in row if not _is_number(str(w), column.kind)
         )
         raise UnreadableFileError(f"{word!r} in column {column.name!r} is not a number", where=f"atom {atom}") from None
+
+
+#: Fortran's exponent of double precision.
+_FORTRAN = re.compile(r"^([+-]?[\d.]+)[dD]([+-]?\d+)$")
 
 
 def _logical(block: np.ndarray, name: str) -> np.ndarray:
@@ -168,7 +173,7 @@ _PROPERTIES, _LATTICE = (re.compile(rf"\b{key}\s*=", re.IGNORECASE) for key in (
 class ExtxyzReader:
     """Extended and plain XYZ, gzipped or not. Memory is that of one frame."""
 
-    suffixes = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+    suffixes = tuple(f"{end}{packed}" for end in (".xyz", ".extxyz") for packed in ("", ".gz", ".bz2", ".xz"))
 
     def frames(self, path: Path) -> Iterator[At]:
         """Yield the frames.
@@ -229,7 +234,9 @@ def _raw_lines(lines: _Lines, header: str, index: int) -> tuple[str, list[str], 
     if not header.strip().isdecimal():
         raise lines.fail(
             f"the number of atoms of frame {index} was expected, got {header[:40]!r}",
-            "does the frame before have as many lines as it says?",
+            "its lines end with \\r alone, as on old Macs: write \\n"
+            if "\r" in header
+            else "does the frame before have as many lines as it says?",
         )
     count = int(header)
     comment = lines.next()

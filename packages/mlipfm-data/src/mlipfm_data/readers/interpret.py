@@ -192,9 +192,12 @@ def _structure(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Struct
             hint=f"take frames without it by {rest or '--require ...'}, or the label whatever its weight by --option ignore={key}",
         )
     if missing:
+        there = [key for key in ("energy", "forces", "stress") if key in labels]
+        without = f"; --require {' --require '.join(there)} takes frames that have no {missing[0]}" if there else ""
         raise MissingLabelsError(
             f"no {' and no '.join(missing)} label; keys found: {_found(frame)}",
-            hint="name the key: --energy-key, --forces-key, ... of `data import`, elsewhere --read energy_key=KEY (in Python energy_key, ...)",
+            hint="name the key: --energy-key, --forces-key, ... of `data import`, elsewhere --read energy_key=KEY (in Python energy_key, ...)"
+            + without,
         )
     charge, multiplicity = _state(frame, options, seen)
     field = frame.find(FIELD_KEY)

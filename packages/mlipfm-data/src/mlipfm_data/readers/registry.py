@@ -163,11 +163,16 @@ def find_reader(path: Path, name: str | None = None) -> Format:
     best = _best_format(path, path.name) or _best_format(path, vasp_name(path.name))
     if best is None:
         kind = "folder" if path.is_dir() else "file"
-        raise UnreadableFileError(
-            f"no reader reads this kind of {kind}",
-            where=str(path),
-            hint=f"name one: {', '.join(plugins.names('readers'))} (`mlipfm data import --reader NAME`)",
+        names = ", ".join(plugins.names("readers"))
+        hint = f"name one: {names} (`mlipfm data import --reader NAME`); other formats: convert to extended XYZ, for instance by ASE"
+        inside = (
+            next((file for file in sorted(path.rglob("*")) if file.is_file() and _best_format(file, file.name)), None)
+            if path.is_dir()
+            else None
         )
+        if inside is not None:
+            hint = f"give its files, not the folder, for instance {inside.parent}/*{inside.suffix}"
+        raise UnreadableFileError(f"no reader reads this kind of {kind}", where=str(path), hint=hint)
     return best
 
 

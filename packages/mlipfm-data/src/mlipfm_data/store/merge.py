@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -159,6 +159,7 @@ def filter_store(
     licence: str | None = None,
     replace_licence: str | None = None,
     incomplete: bool = False,
+    near_duplicates: Collection[int] = (),
 ) -> Kept:
     """Return a new store with the structures of another that are wanted, in its precision, with its overlays; kept + dropped = what was there.
 
@@ -168,6 +169,7 @@ def filter_store(
         licence: SPDX expression, given to what gives no licence; replace_licence: given to what gives this text and to nothing else. See
             `licensing.with_licence`.
         incomplete: take what a store holds whose writer is at work or was killed.
+        near_duplicates: positions that are dropped, such as `DuplicateReport.removable()`.
 
     Raises:
         RefusedFileError: `out` exists, and not as a killed run of this filter left it; or the store is not complete. UnknownElementError:
@@ -182,7 +184,7 @@ def filter_store(
     with Store(store) as source:
         if not incomplete:
             source.require_complete("finish it first: run again what wrote it; or take what it holds so far (--incomplete)")
-        frames = _kept(source, wanted, dropped, seen)
+        frames = _kept(source, wanted, dropped, seen, frozenset(near_duplicates))
         first = next(frames, None)
         if first is None:
             return Kept(0, dropped)
@@ -210,10 +212,12 @@ class _Given:
         return with_licence(stated, self.licence, self.replace_licence)
 
 
-def _kept(source: Store, wanted: StoreFilter, dropped: dict[str, int], seen: set[tuple[str, str | None]]) -> Iterator[Structure]:
+def _kept(
+    source: Store, wanted: StoreFilter, dropped: dict[str, int], seen: set[tuple[str, str | None]], near: frozenset[int]
+) -> Iterator[Structure]:
     """Yield the structures that are wanted; the others are counted in `dropped`, by reason."""
-    for s in source:
-        reason = wanted.refusal(s)
+    for k, s in enumerate(source):
+        reason = wanted.refusal(s) or ("near-duplicate" if k in near else None)
         if reason is None and wanted.unique and (s.key, s.level) in seen:
             reason = "there already"
         if reason is not None:

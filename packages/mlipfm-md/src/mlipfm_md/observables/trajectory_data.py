@@ -24,6 +24,8 @@ __all__ = ["TrajectoryData", "read_run", "read_trajectory", "unwrapped"]
 
 Array = np.ndarray
 
+#: Whole frames from which on a file that breaks off is read as far as it goes.
+FEWEST_WHOLE = 2
 #: Å/fs in ASE's unit of velocity.
 _ASE_VELOCITY = 0.09822694788464063
 #: The largest step between frames, in half shortest lattice vectors, that is taken for motion and not for a wrong image.
@@ -309,7 +311,8 @@ def read_trajectory(
         UnreadableFileError: a file that is missing or that ASE cannot read. ObservableError: frames of different atoms, no interval.
     """
     path = Path(path)
-    frames = _of_system(_atoms(path, elements), structure, path)
+    frames, cut = _atoms(path, elements)
+    frames = _of_system(frames, structure, path)
     first = frames[0]
     for k, atoms in enumerate(frames):
         if len(atoms) != len(first) or (atoms.numbers != first.numbers).any() or (atoms.pbc != first.pbc).any():
@@ -322,10 +325,10 @@ def read_trajectory(
     moving = all(p is not None and np.any(p) for p in momenta)
     per_ase = _velocity_scale(path, velocity_unit)
     positions, broken = _paths(positions, cells, first.pbc)
-    degrees, notes = _given(frames, "degrees_of_freedom"), []
+    degrees, notes = _given(frames, "degrees_of_freedom"), [cut] if cut else []
     if degrees is None:
         degrees = max(1, 3 * len(first) - 3)
-        notes = ["3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed"]
+        notes.append("3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed")
     said = _given(frames, "ensemble")
     if None not in (said, ensemble) and said != ensemble:
         raise ObservableError(f"the file gives the ensemble {said}, not {ensemble}", where="--ensemble", hint="leave it out")
@@ -387,7 +390,8 @@ def _paths(positions: Array, cells: Array, pbc: Array) -> tuple[Array, str]:
         return positions, error.what
 
 
-def _atoms(path: Path, elements: Sequence[str]) -> list[Any]:
+def _atoms(path: Path, elements: Sequence[str]) -> tuple[list[Any], str]:
+    """Return the frames, and what to say of an incomplete last one: a run that is going on or was killed leaves it."""
     import ase.io
 
     if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
@@ -404,15 +408,20 @@ def _atoms(path: Path, elements: Sequence[str]) -> list[Any]:
             hint="--elements O H names types 1 and 2; or `dump_modify element`",
         )
     options: dict[str, Any] = {"format": "lammps-dump-text", "specorder": list(elements) or None} if dump else {}
+    frames: list[Any] = []
+    cut = ""
     try:
-        frames: list[Any] = list(ase.io.iread(str(path), ":", do_not_split_by_at_sign=True, **options))
+        for atoms in ase.io.iread(str(path), ":", do_not_split_by_at_sign=True, **options):
+            frames.append(atoms)
     except MlipfmError:
         raise
     except Exception as error:
-        raise unreadable_by_ase(path, error) from error
+        if len(frames) < FEWEST_WHOLE:
+            raise unreadable_by_ase(path, error) from error
+        cut = f"what follows frame {len(frames) - 1} is incomplete and left out ({' '.join(str(error).split())[:100]})"
     if not frames:
         raise UnreadableFileError("the file holds no frame", where=str(path))
-    return frames
+    return frames, cut
 
 
 def _is_lammps_dump(path: Path) -> list[str]:
@@ -432,6 +441,9 @@ def _times(frames: Sequence[Any], interval: float | None, path: Path) -> Array:
         return np.array(stated, dtype=np.float64)
     if interval is None:
         raise ObservableError("the file does not say how far its frames are apart", where=str(path), hint="give --dt, in fs between frames")
+    if all(time is not None for time in stated) and len(stated) > 1 and not np.isclose(stated[1] - stated[0], interval, rtol=1e-6):
+        what = f"the file says that its frames are {stated[1] - stated[0]:g} fs apart, not {interval:g}"
+        raise ObservableError(what, where="--dt", hint="leave it out")
     if not 0 < interval <= 1e6:
         raise ObservableError(f"frames must be above 0 and at most 1e6 fs apart, got {interval}", where="--dt")
     return np.arange(len(frames)) * interval
