@@ -88,6 +88,20 @@ def test_a_dump_of_lammps_needs_elements(tmp_path, columns, formula):
         read_initial_states(tmp_path / "water.data")
 
 
+def test_a_data_file_of_lammps_with_masses_has_elements(tmp_path):
+    """Velocities are in units that the file does not say, and are not taken for those of `units metal`."""
+    ase.io.write(
+        tmp_path / "alloy.data", Atoms("CuAu", [[0, 0, 0], [2.6, 0, 0]], cell=[6, 7, 8], pbc=True), format="lammps-data", masses=True
+    )
+    start, _ = one(tmp_path / "alloy.data")
+    assert start.structure.formula == "AuCu"
+    assert start.structure.cell.diagonal().tolist() == [6, 7, 8]
+    text = (tmp_path / "alloy.data").read_text()
+    (tmp_path / "moving.data").write_text(f"{text}\nVelocities\n\n1 0.1 0 0\n2 0 0 0\n")
+    with pytest.raises(UnreadableFileError, match="does not say their units"):
+        read_initial_states(tmp_path / "moving.data")
+
+
 def test_ions_of_a_gro_file_are_no_carbon_and_nitrogen(tmp_path):
     rows = "".join(
         f"{k + 1:5d}{residue:<5}{atom:>5}{k + 1:5d}{0.3 * k:8.3f}{0.0:8.3f}{0.0:8.3f}\n"

@@ -162,6 +162,7 @@ def _import_files(
 
     reports: list[ImportReport] = []
     failed: MlipfmError | None = None
+    before: list[str] = []
     for path in files:
         try:
             options = options_for(path, reader, texts, named)
@@ -174,7 +175,9 @@ def _import_files(
             failed = failed or error
             typer.echo(f"{path}: not imported: {error}")
             continue
-        typer.echo("\n".join(reports[-1].lines()))
+        counts, *said = reports[-1].lines()
+        typer.echo(f"{counts}; read as the file before" if said and said == before else "\n".join([counts, *said]))
+        before = said
     return reports, failed
 
 
@@ -204,6 +207,11 @@ def _finish(reports: list[ImportReport], out: Path, quarantine: Path, allow_refu
     refused = sum(r.refused.total() for r in reports)
     if stored:
         typer.echo(f"{out}: {stored} of {frames} frames are in the store")
+    faults = sorted({item.code for r in reports for item in r.findings if item.severity == "fault"})
+    if faults:
+        typer.echo(
+            f"warning: stored with labels that contradict physics ({', '.join(faults)}): `mlipfm train` refuses them; `mlipfm data check-labels`"
+        )
     if not refused or allow_refused:
         return
     worst = max((r for r in reports if r.refused), key=lambda r: r.refused.total())

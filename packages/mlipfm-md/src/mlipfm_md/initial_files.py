@@ -178,12 +178,27 @@ def _source(path: Path, kind: str) -> tuple[Any, str | None, list[Beside]]:
     if kind in (".lammpstrj", ".dump"):
         refuse_dump_without_elements(_text(path, _HEADER), str(path))
     elif kind in (".data", ".lmp", ".lammps") or path.name.lower().startswith("data."):
-        raise UnreadableFileError(
-            "data files of LAMMPS name types and no elements",
-            where=str(path),
-            hint="write it as .xyz: ase.io.read(FILE, format='lammps-data', Z_of_type={1: 8, 2: 1})",
-        )
+        return _lammps_data(path)
     return str(path), None, []
+
+
+def _lammps_data(path: Path) -> tuple[Any, str | None, list[Beside]]:
+    """A data file of LAMMPS, whose masses tell the elements. Its velocities are in units that it does not say."""
+    text = _text(path)
+    sections = {line.split("#")[0].strip() for line in text.splitlines()}
+    if "Masses" not in sections:
+        raise UnreadableFileError(
+            "this data file of LAMMPS has types and no masses, which would tell the elements",
+            where=str(path),
+            hint="write it with masses (`write_data`), or as .xyz: ase.io.read(FILE, format='lammps-data', Z_of_type={1: 8, 2: 1})",
+        )
+    if "Velocities" in sections:
+        raise UnreadableFileError(
+            "this data file of LAMMPS has velocities and does not say their units",
+            where=str(path),
+            hint="remove its section Velocities, or write it as .xyz",
+        )
+    return io.StringIO(text), "lammps-data", []
 
 
 def _gaussian_input(path: Path) -> tuple[Any, Beside]:
