@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlipfm_data.importing import import_file
 from mlipfm_data.store.store import Store
@@ -253,3 +254,31 @@ def test_licences_that_spdx_lists_are_stored_in_its_spelling(tmp_path, capsys, l
     arguments = ["data", "import", str(tmp_path / "set.xyz"), "--out", str(tmp_path / "store"), "--license", licence]
     assert in_process(arguments, capsys)[0] == 0
     assert Store(tmp_path / "store")[0].provenance.licence == spelled
+
+
+def test_many_files_that_are_read_alike_take_one_line_each(tmp_path, capsys):
+    for k in range(5):
+        (tmp_path / f"{k}.xyz").write_text(GOOD.replace("0.0", f"0.{k}", 1))
+    files = [str(tmp_path / f"{k}.xyz") for k in range(5)]
+    status, out, err = in_process(["data", "import", *files, "--level", "x", "--out", str(tmp_path / "store")], capsys)
+    assert status == 0, err
+    assert out.count("read as the file before") == 4
+    assert out.count("energy <-") == 1
+
+
+def test_labels_that_training_will_refuse_are_named_at_the_end_of_the_import(tmp_path, capsys):
+    """Forces of other atoms: nothing that an option of the import mends, so that they are stored, and said."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(60):
+        stretch = rng.normal(scale=0.03, size=2)
+        positions = np.array([[0, 0, 0], [0.96 + stretch[0], 0, 0], [-0.24, 0.93 + stretch[1], 0]])
+        along = positions[1:] / np.linalg.norm(positions[1:], axis=1)[:, None]
+        pull = -45.0 * (np.linalg.norm(positions[1:], axis=1) - 0.96)[:, None] * along
+        forces = np.concatenate([-pull.sum(axis=0)[None], pull])[[1, 0, 2]]
+        energy = 22.5 * ((np.linalg.norm(positions[1:], axis=1) - 0.96) ** 2).sum() - 2000
+        rows = [" ".join([z, *map(repr, map(float, (*r, *f)))]) for z, r, f in zip("OHH", positions, forces, strict=True)]
+        frames.append("\n".join(["3", f"Properties=species:S:1:pos:R:3:forces:R:3 energy={float(energy)!r}", *rows]) + "\n")
+    (tmp_path / "w.xyz").write_text("".join(frames))
+    status, out, err = in_process(["data", "import", str(tmp_path / "w.xyz"), "--level", "x", "--out", str(tmp_path / "store")], capsys)
+    assert status == 0, err
+    assert "stored with labels that contradict physics (forces-" in out

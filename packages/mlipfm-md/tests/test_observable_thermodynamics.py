@@ -59,8 +59,8 @@ def crystal(ensemble: str, frames: int = 20000, n: int = 60, seed: int = 1) -> T
     v = p.reshape(frames, n // 3, 3) * np.sqrt(KB * 300 * ACCELERATION / 39.95)
     energies = 0.5 * KB * 300 * (q**2).sum(axis=1)
     return TrajectoryData(
-        np.arange(frames) * 1.0, np.full(n // 3, 18), np.zeros((frames, n // 3, 3)), masses=np.full(n // 3, 39.95), velocities=v,
-        energies=energies, ensemble=ensemble,
+        np.arange(frames) * 1.0, np.full(n // 3, 18), np.zeros((frames, n // 3, 3)), np.eye(3) * 10.0, np.ones(3, dtype=bool),
+        masses=np.full(n // 3, 39.95), velocities=v, energies=energies, ensemble=ensemble,
     )  # fmt: skip
 
 

@@ -169,7 +169,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Path], tuple[object, ...], str]] = {
         lambda p: _write(labelled(12), p), ("potential.elements=[Cu, Ni]",), "no training structure has Ni"
     ),
     "several processes in one": (lambda p: _write(labelled(12), p), ("strategy.name=ddp",), "needs several processes"),
-    "an option of a recipe": (lambda p: _write(labelled(12), p), ("--time-limit", "1h"), "belong to a recipe"),
+    "an option of a recipe": (lambda p: _write(labelled(12), p), ("--time-limit", "1h"), "belongs? to a recipe"),
     "minutes and steps": (lambda p: _write(labelled(12), p), ("--minutes", 1, "--steps", 5), "give one of them"),
     "a licence that is none": (lambda p: _write(labelled(12), p), ("--licence", "free!!"), "licence"),
 }  # fmt: skip

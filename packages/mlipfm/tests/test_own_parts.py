@@ -97,6 +97,8 @@ def test_few_groups_that_are_held_out_are_told_by_their_names():
         assert names.isdisjoint(structures[k].provenance.group for k in made.parts["train"])
         assert 6 <= len(made.parts[part]) <= 12
         assert all(str(name) in how for name in names)
+    for seed in range(1, 12):  # whatever comes first by chance
+        assert all(6 <= len(divide(structures, seed)[0].parts[part]) <= 12 for part in ("valid", "test"))
     shuffled, how = divide(structures, 0, by="random")
     assert "--split random asks for it" in how
     assert len({structures[k].provenance.group for k in shuffled.parts["test"]}) > 5

@@ -140,6 +140,8 @@ def run_relax(job: Job, settings: dict[str, Any]) -> None:
     frames = list(found.trajectory)
     job.write("trajectory.extxyz", frames)
     job.write("relaxed.extxyz", found.atoms)
+    if any("FixBondLength" in type(constraint).__name__ for constraint in atoms.constraints):
+        job.say("relaxed.extxyz has no place for bonds of fixed length, and its forces are those without the constraints")
     moved = float(np.linalg.norm(found.atoms.positions - atoms.positions, axis=1).max())
     results = {
         "converged": found.converged, "steps": len(found.energies) - 1, "energy": found.energies[-1], "energy_start": found.energies[0],

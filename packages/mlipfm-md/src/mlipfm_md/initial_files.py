@@ -356,7 +356,7 @@ def constrained_axes(constraint: Any, atoms: Any) -> Array:
     }.get(name)
     if free is None:
         raise SimulationError(
-            f"the constraint {name} cannot be kept in these dynamics",
+            f"the constraint {name} cannot be kept here",
             hint="remove it from the file, or let every atom move with --ignore-constraints",
         )
     axes = _spanned_axes(free())

@@ -43,9 +43,11 @@ def finetune(
     valid: Annotated[Path | None, typer.Option(help="File or store to choose the best model by [default: a part of FILE]")] = None,
     test: Annotated[Path | None, typer.Option(help="File or store to measure errors on [default: a part of FILE]")] = None,
     split: Annotated[
-        SplitBy,
-        typer.Option(help="How FILE is divided. auto: whole groups where there are many, blocks of time of a trajectory, else at random"),
-    ] = SplitBy.auto,
+        SplitBy | None,
+        typer.Option(
+            help="How FILE is divided. auto: whole groups where there are many, blocks of time of a trajectory, else at random [default: auto]"
+        ),
+    ] = None,
     level: Annotated[str | None, typer.Option(help="Level of theory of the labels [default: what the file says, else its name]")] = None,
     read: Annotated[
         list[str] | None, typer.Option(help="How the file is read, KEY=VALUE: energy_key=E, energy_unit=kcal/mol; may be repeated")
@@ -108,7 +110,7 @@ def finetune(
         finetuning=True,
         valid=valid,
         test=test,
-        split=split.value,
+        split=split.value if split else "auto",
         level=level,
         reading=read or (),
         licence=licence,

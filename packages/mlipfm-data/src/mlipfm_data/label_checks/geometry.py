@@ -354,27 +354,15 @@ def stiffness(structures: list[Structure], neighbors: list[Neighbors | None]) ->
         for kind in {(int(a), int(b)) for a, b in zip(z[near.i[terminal]], z[near.j[terminal]], strict=True)}:
             mine = terminal & (z[near.i] == kind[0]) & (z[near.j] == kind[1])
             found.setdefault(kind, []).append(np.stack([near.distance[mine], pull[mine]]))
-    fits = [_slope(kind, np.concatenate(parts, axis=1)) for kind, parts in found.items() if _repeats(kind, parts)]
+    fits = [_slope(kind, np.concatenate(parts, axis=1)) for kind, parts in found.items()]
     return sorted((fit for fit in fits if fit is not None), key=lambda fit: -fit.count)
 
 
-def _repeats(kind: tuple[int, int], parts: list[np.ndarray]) -> bool:
-    """Whether two halves of the structures, or of the bonds of one, have the same slope within a factor of two: across relaxed structures of many
-    compounds lengths and forces go together by chance, or by a few bonds."""
-    halves = (
-        [np.concatenate(some, axis=1) for some in (parts[::2], parts[1::2])] if len(parts) > 1 else [parts[0][:, ::2], parts[0][:, 1::2]]
-    )
-    first, second = (_slope(kind, half, fewest=8) for half in halves)
-    return first is not None and second is not None and 0.5 < first.value / second.value < 2
-
-
-def _slope(kind: tuple[int, int], data: np.ndarray, fewest: int = 16) -> Stiffness | None:
+def _slope(kind: tuple[int, int], data: np.ndarray) -> Stiffness | None:
     length, pull = data
-    if len(length) < fewest:
-        return None
     x, y = length - np.median(length), pull - np.median(pull)
     small = np.abs(x) < 0.15
-    if small.sum() < fewest or x[small].std() < SPREAD or not np.any(y[small]):
+    if small.sum() < 16 or x[small].std() < SPREAD or not np.any(y[small]):
         return None
     x, y = x[small] - x[small].mean(), y[small] - y[small].mean()
     correlation = float(x @ y / np.sqrt((x @ x) * (y @ y) + 1e-300))
