@@ -84,8 +84,6 @@ class Task:
     column: tuple[str, int] | None = None
 
 
-#: bohr³ in e² Å²/eV: bohr³ / (e²/(4 pi eps0) in eV Å).
-_BOHR3 = 0.529177210903**3 / 14.399645
 TASKS = {
     "3bpa": Task("3bpa/train_300K.xyz", "wb97x/6-31g(d)", test="3bpa/test_300K_nequip.npz"),
     "acetylacetone": Task("acetylacetone/train_300K.xyz", "pbe-d3", test="acetylacetone/test_MD_300K.xyz"),
@@ -99,7 +97,7 @@ TASKS = {
         "prop_polarizability/qm7x_reduced_100_CHNO.xyz",
         "pbe0",
         "polarizability",
-        options={"keys": {"polarizability": "alpha"}, "factors": {"polarizability": _BOHR3}},
+        options={"keys": {"polarizability": "alpha"}, "polarizability_unit": "bohr^3"},
     ),
     # Two columns without a name, which differ by 0.49 ppm of H, 4.3 of C, 13.3 of N and 17.7 of O (root of the mean square): the errors that the
     # authors publish for their model (ShiftML, Nat. Commun. 9, 4501). The first spreads wider, as the reference does beside a regression.

@@ -8,7 +8,6 @@ whose frames lie close enough together.
 from __future__ import annotations
 
 from mlipfm_data.datasets.manifest import FileDescription as Files, SetDescription as Described
-from mlipfm_interfaces.units import BOHR, COULOMB
 
 _WB97X = "wb97x/6-31g(d)"
 _SPICE = "wb97m-d3bj/def2-tzvppd"
@@ -146,7 +145,7 @@ SETS = (
             Files("*.xyz", "extxyz", "unstated/librascal-water-monomers",
                        {"energy_key": "energy", "energy_unit": "Hartree", "forces_key": "force", "forces_unit": "Hartree/bohr", "forces_sign": -1,
                         "dipole_key": "mu", "dipole_unit": "e bohr", "keys": {"polarizability": "alpha"},
-                        "factors": {"polarizability": BOHR**3 / COULOMB}} | _CLOSED | _VACUUM),
+                        "polarizability_unit": "bohr^3"} | _CLOSED | _VACUUM),
         ),
         "LGPL-3.0-only",
         "librascal, reference data",

@@ -7,9 +7,7 @@ lattice energies (those belong to sums of structures), radial distribution funct
 from __future__ import annotations
 
 from mlipfm_data.datasets.manifest import FileDescription as Files, SetDescription as Described
-from mlipfm_interfaces.units import BOHR, HARTREE
 
-_BOHR3 = BOHR**2 / HARTREE  # e^2 Angstrom^2/eV in one atomic unit of polarizability
 _CLOSED = {"total_charge": 0, "spin_multiplicity": 1}
 
 SETS = (
@@ -44,9 +42,9 @@ SETS = (
         "prop_polarizability",  # QM7-X: polarizability in bohr^3, dipole in e Angstrom (against GFN2: slope 0.95; in e bohr it would be 1.8)
         (
             Files("qm7x_reduced_100.xyz", "extxyz", "pbe0-mbd/qm7-x",
-                       {**_CLOSED, "keys": {"polarizability": "polarizability"}, "factors": {"polarizability": _BOHR3}}, require=("polarizability",)),
+                       {**_CLOSED, "keys": {"polarizability": "polarizability"}, "polarizability_unit": "bohr^3"}, require=("polarizability",)),
             Files("qm7x_reduced_100_CHNO.xyz", "extxyz", "pbe0-mbd/qm7-x",
-                       {**_CLOSED, "keys": {"polarizability": "alpha"}, "factors": {"polarizability": _BOHR3}, "dipole_key": "mu"},
+                       {**_CLOSED, "keys": {"polarizability": "alpha"}, "polarizability_unit": "bohr^3", "dipole_key": "mu"},
                        require=("polarizability", "dipole")),
         ),
         "BSD-3-Clause",

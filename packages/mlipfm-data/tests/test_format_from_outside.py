@@ -105,6 +105,11 @@ EFFECTS = {
     "forces_unit": ("eV/Angstrom", {}, lambda s: s.labels["forces"][0, 2] == 0.25),
     "stress_unit": ("GPa", {"stress_key": "s2"}, lambda s: np.isclose(s.labels["stress"][0, 0], GPA)),
     "dipole_unit": ("Debye", {"dipole_key": "d2"}, lambda s: np.isclose(s.labels["dipole"][2], 2 * DEBYE)),
+    "polarizability_unit": (
+        "bohr^3",
+        {"keys": {"polarizability": "f2"}},
+        lambda s: np.isclose(s.labels["polarizability"][0, 1], 2 * BOHR**2 / HARTREE),
+    ),
     "forces_sign": (-1, {}, lambda s: np.isclose(s.labels["forces"][0, 2], -0.25 * HARTREE / BOHR)),
     "stress_sign": (-1, {"stress_key": "s2"}, lambda s: s.labels["stress"][0, 0] == -1),
     "stress_order": ("xx,yy,zz,xy,yz,xz", {"stress_key": "s2"}, lambda s: s.labels["stress"][0, 1] == 4),

@@ -290,6 +290,32 @@ def test_stiffness_of_bonds_is_the_force_constant():
     assert force_scale(kinds) == pytest.approx(1.2, abs=0.25)
 
 
+def test_a_charge_alone_that_makes_electrons_odd_is_a_doubt():
+    """A cation of a closed-shell molecule is no singlet: without its multiplicity it would be taken for one."""
+    frames = [s.replace(total_charge=1, spin_multiplicity=None) for s in methane(12)]
+    (found,) = [item for item in inspect(frames) if item.code == "impossible-state"]
+    assert (found.severity, found.figures["frames"]) == ("doubt", 12)
+    both = [s.replace(total_charge=1, spin_multiplicity=2) for s in methane(12)]
+    assert not [item for item in inspect(both) if item.code == "impossible-state"]
+    doublet = [s.replace(total_charge=None, spin_multiplicity=2) for s in methane(12)]
+    assert [item.severity for item in inspect(doublet) if item.code == "impossible-state"] == ["doubt"]
+
+
+def test_forces_that_nothing_was_held_against_are_named():
+    """Cells far from each other, no hydrogen: nothing was found, because nothing could be."""
+    rng = np.random.default_rng(0)
+    lattice = 2.6 * np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)])
+    frames = []
+    for _ in range(12):
+        size = rng.uniform(0.8, 1.2)
+        labels = {"energy": float(rng.normal()), "forces": rng.normal(size=(8, 3))}
+        frames.append(
+            Structure([29] * 8, size * lattice + rng.normal(scale=0.2, size=(8, 3)), 5.2 * size * np.eye(3), [True] * 3, labels=labels)
+        )
+    assert any("were not tested" in item.words for item in inspect(frames) if item.code == "not-sampled")
+    assert not any("were not tested" in item.words for item in inspect(methane(40)))
+
+
 def test_bonds_that_hardly_stretch_say_nothing_about_forces():
     """Relaxed crystals of many compounds: the length that a bond wants differs by 0.006 Å from one to the next, and forces are what is left of it."""
     rng, frames = np.random.default_rng(0), []

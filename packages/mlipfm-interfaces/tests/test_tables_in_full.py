@@ -22,6 +22,9 @@ PUBLISHED = {
     "stress": {"eV/Angstrom^3": 1.0, "GPa": 0.00624150907, "kbar": 6.24150907e-4, "bar": 6.24150907e-7, "Pa": 6.24150907e-12,
         "Hartree/bohr^3": 183.631536, "Ry/bohr^3": 91.815768},
     "dipole": {"e Angstrom": 1.0, "Debye": 0.208194333, "e bohr": 0.529177211, "e nm": 10.0},
+    "polarizability": {
+        "e^2 Angstrom^2/eV": 1.0, "Angstrom^3": 0.0694461542, "bohr^3": 0.0102908583, "e^2 bohr^2/Hartree": 0.0102908583,
+    },
     "time": {"fs": 1.0, "ps": 1e3, "ns": 1e6},
 }  # fmt: skip
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from mlipfm_interfaces.checkpoint import load_checkpoint
+from mlipfm_interfaces.errors import RecipeError
+from mlipfm_train import train_command
 from mlipfm_train.events import EventLog
 from mlipfm_train.loop import fit
 from mlipfm_train.mlflow_listener import MlflowDrain, metrics_of
@@ -65,6 +67,14 @@ def check_run(uri: str, folder) -> None:
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     files = sorted(path.name for path in Path(model.artifact_location.removeprefix("file://")).iterdir())
     assert files == ["model.safetensors", "model_card.md"]
+
+
+@pytest.mark.parametrize("name", ["foo/bar", "a:b", " "])
+def test_a_name_that_mlflow_would_refuse_is_refused_before_training(name, tiny, tmp_path):
+    recipe = make_recipe(tiny | {"tracking": {"mlflow": f"sqlite:///{tmp_path / 'm.db'}"}})
+    with pytest.raises(RecipeError, match="cannot be the name of a model in MLflow"):
+        train_command.run(recipe, tmp_path / "run", False, register=name)
+    assert not (tmp_path / "run").exists()
 
 
 def test_names_and_values_of_figures():

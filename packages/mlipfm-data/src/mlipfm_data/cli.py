@@ -68,6 +68,7 @@ def import_(
     forces_unit: str = typer.Option(None),
     stress_unit: str = typer.Option(None),
     dipole_unit: str = typer.Option(None),
+    polarizability_unit: str = typer.Option(None),
     forces_sign: int = typer.Option(None, min=-1, max=1, help="-1 if the forces are gradients."),
     stress_sign: int = typer.Option(
         None, min=-1, max=1, help="-1 if stress is positive (or a virial negative) under compression: VASP, LAMMPS."
@@ -197,8 +198,8 @@ def _import_manifest(manifest: Path, out: Path, only: list[str], jobs: int, over
 
 
 _OPTIONS = ("level", "energy_key", "forces_key", "stress_key", "virial_key", "dipole_key", "charges_key", "charge_key", "spin_key", "group_key",
-            "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "forces_sign", "stress_sign", "stress_order", "spin_meaning",
-            "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
+            "energy_unit", "length_unit", "forces_unit", "stress_unit", "dipole_unit", "polarizability_unit", "forces_sign", "stress_sign",
+            "stress_order", "spin_meaning", "mask_zero_forces", "accept_unconverged", "licence", "sampling")  # fmt: skip
 
 
 def _finish(reports: list[ImportReport], out: Path, quarantine: Path, allow_refused: bool) -> None:

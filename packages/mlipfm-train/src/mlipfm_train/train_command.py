@@ -132,6 +132,8 @@ def run(
         raise RecipeError(
             "a model is registered in MLflow, and the recipe names none", where="--register", hint="add tracking.mlflow=sqlite:///mlflow.db"
         )
+    if register is not None and (not register.strip() or set("/:") & set(register)):  # MLflow would refuse it after the training
+        raise RecipeError(f"{register!r} cannot be the name of a model in MLflow", where="--register", hint="a name without / and :")
     chief, processes = int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and recipe.strategy.name == "single":
         what = f"{processes} processes were started, and each would train alone what the others train"

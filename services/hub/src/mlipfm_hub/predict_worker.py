@@ -137,10 +137,12 @@ class Model:
         """Read a structure from text, and predict, relax or move it; a trajectory for the picture."""
         from mlipfm_md.calculator import MlipfmCalculator
 
-        atoms = atoms_from_text(str(task["text"]), str(task["format"]))
+        atoms = atoms_from_text(str(task["text"]), str(task["format"]), task.get("multiplicity"))
         if len(atoms) > min(MAX_ATOMS, 200):
             raise ValueError(f"this page computes up to {min(MAX_ATOMS, 200)} atoms, these are {len(atoms)}")
-        charge, multiplicity = (task.get(key) for key in ("charge", "multiplicity"))
+        charge = _whole(task.get("charge"), "charge", -100)
+        multiplicity = _whole(task.get("multiplicity"), "multiplicity", 1)
+        _refuse_other_state(atoms, charge, multiplicity)
         atoms.calc = MlipfmCalculator(self.potential, level=task.get("level") or None, charge=charge, multiplicity=multiplicity)
         doing, steps = task["do"], min(int(task.get("steps", 100)), MAX_STEPS.get(task["do"], 1))
         frames, energies, said = [atoms.get_positions().tolist()], [float(atoms.get_potential_energy())], ""
@@ -159,6 +161,16 @@ class Model:
         return found | {"forces": atoms.get_forces().tolist(), "cell": atoms.cell.array.tolist(), "pbc": atoms.pbc.tolist()}
 
 
+def _refuse_other_state(atoms: Any, charge: int | None, multiplicity: int | None) -> None:
+    """The structure and the form may not say two things: what the structure says would be taken without a word."""
+    from mlipfm_interfaces.state_keys import charge_and_multiplicity
+
+    there = dict(zip(("charge", "multiplicity"), charge_and_multiplicity(atoms.info), strict=True))
+    for name, given in (("charge", charge), ("multiplicity", multiplicity)):
+        if given is not None and there[name] is not None and given != there[name]:
+            raise ValueError(f"the structure has {name} {there[name]}, and the form says {given}: empty one of them")
+
+
 def _is_matrix(rows: Any) -> bool:
     """Whether this is a list of lists of three numbers; true and false are none."""
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 3 for row in rows):
@@ -175,23 +187,30 @@ def _whole(value: Any, name: str, least: int) -> int | None:
     return int(value)
 
 
-def atoms_from_text(text: str, kind: str) -> Any:
-    """ASE's Atoms from SMILES, extended XYZ or CIF. ValueError for text that is none."""
+def atoms_from_text(text: str, kind: str, multiplicity: int | None = None) -> Any:
+    """ASE's Atoms from SMILES, extended XYZ or CIF. A closed-shell SMILES is a singlet unless `multiplicity` is given. ValueError for text that is
+    none."""
     import io
 
     if kind == "smiles":
-        return _from_smiles(text.strip())
+        return _from_smiles(text.strip(), multiplicity)
     if kind not in ("extxyz", "cif"):
         raise ValueError("a structure is given as smiles, extxyz or cif")
     from ase.io import read
 
+    lines = text.strip().splitlines()
+    if kind == "extxyz" and lines and lines[0].strip().isdecimal() and int(lines[0]) > len(lines) - 2:
+        raise ValueError(f"this extxyz says {lines[0].strip()[:20]} atoms and has {max(0, len(lines) - 2)} lines of them")
     try:
-        return read(io.StringIO(text.strip() + "\n"), format=kind, index=0)
+        found = read(io.StringIO(text.strip() + "\n"), format=kind, index=slice(0, 2))
     except Exception as error:
-        raise ValueError(f"this is no {kind} that can be read: {str(error)[:150] or type(error).__name__}") from None
+        raise ValueError(f"this is no {kind} that can be read: {str(error)[:150] or 'it holds no structure'}") from None
+    if len(found) != 1:
+        raise ValueError(f"this {kind} holds {'no structure' if not found else 'several structures'}: give one")
+    return found[0]
 
 
-def _from_smiles(text: str) -> Any:
+def _from_smiles(text: str, multiplicity: int | None) -> Any:
     from ase import Atoms
     from rdkit import Chem, RDLogger
     from rdkit.Chem import AllChem
@@ -200,6 +219,8 @@ def _from_smiles(text: str) -> Any:
     molecule = Chem.MolFromSmiles(text) if len(text) <= 500 else None
     if molecule is None or molecule.GetNumAtoms() == 0:
         raise ValueError("this is no SMILES of a molecule")
+    if "." in text or any(atom.GetAtomicNum() == 0 for atom in molecule.GetAtoms()):
+        raise ValueError("give the SMILES of one molecule, without '.' and '*'")
     molecule = Chem.AddHs(molecule)
     if molecule.GetNumAtoms() > 200:
         raise ValueError("a molecule here has up to 200 atoms")
@@ -207,7 +228,7 @@ def _from_smiles(text: str) -> Any:
         raise ValueError("RDKit finds no geometry for this molecule")
     AllChem.MMFFOptimizeMolecule(molecule)
     charge = Chem.GetFormalCharge(molecule)
-    info = {"charge": charge} | ({} if sum(a.GetNumRadicalElectrons() for a in molecule.GetAtoms()) else {"spin": 1})
+    info = {"charge": charge} | ({} if multiplicity or sum(a.GetNumRadicalElectrons() for a in molecule.GetAtoms()) else {"spin": 1})
     return Atoms([a.GetSymbol() for a in molecule.GetAtoms()], molecule.GetConformer().GetPositions(), info=info)
 
 

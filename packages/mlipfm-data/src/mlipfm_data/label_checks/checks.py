@@ -138,8 +138,14 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
         len({_ratio(frame.structure.atomic_numbers) for frame in sample.frames() if "energy" in frame.structure.labels}),
         float(np.median(size)) if size else None,
     )
-    if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None or evidence.absolute):
-        return None
+    if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None):
+        if size and evidence.size is not None:  # there are forces, and nothing that they could be held against
+            words = "sign and unit of the forces were not tested: no two frames are near enough for energies to tell, no bond of hydrogen stretches"
+            found.append(
+                Finding("not-sampled", "note", words, "compare a frame with its calculation, or add frames of a trajectory", level=level)
+            )
+        if not evidence.absolute:
+            return None
     ranked = unit_guesses(evidence)
     best = ranked[0]
     figures = _figures(evidence)

@@ -181,5 +181,7 @@ def store_lines(store: Path) -> list[str]:
 
 def counted(items: list[Finding]) -> str:
     """Return how many findings of each severity there are, in words."""
+    if items and all(item.severity == "note" for item in items):
+        return f"nothing wrong was found; {len(items)} note{'s' if len(items) > 1 else ''}"
     counts = {name: sum(item.severity == name for item in items) for name in ("fault", "doubt", "note")}
     return ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items()) if items else "nothing wrong was found"

@@ -42,6 +42,9 @@ def _states(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
         mark = passing.impossible if passing.impossible.count else passing.unpaired
         words = "charge and multiplicity contradict the number of electrons"
         yield _marked("impossible-state", words, "correct charge or multiplicity", mark, level, stated=stated)
+    if passing.half_stated.count:
+        words = "one of charge and multiplicity is given, and with it the molecule can be no neutral one, or no singlet, for which it would be taken"
+        yield _marked("impossible-state", words, "give both (--charge-key, --spin-key)", passing.half_stated, level, "doubt")
 
 
 def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -> Iterator[Finding]:

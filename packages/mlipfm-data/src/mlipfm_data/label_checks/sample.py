@@ -65,7 +65,7 @@ class SampleStatistics:
     def __init__(self) -> None:
         self.frames = self.with_energy = self.with_forces = self.with_stress = self.zeros = 0
         self.not_finite, self.unpaired, self.impossible = FrameCount(), FrameCount(), FrameCount()
-        self.stated = FrameCount()
+        self.stated, self.half_stated = FrameCount(), FrameCount()
         self.zero_forces, self.zero_stress, self.asymmetric = FrameCount(), FrameCount(), FrameCount()
         self.held, self.partly_held, self.contradictory = FrameCount(), FrameCount(), FrameCount()
         self.copied_forces, self.copied_energies = FrameCount(), FrameCount()
@@ -98,6 +98,10 @@ class SampleStatistics:
 
     def _state(self, index: int, structure: Structure) -> None:
         charge, multiplicity = structure.total_charge, structure.spin_multiplicity
+        if (charge is None) != (multiplicity is None) and not structure.pbc.any():
+            electrons = int(structure.atomic_numbers.sum()) - (charge or 0)
+            if (electrons - (multiplicity or 1) + 1) % 2:
+                self.half_stated.add(index, structure)
         if multiplicity is None:
             return
         self.stated.add(index)

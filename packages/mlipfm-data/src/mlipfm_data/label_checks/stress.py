@@ -257,7 +257,10 @@ def _stress_said(level: str | None, reading: StressUnitGuess, figures: Figures) 
         times = STRESS[reading.unit][0] / abs(float(figures["true_over_label"]))
         if not 0.5 < times < 2:
             words += f", and {times:.2g} times what it says, which no known unit explains: look at how the labels were made"
-        found.append(fault("stress-sign", words, "import with --stress-sign -1", level, figures))
+        hint = "import with --stress-sign -1"
+        if "forces" in str(source):  # which may be gradients: nothing tells which of the two is wrong
+            hint += ", or with --forces-sign -1 if it is the forces that are wrong"
+        found.append(fault("stress-sign", words, hint, level, figures))
     if reading.unit != "eV/Angstrom^3":
         words, hint = f"stress is in {reading.unit}, measured by {source}", f"import with --stress-unit {reading.unit}"
         found.append(fault("stress-unit", words, hint, level, {**figures, "unit": reading.unit}))
