@@ -40,6 +40,10 @@ _LIKELY = {
 }
 
 
+#: eV/Å: smaller forces are zero, by symmetry or at rest, and have no sign.
+VANISHING = 1e-3
+
+
 def check_level(level: str | None, sample: LevelSample, passing: SampleStatistics) -> list[Finding]:
     """All findings about one level of theory. Of fewer than `FEW` frames what needs statistics is left out, and what is only likely is a doubt."""
     found = _check_level(level, sample, passing)
@@ -139,7 +143,7 @@ def _units(level: str | None, sample: LevelSample, comparison: Comparison, found
         float(np.median(size)) if size else None,
     )
     if not (evidence.slope.tells or evidence.slope_per_atom.tells or evidence.stiffness is not None):
-        if size and evidence.size is not None:  # there are forces, and nothing that they could be held against
+        if evidence.size is not None and evidence.size > VANISHING:  # there are forces, and nothing that they could be held against
             words = "sign and unit of the forces were not tested: no two frames are near enough for energies to tell, no bond of hydrogen stretches"
             found.append(
                 Finding("not-sampled", "note", words, "compare a frame with its calculation, or add frames of a trajectory", level=level)
