@@ -139,6 +139,8 @@ def test_a_set_of_given_molecules_has_these_alone_and_so_many_geometries_of_each
     assert 2.5 * 33 < len(found) / 3 < 3 * 33 + 1
     assert _run([*command[:3], "--gfn1-every", "0", "--out", str(tmp_path / "set")]) == 2
     assert "other molecules given" in capsys.readouterr().err
+    assert _run([*command, "--heavy", "3", "--out", str(tmp_path / "other")]) == 2
+    assert "--heavy has no effect with --smiles" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

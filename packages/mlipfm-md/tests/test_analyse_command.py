@@ -185,6 +185,18 @@ def test_an_interval_that_contradicts_the_file_is_refused(run, tmp_path):
     assert read_trajectory(tmp_path / "a.xyz", 16.0).interval == 16.0
 
 
+def test_words_of_other_programs_under_our_keys_are_left_alone(run, tmp_path):
+    """`system=water`, `ensemble=NVT-CSVR` and the like are no statements of ours; `NVE` is, however it is spelled."""
+    export_extxyz(run, tmp_path / "a.xyz")
+    text = (tmp_path / "a.xyz").read_text()
+    other = text.replace("degrees_of_freedom=21", "degrees_of_freedom=many").replace("ensemble=nve", "ensemble=NVT-CSVR system=water")
+    (tmp_path / "other.xyz").write_text(other)
+    found = read_trajectory(tmp_path / "other.xyz")
+    assert (found.ensemble, found.degrees_of_freedom, len(found)) == (None, 3 * 8 - 3, len(read_run(run)))
+    (tmp_path / "upper.xyz").write_text(text.replace("ensemble=nve", "ensemble=NVE"))
+    assert read_trajectory(tmp_path / "upper.xyz", ensemble="nve").ensemble == "nve"
+
+
 def test_an_isolated_molecule_at_constant_energy_has_no_heat_capacity(tmp_path):
     """Twelve copies of one molecule gave 17 to 27 J/mol/K, each with an error of 0.1: what it keeps of rotation decides."""
     argon = Structure(np.full(2, 18), [[0, 0, 0], [3.8, 0, 0.0]])

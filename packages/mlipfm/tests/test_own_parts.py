@@ -42,6 +42,15 @@ def test_errors_are_those_of_the_test_file_that_is_given(files, capsys):
     assert (status, "test_fingerprint" in err) == (2, True), err
 
 
+def test_a_test_part_of_another_level_is_refused(files, capsys):
+    """A store says its level itself, and no name that is given for the training file is put over it."""
+    assert run(capsys, "data", "import", files / "test.xyz", "--level", "pbe", "--out", files / "store")[0] == 0
+    status, _, err = run(capsys, "train", files / "train.xyz", *TINY, "--level", "emt", "--test", files / "store", "--out", files / "out")
+    assert status == 2
+    assert "has labels of pbe, the structures to train on have those of emt" in err
+    assert not (files / "out").exists()
+
+
 def test_one_given_part_leaves_the_other_to_be_held_out(files, capsys):
     out = files / "out"
     status, _, err = run(

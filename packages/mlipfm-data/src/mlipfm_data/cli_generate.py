@@ -22,7 +22,9 @@ def molecules(
     ),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the set: a folder of stores for each level."),
     seed: int = typer.Option(0, min=0, max=2**62, help="The same seed gives the same molecules and geometries."),
-    heavy: int = typer.Option(10, "--heavy", min=1, max=40, help="Largest number of atoms that are not hydrogen in a molecule."),
+    heavy: int = typer.Option(
+        None, "--heavy", min=1, max=40, help="Largest number of atoms that are not hydrogen in a random molecule, 10 by default."
+    ),
     smiles: Path = typer.Option(
         None,
         "--smiles",
@@ -51,7 +53,7 @@ def molecules(
 
         mlipfm data merge set/gfn2-xtb/00* --out train
     """
-    from mlipfm_interfaces.errors import UnreadableFileError
+    from mlipfm_interfaces.errors import OptionError, UnreadableFileError
 
     from .generation.generate import Settings, generate_molecules
     from .tblite_labeler import gfn1, gfn2
@@ -59,9 +61,11 @@ def molecules(
     given = [] if smiles is None else _smiles(smiles)
     if smiles is not None and not given:
         raise UnreadableFileError("has no SMILES", where=str(smiles), hint="one SMILES a line, then a name")
+    if given and heavy is not None:
+        raise OptionError("--heavy has no effect with --smiles: the molecules are given", hint="leave it out")
     count = (len(given) or 100) if count is None else count
     excluded = [] if exclude is None else _smiles(exclude)
-    settings = Settings(seed=seed, heavy=heavy, per_shard=per_shard, every=second, geometries=geometries)
+    settings = Settings(seed=seed, heavy=heavy or Settings.heavy, per_shard=per_shard, every=second, geometries=geometries)
     labelers = (gfn2(), gfn1()) if second else (gfn2(),)
     total = 0
     for shard in generate_molecules(out, count, settings, labelers=labelers, exclude=excluded, given=given, workers=workers):

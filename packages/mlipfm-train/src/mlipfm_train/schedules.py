@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 from .recipe import Recipe
 
@@ -28,5 +29,5 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     elif schedule.name == "constant":
         factor = 1.0
     else:
-        raise NotImplementedError(f"schedule {schedule.name!r} has no formula")
+        assert_never(schedule.name)
     return recipe.optimizer.lr * factor

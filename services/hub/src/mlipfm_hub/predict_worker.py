@@ -137,11 +137,11 @@ class Model:
         """Read a structure from text, and predict, relax or move it; a trajectory for the picture."""
         from mlipfm_md.calculator import MlipfmCalculator
 
-        atoms = atoms_from_text(str(task["text"]), str(task["format"]), task.get("multiplicity"))
-        if len(atoms) > min(MAX_ATOMS, 200):
-            raise ValueError(f"this page computes up to {min(MAX_ATOMS, 200)} atoms, these are {len(atoms)}")
         charge = _whole(task.get("charge"), "charge", -100)
         multiplicity = _whole(task.get("multiplicity"), "multiplicity", 1)
+        atoms = atoms_from_text(str(task["text"]), str(task["format"]), multiplicity)
+        if len(atoms) > min(MAX_ATOMS, 200):
+            raise ValueError(f"this page computes up to {min(MAX_ATOMS, 200)} atoms, these are {len(atoms)}")
         _refuse_other_state(atoms, charge, multiplicity)
         atoms.calc = MlipfmCalculator(self.potential, level=task.get("level") or None, charge=charge, multiplicity=multiplicity)
         doing, steps = task["do"], min(int(task.get("steps", 100)), MAX_STEPS.get(task["do"], 1))

@@ -78,7 +78,7 @@ def generate_molecules(
 
     Args:
         labelers: the first labels all geometries, others a part (`Settings.every`). exclude: SMILES that must not occur.
-        given: SMILES to make the set of instead of random ones, the first `count` of them.
+        given: SMILES to make the set of instead of random ones, the first `count` of them, in whole shards.
         workers: processes that compute labels; 1: this one.
 
     Yields:
@@ -96,9 +96,11 @@ def generate_molecules(
         lines = [f"{smiles} {identity}" for smiles, identity in known]
         atomic_write(out / MOLECULES, "".join(f"{line}\n" for line in lines).encode())
         count = min(count, len(lines))
+    n = settings.per_shard
     with worker_pool(workers) if workers > 1 else InThisProcess() as executor:
-        for index in range(-(-count // settings.per_shard)):
-            molecules = _molecules_given(out, index, settings) if given else _molecules(out, index, settings, excluded)
+        for index in range(-(-count // n)):
+            mine = [smiles for smiles, _ in known[index * n : (index + 1) * n]]
+            molecules = mine if given else _molecules(out, index, settings, excluded)
             yield _shard(out, index, molecules, settings, labelers, executor)
 
 
@@ -154,11 +156,6 @@ def _begin(out: Path, settings: Settings, exclude: Collection[str], given: Seque
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(file, canonical_json(document))
     return list(document["excluded"])
-
-
-def _molecules_given(out: Path, index: int, settings: Settings) -> list[str]:
-    lines = (out / MOLECULES).read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in lines[index * settings.per_shard : (index + 1) * settings.per_shard]]
 
 
 def _molecules(out: Path, index: int, settings: Settings, excluded: Collection[str]) -> list[str]:

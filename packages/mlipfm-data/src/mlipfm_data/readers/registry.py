@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -166,7 +167,7 @@ def find_reader(path: Path, name: str | None = None) -> Format:
         names = ", ".join(plugins.names("readers"))
         hint = f"name one: {names} (`mlipfm data import --reader NAME`); other formats: convert to extended XYZ, for instance by ASE"
         inside = (
-            next((file for file in sorted(path.rglob("*")) if file.is_file() and _best_format(file, file.name)), None)
+            next((file for file in islice(path.rglob("*"), 200) if file.is_file() and _best_format(file, file.name)), None)
             if path.is_dir()
             else None
         )

@@ -326,10 +326,11 @@ def read_trajectory(
     per_ase = _velocity_scale(path, velocity_unit)
     positions, broken = _paths(positions, cells, first.pbc)
     degrees, notes = _given(frames, "degrees_of_freedom"), [cut] if cut else []
-    if degrees is None:
+    if not isinstance(degrees, int | np.integer):
         degrees = max(1, 3 * len(first) - 3)
         notes.append("3N - 3 degrees of freedom are taken: the file does not say whether the centre of mass moves or atoms were fixed")
-    said = _given(frames, "ensemble")
+    spelled = str(_given(frames, "ensemble")).lower()
+    said = spelled if spelled in ("nve", "nvt", "npt") else None
     if None not in (said, ensemble) and said != ensemble:
         raise ObservableError(f"the file gives the ensemble {said}, not {ensemble}", where="--ensemble", hint="leave it out")
     return TrajectoryData(
@@ -344,7 +345,7 @@ def read_trajectory(
         _stress(frames),
         _results(frames, "dipole"),
         degrees_of_freedom=int(degrees),
-        ensemble=ensemble or (said if said in ("nve", "nvt", "npt") else None),
+        ensemble=ensemble or said,
         total_charge=charge,
         spin_multiplicity=multiplicity,
         broken=broken,
@@ -366,7 +367,8 @@ def _velocity_scale(path: Path, unit: str | None) -> float:
 
 def _of_system(frames: list[Any], structure: int, path: Path) -> list[Any]:
     """Frames of one structure, where the comment lines tell several by `system`."""
-    systems = sorted({int(atoms.info["system"]) for atoms in frames if "system" in atoms.info})
+    told = {atoms.info.get("system") for atoms in frames}
+    systems = sorted(int(k) for k in told) if all(isinstance(k, int | np.integer) for k in told) else []  # others may call a molecule so
     if not systems and structure != 0:
         raise ObservableError("the trajectory has one structure", where="--structure", hint="leave it out")
     if not systems:

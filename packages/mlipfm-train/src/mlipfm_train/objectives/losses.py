@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 import torch
 from mlipfm_interfaces.batch import Batch
@@ -23,7 +23,7 @@ def losses_of(error: Tensor, kind: Loss, delta: float) -> Tensor:
         return error.square()
     if kind == "huber":
         return huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
-    raise NotImplementedError(f"loss {kind!r} has no formula")
+    assert_never(kind)
 
 
 def counted(key: str, batch: Batch) -> Tensor:

@@ -151,20 +151,21 @@ def _given_part(request: Request, out: Path, say: Say) -> list[str]:
     """Write the part that the user gives, a file or a store, as a store; the lines of its import.
 
     Raises:
-        LevelError: a store of another level than the training data.
+        LevelError: labels of another level than those to train on.
     """
-    if not (request.file / "manifest.json").exists():
-        return _imported(request, out, say, fewest=1)[1]
-    if (level := _only_level(request.file)) != request.level:
+    is_store = (request.file / "manifest.json").exists()
+    level, lines = (_only_level(request.file), list[str]()) if is_store else _imported(request, out, say, fewest=1)
+    if level != request.level:
         raise LevelError(
             f"has labels of {level}, the structures to train on have those of {request.level}",
             where=str(request.file),
             hint="give parts of one level",
         )
-    with Store(request.file) as store, StoreWriter(out, name=request.file.stem) as writer:
-        for structure in store:
-            writer.add(structure)
-    return []
+    if is_store:
+        with Store(request.file) as store, StoreWriter(out, name=request.file.stem) as writer:
+            for structure in store:
+                writer.add(structure)
+    return lines
 
 
 def _size(path: Path) -> int:
