@@ -367,8 +367,8 @@ def _velocity_scale(path: Path, unit: str | None) -> float:
 
 def _of_system(frames: list[Any], structure: int, path: Path) -> list[Any]:
     """Frames of one structure, where the comment lines tell several by `system`."""
-    told = {atoms.info.get("system") for atoms in frames}
-    systems = sorted(int(k) for k in told) if all(isinstance(k, int | np.integer) for k in told) else []  # others may call a molecule so
+    told = [atoms.info.get("system") for atoms in frames]
+    systems = sorted(set(told)) if all(isinstance(k, int | np.integer) for k in told) else []  # others may call a molecule so
     if not systems and structure != 0:
         raise ObservableError("the trajectory has one structure", where="--structure", hint="leave it out")
     if not systems:
