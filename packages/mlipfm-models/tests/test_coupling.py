@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.testing.structures import random_rotation
-from mlipfm_models.backbones._coupling import coupling, quadrupole_paths, quadrupole_table, sphere_mean, triples
+from mlipfm_models.backbones._coupling import (
+    coupling,
+    quadrupole_paths,
+    quadrupole_table,
+    sphere_mean,
+    triples,
+    vector_paths,
+    vector_table,
+)
 from mlipfm_models.backbones._harmonics import degrees, harmonics_table
 from mlipfm_models.backbones._pair_functions import PairFunctions
 from mlipfm_models.backbones.mace import Invariants, MaceConfig
@@ -140,6 +148,41 @@ def test_each_product_of_the_quadrupole_table_is_used() -> None:
     assert len(first) == len(second) == table.shape[1]
     assert table.any(dim=0).all()
     assert set(quadrupole_paths(3)) == {(1, 1), (1, 3), (2, 2), (3, 3)}
+
+
+def test_harmonics_times_a_vector_are_coupled_to_what_turns_like_the_degree() -> None:
+    """For a vector along the direction the path l -> L gives a multiple of Y_L, L = l +- 1, and for any other it turns with both, mirrors too."""
+    u, v = directions(1, 1)[0], directions(1, 2)[0]
+    assert vector_paths(3) == [(1, 0), (0, 1), (2, 1), (1, 2), (2, 3)]
+    assert vector_paths(1) == [(1, 0), (0, 1)]
+    table, turn = vector_table(3), random_rotation(5, improper=True)
+
+    def coupled(u: np.ndarray, v: np.ndarray) -> torch.Tensor:
+        y = harmonics(u[None])[0, :9] * (2 * degrees(2) + 1).double().sqrt()
+        return table @ torch.outer(torch.as_tensor(v), y).flatten()
+
+    position = 0
+    for _, total in vector_paths(3):
+        rows = slice(position, position + 2 * total + 1)
+        position += 2 * total + 1
+        own = harmonics(u[None])[0, total**2 : (total + 1) ** 2]
+        along = coupled(u, u)[rows]
+        torch.testing.assert_close(along, own * (along @ own), rtol=0, atol=1e-12)
+        assert abs(float(along @ own)) > 0.5
+        turned = coupled(turn @ u, turn @ v)[rows]
+        torch.testing.assert_close(turned, representation(turn, total) @ coupled(u, v)[rows], rtol=0, atol=1e-11)
+    assert position == len(table) == 19
+    # to a vector from a scalar and a vector: the vector itself, by half of the variance; and to a scalar: the product of directions
+    torch.testing.assert_close(coupled(u, v)[1:4], torch.as_tensor(v) / np.sqrt(2), rtol=0, atol=1e-12)
+    assert float(coupled(u, v)[0]) == pytest.approx(float(u @ v), abs=1e-12)
+
+
+def test_coupled_components_have_the_size_of_the_factors() -> None:
+    """Independent factors of variance one: so has each component, where two paths share a degree their sum has."""
+    table = vector_table(3)
+    variance = table.square().sum(dim=1)
+    shares = [1.0] + [0.5] * 6 + [1.0] * 12
+    torch.testing.assert_close(variance, torch.tensor(shares).double(), rtol=0, atol=1e-12)
 
 
 def test_geometry_of_the_backbone_has_the_harmonics_and_the_padding_vanishes() -> None:

@@ -180,13 +180,16 @@ def mace(weights: Weights, c: MaceConfig, s: Floats, near: Neighbours) -> Answer
     for layer in range(c.layers):
         m = Maps(weights, f"layers.{layer}.")
         mix, invariants = weights[f"layers.{layer}.mix"], np.zeros((len(s), len(orders), c.channels))
-        sent = m("neighbor", s)
+        sent, takes = m("neighbor", s), c.hidden_degree > 0 and layer > 0
+        previous, v = v, np.zeros_like(v)
         for i, (js, d) in enumerate(near):
             r = np.linalg.norm(d, axis=1)
             amplitude = sent[js] * filters(r, m.weight("filter"), c)
             angles = points @ (d / r[:, None]).T
             f = [sqrt(2 * l + 1) * (legendre(l, angles) @ amplitude) @ mix[l].T for l in range(c.degree + 1)]
-            v[i] = sqrt(3) * (d / r[:, None]).T @ amplitude @ mix[1].T
+            if takes:
+                f = [sqrt(0.5) * (a + b) for a, b in zip(f, of_vectors(m, c, previous[js], d, points, average), strict=True)]
+            v[i] = 3 * (average * points.T) @ f[1]
             for n, ls in enumerate(orders):  # sum of the products of A_lm with the coupling of norm one
                 norm = three_j(*(ls if len(ls) == 3 else (0, *ls))) if len(ls) > 1 else 1.0
                 values = np.prod([f[l] for l in ls], axis=0)
@@ -194,7 +197,25 @@ def mace(weights: Weights, c: MaceConfig, s: Floats, near: Neighbours) -> Answer
         weighed = invariants.reshape(len(s), -1) * m("weights", first)
         s = sqrt(0.5) * (m("message", weighed) + m("skip", s) * m("skip_weights", first))
         total = total + m("readout", s)
+        if c.hidden_degree > 0 and layer < c.layers - 1:
+            v = m("vector", v * m("gate", weighed)[:, None])
     return total, v
+
+
+def of_vectors(m: Maps, c: MaceConfig, v: Floats, d: Floats, points: Floats, average: Floats) -> list[Floats]:
+    """What vectors v [j, 3, C] of the neighbours add to each f_L: the part of degree L of the function f_l(n) (v n), with f_l of one neighbour.
+
+    That part is filtered out by averages with P_L; couplings of norm sqrt(2 L + 1) instead of Wigner's 3j make it as large as its factors.
+    """
+    u, r = d / np.linalg.norm(d, axis=1)[:, None], np.linalg.norm(d, axis=1)
+    sent = filters(r, m.weight("vector_messages.filter"), c)[:, None] * m("vector_messages.neighbor", v)
+    paths = [(l, total) for total in range(c.degree + 1) for l in (total - 1, total + 1) if 0 <= l <= min(c.degree, 2)]
+    found = [np.zeros((len(points), c.channels)) for _ in range(c.degree + 1)]
+    for mix, (l, total) in zip(m.weights[f"{m.prefix}vector_messages.mix"], paths, strict=True):
+        values = np.einsum("nj,nx,jxc->nc", sqrt(2 * l + 1) * legendre(l, points @ u.T), points, sent)
+        part = legendre(total, points @ points.T) @ (average[:, None] * values) / three_j(l, 1, total)
+        found[total] += sqrt((2 * total + 1) / sum(end == total for _, end in paths)) * part @ mix.T
+    return found
 
 
 def density(weights: Weights, c: DensityConfig, s: Floats, near: Neighbours) -> Answer:
@@ -375,6 +396,10 @@ Equations = Callable[[Weights, Any, Floats, Neighbours], Answer]
 CASES: dict[str, tuple[Equations, Any, Callable[[Any], Backbone]]] = {
     "painn": (painn, PainnConfig(channels=6, layers=3, cutoff=3.1, radial=5, mean_neighbors=7.0, norm_epsilon=0.03), Painn),
     "mace": (mace, MaceConfig(channels=5, layers=2, cutoff=3.1, radial=4, mean_neighbors=7.0), Mace),
+    "mace of three layers": (mace, MaceConfig(channels=4, layers=3, cutoff=3.1, radial=4, correlation=2, mean_neighbors=7.0), Mace),
+    "mace of scalars": (mace, MaceConfig(channels=5, layers=2, hidden_degree=0, cutoff=3.1, radial=4, mean_neighbors=7.0), Mace),
+    "mace of degree 2 and vectors": (mace, MaceConfig(channels=5, layers=2, cutoff=3.1, radial=4, degree=2, mean_neighbors=7.0), Mace),
+    "mace of degree 1 and vectors": (mace, MaceConfig(channels=5, layers=2, cutoff=3.1, radial=4, degree=1, mean_neighbors=7.0), Mace),
     "mace of degree 2": (mace, MaceConfig(channels=5, layers=1, cutoff=3.1, radial=4, degree=2, mean_neighbors=7.0), Mace),
     "mace of correlation 2": (mace, MaceConfig(channels=5, layers=2, cutoff=3.1, radial=4, correlation=2, mean_neighbors=7.0), Mace),
     "density": (density, DensityConfig(channels=6, layers=2, cutoff=3.1, radial=5, mean_neighbors=7.0), Density),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.batch import GraphSpec, collate
+from mlipfm_interfaces.checkpoint import load_potential, save_potential
 from mlipfm_interfaces.potential import Potential, evaluate
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.contract_suites import PotentialContract
@@ -73,11 +75,14 @@ def test_one_layer_of_correlation_nu_has_exactly_body_order_nu_plus_one(correlat
     assert min(terms[k] for k in terms if 1 < k <= correlation + 1) > 1e-4
 
 
-def test_a_second_layer_of_pairs_sees_three_atoms_and_more() -> None:
-    """nu = 1: the second density holds products of two neighbours' distances, a chain of three atoms; the body order is 3."""
-    terms = many_body_terms(small(backbone={"correlation": 1}), random_structure(4, 5, elements=(1, 6, 8), spread=1.2))
-    assert terms[3] > 1e-4
-    assert max(terms[4], terms[5]) < 1e-10
+@pytest.mark.parametrize(("hidden_degree", "order"), [(0, 3), (1, 4)])
+def test_a_second_layer_of_pairs_sees_three_atoms_and_more(hidden_degree: int, order: int) -> None:
+    """nu = 1: the second density holds products of two neighbours' distances, a chain of three atoms. Vectors times an invariant are sums over two
+    neighbours of the neighbour: four atoms."""
+    backbone = {"correlation": 1, "hidden_degree": hidden_degree}
+    terms = many_body_terms(small(backbone=backbone), random_structure(4, 6, elements=(1, 6, 8), spread=1.2))
+    assert min(terms[k] for k in range(2, order + 1)) > 1e-4
+    assert max(terms[k] for k in range(order + 1, 7)) < 1e-10
 
 
 def test_layers_of_nu_three_reach_seven_atoms() -> None:
@@ -169,11 +174,38 @@ def test_information_travels_layers_times_cutoff_and_no_further() -> None:
     assert first(moved[3]) == first(chain.positions)
 
 
+@pytest.mark.parametrize(("hidden_degree", "differs"), [(0, False), (1, True)])
+def test_vectors_tell_cis_from_trans_where_scalars_do_not(hidden_degree: int, differs: bool) -> None:
+    """Chains H-O-O-H of which only bonded atoms see each other. Scalars bring an angle of the next atom, vectors where its other bond points."""
+    x, y = np.eye(3)[:2] * 1.5
+    cos, sin = np.cos(np.deg2rad(110.0)), np.sin(np.deg2rad(110.0))
+    energies = []
+    for side in (1, -1):
+        chain = Structure([1, 8, 8, 1], np.array([cos * x + sin * y, 0 * x, x, x - cos * x + side * sin * y]))
+        backbone = {"correlation": 2, "hidden_degree": hidden_degree, "cutoff": 2.2, "mean_neighbors": 2.0}
+        energies.append(linear_energy(small(backbone=backbone), chain))
+    assert (abs(energies[0] - energies[1]) > 1e-4) is differs
+    assert differs or abs(energies[0] - energies[1]) < 1e-12
+
+
+def test_a_checkpoint_from_before_vectors_opens_without_them(tmp_path: Path) -> None:
+    potential = small(backbone={"hidden_degree": 0})
+    del potential.config["backbone"]["hidden_degree"]
+    save_potential(tmp_path / "old.safetensors", potential)
+    opened = load_potential(tmp_path / "old.safetensors")
+    assert opened.config["backbone"]["hidden_degree"] == 0
+    s = rattled(water(), 0.1)
+    np.testing.assert_array_equal(evaluate(opened, [s], ("forces",))[0]["forces"], evaluate(potential, [s], ("forces",))[0]["forces"])
+
+
 @pytest.mark.parametrize(("channels", "layers", "radial", "invariants"), [(8, 1, 6, 13), (64, 2, 8, 13)])
-def test_parameter_count(channels: int, layers: int, radial: int, invariants: int) -> None:
-    """Per layer: neighbour, skip, its weights, readout, four mixes; weights and message of each invariant; the filter; three biases."""
-    backbone = Mace(MaceConfig(channels=channels, layers=layers, radial=radial))
+@pytest.mark.parametrize("hidden_degree", [0, 1])
+def test_parameter_count(channels: int, layers: int, radial: int, invariants: int, hidden_degree: int) -> None:
+    """Per layer: neighbour, skip, its weights, readout, four mixes; weights and message of each invariant; the filter; three biases.
+    Between two layers vectors add the gate with its bias, their map, that to the neighbours, five mixes and a filter."""
+    backbone = Mace(MaceConfig(channels=channels, layers=layers, radial=radial, hidden_degree=hidden_degree))
     c = channels
     block = (8 + 2 * invariants) * c * c + (radial + 1) * c + (invariants + 2) * c
-    assert sum(p.numel() for p in backbone.parameters()) == layers * block
+    vectors = (7 + invariants) * c * c + (radial + 1) * c + c
+    assert sum(p.numel() for p in backbone.parameters()) == layers * block + hidden_degree * (layers - 1) * vectors
     assert len(backbone.roles()) == len(list(backbone.parameters()))

@@ -90,7 +90,11 @@ def of_mace(n, c, layers):
     constant = CONSTANT * c * (2 * 61 * 16 + 20 * 61 + 4 * 16)
     each = WEIGHTS * (16 + invariants + 1) * c * c + EMBEDDED * (invariants + 1) * c * c
     nodes = layers * (each + constant) + (2 * EMBEDDED + 2 * WEIGHTS * (layers - 1) + WEIGHTS) * c * c
-    return n.pairs * pairs + n.atoms * nodes
+    vectors = (
+        WEIGHTS * (invariants + 3 + 3 + 19) * c * c + CONSTANT * 19 * 27 * c
+    )  # gate, maps of vectors before and after, mixes of 19 couplings
+    vector_pairs = (WEIGHTS * 9 + BOTH * 9) * 3 * c
+    return n.pairs * (pairs + (layers - 1) * vector_pairs) + n.atoms * (nodes + (layers - 1) * vectors)
 
 
 def of_pet(n, c, layers):

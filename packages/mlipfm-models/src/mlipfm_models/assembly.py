@@ -62,6 +62,8 @@ def assemble(name: str, backbone: type[Backbone], config: Mapping[str, Any], *, 
     Without `initial` its weights are left as they come, for a checkpoint that brings others.
     """
     assembly = parse_assembly(config, name)
+    if not initial:
+        assembly = replace(assembly, backbone={**backbone.before, **assembly.backbone})
     options: Any = parse(backbone.Config, assembly.backbone, f"{name}.backbone")
     stated = {key: value for key, value in asdict(options).items() if value is not None}  # None: older versions need not know of the option
     assembly = replace(assembly, backbone=json.loads(json.dumps(stated)))  # as a checkpoint will give it back

@@ -1,4 +1,4 @@
-"""Couplings of real spherical harmonics, and the invariants of up to three copies of one density that are made of them.
+"""Couplings of real spherical harmonics: invariants of up to three copies of one density, and harmonics times vectors.
 
 A density A [lm] turns with the system like the harmonics. Its invariants of order nu (products of nu entries, summed with fixed coefficients) are
 
@@ -105,3 +105,28 @@ def _products(paths: list[tuple[int, int]]) -> Iterator[tuple[int, int, int, Ten
                 both = 2.0 if a == b and i != j else 1.0
                 if tensor[i, j].any():
                     yield path, a * a + i, b * b + j, both * tensor[i, j]
+
+
+def vector_paths(degree: int) -> list[tuple[int, int]]:
+    """Return the (l, L) with l <= 2 and L <= `degree`, in the order of L, for which harmonics of degree l times a vector have a part of degree L.
+
+    L = l is left out: it does not change its sign in a mirror like a density.
+    """
+    return [(ell, total) for total in range(degree + 1) for ell in (total - 1, total + 1) if 0 <= ell <= min(degree, 2)]
+
+
+def vector_table(degree: int) -> Tensor:
+    """Return how to couple harmonics and a vector, by `vector_paths`: [rows, 3 (l + 1)²] float64, with l the highest degree of the harmonics.
+
+    Columns are products of a component of the vector and a harmonic, harmonics fastest; rows are the 2 L + 1 components of each path. They have size
+    one if those of the vector and the harmonics have; paths that end at the same L share it.
+    """
+    paths = vector_paths(degree)
+    width = (max(ell for ell, _ in paths) + 1) ** 2
+    rows = []
+    for ell, total in paths:
+        share = sum(end == total for _, end in paths)
+        table = torch.zeros(2 * total + 1, 3, width, dtype=torch.float64)
+        table[:, :, ell**2 : (ell + 1) ** 2] = (coupling(ell, 1, total) * sqrt((2 * total + 1) / share)).permute(2, 1, 0)
+        rows.append(table.flatten(1))
+    return torch.cat(rows)

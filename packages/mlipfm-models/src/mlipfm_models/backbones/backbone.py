@@ -63,6 +63,7 @@ class Backbone(ExactConstants, ABC):
         invariant: False for an unconstrained backbone, whose scalars and vectors turn with the system only approximately.
         element_resolved: whether it is built with (config, elements), because it has parameters for each element.
         has_kernels: whether `density_kernel` has compiled code for it.
+        before: option -> what checkpoints have that were written before there was this option.
     """
 
     Config: ClassVar[type]
@@ -71,6 +72,7 @@ class Backbone(ExactConstants, ABC):
     invariant: ClassVar[bool] = True
     element_resolved: ClassVar[bool] = False
     has_kernels: ClassVar[bool] = False
+    before: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: Any) -> None:
         super().__init__()
