@@ -9,13 +9,21 @@ import pytest
 from mlipfm_data import Store
 from mlipfm_data.conformers import conformers
 from mlipfm_data.generation import molecules as module
-from mlipfm_data.generation.generate import Settings, generate_molecules
-from mlipfm_data.generation.geometries import Shares, _behind, cluster_geometries, embedded, molecule_geometries
+from mlipfm_data.generation.generate import Settings, generate_molecules, shard_geometries
+from mlipfm_data.generation.geometries import (
+    Shares,
+    _behind,
+    cluster_geometries,
+    electron_removed,
+    embedded,
+    molecule_geometries,
+)
 from mlipfm_data.generation.molecules import connectivity, held_out, random_molecules
 from mlipfm_data.tblite_labeler import TbliteLabeler
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.elements import COVALENT_RADII
 from mlipfm_interfaces.errors import RefusedFileError, SamplingError
+from mlipfm_interfaces.structure import Structure
 
 FEW = Shares(relaxed=1, embedded=1, vibrations=2, dynamics=1, displaced=1, stretched=1, compressed=1, clusters=1)
 
@@ -110,6 +118,55 @@ def test_clusters_touch_and_their_charges_add_up() -> None:
         assert distances.min(axis=1).max() < 8
 
 
+def hydrogen_bonds(s: Structure) -> int:
+    """Of water: pairs of an oxygen and a hydrogen that is not its own, nearer than 2.3 Å."""
+    distances = np.linalg.norm(s.positions[:, None] - s.positions[None], axis=2)[np.ix_(s.atomic_numbers == 8, s.atomic_numbers == 1)]
+    return int(((distances > 1.4) & (distances < 2.3)).sum())
+
+
+def test_relaxed_clusters_of_water_have_hydrogen_bonds_and_those_packed_at_random_few() -> None:
+    """Of n molecules in a chain n - 1 bonds are the least that hold together; what falls apart in 0.1 ps at 300 K has fewer."""
+    parts = molecule_geometries("O", 0, FEW)[:2]
+    bonds = {}
+    for relaxed in (0.0, 1.0):
+        found = cluster_geometries(parts, 30, np.random.default_rng(1), largest=6, relaxed=relaxed)
+        assert max(len(s) for s in found) == 18
+        kinds = {str(s.provenance.sampling).rpartition("cluster")[0] for s in found}
+        assert kinds == ({""} if relaxed == 0 else {"relaxed-", "langevin-300K-"})
+        bonds[relaxed] = sum(hydrogen_bonds(s) for s in found) / sum(len(s) // 3 - 1 for s in found)
+    assert bonds[1.0] > 0.7
+    assert bonds[0.0] < 0.35
+
+
+def test_what_the_force_field_does_not_know_stays_as_it_was_packed() -> None:
+    parts = [molecule_geometries(smiles, 0, FEW)[0] for smiles in ("F", "C[CH2]", "O")]  # MMFF94 has no hydrogen fluoride and no radicals
+    found = cluster_geometries(parts[:2], 10, np.random.default_rng(1), largest=4, relaxed=1.0)
+    assert {str(s.provenance.sampling).partition("-")[0] for s in found} == {"cluster"}
+
+
+def test_an_electron_less_makes_doublets_of_neutral_singlets_at_their_geometries() -> None:
+    parts = [molecule_geometries(s, 0, FEW)[0] for s in ("[NH4+]", "O", "C[CH2]")]
+    (found,) = electron_removed(parts)
+    assert (found.formula, found.total_charge, found.spin_multiplicity) == (parts[1].formula, 1, 2)
+    np.testing.assert_array_equal(found.positions, parts[1].positions)
+
+
+def test_settings_say_how_many_clusters_and_radical_cations_there_are() -> None:
+    settings = Settings(geometries=8, clusters=7, cluster_size=5, relaxed_clusters=0.5, radical_cations=2)
+    found, refused = shard_geometries(["O", "N"], 4, settings)
+    clusters = [s for s in found if "cluster" in str(s.provenance.sampling) and s.total_charge == 0]
+    assert not refused
+    assert 12 <= len(clusters) <= 14  # of 14 some may have atoms in each other
+    neutral = sum(s.total_charge == 0 for s in found)
+    assert len(found) - neutral == -(-neutral // 2)
+
+
+def test_all_held_out_molecules_of_a_file_are_named_at_once() -> None:
+    with pytest.raises(SamplingError, match=r"held out, because models are measured on them: CCO, c1ccccc1") as refused:
+        list(generate_molecules("unused", 3, labelers=(), given=["CCO", "O", "c1ccccc1"]))
+    assert "take them out of the file" in str(refused.value)
+
+
 @pytest.mark.ci
 def test_a_set_goes_on_where_it_stopped_and_comes_to_the_same_bytes(tmp_path, monkeypatch) -> None:
     settings, labelers = Settings(heavy=3, per_shard=2, every=5), (TbliteLabeler("GFN2-xTB"), TbliteLabeler("GFN1-xTB"))
@@ -146,7 +203,7 @@ def test_a_set_of_given_molecules_has_these_alone_and_so_many_geometries_of_each
 @pytest.mark.parametrize(
     ("smiles", "message"),
     [
-        ("O\nCCO", "'CCO' is held out"),
+        ("O\nCCO", "held out, because models are measured on it: CCO;"),
         ("O\n[2H]O", "'\\[2H\\]O' and 'O' are one molecule"),
         ("CC(C", "no SMILES"),
         ("# none", "has no SMILES"),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlipfm_train.loop
+import mlipfm_train.run as run_module
 import numpy as np
 import pytest
 import torch
@@ -202,6 +203,15 @@ def test_training_that_diverges_stops_and_keeps_its_best_model(tiny, tmp_path):
     errors = [e["values"]["metrics"][0]["value"] for e in events]
     assert min(errors[-3:]) > 10 * min(errors)
     assert load_model(tmp_path / "run" / "best.safetensors")[1]["extra"]["validation"][0]["value"] == min(errors)
+
+
+def test_a_model_that_has_collapsed_to_the_error_before_training_stops(tiny, tmp_path, monkeypatch):
+    """Its best validation may be no better, so that no multiple of the best is ever reached."""
+    monkeypatch.setattr(run_module, "LEARNED", 10)
+    monkeypatch.setattr(run_module, "DIVERGED", float("inf"))
+    changes = ["optimizer.lr=20", "schedule.warmup=200", "steps=200", "evaluate_every=5", "checkpoint_every=50", "weight_rule.decay=0.5"]
+    with pytest.raises(TrainingError, match=r"training has diverged: force MAE is \S+ meV/A, the best was \S+, before training \S+; lower"):
+        fit(make_recipe(tiny, changes), tmp_path / "run")
 
 
 def test_training_that_ends_without_a_finite_answer_is_no_success(tiny, tmp_path):

@@ -33,6 +33,18 @@ def molecules(
     geometries: int = typer.Option(
         33, "--geometries", min=8, max=10_000, help="About so many structures of each molecule, clusters included."
     ),
+    clusters: int = typer.Option(None, "--clusters", min=0, max=100_000, help="Clusters for each molecule, 5 of 33 structures by default."),
+    cluster_size: int = typer.Option(3, "--cluster-size", min=2, max=40, help="Largest number of molecules in a cluster."),
+    relaxed_clusters: float = typer.Option(
+        0.0,
+        "--relaxed-clusters",
+        min=0.0,
+        max=1.0,
+        help="Part of the clusters that MMFF94 relaxes and moves at 300 K, so that they have hydrogen bonds; others are packed at random.",
+    ),
+    radical_cations: int = typer.Option(
+        0, "--radical-cations", min=0, max=1000, help="Every so many-th neutral singlet is there again with an electron less; 0: none."
+    ),
     per_shard: int = typer.Option(100, "--per-shard", min=1, max=100_000, help="Molecules of one store."),
     second: int = typer.Option(10, "--gfn1-every", min=0, max=1000, help="Every so many-th geometry is labelled by GFN1-xTB too; 0: none."),
     exclude: Path = typer.Option(None, "--exclude", help="File of SMILES, one a line, whose molecules must not occur."),
@@ -51,6 +63,8 @@ def molecules(
 
         mlipfm data generate molecules --smiles mine.smi --geometries 200 --out set
 
+        mlipfm data generate molecules --smiles mine.smi --clusters 50 --cluster-size 8 --relaxed-clusters 0.8 --out clusters
+
         mlipfm data merge set/gfn2-xtb/00* --out train
     """
     from mlipfm_interfaces.errors import OptionError, UnreadableFileError
@@ -65,7 +79,17 @@ def molecules(
         raise OptionError("--heavy has no effect with --smiles: the molecules are given", hint="leave it out")
     count = (len(given) or 100) if count is None else count
     excluded = [] if exclude is None else _smiles(exclude)
-    settings = Settings(seed=seed, heavy=heavy or Settings.heavy, per_shard=per_shard, every=second, geometries=geometries)
+    settings = Settings(
+        seed=seed,
+        heavy=heavy or Settings.heavy,
+        per_shard=per_shard,
+        every=second,
+        geometries=geometries,
+        clusters=clusters,
+        cluster_size=cluster_size,
+        relaxed_clusters=relaxed_clusters,
+        radical_cations=radical_cations,
+    )
     labelers = (gfn2(), gfn1()) if second else (gfn2(),)
     total = 0
     for shard in generate_molecules(out, count, settings, labelers=labelers, exclude=excluded, given=given, workers=workers):

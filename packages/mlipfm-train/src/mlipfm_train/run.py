@@ -32,6 +32,8 @@ from .views import StepBatch, collate_step
 
 #: Validations in a row with an error this many times the best, after which training has diverged.
 DIVERGED, DIVERGED_IN_A_ROW = 10.0, 3
+#: Steps after which a model that started at random should be better than at its start: no force says that it has collapsed.
+LEARNED = 1000
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ class Run:
         """Measure the exported weights on the validation structures, split over the ranks; keep the best model.
 
         Raises:
-            TrainingError: the error has been `DIVERGED` times the best for `DIVERGED_IN_A_ROW` validations, or is not finite after the last step.
+            TrainingError: for `DIVERGED_IN_A_ROW` validations the error has been `DIVERGED` times the best, or that before training and more (from
+                random weights, after `LEARNED` steps); or it is not finite after the last step.
         """
         if not self.valid_runs:
             return
@@ -209,14 +212,22 @@ class Run:
             self.best = error
             self._export("best.safetensors", step)
         self.events.emit("validation", step, metrics=[m.as_dict() for m in self.metrics])
-        self.worse_in_row = self.worse_in_row + 1 if error > DIVERGED * self.best > 0 else 0
+        before = self._untrained_error() if step >= LEARNED else float("inf")
+        self.worse_in_row = self.worse_in_row + 1 if error > DIVERGED * self.best > 0 or error >= before else 0
         if self.worse_in_row >= DIVERGED_IN_A_ROW or (step + 1 == self.recipe.steps and error == float("inf")):
             kept = f"; the best model is kept: {self.folder / 'best.safetensors'}" if self.best < float("inf") else ""
             raise TrainingError(
-                f"training has diverged: {self.metrics[0].name} is {error:.4g} {self.metrics[0].unit}, the best was {self.best:.4g}",
+                f"training has diverged: {self.metrics[0].name} is {error:.4g} {self.metrics[0].unit}, the best was {self.best:.4g}"
+                + (f", before training {before:.4g}" if error >= before < float("inf") else ""),
                 where=f"step {step}",
                 hint=f"lower optimizer.lr or optimizer.clip and train in another folder{kept}",
             )
+
+    def _untrained_error(self) -> float:
+        """Return the force error of the random weights that this run started from, as preflight found it; infinite where it is not known."""
+        if self.recipe.init_from is not None or self.metrics[0].name != "force MAE":
+            return float("inf")
+        return 1000 * float(self.preflight.facts.get("baseline_force_mae", float("inf")))
 
     def save(self, step: int) -> None:
         """Write the model checkpoint, then the training state from which the next step follows. Rank 0 writes the first, all ranks the second."""

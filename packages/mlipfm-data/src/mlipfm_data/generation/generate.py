@@ -25,7 +25,7 @@ from mlipfm_interfaces.structure import Structure
 
 from ..labeling import RECORD, label_all
 from ..parallel import InThisProcess, worker_pool
-from .geometries import Shares, cluster_geometries, molecule_geometries
+from .geometries import Shares, cluster_geometries, electron_removed, molecule_geometries
 from .molecules import connectivity, identified, random_molecules
 
 SETTINGS, MOLECULES = "settings.json", "molecules.smi"
@@ -39,6 +39,9 @@ class Settings:
     Attributes:
         seed: of molecules and geometries. heavy: largest number of atoms besides hydrogen. per_shard: molecules of a shard.
         every: each so many-th geometry is labelled at the second level too; 0: none. geometries: about so many of each molecule, clusters included.
+        clusters: of each molecule; None: 5 of 33 geometries. cluster_size: largest number of molecules in one. relaxed_clusters: part of them that
+            the force field relaxes and moves, see `cluster_geometries`.
+        radical_cations: each so many-th neutral singlet is there again with an electron less; 0: none.
     """
 
     seed: int = 0
@@ -46,13 +49,18 @@ class Settings:
     per_shard: int = 100
     every: int = 10
     geometries: int = 33
+    clusters: int | None = None
+    cluster_size: int = 3
+    relaxed_clusters: float = 0.0
+    radical_cations: int = 0
 
     @property
     def shares(self) -> Shares:
         """Kinds of geometries in the proportions of `Shares`, at least one of each."""
         usual = Shares()
         whole = sum(asdict(usual).values())
-        return Shares(**{f.name: max(1, round(getattr(usual, f.name) * self.geometries / whole)) for f in fields(Shares)})
+        found = {f.name: max(1, round(getattr(usual, f.name) * self.geometries / whole)) for f in fields(Shares)}
+        return Shares(**found | ({} if self.clusters is None else {"clusters": self.clusters}))
 
 
 @dataclass(frozen=True)
@@ -104,9 +112,10 @@ def generate_molecules(
             yield _shard(out, index, molecules, settings, labelers, executor)
 
 
-def shard_geometries(molecules: Collection[str], seed: int, shares: Shares | None = None) -> tuple[list[Structure], Counter[str]]:
+def shard_geometries(molecules: Collection[str], seed: int, settings: Settings | None = None) -> tuple[list[Structure], Counter[str]]:
     """Unlabelled geometries of some molecules and of clusters of them, and how many molecules could not be embedded, by reason."""
-    shares, rng = shares or Shares(), np.random.default_rng(seed)
+    settings, rng = settings or Settings(), np.random.default_rng(seed)
+    shares = settings.shares
     found: list[Structure] = []
     refused: Counter[str] = Counter()
     for smiles, own in zip(molecules, rng.integers(2**31, size=len(molecules)).tolist(), strict=True):
@@ -114,7 +123,9 @@ def shard_geometries(molecules: Collection[str], seed: int, shares: Shares | Non
             found += molecule_geometries(smiles, own, shares)
         except SamplingError as error:
             refused[error.code] += 1
-    return found + (cluster_geometries(found, shares.clusters * len(molecules), rng) if found else []), refused
+    clusters = shares.clusters * len(molecules) if found else 0
+    found += cluster_geometries(found, clusters, rng, largest=settings.cluster_size, relaxed=settings.relaxed_clusters)
+    return found + (electron_removed(found[:: settings.radical_cations]) if settings.radical_cations else []), refused
 
 
 def _shard(
@@ -126,7 +137,7 @@ def _shard(
     refused: Counter[str] = Counter()
     if not all(done):
         seed = np.random.SeedSequence([settings.seed, index]).generate_state(1)[0]
-        structures, refused = shard_geometries(molecules, int(seed), settings.shares)
+        structures, refused = shard_geometries(molecules, int(seed), settings)
     labelled = {}
     for k, (labeler, folder) in enumerate(zip(labelers, folders, strict=True)):
         if done[k]:

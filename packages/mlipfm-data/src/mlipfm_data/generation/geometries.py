@@ -2,7 +2,8 @@
 
 `molecule_geometries` mixes what a potential must know to run dynamics: conformers (ETKDG, relaxed with MMFF94 or UFF and not), harmonic
 vibrations of the force field at several temperatures, short Langevin dynamics of the force field, random displacements, bonds stretched to
-dissociation, and compressed molecules. `cluster_geometries` puts two or three molecules beside each other at distances from contact to 8 Å.
+dissociation, and compressed molecules. `cluster_geometries` puts molecules beside each other at distances from contact to 8 Å, and lets the force
+field make hydrogen bonds between some of them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A molecule with conformers from ETKDG.
+    """A molecule with conformers from ETKDG, or a cluster.
 
     Attributes:
         structure: the relaxed conformer of lowest energy. raw, relaxed: positions [conformers, N, 3] in Å. bonds: [bonds, 2].
@@ -132,9 +133,11 @@ def _vibrations(found: Embedded, n: int, rng: np.random.Generator) -> list[tuple
     return [(f"normal-modes-{t:g}K", sample_modes(start, modes, float(t), 1, rng)[0].positions) for t in drawn]
 
 
-def _dynamics(found: Embedded, n: int, rng: np.random.Generator, *, dt: float = 1.0, stride: int = 15) -> list[tuple[float, np.ndarray]]:
+def _dynamics(
+    found: Embedded, n: int, rng: np.random.Generator, *, dt: float = 1.0, stride: int = 15, temperatures: Sequence[float] = TEMPERATURES
+) -> list[tuple[float, np.ndarray]]:
     """Langevin dynamics (BAOAB, 20 1/ps) of the force field from a conformer as embedded; positions every `stride` steps of `dt` fs."""
-    temperature = float(rng.choice(TEMPERATURES))
+    temperature = float(rng.choice(temperatures))
     masses = MASSES[found.structure.atomic_numbers][:, None]
     r = np.asarray(found.raw[rng.integers(len(found.raw))])
     width, keep = np.sqrt(KB * temperature * ACCELERATION / masses), np.exp(-0.02 * dt)
@@ -178,18 +181,67 @@ def _behind(bonds: np.ndarray, i: int, j: int, n: int) -> np.ndarray:
     return mask
 
 
-def cluster_geometries(parts: Sequence[Structure], n: int, rng: np.random.Generator) -> list[Structure]:
-    """`n` clusters of two or three of `parts`, in random orientations; nearest atoms of neighbours at 0.8 to 2 times contact (van der Waals).
+def cluster_geometries(
+    parts: Sequence[Structure], n: int, rng: np.random.Generator, *, largest: int = 3, relaxed: float = 0.0
+) -> list[Structure]:
+    """`n` clusters of two to `largest` of `parts`, in random orientations; nearest atoms of neighbours at 0.8 to 2 times contact (van der Waals).
 
     Charges add up; at most one part may be charged or open-shell, others are drawn from neutral singlets.
+
+    Args:
+        relaxed: this part of the clusters is relaxed with MMFF94 for some steps and then moved at 300 K, so that its hydrogen bonds are there; what
+            MMFF94 has no parameters for stays as it is.
     """
     plain = [s for s in parts if s.total_charge == 0 and s.spin_multiplicity == 1]
     made: list[Structure] = []
     for _ in range(n if plain else 0):
         first = parts[int(rng.integers(len(parts)))]
-        others = [plain[int(rng.integers(len(plain)))] for _ in range(1 if rng.random() < 0.75 else 2)]
-        made.append(_packed([first, *others], rng))
+        more = int(rng.integers(1, largest)) if largest > 3 else 1 if largest < 3 or rng.random() < 0.75 else 2
+        chosen = [first, *(plain[int(rng.integers(len(plain)))] for _ in range(more))]
+        cluster = _packed(chosen, rng)
+        made.append(_relaxed_cluster(chosen, cluster, rng) if relaxed and rng.random() < relaxed else cluster)
     return [s for s in made if not unusable(s.atomic_numbers, s.positions)]
+
+
+def _relaxed_cluster(parts: Sequence[Structure], cluster: Structure, rng: np.random.Generator) -> Structure:
+    """Return the cluster after 10 to 300 steps of relaxation, and in two of three cases 0.1 ps at 300 K."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import AllChem
+    from rdkit.Geometry import Point3D
+
+    with rdBase.BlockLogs():
+        molecules = [_molecule(str(part.provenance.group))[0] for part in parts]
+        whole = molecules[0]
+        for molecule in molecules[1:]:
+            whole = Chem.CombineMols(whole, molecule)
+        Chem.SanitizeMol(whole)
+        numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
+        if numbers != cluster.atomic_numbers.tolist() or not AllChem.MMFFHasAllMoleculeParams(whole):
+            return cluster
+        conformer = Chem.Conformer(len(numbers))
+        for k, (x, y, z) in enumerate(cluster.positions.tolist()):
+            conformer.SetAtomPosition(k, Point3D(x, y, z))
+        whole.RemoveAllConformers()
+        whole.AddConformer(conformer)
+        properties = AllChem.MMFFGetMoleculeProperties(whole)
+        field = AllChem.MMFFGetMoleculeForceField(whole, properties, nonBondedThresh=100.0, ignoreInterfragInteractions=False)
+        field.Minimize(maxIts=int(10 ** rng.uniform(1.0, 2.5)))
+        positions = whole.GetConformer().GetPositions()
+    kind = f"relaxed-{cluster.provenance.sampling}"
+    if rng.random() < 2 / 3:
+        start = Embedded(cluster, positions[None], positions[None], np.empty((0, 2), dtype=int), lambda r: _gradient(field, r) * -KCAL_MOL)
+        frames = _dynamics(start, 1, rng, stride=100, temperatures=(300.0,))
+        positions, kind = (frames[0][1], f"langevin-300K-{cluster.provenance.sampling}") if frames else (positions, kind)
+    return _at(cluster, positions, kind)
+
+
+def electron_removed(structures: Sequence[Structure]) -> list[Structure]:
+    """Return the neutral singlets among `structures` again as radical cations, at the same geometry."""
+    return [
+        s.replace(total_charge=1, spin_multiplicity=2)
+        for s in structures
+        if s.total_charge == 0 and s.spin_multiplicity == 1 and len(s) > 1
+    ]
 
 
 def _packed(parts: Sequence[Structure], rng: np.random.Generator) -> Structure:

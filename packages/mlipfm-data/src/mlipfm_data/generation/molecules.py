@@ -92,13 +92,16 @@ def identified(smiles: Iterable[str], exclude: Collection[str] = ()) -> list[tup
     Raises:
         SamplingError: a SMILES that is not understood, a molecule of `held_out()` or of the connectivities `exclude`, or the same one twice.
     """
+    smiles = list(smiles)
+    forbidden = held_out_connectivities() | set(exclude)
+    if out := [one for one in smiles if connectivity(one) in forbidden]:
+        them = "it" if len(out) == 1 else "them"
+        raise SamplingError(
+            f"held out, because models are measured on {them}: {', '.join(out)}",
+            hint=f"take {them} out of the file; `mlipfm data sample` and `mlipfm data label` make labels of any molecule",
+        )
     found: dict[str, str] = {}
     for one in smiles:
-        if connectivity(one) in held_out_connectivities() | set(exclude):
-            raise SamplingError(
-                f"{one!r} is held out: models are measured on it",
-                hint="take it out of the file; `mlipfm data sample` and `mlipfm data label` make labels of any molecule",
-            )
         canonical = str(_rdkit().CanonSmiles(one))
         identity = _identified(_rdkit().MolFromSmiles(canonical))
         if identity is None:
