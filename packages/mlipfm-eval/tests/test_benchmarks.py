@@ -41,7 +41,12 @@ def run(capsys, *words) -> tuple[int, str, str]:
 def test_benchmarks_are_listed_with_their_options_and_one_that_is_broken_with_its_reason(capsys, monkeypatch):
     status, out, _ = run(capsys, "evaluate", "--list")
     assert status == 0
-    for name, options in (("accuracy", "level, out, page"), ("check", "quick=False"), ("uncertainty", "file, coverage=0.9")):
+    for name, options in (
+        ("accuracy", "level, out, page"),
+        ("check", "quick=False"),
+        ("reaction-energies", "folder, peer"),
+        ("uncertainty", "file, coverage=0.9"),
+    ):
         (line,) = [line for line in out.splitlines() if line.startswith(f"│ {name} ")]
         assert options in line
     known = plugins.load
