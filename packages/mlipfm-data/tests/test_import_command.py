@@ -159,7 +159,7 @@ def test_show_verify_and_export(tmp_path, capsys):
     assert "store: 1 structures, 3 atoms" in shown
     assert "H 2, O 1" in shown
     assert "     3 to 10            1 ####" in shown
-    assert "all records and hashes are right" in in_process(["data", "verify", str(out)], capsys)[1]
+    assert "all records and hashes match" in in_process(["data", "verify", str(out)], capsys)[1]
     assert in_process(["data", "export", str(out), "-o", str(back)], capsys)[0] == 0
     again = import_file(back, tmp_path / "again")
     with Store(out) as one, Store(tmp_path / "again") as two:

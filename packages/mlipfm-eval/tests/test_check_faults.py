@@ -108,7 +108,7 @@ class Pushed(Faulty):
             row["forces"] = row["forces"] + self.size * 1.0e-6 * np.array([0.0, 0.0, 1.0])
 
 
-@fault("net-torque", "forces that turn a molecule", scaled=True)
+@fault("net-torque", "forces with a torque on a molecule", scaled=True)
 class Turned(Faulty):
     def change(self, s, row):
         if "forces" in row and not s.pbc.any():
@@ -125,14 +125,14 @@ class Curled(Faulty):
 
 # Symmetry: 1e-7 eV/atom
 
-energies("rotation", "an energy that knows the x axis", lambda s: 9e-8 * float((centred(s)[:, 0] ** 2).sum()))
+energies("rotation", "an energy that depends on the x axis", lambda s: 9e-8 * float((centred(s)[:, 0] ** 2).sum()))
 energies(
     "reflection",
-    "an energy that knows left from right",
+    "an energy that distinguishes left from right",
     lambda s: 1e-6 * float(np.tanh(np.linalg.det(centred(s)[:3]))) * len(s) if len(s) > 2 else 0.0,
 )
-energies("translation", "an energy that knows the origin", lambda s: 2e-7 * float(np.sin(s.positions[:, 0]).sum()))
-energies("permutation", "an energy that knows the first atom", lambda s: 1.5e-7 * float(np.linalg.norm(centred(s)[0])) * len(s))
+energies("translation", "an energy that depends on the origin", lambda s: 2e-7 * float(np.sin(s.positions[:, 0]).sum()))
+energies("permutation", "an energy that depends on which atom is first", lambda s: 1.5e-7 * float(np.linalg.norm(centred(s)[0])) * len(s))
 
 # Sizes
 
@@ -189,7 +189,7 @@ def images(s):
     return i, j, gap
 
 
-@fault("small-cells", "the nearest image alone counts")
+@fault("small-cells", "only the nearest image counts")
 class MinimumImage(Faulty):
     def right(self, s, outputs):
         row = super().right(s, outputs)
@@ -235,13 +235,13 @@ class AlwaysPeriodic(Seen):
         return boxed(s, [abs(np.linalg.det(s.cell)) > 1e-6] * 3)
 
 
-@fault("open-axes", "only the first axis is looked at")
+@fault("open-axes", "only the first axis is used")
 class FirstAxis(Seen):
     def seen(self, s):
         return boxed(s, [bool(s.pbc[0])] * 3)
 
 
-@fault("small-cells", "images are not seen at all")
+@fault("small-cells", "no image counts")
 class NeverPeriodic(Seen):
     def seen(self, s):
         return boxed(s, [False] * 3, np.zeros((3, 3)))
@@ -270,14 +270,14 @@ class Noisy(Faulty):
             row["energy"] = row["energy"] + self.size * 1.2e-6 * len(s) * np.random.default_rng(seed).normal()
 
 
-@fault("batch-equals-singles", "the place in the batch enters", scaled=True)
+@fault("batch-equals-singles", "the energy depends on the position in the batch", scaled=True)
 class Placed(Faulty):
     def evaluate(self, structures, outputs):
         rows = super().evaluate(structures, outputs)
         return [{k: v + self.size * 6e-8 * n * (k == "energy") for k, v in row.items()} for n, row in enumerate(rows)]
 
 
-@fault("batch-equals-singles", "the size of the largest system of the batch enters", scaled=True)
+@fault("batch-equals-singles", "the energy depends on the largest system of the batch", scaled=True)
 class Padded(Faulty):
     def evaluate(self, structures, outputs):
         most = max(map(len, structures))
@@ -324,12 +324,12 @@ def cached(what: str, rule: str = "no-stale-state", **changed: Callable[[Any], A
 
 cached("a cache that rounds positions to 0.001 Å", positions=lambda s: s.positions.round(3).tobytes())
 cached("a cache blind to the elements", atomic_numbers=lambda s: len(s))
-cached("a cache that knows the composition, not who is who", atomic_numbers=lambda s: s.formula)
+cached("a cache by composition, blind to which atom is which", atomic_numbers=lambda s: s.formula)
 cached("a cache blind to the charge", charge=lambda s: 0, multiplicity=lambda s: 0)
 cached("a cache blind to the multiplicity", multiplicity=lambda s: 0)
 cached("a cache blind to the cell", cell=lambda s: 0)
 cached("a cache blind to which axes are periodic", pbc=lambda s: 0)
-cached("a cache that looks at the centre of mass alone", positions=lambda s: s.positions.mean(axis=0).round(6).tobytes())
+cached("a cache by the centre of mass", positions=lambda s: s.positions.mean(axis=0).round(6).tobytes())
 
 
 def distances(s):
@@ -337,7 +337,7 @@ def distances(s):
 
 
 cached(
-    "a cache by distances, whose forces do not turn",
+    "a cache by distances, whose forces do not rotate",
     "rotation",
     positions=distances,
     cell=lambda s: np.linalg.norm(s.cell, axis=1).round(8).tobytes(),
@@ -411,7 +411,7 @@ class Everywhere(Hole):
         super().__init__(1.2 * size)
 
 
-@fault("repulsive-core", "a hole between oxygen and hydrogen alone")
+@fault("repulsive-core", "a hole between oxygen and hydrogen only")
 class OnePair(Hole):
     mask = staticmethod(lambda a, b: {int(a), int(b)} == {1, 8})
 
@@ -457,7 +457,7 @@ def readme_table() -> str:
     """Rule and faults that it refuses, as the README shows them."""
     rules = dict.fromkeys(item.rule for item in FAULTS)
     rows = [f"| `{rule}` | {'; '.join(item.what for item in FAULTS if item.rule == rule)} |" for rule in rules]
-    return "\n".join(["| refused by | faults |", "|---|---|", *rows]) + "\n"
+    return "\n".join(["| rule | errors that it must find |", "|---|---|", *rows]) + "\n"
 
 
 IDS = [f"{item.rule}: {item.what}" for item in FAULTS]

@@ -29,7 +29,7 @@ def test_each_structure_gets_the_rows_it_asked_for():
 
 
 def test_rows_of_a_structure_that_names_none_are_refused():
-    with pytest.raises(PropertyNotAvailableError, match="structure 1: 'hessian_rows' is asked, but which is not said"):
+    with pytest.raises(PropertyNotAvailableError, match="structure 1: the structure does not say which 'hessian_rows' to compute"):
         evaluate(POTENTIAL, [dimer(3.8, 2), dimer(4.0, 0)], ["hessian_rows"])
 
 

@@ -364,7 +364,7 @@ def test_the_commands_print_a_plan_a_fit_and_a_page(document, synthetic, tmp_pat
     again = json.loads((folder / "fit.json").read_text())
     assert (again["resamples"], again["floors"]) == (60, {"force": 0.1})
     assert command("fit", "sweep.yaml", "--floor", "force=high") == 2
-    assert "is no floor" in capsys.readouterr().err
+    assert "is not a number >= 0" in capsys.readouterr().err
     assert command("fit", "nowhere.yaml") == 2
 
 

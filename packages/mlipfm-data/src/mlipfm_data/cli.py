@@ -52,23 +52,24 @@ def import_(
     reader: str = typer.Option(None, help="Reader [default: by the file's name]."),
     unlabelled: bool = typer.Option(False, "--unlabelled", help="Accept frames without labels."),
     require: str = typer.Option(None, help="Labels without which a frame is refused, comma separated. [default: energy]"),
-    energy_key: str = typer.Option(None, help="Key of the energy; likewise below. [default: found by its usual names]"),
-    forces_key: str = typer.Option(None),
-    stress_key: str = typer.Option(None),
-    virial_key: str = typer.Option(None),
-    dipole_key: str = typer.Option(None),
-    charges_key: str = typer.Option(None),
+    energy_key: str = typer.Option(None, help="Key of the energy. [default of all keys: found by their usual names]"),
+    forces_key: str = typer.Option(None, help="Key of the forces."),
+    stress_key: str = typer.Option(None, help="Key of the stress."),
+    virial_key: str = typer.Option(None, help="Key of the virial, which is converted to a stress."),
+    dipole_key: str = typer.Option(None, help="Key of the dipole."),
+    charges_key: str = typer.Option(None, help="Key of the partial charges of the atoms."),
     charge_key: str = typer.Option(None, help="Key of the total charge."),
     spin_key: str = typer.Option(None, help="Key of the spin multiplicity."),
     group_key: str = typer.Option(None, help="Key of what must never be split between training and test: molecule, trajectory."),
     energy_unit: str = typer.Option(
-        None, help="Unit of the energies; likewise below. [default: as the file or its layout says, else eV, Angstrom, eV/Angstrom, ...]"
+        None,
+        help="Unit of the energies, e.g. kcal/mol. [default of all units: as the file or its layout says, else eV, Angstrom, eV/Angstrom, ...]",
     ),
-    length_unit: str = typer.Option(None),
-    forces_unit: str = typer.Option(None),
-    stress_unit: str = typer.Option(None),
-    dipole_unit: str = typer.Option(None),
-    polarizability_unit: str = typer.Option(None),
+    length_unit: str = typer.Option(None, help="Unit of positions and cell, e.g. bohr."),
+    forces_unit: str = typer.Option(None, help="Unit of the forces, e.g. Hartree/bohr."),
+    stress_unit: str = typer.Option(None, help="Unit of the stress, e.g. GPa or kbar."),
+    dipole_unit: str = typer.Option(None, help="Unit of the dipole, e.g. Debye."),
+    polarizability_unit: str = typer.Option(None, help="Unit of the polarizability, e.g. bohr^3."),
     forces_sign: int = typer.Option(None, min=-1, max=1, help="-1 if the forces are gradients."),
     stress_sign: int = typer.Option(
         None, min=-1, max=1, help="-1 if stress is positive (or a virial negative) under compression: VASP, LAMMPS."
@@ -256,7 +257,7 @@ def verify(store: Path = typer.Argument(..., help="Folder of a store.")) -> None
         faults = opened.verify()
         if not faults:
             typer.echo(
-                f"{store}: {len(opened)} structures, all records and hashes are right" + ("" if opened.complete else "; not complete yet")
+                f"{store}: {len(opened)} structures, all records and hashes match" + ("" if opened.complete else "; not complete yet")
             )
             return
         for fault in faults[1:]:
@@ -287,8 +288,8 @@ def filter_(
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the new store."),
     level: list[str] = typer.Option([], help="Keep this level of theory; may be repeated."),
     elements: str = typer.Option("", help="Keep structures of these elements only, comma separated: H,C,O."),
-    min_atoms: int = typer.Option(None, min=1),
-    max_atoms: int = typer.Option(None, min=1),
+    min_atoms: int = typer.Option(None, min=1, help="Keep structures with at least this number of atoms."),
+    max_atoms: int = typer.Option(None, min=1, help="Keep structures with at most this number of atoms."),
     max_force: float = typer.Option(None, min=0, help="Largest norm of the force on an atom, eV/Angstrom."),
     label: list[str] = typer.Option([], help="Keep structures that have this label; may be repeated."),
     unique: bool = typer.Option(False, "--unique", help="Of structures with the same geometry and level keep the first."),

@@ -52,7 +52,7 @@ class ImportRecord:
             self.known = json.loads(self.path.read_bytes())
 
     def check(self, file: Path, options: Mapping[str, Any]) -> None:
-        """Refuse a file that is in the store already, imported otherwise.
+        """Raise if the file is in the store already, imported with other options.
 
         Raises:
             RefusedFileError: naming the options that differ.

@@ -66,7 +66,7 @@ def distill(
     register: Annotated[str | None, typer.Option(help="Put the student into the registry under this name")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, everything else on stderr")] = False,
 ) -> None:
-    """Distil a teacher into a fast student that is trained on frames of its own dynamics.
+    """Distill a teacher into a fast student that is trained on frames of its own dynamics.
 
     The teacher labels displaced copies of your structures, a student learns them and runs at your temperatures, the teacher labels where it goes, and
     so on until the budget is spent. Then errors, speed, energy drift and more are measured on new dynamics. Ctrl-C stops; the same command goes on.
@@ -84,7 +84,7 @@ def distill(
         return
     from mlipfm_interfaces.errors import RecipeError
 
-    from .on_policy.distillation import distil
+    from .on_policy.distillation import distill_teacher
     from .on_policy.page import summary
     from .on_policy.request import Request, parse_budget
 
@@ -102,7 +102,7 @@ def distill(
 
         check_name(register)
         list_versions(server(None), register)
-    found = distil(request, lambda text: typer.echo(text, err=as_json))
+    found = distill_teacher(request, lambda text: typer.echo(text, err=as_json))
     for line in [*summary(found), f"page: {(folder / 'report.html').resolve().as_uri()}"]:
         typer.echo(line, err=as_json)
     if register is not None:

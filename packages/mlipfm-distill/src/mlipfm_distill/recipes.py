@@ -32,7 +32,7 @@ def distill_recipe(
     Args:
         train: stores with energies, forces and Hessian rows, of the levels that the teacher supports. valid: held-out stores.
         student: plug-in of the potential. backbone: its options, beside the plug-in's defaults.
-        hessian_weight: beside 5 for energies and 100 for forces; 0 distils without rows. rows: drawn of each structure in each epoch.
+        hessian_weight: beside 5 for energies and 100 for forces; 0 distills without rows. rows: drawn of each structure in each epoch.
         budget: cost of a batch, see `Data`.
 
     Raises:

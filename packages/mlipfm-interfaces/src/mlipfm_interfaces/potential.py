@@ -345,9 +345,9 @@ def _check_probes(structures: Sequence[Structure], outputs: Sequence[str]) -> No
             for k, s in enumerate(structures):
                 if key not in s.labels:
                     raise PropertyNotAvailableError(
-                        f"{key!r} is asked, but which is not said",
+                        f"the structure does not say which {key!r} to compute",
                         where=f"structure {k}",
-                        hint=f"give it the label {quantity(key).companion!r} and {key!r}",
+                        hint=f"give it the labels {quantity(key).companion!r} and {key!r}",
                     )
 
 

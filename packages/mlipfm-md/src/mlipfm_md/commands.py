@@ -85,7 +85,8 @@ def run(
         ),
     ] = EnsembleName.NVE,
     temperature: Annotated[
-        str | None, typer.Option(help="K: of velocities that are drawn, and of the bath; 300,400 for two structures", show_default="300")
+        str | None,
+        typer.Option(help="Temperature of drawn velocities and of the thermostat, K; 300,400 for two structures", show_default="300"),
     ] = None,
     steps: Steps = 1000,
     dt: TimeStep = 0.5,
@@ -227,22 +228,24 @@ def analyse(
     discard: Annotated[float, typer.Option(min=0, help="fs at the beginning that do not count (equilibration)")] = 0.0,
     rdf: Annotated[list[str] | None, typer.Option(help="Pair of elements, O-H; all pairs by default")] = None,
     r_max: Annotated[
-        float | None, typer.Option(min=1e-6, help="Å, end of g(r)", show_default="10, or half the shortest lattice vector if that is less")
+        float | None, typer.Option(min=1e-6, help="End of g(r), Å", show_default="10, or half the shortest lattice vector if that is less")
     ] = None,
     adf: Annotated[list[str] | None, typer.Option(help="Angle with the largest bond length in Å: H-O-H:1.2")] = None,
     longest_lag: Annotated[
-        float | None, typer.Option(min=1e-6, help="fs, end of the MSD", show_default="a tenth of the trajectory")
+        float | None, typer.Option(min=1e-6, help="End of the MSD, fs", show_default="a tenth of the trajectory")
     ] = None,
     msd_fit: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="FIRST LAST", help="fs, first and last lag of the line through the MSD", show_default="last three quarters"),
+        typer.Option(metavar="FIRST LAST", help="First and last lag of the line through the MSD, fs", show_default="last three quarters"),
     ] = None,
-    remove_centre_of_mass: Annotated[bool, typer.Option("--remove-centre-of-mass", help="Subtract its motion from the MSD")] = False,
+    remove_centre_of_mass: Annotated[
+        bool, typer.Option("--remove-centre-of-mass", help="Subtract the motion of the centre of mass from the MSD")
+    ] = False,
     viscosity: Annotated[
-        float | None, typer.Option(min=1e-6, help="mPa s; corrects diffusion for the size of the cell (Yeh and Hummer)")
+        float | None, typer.Option(min=1e-6, help="Viscosity, mPa s; corrects diffusion for the size of the cell (Yeh and Hummer)")
     ] = None,
     resolution: Annotated[
-        float | None, typer.Option(min=1e-6, help="cm⁻¹, of spectra", show_default="20, coarser for a short trajectory")
+        float | None, typer.Option(min=1e-6, help="Resolution of spectra, cm⁻¹", show_default="20, coarser for a short trajectory")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model that predicts stress and dipoles of the frames, if the trajectory has none")
@@ -250,11 +253,12 @@ def analyse(
     reference: Annotated[
         list[str] | None, typer.Option(help="Curve to draw beside one of ours: O-O=FILE with two columns, VDOS=FILE")
     ] = None,
-    ensemble: Annotated[Ensembles | None, typer.Option(help="Of a file; heat capacity and drift depend on it")] = None,
-    pressure: Annotated[float | None, typer.Option(help="GPa, of the barostat of a file")] = None,
+    ensemble: Annotated[Ensembles | None, typer.Option(help="Ensemble of a trajectory file; heat capacity and drift depend on it")] = None,
+    pressure: Annotated[float | None, typer.Option(help="Pressure of the barostat of a trajectory file, GPa")] = None,
     elements: Annotated[str | None, typer.Option(help='Elements of the types 1, 2 ... of a LAMMPS dump: "O H"')] = None,
     velocity_unit: Annotated[
-        VelocityUnit | None, typer.Option(help="Of a LAMMPS dump: A/fs for `units real`", show_default="A/ps, of `units metal`")
+        VelocityUnit | None,
+        typer.Option(help="Unit of the velocities of a LAMMPS dump: A/fs for `units real`", show_default="A/ps, of `units metal`"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the JSON record instead of tables")] = False,
 ) -> None:

@@ -126,11 +126,12 @@ def what_trains(potential: Potential, adapter: LowRank | None, adapt: Adapt | No
     if not own + added:
         raise RecipeError("no parameter trains", where="adapt", hint="choose another mode")
     if adapt is None:
-        return f"trains: all of {total:,} parameters"
+        return f"trains all {total:,} parameters"
     how = {
         "layerwise": f"rates fall by {adapt.decay:g} from block to block away from the readout",
         "frozen": f"{'the readouts' if adapt.head is None else f'the readout of {adapt.head}'}; the trunk keeps its weights",
         "heads": "the last layer of the energy, by ridge regression before the first step",
         "lora": f"low-rank changes of rank {adapt.rank}, merged into the model at the end",
     }[adapt.mode]
-    return f"trains: {own + added:,} parameters beside or of {total:,}: {how}"
+    what = f"{added:,} adapter parameters; the model has {total:,}" if adapter is not None else f"{own:,} of {total:,} parameters"
+    return f"trains {what}: {how}"

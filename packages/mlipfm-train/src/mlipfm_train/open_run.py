@@ -154,7 +154,7 @@ def open_run(
 
 
 def _continue(run: Run, before: Recipe, saved: bool, say: Callable[[str], None] | None) -> None:
-    """Say where a run that was there already goes on; a longer one is written down in the folder and in the manifests to come."""
+    """Print where a resumed run continues. If it has more steps than before, record that in its folder and in the manifests of its models."""
     longer = extension_lines(before, run.recipe, run.next_step)
     if run.strategy.rank == 0:
         if longer:
@@ -169,7 +169,7 @@ def _continue(run: Run, before: Recipe, saved: bool, say: Callable[[str], None] 
 
 
 def _continued(run: Run, saved: bool) -> str:
-    """Where the run goes on."""
+    """Return the line that says where a resumed run continues."""
     step, steps = run.next_step, run.recipe.steps
     if step >= steps:
         return f"all {steps} steps are done: nothing to train"
@@ -219,8 +219,10 @@ def _valid_runs(valid: Frames, context: SourceContext) -> list[slice]:
 def _start(
     recipe: Recipe, train: Frames, valid: Frames, objectives: Mapping[str, Objective], potential: Potential | None, report: Report
 ) -> tuple[Start, dict[str, Any]]:
-    """The starting potential, after preflight has seen the data, and the provenance of the model. A run without stores (its Source makes its own)
-    needs a potential."""
+    """Run preflight on the data; return the starting potential and the provenance of the model.
+
+    Without training structures (a Source that simulates makes its own) a potential or `init_from` is required.
+    """
     for store in (*train.stores, *valid.stores):
         store.require_complete()
     counted, held_out = train.structure_table(), valid.structure_table()

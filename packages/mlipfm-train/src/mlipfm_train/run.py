@@ -69,15 +69,20 @@ class FitResult:
 
 @dataclass
 class Run:
-    """See the module.
+    """One training run: its parts, and where it is.
 
     Attributes:
-        exported: a whole copy of the potential, for validation, export and Sources that simulate; `step.potential` may be sharded.
-        train: training structures. valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
-        extra: what goes into the manifest of model checkpoints. began: when the command started, on the monotonic clock, s.
-        stale: validations in a row that were not better than the best. ended: why the loop stops after this step, "" while it goes on.
-        interrupted: whether the user wants to stop, see `interruption`. preflight: what preflight found in a new run.
-        identity: digest of the potential at step 0, which training states name.
+        exported: complete copy of the potential, for validation, export and Sources that simulate; `step.potential` may be sharded.
+        train: training structures.
+        valid_runs: batches of the validation structures, as slices.
+        valid_groups: group (molecule or trajectory) of each validation structure.
+        extra: entries that are added to the manifest of every model checkpoint.
+        began: start of the command on the monotonic clock, s.
+        stale: number of validations in a row without a new best.
+        ended: reason to stop after this step; "" while the run goes on.
+        interrupted: whether the user stopped the run, see `interruption`.
+        preflight: results of preflight; of a new run only.
+        identity: digest of the potential at step 0. A training state of another potential is refused.
     """
 
     recipe: Recipe

@@ -75,7 +75,7 @@ def finetune(
         Path | None,
         typer.Option(help="Store on which the force errors before and after are compared [default: examples in the checkpoint]"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Of the split and of the order of the data [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Random seed (split, order of the data) [default: 0]")] = None,
     new_elements: Annotated[bool, typer.Option("--new-elements", help="Train elements that the model does not support")] = False,
     accept_label_errors: Annotated[
         bool, typer.Option("--accept-label-errors", help="Train although labels contradict physics or the units of the file")

@@ -92,7 +92,7 @@ class Guard:
         if found is not None and hmac.compare_digest(found.value.encode(), viewer_key(self.token).encode()):
             return False
         hint = "programs need the token of its folder (MLIPFM_REGISTRY set to the folder, or MLIPFM_REGISTRY_TOKEN), a browser the address of hub up"
-        raise Refused(401, "UNAUTHENTICATED", f"this hub belongs to somebody: {hint}")
+        raise Refused(401, "UNAUTHENTICATED", f"this hub requires a token: {hint}")
 
     async def _welcome(self, query: bytes, send: Send) -> None:
         given = dict(parse_qsl(query.decode("ascii", "replace"))).get("key", "")

@@ -1,4 +1,4 @@
-"""How large a quickstart is: molecules, structures, steps. `FULL` takes minutes on two cores, `QUICK` about three."""
+"""How large a quickstart is: molecules, structures, steps. `FULL` takes about ten minutes on two cores, `QUICK` about five."""
 
 from __future__ import annotations
 

@@ -298,7 +298,13 @@ class Inspector:
         found: list[Finding] = []
         for level, sample in self._samples.items():
             passing = self._passing[level]
-            labelled = passing.with_energy or passing.with_forces or passing.with_stress or passing.stated.count or passing.not_finite.count
+            labelled = (
+                passing.with_energy
+                or passing.with_forces
+                or passing.with_stress
+                or passing.with_multiplicity.count
+                or passing.not_finite.count
+            )
             found += check_level(level, sample, passing) if labelled else _check_geometry(level, sample)[0]
         if self._left_out:
             words = f"the stream has more than {LEVELS} levels of theory; {len(self._left_out)} were not looked at"

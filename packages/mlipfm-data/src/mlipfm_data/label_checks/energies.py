@@ -255,7 +255,7 @@ def rounding(values: np.ndarray) -> float | None:
 
 
 def single_precision_step(values: np.ndarray) -> float | None:
-    """eV: distance of neighbouring single-precision numbers at the largest of these energies, if all are such numbers in a unit of `naming.ENERGY`.
+    """Return the spacing of single-precision numbers at the largest of these energies, eV, if all are such numbers in one unit of `units.ENERGY`.
 
     None if they have more digits, or so few (-10.5, -371.25) that they would be such numbers anyway.
     """

@@ -31,20 +31,20 @@ def _marked(
 
 
 def _states(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
-    stated = passing.stated.count
+    stated = passing.with_multiplicity.count
     if passing.not_finite.count:
         yield _marked("labels-not-finite", "labels are NaN or infinite", "drop these labels or frames", passing.not_finite, level)
-    if passing.unpaired.count and (passing.zeros or not passing.impossible.count):
+    if passing.unpaired_counts.count and (passing.zero_multiplicities or not passing.impossible.count):
         words = "multiplicities count unpaired electrons: with one more, charge and electrons fit"
         hint = "import with --spin-meaning unpaired"
-        yield _marked("multiplicity-counts-unpaired", words, hint, passing.unpaired, level, stated=stated)
-    elif passing.impossible.count or passing.unpaired.count:
-        mark = passing.impossible if passing.impossible.count else passing.unpaired
+        yield _marked("multiplicity-counts-unpaired", words, hint, passing.unpaired_counts, level, stated=stated)
+    elif passing.impossible.count or passing.unpaired_counts.count:
+        mark = passing.impossible if passing.impossible.count else passing.unpaired_counts
         words = "charge and multiplicity contradict the number of electrons"
         yield _marked("impossible-state", words, "correct charge or multiplicity", mark, level, stated=stated)
-    if passing.half_stated.count:
+    if passing.incomplete_state.count:
         words = "one of charge and multiplicity is given, and with it the molecule can be no neutral one, or no singlet, for which it would be taken"
-        yield _marked("impossible-state", words, "give both (--charge-key, --spin-key)", passing.half_stated, level, "doubt")
+        yield _marked("impossible-state", words, "give both (--charge-key, --spin-key)", passing.incomplete_state, level, "doubt")
 
 
 def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -> Iterator[Finding]:
@@ -70,8 +70,8 @@ def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -
          "one geometry has different labels", "keep one of them, or give each its level"),
     )  # fmt: skip
     yield from (_marked(code, words, hint, mark, level, of=of) for code, mark, of, wrong, words, hint in rules if wrong)
-    if p.lone_forces.count:
-        yield _marked("isolated-atom", "an isolated atom has a force", "check positions, cell and labels", p.lone_forces, level)
+    if p.isolated_forces.count:
+        yield _marked("isolated-atom", "an isolated atom has a force", "check positions, cell and labels", p.isolated_forces, level)
     coarse = p.decimals
     if coarse.total() >= 8 and sum(coarse[k] for k in range(3)) > 0.95 * coarse.total():
         places = max(k for k in range(3) if coarse[k])
@@ -81,13 +81,13 @@ def _labels(level: str | None, sample: LevelSample, passing: SampleStatistics) -
 
 def _pushed(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
     """Yield a few frames whose forces do not sum to zero among many that do."""
-    if len(passing.pushed) < 20:
+    if len(passing.net_forces) < 20:
         return
-    values = np.array([value for value, _ in passing.pushed])
+    values = np.array([value for value, _ in passing.net_forces])
     ordinary = float(np.quantile(values, 0.75))
     far = values > max(30 * ordinary, 0.3)
     if 0 < far.sum() <= 0.1 * len(values):
-        indices = [index for (_, index), is_far in zip(passing.pushed, far, strict=True) if is_far]
+        indices = [index for (_, index), is_far in zip(passing.net_forces, far, strict=True) if is_far]
         figures = {"frames": int(far.sum()), "largest": float(values.max()), "ordinary": ordinary}
         words = "forces of a few frames do not sum to zero as those of the others do: unconverged"
         yield fault("force-outliers", words, "leave these frames out", level, figures, indices)
@@ -154,21 +154,21 @@ def _held(level: str | None, sample: LevelSample, passing: SampleStatistics) -> 
         return
     counts = sorted({int(zero.sum()) for zero in zeros})
     atoms = f"{counts[0]} atom{'s' * (counts[0] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} atoms"
-    where = "in all frames" if passing.held.count == passing.with_forces else f"in {passing.held.count} of {passing.with_forces} frames"
+    where = "in all frames" if passing.fixed.count == passing.with_forces else f"in {passing.fixed.count} of {passing.with_forces} frames"
     words = f"forces of {atoms} are exactly zero {where}: fixed (constrained) atoms, whose forces are no labels"
     hint = "leave them out of the loss: import with --mask-zero-forces"
-    yield _marked("constrained-forces", words, hint, passing.held, level, "doubt")
+    yield _marked("constrained-forces", words, hint, passing.fixed, level, "doubt")
 
 
 def _sums(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
-    if len(passing.net) < 3:
+    if len(passing.net_over_sum) < 3:
         return
-    net = float(np.median(passing.net))
-    figures = {"net_over_sum": net, "frames": len(passing.net)}
-    if net > 0.01 and passing.partly_held.count > 0.5 * len(passing.net):
+    net = float(np.median(passing.net_over_sum))
+    figures = {"net_over_sum": net, "frames": len(passing.net_over_sum)}
+    if net > 0.01 and passing.fixed_along_axes.count > 0.5 * len(passing.net_over_sum):
         words = f"forces of some atoms are exactly zero along some axes, and all sum to {net:.2g} of their sizes: fixed (constrained) atoms"
         hint = "leave these atoms out of the loss: a column forces_weight that is 0 for them"
-        yield _marked("constrained-forces", words, hint, passing.partly_held, level, "doubt", net_over_sum=net)
+        yield _marked("constrained-forces", words, hint, passing.fixed_along_axes, level, "doubt", net_over_sum=net)
     elif net > 0.05:
         words = f"forces sum to {net:.2g} of their sizes, not to zero: an external force, a drift or missing atoms"
         yield fault("net-force", words, "subtract the drift or look at the calculation", level, figures)
@@ -178,7 +178,7 @@ def _sums(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
 
 
 def _torques(level: str | None, passing: SampleStatistics) -> Iterator[Finding]:
-    torque = float(np.median(passing.torque)) if len(passing.torque) >= 3 else 0.0
+    torque = float(np.median(passing.torques)) if len(passing.torques) >= 3 else 0.0
     if torque > 0.03:
         words, hint = f"forces turn free molecules by {torque:.2g} of |r||F|", "look at how forces and positions were joined"
-        yield fault("net-torque", words, hint, level, {"torque": torque, "frames": len(passing.torque)})
+        yield fault("net-torque", words, hint, level, {"torque": torque, "frames": len(passing.torques)})

@@ -1,4 +1,4 @@
-"""What `inspect` keeps of a stream: a bounded sample of every level of theory, in which neighbouring frames stay together.
+"""Statistics and a bounded sample of the frames of each level of theory, in which neighbouring frames stay together.
 
 Frames of one family (group, composition in its order, charge, multiplicity, periodic directions) that follow each other are a block of at most
 `BLOCK`. Of each level at most `FRAMES` frames and `ATOMS` atoms are kept: a random block of the largest family leaves first, and when every family is
@@ -51,7 +51,7 @@ class FrameCount:
 
 @dataclass
 class Record:
-    """What is kept of every frame: its composition (a number), atoms, energy, largest force."""
+    """Energy of one frame, eV, with its index, the number of its composition, and its number of atoms."""
 
     index: int
     composition: int
@@ -60,20 +60,42 @@ class Record:
 
 
 class SampleStatistics:
-    """Running counts of one level. `add` looks at one frame."""
+    """Counts of the frames of one level of theory, updated by `add` with one frame at a time.
+
+    Attributes:
+        frames, with_energy, with_forces, with_stress: numbers of frames.
+        not_finite: frames with NaN or infinite labels; nothing else of them is counted.
+        with_multiplicity: frames with a spin multiplicity. zero_multiplicities: number of those below 1.
+        unpaired_counts: frames whose multiplicity fits the number of electrons if it is a number of unpaired electrons.
+        impossible: frames whose charge and multiplicity contradict the number of electrons either way.
+        incomplete_state: molecules with one of charge and multiplicity, which cannot be neutral, or singlets, as the other would be assumed.
+        zero_forces, zero_stress: frames whose forces or stress are exactly zero.
+        asymmetric: frames whose stress is not symmetric.
+        fixed: frames in which some forces are exactly zero, and no weight of 0 leaves them out.
+        fixed_along_axes: frames in which forces of some atoms are exactly zero along some axes.
+        contradictory: frames whose geometry was there before with other labels.
+        copied_forces, copied_energies: frames whose labels are those of another geometry, to the last digit.
+        isolated_forces: isolated atoms with a force.
+        net_forces: (size of the net force over the square root of the number of atoms, eV/Å; index) of frames.
+        net_over_sum: size of the net force over the sum of the sizes of the forces, of frames without fixed atoms.
+        torques: `mean_torque` of molecules.
+        decimals: numbers of frames by the decimals of their forces.
+        records: energies of the first `REMEMBERED` frames.
+        compositions: a number for each composition with its charge and multiplicity.
+    """
 
     def __init__(self) -> None:
-        self.frames = self.with_energy = self.with_forces = self.with_stress = self.zeros = 0
-        self.not_finite, self.unpaired, self.impossible = FrameCount(), FrameCount(), FrameCount()
-        self.stated, self.half_stated = FrameCount(), FrameCount()
+        self.frames = self.with_energy = self.with_forces = self.with_stress = self.zero_multiplicities = 0
+        self.not_finite, self.unpaired_counts, self.impossible = FrameCount(), FrameCount(), FrameCount()
+        self.with_multiplicity, self.incomplete_state = FrameCount(), FrameCount()
         self.zero_forces, self.zero_stress, self.asymmetric = FrameCount(), FrameCount(), FrameCount()
-        self.held, self.partly_held, self.contradictory = FrameCount(), FrameCount(), FrameCount()
+        self.fixed, self.fixed_along_axes, self.contradictory = FrameCount(), FrameCount(), FrameCount()
         self.copied_forces, self.copied_energies = FrameCount(), FrameCount()
-        self.lone_forces = FrameCount()
-        self.net: list[float] = []
-        self.pushed: list[tuple[float, int]] = []
-        self.torque: list[float] = []
-        self.decimals: Counter[int] = Counter()  # of forces
+        self.isolated_forces = FrameCount()
+        self.net_over_sum: list[float] = []
+        self.net_forces: list[tuple[float, int]] = []
+        self.torques: list[float] = []
+        self.decimals: Counter[int] = Counter()
         self.records: list[Record] = []
         self.compositions: dict[tuple[bytes, int | None, int | None], int] = {}
         self._geometries: dict[str, tuple[float, float]] = {}
@@ -101,13 +123,13 @@ class SampleStatistics:
         if (charge is None) != (multiplicity is None) and not structure.pbc.any():
             electrons = int(structure.atomic_numbers.sum()) - (charge or 0)
             if (electrons - (multiplicity or 1) + 1) % 2:
-                self.half_stated.add(index, structure)
+                self.incomplete_state.add(index, structure)
         if multiplicity is None:
             return
-        self.stated.add(index)
+        self.with_multiplicity.add(index)
         if multiplicity < 1:
-            self.zeros += 1
-            self.unpaired.add(index, structure)
+            self.zero_multiplicities += 1
+            self.unpaired_counts.add(index, structure)
             return
         if charge is None:
             return
@@ -115,7 +137,7 @@ class SampleStatistics:
         if electrons < 0 or multiplicity - 1 > electrons or (electrons - multiplicity + 1) % 2:
             # a 1 may be either: one electron without partner, or a singlet with the wrong charge; files that count electrons have zeros
             counts = electrons >= 0 and 1 < multiplicity <= electrons and (electrons - multiplicity) % 2 == 0
-            (self.unpaired if counts else self.impossible).add(index, structure)
+            (self.unpaired_counts if counts else self.impossible).add(index, structure)
 
     def _energy(self, index: int, structure: Structure, energy: float) -> None:
         self.with_energy += 1
@@ -130,7 +152,7 @@ class SampleStatistics:
         total = float(sizes.sum())
         if len(structure) == 1:
             if total > 0.02 and structure.external_field is None:
-                self.lone_forces.add(index, structure)
+                self.isolated_forces.add(index, structure)
             return
         if total == 0.0:
             self.zero_forces.add(index, structure)
@@ -141,21 +163,21 @@ class SampleStatistics:
         unknown = unknown_forces(structure)
         held = int(unknown.sum())
         if unmasked_zeros(structure).any():
-            self.held.add(index, structure)
-        if structure.external_field is not None or len(self.pushed) >= REMEMBERED:
+            self.fixed.add(index, structure)
+        if structure.external_field is not None or len(self.net_forces) >= REMEMBERED:
             return
         push = math.hypot(*forces.sum(axis=0).tolist())
         if held == 0 or push < 0.01 * total:  # else fixed atoms may take up the sum
-            self.pushed.append((push / math.sqrt(len(structure)), index))
+            self.net_forces.append((push / math.sqrt(len(structure)), index))
         if total / len(structure) < 0.02:
             return
         if held:
             return
-        self.net.append(push / total)
+        self.net_over_sum.append(push / total)
         if fixed_along(forces).any():
-            self.partly_held.add(index, structure)
+            self.fixed_along_axes.add(index, structure)
         if not structure.pbc.any() and len(structure) > 2:
-            self.torque.append(mean_torque(structure.positions, forces))
+            self.torques.append(mean_torque(structure.positions, forces))
 
     def _stress(self, index: int, structure: Structure, stress: np.ndarray) -> None:
         self.with_stress += 1

@@ -70,7 +70,7 @@ class Work:
             raise KeyboardInterrupt
 
 
-def distil(request: Request, say: Say) -> dict[str, Any]:
+def distill_teacher(request: Request, say: Say) -> dict[str, Any]:
     """Do what is asked, or go on where an earlier command stopped, and return what `result.json` holds.
 
     Raises:

@@ -75,8 +75,10 @@ def speed(student: Path, teacher: DistillationTeacher, start: Structure, kelvin:
 
 
 def floor(teacher: DistillationTeacher, starts: Sequence[Structure]) -> dict[str, Any] | None:
-    """Return the lower bound of the force error of every conservative student on small loops around the starts, meV/Å; None for a teacher whose
-    forces are the gradient of its energy, or are not known to be something else."""
+    """Return the least force error that any conservative student of a teacher with direct forces can have, meV/Å, from loops around the starts.
+
+    None if the teacher is conservative, or is a model of another package, of which this is not known.
+    """
     model = teacher.model
     if not isinstance(model, Potential) or model.spec.kind == "conservative":
         return None

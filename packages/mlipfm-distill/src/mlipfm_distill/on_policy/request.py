@@ -38,15 +38,15 @@ def parse_budget(text: str) -> Budget:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d|labels?)\s*", text)
     if not found:
-        raise RecipeError(f"{text!r} is no budget", where="--budget", hint="give a time, 45min or 2h, or a number of labels, 300labels")
+        raise RecipeError(f"{text!r} is not a budget", where="--budget", hint="give a time, 45min or 2h, or a number of labels, 300labels")
     value, unit = float(found[1]), found[2]
     if unit.startswith("label"):
         if not 10 <= value <= MOST_LABELS:
-            raise RecipeError(f"{value:g} labels cannot teach a student", where="--budget", hint=f"give 10 to {MOST_LABELS:,} labels")
+            raise RecipeError(f"a budget of {value:g} labels is not possible", where="--budget", hint=f"give 10 to {MOST_LABELS:,} labels")
         return Budget(labels=int(value))
     seconds = value * UNITS[unit]
     if not 1 <= seconds <= MOST_SECONDS:
-        raise RecipeError(f"{text} is no time to distil in", where="--budget", hint="give 1 s to 30 d")
+        raise RecipeError(f"a budget of {text} is not possible", where="--budget", hint="give a time from 1 s to 30 d")
     return Budget(seconds=seconds)
 
 

@@ -160,7 +160,7 @@ def _labelled(work: Work, plan: Plan) -> Label:
 
 
 def _some(runs: Sequence[Trajectory], count: int, seed: int) -> list[Structure]:
-    """Frames of all runs by turns, at random in each, not of its first quarter, where it still remembers the start."""
+    """Return up to `count` frames: one of each run in turn, drawn at random from the last three quarters, so that none resembles the start."""
     rng = np.random.default_rng(seed)
     piles = [[run.frames[k] for k in rng.permutation(np.arange(len(run.frames) // 4, len(run.frames)))] for run in runs]
     found: list[Structure] = []

@@ -269,7 +269,9 @@ def _floor(text: str) -> tuple[str, float]:
         number = float("nan")
     if not 0 <= number < float("inf"):
         raise RecipeError(
-            f"{text!r} is no floor", where="--floor", hint="--floor LOSS=VALUE, such as --floor force=1.5, in the unit of the loss"
+            f"the floor in {text!r} is not a number >= 0",
+            where="--floor",
+            hint="give LOSS=VALUE, such as force=1.5, in the unit of the loss",
         )
     return name.strip(), number
 

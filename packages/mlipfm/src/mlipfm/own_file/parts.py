@@ -54,11 +54,15 @@ LOOKED_AT = 5000
 
 @dataclass(frozen=True)
 class Parts:
-    """Folders of the stores, and how they were divided.
+    """The three parts of the data.
 
     Attributes:
-        train, valid, test: stores. level: of theory of their labels. how: a sentence. sizes: structures by part. labels: structures by label.
-        notes: lines of the import and of the split, for the page.
+        train, valid, test: folders of the stores.
+        level: level of theory of the labels.
+        how: sentence that says how the file was split.
+        sizes: number of structures in each part.
+        labels: number of structures with each label.
+        notes: lines that import and split printed, for the report.
     """
 
     train: Path
@@ -174,7 +178,7 @@ def _size(path: Path) -> int:
 
 
 def _shared_with_training(train: Path, other: Path, part: str, path: Path, say: Say) -> list[str]:
-    """Say how many geometries of a given part are in the training data too, where errors on them tell nothing."""
+    """Return, and print, a warning if geometries of a given part are also in the training data; [] if there are none."""
     with Store(train) as known, Store(other) as store, processes(1) as executor:
         shared = len(find_leakage(known, store, executor=executor).leaking("geometry"))
         if not shared:

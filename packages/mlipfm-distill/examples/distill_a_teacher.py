@@ -1,4 +1,4 @@
-"""Distil a teacher into a `density` student, with and without rows of its Hessian: `python distil_a_teacher.py`. Under a minute.
+"""Distill a teacher into a `density` student, with and without rows of its Hessian: `python distill_a_teacher.py`. Under a minute.
 
 The teacher is a closed form (Morse pairs) that stands for a slow model; any checkpoint with conservative forces takes its place.
 """
