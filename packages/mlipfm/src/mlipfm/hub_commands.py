@@ -44,10 +44,9 @@ def up(
     """
     import signal
 
-    from mlipfm_interfaces.hub_folder import TOKEN, secret
+    from mlipfm_interfaces.hub_folder import TOKEN, secret, viewer_key
 
     from .hub import chosen_server, stop, wait
-    from .hub_guard import viewer_key
 
     hub = _start(folder, port, host, server)
     page = "login" if chosen_server(hub.folder) == "hub" else ""

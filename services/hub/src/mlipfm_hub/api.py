@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
+from mlipfm_interfaces.asgi import Refused, forbidden
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import audit
-from .json_fields import Strict
-from .refusal import LINE, Refused, forbidden
+from .json_fields import LINE, Strict
 from .services import Services, services_of
 from .sweeps import Sweep
 from .uploads import CHUNK

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from mlipfm_interfaces.asgi import Refused, absent, bad, conflict, forbidden, too_large
 from mlipfm_interfaces.checkpoint_file import verify_checkpoint
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import canonical_json
@@ -27,7 +28,7 @@ from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, models, promotions, records, rows, signatures, versions
 from .gate import VersionRecords, check_gate
-from .refusal import LINE, Refused, absent, bad, conflict, forbidden, too_large
+from .json_fields import LINE
 from .signatures import Signer
 from .users import now
 
