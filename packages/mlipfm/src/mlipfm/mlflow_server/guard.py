@@ -1,4 +1,4 @@
-"""The guard in front of MLflow: an ASGI application that asks who is there and lets through what `hub_rules` lists.
+"""The guard in front of MLflow: an ASGI application that asks who is there and lets through what `rules` lists.
 
 Programs show the token of the hub's folder (`Authorization: Bearer`). A browser opens the address that `mlipfm hub up` prints once and keeps a cookie
 that may look and not change: cookies go to every port of a machine, so they are never the token.
@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, urlencode
 from mlipfm_interfaces.asgi import App, Message, Receive, Refused, Scope, Send, check_length, forbidden, read_body, replay_body
 from mlipfm_interfaces.hub_folder import viewer_key
 
-from .hub_rules import MAX_ARTIFACT, MAX_JSON, check_body, check_route, request_json
-from .hub_signatures import Signatures
+from .rules import MAX_ARTIFACT, MAX_JSON, check_body, check_route, request_json
+from .signatures import Signatures
 
 COOKIE = "mlipfm_hub"
 
