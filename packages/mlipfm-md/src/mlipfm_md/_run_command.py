@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import numpy as np
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.interruption import until_interrupted
 from mlipfm_interfaces.potential import Potential, implausible, unheard
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -79,7 +78,7 @@ def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameRep
         raise SimulationError("threads are those of compiled kernels, and this model runs without one", where="--threads", hint=hint)
     taken.append(engine_words(opened, settings))
     inner = None if request.inner is None else open_model(request.inner)
-    with _progress(settings.steps, [] if request.as_json else taken) as show, _signals() as stop:
+    with _progress(settings.steps, [] if request.as_json else taken) as show, until_interrupted(also_terminated=True) as stop:
         run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show, stop=stop)
     if run.status == "stopped":
         open_console(stderr=True).print(f"{run.reason}, and the state is saved in {out}", highlight=False, soft_wrap=True)
@@ -200,28 +199,6 @@ def _kelvin(starts: Sequence[InitialState], ensemble: Ensemble) -> str:
         return ""
     low, high = f"{min(found):.0f}", f"{max(found):.0f}"
     return f" (velocities of {low if low == high else f'{low} to {high}'} K)"
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT (Ctrl-C) or SIGTERM (of a batch system) has come. A second one does what it always does."""
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread alone
-        yield came.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: Any) -> None:
-        came.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield came.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

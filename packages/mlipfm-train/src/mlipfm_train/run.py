@@ -74,7 +74,7 @@ class Run:
         train: training structures. valid_runs: batches of the validation structures. valid_groups: the molecule or trajectory of each.
         extra: what goes into the manifest of model checkpoints. began: when the command started, on the monotonic clock, s.
         stale: validations in a row that were not better than the best. ended: why the loop stops after this step, "" while it goes on.
-        interrupted: whether the user wants to stop, see `interruption`. preflight: what preflight found in a new run.
+        interrupted: whether the user wants to stop, see `mlipfm_interfaces.interruption`. preflight: what preflight found in a new run.
         identity: digest of the potential at step 0, which training states name.
     """
 

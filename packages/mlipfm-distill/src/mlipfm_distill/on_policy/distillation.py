@@ -21,9 +21,9 @@ from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.console import counter
 from mlipfm_interfaces.errors import LabelingError, MlipfmError, RecipeError
 from mlipfm_interfaces.files import atomic_write, claim_folder, lock
+from mlipfm_interfaces.interruption import until_interrupted
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.initial_files import FrameOptions
-from mlipfm_train.interruption import until_interrupted
 from mlipfm_train.recipe import load_recipe
 
 from .exploration import Trajectory, explore, load_trajectory, save_trajectory
