@@ -50,7 +50,9 @@ def test_a_replayed_body_is_received_once_and_then_the_client_decides():
     assert asyncio.run(twice()) == [{"type": "http.request", "body": b"body", "more_body": False}, {"type": "http.disconnect"}]
 
 
-@pytest.mark.parametrize("text", [b"{", b"\xff", b'{"a": 1, "a": 2}', b"[NaN]", b"[" * 100_000, b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1)])
+@pytest.mark.parametrize(
+    "text", [b"{", b"\xff", b'{"a": 1, "a": 2}', b"[NaN]", b"[" * 100_000, b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1)]
+)
 def test_json_that_is_not_plain_is_refused_in_one_short_line(text):
     with pytest.raises(Refused) as caught:
         plain_json(text)
