@@ -35,7 +35,7 @@ SUMMARY, COLLECTED, PICTURE = "summary.json", "uncertain.xyz", "run.png"
 
 
 @dataclass(frozen=True)
-class Request:
+class DynamicsRequest:
     """What `mlipfm md run` and `mlipfm md exchange` were asked.
 
     Attributes:
@@ -55,7 +55,9 @@ class Request:
     as_json: bool = False
 
 
-def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameReport]], ensemble: Ensemble, settings: Settings) -> None:
+def run_dynamics(
+    request: DynamicsRequest, starts: Sequence[tuple[InitialState, FrameReport]], ensemble: Ensemble, settings: Settings
+) -> None:
     """Say what was taken from the file, run, and report.
 
     Raises:
@@ -112,7 +114,7 @@ def engine_words(model: Any, settings: Settings) -> str:
     return f"computed by: torch, {reason}"
 
 
-def _opened(request: Request) -> tuple[Any, UncertaintyGate | None]:
+def _opened(request: DynamicsRequest) -> tuple[Any, UncertaintyGate | None]:
     if request.uncertainty is not None:
         return open_gate(request.model, request.uncertainty, request.stop_above, request.collect_above)
     for option, value in (("--stop-above", request.stop_above), ("--collect-above", request.collect_above)):
@@ -131,7 +133,7 @@ def _warn(opened: Any, starts: Sequence[tuple[InitialState, FrameReport]]) -> No
 
 
 def _report(
-    request: Request, run: Run, record: dict[str, Any], systems: list[InitialState], ensemble: Ensemble, settings: Settings
+    request: DynamicsRequest, run: Run, record: dict[str, Any], systems: list[InitialState], ensemble: Ensemble, settings: Settings
 ) -> list[str]:
     """Write the files that are made at the end, and return the lines below the table."""
     out = request.out
