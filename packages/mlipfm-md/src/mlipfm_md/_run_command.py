@@ -16,7 +16,7 @@ from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.interruption import until_interrupted
-from mlipfm_interfaces.potential import Potential, implausible, unheard
+from mlipfm_interfaces.potential import Potential, ignored_conditions, implausible_geometry_remarks
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._run_report import exchange_words, record_of, table_of, temperature_words
@@ -128,7 +128,7 @@ def _warn(opened: Any, starts: Sequence[tuple[InitialState, FrameReport]]) -> No
         return
     cutoff = max(graph.cutoff for graph in opened.spec.graphs)
     for k, (start, _) in enumerate(starts):
-        for words in [*implausible(start.structure, cutoff), *unheard(start.structure, opened.spec.conditions)]:
+        for words in [*implausible_geometry_remarks(start.structure, cutoff), *ignored_conditions(start.structure, opened.spec.conditions)]:
             open_console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
 
 
