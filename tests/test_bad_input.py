@@ -27,7 +27,7 @@ from mlipfm_interfaces.errors import (
     ShapeError,
     UnknownElementError,
 )
-from mlipfm_interfaces.potential import Potential, evaluate, implausible
+from mlipfm_interfaces.potential import Potential, evaluate, implausible_geometry_remarks
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.calculator import MlipfmCalculator, PropertyNotImplementedError
 from mlipfm_models.combinations import own_backbones
@@ -147,7 +147,10 @@ def test_05_atoms_pushed_into_each_other_are_finite_and_told(potential: Potentia
     with pytest.raises(InvalidStructureError, match="0.33 of a single bond"):
         MlipfmCalculator(potential, strict=True).get_property("energy", pushed)
     for ordinary in (molecule("H2"), molecule("N2"), molecule("C2H2"), bulk("Al")):
-        assert implausible(Structure(ordinary.numbers, ordinary.positions, np.asarray(ordinary.cell), ordinary.pbc), 5.0) == []
+        assert (
+            implausible_geometry_remarks(Structure(ordinary.numbers, ordinary.positions, np.asarray(ordinary.cell), ordinary.pbc), 5.0)
+            == []
+        )
 
 
 @pytest.mark.parametrize("number", [0, 119, -1])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mlipfm_eval._check_model_input import prepare_model
 from mlipfm_eval._model_checks import MODEL_CHECKS
-from mlipfm_eval.check import Outcome, broken, check_model, check_record, held_to
+from mlipfm_eval.check import Outcome, broken, check_model, check_record, require_properties
 from mlipfm_eval.check_benchmark import _elements_of, _figure, _table, _verdict
 from mlipfm_eval.cli import check_app
 from mlipfm_eval.data_sets import open_sets
@@ -224,11 +224,11 @@ def test_what_direct_forces_do_not_promise_is_judged_where_it_is_required():
         Outcome("contract", "net-force", "measured"),
     ]
     assert broken(outcomes) == []
-    judged = held_to(outcomes, "conservative")
-    assert broken(judged) == ["forces-are-gradient", "nve-drift"]
-    assert [o.status for o in judged] == ["broken", "held", "broken", "measured", "measured"]
-    assert judged[2].remark == "exploded; not declared by the model, but required"
-    assert broken(held_to(outcomes, "conservative", "invariant")) == ["forces-are-gradient", "nve-drift", "rotation"]
+    required = require_properties(outcomes, "conservative")
+    assert broken(required) == ["forces-are-gradient", "nve-drift"]
+    assert [o.status for o in required] == ["broken", "held", "broken", "measured", "measured"]
+    assert required[2].remark == "exploded; not declared by the model, but required"
+    assert broken(require_properties(outcomes, "conservative", "invariant")) == ["forces-are-gradient", "nve-drift", "rotation"]
 
 
 def test_verdict_on_a_conservative_model_has_no_reservation():

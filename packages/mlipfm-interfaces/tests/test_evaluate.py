@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mlipfm_interfaces.errors import PropertyNotAvailableError, UnknownElementError
-from mlipfm_interfaces.potential import evaluate, implausible, not_finite, unheard
+from mlipfm_interfaces.potential import evaluate, ignored_conditions, implausible_geometry_remarks, not_finite
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import ClosedFormConfig, Morse, noble_gas
 
@@ -90,23 +90,27 @@ def test_contacts_are_told_across_periodic_boundaries_too():
     """Two oxygens 0.6 Å apart through the boundary; 6 Å inside the cell."""
     cell = np.diag([6.6, 9.0, 9.0])
     close = Structure([8, 8], [[0.3, 0, 0], [6.3, 0, 0]], cell=cell, pbc=[True] * 3)
-    assert len(implausible(close, 5.0)) == 1
-    assert "are 0.600 Angstrom apart, 0.45 of a single bond" in implausible(close, 5.0)[0]
+    assert len(implausible_geometry_remarks(close, 5.0)) == 1
+    assert "are 0.600 Angstrom apart, 0.45 of a single bond" in implausible_geometry_remarks(close, 5.0)[0]
     apart = Structure([8, 8], [[0.3, 0, 0], [6.3, 0, 0]])
-    assert implausible(apart, 7.0) == []
-    assert "no two of its 2 atoms are within 5 Angstrom" in implausible(apart, 5.0)[0]
+    assert implausible_geometry_remarks(apart, 7.0) == []
+    assert "no two of its 2 atoms are within 5 Angstrom" in implausible_geometry_remarks(apart, 5.0)[0]
 
 
 def test_states_that_a_model_does_not_hear_are_told_unless_they_are_the_usual_ones():
     s = Structure([8, 1, 1], np.eye(3), total_charge=0, spin_multiplicity=1)
-    assert unheard(s, ()) == unheard(s.replace(total_charge=None, spin_multiplicity=None), ()) == []
+    assert ignored_conditions(s, ()) == ignored_conditions(s.replace(total_charge=None, spin_multiplicity=None), ()) == []
     ion = s.replace(total_charge=1, spin_multiplicity=2)
-    assert [text.split(":")[0] for text in unheard(ion, ())] == [
+    assert [text.split(":")[0] for text in ignored_conditions(ion, ())] == [
         "the model does not support total_charge",
         "the model does not support spin_multiplicity",
     ]
-    assert [text.split(":")[0] for text in unheard(ion, ("total_charge",))] == ["the model does not support spin_multiplicity"]
-    assert unheard(s.replace(external_field=[0, 0, 0.5]), ()) == [
+    assert [text.split(":")[0] for text in ignored_conditions(ion, ("total_charge",))] == ["the model does not support spin_multiplicity"]
+    assert ignored_conditions(s.replace(external_field=[0, 0, 0.5]), ()) == [
         "the model does not support external_field: [0.0, 0.0, 0.5] changes nothing in its prediction"
     ]
-    assert unheard(s.replace(external_field=[0, 0, 0.5]), ("external_field",)) == unheard(s.replace(external_field=[0, 0, 0]), ()) == []
+    assert (
+        ignored_conditions(s.replace(external_field=[0, 0, 0.5]), ("external_field",))
+        == ignored_conditions(s.replace(external_field=[0, 0, 0]), ())
+        == []
+    )

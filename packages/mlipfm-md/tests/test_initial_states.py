@@ -108,7 +108,7 @@ def test_columns_that_say_which_atoms_are_held(tmp_path, column, words):
 
 def test_a_column_of_constraints_that_is_no_mask_is_refused(tmp_path):
     (tmp_path / "start.xyz").write_text("2\nProperties=species:S:1:pos:R:3:constraint:I:1\nCu 0 0 0 7\nCu 0 0 3 0\n")
-    with pytest.raises(SimulationError, match="'constraint'.*more than T and F"):
+    with pytest.raises(SimulationError, match="'constraint' seems to say which atoms are fixed: .*must be 0 or 1.*got 7"):
         read_initial_states(tmp_path / "start.xyz")
 
 

@@ -57,7 +57,7 @@ if __name__ == "__main__":
 def test_folder_of_another_plan_is_refused(tmp_path):
     claim(tmp_path, QUICK)
     claim(tmp_path, QUICK)
-    with pytest.raises(TrainingError, match=r"other settings \(name, unlabelled, .*choose another --out"):
+    with pytest.raises(TrainingError, match=r"another quickstart \(finetune: 12 -> 30; .*choose another folder by --out"):
         claim(tmp_path, FULL)
 
 

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 from kills import kill_at_random_moments
-from mlipfm.hub_guard import viewer_key
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_checkpoint, load_potential, save_potential
 from mlipfm_interfaces.errors import DamagedFileError, MlipfmError, RefusedFileError, RegistryError
+from mlipfm_interfaces.hub_folder import viewer_key
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import evaluate
 from mlipfm_interfaces.registry import pull

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 from mlipfm_hub import audit
 from mlipfm_hub.blobs import LocalBlobs
-from mlipfm_hub.refusal import Refused
 from mlipfm_hub.services import open_services
 from mlipfm_hub.settings import Settings
 from mlipfm_hub.trials import Trials
+from mlipfm_interfaces.asgi import Refused
 from mlipfm_interfaces.checkpoint_file import verify_checkpoint
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from browser import CHROMIUM, Browser
-from mlipfm_hub.services import viewer_key
+from mlipfm_interfaces.hub_folder import viewer_key
 
 pytestmark = pytest.mark.ci
 

@@ -60,7 +60,7 @@ def conformers(smiles: str, n: int, seed: int) -> list[Structure]:
     """
     if n < 1:
         raise SamplingError(f"the number of conformers must be positive, got {n}")
-    molecule, group = _molecule(smiles)
+    molecule, group = molecule_of(smiles)
     energies = _embed(molecule, n, seed, smiles)
     numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()])
     charge = int(sum(atom.GetFormalCharge() for atom in molecule.GetAtoms()))
@@ -77,7 +77,7 @@ def conformers(smiles: str, n: int, seed: int) -> list[Structure]:
     ]  # fmt: skip
 
 
-def _molecule(smiles: str) -> tuple[Any, str]:
+def molecule_of(smiles: str) -> tuple[Any, str]:
     try:
         from rdkit import Chem, rdBase
     except ImportError:

@@ -16,7 +16,7 @@ from mlipfm_interfaces.protocols import Sampler
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.theory import canonical_level
 
-from .readers.option_text import _parsed
+from .readers.option_text import parse_value
 
 _EMPTY = inspect.Parameter.empty
 
@@ -56,7 +56,7 @@ def make_sampler(name: str, options: Sequence[str] = (), model: str | None = Non
             what = f"--option needs KEY=VALUE, got {text!r}" if not equals else f"`{key}` is given twice" if key in values else None
             has = ", ".join(known) or "none"
             raise OptionError(what or f"the sampler {name!r} has no option {key!r}", hint=f"its options are {has}")
-        values[key] = _parsed(key, value.strip(), known[key][0])
+        values[key] = parse_value(key, value.strip(), known[key][0])
     needed = _needs_model(name)
     if model is None and needed:
         raise SamplingError(f"the sampler {name!r} needs a model", hint="give one: --model CHECKPOINT, NAME@ALIAS or gfn2-xtb")

@@ -86,7 +86,7 @@ def distill(
 
     from .on_policy.distillation import distill_teacher
     from .on_policy.page import summary
-    from .on_policy.request import Request, parse_budget
+    from .on_policy.request import DistillationRequest, parse_budget
 
     if teacher is None or start is None or temperature is None:
         raise RecipeError(
@@ -94,7 +94,7 @@ def distill(
             hint="for instance --teacher sevennet:7net-0 --start POSCAR --temperature 300",
         )
     folder = out or Path(f"{start.name.partition('.')[0]}-distilled")
-    request = Request(teacher, start, folder, tuple(temperature), parse_budget(budget), tuple(sizes or ("medium",)), level, dt, charge,
+    request = DistillationRequest(teacher, start, folder, tuple(temperature), parse_budget(budget), tuple(sizes or ("medium",)), level, dt, charge,
                       multiplicity, timeout, seed, hessian_rows, hessian_products)  # fmt: skip
     if register is not None:  # a wrong name or address is said before hours of work
         from mlipfm_interfaces.registry_http import server

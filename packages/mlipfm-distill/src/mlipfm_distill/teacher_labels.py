@@ -114,40 +114,40 @@ def label_geometries(
         PropertyNotAvailableError: the teacher's forces are not a gradient. UnknownElementError, OverlapError, ...: see `evaluate`.
     """
     out = Path(out)
-    asked_of = _teacher(teacher)
-    level = _chosen_level(asked_of.model, level)
+    teacher_model = _teacher(teacher)
+    level = _chosen_level(teacher_model.model, level)
     if out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists():
         raise LabelingError("the folder holds something else", where=str(out), hint="choose a new folder for the teacher's labels")
     out.mkdir(parents=True, exist_ok=True)
-    job: dict[str, Any] = {"teacher": asked_of.digest, "level": level, "rows": rows, "seed": seed}
-    asked = [_asked(s, level, asked_of, k) for k, s in enumerate(structures)]
+    job: dict[str, Any] = {"teacher": teacher_model.digest, "level": level, "rows": rows, "seed": seed}
+    to_label = [_asked(s, level, teacher_model, k) for k, s in enumerate(structures)]
     uncertain = 0
     if uncertainty is not None:
-        sure = plugins.load("uncertainties", "llpr").load(uncertainty, asked_of.digest)
-        limits = limits_like(asked_of.model, sure, (s.replace(level=level) for s in like), quantile)
-        kept = certain(asked_of.model, sure, asked, limits)
-        asked, uncertain = [s for s, keep in zip(asked, kept, strict=True) if keep], kept.count(False)
+        uncertainty_model = plugins.load("uncertainties", "llpr").load(uncertainty, teacher_model.digest)
+        limits = limits_like(teacher_model.model, uncertainty_model, (s.replace(level=level) for s in like), quantile)
+        kept = certain(teacher_model.model, uncertainty_model, to_label, limits)
+        to_label, uncertain = [s for s, keep in zip(to_label, kept, strict=True) if keep], kept.count(False)
         job["largest_sigma"] = limits.as_dict()
-        if not asked:
+        if not to_label:
             raise LabelingError(
                 "the teacher is sure of none of the structures", hint="fine-tune it on structures of this kind, or raise the quantile"
             )
     _claim(out, job)
     with StoreWriter(out, name=out.name) as writer:
-        strangers = len(writer.present - {(writer.key(s), s.level) for s in asked})
-        if strangers:
+        unexpected = len(writer.present - {(writer.key(s), s.level) for s in to_label})
+        if unexpected:
             raise LabelingError(
-                f"{strangers} of {len(writer.present)} structures there are not among those to be labelled: they are of another input",
+                f"{unexpected} of {len(writer.present)} structures there are not among those to be labelled: they are of another input",
                 where=str(out),
                 hint="choose another folder, or give all structures again",
             )
-        todo = [s for s in asked if not writer.has(s)]
+        todo = [s for s in to_label if not writer.has(s)]
         for group in batches_of(todo, BATCH_ATOMS):
-            for s, found in zip(group, evaluate(asked_of.model, group), strict=True):
+            for s, found in zip(group, evaluate(teacher_model.model, group), strict=True):
                 if not writer.has(s):  # equal to one before it
                     writer.add(s.replace(labels=found))
-    done = _overlay_rows(out, asked_of, rows, seed, advance)
-    return replace(done, level=level, total=len(asked), duplicates=len(asked) - done.total + done.duplicates, uncertain=uncertain)
+    done = _overlay_rows(out, teacher_model, rows, seed, advance)
+    return replace(done, level=level, total=len(to_label), duplicates=len(to_label) - done.total + done.duplicates, uncertain=uncertain)
 
 
 def label_hessian_rows(
@@ -159,14 +159,14 @@ def label_hessian_rows(
     without labels, or of another level, see `label_geometries`. Arguments and errors are those of `label_geometries`.
     """
     store = Path(store)
-    asked_of = _teacher(teacher)
+    teacher_model = _teacher(teacher)
     with Store(store) as opened:
         levels = sorted({level for level in opened.levels if level is not None})
-    if not set(levels) & set(asked_of.model.spec.levels):
-        known = ", ".join(asked_of.model.spec.levels)
+    if not set(levels) & set(teacher_model.model.spec.levels):
+        known = ", ".join(teacher_model.model.spec.levels)
         raise LevelError(f"no structure has a level that the teacher supports ({known})", where=str(store), hint="make a store with --out")
-    _claim(store, {"teacher": asked_of.digest, "rows": rows, "seed": seed})
-    return _overlay_rows(store, asked_of, rows, seed, advance)
+    _claim(store, {"teacher": teacher_model.digest, "rows": rows, "seed": seed})
+    return _overlay_rows(store, teacher_model, rows, seed, advance)
 
 
 def chosen_rows(structure: Structure, rows: int, seed: int) -> np.ndarray[Any, Any]:

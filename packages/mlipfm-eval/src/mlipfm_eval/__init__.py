@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         broken as broken,
         check_model as check_model,
         check_record as check_record,
-        held_to as held_to,
+        require_properties as require_properties,
         rules_of as rules_of,
     )
     from .closed_loops import force_floor as force_floor, loop_work as loop_work
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _OLD = {
     "Evaluated": (".evaluation", "Evaluation"),
     "Opened": ("mlipfm_interfaces.benchmark", "mlipfm_interfaces.benchmark.OpenModel"),
+    "held_to": (".check", "require_properties"),
     "opened": ("mlipfm_interfaces.benchmark", "mlipfm_interfaces.benchmark.open_model"),
     "write_evaluation_page": ("._deprecated", "report_html"),
 }

@@ -91,7 +91,7 @@ def _net_force(subject: CheckedModel) -> Measured:
 
 @model_check("net-torque", "The torques on a free molecule add up to zero.", "conservative")
 def _net_torque(subject: CheckedModel) -> Measured | None:
-    if "invariant" not in subject.promises:  # it learns rotations: the rule on them says how well
+    if "invariant" not in subject.properties:  # it learns rotations: the rule on them says how well
         return None
     s = subject.molecule
     forces = subject.ask([s])[0]["forces"]

@@ -58,7 +58,7 @@ class CheckedModel:
     """A model under test with structures that it predicts.
 
     Attributes:
-        promises: of `conservative`, `invariant`: what it declares; rules about the rest only measure.
+        properties: of `conservative`, `invariant`: what it declares; rules about the rest only measure.
         elements: atomic numbers that it supports, as far as they were tried. stated: those that it declares or that were requested.
         own: structures of its own data, as they are; () if none are known.
         molecule: free and distorted. small: the smallest, for Jacobians. crystal: dense and distorted; None if it supports none.
@@ -71,7 +71,7 @@ class CheckedModel:
 
     model: Potential | Teacher
     precision: Precision
-    promises: tuple[str, ...]
+    properties: tuple[str, ...]
     elements: tuple[int, ...]
     stated: tuple[int, ...]
     own: tuple[Structure, ...]
@@ -192,15 +192,17 @@ def prepare_model(
     molecule, crystal = _first(model, group.molecules), _first(model, group.crystals)
     if molecule is None:
         raise _no_answer(model, [str(_reason(model, s)) for s in group.molecules])
-    promises: tuple[str, ...] = ("conservative", "invariant")
+    properties: tuple[str, ...] = ("conservative", "invariant")
     if isinstance(model, Potential):
-        promises = (("conservative",) if model.spec.kind == "conservative" else ()) + (("invariant",) if model.spec.invariant else ())
+        properties = (("conservative",) if model.spec.kind == "conservative" else ()) + (("invariant",) if model.spec.invariant else ())
     wide = _first(model, group.wide) if electronic or crystal is None else crystal
     small = _first(model, group.small) or molecule
     first = [s for s in (molecule, crystal) if s is not None] + [made.distorted(s) for s in own[:6]]
     samples = (molecule,) if electronic else (*_covering(model, first, known), *_in_other_states(model, molecule, crystal))
     precision = precision or ("converged" if electronic else _precision(model, molecule))
-    return CheckedModel(model, precision, promises, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick, states)
+    return CheckedModel(
+        model, precision, properties, known, stated, own, molecule, small, crystal, wide, samples, electronic, quick, states
+    )
 
 
 def _without_record(model: Potential) -> Potential:

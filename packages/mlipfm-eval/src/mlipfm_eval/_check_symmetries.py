@@ -12,7 +12,7 @@ from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.probes import moved, turned, turned_back
 from mlipfm_interfaces.testing.structures import random_rotation, supercell
-from mlipfm_interfaces.trained_states import USUAL
+from mlipfm_interfaces.trained_states import DEFAULT_STATES
 
 from . import _check_structures as made
 from ._check_model_input import CheckedModel
@@ -173,16 +173,16 @@ def _charge_stays(subject: CheckedModel) -> Measured | None:
 def _unstated(subject: CheckedModel) -> Measured | None:
     """Weights that no training structure has reached are random. Without a record of training, the structures in the checkpoint tell what it was."""
     model = subject.model
-    conditions = [name for name in USUAL if isinstance(model, Potential) and name in model.spec.conditions]
+    conditions = [name for name in DEFAULT_STATES if isinstance(model, Potential) and name in model.spec.conditions]
     shown = {name: set(subject.states.get(name, ()) if subject.states else (getattr(s, name) for s in subject.own)) for name in conditions}
     one_kind = [name for name, seen in shown.items() if seen and (None not in seen or seen == {None})]
     if not one_kind:
         return None
     silent = subject.molecule.replace(**dict.fromkeys(one_kind))
-    stated = silent.replace(**{name: USUAL[name][0] for name in one_kind})
+    stated = silent.replace(**{name: DEFAULT_STATES[name][0] for name in one_kind})
     got, want = subject.ask([silent, stated])
     return answer_gap(
-        subject, got, want, f"{silent.formula} without {' and '.join(one_kind)}, and as {' '.join(USUAL[n][1] for n in one_kind)}"
+        subject, got, want, f"{silent.formula} without {' and '.join(one_kind)}, and as {' '.join(DEFAULT_STATES[n][1] for n in one_kind)}"
     )
 
 

@@ -95,7 +95,7 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
             shown.add_row(f"structures with {key}", *(str(len(r.predictions.cases.get(key, ()))) for r in results))
     for key, name in _FIGURES.items():
         if any(key in r.figures for r in results):
-            shown.add_row(name, *(_figure(r.figures.get(key)) for r in results))
+            shown.add_row(name, *(figure_text(r.figures.get(key)) for r in results))
     yield shown
     elements = sorted({symbol for r in results for symbol in r.elements})
     if elements:
@@ -103,13 +103,13 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
         for name in ("set", *elements):
             by_element.add_column(name, justify="left" if name == "set" else "right")
         for r in results:
-            by_element.add_row(escape(r.set.name), *(_figure(r.elements.get(e)) for e in elements))
+            by_element.add_row(escape(r.set.name), *(figure_text(r.elements.get(e)) for e in elements))
         yield by_element
     for r in results:
         yield from _remarks(r)
     ratio = ood_ratio(results)
     if ratio is not None:
-        yield f"{ratio.name}: {_figure(ratio)}"
+        yield f"{ratio.name}: {figure_text(ratio)}"
 
 
 def _remarks(r: Evaluation) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _remarks(r: Evaluation) -> Iterator[str]:
     if "energy_mae_shifted" in r.figures:
         yield (
             f"[yellow]{name}: energies of the labels and of the model differ by a constant of each element: another level of theory, code or zero of "
-            f"energy. With the constants fitted to this set the energy MAE is {_figure(r.figures['energy_mae_shifted'])} meV/atom[/]"
+            f"energy. With the constants fitted to this set the energy MAE is {figure_text(r.figures['energy_mae_shifted'])} meV/atom[/]"
         )
     if r.left_out:
         yield f"{name}: {r.left_out} structures of weight 0 are left out"
@@ -134,7 +134,7 @@ def _remarks(r: Evaluation) -> Iterator[str]:
         yield f"{name}, failures penalised: " + "; ".join(f"{_FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
 
 
-def _figure(metric: Metric | None) -> str:
+def figure_text(metric: Metric | None) -> str:
     """Return `353.8 [293.3, 394.9]`; `-` without a metric."""
     if metric is None:
         return "-"

@@ -97,32 +97,32 @@ def check_model(
     return outcomes
 
 
-def rules_of(promise: str) -> list[str]:
+def rules_of(property_name: str) -> list[str]:
     """Return the names of the rules that only models which declare this can fail: `conservative`, `invariant`, `local-charge`.
 
     Raises:
         ContractError: no rule is about such a property; those that are are named.
     """
     known = dict.fromkeys(item.needs for item in MODEL_CHECKS if item.needs is not None)
-    if promise not in known:
-        raise ContractError(f"no rule is about the property {promise!r}", hint=f"choose of: {', '.join(known)}")
-    return [item.name for item in MODEL_CHECKS if item.needs == promise]
+    if property_name not in known:
+        raise ContractError(f"no rule is about the property {property_name!r}", hint=f"choose of: {', '.join(known)}")
+    return [item.name for item in MODEL_CHECKS if item.needs == property_name]
 
 
-def held_to(outcomes: list[Outcome], *promises: str) -> list[Outcome]:
+def require_properties(outcomes: list[Outcome], *properties: str) -> list[Outcome]:
     """Require rules that were only measured because the model does not declare them: what is to drive dynamics must be `conservative`, whatever
     it declares; return all outcomes.
 
     Raises:
         ContractError: as `rules_of`.
     """
-    rules = {rule for promise in promises for rule in rules_of(promise)}
-    return [_judged(o) if o.status == "measured" and o.rule in rules else o for o in outcomes]
+    rules = {rule for property_name in properties for rule in rules_of(property_name)}
+    return [apply_limit(o) if o.status == "measured" and o.rule in rules else o for o in outcomes]
 
 
-def _unjudged(outcomes: list[Outcome], promise: str) -> list[Outcome]:
+def undeclared_measurements(outcomes: list[Outcome], property_name: str) -> list[Outcome]:
     """Rules about a property that the model does not declare, so that they were measured and cannot fail."""
-    return [o for o in outcomes if o.status == "measured" and o.value is not None and o.rule in rules_of(promise)]
+    return [o for o in outcomes if o.status == "measured" and o.value is not None and o.rule in rules_of(property_name)]
 
 
 def broken(outcomes: list[Outcome]) -> list[str]:
@@ -131,7 +131,7 @@ def broken(outcomes: list[Outcome]) -> list[str]:
 
 
 def check_record(model: OpenModel, outcomes: list[Outcome], required: Collection[str] = ()) -> Record:
-    """Return the result record of a check. required: properties that were required (`held_to`), declared or not."""
+    """Return the result record of a check. required: properties that were required (`require_properties`), declared or not."""
     return benchmark_record("check", _check_result(outcomes, required), model)
 
 
@@ -157,12 +157,12 @@ def _outcome(item: ModelCheck, subject: CheckedModel) -> Outcome:
     if found is None:
         return Outcome("behaviour", item.name, "skipped", remark="it cannot apply: see the README for what the rule needs")
     status: _Status = "held" if found.holds else "broken"
-    if item.needs is not None and item.needs not in subject.promises:
+    if item.needs is not None and item.needs not in subject.properties:
         status = "measured"
     return Outcome("behaviour", item.name, status, found.value, found.limit, found.unit, found.remark)
 
 
-def _judged(o: Outcome) -> Outcome:
+def apply_limit(o: Outcome) -> Outcome:
     if o.value is None or o.limit is None:
         return o
     remark = f"{o.remark}; " * bool(o.remark) + "not declared by the model, but required"

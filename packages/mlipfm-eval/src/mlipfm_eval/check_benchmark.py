@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ._check_model_input import LIMITS
 from ._model_checks import within
-from .check import Outcome, _check_result, _unjudged, broken, check_model, held_to, rules_of
+from .check import Outcome, _check_result, broken, check_model, require_properties, rules_of, undeclared_measurements
 
 #: What is printed for an outcome that a record spells so.
 _WORDS = {"held": "passed", "broken": "failed"}
@@ -47,19 +47,19 @@ def check(
     numbers = _elements_of(elements)
     if precision is not None and precision not in LIMITS:
         raise ContractError(f"no precision is named {precision!r}", hint=f"choose one of: {', '.join(LIMITS)}")
-    for promise in required:
-        rules_of(promise)  # refuses what no rule is about before anything is measured
+    for property_name in required:
+        rules_of(property_name)  # refuses what no rule is about before anything is measured
     own = chosen([s for one in data for s in chosen(one.structures)])
     with progress_bar("rules") as advance:
         outcomes = check_model(model.model, precision, advance, data=own, elements=numbers, quick=quick)
-    outcomes = held_to(outcomes, *required)
+    outcomes = require_properties(outcomes, *required)
     failed = broken(outcomes)
     printed: list[Table | str] = [_table(outcomes, verbose)]
     held = sum(_plain(o) for o in outcomes)
     if held and not verbose:
         printed.append(f"[dim]and {held} rules of the contract passed (--verbose shows them)[/]")
     if not failed:
-        style = "bold yellow" if _unjudged(outcomes, "conservative") else "bold green"
+        style = "bold yellow" if undeclared_measurements(outcomes, "conservative") else "bold green"
         printed.append(f"[{style}]{escape(_verdict(model.address, outcomes))}[/]")
     failure = f"{model.address} breaks {len(failed)} rule{'s' * (len(failed) > 1)}: {', '.join(failed)}" if failed else ""
     return replace(_check_result(outcomes, required), printed=printed, failure=failure)
@@ -70,7 +70,7 @@ def _verdict(address: str, outcomes: list[Outcome]) -> str:
     count = {status: sum(o.status == status for o in outcomes) for status in _STYLE}
     rest = ", ".join(f"{count[status]} {status}" for status in ("measured", "skipped") if count[status])
     text = f"{address} breaks no rule: {count['held']} passed" + (f", {rest}" if rest else "")
-    loose = _unjudged(outcomes, "conservative")
+    loose = undeclared_measurements(outcomes, "conservative")
     if not loose:
         return text
     figures = ", ".join(f"{o.rule} {o.value:.2g} {o.unit} (limit {o.limit:.2g})" for o in loose if o.rule == "nve-drift")

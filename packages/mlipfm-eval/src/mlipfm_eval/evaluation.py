@@ -15,7 +15,7 @@ from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel,
 from mlipfm_interfaces.errors import MlipfmWarning
 from mlipfm_interfaces.label_weights import force_weights, structure_weight
 from mlipfm_interfaces.metrics import Metric
-from mlipfm_interfaces.potential import Potential, unheard
+from mlipfm_interfaces.potential import Potential, ignored_conditions
 from mlipfm_interfaces.protocols import Teacher
 from mlipfm_interfaces.result_records import Record
 from mlipfm_interfaces.structure import Structure
@@ -93,7 +93,7 @@ def evaluate_set(
 
 def _warn_of_ignored(structures: Sequence[Structure], conditions: Sequence[str]) -> None:
     """Warn of charges, multiplicities and fields that the model does not have."""
-    found = Counter(text.partition(":")[0] for s in structures for text in unheard(s, conditions))
+    found = Counter(text.partition(":")[0] for s in structures for text in ignored_conditions(s, conditions))
     for what, count in found.items():
         warnings.warn(
             f"{what}: that of {count} of {len(structures)} structures changes nothing in their predictions", MlipfmWarning, stacklevel=3

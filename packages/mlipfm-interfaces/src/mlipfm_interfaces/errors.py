@@ -250,7 +250,7 @@ class MlipfmWarning(UserWarning):
 
 
 class ImplausibleStructureWarning(MlipfmWarning):
-    """A structure that can exist, but looks like a mistake: see `potential.implausible`."""
+    """A structure that can exist, but looks like a mistake: see `potential.implausible_geometry_remarks`."""
 
 
 class UndeterminedEnergyWarning(MlipfmWarning):

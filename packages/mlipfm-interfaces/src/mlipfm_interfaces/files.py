@@ -19,10 +19,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import LockedError, RefusedFileError, UnreadableFileError, UnwritableFileError
+from .errors import LockedError, MlipfmError, RefusedFileError, UnreadableFileError, UnwritableFileError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_OTHER_FOLDER = "choose another folder by --out"
 
 
 def atomic_write(path: Path | str, data: bytes | memoryview) -> None:
@@ -137,13 +138,24 @@ def strict_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
 
 
-def claim_folder(folder: Path, settings: Mapping[str, Any], what: str, file: str = "request.json") -> None:
-    """Write the settings (JSON-ready) of the work in `folder` into it, or find them there; the same settings go on with the work.
+def claim_folder(folder: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Make `folder` the place of the work with these settings, see `claim_file`; they are in its file `request.json`.
 
     Raises:
         RefusedFileError: the folder has the settings of other work, with the differences, or something else.
     """
-    path, hint = folder / file, "choose another folder by --out"
+    path = folder / "request.json"
+    if not path.exists() and folder.exists() and any(item.name != "lock" for item in folder.iterdir()):
+        raise RefusedFileError("the folder is not empty", where=str(folder), hint=_OTHER_FOLDER)
+    claim_file(path, settings, what)
+
+
+def claim_file(path: Path, settings: Mapping[str, Any], what: str, error: type[MlipfmError] = RefusedFileError) -> None:
+    """Write the settings (JSON-ready) of the work in the folder of `path` to it, or find them there; the same settings go on with the work.
+
+    Raises:
+        RefusedFileError, or `error`: the file has the settings of other work, with the differences.
+    """
     if path.exists():
         before = json.loads(path.read_bytes())
         differ = [
@@ -152,11 +164,9 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], what: str, file: str
             if before.get(key) != settings.get(key)
         ]
         if differ:
-            raise RefusedFileError(f"this folder belongs to another {what} ({'; '.join(differ)})", where=str(folder), hint=hint)
+            raise error(f"this folder belongs to another {what} ({'; '.join(differ)})", where=str(path.parent), hint=_OTHER_FOLDER)
         return
-    if folder.exists() and any(item.name != "lock" for item in folder.iterdir()):
-        raise RefusedFileError("the folder is not empty", where=str(folder), hint=hint)
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(settings, indent=1, sort_keys=True).encode())
 
 

@@ -35,7 +35,7 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     root.mkdir(exist_ok=True)
     python, marker = folder / "bin" / "python", folder / "complete.json"
     if not marker.exists():
-        with lock(root / f"{folder.name}.lock", timeout=PATIENCE), _told(name):
+        with lock(root / f"{folder.name}.lock", timeout=PATIENCE), _announced(name):
             if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 _make(name, folder, wanted, root / f"{folder.name}.log")
@@ -81,7 +81,7 @@ def _has_pip() -> bool:
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _announced(name: str) -> Iterator[None]:
     """A line while an environment is made, which takes minutes: packages with torch are gigabytes."""
     if not sys.stderr.isatty():
         print(f"making the environment of {name}, which is installed once and may be gigabytes", file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@ that process lives: nobody who takes the port afterwards gets it.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import stat
@@ -86,6 +88,11 @@ def write_secret(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     os.replace(part, path)
+
+
+def viewer_key(token: str) -> str:
+    """Return what a browser gets: derived from the token, of no use for changes."""
+    return hmac.new(token.encode(), b"look", hashlib.sha256).hexdigest()
 
 
 def started_at(pid: int) -> int | None:

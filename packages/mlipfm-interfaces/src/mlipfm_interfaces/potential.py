@@ -209,7 +209,7 @@ def check_elements(spec: PotentialSpec, structures: Sequence[Structure]) -> None
                 )
 
 
-def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None) -> list[str]:
+def implausible_geometry_remarks(structure: Structure, cutoff: float, pairs: Pairs | None = None) -> list[str]:
     """Say what looks wrong, in words; nothing for ordinary matter.
 
     Args:
@@ -232,7 +232,7 @@ def implausible(structure: Structure, cutoff: float, pairs: Pairs | None = None)
     return [f"{names[0]} and {names[1]} are {np.linalg.norm(vectors[k]):.3f} Angstrom apart, {relative[k]:.2f} of a single bond"]
 
 
-def unheard(structure: Structure, conditions: Sequence[str]) -> list[str]:
+def ignored_conditions(structure: Structure, conditions: Sequence[str]) -> list[str]:
     """Return a charge, a multiplicity or a field that a model with these conditions predicts as if it were not there; neutral singlets are not
     reported."""
     field = structure.external_field
@@ -257,13 +257,13 @@ def warn_if_implausible(
     strict: bool = False,
     stacklevel: int = 2,
 ) -> None:
-    """Warn of what `implausible` finds, and `unheard` if the `conditions` of the model are given, or refuse it.
+    """Warn of what `implausible_geometry_remarks` finds, and `ignored_conditions` if the `conditions` of the model are given, or refuse it.
 
     Raises:
         InvalidStructureError: with `strict`, instead of the warning. OverlapError, DensityError: always.
     """
-    ignored = [] if conditions is None else unheard(structure, conditions)
-    for text in [*implausible(structure, cutoff, pairs), *ignored]:
+    ignored = [] if conditions is None else ignored_conditions(structure, conditions)
+    for text in [*implausible_geometry_remarks(structure, cutoff, pairs), *ignored]:
         if strict:
             raise InvalidStructureError(text, hint="check the geometry, or leave `strict`")
         warnings.warn(text, ImplausibleStructureWarning, stacklevel=stacklevel + 1)

@@ -1,4 +1,4 @@
-"""Charges and multiplicities that the training of a model showed it, and what it says of others.
+"""Which charges and multiplicities a model was trained on, and the warning or error for any other.
 
 A model with the condition `total_charge` or `spin_multiplicity` has weights for each kind of state: not given, positive, negative, open-shell.
 Those that no training structure has reached are random numbers. `extra["trained_states"]` of a checkpoint therefore lists by condition the values
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 States = Mapping[str, Sequence[int | None]]
 
 #: The value of a condition that needs no weights of its own, and its name: its embedding is zero by construction.
-USUAL = {"total_charge": (0, "neutral"), "spin_multiplicity": (1, "a singlet")}
+DEFAULT_STATES = {"total_charge": (0, "neutral"), "spin_multiplicity": (1, "a singlet")}
 _PERIODIC = "the model was trained on free molecules: its predictions for periodic structures are extrapolated"
 _NOUNS = {"total_charge": "charge", "spin_multiplicity": "spin multiplicity"}
 
@@ -36,14 +36,14 @@ def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[int 
     entries = extra.get("trained_states") if isinstance(extra, Mapping) else None
     if entries is None:
         return None
-    if not isinstance(entries, dict) or not all(_is_list(entries.get(name, [])) for name in USUAL):
+    if not isinstance(entries, dict) or not all(_is_list(entries.get(name, [])) for name in DEFAULT_STATES):
         raise DamagedFileError("`trained_states` of the manifest is no table of whole numbers", where=where)
-    return {name: tuple(entries[name]) for name in USUAL if entries.get(name)}
+    return {name: tuple(entries[name]) for name in DEFAULT_STATES if entries.get(name)}
 
 
-def joined(first: States, second: States) -> dict[str, list[int | None]]:
+def merge_states(first: States, second: States) -> dict[str, list[int | None]]:
     """Return the values that one of two trainings showed: null first, then ascending."""
-    both = {name: {*first.get(name, ()), *second.get(name, ())} for name in USUAL}
+    both = {name: {*first.get(name, ()), *second.get(name, ())} for name in DEFAULT_STATES}
     return {name: [*([None] if None in some else []), *sorted(v for v in some if v is not None)] for name, some in both.items()}
 
 
@@ -74,7 +74,7 @@ def state_remarks(potential: Potential, s: Structure, where: str | None = None) 
     trained, texts = potential.trained_states or {}, []
     for name in trained:
         if name in potential.spec.conditions:
-            texts.append(judge(name, getattr(s, name), trained[name], where))
+            texts.append(condition_remark(name, getattr(s, name), trained[name], where))
             if name == "spin_multiplicity" and s.spin_multiplicity is None and None not in trained[name] and _odd(s):
                 raise InvalidStructureError(
                     f"{s.formula} gives no spin multiplicity; its number of electrons is odd, so it is not the singlet that it would be taken for",
@@ -103,13 +103,13 @@ def _refuse_parity(s: Structure, trained: States, where: str | None) -> None:
         )
 
 
-def judge(name: str, value: int | None, trained: Sequence[int | None], where: str | None = None) -> str:
+def condition_remark(name: str, value: int | None, trained: Sequence[int | None], where: str | None = None) -> str:
     """Return what is to be said of a value of the condition `name` where training showed the values `trained`; "" for nothing.
 
     Raises:
         InvalidStructureError: the weights for it were never trained.
     """
-    (usual, word), noun = USUAL[name], _NOUNS[name]
+    (usual, word), noun = DEFAULT_STATES[name], _NOUNS[name]
     if value in trained or not trained:
         return ""
     if value is None and usual in trained:

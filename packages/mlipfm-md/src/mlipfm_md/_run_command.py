@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,8 @@ import numpy as np
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.potential import Potential, implausible, unheard
+from mlipfm_interfaces.interruption import until_interrupted
+from mlipfm_interfaces.potential import Potential, ignored_conditions, implausible_geometry_remarks
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._run_report import exchange_words, record_of, table_of, temperature_words
@@ -36,7 +35,7 @@ SUMMARY, COLLECTED, PICTURE = "summary.json", "uncertain.xyz", "run.png"
 
 
 @dataclass(frozen=True)
-class Request:
+class DynamicsRequest:
     """What `mlipfm md run` and `mlipfm md exchange` were asked.
 
     Attributes:
@@ -56,7 +55,9 @@ class Request:
     as_json: bool = False
 
 
-def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameReport]], ensemble: Ensemble, settings: Settings) -> None:
+def run_dynamics(
+    request: DynamicsRequest, starts: Sequence[tuple[InitialState, FrameReport]], ensemble: Ensemble, settings: Settings
+) -> None:
     """Say what was taken from the file, run, and report.
 
     Raises:
@@ -79,7 +80,7 @@ def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameRep
         raise SimulationError("threads are those of compiled kernels, and this model runs without one", where="--threads", hint=hint)
     taken.append(engine_words(opened, settings))
     inner = None if request.inner is None else open_model(request.inner)
-    with _progress(settings.steps, [] if request.as_json else taken) as show, _signals() as stop:
+    with _progress(settings.steps, [] if request.as_json else taken) as show, until_interrupted(also_terminated=True) as stop:
         run = simulate(opened, systems, ensemble, settings, out=out, inner=inner, gate=gate, on_step=show, stop=stop)
     if run.status == "stopped":
         open_console(stderr=True).print(f"{run.reason}, and the state is saved in {out}", highlight=False, soft_wrap=True)
@@ -113,7 +114,7 @@ def engine_words(model: Any, settings: Settings) -> str:
     return f"computed by: torch, {reason}"
 
 
-def _opened(request: Request) -> tuple[Any, UncertaintyGate | None]:
+def _opened(request: DynamicsRequest) -> tuple[Any, UncertaintyGate | None]:
     if request.uncertainty is not None:
         return open_gate(request.model, request.uncertainty, request.stop_above, request.collect_above)
     for option, value in (("--stop-above", request.stop_above), ("--collect-above", request.collect_above)):
@@ -127,12 +128,12 @@ def _warn(opened: Any, starts: Sequence[tuple[InitialState, FrameReport]]) -> No
         return
     cutoff = max(graph.cutoff for graph in opened.spec.graphs)
     for k, (start, _) in enumerate(starts):
-        for words in [*implausible(start.structure, cutoff), *unheard(start.structure, opened.spec.conditions)]:
+        for words in [*implausible_geometry_remarks(start.structure, cutoff), *ignored_conditions(start.structure, opened.spec.conditions)]:
             open_console(stderr=True).print(f"warning: structure {k}: {words}", highlight=False, soft_wrap=True)
 
 
 def _report(
-    request: Request, run: Run, record: dict[str, Any], systems: list[InitialState], ensemble: Ensemble, settings: Settings
+    request: DynamicsRequest, run: Run, record: dict[str, Any], systems: list[InitialState], ensemble: Ensemble, settings: Settings
 ) -> list[str]:
     """Write the files that are made at the end, and return the lines below the table."""
     out = request.out
@@ -200,28 +201,6 @@ def _kelvin(starts: Sequence[InitialState], ensemble: Ensemble) -> str:
         return ""
     low, high = f"{min(found):.0f}", f"{max(found):.0f}"
     return f" (velocities of {low if low == high else f'{low} to {high}'} K)"
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT (Ctrl-C) or SIGTERM (of a batch system) has come. A second one does what it always does."""
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread alone
-        yield came.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _: Any) -> None:
-        came.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield came.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def run(
     mlipfm md run model.safetensors water.xyz --uncertainty sure.safetensors --stop-above 0.5 --collect-above 0.2
     """
     from ._chosen_ensemble import chosen_ensemble, temperatures
-    from ._run_command import Request, run_dynamics
+    from ._run_command import DynamicsRequest, run_dynamics
     from .initial_files import FrameOptions, read_initial_states
     from .simulation import Settings
 
@@ -159,7 +159,9 @@ def run(
     if export is not None and export.resolve() == structures.resolve():
         raise SimulationError("the trajectory would replace the starting structure", where=f"--export {export}", hint="name another file")
     starts = read_initial_states(structures, FrameOptions(level, charge, multiplicity, frame, new_velocities, ignore_constraints, unit))
-    run_dynamics(Request(model, out, export, temperature, inner, uncertainty, stop_above, collect_above, as_json), starts, chosen, settings)
+    run_dynamics(
+        DynamicsRequest(model, out, export, temperature, inner, uncertainty, stop_above, collect_above, as_json), starts, chosen, settings
+    )
 
 
 @app.command("exchange")
@@ -191,7 +193,7 @@ def exchange(
     Example: mlipfm md exchange model.safetensors peptide.xyz --temperatures 300,340,385,440 --steps 100000 --out exchange
     """
     from ._chosen_ensemble import temperatures as numbers
-    from ._run_command import Request, run_dynamics
+    from ._run_command import DynamicsRequest, run_dynamics
     from .engine_forces import read_one_initial_state
     from .exchange import ReplicaExchange
     from .initial_files import FrameOptions
@@ -204,7 +206,7 @@ def exchange(
     chosen = ReplicaExchange(ladder, exchange_every, friction)
     refuse_level(model, level)
     start = read_one_initial_state(structure, FrameOptions(level, charge, multiplicity, frame, False, ignore_constraints))
-    run_dynamics(Request(model, out, temperature=temperatures, as_json=as_json), [start] * len(ladder), chosen, settings)
+    run_dynamics(DynamicsRequest(model, out, temperature=temperatures, as_json=as_json), [start] * len(ladder), chosen, settings)
 
 
 class Ensembles(StrEnum):

@@ -12,7 +12,7 @@ from mlipfm_interfaces.protocols import Labeler, Teacher
 
 from .initial_files import FrameOptions, FrameReport, read_initial_states
 from .initial_state import InitialState
-from .simulation import Settings, _forces
+from .simulation import Settings, forces_of
 
 __all__ = ["EngineForces", "read_one_initial_state"]
 
@@ -34,7 +34,7 @@ class EngineForces:
         self.pbc = structure.pbc
         has_stress = "stress" in (opened.spec.outputs if isinstance(opened, Potential) else getattr(opened, "outputs", ()))
         self.virial = bool(self.pbc.all() and has_stress) if virial is None else virial
-        self.forces = _forces(opened, [structure], Settings(), {})  # compiled where the model has a kernel, as in `simulate`
+        self.forces = forces_of(opened, [structure], Settings(), {})  # compiled where the model has a kernel, as in `simulate`
         self._last, self._cell = structure.positions.copy(), structure.cell.copy()
 
     def __call__(self, positions: Array, cell: Array) -> tuple[float, Array, Array]:

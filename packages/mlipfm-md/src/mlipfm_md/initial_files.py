@@ -10,7 +10,6 @@ import bz2
 import gzip
 import io
 import lzma
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from mlipfm_interfaces.elements import ISOTOPES, MASSES, symbol
-from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, SimulationError, UnreadableFileError
+from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, ShapeError, SimulationError, UnreadableFileError
+from mlipfm_interfaces.fixed_atoms import fixed_axes, marks_fixed
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Provenance, Structure
 
@@ -37,7 +37,6 @@ _COMPRESSED = (".gz", ".bz2", ".xz")
 #: Bytes in which the columns of a dump are named.
 _HEADER = 1 << 16
 _VELOCITIES = ("velo", "vel", "velocities", "velocity")
-_FIXED, _MOVES = r"(^|_)(fix|froz|freez|constrain)", r"(^|_)(mov|mobile|selective)"
 #: Arrays that say nothing about motion, or are used elsewhere.
 _KNOWN = {"numbers", "positions", "momenta", "masses"}
 
@@ -306,14 +305,18 @@ def _constraints(atoms: Any, wanted: FrameOptions, said: FrameReport, used: set[
         fixed |= constrained_axes(constraint, atoms)
         names.append(type(constraint).__name__)
     for key, values in atoms.arrays.items():
-        plain = key.removeprefix("REF_").lower()
-        sense = bool(re.search(_FIXED, plain)) if re.search(f"{_FIXED}|{_MOVES}", plain) else None
+        sense = marks_fixed(key)
         if sense is None:
             continue
         used.add(key)
-        if not wanted.free_all:
-            fixed |= _truth(values, key, len(atoms)) == sense
-            names.append(key)
+        if wanted.free_all:
+            continue
+        try:
+            fixed |= fixed_axes(values, key, len(atoms), sense)
+        except ShapeError as error:
+            hint = "write a column move_mask (T: the atom moves), or use --ignore-constraints"
+            raise SimulationError(f"the column {key!r} seems to say which atoms are fixed: {error.what}", hint=hint) from None
+        names.append(key)
     if fixed.any():
         said.taken.append(f"fixed: {_places(fixed)} ({', '.join(dict.fromkeys(names))})")
     elif wanted.free_all and atoms.constraints:
@@ -375,18 +378,6 @@ def _spanned_axes(directions: Array) -> Array | None:
     axes: Array = (np.abs(directions) > 1e-6 * scale).any(axis=0)
     rank = np.linalg.matrix_rank(directions, tol=1e-6 * scale) if len(directions) else 0
     return axes if axes.sum() == rank else None
-
-
-def _truth(values: Any, key: str, n: int) -> Array:
-    """[n, 3] bool of a column of T and F, 1 and 0."""
-    words = np.char.lower(np.asarray(values).astype(str))
-    true, false = np.isin(words, ["t", "true", "1", "1.0"]), np.isin(words, ["f", "false", "0", "0.0"])
-    if not (true | false).all() or true.size not in (n, 3 * n):
-        raise SimulationError(
-            f"the column {key!r} seems to say which atoms are fixed, but holds more than T and F in one or three columns",
-            hint="write a column move_mask (T: the atom moves), or use --ignore-constraints",
-        )
-    return np.broadcast_to(true.reshape(n, -1), (n, 3))
 
 
 def _velocities(

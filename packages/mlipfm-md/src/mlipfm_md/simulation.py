@@ -320,11 +320,11 @@ def _start(job: _Job) -> tuple[State, AnyForces | SplitForces]:
     saved = job.trajectory.load_restart() if job.trajectory is not None else None
     structures = [start.structure.replace(labels={}, label_std={}) for start in starts]
     memory = {} if saved is None else saved[1]
-    outer = _forces(job.model, structures, settings, memory)
+    outer = forces_of(job.model, structures, settings, memory)
     forces: AnyForces | SplitForces = outer
     if job.inner is not None:
         remembered = {name.removeprefix("inner_"): values for name, values in memory.items() if name.startswith("inner_")}
-        forces = SplitForces(outer, _forces(job.inner, structures, settings, remembered))
+        forces = SplitForces(outer, forces_of(job.inner, structures, settings, remembered))
     movable = np.concatenate([start.movable for start in starts])
     centre = np.stack([centre_of_mass_axes(start.movable, ensemble) for start in starts])
     bonds, cells = joined_bonds(starts), np.stack([s.cell for s in structures])
@@ -355,7 +355,7 @@ def _start(job: _Job) -> tuple[State, AnyForces | SplitForces]:
     return state, forces
 
 
-def _forces(model: Potential | Teacher | Labeler, structures: list[Structure], settings: Settings, memory: dict[str, Array]) -> AnyForces:
+def forces_of(model: Potential | Teacher | Labeler, structures: list[Structure], settings: Settings, memory: dict[str, Array]) -> AnyForces:
     if not isinstance(model, Potential):
         return TeacherForces(model, structures)
     remembered = {"reference": memory.get("reference"), "reference_cells": memory.get("reference_cells")}

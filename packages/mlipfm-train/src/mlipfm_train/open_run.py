@@ -20,7 +20,7 @@ from mlipfm_interfaces.metrics import group_of
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.seeds import stream
-from mlipfm_interfaces.trained_states import judge, states_of
+from mlipfm_interfaces.trained_states import condition_remark, states_of
 
 from .adaptation import make_adapter, rate_factors, what_trains
 from .data_statistics import DataStatistics, collect_statistics, sample
@@ -282,7 +282,7 @@ def _check_states(start: Start, counted: StructureTable, mode: str) -> None:
     try:
         for name in before.keys() & set(start.potential.spec.conditions):
             for value in shown[name]:
-                judge(name, value, before[name])
+                condition_remark(name, value, before[name])
     except InvalidStructureError as error:
         raise RecipeError(
             f"mode {mode} trains readouts, not what a charge or multiplicity means, and {error.what}",

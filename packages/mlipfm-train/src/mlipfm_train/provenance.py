@@ -16,7 +16,7 @@ from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known
 from mlipfm_interfaces.seeds import stream
-from mlipfm_interfaces.trained_states import joined, states_of
+from mlipfm_interfaces.trained_states import merge_states, states_of
 
 from .frames import Frames
 
@@ -70,7 +70,7 @@ def trained_states(
         "total_charge": [*([] if table.charge_stated.all() else [None]), *charges],
         "spin_multiplicity": [value or None for value in multiplicities],
     }
-    return joined(before, own)
+    return merge_states(before, own)
 
 
 def describe(sources: Mapping[str, Any]) -> Iterator[str]:

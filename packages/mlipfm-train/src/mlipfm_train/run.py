@@ -80,7 +80,7 @@ class Run:
         began: start of the command on the monotonic clock, s.
         stale: number of validations in a row without a new best.
         ended: reason to stop after this step; "" while the run goes on.
-        interrupted: whether the user stopped the run, see `interruption`.
+        interrupted: whether the user stopped the run, see `mlipfm_interfaces.interruption`.
         preflight: results of preflight; of a new run only.
         identity: digest of the potential at step 0. A training state of another potential is refused.
     """

@@ -12,8 +12,8 @@ from typing import Any
 
 import typer
 from mlipfm_interfaces.errors import RecipeError
+from mlipfm_interfaces.interruption import until_interrupted
 
-from .interruption import until_interrupted
 from .loop import fit
 from .mlflow_listener import MlflowDrain
 from .open_run import open_run

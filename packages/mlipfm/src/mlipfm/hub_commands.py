@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .hub import Hub
+    from .local_hub import Hub
 
 app = typer.Typer(help="A registry for models on this machine.\n\nExample: mlipfm hub up --dir ~/hub --background", no_args_is_help=True)
 
@@ -44,10 +44,9 @@ def up(
     """
     import signal
 
-    from mlipfm_interfaces.hub_folder import TOKEN, secret
+    from mlipfm_interfaces.hub_folder import TOKEN, secret, viewer_key
 
-    from .hub import chosen_server, stop, wait
-    from .hub_guard import viewer_key
+    from .local_hub import chosen_server, stop, wait
 
     hub = _start(folder, port, host, server)
     page = "login" if chosen_server(hub.folder) == "hub" else ""
@@ -75,7 +74,7 @@ def down(folder: Annotated[Path, _DIR] = Path("hub")) -> None:
     """
     from mlipfm_interfaces.errors import RegistryError
 
-    from .hub import find, stop
+    from .local_hub import find, stop
 
     hub = find(folder.resolve())
     if hub is None:
@@ -142,7 +141,7 @@ def _hub_program(task: str, file: Path, folder: Path) -> None:
 
     from mlipfm_interfaces.errors import RegistryError
 
-    from .hub import has_hub, path_of_the_hub
+    from .local_hub import has_hub, path_of_the_hub
 
     if not has_hub():
         raise RegistryError("the hub is not installed", hint="pip install mlipfm-hub")
@@ -155,7 +154,7 @@ def _hub_program(task: str, file: Path, folder: Path) -> None:
 def _start(folder: Path, port: int, host: str, server: str) -> Hub:
     from rich.console import Console
 
-    from .hub import chosen_server, start
+    from .local_hub import chosen_server, start
 
     console = Console(stderr=True)
     usual = {"hub": 5, "mlflow": 20}[chosen_server(folder, server)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlipfm_interfaces.errors import TrainingError
-from mlipfm_interfaces.files import atomic_write
+from mlipfm_interfaces.files import claim_file
 
 #: Molecules that no model saw: they are in no set here, and in none that a released model was trained on.
 HELD_OUT = ("ethanol", "malonaldehyde", "glycine", "dimethylformamide", "acetylacetone")
@@ -70,17 +69,4 @@ def claim(folder: Path, plan: Plan) -> None:
     Raises:
         TrainingError: if it already holds another plan's work.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "plan.json"
-    wanted = asdict(plan)
-    if not path.exists():
-        atomic_write(path, json.dumps(wanted, indent=1).encode())
-        return
-    found = json.loads(path.read_bytes())
-    if found != wanted:
-        changed = [key for key in wanted if found.get(key) != wanted[key]]
-        raise TrainingError(
-            f"the folder holds a quickstart with other settings ({', '.join(changed)})",
-            where=str(folder),
-            hint="choose another --out, or remove it",
-        )
+    claim_file(folder / "plan.json", asdict(plan), "quickstart", TrainingError)

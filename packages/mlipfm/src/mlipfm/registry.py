@@ -13,7 +13,7 @@ from pathlib import Path
 from mlipfm_interfaces.errors import RegistryError
 from mlipfm_interfaces.result_records import make_record, read_record, write_record
 
-from . import hub
+from . import local_hub
 
 #: Name of all models of a quickstart in its registry, each of which is a version; alias of the best.
 NAME, ALIAS = "quickstart", "production"
@@ -30,18 +30,18 @@ def start_hub(folder: Path) -> None:
     Raises:
         RegistryError: it does not start.
     """
-    if hub.find(folder) is None:
+    if local_hub.find(folder) is None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        hub.start(folder, port)
+        local_hub.start(folder, port)
 
 
 def stop_hub(folder: Path) -> None:
     """End the hub, if it runs."""
-    running = hub.find(folder)
+    running = local_hub.find(folder)
     if running is not None:
-        hub.stop(running)
+        local_hub.stop(running)
 
 
 def publish(models: Sequence[str], best: str) -> None:

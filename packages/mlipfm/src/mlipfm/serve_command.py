@@ -33,7 +33,7 @@ def serve(
     from mlipfm_interfaces.hub_folder import STATE, started_at
     from mlipfm_interfaces.registry import remember_hub
 
-    from .hub import check_port, has_hub, loopback, path_of_the_hub
+    from .local_hub import check_port, has_hub, loopback, path_of_the_hub
 
     address = loopback(host, port)
     path = resolve(model).resolve()

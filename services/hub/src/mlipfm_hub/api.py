@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
+from mlipfm_interfaces.asgi import Refused, forbidden
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import audit
-from .json_fields import Strict
-from .refusal import LINE, Refused, forbidden
+from .json_fields import LINE, Strict
 from .services import Services, services_of
 from .sweeps import Sweep
 from .uploads import CHUNK
@@ -168,14 +168,14 @@ def show_records(name: Name, number: Number, person: Reader, hub: Hub) -> dict[s
 @router.post("/models/{name}/versions")
 def push(name: Name, wanted: NewVersion, person: Pusher, hub: Hub) -> dict[str, Any]:
     """Register an uploaded file; pushing one content again returns the version that has it."""
-    version, new = hub.registry.push(name, wanted.file, wanted.records, person.name, judges=person.may("promote"))
+    version, new = hub.registry.push(name, wanted.file, wanted.records, person.name, may_attach_records=person.may("promote"))
     return _short(version) | {"new": new}
 
 
 @router.post("/models/{name}/versions/{number}/records")
 def attach(name: Name, number: Number, wanted: NewRecords, person: Pusher, hub: Hub) -> dict[str, Any]:
     """Add records to a version."""
-    return _short(hub.registry.attach(name, number, wanted.records, person.name, judges=person.may("promote")))
+    return _short(hub.registry.attach(name, number, wanted.records, person.name, may_attach_records=person.may("promote")))
 
 
 @router.post("/models/{name}/versions/{number}/signatures")

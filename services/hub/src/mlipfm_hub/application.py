@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from mlipfm_interfaces.asgi import Refused
 from mlipfm_interfaces.errors import MlipfmError
 from sqlalchemy import text
 from starlette.exceptions import HTTPException
@@ -15,7 +16,6 @@ from starlette.routing import Match, Route
 
 from . import api, mlflow_reads, pages
 from .border import Border, is_page
-from .refusal import Refused
 from .services import Services, admit_owner, open_services
 from .settings import from_environment
 from .trials import Trials

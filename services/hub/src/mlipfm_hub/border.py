@@ -12,22 +12,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qsl
 
-from mlipfm_interfaces.files import strict_json
+from mlipfm_interfaces.asgi import App, Message, Receive, Refused, Scope, Send, bad, forbidden, plain_json, read_body, replay_body
 
-from .refusal import Refused, bad, forbidden, too_large
 from .settings import Settings
 from .users import Person, Users
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "mlipfm_hub"
 #: What is answered without a user: (method, path).
@@ -42,7 +34,6 @@ LIMITS = {
     "/": 2**16,
 }  # bytes of a body, by the path's beginning
 LOGINS = 10  # per minute and address
-DEEPEST = 32
 
 _PATH = re.compile(r"/[A-Za-z0-9._~@/-]{0,500}")
 _log = logging.getLogger("mlipfm.hub")
@@ -122,13 +113,13 @@ class Border:
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "COMPRESSED", "a body is sent as it is, not compressed")
         limit = next(bytes_ for start, bytes_ in LIMITS.items() if path.startswith(start))
-        data = await _body(receive, headers, limit)
+        data = await read_body(receive, limit, headers.get("content-length", "0").encode())
         content = headers.get("content-type", "").split(";")[0].strip()
         if content == "application/json":
-            check_json(data)
+            plain_json(data)
         if by_cookie or content == "application/x-www-form-urlencoded":
             self._check_origin(headers, person if by_cookie else None, content, data)
-        await self.inner(scope, _given(data, receive), send)
+        await self.inner(scope, replay_body(data, receive), send)
 
     def _check_host(self, headers: dict[str, str]) -> None:
         if headers.get("host", "").lower() not in self.settings.allowed_hosts:
@@ -237,21 +228,6 @@ def form_of(data: bytes) -> dict[str, str]:
     return dict(pairs)
 
 
-def check_json(data: bytes) -> None:
-    """Plain JSON: no key twice, no NaN, not deep. Refused otherwise."""
-    try:
-        value = strict_json(data)
-    except (ValueError, RecursionError) as error:
-        raise bad(f"no plain JSON: {str(error)[:100]}") from None
-    waiting = [(1, value)]
-    while waiting:
-        depth, here = waiting.pop()
-        if depth > DEEPEST:
-            raise bad(f"JSON deeper than {DEEPEST} levels")
-        inner = here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()
-        waiting += [(depth + 1, item) for item in inner if isinstance(item, dict | list)]
-
-
 def _headers(scope: Scope) -> dict[str, str]:
     found: dict[str, str] = {}
     if len(scope["headers"]) > 64 or sum(len(name) + len(value) for name, value in scope["headers"]) > 16384:
@@ -271,33 +247,3 @@ def _path(scope: Scope) -> str:
     if len(scope.get("query_string", b"")) > 4000:
         raise Refused(414, "TOO_LARGE", "the query is too long")
     return raw
-
-
-async def _body(receive: Receive, headers: dict[str, str], limit: int) -> bytes:
-    length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > limit:
-        raise too_large(f"a body here has up to {limit} bytes")
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise bad("the request broke off")
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise too_large(f"a body here has up to {limit} bytes")
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-def _given(data: bytes, then: Receive) -> Receive:
-    first = True
-
-    async def receive() -> Message:
-        nonlocal first
-        if not first:
-            return await then()
-        first = False
-        return {"type": "http.request", "body": data, "more_body": False}
-
-    return receive

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from mlipfm_interfaces.asgi import bad
+
 from . import summaries
-from .refusal import bad
 from .registry import Registry, Row
 
 MOST = 6

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlipfm_interfaces.asgi import Refused
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.promotion_records import require_no_worse, require_test_set
 from mlipfm_interfaces.registry_promote import licence_faults
 from mlipfm_interfaces.result_records import Record
-
-from .refusal import Refused
 
 VersionRecords = tuple[str, list[Record], dict[str, Any]]
 

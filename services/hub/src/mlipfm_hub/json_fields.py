@@ -6,7 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-__all__ = ["Strict"]
+__all__ = ["LINE", "Strict"]
+
+#: Pattern of a text of one line: no control characters, no separators of lines, no marks that change the direction of writing.
+LINE = r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*$"
 
 
 class Strict(BaseModel):

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from mlipfm_interfaces.asgi import absent, bad
 from mlipfm_interfaces.files import canonical_json
 from mlipfm_interfaces.registry_versions import CARD_FILE, MODEL_FILE, PROMOTION_TAG
 
 from .api import Hub, Wanted, role
-from .refusal import absent, bad
 from .registry import Row
 
 router = APIRouter(dependencies=[role("read")], include_in_schema=False)

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, select_autoescape
+from mlipfm_interfaces.asgi import Refused, absent, bad
 
 from . import comparison, scaling, summaries
 from .api import Admin, Hub, Name, Number, Reader, who
 from .audit import entries
 from .border import COOKIE, form_of
-from .refusal import Refused, absent, bad
 from .users import HOURS
 
 router = APIRouter(include_in_schema=False)

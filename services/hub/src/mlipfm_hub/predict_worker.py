@@ -83,11 +83,11 @@ class Model:
 
     def _remarks(self, s: Any) -> list[str]:
         """What is to be known of a prediction: states that training did not show, charges that change nothing, energies that it left open."""
-        from mlipfm_interfaces.potential import unheard
+        from mlipfm_interfaces.potential import ignored_conditions
         from mlipfm_interfaces.reference_rank import energy_remarks
         from mlipfm_interfaces.trained_states import state_remarks
 
-        own = unheard(s, self.potential.spec.conditions)
+        own = ignored_conditions(s, self.potential.spec.conditions)
         return [*state_remarks(self.potential, s), *own, *energy_remarks(self.potential, s.level, s.atomic_numbers)]
 
     def _by_kernel(self, structures: list[Any], outputs: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import re
 from typing import Any
 
-from .border import Message, Receive, Scope, Send
+from mlipfm_interfaces.asgi import Receive, Refused, Scope, Send, read_body
+
 from .predict_process import WorkerProcess
 from .predict_worker import OWN
 from .prediction_openapi import description
@@ -75,12 +75,10 @@ class Prediction:
     async def _predict(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, bytes]:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, _error("compressed", "a body is sent as it is, not compressed")
-        length = headers.get(b"content-length", b"0")
-        if not re.fullmatch(rb"\d{1,12}", length) or int(length) > BODY:
-            return 413, _error("too-large", f"a body has up to {BODY} bytes")
-        body = await _body(receive)
-        if body is None:
-            return 413, _error("too-large", f"a body has up to {BODY} bytes")
+        try:
+            body = await read_body(receive, BODY, headers.get(b"content-length", b"0"))
+        except Refused as refusal:
+            return refusal.status, _error(refusal.code.lower().replace("_", "-"), refusal.message)
         if len(self.waiting) >= WAITING:
             return 503, _error("busy", "too many requests wait: come back after a second")
         if body.startswith(OWN):
@@ -121,18 +119,6 @@ class Prediction:
             for (_, future), answer in zip(chosen, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-
-
-async def _body(receive: Receive) -> bytes | None:
-    parts, size, more = [], 0, True
-    while more:
-        message: Message = await receive()
-        size += len(message.get("body", b""))
-        if size > BODY or message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        more = bool(message.get("more_body"))
-    return b"".join(parts)
 
 
 def _error(code: str, message: str) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from mlipfm_interfaces.asgi import Refused, absent, bad, conflict, forbidden, too_large
 from mlipfm_interfaces.checkpoint_file import verify_checkpoint
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import canonical_json
@@ -27,7 +28,7 @@ from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, models, promotions, records, rows, signatures, versions
 from .gate import VersionRecords, check_gate
-from .refusal import LINE, Refused, absent, bad, conflict, forbidden, too_large
+from .json_fields import LINE
 from .signatures import Signer
 from .users import now
 
@@ -43,11 +44,11 @@ class Registry:
     def __init__(self, database: Database, blobs: Blobs, spool: Path, signer: Signer) -> None:
         self.database, self.blobs, self.spool, self.signer = database, blobs, spool, signer
 
-    def push(self, name: str, file: str, attached: list[Record], by: str, judges: bool = False) -> tuple[Row, bool]:
+    def push(self, name: str, file: str, attached: list[Record], by: str, may_attach_records: bool = False) -> tuple[Row, bool]:
         """Register a file that was uploaded, with records; one content is one version under one name.
 
         Args:
-            judges: whether `by` may give records to versions that others pushed: they decide what is promoted and shown.
+            may_attach_records: whether `by` may give records to versions that others pushed: they decide what is promoted and shown.
 
         Returns:
             the version, and whether it is new.
@@ -73,11 +74,11 @@ class Registry:
                 connection.execute(sa.insert(versions).values(**row))
                 log(connection, by, "push", f"{name}/{number} {manifest['digest']}")
             for record, blob in stored:
-                self._attach(connection, name, number, record, blob, by, judges or known is None or known["by"] == by)
+                self._attach(connection, name, number, record, blob, by, may_attach_records or known is None or known["by"] == by)
         return self.version(name, number), known is None
 
-    def attach(self, name: str, number: int, attached: list[Record], by: str, judges: bool = False) -> Row:
-        """Add records to a version; those it has change nothing. `judges`: see `push`."""
+    def attach(self, name: str, number: int, attached: list[Record], by: str, may_attach_records: bool = False) -> Row:
+        """Add records to a version; those it has change nothing. `may_attach_records`: see `push`."""
         version = self.version(name, number)
         stored = [
             (record, add_small(self.blobs, record_bytes(record), self.spool))
@@ -85,7 +86,7 @@ class Registry:
         ]
         with self.database.writing() as connection:
             for record, blob in stored:
-                self._attach(connection, name, number, record, blob, by, judges or version["by"] == by)
+                self._attach(connection, name, number, record, blob, by, may_attach_records or version["by"] == by)
         return self.version(name, number)
 
     def sign(self, name: str, number: int, signature: dict[str, Any], by: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .refusal import bad
+from mlipfm_interfaces.asgi import bad
+
 from .registry import Registry
 from .scaling_chart import AXES, draw
 from .summaries import figure, interval

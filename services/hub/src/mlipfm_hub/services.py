@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from fastapi import Request
-from mlipfm_interfaces.hub_folder import TOKEN, secret, write_secret
+from mlipfm_interfaces.hub_folder import TOKEN, secret, viewer_key, write_secret
 
 from .blobs import Blobs, open_blobs
 from .database import Database, tokens, users
@@ -73,11 +71,6 @@ def admit_owner(services: Services) -> str:
             row = {"hash": hashed(value), "user": name, "label": "folder", "created": now(), "expires": None, "revoked": None}
             connection.execute(sa.insert(tokens).values(**row))
     return viewer_key(token)
-
-
-def viewer_key(token: str) -> str:
-    """What a browser gets: derived from the owner's token, of no use for changes."""
-    return hmac.new(token.encode(), b"look", hashlib.sha256).hexdigest()
 
 
 def services_of(request: Request) -> Services:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
+from mlipfm_interfaces.asgi import absent
 from mlipfm_interfaces.files import canonical_json
 from pydantic import ConfigDict, Field
 
@@ -17,7 +18,6 @@ from .audit import log
 from .blobs import Blobs, add_small, read_small
 from .database import Database, rows, sweeps
 from .json_fields import Strict
-from .refusal import absent
 from .users import now
 
 Row = dict[str, Any]

@@ -9,10 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mlipfm_interfaces.asgi import Refused, absent, bad
+
 from .blobs import LocalBlobs
 from .predict_process import WorkerProcess
 from .predict_worker import OWN
-from .refusal import Refused, absent, bad
 from .registry import Registry
 
 SECONDS = 30.0

@@ -8,12 +8,12 @@ import re
 import time
 from pathlib import Path
 
+from mlipfm_interfaces.asgi import Refused, bad, too_large
 from mlipfm_interfaces.checkpoint_file import refuse_other_files, verify_checkpoint
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import lock, sha256
 
 from .blobs import Blobs
-from .refusal import Refused, bad, too_large
 
 CHUNK = 16 * 2**20  # bytes of one request, at most
 OPEN = 8  # unfinished uploads of one user

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from mlipfm_interfaces.asgi import Refused, absent, bad, conflict
 
 from .audit import log
 from .database import Database, rows, sessions, tokens, users
-from .refusal import LINE, Refused, absent, bad, conflict
+from .json_fields import LINE
 
 #: Each role may do what those before it may.
 ROLES = ("read", "push", "promote", "admin")

@@ -18,7 +18,7 @@ from mlipfm_interfaces.errors import SamplingError
 from mlipfm_interfaces.structure import Provenance, Structure
 from mlipfm_interfaces.units import ACCELERATION, KB
 
-from ..conformers import _molecule, has_mmff
+from ..conformers import has_mmff, molecule_of
 from ..normal_modes import hessian_by_differences, normal_modes, sample_modes
 
 KCAL_MOL = 0.0433641153  # eV
@@ -63,7 +63,7 @@ def embedded(smiles: str, conformers: int, seed: int) -> Embedded:
     from rdkit import rdBase
     from rdkit.Chem import AllChem
 
-    molecule, group = _molecule(smiles)
+    molecule, group = molecule_of(smiles)
     settings = AllChem.ETKDGv3()
     settings.randomSeed, settings.numThreads, settings.maxIterations = 1 + seed % (2**31 - 2), 1, 20
     with rdBase.BlockLogs():
@@ -210,7 +210,7 @@ def _relaxed_cluster(parts: Sequence[Structure], cluster: Structure, rng: np.ran
     from rdkit.Geometry import Point3D
 
     with rdBase.BlockLogs():
-        molecules = [_molecule(str(part.provenance.group))[0] for part in parts]
+        molecules = [molecule_of(str(part.provenance.group))[0] for part in parts]
         whole = molecules[0]
         for molecule in molecules[1:]:
             whole = Chem.CombineMols(whole, molecule)

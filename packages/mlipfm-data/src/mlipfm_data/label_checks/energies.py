@@ -194,7 +194,7 @@ def _growth(energy: np.ndarray, atoms: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Split:
+class EnergyClusters:
     """Two clusters of energies: distance and the larger spread inside, eV per atom; part of the frames in the smaller cluster."""
 
     distance: float
@@ -221,7 +221,7 @@ def _state(numbers: bytes, charge: int | None, multiplicity: int | None) -> tupl
     return charge or 0, multiplicity or 1 + electrons % 2
 
 
-def energy_clusters(rest: np.ndarray) -> Split | None:
+def energy_clusters(rest: np.ndarray) -> EnergyClusters | None:
     """Return the widest empty interval of the values, with at least an eighth of them, and eight, on either side."""
     values = np.sort(rest)
     n = len(values)
@@ -234,7 +234,7 @@ def energy_clusters(rest: np.ndarray) -> Split | None:
     k = int(np.argmax(gaps)) + least
     low, high = values[:k], values[k:]
     spread = max(_spread(low), _spread(high))
-    return Split(float(np.median(high) - np.median(low)), spread, min(len(low), len(high)) / n) if gaps.max() > 0 else None
+    return EnergyClusters(float(np.median(high) - np.median(low)), spread, min(len(low), len(high)) / n) if gaps.max() > 0 else None
 
 
 def _spread(values: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mlipfm_interfaces.errors import InvalidStructureError, MissingLabelsError, ShapeError
+from mlipfm_interfaces.fixed_atoms import fixed_axes, marks_fixed, truths
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-#: Columns that are true for atoms that are fixed, and columns that are true for atoms (or their axes) that move.
+#: Names of columns that are true for atoms that are fixed, and for atoms (or their axes) that move: they are refused if they hold anything else.
+#: A column with another name that `marks_fixed` recognises is read where it is true or false for each atom.
 _HELD = ("REF_fixed", "fixed", "fixed_atoms", "fixed_mask", "is_fixed")
 _MOVE = ("move_mask", "movable", "selective_dynamics")
 #: Columns that weigh the force on each atom.
@@ -41,24 +43,6 @@ def _stated(seen: Decisions, quantity: str, names: tuple[str, ...], per_atom: bo
         yield named, seen.frame.find(named)
 
 
-def _truths(value: Any, key: str) -> Array:
-    """Booleans of a column of T/F, true/false, or 0/1. Raises `ShapeError` for anything else."""
-    array = np.asarray(value)
-    if array.dtype.kind in "SU":
-        words = np.char.upper(array.astype(str))
-        known = np.isin(words, ("T", "TRUE", ".TRUE.", "1", "F", "FALSE", ".FALSE.", "0"))
-        if known.all():
-            return np.isin(words, ("T", "TRUE", ".TRUE.", "1"))
-        raise ShapeError(f"{key!r} must be true or false for each atom, got {words[~known][0]!r}")
-    try:
-        numbers = array.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ShapeError(f"{key!r} must be true or false for each atom") from None
-    if not np.isin(numbers, (0.0, 1.0)).all():
-        raise ShapeError(f"{key!r} must be 0 or 1 for each atom, got {numbers[~np.isin(numbers, (0.0, 1.0))].flat[0]:g}")
-    return numbers.astype(bool)
-
-
 def _fixed_atoms(seen: Decisions) -> Array | None:
     """[N], 1 where the file holds the atom in place along all axes; None where it says nothing, or holds none (`REF_fixed` is kept as it is).
 
@@ -72,11 +56,14 @@ def _fixed_atoms(seen: Decisions) -> Array | None:
     for names, held in ((_HELD, True), (_MOVE, False)):
         if not held and "fixed" in seen.options.keys:
             continue
-        for key, value in _stated(seen, "fixed", names, per_atom=True):
-            flags = _truths(value, key)
-            if flags.size not in (n, 3 * n):
-                raise ShapeError(f"{key!r} has shape {list(flags.shape)}, [{n}] or [{n}, 3] is needed")
-            axes = (flags if held else ~flags).reshape(n, -1)
+        others = sorted(key for key in seen.frame.arrays if marks_fixed(key) is held and key.lower() not in names)
+        for key, value in _stated(seen, "fixed", (*names, *others), per_atom=True):
+            try:
+                axes = fixed_axes(value, key, n, held)
+            except ShapeError:
+                if key not in others:
+                    raise
+                continue  # by its values, such as `fixed_charges`, it says something else
             partly = int((axes.any(axis=1) & ~axes.all(axis=1)).sum())
             if partly:
                 seen.notes.append(f"warning: {key!r} fixes atoms along some axes only, which is not kept: they count as free")
@@ -151,7 +138,7 @@ def _weight_of_atoms(value: Any, key: str, n: int) -> Array | None:
     array = np.asarray(value)
     if array.size == 1 and n > 1 and array.dtype.kind != "b":  # one for all atoms
         return np.full(n, _one(value, key))
-    numbers = _truths(value, key).astype(np.float64) if array.dtype.kind in "bSU" else array.astype(np.float64)
+    numbers = truths(value, key).astype(np.float64) if array.dtype.kind in "bSU" else array.astype(np.float64)
     if numbers.size not in (n, 3 * n):
         raise ShapeError(f"{key!r} has shape {list(numbers.shape)}, [{n}] is needed")
     rows = numbers.reshape(n, -1)

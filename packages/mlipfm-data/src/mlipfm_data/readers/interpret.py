@@ -94,7 +94,7 @@ def located(error: MlipfmError, where: str) -> MlipfmError:
     return type(error)(error.what, where=f"{where}, {error.where}" if error.where else where, hint=error.hint)
 
 
-def _told(frame: RawFrame, options: ReadOptions) -> RawFrame:
+def _without_ignored(frame: RawFrame, options: ReadOptions) -> RawFrame:
     """Return the frame without what the user leaves out: keys, or a periodicity that is none."""
     if options.ignore:
         places: dict[str, Any] = {
@@ -110,7 +110,7 @@ class Decisions:
     """Which key was used for what in one frame, and which conventions were applied."""
 
     def __init__(self, frame: RawFrame, options: ReadOptions) -> None:
-        self.frame, self.options = _told(frame, options), options
+        self.frame, self.options = _without_ignored(frame, options), options
         self.conventions: set[str] = set()
         self.effective = {f"ignore {key}" for key in options.ignore if frame.find(key) is not None or key in frame.unread}
         self.used: dict[str, str] = {}

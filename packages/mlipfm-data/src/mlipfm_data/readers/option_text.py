@@ -87,11 +87,11 @@ def _parsed_options(texts: Sequence[str], reader: Format, named: Mapping[str, An
             raise unknown_option(name, list(types_of))
         if named.get(name) is not None or name in found:
             raise OptionError(f"`{name}` is given twice", hint="give it once")
-        found[name] = _parsed(name, value.strip(), types_of[name])
+        found[name] = parse_value(name, value.strip(), types_of[name])
     return found
 
 
-def _parsed(name: str, text: str, hint: Any) -> Any:
+def parse_value(name: str, text: str, hint: Any) -> Any:
     for member in _members(hint):
         try:
             return _as(text, member)

@@ -9,76 +9,49 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.checkpoint import load_potential
 from mlipfm_interfaces.console import counter
 from mlipfm_interfaces.errors import LabelingError, MlipfmError, RecipeError
 from mlipfm_interfaces.files import atomic_write, claim_folder, lock
+from mlipfm_interfaces.interruption import until_interrupted
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.initial_files import FrameOptions
-from mlipfm_train.interruption import until_interrupted
 from mlipfm_train.recipe import load_recipe
 
 from .exploration import Trajectory, explore, load_trajectory, save_trajectory
 from .label_folder import Labels
 from .measurements import floor
 from .plan import Plan, extended, make_plan
-from .request import Request
+from .request import DistillationRequest
+from .result import finish
 from .selection import last_layers, most_informative
 from .start_frames import rattled, read_starts
 from .student import COST, Trained, force_error, steps_within, train_student, training_recipe
 from .teacher import DistillationTeacher
-
-Say = Callable[[str], None]
+from .work import FLOOR_STARTS, FRAMES, Say, Work, stored
 
 #: One of so many labelled frames of each round validates, and does not train.
 VALIDATES = 8
-#: Starts around which the work of a teacher with direct forces is measured.
-FLOOR_STARTS = 4
-#: Starts whose dynamics are run in one round, and frames that are kept of each run to choose from.
-RUNS, FRAMES = 6, 60
+#: Starts whose dynamics are run in one round.
+RUNS = 6
 #: ps, of the dynamics of rounds 1, 2, ...: the student's dynamics is longer each time.
 LENGTHS = (0.5, 2.0, 5.0, 10.0, 20.0, 20.0)
 
 
-@dataclass
-class Work:
-    """What every stage needs."""
-
-    request: Request
-    teacher: DistillationTeacher
-    labels: Labels
-    starts: list[Structure]
-    dt: float
-    say: Say
-    interrupted: Callable[[], bool]
-
-    @property
-    def out(self) -> Path:
-        return self.request.out
-
-    def stop_if_asked(self) -> None:
-        """Raise KeyboardInterrupt after Ctrl-C: everything that was done is on disk."""
-        if self.interrupted():
-            raise KeyboardInterrupt
-
-
-def distill_teacher(request: Request, say: Say) -> dict[str, Any]:
+def distill_teacher(request: DistillationRequest, say: Say) -> dict[str, Any]:
     """Do what is asked, or go on where an earlier command stopped, and return what `result.json` holds.
 
     Raises:
         LabelingError: the teacher labels none of the starts, or failed again and again. What `claim`, `make_plan` and the training refuse.
         KeyboardInterrupt: after Ctrl-C; nothing is lost.
     """
-    from .result import finish
-
     request.check()
     starts = read_starts(request.start, FrameOptions(None, request.charge, request.multiplicity), say)
     with DistillationTeacher(request.teacher, level=request.level, timeout=request.timeout) as teacher:
@@ -166,14 +139,14 @@ def _round(work: Work, plan: Plan, k: int, count: int, before: Trained | None) -
         return Trained(folder / "student.safetensors", found["steps"], found["seconds_per_step"])
     begin = time.monotonic()
     facts = _choose(work, k, count, before, folder)
-    frames = {part: _stored(folder / part) for part in ("train", "valid")}
+    frames = {part: stored(folder / part) for part in ("train", "valid")}
     total = sum(map(len, frames.values()))
     with counter(f"round {k}: labels", total) as advance:
         for part, some in frames.items():
-            _label(work, part, some, advance)
+            work.label(part, some, advance)
     facts |= {"labelled": total, "refused": len(work.labels.refused)}
     if before is not None:
-        fresh = _labelled_among(work, [s for s in (*frames["train"], *frames["valid"]) if s.provenance.index == 0])
+        fresh = work.labelled_among([s for s in (*frames["train"], *frames["valid"]) if s.provenance.index == 0], tuple(frames))
         facts["on_policy_force_mae"] = force_error(before.path, fresh) if fresh else None
     if before is None:  # a short training tells the time of a step
         before = _trained(work, size, plan.training[k], None, None, folder, "student-first")
@@ -267,25 +240,6 @@ def _trained(work: Work, size: str, seconds: float, per_step: float | None, befo
     trained = train_student(recipe, training, student, seconds, work.interrupted)
     atomic_write(record, json.dumps({"steps": trained.steps, "seconds_per_step": trained.seconds_per_step}).encode())
     return trained
-
-
-def _label(work: Work, part: str, frames: Sequence[Structure], advance: Callable[[int], None]) -> None:
-    def done(count: int) -> None:
-        advance(1)
-        work.stop_if_asked()
-
-    work.labels.add(part, frames, done)
-
-
-def _labelled_among(work: Work, frames: Sequence[Structure]) -> list[Structure]:
-    """Return the labelled ones of frames that were chosen."""
-    keys = {s.key for s in frames}
-    return [s for part in ("train", "valid") for s in work.labels.read(part) if s.key in keys]
-
-
-def _stored(path: Path) -> list[Structure]:
-    with Store(path) as store:
-        return list(store)
 
 
 def _line(k: int, facts: dict[str, Any], labels: int) -> str:

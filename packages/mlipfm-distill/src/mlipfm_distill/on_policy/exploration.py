@@ -13,7 +13,7 @@ from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.potential import Potential, implausible
+from mlipfm_interfaces.potential import Potential, implausible_geometry_remarks
 from mlipfm_interfaces.structure import Structure
 from mlipfm_md.ensembles import Langevin
 from mlipfm_md.simulation import Settings, simulate
@@ -106,6 +106,10 @@ def _run(
 
 def _broken(s: Structure) -> bool:
     try:
-        return bool(implausible(s, NEAR)) and len(s) > 1 and any("single bond" in words for words in implausible(s, NEAR))
+        return (
+            bool(implausible_geometry_remarks(s, NEAR))
+            and len(s) > 1
+            and any("single bond" in words for words in implausible_geometry_remarks(s, NEAR))
+        )
     except MlipfmError:
         return True

@@ -51,7 +51,7 @@ def parse_budget(text: str) -> Budget:
 
 
 @dataclass(frozen=True)
-class Request:
+class DistillationRequest:
     """One distillation.
 
     Attributes:

@@ -20,7 +20,6 @@ from mlipfm_interfaces.uncertainty import Uncertain
 from mlipfm_md.lammps_engine import export_lammps
 
 from . import measurements
-from .distillation import FLOOR_STARTS, FRAMES, Work, _label, _stored
 from .distributions import Label, distributions
 from .exploration import DYNAMICS, Trajectory, explore
 from .frequencies import frequencies
@@ -28,6 +27,7 @@ from .page import write_page
 from .plan import Plan
 from .start_frames import rattled, strain
 from .student import Trained
+from .work import FLOOR_STARTS, FRAMES, Work, stored
 
 #: ps of the dynamics that the test frames are taken from, of the runs that leave the range, and of those at constant energy.
 TEST_PS, OUTSIDE_PS, DRIFT_PS = 20.0, 0.5, 20.0
@@ -122,7 +122,7 @@ def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
             load_potential(model), work.starts, temperatures, TEST_PS, work.dt, max(FRAMES // 3, 2 * each), work.request.seed + 10**6
         )
         _store(folder, _some(runs, plan.test, work.request.seed))
-    _label(work, part, _stored(folder), lambda count: None)
+    work.label(part, stored(folder))
     return work.labels.read(part)
 
 
@@ -143,7 +143,7 @@ def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
         for s in rattled(work.starts, plan.outside - len(frames) + len(work.starts), hot, work.request.seed + 3)[len(work.starts) :]:
             frames.append(strain(s, rng.choice([-1, 1]) * STRAINED * np.eye(3)) if s.pbc.all() else s)
         _store(folder, frames)
-    _label(work, part, _stored(folder), lambda count: None)
+    work.label(part, stored(folder))
     return work.labels.read(part)
 
 
@@ -152,9 +152,8 @@ def _labelled(work: Work, plan: Plan) -> Label:
 
     def label(part: str, frames: Sequence[Structure]) -> list[Structure]:
         part = f"{part}-{len(plan.learn):02d}"
-        _label(work, part, frames, lambda count: None)
-        keys = {s.key for s in frames}
-        return [s for s in work.labels.read(part) if s.key in keys]
+        work.label(part, frames)
+        return work.labelled_among(frames, [part])
 
     return label
 

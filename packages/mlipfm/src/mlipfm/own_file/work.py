@@ -16,7 +16,7 @@ from typing import Any
 from mlipfm_data.store.store import Store
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.files import atomic_write, claim_folder, lock
-from mlipfm_train.interruption import until_interrupted
+from mlipfm_interfaces.interruption import until_interrupted
 from mlipfm_train.loop import fit
 from mlipfm_train.open_run import open_run
 from mlipfm_train.progress import ProgressBar

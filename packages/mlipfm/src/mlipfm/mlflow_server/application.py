@@ -1,6 +1,6 @@
 """The application that the hub serves: MLflow behind the guard. The only module of this package that imports mlflow.
 
-`uvicorn --factory mlipfm.hub_server:application`, with the folder of the hub in $MLIPFM_HUB_FOLDER.
+`uvicorn --factory mlipfm.mlflow_server.application:application`, with the folder of the hub in $MLIPFM_HUB_FOLDER.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlipfm_interfaces.hub_folder import TOKEN, secret
 
-from .hub_guard import Guard
+from .guard import Guard
 
 FOLDER, KEY = "MLIPFM_HUB_FOLDER", "signing.key"
 

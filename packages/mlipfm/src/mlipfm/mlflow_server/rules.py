@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from mlipfm_interfaces.files import strict_json
+from mlipfm_interfaces.asgi import Refused, bad, containers, forbidden, plain_json, too_large
 
 MAX_JSON = 16 * 2**20  # bytes of a request's JSON, as of an answer's
 MAX_ARTIFACT = 4 * 2**30
-DEEPEST = 32
 
 _API = re.compile(r"/(?:ajax-)?api/[23]\.0/mlflow/([a-z0-9/-]+)")
 _ARTIFACTS = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts(?:/(.*))?")
@@ -39,22 +38,6 @@ _ADDITIONS = {
 }  # fmt: skip
 #: Fields by which a client would choose where MLflow keeps or looks for files.
 _PLACES = {"artifact_location", "artifact_uri", "storage_location", "artifact_root"}
-
-
-class Refused(Exception):
-    """A request that is not let through: HTTP status, code as MLflow writes it, and one line for the user."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, " ".join(message.split())[:300]
-
-
-def forbidden(message: str) -> Refused:
-    return Refused(403, "PERMISSION_DENIED", message)
-
-
-def bad(message: str) -> Refused:
-    return Refused(400, "INVALID_PARAMETER_VALUE", message)
 
 
 def check_route(method: str, raw_path: bytes, query: bytes, root: Path) -> str:
@@ -145,31 +128,15 @@ def check_body(path: str, data: bytes) -> dict[str, Any]:
 def request_json(data: bytes) -> dict[str, Any]:
     """Return an object from JSON; Refused for anything else."""
     if len(data) > MAX_JSON:
-        raise Refused(413, "INVALID_PARAMETER_VALUE", f"more than {MAX_JSON} bytes of JSON")
-    try:
-        value = strict_json(data or b"{}")
-        deep = max((depth for depth, _ in _levels(value)), default=0)
-    except (ValueError, RecursionError) as error:
-        raise bad(f"no plain JSON: {error}") from None
+        raise too_large(f"more than {MAX_JSON} bytes of JSON")
+    value = plain_json(data or b"{}")
     if not isinstance(value, dict):
         raise bad("the JSON of a request is an object")
-    if deep > DEEPEST:
-        raise bad(f"JSON deeper than {DEEPEST} levels")
     return value
 
 
-def _levels(value: Any) -> Iterator[tuple[int, Any]]:
-    """(depth, container) of every object and list, without recursion."""
-    waiting = [(1, value)] if isinstance(value, dict | list) else []
-    while waiting:
-        depth, here = waiting.pop()
-        yield depth, here
-        inner = here.values() if isinstance(here, dict) else here
-        waiting += [(depth + 1, item) for item in inner if isinstance(item, dict | list)]
-
-
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    for _, here in _levels(value):
+    for _, here in containers(value):
         if isinstance(here, dict):
             yield from here.items()
 

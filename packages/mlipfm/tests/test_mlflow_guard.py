@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlipfm.hub_guard import COOKIE, Guard, viewer_key
-from mlipfm.hub_rules import MAX_JSON
+from mlipfm.mlflow_server.guard import COOKIE, Guard
+from mlipfm.mlflow_server.rules import MAX_JSON
+from mlipfm_interfaces.hub_folder import viewer_key
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.result_records import make_record, write_record
 

@@ -1,4 +1,4 @@
-"""The guard in front of MLflow: an ASGI application that asks who is there and lets through what `hub_rules` lists.
+"""The guard in front of MLflow: an ASGI application that asks who is there and lets through what `rules` lists.
 
 Programs show the token of the hub's folder (`Authorization: Bearer`). A browser opens the address that `mlipfm hub up` prints once and keeps a cookie
 that may look and not change: cookies go to every port of a machine, so they are never the token.
@@ -7,30 +7,20 @@ that may look and not change: cookies go to every port of a machine, so they are
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from .hub_rules import MAX_ARTIFACT, MAX_JSON, Refused, bad, check_body, check_route, forbidden, request_json
-from .hub_signatures import Signatures
+from mlipfm_interfaces.asgi import App, Message, Receive, Refused, Scope, Send, check_length, forbidden, read_body, replay_body
+from mlipfm_interfaces.hub_folder import viewer_key
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from .rules import MAX_ARTIFACT, MAX_JSON, check_body, check_route, request_json
+from .signatures import Signatures
 
 COOKIE = "mlipfm_hub"
-
-
-def viewer_key(token: str) -> str:
-    """Return what a browser gets: derived from the token, of no use for changes."""
-    return hmac.new(token.encode(), b"look", hashlib.sha256).hexdigest()
 
 
 class Guard:
@@ -70,7 +60,7 @@ class Guard:
         if path in ("/mlipfm/sign", "/mlipfm/verify") and method == "POST":
             if path.endswith("sign") and not may_add:
                 raise forbidden("a browser may look and not change")
-            body = request_json(await _body(receive, MAX_JSON))
+            body = request_json(await read_body(receive, MAX_JSON))
             await _answer(send, 200, await (self.signatures.sign(body) if path.endswith("sign") else self.signatures.verify(body)))
             return
         kind = check_route(method, raw, query, self.root)
@@ -110,14 +100,14 @@ class Guard:
         elif kind == "store":
             await self.inner(scope, _at_most(receive, scope, MAX_ARTIFACT), send)
         else:
-            data = await _body(receive, MAX_JSON)
+            data = await read_body(receive, MAX_JSON)
             body = check_body(path, data)
             if path.endswith("model-versions/create"):
                 async with self._registering:
                     await self._check_new(body)
-                    await self.inner(scope, _given(data, receive), send)
+                    await self.inner(scope, replay_body(data, receive), send)
             else:
-                await self.inner(scope, _given(data, receive), send)
+                await self.inner(scope, replay_body(data, receive), send)
 
     async def _check_new(self, body: dict[str, Any]) -> None:
         """One content is one version, whoever registers it and however many at once."""
@@ -149,7 +139,7 @@ class Guard:
             status = message.get("status", status)
             parts.append(message.get("body", b""))
 
-        await self.inner(scope, _given(b"", _never), keep)
+        await self.inner(scope, replay_body(b"", _never), keep)
         if status != 200:
             raise Refused(status or 500, "RESOURCE_DOES_NOT_EXIST" if status == 404 else "INTERNAL_ERROR", f"{path} answered {status}")
         return request_json(b"".join(parts))
@@ -167,38 +157,8 @@ async def _never() -> Message:
     return {"type": "http.disconnect"}
 
 
-def _given(data: bytes, then: Receive) -> Receive:
-    """`data` as the body of a request; afterwards whatever `then` says, which is that the client went away."""
-    first = True
-
-    async def receive() -> Message:
-        nonlocal first
-        if not first:
-            return await then()
-        first = False
-        return {"type": "http.request", "body": data, "more_body": False}
-
-    return receive
-
-
-async def _body(receive: Receive, limit: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise bad("the request broke off")
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise Refused(413, "INVALID_PARAMETER_VALUE", f"more than {limit} bytes")
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
 def _at_most(receive: Receive, scope: Scope, limit: int) -> Receive:
-    length = next((value for name, value in scope["headers"] if name.lower() == b"content-length"), b"0")
-    if not length.isdigit() or int(length) > limit:
-        raise Refused(413, "INVALID_PARAMETER_VALUE", f"more than {limit} bytes")
+    check_length(next((value for name, value in scope["headers"] if name.lower() == b"content-length"), b"0"), limit)
     size = 0
 
     async def counted() -> Message:

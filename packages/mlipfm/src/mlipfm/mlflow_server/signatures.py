@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from mlipfm_interfaces.asgi import Refused, bad, forbidden
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import canonical_json
 from mlipfm_interfaces.result_records import Record, read_record
 
-from .hub_rules import Refused, bad, check_place, forbidden
+from .rules import check_place
 
 _SOURCE = re.compile(r"mlflow-artifacts:/{1,3}(\d{1,20}/[0-9a-f]{32}/artifacts)/model")
 _HASH = re.compile(r"[0-9a-f]{64}")

@@ -1,4 +1,4 @@
-"""A registry on this machine, for the owner of its folder: the hub (`services/hub`), or an MLflow server on sqlite behind `hub_guard`.
+"""A registry on this machine, for the owner of its folder: the hub (`services/hub`), or an MLflow server on sqlite behind a guard (`mlflow_server`).
 
 It listens on this machine only, which other users may share: both ask for a token that is in the folder, readable by its owner. The key of signatures
 is kept; the token is new at every start.
@@ -29,7 +29,7 @@ from mlipfm_interfaces.files import atomic_write, canonical_json, lock, unwritab
 from mlipfm_interfaces.hub_folder import STATE, TOKEN, HubState, read_state, started_at, write_secret
 from mlipfm_interfaces.registry import remember_hub
 
-from .hub_server import FOLDER, KEY
+from .mlflow_server.application import FOLDER, KEY
 
 PATIENCE = 180.0  # seconds to start; 22 s on a quiet machine
 
@@ -161,7 +161,7 @@ def path_of_the_hub() -> dict[str, str]:
 def _command(server: str, folder: Path, host: str, port: int) -> list[str]:
     if server == "hub":
         return [sys.executable, "-m", "mlipfm_hub", "serve", "--dir", str(folder), "--host", host, "--port", str(port)]
-    serve = ["uvicorn", "--factory", "mlipfm.hub_server:application", "--no-server-header", "--no-access-log"]
+    serve = ["uvicorn", "--factory", "mlipfm.mlflow_server.application:application", "--no-server-header", "--no-access-log"]
     return [sys.executable, "-m", *serve, "--host", host, "--port", str(port)]
 
 
