@@ -58,3 +58,12 @@ def test_a_file_goes_before_a_shipped_recipe_of_its_name_and_other_names_stay_fi
 def test_a_shipped_recipe_trains_on_a_store(stores, tmp_path):
     few = ["steps=4", "evaluate_every=4", "checkpoint_every=4", "schedule.warmup=1", "data.budget=40"]
     assert fit(load_recipe("density", few, train=[stores["train"]]), tmp_path / "run").last.exists()
+
+
+def test_the_folder_that_a_run_of_a_recipe_left_is_not_taken_for_the_recipe(tmp_path, monkeypatch):
+    """`mlipfm train mace --out mace` goes on with the same command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mace").mkdir()
+    assert load_recipe("mace").potential.name == "mace"
+    (tmp_path / "mace" / "manifest.json").write_text("{}")
+    assert recipe_file("mace") == Path("mace")

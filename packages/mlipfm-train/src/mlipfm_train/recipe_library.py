@@ -32,9 +32,11 @@ def shipped_recipes() -> list[ShippedRecipe]:
 
 
 def recipe_file(recipe: Path | str) -> Path:
-    """Return the file of a recipe: `recipe` itself if there is such a file or no shipped recipe of that name."""
-    shipped = _FOLDER / f"{recipe}.yaml"
-    return shipped if not Path(recipe).exists() and shipped.parent == _FOLDER and shipped.exists() else Path(recipe)
+    """Return the file of a recipe: `recipe` itself if there is such a file (or store) or no shipped recipe of that name. A folder with the name of a
+    recipe is one that a run of it has left."""
+    shipped, path = _FOLDER / f"{recipe}.yaml", Path(recipe)
+    theirs = path.is_file() or (path / "manifest.json").is_file()
+    return shipped if not theirs and shipped.parent == _FOLDER and shipped.exists() else path
 
 
 def is_recipe(path: Path) -> bool:
