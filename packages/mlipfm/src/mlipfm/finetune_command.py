@@ -9,19 +9,9 @@ from typing import Annotated
 import typer
 from mlipfm_train.commands import SplitBy
 
+from .own_file.modes import MODES
+
 app = typer.Typer(add_completion=False)
-
-
-class Mode(enum.StrEnum):
-    """How the weights of the model are adapted."""
-
-    naive = "naive"
-    layerwise = "layerwise"
-    frozen = "frozen"
-    heads = "heads"
-    lora = "lora"
-    replay = "replay"
-    new_head = "new-head"
 
 
 class Choice(enum.StrEnum):
@@ -56,10 +46,9 @@ def finetune(
     minutes: Annotated[float | None, typer.Option(min=0.01, max=100_000, help="Minutes of training [default: 10]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=999_999_999, help="Steps of training, in place of --minutes")] = None,
     mode: Annotated[
-        Mode | None,
+        str | None,
         typer.Option(
-            help="naive: all weights at one rate; layerwise: slower far from the readout; frozen: readouts only; heads: last layer by ridge "
-            "regression; lora: low-rank changes; replay: all, also on structures of before; new-head: another quantity [default: naive]"
+            metavar=f"<{'|'.join(MODES)}>", help="; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()) + " [default: naive]"
         ),
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=4096, help="With --mode lora: rank of the changes [default: 4]")] = None,
@@ -116,7 +105,7 @@ def finetune(
         licence=licence,
         minutes=minutes,
         steps=steps,
-        mode=mode.value if mode else "naive",
+        mode=mode or "naive",
         rank=rank,
         quantity=quantity,
         replay=replay,
