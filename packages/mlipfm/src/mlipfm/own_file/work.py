@@ -93,10 +93,10 @@ def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
     with open_run(plain, start / "run", say=lines.append, refuse_label_faults=refuse) as run:
         seconds = run.preflight.facts["seconds_per_step"]
         recipe = with_steps(recipe, request, seconds, parts.sizes["valid"] / run.preflight.facts["systems"])
+        lines.remove(run.preflight.duration)
     before = start / "before-training.safetensors"
     (start / "run" / "initial.safetensors").rename(before)
     shutil.rmtree(start / "run")
-    lines = [line for line in lines if " steps of about " not in line]
     if recipe.adapt is not None:
         lines.append(f"mode {request.mode} trains {trained_by(recipe.adapt)}")
     lines.append(f"{recipe.steps} steps of about {1000 * seconds:.0f} ms, validated every {recipe.evaluate_every} steps")
