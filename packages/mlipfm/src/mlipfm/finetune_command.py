@@ -90,19 +90,19 @@ def finetune(
 
         mlipfm finetune set.xyz --from pretrained.safetensors --read energy_unit=kcal/mol --read forces_unit=kcal/mol/Angstrom
     """
-    from .own_file.command import run
+    from .own_file.command import model_to_start_from, reading_of, run
+    from .own_file.request import Request
 
-    run(
+    request = Request(
         file,
         out or Path(f"{file.name.partition('.')[0]}-finetuned"),
-        model=model,
-        finetuning=True,
+        model=model_to_start_from(model),
         valid=valid,
         test=test,
-        split=split.value if split else "auto",
+        split=(split or SplitBy.auto).value,
         level=level,
-        reading=read or (),
         licence=licence,
+        reading=reading_of(file, read or ()),
         minutes=minutes,
         steps=steps,
         mode=mode or "naive",
@@ -112,9 +112,9 @@ def finetune(
         replay_structures=replay_structures,
         replay_choice=replay_choice.value if replay_choice else None,
         forgetting=forgetting,
-        seed=seed or 0,
         new_elements=new_elements,
         accept_label_errors=accept_label_errors,
+        seed=seed or 0,
         changes=tuple(changes or ()),
-        as_json=as_json,
     )
+    run(request, as_json)
