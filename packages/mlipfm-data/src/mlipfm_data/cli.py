@@ -124,11 +124,12 @@ def import_(
     With --manifest it prints a row for each set, the statistics of the store, likely label errors, and which sets share geometries. Run it again to
     go on after an interruption: complete sets are not read again.
     """
+    from mlipfm_interfaces.cli import given_parameters
     from mlipfm_interfaces.errors import OptionError
 
     from .importing import Importer
 
-    given = {key for key in context.params if getattr(context.get_parameter_source(key), "name", "") == "COMMANDLINE"} - {"out"}
+    given = given_parameters(context).keys() - {"out"}
     if manifest is not None:
         if single := sorted(given - _MANIFEST):
             flags = ", ".join(key.replace("_", "-") for key in single)

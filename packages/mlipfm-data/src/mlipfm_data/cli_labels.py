@@ -91,9 +91,10 @@ def _frames(source: Path, reader: str | None, texts: list[str], group_key: str |
 
     from .readers.option_text import options_for
     from .readers.registry import read
+    from .store.manifest import is_store
     from .store.store import Store
 
-    if not (source / "manifest.json").exists():
+    if not is_store(source):
         return read(source, reader, **options_for(source, reader, texts, {"require": (), "group_key": group_key}))
     if reader or texts or group_key:
         raise OptionError("--reader, --option and --group-key are for files", where=str(source), hint="this is a store: leave them out")
@@ -152,8 +153,9 @@ def _settings(source: Path, reader: str | None, level: str | None, texts: list[s
     from mlipfm_interfaces.errors import OptionError
 
     from .readers.option_text import options_for
+    from .store.manifest import is_store
 
-    if (source / "manifest.json").exists():
+    if is_store(source):
         given = [name for name, value in (("--level", level), ("--reader", reader), ("--option", texts)) if value]
         if given:
             raise OptionError(f"{', '.join(given)} is for files, and {source} is a store", hint="leave it out")

@@ -25,6 +25,7 @@ from .licensing import checked_licence
 from .readers.options import ASSUMED
 from .readers.registry import read
 from .readers.report import ReadReport
+from .store.manifest import is_store
 from .store.store import Store
 from .store.writer import StoreWriter
 
@@ -181,7 +182,7 @@ class Before:
 
     def __init__(self, path: Path) -> None:
         self._places: dict[str, dict[str | None, int]] = {}
-        self._store = store = Store(path) if (path / "manifest.json").exists() else None
+        self._store = store = Store(path) if is_store(path) else None
         if store is not None:
             for k, level in enumerate(store.levels):
                 self._places.setdefault(store.key(k), {}).setdefault(level, k)
@@ -407,7 +408,7 @@ class Importer:
     def _opened_writer(self) -> StoreWriter:
         if self._writer is None:
             self._before = self._open.enter_context(contextlib.closing(Before(self.out)))
-            new = not (self.out / "manifest.json").exists()
+            new = not is_store(self.out)
             name = (self.name or self.out.resolve().name) if new else self.name
             self._writer = self._open.enter_context(StoreWriter(self.out, name=name, single=self.single))
         return self._writer

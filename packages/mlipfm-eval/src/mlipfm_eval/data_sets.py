@@ -27,10 +27,12 @@ def open_sets(stores: Sequence[Path | str], ood: Sequence[Path | str] = (), leve
         what `Store` and `read` raise, and the first refusal of a file without a frame that can be used; RefusedFileError: one data set twice;
             MissingLabelsError: an empty one.
     """
+    from mlipfm_data.store.manifest import is_store
+
     found: list[LabelledSet] = []
     wanted: list[tuple[Path, Split]] = [*((Path(path), "id") for path in stores), *((Path(path), "ood") for path in ood)]
     for path, split in wanted:
-        structures, digest, notes = _open_store(path, level) if (path / "manifest.json").is_file() else _read_file(path, reading)
+        structures, digest, notes = _open_store(path, level) if is_store(path) else _read_file(path, reading)
         if not len(structures):
             raise MissingLabelsError("there are no structures", where=str(path))
         if digest in {known.digest for known in found}:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlipfm_data.store.manifest import is_store
 from mlipfm_data.store.store import Store
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
@@ -132,7 +133,7 @@ def uncertainty(model: OpenModel, data: Sequence[LabelledSet], *, file: str, cov
     fitted = plugins.load("uncertainties", _METHOD).load(Path(file), model.identity)
     used = fitted.details.get("stores", {})
     hint = "evaluate with structures that nothing was fitted to"
-    paths = [one.path for one in data if one.path is not None and (one.path / "manifest.json").is_file()]
+    paths = [one.path for one in data if one.path is not None and is_store(one.path)]
     refuse_known(paths, trained_stores(model.manifest) | set(used.get("train", [])), trained_paths(model.manifest), "was trained on", hint)
     refuse_known(paths, set(used.get("calibrate", [])), [], "was calibrated on", hint)
     found: dict[str, tuple[str, list[Calibration]]] = {}

@@ -79,6 +79,12 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def given_parameters(context: typer.Context) -> dict[str, str]:
+    """Return the spelling (`--time-limit`, `RECIPE`) of each parameter that the command line gives, by its name in Python."""
+    spelt = {p.name: p.opts[0] if p.opts[0].startswith("-") else p.opts[0].upper() for p in context.command.params if p.name}
+    return {name: text for name, text in spelt.items() if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+
+
 def old_names(names: Mapping[str, str]) -> dict[str, Any]:
     """Return the `context_settings` of a Typer that takes old names of its commands (`"old": "new"`) and options (`"--old": "--new"`) and warns."""
     plain = {old.removeprefix("--"): (old, new) for old, new in names.items()}

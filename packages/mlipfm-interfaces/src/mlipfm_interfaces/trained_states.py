@@ -2,7 +2,8 @@
 
 A model with the condition `total_charge` or `spin_multiplicity` has weights for each kind of state: not given, positive, negative, open-shell.
 Those that no training structure has reached are random numbers. `extra["trained_states"]` of a checkpoint therefore lists by condition the values
-that training showed, null for structures that give none: `{"total_charge": [null, 0, 1], "spin_multiplicity": [1]}`.
+that training showed, null for structures that give none: `{"total_charge": [null, 0, 1], "spin_multiplicity": [1]}`. Under `pairs` it lists which
+charge was there with which multiplicity, `[[0, 1], [0, 2], [1, 1]]`: a model that knows cations and radicals need not know radical cations.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
     from .potential import Potential
     from .structure import Structure
 
-States = Mapping[str, Sequence[int | None]]
+States = Mapping[str, Sequence[Any]]
 
 #: The value of a condition that needs no weights of its own, and its name: its embedding is zero by construction.
 DEFAULT_STATES = {"total_charge": (0, "neutral"), "spin_multiplicity": (1, "a singlet")}
+#: Key of the pairs of charge and multiplicity.
+PAIRS = "pairs"
 _PERIODIC = "the model was trained on free molecules: its predictions for periodic structures are extrapolated"
 _NOUNS = {"total_charge": "charge", "spin_multiplicity": "spin multiplicity"}
 
 
-def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[int | None, ...]] | None:
+def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[Any, ...]] | None:
     """Return the states in `extra` of a manifest; None if it has none, as models of earlier versions.
 
     Raises:
@@ -38,13 +41,25 @@ def states_of(extra: Any, where: str = "the checkpoint") -> dict[str, tuple[int 
         return None
     if not isinstance(entries, dict) or not all(_is_list(entries.get(name, [])) for name in DEFAULT_STATES):
         raise DamagedFileError("`trained_states` of the manifest is no table of whole numbers", where=where)
-    return {name: tuple(entries[name]) for name in DEFAULT_STATES if entries.get(name)}
+    pairs = entries.get(PAIRS, [])
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and _is_list(pair) and None not in pair for pair in pairs
+    ):
+        raise DamagedFileError("`trained_states.pairs` of the manifest is no table of pairs of whole numbers", where=where)
+    return {name: tuple(entries[name]) for name in DEFAULT_STATES if entries.get(name)} | (
+        {PAIRS: tuple((charge, multiplicity) for charge, multiplicity in pairs)} if pairs else {}
+    )
 
 
-def merge_states(first: States, second: States) -> dict[str, list[int | None]]:
+def merge_states(first: States, second: States) -> dict[str, list[Any]]:
     """Return the values that one of two trainings showed: null first, then ascending."""
     both = {name: {*first.get(name, ()), *second.get(name, ())} for name in DEFAULT_STATES}
-    return {name: [*([None] if None in some else []), *sorted(v for v in some if v is not None)] for name, some in both.items()}
+    found: dict[str, list[Any]] = {
+        name: [*([None] if None in some else []), *sorted(v for v in some if v is not None)] for name, some in both.items()
+    }
+    if all(PAIRS in states for states in (first, second) if states):  # of a model that does not say, nothing is known
+        found[PAIRS] = sorted([list(pair) for pair in {tuple(pair) for states in (first, second) for pair in states.get(PAIRS, ())}])
+    return found
 
 
 def check_states(potential: Potential, structures: Iterable[Structure], *, stacklevel: int = 2) -> None:
@@ -82,7 +97,21 @@ def state_remarks(potential: Potential, s: Structure, where: str | None = None) 
                     hint=f"give it (2 for a doublet); training showed this model {_listed(name, trained[name])}",
                 )
     _refuse_parity(s, trained, where)
-    return [text for text in texts if text]
+    texts = [text for text in texts if text]
+    return texts or ([remark] if (remark := _pair_remark(potential, s, trained)) else [])
+
+
+def _pair_remark(potential: Potential, s: Structure, trained: States) -> str:
+    """Return what is to be said of a charge and a multiplicity that training showed, but never together; "" for nothing."""
+    pair = (s.total_charge or 0, s.spin_multiplicity or 1)
+    pairs = trained.get(PAIRS, ())
+    if not pairs or pair in pairs or not set(DEFAULT_STATES) <= set(potential.spec.conditions):
+        return ""
+    shown = ", ".join(f"{_value('total_charge', charge)} with {multiplicity}" for charge, multiplicity in pairs)
+    return (
+        f"charge {_value('total_charge', pair[0])} with spin multiplicity {pair[1]} was not trained, the prediction is extrapolated "
+        f"and may be off by electronvolts: training showed this model {shown}"
+    )
 
 
 def _refuse_parity(s: Structure, trained: States, where: str | None) -> None:

@@ -62,10 +62,11 @@ class FrameOptions:
 
 @dataclass
 class FrameReport:
-    """How one frame was read: `taken` from the file (or drawn instead), and `unused` columns, in words."""
+    """How one frame was read: `taken` from the file (or drawn instead), and `unused` columns, in words; the column that gave the velocities."""
 
     taken: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    velocity_column: str | None = None
 
 
 def read_initial_states(path: Path | str, wanted: FrameOptions | None = None) -> list[tuple[InitialState, FrameReport]]:
@@ -88,7 +89,7 @@ def read_initial_states(path: Path | str, wanted: FrameOptions | None = None) ->
         if others:
             frames[0][1][1].unread.append(f"{others} other frame{'s' if others > 1 else ''} of the file")
     starts = [_start(atoms, beside, f"{path}, frame {k}", wanted, Provenance(source=path.name, index=k)) for k, (atoms, beside) in frames]
-    if wanted.velocity_unit is not None and not any("(column" in words for _, said in starts for words in said.taken):
+    if wanted.velocity_unit is not None and not any(said.velocity_column for _, said in starts):
         raise SimulationError(
             "no column of velocities was used", where="--velocity-unit", hint=f"leave it out; it is for {', '.join(_VELOCITIES)}"
         )
@@ -410,6 +411,7 @@ def _velocities(
         why = "as --new-velocities asks" if wanted.new_velocities else "those of the file are all zero"
         said.taken.append(f"velocities drawn: {why}")
         return None
+    said.velocity_column = first if first != "momenta" else None
     source = "momenta" if first == "momenta" else f"column {first}, read in {wanted.velocity_unit or 'A/fs'}"
     said.taken.append(f"velocities of the file ({source})" + (", zero on fixed axes" if velocities[fixed].any() else ""))
     return np.where(fixed, 0.0, velocities)

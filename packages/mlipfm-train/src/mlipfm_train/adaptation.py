@@ -1,11 +1,4 @@
-"""Which weights of a checkpoint are trained, and how fast: `adapt` of a recipe.
-
-| mode | what trains | after |
-|---|---|---|
-| `layerwise` | everything, blocks far from the readout more slowly: rate x decay^(depth of the readout - depth) | JMP, arXiv:2310.16802 |
-| `frozen` | the readouts, or one (`head`); the trunk keeps its bits | |
-| `heads` | the last layer of the energy, solved once by ridge regression (`ridge_readout`); one step of rate 0 follows | |
-| `lora` | low-rank changes of the adaptable matrices, W + (alpha / rank) B A with B = 0 at first | arXiv:2106.09685 |
+"""Which weights of a checkpoint are trained, and how fast: `adapt` of a recipe, whose modes are in `adaptation_modes`.
 
 What is low-rank acts on channels only, of scalars or of whole vectors, so that equivariance stays exact. Exported models have the merged matrices.
 """
@@ -22,6 +15,8 @@ from mlipfm_interfaces.errors import PropertyNotAvailableError, RecipeError
 from mlipfm_interfaces.potential import Potential, Prediction
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from .adaptation_modes import ADAPT_MODES
 
 if TYPE_CHECKING:
     from .recipe import Adapt
@@ -127,11 +122,11 @@ def what_trains(potential: Potential, adapter: LowRank | None, adapt: Adapt | No
         raise RecipeError("no parameter trains", where="adapt", hint="choose another mode")
     if adapt is None:
         return f"trains all {total:,} parameters"
-    how = {
-        "layerwise": f"rates fall by {adapt.decay:g} from block to block away from the readout",
-        "frozen": f"{'the readouts' if adapt.head is None else f'the readout of {adapt.head}'}; the trunk keeps its weights",
-        "heads": "the last layer of the energy, by ridge regression before the first step",
-        "lora": f"low-rank changes of rank {adapt.rank}, merged into the model at the end",
-    }[adapt.mode]
     what = f"{added:,} adapter parameters; the model has {total:,}" if adapter is not None else f"{own:,} of {total:,} parameters"
-    return f"trains {what}: {how}"
+    return f"trains {what}: {trained_by(adapt)}"
+
+
+def trained_by(adapt: Adapt) -> str:
+    """Return what the mode trains, in words."""
+    readouts = "the readouts" if adapt.head is None else f"the readout of {adapt.head}"
+    return ADAPT_MODES[adapt.mode].trains.format(readouts=readouts, **adapt.model_dump())

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from mlipfm_interfaces.cli import given_parameters
 
 app = typer.Typer(add_completion=False)
+
+#: Parameters of a training by a recipe, of one on a file, and of both.
+OF_RECIPE = {"data", "fit_costs", "time_limit", "report", "register"}
+OF_FILE = {"test", "split", "backbone", "minutes", "level", "read", "licence"}
+OF_BOTH = {"recipe", "overrides", "valid", "steps", "out", "accept_label_errors", "as_json"}
 
 
 class SplitBy(enum.StrEnum):
@@ -22,6 +29,7 @@ class SplitBy(enum.StrEnum):
 
 @app.command("train")
 def train(
+    context: typer.Context,
     recipe: Annotated[
         Path | None,
         typer.Argument(
@@ -104,68 +112,87 @@ def train(
 
         mlipfm train --ui sqlite:///mlflow.db
     """
-    from . import train_command
-    from .recipe import load_recipe
-    from .recipe_library import is_recipe, recipe_file
+    from .recipe_library import is_recipe
 
-    of_file: dict[str, Any] = {
-        "test": test,
-        "split": split.value if split else None,
-        "backbone": backbone,
-        "minutes": minutes,
-        "level": level,
-        "reading": read or (),
-        "licence": licence,
-    }
-    of_recipe = {
-        "--data": data,
-        "--valid": valid,
-        "--fit-costs": fit_costs,
-        "--time-limit": time_limit,
-        "--report": report,
-        "--register": register,
-    }
-    others = (steps, accept_label_errors, as_json)
     if ui is not None:
-        if recipe or overrides or any(of_recipe.values()) or any(of_file.values()) or any(others) or example or list_recipes:
-            raise typer.BadParameter("`--ui` takes no recipe and no other option")
-        return train_command.open_ui(ui)
+        return _show_ui(context, ui)
     if example or list_recipes:
-        if overrides or any(of_recipe.values()) or any(of_file.values()) or any(others) or (list_recipes and (example or recipe)):
-            raise typer.BadParameter("`--example` and `--list` take no changes and no other option; give those when you train")
-        if list_recipes:
-            train_command.listed()
-        else:
-            typer.echo(train_command.EXAMPLE if recipe is None else recipe_file(recipe).read_text(encoding="utf-8"), nl=False)
-        return
+        return _print_recipe(context, recipe, list_recipes)
     if recipe is None:
         raise typer.BadParameter(
             "give a recipe; `mlipfm train --list` shows some, `mlipfm train --example > recipe.yaml` writes one to change"
         )
-    if not is_recipe(recipe):
-        if given := [option for option, value in of_recipe.items() if value and option != "--valid"]:
-            verb = "belongs" if len(given) == 1 else "belong"
-            raise typer.BadParameter(
-                f"{recipe} is data and no recipe; {', '.join(given)} {verb} to a recipe: leave it out, or train by a recipe"
-            )
-        if valid and len(valid) > 1:
-            raise typer.BadParameter("with a file of structures `--valid` is one file or store")
-        of_file |= {"valid": valid[0] if valid else None, "split": of_file["split"] or "auto"}
-        of_file |= {"steps": steps, "changes": tuple(overrides or ()), "accept_label_errors": accept_label_errors, "as_json": as_json}
-        return train_command.run_on_file(recipe, out, **of_file)
-    if given := [f"--{key.replace('_', '-')}".replace("--reading", "--read") for key, value in of_file.items() if value]:
-        raise typer.BadParameter(
-            f"{', '.join(given)} belong to a file with structures and labels, and {recipe} is a recipe: leave them out"
-        )
-    changes = [
-        *(overrides or []),
-        *([f"steps={steps}"] if steps else []),
-        *([f"time_limit={time_limit}"] if time_limit is not None else []),
-    ]
-    if fit_costs is not None and (report or time_limit is not None or register is not None or accept_label_errors):
-        raise typer.BadParameter("`--fit-costs` takes neither `--report`, `--time-limit`, `--register` nor `--accept-label-errors`")
-    loaded = load_recipe(recipe, changes, train=data or (), valid=valid or ())
+    if is_recipe(recipe):
+        changes = [f"{key}={value}" for key, value in (("steps", steps), ("time_limit", time_limit)) if value is not None]
+        stores = {"train": data or (), "valid": valid or ()}
+        how = {"report": report, "as_json": as_json, "register": register, "accept_label_errors": accept_label_errors}
+        _train_recipe(context, recipe, [*(overrides or ()), *changes], stores, fit_costs, out or Path("run"), **how)
+    else:
+        options = {"backbone": backbone, "minutes": minutes, "steps": steps, "level": level, "licence": licence, "test": test}
+        options |= {"split": (split or SplitBy.auto).value, "accept_label_errors": accept_label_errors, "changes": tuple(overrides or ())}
+        _train_file(context, recipe, out, valid or [], reading=read or (), as_json=as_json, **options)
+
+
+def refuse_given(context: typer.Context, allowed: set[str], why: str) -> None:
+    """Refuse what the command line gives beside the parameters of the names `allowed`.
+
+    Raises:
+        typer.BadParameter: with the options and `why`.
+    """
+    given = [spelling for name, spelling in given_parameters(context).items() if name not in allowed]
+    if given:
+        raise typer.BadParameter(f"leave out {', '.join(given)}: {why}")
+
+
+def _show_ui(context: typer.Context, address: str) -> None:
+    from . import train_command
+
+    refuse_given(context, {"ui", "out"}, "`--ui` takes no recipe and no other option")
+    train_command.open_ui(address)
+
+
+def _print_recipe(context: typer.Context, recipe: Path | None, all_recipes: bool) -> None:
+    """Print the list of recipes, an example, or the text of one."""
+    from . import train_command
+    from .recipe_library import recipe_file
+
+    allowed = {"list_recipes", "out"} if all_recipes else {"example", "recipe", "out"}
+    refuse_given(context, allowed, "`--example` and `--list` take no changes and no other option; give those when you train")
+    if all_recipes:
+        train_command.listed()
+    else:
+        typer.echo(train_command.EXAMPLE if recipe is None else recipe_file(recipe).read_text(encoding="utf-8"), nl=False)
+
+
+def _train_file(context: typer.Context, file: Path, out: Path | None, valid: list[Path], **options: Any) -> None:
+    """Train on a file with structures and labels."""
+    from . import train_command
+
+    refuse_given(context, OF_BOTH | OF_FILE, f"such options belong to a recipe, and {file} is data; or train by a recipe")
+    if len(valid) > 1:
+        raise typer.BadParameter("with a file of structures `--valid` is one file or store")
+    train_command.run_on_file(file, out, valid=valid[0] if valid else None, **options)
+
+
+def _train_recipe(
+    context: typer.Context,
+    recipe: Path,
+    changes: Sequence[str],
+    stores: Mapping[str, Sequence[Path]],
+    fit_costs: Path | None,
+    out: Path,
+    **how: Any,
+) -> None:
+    """Train by a recipe, or fit its cost model. stores: in place of those of the recipe. how: options of `train_command.run`."""
+    from . import train_command
+    from .recipe import load_recipe
+
+    refuse_given(context, OF_BOTH | OF_RECIPE, f"such options belong to a file with structures and labels, and {recipe} is a recipe")
+    if fit_costs is not None:
+        allowed = (OF_BOTH | {"data", "fit_costs"}) - {"accept_label_errors"}
+        refuse_given(context, allowed, "`--fit-costs` measures steps and does not train")
+    loaded = load_recipe(recipe, changes, **stores)
     if fit_costs is not None:
         train_command.write_fitted(loaded, fit_costs)
     else:
-        train_command.run(loaded, out or Path("run"), report, as_json, register, accept_label_errors)
+        train_command.run(loaded, out, **how)

@@ -57,10 +57,11 @@ NO_READOUT = ("energy", "forces", "stress", "atomic_energies", "born_charges")
 
 @dataclass
 class Report:
-    """What preflight found: `lines` for people, `facts` for the event log."""
+    """What preflight found: `lines` for people, `facts` for the event log; `duration` is the one of the lines that says how long the run takes."""
 
     lines: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    duration: str = ""
 
     def say(self, text: str, **facts: Any) -> None:
         self.lines.append(text)
@@ -279,9 +280,10 @@ def time_step(step: Step, batch: StepBatch, steps: int, report: Report) -> None:
         sum((value.sum() for value, _ in step(batch).values())).backward()
         seconds.append(time.perf_counter() - begin)
         step.zero_grad(set_to_none=True)
-    text = f"{steps} steps of about {1000 * seconds[-1]:.0f} ms: {duration(steps * seconds[-1])}"
+    size = f"({batch.batch.n_systems} systems, {len(batch.batch.positions)} atoms in the first batch)"
+    report.duration = f"{steps} steps of about {1000 * seconds[-1]:.0f} ms: {duration(steps * seconds[-1])} {size}"
     figures = {"seconds_per_step": seconds[-1], "systems": batch.batch.n_systems, "atoms": len(batch.batch.positions)}
-    report.say(f"{text} ({batch.batch.n_systems} systems, {len(batch.batch.positions)} atoms in the first batch)", **figures)
+    report.say(report.duration, **figures)
     work = count_work(step, lambda: sum((value.sum() for value, _ in step(batch).values()), start=torch.zeros(())))
     report.say(f"a step: {work}", flops=work.flops, bytes=work.kept + work.weights)
 

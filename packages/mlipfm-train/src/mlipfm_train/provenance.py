@@ -16,7 +16,7 @@ from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known
 from mlipfm_interfaces.seeds import stream
-from mlipfm_interfaces.trained_states import merge_states, states_of
+from mlipfm_interfaces.trained_states import PAIRS, merge_states, states_of
 
 from .frames import Frames
 
@@ -56,9 +56,7 @@ def provenance(
     }
 
 
-def trained_states(
-    table: StructureTable, origin: Mapping[str, Any] | None, readouts_only: bool = False
-) -> dict[str, list[int | None]] | None:
+def trained_states(table: StructureTable, origin: Mapping[str, Any] | None, readouts_only: bool = False) -> dict[str, list[Any]] | None:
     """Charges and multiplicities of the training data (not if `readouts_only` train) and of the data of the model it starts from, see
     `mlipfm_interfaces.trained_states`; None where that model does not say (as those of earlier versions), or nothing is shown."""
     before = {} if origin is None else states_of(origin.get("extra"))
@@ -66,9 +64,11 @@ def trained_states(
         return {key: list(values) for key, values in (before or {}).items()} or None
     charges = np.unique(table.total_charge[table.charge_stated]).tolist()
     multiplicities = np.unique(table.spin_multiplicity).tolist()  # 0 where not given
-    own: dict[str, list[int | None]] = {
+    together = np.stack([np.where(table.charge_stated, table.total_charge, 0), np.maximum(table.spin_multiplicity, 1)], axis=1)
+    own: dict[str, list[Any]] = {
         "total_charge": [*([] if table.charge_stated.all() else [None]), *charges],
         "spin_multiplicity": [value or None for value in multiplicities],
+        PAIRS: np.unique(together, axis=0).tolist(),
     }
     return merge_states(before, own)
 

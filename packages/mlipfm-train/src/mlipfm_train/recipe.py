@@ -18,6 +18,7 @@ from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces.errors import FormatVersionError, RecipeError, UnreadableFileError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
+from .adaptation_modes import ADAPT_MODES
 from .recipe_library import recipe_file
 
 #: Format of the recipe document. A change of meaning adds one and an entry in `UPGRADES`.
@@ -174,17 +175,23 @@ class Adapt(_Document):
         head: of `frozen`: the quantity of the one readout that trains; null: all of them.
     """
 
-    mode: Literal["layerwise", "frozen", "heads", "lora"]
+    mode: str
     decay: float = Field(default=0.7, gt=0, le=1)
     rank: int = Field(default=4, ge=1, le=4096)
     alpha: float = Field(default=4.0, gt=0, le=1e6)
     ridge: float = Field(default=1e-6, ge=0, le=1e6)
     head: str | None = None
 
+    @field_validator("mode")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in ADAPT_MODES:
+            raise ValueError(f"there is no mode {value!r}; {nearest(value, list(ADAPT_MODES))}")
+        return value
+
     @model_validator(mode="after")
     def _used(self) -> Adapt:
-        own = {"layerwise": {"decay"}, "lora": {"rank", "alpha"}, "heads": {"ridge"}, "frozen": {"head"}}.get(self.mode, set())
-        others = self.model_fields_set - {"mode"} - own
+        others = self.model_fields_set - {"mode", *ADAPT_MODES[self.mode].options}
         if idle := sorted(key for key in others if getattr(self, key) != type(self).model_fields[key].default):
             raise ValueError(f"{', '.join(idle)} has no effect with mode {self.mode}")
         return self

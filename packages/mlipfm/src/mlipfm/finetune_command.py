@@ -9,19 +9,9 @@ from typing import Annotated
 import typer
 from mlipfm_train.commands import SplitBy
 
+from .own_file.modes import MODES
+
 app = typer.Typer(add_completion=False)
-
-
-class Mode(enum.StrEnum):
-    """How the weights of the model are adapted."""
-
-    naive = "naive"
-    layerwise = "layerwise"
-    frozen = "frozen"
-    heads = "heads"
-    lora = "lora"
-    replay = "replay"
-    new_head = "new-head"
 
 
 class Choice(enum.StrEnum):
@@ -56,10 +46,9 @@ def finetune(
     minutes: Annotated[float | None, typer.Option(min=0.01, max=100_000, help="Minutes of training [default: 10]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, max=999_999_999, help="Steps of training, in place of --minutes")] = None,
     mode: Annotated[
-        Mode | None,
+        str | None,
         typer.Option(
-            help="naive: all weights at one rate; layerwise: slower far from the readout; frozen: readouts only; heads: last layer by ridge "
-            "regression; lora: low-rank changes; replay: all, also on structures of before; new-head: another quantity [default: naive]"
+            metavar=f"<{'|'.join(MODES)}>", help="; ".join(f"{name}: {mode.help}" for name, mode in MODES.items()) + " [default: naive]"
         ),
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, max=4096, help="With --mode lora: rank of the changes [default: 4]")] = None,
@@ -101,31 +90,31 @@ def finetune(
 
         mlipfm finetune set.xyz --from pretrained.safetensors --read energy_unit=kcal/mol --read forces_unit=kcal/mol/Angstrom
     """
-    from .own_file.command import run
+    from .own_file.command import model_to_start_from, reading_of, run
+    from .own_file.request import Request
 
-    run(
+    request = Request(
         file,
         out or Path(f"{file.name.partition('.')[0]}-finetuned"),
-        model=model,
-        finetuning=True,
+        model=model_to_start_from(model),
         valid=valid,
         test=test,
-        split=split.value if split else "auto",
+        split=(split or SplitBy.auto).value,
         level=level,
-        reading=read or (),
         licence=licence,
+        reading=reading_of(file, read or ()),
         minutes=minutes,
         steps=steps,
-        mode=mode.value if mode else "naive",
+        mode=mode or "naive",
         rank=rank,
         quantity=quantity,
         replay=replay,
         replay_structures=replay_structures,
         replay_choice=replay_choice.value if replay_choice else None,
         forgetting=forgetting,
-        seed=seed or 0,
         new_elements=new_elements,
         accept_label_errors=accept_label_errors,
+        seed=seed or 0,
         changes=tuple(changes or ()),
-        as_json=as_json,
     )
+    run(request, as_json)

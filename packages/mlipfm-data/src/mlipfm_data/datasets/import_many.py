@@ -21,6 +21,7 @@ from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.structure import Structure
 
 from ..parallel import processes
+from ..store.manifest import is_store
 from ..store.store import Store
 from ..store.writer import StoreWriter
 from .manifest import SetDescription, digest, folder_of, jobs
@@ -210,7 +211,7 @@ class _Joined:
 
     def _opened(self) -> StoreWriter:
         if self._writer is None:
-            new = not (self.out / "manifest.json").exists()
+            new = not is_store(self.out)
             self._writer = self._open.enter_context(StoreWriter(self.out, name=self.out.resolve().name if new else None))
             self._writer.commit()  # what a killed run left is then seen by readers
             with Store(self.out) as store:
@@ -249,7 +250,7 @@ def _unrecorded(out: Path) -> dict[str, int]:
 
 
 def _structures(part: Path) -> Iterator[Any]:
-    if (part / "manifest.json").exists():
+    if is_store(part):
         with Store(part) as store:
             yield from store
 

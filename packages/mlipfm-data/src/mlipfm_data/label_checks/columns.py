@@ -17,6 +17,7 @@ from mlipfm_interfaces.structure import Structure
 
 from ..readers.registry import read
 from ..readers.report import ReadReport
+from ..store.manifest import is_store
 from ..store.store import Store
 from .checks import Inspector
 from .declared_units import with_advice_for, with_advice_for_store
@@ -163,7 +164,7 @@ def findings_of(source: Path, reader: str | None = None, options: dict[str, obje
     from ..importing import shown  # which imports label checks
 
     inspector = Inspector()
-    if (source / "manifest.json").exists():
+    if is_store(source):
         with Store(source) as store:
             for structure in shown(iter(store), source.name):
                 inspector.add(structure)

@@ -179,6 +179,7 @@ def _frame_weight(seen: Decisions, labels: dict[str, Array]) -> None:
                 if own[quantity] == 0:
                     del labels[quantity]
                     seen.used.pop(quantity, None)
+                    seen.weightless[quantity] = key
                     seen.notes.append(f"{quantity} left out: {key} is 0")
                 break
     left = {own.get(quantity, 1.0) for quantity in _OF_LABEL if quantity in labels} if own else {1.0}

@@ -115,6 +115,7 @@ class Decisions:
         self.effective = {f"ignore {key}" for key in options.ignore if frame.find(key) is not None or key in frame.unread}
         self.used: dict[str, str] = {}
         self.notes: list[str] = []
+        self.weightless: dict[str, str] = {}  #: labels that were left out, and the weight of each that is zero
         self.touched: set[str] = set()
         self._info, self._arrays = _by_lower_case(self.frame.info), _by_lower_case(self.frame.arrays)
         self._names = {*self._info, *self._arrays}
@@ -183,12 +184,12 @@ def _structure(frame: RawFrame, options: ReadOptions, seen: Decisions) -> Struct
     length = seen.unit("length")
     labels = _labels(frame, options, seen)
     missing = [key for key in options.require if key not in labels]
-    weightless = [note for note in seen.notes if note.startswith(tuple(f"{key} left out: " for key in missing))]
+    weightless = {label: key for label, key in seen.weightless.items() if label in missing}
     if weightless:
         rest = " ".join(f"--require {key}" for key in labels if key in ("energy", "forces", "stress"))
-        key = weightless[0].split(": ")[1].split(" is 0")[0]
+        key = next(iter(weightless.values()))
         raise MissingLabelsError(
-            "; ".join(weightless),
+            "; ".join(f"{label} left out: {key} is 0" for label, key in weightless.items()),
             hint=f"take frames without it by {rest or '--require ...'}, or the label whatever its weight by --option ignore={key}",
         )
     if missing:

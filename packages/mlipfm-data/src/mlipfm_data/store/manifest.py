@@ -72,6 +72,11 @@ class Manifest:
         atomic_write(folder / FILE, _spell(value))
 
 
+def is_store(folder: Path) -> bool:
+    """Return whether there is a store: a manifest is its last file."""
+    return (folder / FILE).is_file()
+
+
 def load(folder: Path) -> Manifest:
     """Read and verify the manifest of a store.
 
@@ -80,7 +85,7 @@ def load(folder: Path) -> Manifest:
         FormatVersionError: newer than this mlipfm.
     """
     path = folder / FILE
-    if not path.exists():
+    if not is_store(folder):
         raise UnreadableFileError(
             "is not a store: it has no manifest.json",
             where=str(folder),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mlipfm_data.store.manifest import is_store
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import ForeignModelError, LabelingError, MlipfmError, OverlapError, UnwritableFileError
@@ -68,7 +69,7 @@ class Labels:
 
     def read(self, part: str) -> list[Structure]:
         """Return the labelled frames of a part; none if there is no such part yet."""
-        if not (self.folder / part / "manifest.json").exists():
+        if not is_store(self.folder / part):
             return []
         with Store(self.folder / part) as store:
             return list(store)

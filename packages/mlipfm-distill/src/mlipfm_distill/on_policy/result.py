@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlipfm_data.store.manifest import is_store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_eval.benchmarks import run_by_name
 from mlipfm_eval.uncertainty import fit_uncertainty
@@ -115,7 +116,7 @@ def _held_out(work: Work, model: Path, plan: Plan) -> list[Structure]:
     """Labelled frames of new dynamics of the student, at random, that nothing was trained on."""
     part = _test_part(plan)
     folder = work.out / "final" / part
-    if not (folder / "manifest.json").exists():
+    if not is_store(folder):
         temperatures = work.request.temperatures
         each = max(1, -(-plan.test // (len(temperatures) * min(len(work.starts), plan.test))))
         runs = explore(
@@ -135,7 +136,7 @@ def _outside(work: Work, model: Path, plan: Plan) -> list[Structure]:
     """Labelled frames hotter, and in cells more strained, than what the student was made for: what its uncertainty must flag."""
     part = f"outside-{len(plan.learn):02d}"  # of the student after so many rounds
     folder = work.out / "final" / part
-    if not (folder / "manifest.json").exists():
+    if not is_store(folder):
         hot = HOTTER * max(work.request.temperatures)
         runs = explore(load_potential(model), work.starts[:4], [hot], OUTSIDE_PS, work.dt, 10, work.request.seed + 2 * 10**6)
         frames = _some(runs, plan.outside // 2, work.request.seed)

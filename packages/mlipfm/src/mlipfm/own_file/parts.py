@@ -21,6 +21,7 @@ from mlipfm_data.label_checks.declared_units import label_error
 from mlipfm_data.licensing import checked_licence
 from mlipfm_data.parallel import processes
 from mlipfm_data.readers.registry import format_of, read
+from mlipfm_data.store.manifest import is_store
 from mlipfm_data.store.store import Store
 from mlipfm_data.store.writer import StoreWriter
 from mlipfm_interfaces.errors import (
@@ -89,9 +90,9 @@ def make_parts(request: Request, say: Say) -> Parts:
         return _parts(folder, json.loads(record.read_bytes()))
     shutil.rmtree(folder, ignore_errors=True)  # what a killed command has left of it
     folder.mkdir()
-    is_store = (request.file / "manifest.json").exists()
-    source = request.file if is_store else folder / "all"
-    level, notes = _of_store(request) if is_store else _imported(request, source, say)
+    stored = is_store(request.file)
+    source = request.file if stored else folder / "all"
+    level, notes = _of_store(request) if stored else _imported(request, source, say)
     given = {part: path for part, path in (("valid", request.valid), ("test", request.test)) if path is not None}
     for part, path in given.items():
         say(f"{part}: {path}")
@@ -157,15 +158,15 @@ def _given_part(request: Request, out: Path, say: Say) -> list[str]:
     Raises:
         LevelError: labels of another level than those to train on.
     """
-    is_store = (request.file / "manifest.json").exists()
-    level, lines = (_only_level(request.file), list[str]()) if is_store else _imported(request, out, say, fewest=1)
+    stored = is_store(request.file)
+    level, lines = (_only_level(request.file), list[str]()) if stored else _imported(request, out, say, fewest=1)
     if level != request.level:
         raise LevelError(
             f"has labels of {level}, the structures to train on have those of {request.level}",
             where=str(request.file),
             hint="give parts of one level",
         )
-    if is_store:
+    if stored:
         with Store(request.file) as store, StoreWriter(out, name=request.file.stem) as writer:
             for structure in store:
                 writer.add(structure)

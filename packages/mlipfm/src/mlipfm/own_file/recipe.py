@@ -10,6 +10,7 @@ from typing import Any
 from mlipfm_data.strict_yaml import parse_yaml
 from mlipfm_interfaces import plugins
 from mlipfm_interfaces.errors import RecipeError
+from mlipfm_train.adaptation_modes import ADAPT_MODES
 from mlipfm_train.recipe import Recipe, make_recipe
 from mlipfm_train.recipe_library import recipe_file, shipped_recipes
 
@@ -81,13 +82,13 @@ def recipe_of(request: Request, parts: Parts, start: Mapping[str, Any], replay: 
 
 def _adaptation(request: Request) -> dict[str, Any]:
     """Keys of the recipe that a mode sets; `replay` changes the data and not the weights."""
-    if request.mode in ("naive", "replay"):
+    if request.mode == "new-head":
+        return {"adapt": {"mode": "frozen", "head": request.quantity}}
+    if request.mode not in ADAPT_MODES:
         return {}
     if request.mode == "heads":
         return {"adapt": {"mode": "heads"}, "steps": 1, "weight_rule": {"name": "none"}, "patience": None}
     rank = {"rank": request.rank, "alpha": float(request.rank)} if request.rank is not None else {}
-    if request.mode == "new-head":
-        return {"adapt": {"mode": "frozen", "head": request.quantity}}
     return {"adapt": {"mode": request.mode, **rank}}
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from mlipfm_data.importing import fingerprint
 from mlipfm_interfaces.errors import RecipeError, UnreadableFileError
 
-#: How weights are adapted, see `mlipfm_train.adaptation`; `replay` and `new-head` change data and heads.
-MODES = ("naive", "layerwise", "frozen", "heads", "lora", "replay", "new-head")
+from .modes import MODES
 
 #: Minutes of training where nothing else is asked.
 MINUTES = 10.0
@@ -28,7 +27,7 @@ class Request:
         valid, test: files or stores of these parts; None: parts of `file`. split: how `file` is divided, see `parts.divide`.
         level: of theory of the labels; None: as the file says. licence: of the data.
         reading: options of the reader. minutes: of training. steps: in place of `minutes`.
-        mode: one of `MODES`. rank: of LoRA. quantity: of a new head.
+        mode: one of `modes.MODES`. rank: of LoRA. quantity: of a new head.
         replay: store of which structures are trained on again. replay_structures: how many. replay_choice: `random` or `farthest`.
         forgetting: store on which the errors before and after are compared.
         new_elements: train elements that the model does not support. accept_label_errors: train although labels contradict physics.
@@ -81,15 +80,10 @@ class Request:
             raise RecipeError(
                 f"{option} has no effect with --mode heads, which solves for the last layer in one step", hint=f"leave {option} out"
             )
-        belongs = {
-            "--rank": (self.rank, "lora"),
-            "--replay": (self.replay, "replay"),
-            "--replay-structures": (self.replay_structures, "replay"),
-            "--replay-choice": (self.replay_choice, "replay"),
-            "--quantity": (self.quantity, "new-head"),
-        }
-        for option, (value, mode) in belongs.items():
-            if value is not None and self.mode != mode:
+        of_others = {key: name for name, mode in MODES.items() if name != self.mode for key in mode.options}
+        for key, mode in of_others.items():
+            if vars(self).get(key) is not None:
+                option = f"--{key.replace('_', '-')}"
                 raise RecipeError(f"{option} has no effect with --mode {self.mode}", hint=f"add --mode {mode}, or leave {option} out")
         if self.mode == "replay" and self.replay is None:
             raise RecipeError(

@@ -17,6 +17,7 @@ from mlipfm_data.store.store import Store
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.files import atomic_write, claim_folder, lock
 from mlipfm_interfaces.interruption import until_interrupted
+from mlipfm_train.adaptation import trained_by
 from mlipfm_train.loop import fit
 from mlipfm_train.open_run import open_run
 from mlipfm_train.progress import ProgressBar
@@ -31,15 +32,6 @@ from .result import finish, measure, print_errors, write_statements
 from .start import start_from_model
 
 Say = Callable[[str], None]
-
-#: What a mode of `adapt` trains, for people.
-MODE_WORDS = {
-    "layerwise": "everything, blocks far from the readout more slowly",
-    "frozen": "the readouts; the trunk keeps its weights",
-    "heads": "the last layer of the energy, by ridge regression in closed form",
-    "lora": "low-rank changes, merged into the model at the end",
-    "new-head": "the new readout alone",
-}
 
 
 @dataclass(frozen=True)
@@ -101,12 +93,12 @@ def prepare(request: Request, parts: Parts, say: Say) -> Prepared:
     with open_run(plain, start / "run", say=lines.append, refuse_label_faults=refuse) as run:
         seconds = run.preflight.facts["seconds_per_step"]
         recipe = with_steps(recipe, request, seconds, parts.sizes["valid"] / run.preflight.facts["systems"])
+        lines.remove(run.preflight.duration)
     before = start / "before-training.safetensors"
     (start / "run" / "initial.safetensors").rename(before)
     shutil.rmtree(start / "run")
-    lines = [line for line in lines if " steps of about " not in line]
     if recipe.adapt is not None:
-        lines.append(f"mode {request.mode} trains {MODE_WORDS[request.mode if request.mode in MODE_WORDS else recipe.adapt.mode]}")
+        lines.append(f"mode {request.mode} trains {trained_by(recipe.adapt)}")
     lines.append(f"{recipe.steps} steps of about {1000 * seconds:.0f} ms, validated every {recipe.evaluate_every} steps")
     for line in lines:
         say(line)
