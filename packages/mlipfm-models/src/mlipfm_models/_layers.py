@@ -37,7 +37,13 @@ from .parameter_roles import OutputLinear, VectorLinear, roles_of
 
 
 class ElectronicEmbedding(nn.Module):
-    """Shares a whole number of electrons (charge, or unpaired electrons) out over the atoms of each system."""
+    """Shares a whole number of electrons (charge, or unpaired electrons) out over the atoms of each system.
+
+    Attributes:
+        unstated_is_default: what is not given is zero electrons, also in training: the embedding of structures that do not give it has no effect.
+    """
+
+    unstated_is_default = False
 
     def __init__(self, channels: int, signs: int) -> None:
         super().__init__()
@@ -56,7 +62,7 @@ class ElectronicEmbedding(nn.Module):
         share = number.abs().to(x.dtype)[system] * weight / total[system]
         e = share[:, None] * self.value(sign)[system]
         e = e + self.outer(silu(self.inner(e)))
-        return e + (~stated)[system, None] * self.unknown.weight
+        return e + (~stated & (not self.unstated_is_default))[system, None] * self.unknown.weight
 
 
 class Conditioning(nn.Module):

@@ -209,6 +209,16 @@ class AssembledPotential(Potential):
             if seen and (None not in seen or seen == {None}):
                 unstated.zero_()  # type: ignore[operator]
 
+    def take_unstated_as_default(self, trained: States) -> list[str]:
+        """Let training take charges and multiplicities that are not given as zero and one, where the model's own training always showed them.
+
+        Otherwise data that give none would teach the model that a neutral singlet is something else. Returns the names of these conditions.
+        """
+        taken = [name for name in self.conditioning.electronic if trained.get(name) and None not in trained[name]]
+        for name in taken:
+            self.conditioning.electronic[name].unstated_is_default = True  # type: ignore[assignment]
+        return taken
+
     def energy_readout(self, level: str | None) -> tuple[Tensor, float]:
         """Return the weights [channels] of the last layer of the energy at a level, in the memory of the model, and its scale in eV:
         an atomic energy is scale times their product with the feature `last_layer`, and a constant."""

@@ -20,7 +20,7 @@ from mlipfm_interfaces.metrics import group_of
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.protocols import Objective
 from mlipfm_interfaces.seeds import stream
-from mlipfm_interfaces.trained_states import condition_remark, states_of
+from mlipfm_interfaces.trained_states import DEFAULT_STATES, States, condition_remark, states_of
 
 from .adaptation import make_adapter, rate_factors, what_trains
 from .data_statistics import DataStatistics, collect_statistics, sample
@@ -102,6 +102,7 @@ def open_run(
             first, manifest = load_model(folder / "initial.safetensors")
             before, identity = refuse_changes(recipe, folder, manifest["extra"], train, valid), manifest["digest"]
             start, extra = Start(first), manifest["extra"] | {"recipe": _in_manifest(recipe)}
+            take_unstated_as_default(first, extra.get("trained_states"))
             prepare_objectives(made, first, train.structure_table().atomic_numbers)
         else:
             start, sources = _start(recipe, train, valid, made, potential, report)
@@ -258,12 +259,28 @@ def _start(
     sources = provenance(train, counted, start.origin, valid, held_out, readouts_only=readouts_only)
     for line in describe(sources):
         report.say(line)
+    _take_unstated_as_default(start, counted, report)
     default = _default_level(start, facts)
     return start, {
         **sources,
         "examples": examples_json(chosen(valid if len(valid) else train)),
         **({"default_level": default} if default is not None else {}),
     }
+
+
+def take_unstated_as_default(potential: Potential, trained: States | None) -> list[str]:
+    """See `AssembledPotential.take_unstated_as_default`; nothing for potentials that have no such method."""
+    take: Callable[[States], list[str]] = getattr(potential, "take_unstated_as_default", lambda trained: [])
+    return take(trained or {})
+
+
+def _take_unstated_as_default(start: Start, counted: StructureTable, report: Report) -> None:
+    """Do what the warnings of the starting model say of structures that give no charge or multiplicity."""
+    taken = take_unstated_as_default(start.potential, states_of((start.origin or {}).get("extra")))
+    for name, missing in (("total_charge", ~counted.charge_stated), ("spin_multiplicity", counted.spin_multiplicity == 0)):
+        if name in taken and missing.any():
+            what, word = name.replace("_", " "), DEFAULT_STATES[name][1]
+            report.say(f"{int(missing.sum()):,} structures give no {what} and are taken as {word}, as the starting model takes them")
 
 
 def _default_level(start: Start, facts: DataStatistics) -> str | None:

@@ -16,7 +16,7 @@ from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.frame_hashes import LISTED, encode, frame_hashes
 from mlipfm_interfaces.licences import ancestors_of, is_known
 from mlipfm_interfaces.seeds import stream
-from mlipfm_interfaces.trained_states import PAIRS, merge_states, states_of
+from mlipfm_interfaces.trained_states import DEFAULT_STATES, PAIRS, merge_states, states_of
 
 from .frames import Frames
 
@@ -58,7 +58,8 @@ def provenance(
 
 def trained_states(table: StructureTable, origin: Mapping[str, Any] | None, readouts_only: bool = False) -> dict[str, list[Any]] | None:
     """Charges and multiplicities of the training data (not if `readouts_only` train) and of the data of the model it starts from, see
-    `mlipfm_interfaces.trained_states`; None where that model does not say (as those of earlier versions), or nothing is shown."""
+    `mlipfm_interfaces.trained_states`; None where that model does not say (as those of earlier versions), or nothing is shown. What the data do not
+    give is the default where that model always saw it given."""
     before = {} if origin is None else states_of(origin.get("extra"))
     if readouts_only or before is None or not (len(table) or before):
         return {key: list(values) for key, values in (before or {}).items()} or None
@@ -70,6 +71,9 @@ def trained_states(table: StructureTable, origin: Mapping[str, Any] | None, read
         "spin_multiplicity": [value or None for value in multiplicities],
         PAIRS: np.unique(together, axis=0).tolist(),
     }
+    for name, (default, _) in DEFAULT_STATES.items():  # see `AssembledPotential.take_unstated_as_default`
+        if before.get(name) and None not in before[name] and None in own[name]:
+            own[name] = sorted({default if value is None else value for value in own[name]})
     return merge_states(before, own)
 
 
