@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from mlipfm_interfaces.batch import Batch
 from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
+from mlipfm_train.objectives.additive import AdditiveObjective
 from mlipfm_train.objectives.energy_force import EnergyForce
 from mlipfm_train.objectives.idle_options import refuse_idle
-from torch import Tensor, nn
 
 from .hessian_objectives import HessianProducts, HessianRows
 
 
-class Distill:
+class Distill(AdditiveObjective):
     """`energy-force`, `hessian-rows` and `hessian-products` of the same systems.
 
     As objectives of their own they would have views of their own, one with all that is stored and others with what is drawn: two or three times the
@@ -63,8 +61,6 @@ class Distill:
             self.hessian.append(HessianProducts(products_weight, products, outlier))
         self.outputs = self.labels.outputs + tuple(key for part in self.hessian for key in part.outputs)
         self.requires = self.outputs
-        self.module: nn.Module | None = None
-        self.gather: tuple[str, ...] = ()
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
         """Return the structure with the drawn ones of its rows and products."""
@@ -78,7 +74,3 @@ class Distill:
         for part in self.hessian:
             found |= part.terms(prediction, batch)
         return found
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}

@@ -6,8 +6,6 @@ and one vector-Jacobian product for each gives the student's. Labels are of +d2E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from mlipfm_interfaces.batch import Batch
@@ -16,11 +14,12 @@ from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.structure import Structure
+from mlipfm_train.objectives.additive import AdditiveObjective
 from mlipfm_train.objectives.losses import structure_weights
-from torch import Tensor, nn
+from torch import nn
 
 
-class _Directions:
+class _Directions(AdditiveObjective):
     """Mean over structures' atoms of the distance between what student and teacher say of the Hessian in one direction, eV/Å².
 
     Attributes:
@@ -67,10 +66,6 @@ class _Directions:
         share = share if weights is None else share * weights
         atoms = batch.n_atoms[mask.any(0)].sum().to(torch.float64)
         return {self.name: (self.weight * (distance * share[:, batch.system]).sum(), atoms)}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
 
 class HessianRows(_Directions):

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ def open_run(
         source: makes the Source from its context, instead of the recipe's plug-in.
         objectives: by name, instead of the recipe's plug-ins.
         potential: to start from, instead of the recipe's; ignored when a run is continued.
-        listeners: called with every event, on rank 0. say: receives the lines of preflight, or where a run is continued, on rank 0. With it the
-            labels of new runs are checked. interrupted: whether to stop after the step that is being done, with its state saved.
-        refuse_label_faults: with `say`, labels that contradict physics are refused, and not only reported.
+        listeners: called with every event, on rank 0. say: receives the lines of preflight, or where a run is continued, on rank 0; among
+            them are likely label errors of new runs. interrupted: whether to stop after the step that is being done, with its state saved.
+        refuse_label_faults: labels that contradict physics are refused, and not only reported.
 
     Raises:
         RecipeError: the folder holds a run of another recipe (with the differences), and what preflight refuses.
@@ -84,41 +85,22 @@ def open_run(
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        strategy, placed = make("strategies", recipe.strategy, clip=recipe.optimizer.clip)
-        stack.callback(strategy.close)
-        stack.enter_context(missing_ranks_named(strategy.world_size))
-        chief = strategy.rank == 0
-        if chief:
-            if not folder.exists():
-                stack.callback(_remove_unused, folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(folder / "lock"))
-        resuming = strategy.collect((folder / "recipe.yaml").exists())[0]
+        strategy, placed = _place(recipe, folder, stack)
+        chief, resuming = strategy.rank == 0, strategy.collect((folder / "recipe.yaml").exists())[0]
         torch.manual_seed(int(stream(recipe.seed, "init").integers(2**63)))
-        made, weight_rule, recipe = _plugins(recipe, placed, objectives, source is None)
+        objectives_by_name, weight_rule, recipe = _plugins(recipe, placed, objectives, source is None)
         train, valid = Frames(recipe.data.train, recipe.data.levels), Frames(recipe.data.valid, recipe.data.levels)
-        report, before, identity = Report(), recipe, ""
+        report = Report()
         if resuming:
-            first, manifest = load_model(folder / "initial.safetensors")
-            before, identity = refuse_changes(recipe, folder, manifest["extra"], train, valid), manifest["digest"]
-            start, extra = Start(first), manifest["extra"] | {"recipe": _in_manifest(recipe)}
-            take_unstated_as_default(first, extra.get("trained_states"))
-            prepare_objectives(made, first, train.structure_table().atomic_numbers)
+            initial = _kept(recipe, folder, train, valid, objectives_by_name)
         else:
-            start, sources = _start(recipe, train, valid, made, potential, report)
-            if say is not None and (chief or refuse_label_faults):  # all ranks refuse, or none
+            initial = _start(recipe, train, valid, objectives_by_name, potential, report)
+            if refuse_label_faults or (chief and say is not None):  # all ranks refuse, or none
                 check_labels([train, valid], report, refuse=refuse_label_faults)
-            extra = {"recipe": _in_manifest(recipe), **sources}
-        context = _source_context(recipe, train, strategy.share, start.potential)
-        fed = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
-        getattr(weight_rule, "follow", lambda source: None)(fed)  # optional: `reptile` belongs to the source `tasks`
-        if recipe.adapt is not None and recipe.adapt.mode == "heads" and not resuming:
-            fit_readout(start.potential, train, **_readout_weights(recipe), ridge=recipe.adapt.ridge)
-        exported = copy.deepcopy(start.potential)
-        adapter = make_adapter(start.potential, recipe.adapt, recipe.seed, placed.name)
-        if recipe.adapt is not None:
-            report.say(what_trains(start.potential, adapter, recipe.adapt))
-        step = Step(start.potential.train(), made, adapter)
+        context = _source_context(recipe, train, strategy.share, initial.start.potential)
+        source_plugin = source(context) if source is not None else make("sources", recipe.data.source, context)[0]
+        getattr(weight_rule, "follow", lambda source: None)(source_plugin)  # optional: `reptile` belongs to the source `tasks`
+        exported, step = _step(recipe, initial, train, objectives_by_name, placed.name, report)
         events = EventLog(folder / "events.jsonl" if chief else None, list(listeners))
         stack.callback(events.close)
         run = Run(
@@ -126,7 +108,7 @@ def open_run(
             folder=folder,
             step=step,
             strategy=strategy,
-            source=fed,
+            source=source_plugin,
             weight_rule=weight_rule,
             exported=exported.to(strategy.device).eval(),
             events=events,
@@ -134,39 +116,95 @@ def open_run(
             valid=valid,
             valid_runs=_valid_runs(valid, context),
             valid_groups=[group_of(s) for s in valid],
-            extra=extra,
+            extra=initial.extra,
             began=began,
             interrupted=interrupted,
             preflight=report,
-            identity=identity,
+            identity=initial.identity,
         )
-        getattr(strategy, "check", lambda step: None)(step)  # optional: a strategy of another package may not have it
-        if not resuming:
-            _begin(run, start, report, say if chief else None)
-        strategy.setup(step, adamw(recipe.optimizer, rate_factors(start.potential, recipe.adapt)))
-        state = load_newest_state(folder / "state", run.identity) if resuming else None
-        if state is not None:
-            run.load_state_dict(state)
-        else:
-            getattr(weight_rule, "begin", lambda parameters: None)(strategy.live_parameters())
-        if resuming:
-            _continue(run, before, state is not None, say if chief else None)
+        _set_up(run, initial, resuming, say if chief and say is not None else _silent)
         yield run
 
 
-def _continue(run: Run, before: Recipe, saved: bool, say: Callable[[str], None] | None) -> None:
+@dataclass(frozen=True)
+class _Initial:
+    """What a run begins with. extra: for the manifests. previous_recipe: the same in a new run. identity: see `Run`; empty in a new run."""
+
+    start: Start
+    extra: dict[str, Any]
+    previous_recipe: Recipe
+    identity: str = ""
+
+
+def _silent(line: str) -> None:
+    """Nobody listens."""
+
+
+def _place(recipe: Recipe, folder: Path, stack: ExitStack) -> tuple[Any, PluginChoice]:
+    """Return the strategy and its options; on rank 0 the folder is made and locked. A new one is removed again if the run is refused."""
+    strategy, placed = make("strategies", recipe.strategy, clip=recipe.optimizer.clip)
+    stack.callback(strategy.close)
+    stack.enter_context(missing_ranks_named(strategy.world_size))
+    if strategy.rank == 0:
+        if not folder.exists():
+            stack.callback(_remove_unused, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(lock(folder / "lock"))
+    return strategy, placed
+
+
+def _kept(recipe: Recipe, folder: Path, train: Frames, valid: Frames, objectives: Mapping[str, Objective]) -> _Initial:
+    """Return what the run in the folder began with. Raises what `refuse_changes` raises."""
+    potential, manifest = load_model(folder / "initial.safetensors")
+    previous_recipe = refuse_changes(recipe, folder, manifest["extra"], train, valid)
+    prepare_objectives(objectives, potential, train.structure_table().atomic_numbers)
+    extra = manifest["extra"] | {"recipe": _in_manifest(recipe)}
+    take_unstated_as_default(potential, extra.get("trained_states"))
+    return _Initial(Start(potential), extra, previous_recipe, manifest["digest"])
+
+
+def _step(
+    recipe: Recipe, initial: _Initial, train: Frames, objectives: Mapping[str, Objective], strategy: str, report: Report
+) -> tuple[Potential, Step]:
+    """Return a copy of the potential to export weights with, and the step module, in which only what `adapt` names trains."""
+    potential, adapt = initial.start.potential, recipe.adapt
+    if adapt is not None and adapt.mode == "heads" and not initial.identity:
+        fit_readout(potential, train, **_readout_weights(recipe), ridge=adapt.ridge)
+    exported = copy.deepcopy(potential)
+    adapter = make_adapter(potential, adapt, recipe.seed, strategy)
+    if adapt is not None:
+        report.say(what_trains(potential, adapter, adapt))
+    return exported, Step(potential.train(), objectives, adapter)
+
+
+def _set_up(run: Run, initial: _Initial, resuming: bool, say: Callable[[str], None]) -> None:
+    """Begin the run, or load its last state; then the strategy and the weight rule are ready for the next step."""
+    getattr(run.strategy, "check", lambda step: None)(run.step)  # optional: a strategy of another package may not have it
+    if not resuming:
+        _begin(run, initial.start, run.preflight, say)
+    run.strategy.setup(run.step, adamw(run.recipe.optimizer, rate_factors(initial.start.potential, run.recipe.adapt)))
+    state = load_newest_state(run.folder / "state", run.identity) if resuming else None
+    if state is not None:
+        run.load_state_dict(state)
+    else:
+        getattr(run.weight_rule, "begin", lambda parameters: None)(run.strategy.live_parameters())
+    if resuming:
+        _continue(run, initial.previous_recipe, state is not None, say)
+
+
+def _continue(run: Run, previous_recipe: Recipe, saved: bool, say: Callable[[str], None]) -> None:
     """Print where a resumed run continues. If it has more steps than before, record that in its folder and in the manifests of its models."""
-    longer = extension_lines(before, run.recipe, run.next_step)
+    longer = extension_lines(previous_recipe, run.recipe, run.next_step)
     if run.strategy.rank == 0:
         if longer:
-            run.events.note("extension", run.next_step, steps=[before.steps, run.recipe.steps])
-        if before != run.recipe:
+            run.events.note("extension", run.next_step, steps=[previous_recipe.steps, run.recipe.steps])
+        if previous_recipe != run.recipe:
             atomic_write(run.folder / "recipe.yaml", dump_recipe(run.recipe).encode())
         log = run.folder / "events.jsonl"
         past = [{"at": e["step"], "steps": e["values"]["steps"]} for e in read_events(log) if e["kind"] == "extension"]
         run.extra |= {"extensions": past} if past else {}
-    for line in [*longer, _continued(run, saved)] if say is not None else []:
-        say(line)  # type: ignore[misc]  # not None, see above
+    for line in [*longer, _continued(run, saved)]:
+        say(line)
 
 
 def _continued(run: Run, saved: bool) -> str:
@@ -194,14 +232,14 @@ def _plugins(
     Args:
         placed: the strategy with its options. given: objectives that the caller makes itself. of_recipe: whether the source is that of the recipe.
     """
-    made, chosen = dict[str, Objective](), list(recipe.objectives)
+    by_name, chosen = dict[str, Objective](), list(recipe.objectives)
     for k, named in enumerate(recipe.objectives if given is None else []):
         objective, chosen[k] = make("objectives", named)
-        made[named.name if named.name not in made else f"{named.name}-{len(made) + 1}"] = objective
+        by_name[named.name if named.name not in by_name else f"{named.name}-{len(by_name) + 1}"] = objective
     weight_rule, rule = make("weight_rules", recipe.weight_rule)
-    feed = plugin_of("sources", recipe.data.source, given=1)[1] if of_recipe else recipe.data.source
-    changes = {"objectives": chosen, "weight_rule": rule, "strategy": placed, "data": recipe.data.model_copy(update={"source": feed})}
-    return made if given is None else dict(given), weight_rule, recipe.model_copy(update=changes)
+    source = plugin_of("sources", recipe.data.source, given=1)[1] if of_recipe else recipe.data.source
+    changes = {"objectives": chosen, "weight_rule": rule, "strategy": placed, "data": recipe.data.model_copy(update={"source": source})}
+    return by_name if given is None else dict(given), weight_rule, recipe.model_copy(update=changes)
 
 
 def _source_context(recipe: Recipe, train: Frames, share: tuple[int, int], potential: Potential) -> SourceContext:
@@ -219,7 +257,7 @@ def _valid_runs(valid: Frames, context: SourceContext) -> list[slice]:
 
 def _start(
     recipe: Recipe, train: Frames, valid: Frames, objectives: Mapping[str, Objective], potential: Potential | None, report: Report
-) -> tuple[Start, dict[str, Any]]:
+) -> _Initial:
     """Run preflight on the data; return the starting potential and the provenance of the model.
 
     Without training structures (a Source that simulates makes its own) a potential or `init_from` is required.
@@ -261,11 +299,13 @@ def _start(
         report.say(line)
     _take_unstated_as_default(start, counted, report)
     default = _default_level(start, facts)
-    return start, {
+    extra = {
+        "recipe": _in_manifest(recipe),
         **sources,
         "examples": examples_json(chosen(valid if len(valid) else train)),
         **({"default_level": default} if default is not None else {}),
     }
+    return _Initial(start, extra, recipe)
 
 
 def take_unstated_as_default(potential: Potential, trained: States | None) -> list[str]:
@@ -331,7 +371,7 @@ def _weightless(train: Frames, valid: Frames, report: Report) -> None:
             report.say(f"{frames.weightless} {which} structures have weight 0: they are left out of everything")
 
 
-def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | None) -> None:
+def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None]) -> None:
     """The end of preflight; then the files that make the folder a run. `recipe.yaml` comes last: without it there is no run."""
     if not getattr(run.source, "uses_potential", True):  # a Source that simulates makes no batch that nobody trains on
         state = copy.deepcopy(run.source.state_dict())
@@ -340,8 +380,8 @@ def _begin(run: Run, start: Start, report: Report, say: Callable[[str], None] | 
         run.source.load_state_dict(state)
     for line in getattr(run.source, "describe", list)():
         report.say(line)
-    for line in report.lines if say is not None else []:
-        say(line)  # type: ignore[misc]  # not None, see above
+    for line in report.lines:
+        say(line)
     if run.strategy.rank == 0:
         run.identity = save_potential(run.folder / "initial.safetensors", start.potential, run.extra)
         run.events.emit("preflight", 0, lines=report.lines, **report.facts)

@@ -15,10 +15,11 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential, Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor, nn
+
+from .additive import AdditiveObjective
 
 
-class Curl:
+class Curl(AdditiveObjective):
     """See the module. Conservative forces have no curl, and are refused.
 
     Args:
@@ -38,8 +39,6 @@ class Curl:
         self.weight, self.displacement = weight, displacement
         self.outputs: tuple[str, ...] = ("forces", "hvp")
         self.requires: tuple[str, ...] = ()
-        self.module: nn.Module | None = None
-        self.gather: tuple[str, ...] = ()
 
     def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
         """Refuse a potential that has no curl to lose."""
@@ -66,7 +65,3 @@ class Curl:
         squares = torch.zeros(len(atoms), dtype=torch.float64, device=along.device)
         squares = squares.index_add(0, structure, (along - across).square().sum(dim=1))
         return {"curl": (self.weight * (squares / (12 * atoms)).sum(), atoms.new_tensor(len(atoms), dtype=torch.float64))}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}

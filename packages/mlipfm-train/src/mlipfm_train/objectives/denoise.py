@@ -6,7 +6,6 @@ the force field -kT (x' - x) / sigma² by the forces it has, without a head of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,13 +15,13 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor, nn
 
+from .additive import AdditiveObjective
 from .idle_options import refuse_idle
 from .losses import LOSSES, Loss, losses_of
 
 
-class Denoise:
+class Denoise(AdditiveObjective):
     """See the module. The error is divided by sigma, so that predicting no noise has a mean square of 1.
 
     Where all atoms are displaced, their mean displacement is taken out: no model that ignores translations can know it. Labels of the structure do
@@ -59,8 +58,6 @@ class Denoise:
         self.loss, self.weight = loss, weight
         self.outputs: tuple[str, ...] = (predict,)
         self.requires: tuple[str, ...] = ()
-        self.module: nn.Module | None = None
-        self.gather: tuple[str, ...] = ()
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
         """The structure with noise on its atoms, which is its only label."""
@@ -79,7 +76,3 @@ class Denoise:
         moved = (noise != 0).any(dim=1)
         loss = losses_of(((predicted - noise) / self.sigma)[moved], self.loss, 1.0)
         return {"noise": (self.weight * loss.sum(), torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device))}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}

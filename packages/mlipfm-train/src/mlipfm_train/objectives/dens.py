@@ -20,6 +20,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from .additive import AdditiveObjective
 from .energy_force import EnergyForce
 from .losses import LOSSES, Loss, losses_of
 from .potential_features import gaussians, node_channels, pairs_within, scalars_of, start_small
@@ -63,7 +64,7 @@ def _sizes(forces: Tensor) -> Tensor:
     return gaussians(torch.log1p(torch.linalg.vector_norm(forces, dim=1)), 0.0, 4.0, SIZES)
 
 
-class Dens:
+class Dens(AdditiveObjective):
     """See the module.
 
     Beside `energy-force` it is one more task on displaced copies of the structures (`probability` 1). A model with direct forces may learn all of it
@@ -109,7 +110,6 @@ class Dens:
         self.outputs: tuple[str, ...] = self.supervised.outputs if self.supervised is not None else ("energy",)
         self.requires: tuple[str, ...] = tuple(dict.fromkeys(("forces", *(self.outputs if self.supervised is not None else ()))))
         self.module: NoiseHead | None = None
-        self.gather: tuple[str, ...] = ()
 
     def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
         """Make the head; refuse labels of the original structure for a gradient at displaced atoms."""
@@ -152,10 +152,6 @@ class Dens:
         count = torch.tensor(float(loss.numel()), dtype=torch.float64, device=loss.device)
         supervised = self.supervised.terms(prediction, batch) if self.supervised is not None else {}
         return {"noise": (self.weight * loss.sum() + 0.0 * predicted.sum(), count), **supervised}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
 
 def encoded_forces(batch: Batch) -> Tensor:

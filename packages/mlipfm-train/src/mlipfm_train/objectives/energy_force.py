@@ -21,14 +21,15 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..augmentation import Augmentation, augmented, check_augmentation
+from .additive import AdditiveObjective
 from .idle_options import refuse_idle
 from .losses import LOSSES, Loss, counted, losses_of, weighted
 
 
-class EnergyForce:
+class EnergyForce(AdditiveObjective):
     """See the module. A weight of 0 switches its quantity off: it is neither predicted nor counted.
 
     Args:
@@ -60,8 +61,6 @@ class EnergyForce:
         check_augmentation(augment, "energy-force")
         self.outputs = tuple(key for key, weight in self.weights.items() if weight > 0)
         self.requires = self.outputs
-        self.module: nn.Module | None = None
-        self.gather: tuple[str, ...] = ()
         self.has_views = augment != "none"
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
@@ -70,10 +69,6 @@ class EnergyForce:
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """Return `energy`, `forces`, `stress`: those with a weight. Systems without the label count 0."""
         return {key: self._term(key, prediction[key].to(torch.float64), batch) for key in self.outputs}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
     def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         if key not in batch.labels:

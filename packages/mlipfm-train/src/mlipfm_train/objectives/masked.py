@@ -19,6 +19,7 @@ from mlipfm_interfaces.structure import Structure
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .additive import AdditiveObjective
 from .potential_features import node_channels, node_scalars, scalars_of
 
 
@@ -45,7 +46,7 @@ class MaskedHead(ElementHead):
         nn.init.zeros_(self.mask.weight)
 
 
-class Masked:
+class Masked(AdditiveObjective):
     """See the module.
 
     Args:
@@ -64,7 +65,6 @@ class Masked:
         self.outputs: tuple[str, ...] = ("energy",)  # features come with it
         self.requires: tuple[str, ...] = ()
         self.module: MaskedHead | None = None
-        self.gather: tuple[str, ...] = ()
 
     def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
         """Make the head, and check that the node scalars of a masked atom do not depend on its element."""
@@ -103,7 +103,3 @@ class Masked:
         logits = self.module.logits(scalars_of(prediction, self.module.mask.weight)[masked]).to(torch.float64)
         loss = cross_entropy(logits, self.module.rows[batch.atomic_numbers[masked]], reduction="sum")
         return {"element": (self.weight * loss, masked.sum().to(torch.float64))}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}

@@ -14,13 +14,13 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential, Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor
 
+from .additive import AdditiveObjective
 from .losses import LOSSES, Loss, losses_of, structure_weights
 from .potential_features import PairReadout, node_channels, pairs_within, scalars_of
 
 
-class PairDistances:
+class PairDistances(AdditiveObjective):
     """Predict the distances of neighbours before noise was added to the atoms, from the noisy structure (Uni-Mol2, arXiv:2406.14969). No labels.
 
     The readout gives the change of each distance in units of sigma. Far from each other, two atoms change theirs by sigma sqrt(2) times a normal
@@ -46,7 +46,6 @@ class PairDistances:
         self.outputs: tuple[str, ...] = ("energy",)  # features come with it
         self.requires: tuple[str, ...] = ()
         self.module: PairReadout | None = None
-        self.gather: tuple[str, ...] = ()
 
     def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
         """Make the readout of pairs."""
@@ -67,12 +66,8 @@ class PairDistances:
         loss = losses_of((predicted - (before - r) / self.sigma)[:, None], self.loss, 1.0)
         return {"distance": (self.weight * loss.sum(), torch.tensor(float(len(i)), dtype=torch.float64, device=loss.device))}
 
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
-
-class BondOrders:
+class BondOrders(AdditiveObjective):
     """Predict the bond orders of neighbours, a label that GFN1-xTB and GFN2-xTB give (`mlipfm data label --method gfn2-xtb-rich`).
 
     Pairs of periodic systems do not count: an atom has several images there, and their bond orders are one number.
@@ -94,7 +89,6 @@ class BondOrders:
         self.outputs: tuple[str, ...] = ("energy",)  # features come with it
         self.requires: tuple[str, ...] = ("bond_orders",)
         self.module: PairReadout | None = None
-        self.gather: tuple[str, ...] = ()
         self.has_views = False
 
     def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
@@ -121,10 +115,6 @@ class BondOrders:
         if weights is not None:
             loss = loss * weights[batch.system[i]][:, None]
         return {"bond_orders": (self.weight * loss.sum(), torch.tensor(float(len(i)), dtype=torch.float64, device=loss.device))}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
 
 def _check_loss(loss: str, where: str) -> None:

@@ -17,16 +17,17 @@ from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.quantities import quantity
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..augmentation import Augmentation, augmented, check_augmentation
+from .additive import AdditiveObjective
 from .idle_options import refuse_idle
 from .losses import LOSSES, Loss, counted, losses_of, weighted
 
 ELSEWHERE = ("energy", "forces", "stress")
 
 
-class Quantities:
+class Quantities(AdditiveObjective):
     """See the module.
 
     Args:
@@ -57,8 +58,6 @@ class Quantities:
             refuse_idle("quantities", {"huber_delta": (huber_delta, 1.0)}, "loss: huber")
         self.outputs = tuple(self.weights)
         self.requires = self.outputs
-        self.module: nn.Module | None = None
-        self.gather: tuple[str, ...] = ()
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
         return [augmented(structure, self.augment, rng)]
@@ -66,10 +65,6 @@ class Quantities:
     def terms(self, prediction: Prediction, batch: Batch) -> Terms:
         """One term for each quantity, by its key."""
         return {key: self._term(key, prediction[key].to(torch.float64), batch) for key in self.outputs}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
     def _term(self, key: str, predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         if key not in batch.labels:

@@ -16,14 +16,14 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Potential, Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from .additive import AdditiveObjective
 from .masked import ElementHead
 from .potential_features import node_channels, scalars_of
 
 
-class Replacement:
+class Replacement(AdditiveObjective):
     """See the module. A view states neither charge nor multiplicity: those of the structure do not belong to other elements.
 
     Args:
@@ -46,7 +46,6 @@ class Replacement:
         self.outputs: tuple[str, ...] = ("energy",)  # features come with it
         self.requires: tuple[str, ...] = ()
         self.module: ElementHead | None = None
-        self.gather: tuple[str, ...] = ()
 
     def prepare(self, potential: Potential, elements: Mapping[int, int]) -> None:
         """Make the head, and keep the frequencies of the elements."""
@@ -80,7 +79,3 @@ class Replacement:
         if self.element_weight:
             terms["element"] = (self.element_weight * found, replaced.sum().to(torch.float64))
         return terms
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}

@@ -6,8 +6,6 @@ without a derivative of its own. Backbones whose energy is invariant have none t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from mlipfm_interfaces.batch import Batch
@@ -15,10 +13,12 @@ from mlipfm_interfaces.errors import RecipeError
 from mlipfm_interfaces.potential import Prediction
 from mlipfm_interfaces.protocols import Terms
 from mlipfm_interfaces.structure import Structure
-from torch import Tensor, nn
+from torch import Tensor
+
+from .additive import AdditiveObjective
 
 
-class Torque:
+class Torque(AdditiveObjective):
     """See the module. Systems with a periodic direction count 0: their rotation turns the cell as well, which forces do not know.
 
     Args:
@@ -34,8 +34,6 @@ class Torque:
         self.weight = weight
         self.outputs: tuple[str, ...] = ("forces",)
         self.requires: tuple[str, ...] = ()
-        self.module: nn.Module | None = None
-        self.gather: tuple[str, ...] = ()
         self.has_views = False
 
     def views(self, structure: Structure, rng: np.random.Generator) -> list[Structure]:
@@ -47,10 +45,6 @@ class Torque:
         norms = torch.linalg.matrix_norm(rotation_gradient(prediction["forces"], batch))
         open_ones = ~batch.pbc.any(dim=1)
         return {"torque": (self.weight * norms[open_ones].sum(), open_ones.sum().to(torch.float64))}
-
-    def finish(self, gathered: Mapping[str, Tensor]) -> Terms:
-        """Return nothing: all terms are additive."""
-        return {}
 
 
 def rotation_gradient(forces: Tensor, batch: Batch) -> Tensor:
