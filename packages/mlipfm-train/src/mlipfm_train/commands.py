@@ -128,7 +128,14 @@ def train(
         how = {"report": report, "as_json": as_json, "register": register, "accept_label_errors": accept_label_errors}
         _train_recipe(context, recipe, [*(overrides or ()), *changes], stores, fit_costs, out or Path("run"), **how)
     else:
-        options = {"backbone": backbone, "minutes": minutes, "steps": steps, "level": level, "licence": licence, "test": test}
+        options: dict[str, Any] = {
+            "backbone": backbone,
+            "minutes": minutes,
+            "steps": steps,
+            "level": level,
+            "licence": licence,
+            "test": test,
+        }
         options |= {"split": (split or SplitBy.auto).value, "accept_label_errors": accept_label_errors, "changes": tuple(overrides or ())}
         _train_file(context, recipe, out, valid or [], reading=read or (), as_json=as_json, **options)
 
