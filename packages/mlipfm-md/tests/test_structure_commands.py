@@ -12,6 +12,7 @@ from ase.build import bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from mlipfm_interfaces.cli import main
 from mlipfm_md.crystal_elasticity import equation_of_state
+from mlipfm_md.reaction_paths import Path as EnergyPath
 
 #: As VASP writes it: copper, two atoms fixed.
 POSCAR = """Cu slab
@@ -177,6 +178,37 @@ def test_a_molecule_with_a_charge_vibrates_as_the_ion_that_it_is(tmp_path, capfd
     assert 3000 < max(found["frequencies"]) < 4000
     assert found["thermochemistry"]["gibbs_energy"] < found["thermochemistry"]["enthalpy"]
     assert np.abs(found["rigid"]).max() < 60
+
+
+@pytest.mark.full
+def test_hydrogen_of_hydrogen_cyanide_goes_around_to_nitrogen(tmp_path):
+    """GFN2-xTB: 3.175 eV, which `mlipfm ts` finds from a bent guess; a straight line leads through both other atoms."""
+    pytest.importorskip("tblite")
+    (tmp_path / "r.xyz").write_text("3\n\nC 0 0 0\nN 0 0 1.15\nH 0.05 0 -1.07\n")
+    (tmp_path / "p.xyz").write_text("3\n\nC 0 0 0\nN 0 0 1.17\nH 0.05 0 2.17\n")
+    words = ("--product", tmp_path / "p.xyz", "--model", "tblite:GFN2", "--charge", 0, "--multiplicity", 1, "--out", tmp_path / "out")
+    assert run("neb", tmp_path / "r.xyz", *words) == 0
+    assert record(tmp_path / "out", "neb")["results"]["barrier"] == pytest.approx(3.175, abs=0.01)
+
+
+def test_a_path_without_a_saddle_is_no_result_and_writes_none(tmp_path, capfd, monkeypatch):
+    ase.io.write(tmp_path / "ends.xyz", [frame := bulk("Cu", "fcc", 3.59), frame])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "saddle.extxyz").write_text("of an earlier run")
+    images = [bulk("Cu", "fcc", 3.59) for _ in range(4)]
+    for image in images:
+        image.calc = EMT()
+    distances, energies = np.array([0.0, 0.4, 0.8, 3.0]), np.array([0.0, 0.1, 0.2, 0.8])
+    path = EnergyPath(images, distances, energies, False, 0.01, (distances, energies))
+    monkeypatch.setattr("mlipfm_md.reaction_paths.minimum_energy_path", lambda *_, **__: path)
+    assert run("neb", tmp_path / "ends.xyz", "--model", "emt:", "--out", tmp_path / "out") == 2
+    said = capfd.readouterr().err
+    assert "no saddle: the highest image of the path is an end" in said
+    assert "the geometry jumps from image 2 to 3, 2.20 Å apart" in said
+    assert not (tmp_path / "out" / "saddle.extxyz").exists()
+    found = record(tmp_path / "out", "neb")["results"]
+    assert found["barrier"] is None
+    assert not found["converged"]
 
 
 def test_a_model_before_the_file_is_told_where_it_belongs(tmp_path, capfd):

@@ -301,22 +301,35 @@ def run_neb(job: Job, product: Path | None, settings: dict[str, Any], as_is: boo
             job.say(f"the {name} end has forces of {largest_force(ends[k]):.3g} eV/Å: it is relaxed first (--as-is: not)")
             ends[k] = relax(ends[k], fmax=settings["fmax"] / 2, on_step=job.step).atoms
     found = minimum_energy_path(*ends, on_step=job.step, **settings)
-    top = int(found.energies.argmax())
     job.write("path.extxyz", found.images)
-    job.write("saddle.extxyz", found.images[top])
+    (job.out / "saddle.extxyz").unlink(missing_ok=True)  # of an earlier run
+    if found.saddle is None:
+        job.say("the highest image is an end of the path: no saddle was found, and the path has no barrier to give")
+    else:
+        job.write("saddle.extxyz", found.images[found.saddle])
+    for k in found.jumps:
+        job.say(
+            f"the geometry jumps from image {k} to {k + 1}, {found.distances[k + 1] - found.distances[k]:.2f} Å apart (median "
+            f"{np.median(np.diff(found.distances)):.2f} Å): the path between them is not known; raise --images, and let an image --climb"
+        )
+    barrier = None if found.saddle is None else found.barrier
+    reverse = None if barrier is None else barrier - found.reaction_energy
     job.csv("path.csv", ("distance_A", "energy_eV"), zip(found.distances, found.energies, strict=True))
     results = {
-        "converged": found.converged, "barrier": found.barrier, "reverse_barrier": found.barrier - found.reaction_energy,
-        "reaction_energy": found.reaction_energy, "largest_force": found.largest_force, "saddle_image": top,
+        "converged": found.converged, "barrier": barrier, "reverse_barrier": reverse,
+        "reaction_energy": found.reaction_energy, "largest_force": found.largest_force, "saddle_image": found.saddle, "jumps": found.jumps,
         "distances": found.distances, "energies": found.energies,
     }  # fmt: skip
     units = {"barrier": "eV", "reaction_energy": "eV", "distances": "Å", "energies": "eV", "largest_force": "eV/Å"}
     rows = [
-        ("converged", "yes" if found.converged else "no"), ("barrier / eV", f"{found.barrier:.4f}"),
-        ("reverse barrier / eV", f"{found.barrier - found.reaction_energy:.4f}"), ("reaction energy / eV", f"{found.reaction_energy:.4f}"),
-        ("highest image", f"{top} of {len(found.images) - 1}"), ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
+        ("converged", "yes" if found.converged else "no"), ("barrier / eV", _number(barrier, "not found")),
+        ("reverse barrier / eV", _number(reverse, "not found")), ("reaction energy / eV", f"{found.reaction_energy:.4f}"),
+        ("highest image", f"{int(found.energies.argmax())} of {len(found.images) - 1}"), ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
     ]  # fmt: skip
     job.finish(settings, units, results, rows, plots.energy_profile(found))
+    if found.saddle is None:
+        hint = "raise --images; start from a structure between them: `mlipfm ts` takes a guess of the saddle"
+        raise SimulationError("no saddle: the highest image of the path is an end", where=str(job.out), hint=hint)
     if not found.converged:
         raise SimulationError(
             f"the path did not converge in {settings['steps']} steps", where=str(job.out), hint="raise --steps or --images"
@@ -392,6 +405,10 @@ def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> A
             hint="mlipfm relax --steps",
         )
     return found.atoms
+
+
+def _number(value: float | None, otherwise: str, digits: int = 4) -> str:
+    return otherwise if value is None else f"{value:.{digits}f}"
 
 
 def _cell_rows(atoms: Atoms) -> list[Row]:
