@@ -8,11 +8,14 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from mlipfm_interfaces.cli import main
 from mlipfm_md.crystal_elasticity import equation_of_state
+from mlipfm_md.harmonic_vibrations import thermochemistry, vibrations
 from mlipfm_md.reaction_paths import Path as EnergyPath
+from mlipfm_md.relaxation import relax
 
 #: As VASP writes it: copper, two atoms fixed.
 POSCAR = """Cu slab
@@ -214,3 +217,55 @@ def test_a_path_without_a_saddle_is_no_result_and_writes_none(tmp_path, capfd, m
 def test_a_model_before_the_file_is_told_where_it_belongs(tmp_path, capfd):
     assert run("relax", "emt:", tmp_path / "POSCAR") == 2
     assert "the model is given by --model MODEL" in capfd.readouterr().err
+
+
+def test_a_molecule_in_a_wide_box_has_the_entropy_of_a_gas_and_in_a_narrow_one_of_a_crystal(tmp_path, capfd):
+    """A box of a program of plane waves, the molecule across its border: same frequencies and entropy as without a box."""
+    free = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]])
+    ase.io.write(tmp_path / "free.xyz", free)
+    boxed = free.copy()
+    boxed.set_cell([12.0, 13.0, 12.5])
+    boxed.pbc = True
+    boxed.positions -= [0, 0, 1.1]
+    boxed.wrap()
+    assert np.ptp(boxed.positions[:, 2]) > 6.0
+    ase.io.write(tmp_path / "boxed.xyz", boxed)
+    found = {}
+    for name in ("free", "boxed"):
+        assert run("vibrations", tmp_path / f"{name}.xyz", "--model", "emt:", "--symmetry-number", 2, "--out", tmp_path / name) == 0
+        found[name] = record(tmp_path / name, "vibrations")["results"]
+    assert "treated as a free molecule" in capfd.readouterr().err
+    assert len(found["boxed"]["rigid"]) == 5
+    assert found["boxed"]["thermochemistry"]["entropy"] == pytest.approx(found["free"]["thermochemistry"]["entropy"], rel=1e-4)
+    relaxed = ase.io.read(tmp_path / "boxed" / "relaxed.extxyz")
+    assert np.linalg.norm(relaxed.get_forces(), axis=1).max() < 0.005
+    boxed.set_cell([7.0, 7.0, 7.0])
+    ase.io.write(tmp_path / "narrow.xyz", boxed)
+    assert run("vibrations", tmp_path / "narrow.xyz", "--model", "emt:", "--out", tmp_path / "narrow") == 0
+    assert "treated as a crystal, slab or chain" in capfd.readouterr().err
+
+
+def test_a_radical_without_a_multiplicity_has_the_entropy_of_a_doublet(tmp_path, capfd):
+    """NiCu has 57 electrons: k ln 2 more than a singlet, which it cannot be."""
+    entropy = {}
+    for multiplicity in (None, 1, 2):
+        radical = Atoms("NiCu", [[0, 0, 0], [0, 0, 2.2]], calculator=EMT(), info={} if multiplicity is None else {"spin": multiplicity})
+        relaxed = relax(radical).atoms
+        entropy[multiplicity] = thermochemistry(relaxed, vibrations(relaxed))["entropy"]
+    assert entropy[None] == entropy[2] == pytest.approx(entropy[1] + 8.617333262e-5 * np.log(2))
+    ase.io.write(tmp_path / "radical.xyz", Atoms("NiCu", [[0, 0, 0], [0, 0, 2.2]]))
+    assert run("vibrations", tmp_path / "radical.xyz", "--model", "emt:", "--out", tmp_path / "out") == 0
+    assert "the entropy is that of a doublet" in capfd.readouterr().err
+
+
+def test_modes_have_one_number_in_the_table_and_in_the_file_of_vectors(tmp_path):
+    """The stretch of a diatomic molecule moves its atoms against each other, and no rigid motion does."""
+    ase.io.write(tmp_path / "pair.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]]))
+    assert run("vibrations", tmp_path / "pair.xyz", "--model", "emt:", "--out", tmp_path / "out") == 0
+    ((number, wavenumber, _),) = [row.split(",") for row in (tmp_path / "out" / "modes.csv").read_text().splitlines()[1:]]
+    lines = (tmp_path / "out" / "modes.xyz").read_text().splitlines()
+    assert lines[1] == f"mode {number} f = {float(wavenumber):.1f} cm^-1"
+    assert [line.split(" f = ")[0] for line in lines[5::4]] == [f"rigid motion {k}" for k in range(5)]
+    stretches = [float(a.split()[6]) * float(b.split()[6]) for a, b in zip(lines[2::4], lines[3::4], strict=True)]
+    assert stretches[0] < 0
+    assert min(stretches[1:]) > -1e-6

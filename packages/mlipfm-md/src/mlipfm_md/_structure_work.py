@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ase.io
 import numpy as np
@@ -16,14 +16,19 @@ from mlipfm_interfaces.checkpoint import resolve
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write, sha256
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.units import GPA
 from rich.table import Table
 
 from . import _structure_plots as plots
-from .atoms_and_models import frozen, largest_force, open_calculator, read_atoms
+from .atoms_and_models import free_molecule, frozen, largest_force, open_calculator, read_atoms
 from .calculator import MlipfmCalculator
 
+if TYPE_CHECKING:
+    from .harmonic_vibrations import Vibrations
+
 Row = tuple[str, str]
+_FREE = "the periodic images are beyond the reach of the model: treated as a free molecule, without them"
 
 
 @dataclass
@@ -205,19 +210,24 @@ def run_phonons(job: Job, settings: dict[str, Any], as_is: bool) -> None:
 
 def run_vibrations(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     """`mlipfm vibrations`."""
-    from .harmonic_vibrations import thermochemistry, vibrations
+    from .harmonic_vibrations import multiplicity_of, thermochemistry, vibrations
 
     atoms = _relaxed_start(job, settings["fmax"], as_is)
     found = vibrations(atoms, fmax=max(settings["fmax"], 1e-6) * 1.001, on_step=job.part)
     conditions = {key: settings[key] for key in ("temperature", "pressure", "symmetry_number")}
+    if atoms.pbc.any() and not atoms.constraints:
+        job.say("treated as a crystal, slab or chain, which cannot turn: its periodic images are within the reach of the model")
     thermal = {} if found.imaginary else thermochemistry(atoms, found, **conditions)
+    if thermal.get("model") == "ideal gas" and charge_and_multiplicity(atoms.info)[1] is None:
+        name = {1: "singlet", 2: "doublet"}[multiplicity_of(atoms)]
+        job.say(f"no multiplicity is given: the entropy is that of a {name}, the lowest for this number of electrons (--multiplicity)")
     if thermal.get("model") == "harmonic" and settings["symmetry_number"] != 1:
         job.say("the symmetry number has no effect: this is no free molecule, which could turn")
     if found.imaginary:
         job.say(f"no thermochemistry: imaginary modes {', '.join(f'{-f:.1f}i' for f in found.imaginary)} cm⁻¹; this is no minimum")
     job.csv("modes.csv", ("mode", "wavenumber_per_cm", "energy_meV"), [(k, f, f / 8.065544) for k, f in enumerate(found.frequencies)])
     with open(_made(job.out) / "modes.xyz", "w", encoding="utf-8") as file:
-        _write_modes(file, found.data)
+        _write_modes(file, found)
     results = {
         "frequencies": found.frequencies, "rigid": found.rigid, "imaginary": found.imaginary, "zero_point_energy": found.zero_point_energy,
         "thermochemistry": thermal, "energy": float(atoms.get_potential_energy()),
@@ -295,8 +305,13 @@ def run_neb(job: Job, product: Path | None, settings: dict[str, Any], as_is: boo
     if len(ends[0]) == len(ends[1]) and (said := share_constraints(*ends)) is not None:
         job.say(said)
     calculator = job.calculator()
-    for k, name in enumerate(("first", "last")):
+    for k in range(2):
         ends[k].calc = calculator
+    free = [end for end in map(free_molecule, ends) if end is not None]
+    if len(free) == 2:
+        job.say(_FREE)
+        ends = free
+    for k, name in enumerate(("first", "last")):
         if not as_is and largest_force(ends[k]) > settings["fmax"]:
             job.say(f"the {name} end has forces of {largest_force(ends[k]):.3g} eV/Å: it is relaxed first (--as-is: not)")
             ends[k] = relax(ends[k], fmax=settings["fmax"] / 2, on_step=job.step).atoms
@@ -391,6 +406,9 @@ def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> A
             f"`mlipfm {job.command}` needs a crystal that is periodic in three directions; this is {kind}", where=str(job.file)
         )
     atoms.calc = job.calculator()
+    if job.command == "vibrations" and (free := free_molecule(atoms)) is not None:
+        job.say(_FREE)
+        atoms = free
     force = largest_force(atoms)
     if as_is or (force <= fmax and cell == "fixed"):
         return atoms
@@ -404,6 +422,7 @@ def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> A
             where=str(job.file),
             hint="mlipfm relax --steps",
         )
+    job.write("relaxed.extxyz", found.atoms)
     return found.atoms
 
 
@@ -418,12 +437,13 @@ def _cell_rows(atoms: Atoms) -> list[Row]:
     return [("cell / Å", " ".join(f"{x:.5f}" for x in lengths[:3])), ("angles / °", " ".join(f"{x:.3f}" for x in lengths[3:]))]
 
 
-def _write_modes(file: Any, data: Any) -> None:
-    """All modes as XYZ with a vector on each atom, which Jmol and Avogadro show."""
-    atoms, wavenumbers = data.get_atoms(), data.get_frequencies()
-    for k, mode in enumerate(data.get_modes(all_atoms=True)):
-        f = wavenumbers[k]
-        file.write(f"{len(atoms)}\nmode {k} f = {abs(f):.1f}{'i' if abs(f.imag) > abs(f.real) else ''} cm^-1\n")
+def _write_modes(file: Any, found: Vibrations) -> None:
+    """All modes as XYZ with a vector on each atom, which Jmol and Avogadro show: in the order of modes.csv, then the rigid motions."""
+    atoms, vectors = found.data.get_atoms(), found.data.get_modes(all_atoms=True)[found.order]
+    names = [f"{kind} {k} f = {abs(f):.1f}{'i' if f < 0 else ''} cm^-1" for kind, values in (("mode", found.frequencies), ("rigid motion", found.rigid))
+             for k, f in enumerate(values)]  # fmt: skip
+    for name, mode in zip(names, vectors, strict=True):
+        file.write(f"{len(atoms)}\n{name}\n")
         for symbol, p, v in zip(atoms.get_chemical_symbols(), atoms.positions, mode, strict=True):
             file.write(f"{symbol:2s} " + " ".join(f"{x:12.6f}" for x in (*p, *v)) + "\n")
 
