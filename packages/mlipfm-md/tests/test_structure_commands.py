@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from mlipfm_interfaces.cli import main
+from mlipfm_md import crystal_phonons
 from mlipfm_md.crystal_elasticity import equation_of_state
 from mlipfm_md.harmonic_vibrations import thermochemistry, vibrations
 from mlipfm_md.reaction_paths import Path as EnergyPath
@@ -269,3 +270,36 @@ def test_modes_have_one_number_in_the_table_and_in_the_file_of_vectors(tmp_path)
     stretches = [float(a.split()[6]) * float(b.split()[6]) for a, b in zip(lines[2::4], lines[3::4], strict=True)]
     assert stretches[0] < 0
     assert min(stretches[1:]) > -1e-6
+
+
+@pytest.mark.parametrize(("same", "as_it"), [("1atm", "101325"), ("1bar", "100000"), ("0.0001GPa", "1e5Pa")])
+def test_a_pressure_with_its_unit_is_the_same_for_every_command(tmp_path, same, as_it):
+    ase.io.write(tmp_path / "pair.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]]))
+    found = []
+    for text in (same, as_it):
+        out = tmp_path / f"of-{text}"
+        assert run("vibrations", tmp_path / "pair.xyz", "--model", "emt:", "--pressure", text, "--out", out) == 0
+        found.append(record(out, "vibrations")["results"]["thermochemistry"]["entropy"])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+def test_relax_takes_a_pressure_in_bar_and_a_bare_number_is_gpa(tmp_path):
+    bulk("Cu", cubic=True).write(tmp_path / "cu.xyz")
+    volumes = []
+    for text in ("50kbar", "5"):
+        out = tmp_path / text
+        assert run("relax", tmp_path / "cu.xyz", "--model", "emt:", "--cell", "full", "--pressure", text, "--out", out) == 0
+        volumes.append(record(out, "relax")["results"]["volume"])
+    assert volumes[0] == pytest.approx(volumes[1], rel=1e-9)
+
+
+def test_a_crystal_with_imaginary_modes_alone_has_no_highest_frequency_and_no_heat_capacity(tmp_path, capfd, monkeypatch):
+    pytest.importorskip("phonopy")
+    ase.io.write(tmp_path / "Cu.xyz", bulk("Cu", "fcc", 3.59))
+    forces = crystal_phonons._forces  # with the other sign every minimum is a maximum
+    monkeypatch.setattr(crystal_phonons, "_forces", lambda *a: -forces(*a))
+    assert run("phonons", tmp_path / "Cu.xyz", "--model", "emt:", "--supercell", 4, 4, 4, "--fmax", 0.01, "--out", tmp_path / "out") == 0
+    assert capfd.readouterr().out.count("not defined: all modes are") == 3
+    found = record(tmp_path / "out", "phonons")["results"]
+    assert found["highest_frequency"] is None
+    assert found["thermal"] == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import add_adsorbate, bulk, fcc100, molecule
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
@@ -250,6 +251,24 @@ def test_relaxing_keeps_fixed_atoms_symmetry_and_reaches_a_pressure():
     pressed = relax(copper, fmax=1e-4, cell="full", symmetry=True, pressure=5.0).atoms
     assert pressed.get_stress()[:3] / units.GPa == pytest.approx([-5.0] * 3, abs=0.01)
     assert pressed.cell.cellpar()[3:] == pytest.approx([60.0] * 3)
+
+
+class Falling(Calculator):
+    """An energy without a minimum: every step down is steeper."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        z = self.atoms.positions[:, 2]
+        self.results = {"energy": -1e3 * float((z**2).sum()), "forces": 2e3 * z[:, None] * [0.0, 0.0, 1.0]}
+
+
+def test_a_model_that_collapses_is_stopped_at_once():
+    steps = []
+    with pytest.raises(SimulationError, match=r"the energy fell by [\d,.e+]+ eV per atom in \d+ steps: the model collapses"):
+        relax(Atoms("Cu2", [[0, 0, 0], [0, 0, 1.0]], calculator=Falling()), on_step=lambda *step: steps.append(step))
+    assert len(steps) < 5
 
 
 @pytest.mark.parametrize(

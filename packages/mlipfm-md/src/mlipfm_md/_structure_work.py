@@ -186,25 +186,28 @@ def run_phonons(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     rows_csv = [(a, b, d, *f) for (ds, fs), (a, b) in zip(found.paths, found.labels, strict=True) for d, f in zip(ds, fs, strict=True)]
     job.csv("bands.csv", ("from", "to", "distance", *(f"mode_{k + 1}" for k in range(len(rows_csv[0]) - 3))), rows_csv)
     job.csv("dos.csv", ("frequency_THz", "density"), zip(*found.dos, strict=True))
-    top = max(float(f.max()) for _, f in found.paths)
+    top = found.highest
     results = {
         "supercell": found.supercell, "highest_frequency": top, "sum_rule_error": found.sum_rule, "stable": not found.imaginary,
         "imaginary": [{"q": q, "frequency": f} for q, f in found.imaginary], "thermal": found.thermal,
     }  # fmt: skip
     units = {"frequency": "THz", "sum_rule_error": "eV/Å²", "free_energy": "kJ/mol", "entropy": "J/K/mol", "heat_capacity": "J/K/mol",
              "q": "fractional, of the primitive cell", "displacement": "Å"}  # fmt: skip
-    at_300 = next(row for row in found.thermal if row["temperatures"] == 300.0)
+    at_300 = next((row for row in found.thermal if row["temperatures"] == 300.0), None)
+    undefined = "not defined: all modes are imaginary"
     words = (
         "none"
         if not found.imaginary
         else f"{len(found.imaginary)} wave vectors, lowest {found.imaginary[0][1]:.2f} THz at {found.imaginary[0][0]}"
     )
     rows = [
-        ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", f"{top:.3f}"), ("imaginary modes", words),
+        ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", _number(top, undefined, 3)), ("imaginary modes", words),
         ("error of the acoustic sum rule / eV/Å²", f"{found.sum_rule:.2g}"),
-        ("heat capacity of the primitive cell at 300 K / J/K/mol", f"{at_300['heat_capacity']:.3f}"),
-        ("free energy at 300 K / kJ/mol", f"{at_300['free_energy']:.3f}"),
+        ("heat capacity of the primitive cell at 300 K / J/K/mol", _number(at_300 and at_300["heat_capacity"], undefined, 3)),
+        ("free energy at 300 K / kJ/mol", _number(at_300 and at_300["free_energy"], undefined, 3)),
     ]  # fmt: skip
+    if found.imaginary and at_300:
+        job.say("heat capacity and free energy are those of the other modes: imaginary ones have none")
     job.finish(settings, units, results, rows, plots.phonon_bands(found))
 
 

@@ -251,7 +251,7 @@ def analyse(
         list[str] | None, typer.Option(help="Curve to draw beside one of ours: O-O=FILE with two columns, VDOS=FILE")
     ] = None,
     ensemble: Annotated[Ensembles | None, typer.Option(help="Of a file; heat capacity and drift depend on it")] = None,
-    pressure: Annotated[float | None, typer.Option(help="GPa, of the barostat of a file")] = None,
+    pressure: Annotated[str | None, typer.Option(help="Of the barostat of a file: 1bar, 1atm; a bare number is GPa")] = None,
     elements: Annotated[str | None, typer.Option(help='Elements of the types 1, 2 ... of a LAMMPS dump: "O H"')] = None,
     velocity_unit: Annotated[
         VelocityUnit | None, typer.Option(help="Of a LAMMPS dump: A/fs for `units real`", show_default="A/ps, of `units metal`")
@@ -272,6 +272,7 @@ def analyse(
     mlipfm md analyse run.xyz --model model.safetensors --json
     """
     from ._analyse_command import analyse_trajectory, open_trajectory, parse_angle, parse_pair
+    from .barostat import pressure_with_unit
     from .observables.analysis import AnalysisRequest
 
     data = open_trajectory(
@@ -279,7 +280,7 @@ def analyse(
         dt,
         structure,
         None if ensemble is None else str(ensemble),
-        pressure,
+        None if pressure is None else pressure_with_unit(pressure, "GPa"),
         (elements or "").split(),
         None if velocity_unit is None else str(velocity_unit),
     )

@@ -18,6 +18,8 @@ __all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress",
 OPTIMIZERS = ("BFGS", "LBFGS", "FIRE", "BFGSLineSearch")
 #: What may change of the cell, and the option of `FrechetCellFilter` for it.
 CELLS = {"fixed": None, "full": {}, "volume": {"hydrostatic_strain": True}, "shape": {"constant_volume": True}}
+#: eV per atom. No relaxation of atoms gains as much: the model has no minimum there.
+COLLAPSE = 100.0
 OnStep = Callable[[int, float, float], None]
 
 
@@ -57,7 +59,8 @@ def relax(
         on_step: called with step, energy and largest force.
 
     Raises:
-        SimulationError: settings that cannot be, a moving cell of a system that is not periodic in three directions, energies that are not finite.
+        SimulationError: settings that cannot be, a moving cell of a system that is not periodic in three directions, energies that are not finite,
+            or that fall by more than `COLLAPSE` per atom.
     """
     _check(atoms, fmax, steps, cell, pressure, optimizer)
     atoms, calculator = atoms.copy(), atoms.calc
@@ -79,6 +82,11 @@ def relax(
         if not np.isfinite([energies[-1], forces[-1]]).all():
             raise SimulationError(
                 f"energy or forces are not finite at step {len(energies) - 1}", hint="look at the start, or take another model"
+            )
+        if (fallen := (energies[0] - energies[-1]) / len(atoms)) > COLLAPSE:
+            raise SimulationError(
+                f"the energy fell by {fallen:,.3g} eV per atom in {len(energies) - 1} steps: the model collapses, it has no minimum here",
+                hint="take a model that was trained on such structures, or look for atoms that meet in the start",
             )
         if on_step is not None:
             on_step(len(energies) - 1, energies[-1], forces[-1])
