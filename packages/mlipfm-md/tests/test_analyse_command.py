@@ -206,7 +206,7 @@ def test_a_molecule_in_vacuum_turns_and_does_not_diffuse(tmp_path, capsys):
     found = analyse_data(read_run(tmp_path / "r"), AnalysisRequest())
     assert found.msds
     assert not [e for e in found.estimates if "diffusion" in e.name]
-    assert "a system that is not periodic has no diffusion coefficient" in dict(found.refused)["diffusion of Ar"]
+    assert "a system that is not periodic has no diffusion coefficient" in dict(found.refused)["diffusion of all atoms"]
 
 
 def test_an_isolated_molecule_at_constant_energy_has_no_heat_capacity(tmp_path):

@@ -137,10 +137,12 @@ class Job:
 
 def run_relax(job: Job, settings: dict[str, Any]) -> None:
     """`mlipfm relax`; exits with 2, after the results are written, if the limit was not reached."""
-    from .relaxation import relax
+    from .relaxation import open_axes, relax
 
     atoms = job.read()
     atoms.calc = job.calculator()
+    if settings["cell"] != "fixed" and open_axes(atoms).sum() == 1:
+        job.say(f"lattice vector {int(open_axes(atoms).argmax()) + 1} runs across vacuum and is kept: the cell relaxes in the plane of the slab")
     found = relax(atoms, on_step=job.step, **settings)
     frames = list(found.trajectory)
     job.write("trajectory.extxyz", frames)
