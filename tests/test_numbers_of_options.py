@@ -36,8 +36,8 @@ SENSIBLE = {
     "--stress-sign": {"-1", "0"},
 }
 
-#: The same of one command: a tension is a pressure too, but not of the gas of `vibrations`.
-SENSIBLE_THERE = {(("relax",), "--pressure"): {"-1", "0"}, (("md", "analyse"), "--pressure"): {"-1", "0"}}
+#: A pressure is a number with a unit or without; a tension is one too, but not of the gas of `vibrations`.
+PRESSURES = {("relax",): {"-1", "0"}, ("md", "analyse"): {"-1", "0"}, ("vibrations",): set()}
 
 #: What errors call an option that the engine checks, and not the command line.
 WORDS = {
@@ -66,7 +66,7 @@ def numbers() -> Iterator[tuple[tuple[str, ...], str]]:
     yield from walk(typer.main.get_group(app), ())
 
 
-ALL = list(numbers())
+ALL = [*numbers(), *((path, "--pressure") for path in PRESSURES)]
 
 
 def test_the_walk_finds_the_options():
@@ -79,7 +79,7 @@ def test_the_walk_finds_the_options():
 def test_a_number_that_cannot_be_is_refused_by_name(path, option, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in BAD:
-        if value in SENSIBLE.get(option, set()) | SENSIBLE_THERE.get((path, option), set()):
+        if value in SENSIBLE.get(option, set()) | (PRESSURES[path] if option == "--pressure" else set()):
             continue
         # the words for arguments that are wanted are files that do not exist: an accepted number is followed by another error
         with pytest.raises(SystemExit) as end:

@@ -14,6 +14,8 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
 from mlipfm_md import NVE, Settings, export_extxyz, simulate
 from mlipfm_md.observables import heat_capacity, read_run, read_trajectory
+from mlipfm_md.observables.analysis import AnalysisRequest
+from mlipfm_md.observables.analysis import analyse as analyse_data
 
 CUBE = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 
@@ -195,6 +197,16 @@ def test_words_of_other_programs_under_our_keys_are_left_alone(run, tmp_path):
     assert (found.ensemble, found.degrees_of_freedom, len(found)) == (None, 3 * 8 - 3, len(read_run(run)))
     (tmp_path / "upper.xyz").write_text(text.replace("ensemble=nve", "ensemble=NVE"))
     assert read_trajectory(tmp_path / "upper.xyz", ensemble="nve").ensemble == "nve"
+
+
+def test_a_molecule_in_vacuum_turns_and_does_not_diffuse(tmp_path, capsys):
+    """A straight line through the mean square displacement of a rotor gave 1.4e-8 m2/s for H of a free molecule."""
+    argon = Structure(np.full(2, 18), [[0, 0, 0], [3.8, 0, 0.0]])
+    simulate(noble_gas(cutoff=6.0), [argon], NVE(), Settings(dt=1.0, steps=400, temperature=30, every=2), out=tmp_path / "r")
+    found = analyse_data(read_run(tmp_path / "r"), AnalysisRequest())
+    assert found.msds
+    assert not [e for e in found.estimates if "diffusion" in e.name]
+    assert "a system that is not periodic has no diffusion coefficient" in dict(found.refused)["diffusion of all atoms"]
 
 
 def test_an_isolated_molecule_at_constant_energy_has_no_heat_capacity(tmp_path):

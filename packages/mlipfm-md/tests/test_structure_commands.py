@@ -8,10 +8,15 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from mlipfm_interfaces.cli import main
+from mlipfm_md import crystal_phonons
 from mlipfm_md.crystal_elasticity import equation_of_state
+from mlipfm_md.harmonic_vibrations import thermochemistry, vibrations
+from mlipfm_md.reaction_paths import Path as EnergyPath
+from mlipfm_md.relaxation import relax
 
 #: As VASP writes it: copper, two atoms fixed.
 POSCAR = """Cu slab
@@ -179,6 +184,138 @@ def test_a_molecule_with_a_charge_vibrates_as_the_ion_that_it_is(tmp_path, capfd
     assert np.abs(found["rigid"]).max() < 60
 
 
+@pytest.mark.full
+def test_hydrogen_of_hydrogen_cyanide_goes_around_to_nitrogen(tmp_path):
+    """GFN2-xTB: 3.175 eV, which `mlipfm ts` finds from a bent guess; a straight line leads through both other atoms."""
+    pytest.importorskip("tblite")
+    (tmp_path / "r.xyz").write_text("3\n\nC 0 0 0\nN 0 0 1.15\nH 0.05 0 -1.07\n")
+    (tmp_path / "p.xyz").write_text("3\n\nC 0 0 0\nN 0 0 1.17\nH 0.05 0 2.17\n")
+    words = ("--product", tmp_path / "p.xyz", "--model", "tblite:GFN2", "--charge", 0, "--multiplicity", 1, "--out", tmp_path / "out")
+    assert run("neb", tmp_path / "r.xyz", *words) == 0
+    assert record(tmp_path / "out", "neb")["results"]["barrier"] == pytest.approx(3.175, abs=0.01)
+
+
+def test_a_path_without_a_saddle_is_no_result_and_writes_none(tmp_path, capfd, monkeypatch):
+    ase.io.write(tmp_path / "ends.xyz", [frame := bulk("Cu", "fcc", 3.59), frame])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "saddle.extxyz").write_text("of an earlier run")
+    images = [bulk("Cu", "fcc", 3.59) for _ in range(4)]
+    for image in images:
+        image.calc = EMT()
+    distances, energies = np.array([0.0, 0.4, 0.8, 3.0]), np.array([0.0, 0.1, 0.2, 0.8])
+    path = EnergyPath(images, distances, energies, False, 0.01, (distances, energies))
+    monkeypatch.setattr("mlipfm_md.reaction_paths.minimum_energy_path", lambda *_, **__: path)
+    assert run("neb", tmp_path / "ends.xyz", "--model", "emt:", "--out", tmp_path / "out") == 2
+    said = capfd.readouterr().err
+    assert "no saddle: the highest image of the path is an end" in said
+    assert "the geometry jumps from image 2 to 3, 2.20 Å apart" in said
+    assert not (tmp_path / "out" / "saddle.extxyz").exists()
+    found = record(tmp_path / "out", "neb")["results"]
+    assert found["barrier"] is None
+    assert not found["converged"]
+
+
 def test_a_model_before_the_file_is_told_where_it_belongs(tmp_path, capfd):
     assert run("relax", "emt:", tmp_path / "POSCAR") == 2
     assert "the model is given by --model MODEL" in capfd.readouterr().err
+
+
+def test_a_molecule_in_a_wide_box_has_the_entropy_of_a_gas_and_in_a_narrow_one_of_a_crystal(tmp_path, capfd):
+    """A box of a program of plane waves, the molecule across its border: same frequencies and entropy as without a box."""
+    free = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]])
+    ase.io.write(tmp_path / "free.xyz", free)
+    boxed = free.copy()
+    boxed.set_cell([12.0, 13.0, 12.5])
+    boxed.pbc = True
+    boxed.positions -= [0, 0, 1.1]
+    boxed.wrap()
+    assert np.ptp(boxed.positions[:, 2]) > 6.0
+    ase.io.write(tmp_path / "boxed.xyz", boxed)
+    found = {}
+    for name in ("free", "boxed"):
+        assert run("vibrations", tmp_path / f"{name}.xyz", "--model", "emt:", "--symmetry-number", 2, "--out", tmp_path / name) == 0
+        found[name] = record(tmp_path / name, "vibrations")["results"]
+    assert "treated as a free molecule" in capfd.readouterr().err
+    assert len(found["boxed"]["rigid"]) == 5
+    assert found["boxed"]["thermochemistry"]["entropy"] == pytest.approx(found["free"]["thermochemistry"]["entropy"], rel=1e-4)
+    relaxed = ase.io.read(tmp_path / "boxed" / "relaxed.extxyz")
+    assert np.linalg.norm(relaxed.get_forces(), axis=1).max() < 0.005
+    boxed.set_cell([7.0, 7.0, 7.0])
+    ase.io.write(tmp_path / "narrow.xyz", boxed)
+    assert run("vibrations", tmp_path / "narrow.xyz", "--model", "emt:", "--out", tmp_path / "narrow") == 0
+    assert "treated as a crystal, slab or chain" in capfd.readouterr().err
+
+
+def test_a_radical_without_a_multiplicity_has_the_entropy_of_a_doublet(tmp_path, capfd):
+    """NiCu has 57 electrons: k ln 2 more than a singlet, which it cannot be."""
+    entropy = {}
+    for multiplicity in (None, 1, 2):
+        radical = Atoms("NiCu", [[0, 0, 0], [0, 0, 2.2]], calculator=EMT(), info={} if multiplicity is None else {"spin": multiplicity})
+        relaxed = relax(radical).atoms
+        entropy[multiplicity] = thermochemistry(relaxed, vibrations(relaxed))["entropy"]
+    assert entropy[None] == entropy[2] == pytest.approx(entropy[1] + 8.617333262e-5 * np.log(2))
+    ase.io.write(tmp_path / "radical.xyz", Atoms("NiCu", [[0, 0, 0], [0, 0, 2.2]]))
+    assert run("vibrations", tmp_path / "radical.xyz", "--model", "emt:", "--out", tmp_path / "out") == 0
+    assert "the entropy is that of a doublet" in capfd.readouterr().err
+
+
+def test_modes_have_one_number_in_the_table_and_in_the_file_of_vectors(tmp_path):
+    """The stretch of a diatomic molecule moves its atoms against each other, and no rigid motion does."""
+    ase.io.write(tmp_path / "pair.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]]))
+    assert run("vibrations", tmp_path / "pair.xyz", "--model", "emt:", "--out", tmp_path / "out") == 0
+    ((number, wavenumber, _),) = [row.split(",") for row in (tmp_path / "out" / "modes.csv").read_text().splitlines()[1:]]
+    lines = (tmp_path / "out" / "modes.xyz").read_text().splitlines()
+    assert lines[1] == f"mode {number} f = {float(wavenumber):.1f} cm^-1"
+    assert [line.split(" f = ")[0] for line in lines[5::4]] == [f"rigid motion {k}" for k in range(5)]
+    stretches = [float(a.split()[6]) * float(b.split()[6]) for a, b in zip(lines[2::4], lines[3::4], strict=True)]
+    assert stretches[0] < 0
+    assert min(stretches[1:]) > -1e-6
+
+
+@pytest.mark.parametrize(("same", "as_it"), [("1atm", "101325"), ("1bar", "100000"), ("0.0001GPa", "1e5Pa")])
+def test_a_pressure_with_its_unit_is_the_same_for_every_command(tmp_path, same, as_it):
+    ase.io.write(tmp_path / "pair.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]]))
+    found = []
+    for text in (same, as_it):
+        out = tmp_path / f"of-{text}"
+        assert run("vibrations", tmp_path / "pair.xyz", "--model", "emt:", "--pressure", text, "--out", out) == 0
+        found.append(record(out, "vibrations")["results"]["thermochemistry"]["entropy"])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+def test_relax_takes_a_pressure_in_bar_and_a_bare_number_is_gpa(tmp_path):
+    bulk("Cu", cubic=True).write(tmp_path / "cu.xyz")
+    volumes = []
+    for text in ("50kbar", "5"):
+        out = tmp_path / text
+        assert run("relax", tmp_path / "cu.xyz", "--model", "emt:", "--cell", "full", "--pressure", text, "--out", out) == 0
+        volumes.append(record(out, "relax")["results"]["volume"])
+    assert volumes[0] == pytest.approx(volumes[1], rel=1e-9)
+
+
+def test_a_crystal_with_imaginary_modes_alone_has_no_highest_frequency_and_no_heat_capacity(tmp_path, capfd, monkeypatch):
+    pytest.importorskip("phonopy")
+    ase.io.write(tmp_path / "Cu.xyz", bulk("Cu", "fcc", 3.59))
+    forces = crystal_phonons._forces  # with the other sign every minimum is a maximum
+    monkeypatch.setattr(crystal_phonons, "_forces", lambda *a: -forces(*a))
+    assert run("phonons", tmp_path / "Cu.xyz", "--model", "emt:", "--supercell", 4, 4, 4, "--fmax", 0.01, "--out", tmp_path / "out") == 0
+    assert capfd.readouterr().out.count("not defined: all modes are") == 3
+    found = record(tmp_path / "out", "phonons")["results"]
+    assert found["highest_frequency"] is None
+    assert found["thermal"] == []
+
+
+def test_the_cell_of_a_slab_relaxes_in_its_plane_and_keeps_its_vacuum(tmp_path, capfd):
+    """A slab in a box that is periodic in three directions, as VASP has it: lengths along the vacuum mean nothing."""
+    slab = fcc100("Cu", (1, 1, 4), vacuum=6.0, a=3.7)
+    slab.pbc = True
+    slab.info.clear()
+    ase.io.write(tmp_path / "slab.xyz", slab, columns=["symbols", "positions"])
+    assert run("relax", tmp_path / "slab.xyz", "--model", "emt:", "--cell", "full", "--out", tmp_path / "out") == 0
+    assert "lattice vector 3 runs across vacuum and is kept" in capfd.readouterr().err
+    relaxed = ase.io.read(tmp_path / "out" / "relaxed.extxyz")
+    assert relaxed.cell[2] == pytest.approx(slab.cell[2], abs=1e-9)
+    assert relaxed.cell[0, 0] < 0.99 * slab.cell[0, 0]
+    words = ("relax", tmp_path / "slab.xyz", "--model", "emt:", "--cell", "full", "--pressure", 1, "--out", tmp_path / "pressed")
+    assert run(*words) == 2
+    assert "would act on the vacuum of the slab" in capfd.readouterr().err

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import add_adsorbate, bulk, fcc100, molecule
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.morse import MorsePotential
@@ -18,6 +19,7 @@ from mlipfm_md import MlipfmCalculator
 from mlipfm_md.crystal_elasticity import Elasticity, elastic_tensor, equation_of_state, symmetrized
 from mlipfm_md.crystal_phonons import phonons, supercell_for
 from mlipfm_md.harmonic_vibrations import free_hessian, thermochemistry, vibrations
+from mlipfm_md.reaction_paths import Path as EnergyPath
 from mlipfm_md.reaction_paths import minimum_energy_path, saddle_point, share_constraints
 from mlipfm_md.relaxation import relax
 
@@ -251,6 +253,24 @@ def test_relaxing_keeps_fixed_atoms_symmetry_and_reaches_a_pressure():
     assert pressed.cell.cellpar()[3:] == pytest.approx([60.0] * 3)
 
 
+class Falling(Calculator):
+    """An energy without a minimum: every step down is steeper."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        z = self.atoms.positions[:, 2]
+        self.results = {"energy": -1e3 * float((z**2).sum()), "forces": 2e3 * z[:, None] * [0.0, 0.0, 1.0]}
+
+
+def test_a_model_that_collapses_is_stopped_at_once():
+    steps = []
+    with pytest.raises(SimulationError, match=r"the energy fell by [\d,.e+]+ eV per atom in \d+ steps: the model collapses"):
+        relax(Atoms("Cu2", [[0, 0, 0], [0, 0, 1.0]], calculator=Falling()), on_step=lambda *step: steps.append(step))
+    assert len(steps) < 5
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -292,6 +312,37 @@ def test_gold_hops_on_aluminium_over_the_barrier_of_ases_tutorial():
     assert saddle.converged
     assert len(saddle.negative) == 1
     assert saddle.energy == pytest.approx(path.energies.max(), abs=0.01)
+
+
+def test_a_tetrahedron_turns_inside_out_through_a_rhombus_wherever_its_mirror_image_lies():
+    """Lennard-Jones: 6 epsilon of six bonds, and 5.0734 of the planar rhombus with a short diagonal (2^(1/6) sigma = 1)."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
+    first = Atoms("Ar4", corners, calculator=LennardJones(epsilon=1.0, sigma=2 ** (-1 / 6), rc=50.0, smooth=False))
+    last = Atoms("Ar4", -corners, calculator=first.calc)
+    last.rotate(100.0, (1, 2, 3))
+    last.positions += [4.0, 1.0, -2.0]
+    path = minimum_energy_path(first, last, images=5, fmax=0.02)
+    assert path.converged
+    assert path.saddle is not None
+    assert path.barrier == pytest.approx(6 - 5.0734, abs=2e-3)
+    assert not path.jumps
+    assert path.distances[-1] < 3.0  # without the 9 Å (each of four atoms 4.5) to where the file had the product
+
+
+def test_atoms_that_would_meet_on_a_straight_path_go_around_each_other():
+    """Two atoms of a line change places: halfway of a straight path they are at one place."""
+    well = MorsePotential(epsilon=1.0, r0=1.0, rho0=6.0, rcut1=20.0, rcut2=21.0)
+    first = Atoms("H2Ar", [[-1, 0, 0], [0, 0, 0], [30, 0, 0]], calculator=well)
+    last = Atoms("H2Ar", [[0, 0, 0], [-1, 0, 0], [30, 0, 0]], calculator=well)
+    path = minimum_energy_path(first, last, images=5, steps=1)
+    assert min(image.get_all_distances()[0, 1] for image in path.images) > 0.8
+
+
+def test_a_path_that_rises_to_its_end_has_no_saddle_and_a_gap_is_named():
+    distances, energies = np.array([0.0, 0.4, 0.8, 3.0, 3.4]), np.array([0.0, 0.1, 0.2, 0.8, 0.9])
+    path = EnergyPath([], distances, energies, True, 0.01, (distances, energies))
+    assert path.saddle is None
+    assert path.jumps == [2]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

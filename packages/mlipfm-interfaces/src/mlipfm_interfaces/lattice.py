@@ -38,3 +38,30 @@ def reduced(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
         if (transform == before).all():
             break
     return basis, transform
+
+
+def in_one_piece(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Move atoms by lattice vectors so that along each periodic axis they begin after the widest layer without atoms.
+
+    Returns:
+        (positions [N, 3], widths [3] Å of these layers, infinite along axes that are open).
+    """
+    widths = np.full(3, np.inf)
+    if not len(positions) or not pbc.any():
+        return positions.copy(), widths
+    full, flat = cell.copy(), ~cell.any(axis=1)
+    if flat.any():  # a slab may have no lattice vector along its open axis: any that is normal to the others will do
+        full[flat] = np.linalg.svd(full[~flat])[2][(~flat).sum() :]
+    inverse = np.linalg.inv(full)
+    fractional = positions @ inverse
+    for axis in np.flatnonzero(pbc):
+        wrapped = fractional[:, axis] % 1.0
+        ordered = np.sort(wrapped)
+        gaps = np.diff(ordered, append=ordered[0] + 1.0)
+        widest = int(gaps.argmax())
+        widths[axis] = gaps[widest] / np.linalg.norm(inverse[:, axis])
+        first = ordered[(widest + 1) % len(ordered)]
+        fractional[:, axis] = first + (wrapped - first) % 1.0
+    return fractional @ full, widths

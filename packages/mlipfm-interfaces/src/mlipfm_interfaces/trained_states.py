@@ -12,9 +12,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .errors import DamagedFileError, InvalidStructureError, UntrainedStateWarning
+from .lattice import in_one_piece
 
 if TYPE_CHECKING:
     from .potential import Potential
@@ -160,14 +159,7 @@ def condition_remark(name: str, value: int | None, trained: Sequence[int | None]
 
 def _isolated(s: Structure, reach: float) -> bool:
     """Return whether the images of a structure are farther from it than `reach` Å along every axis along which it is periodic."""
-    if not s.pbc.any():
-        return True
-    cell, flat = s.cell.copy(), ~s.cell.any(axis=1)
-    if flat.any():  # a slab may have no lattice vector along its open axis: any that is normal to the others will do
-        cell[flat] = np.linalg.svd(cell[~flat])[2][(~flat).sum() :]
-    inverse = np.linalg.inv(cell)
-    empty = (1 - np.ptp(s.positions @ inverse, axis=0)) / np.linalg.norm(inverse, axis=0)
-    return bool((empty[s.pbc] > reach).all())
+    return bool((in_one_piece(s.positions, s.cell, s.pbc)[1] > reach).all())
 
 
 def _is_list(values: object) -> bool:

@@ -58,6 +58,7 @@ _FACTORS: dict[str, dict[str, float]] = {
         "GPa": GPA,
         "kbar": GPA / 10,
         "bar": BAR,
+        "atm": 1.01325 * BAR,
         "Pa": BAR * 1e-5,
         "Hartree/bohr^3": HARTREE / BOHR**3,
         "Ry/bohr^3": HARTREE / 2 / BOHR**3,

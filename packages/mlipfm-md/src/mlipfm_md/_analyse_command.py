@@ -11,7 +11,6 @@ import numpy as np
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import ObservableError, UnreadableFileError
 from mlipfm_interfaces.files import canonical_json
-from mlipfm_interfaces.units import GPA
 from rich.table import Table
 
 from .observables._page import as_dict, write_analysis
@@ -33,7 +32,7 @@ def open_trajectory(
     """Return the trajectory of a run's folder or of a file.
 
     Args:
-        interval: fs between the frames of a file. ensemble, pressure (GPa), elements, velocity_unit: of a file, which does not give them.
+        interval: fs between the frames of a file. ensemble, pressure (eV/Å³), elements, velocity_unit: of a file, which does not give them.
 
     Raises:
         ObservableError: an option that the source answers itself. What the readers raise.
@@ -48,7 +47,7 @@ def open_trajectory(
     data = read_trajectory(source, interval, ensemble=ensemble, elements=elements, structure=structure, velocity_unit=velocity_unit)
     if pressure is not None and data.ensemble != "npt":
         raise ObservableError("only constant pressure has a pressure", where="--pressure", hint="--ensemble npt, or leave it out")
-    return data if pressure is None else replace(data, pressure=pressure * GPA)
+    return data if pressure is None else replace(data, pressure=pressure)
 
 
 def parse_pair(text: str) -> tuple[str, str]:

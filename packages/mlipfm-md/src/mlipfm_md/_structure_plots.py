@@ -94,7 +94,8 @@ def energy_profile(found: EnergyPath) -> Figure:
     figure, axes = _figure(1, 1)
     axes.plot(found.fit[0], found.fit[1] - found.energies[0], lw=1)
     axes.plot(found.distances, found.energies - found.energies[0], "o", ms=4, color="C0")
-    axes.set(xlabel="path / Å", ylabel="energy / eV", title=f"barrier {found.barrier:.3f} eV, reaction {found.reaction_energy:+.3f} eV")
+    barrier = "no saddle" if found.saddle is None else f"barrier {found.barrier:.3f} eV"
+    axes.set(xlabel="path / Å", ylabel="energy / eV", title=f"{barrier}, reaction {found.reaction_energy:+.3f} eV")
     return figure
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ase.io
 import numpy as np
@@ -16,14 +16,19 @@ from mlipfm_interfaces.checkpoint import resolve
 from mlipfm_interfaces.console import open_console
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.files import atomic_write, sha256
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.units import GPA
 from rich.table import Table
 
 from . import _structure_plots as plots
-from .atoms_and_models import frozen, largest_force, open_calculator, read_atoms
+from .atoms_and_models import free_molecule, frozen, largest_force, open_calculator, read_atoms
 from .calculator import MlipfmCalculator
 
+if TYPE_CHECKING:
+    from .harmonic_vibrations import Vibrations
+
 Row = tuple[str, str]
+_FREE = "the periodic images are beyond the reach of the model: treated as a free molecule, without them"
 
 
 @dataclass
@@ -132,10 +137,14 @@ class Job:
 
 def run_relax(job: Job, settings: dict[str, Any]) -> None:
     """`mlipfm relax`; exits with 2, after the results are written, if the limit was not reached."""
-    from .relaxation import relax
+    from .relaxation import open_axes, relax
 
     atoms = job.read()
     atoms.calc = job.calculator()
+    if settings["cell"] != "fixed" and open_axes(atoms).sum() == 1:
+        job.say(
+            f"lattice vector {int(open_axes(atoms).argmax()) + 1} runs across vacuum and is kept: the cell relaxes in the plane of the slab"
+        )
     found = relax(atoms, on_step=job.step, **settings)
     frames = list(found.trajectory)
     job.write("trajectory.extxyz", frames)
@@ -181,43 +190,51 @@ def run_phonons(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     rows_csv = [(a, b, d, *f) for (ds, fs), (a, b) in zip(found.paths, found.labels, strict=True) for d, f in zip(ds, fs, strict=True)]
     job.csv("bands.csv", ("from", "to", "distance", *(f"mode_{k + 1}" for k in range(len(rows_csv[0]) - 3))), rows_csv)
     job.csv("dos.csv", ("frequency_THz", "density"), zip(*found.dos, strict=True))
-    top = max(float(f.max()) for _, f in found.paths)
+    top = found.highest
     results = {
         "supercell": found.supercell, "highest_frequency": top, "sum_rule_error": found.sum_rule, "stable": not found.imaginary,
         "imaginary": [{"q": q, "frequency": f} for q, f in found.imaginary], "thermal": found.thermal,
     }  # fmt: skip
     units = {"frequency": "THz", "sum_rule_error": "eV/Å²", "free_energy": "kJ/mol", "entropy": "J/K/mol", "heat_capacity": "J/K/mol",
              "q": "fractional, of the primitive cell", "displacement": "Å"}  # fmt: skip
-    at_300 = next(row for row in found.thermal if row["temperatures"] == 300.0)
+    at_300 = next((row for row in found.thermal if row["temperatures"] == 300.0), None)
+    undefined = "not defined: all modes are imaginary"
     words = (
         "none"
         if not found.imaginary
         else f"{len(found.imaginary)} wave vectors, lowest {found.imaginary[0][1]:.2f} THz at {found.imaginary[0][0]}"
     )
     rows = [
-        ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", f"{top:.3f}"), ("imaginary modes", words),
+        ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", _number(top, undefined, 3)), ("imaginary modes", words),
         ("error of the acoustic sum rule / eV/Å²", f"{found.sum_rule:.2g}"),
-        ("heat capacity of the primitive cell at 300 K / J/K/mol", f"{at_300['heat_capacity']:.3f}"),
-        ("free energy at 300 K / kJ/mol", f"{at_300['free_energy']:.3f}"),
+        ("heat capacity of the primitive cell at 300 K / J/K/mol", _number(at_300 and at_300["heat_capacity"], undefined, 3)),
+        ("free energy at 300 K / kJ/mol", _number(at_300 and at_300["free_energy"], undefined, 3)),
     ]  # fmt: skip
+    if found.imaginary and at_300:
+        job.say("heat capacity and free energy are those of the other modes: imaginary ones have none")
     job.finish(settings, units, results, rows, plots.phonon_bands(found))
 
 
 def run_vibrations(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     """`mlipfm vibrations`."""
-    from .harmonic_vibrations import thermochemistry, vibrations
+    from .harmonic_vibrations import multiplicity_of, thermochemistry, vibrations
 
     atoms = _relaxed_start(job, settings["fmax"], as_is)
     found = vibrations(atoms, fmax=max(settings["fmax"], 1e-6) * 1.001, on_step=job.part)
     conditions = {key: settings[key] for key in ("temperature", "pressure", "symmetry_number")}
+    if atoms.pbc.any() and not atoms.constraints:
+        job.say("treated as a crystal, slab or chain, which cannot turn: its periodic images are within the reach of the model")
     thermal = {} if found.imaginary else thermochemistry(atoms, found, **conditions)
+    if thermal.get("model") == "ideal gas" and charge_and_multiplicity(atoms.info)[1] is None:
+        name = {1: "singlet", 2: "doublet"}[multiplicity_of(atoms)]
+        job.say(f"no multiplicity is given: the entropy is that of a {name}, the lowest for this number of electrons (--multiplicity)")
     if thermal.get("model") == "harmonic" and settings["symmetry_number"] != 1:
         job.say("the symmetry number has no effect: this is no free molecule, which could turn")
     if found.imaginary:
         job.say(f"no thermochemistry: imaginary modes {', '.join(f'{-f:.1f}i' for f in found.imaginary)} cm⁻¹; this is no minimum")
     job.csv("modes.csv", ("mode", "wavenumber_per_cm", "energy_meV"), [(k, f, f / 8.065544) for k, f in enumerate(found.frequencies)])
     with open(_made(job.out) / "modes.xyz", "w", encoding="utf-8") as file:
-        _write_modes(file, found.data)
+        _write_modes(file, found)
     results = {
         "frequencies": found.frequencies, "rigid": found.rigid, "imaginary": found.imaginary, "zero_point_energy": found.zero_point_energy,
         "thermochemistry": thermal, "energy": float(atoms.get_potential_energy()),
@@ -295,28 +312,46 @@ def run_neb(job: Job, product: Path | None, settings: dict[str, Any], as_is: boo
     if len(ends[0]) == len(ends[1]) and (said := share_constraints(*ends)) is not None:
         job.say(said)
     calculator = job.calculator()
-    for k, name in enumerate(("first", "last")):
+    for k in range(2):
         ends[k].calc = calculator
+    free = [end for end in map(free_molecule, ends) if end is not None]
+    if len(free) == 2:
+        job.say(_FREE)
+        ends = free
+    for k, name in enumerate(("first", "last")):
         if not as_is and largest_force(ends[k]) > settings["fmax"]:
             job.say(f"the {name} end has forces of {largest_force(ends[k]):.3g} eV/Å: it is relaxed first (--as-is: not)")
             ends[k] = relax(ends[k], fmax=settings["fmax"] / 2, on_step=job.step).atoms
     found = minimum_energy_path(*ends, on_step=job.step, **settings)
-    top = int(found.energies.argmax())
     job.write("path.extxyz", found.images)
-    job.write("saddle.extxyz", found.images[top])
+    (job.out / "saddle.extxyz").unlink(missing_ok=True)  # of an earlier run
+    if found.saddle is None:
+        job.say("the highest image is an end of the path: no saddle was found, and the path has no barrier to give")
+    else:
+        job.write("saddle.extxyz", found.images[found.saddle])
+    for k in found.jumps:
+        job.say(
+            f"the geometry jumps from image {k} to {k + 1}, {found.distances[k + 1] - found.distances[k]:.2f} Å apart (median "
+            f"{np.median(np.diff(found.distances)):.2f} Å): the path between them is not known; raise --images, and let an image --climb"
+        )
+    barrier = None if found.saddle is None else found.barrier
+    reverse = None if barrier is None else barrier - found.reaction_energy
     job.csv("path.csv", ("distance_A", "energy_eV"), zip(found.distances, found.energies, strict=True))
     results = {
-        "converged": found.converged, "barrier": found.barrier, "reverse_barrier": found.barrier - found.reaction_energy,
-        "reaction_energy": found.reaction_energy, "largest_force": found.largest_force, "saddle_image": top,
+        "converged": found.converged, "barrier": barrier, "reverse_barrier": reverse,
+        "reaction_energy": found.reaction_energy, "largest_force": found.largest_force, "saddle_image": found.saddle, "jumps": found.jumps,
         "distances": found.distances, "energies": found.energies,
     }  # fmt: skip
     units = {"barrier": "eV", "reaction_energy": "eV", "distances": "Å", "energies": "eV", "largest_force": "eV/Å"}
     rows = [
-        ("converged", "yes" if found.converged else "no"), ("barrier / eV", f"{found.barrier:.4f}"),
-        ("reverse barrier / eV", f"{found.barrier - found.reaction_energy:.4f}"), ("reaction energy / eV", f"{found.reaction_energy:.4f}"),
-        ("highest image", f"{top} of {len(found.images) - 1}"), ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
+        ("converged", "yes" if found.converged else "no"), ("barrier / eV", _number(barrier, "not found")),
+        ("reverse barrier / eV", _number(reverse, "not found")), ("reaction energy / eV", f"{found.reaction_energy:.4f}"),
+        ("highest image", f"{int(found.energies.argmax())} of {len(found.images) - 1}"), ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
     ]  # fmt: skip
     job.finish(settings, units, results, rows, plots.energy_profile(found))
+    if found.saddle is None:
+        hint = "raise --images; start from a structure between them: `mlipfm ts` takes a guess of the saddle"
+        raise SimulationError("no saddle: the highest image of the path is an end", where=str(job.out), hint=hint)
     if not found.converged:
         raise SimulationError(
             f"the path did not converge in {settings['steps']} steps", where=str(job.out), hint="raise --steps or --images"
@@ -378,6 +413,9 @@ def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> A
             f"`mlipfm {job.command}` needs a crystal that is periodic in three directions; this is {kind}", where=str(job.file)
         )
     atoms.calc = job.calculator()
+    if job.command == "vibrations" and (free := free_molecule(atoms)) is not None:
+        job.say(_FREE)
+        atoms = free
     force = largest_force(atoms)
     if as_is or (force <= fmax and cell == "fixed"):
         return atoms
@@ -391,7 +429,12 @@ def _relaxed_start(job: Job, fmax: float, as_is: bool, cell: str = "fixed") -> A
             where=str(job.file),
             hint="mlipfm relax --steps",
         )
+    job.write("relaxed.extxyz", found.atoms)
     return found.atoms
+
+
+def _number(value: float | None, otherwise: str, digits: int = 4) -> str:
+    return otherwise if value is None else f"{value:.{digits}f}"
 
 
 def _cell_rows(atoms: Atoms) -> list[Row]:
@@ -401,12 +444,13 @@ def _cell_rows(atoms: Atoms) -> list[Row]:
     return [("cell / Å", " ".join(f"{x:.5f}" for x in lengths[:3])), ("angles / °", " ".join(f"{x:.3f}" for x in lengths[3:]))]
 
 
-def _write_modes(file: Any, data: Any) -> None:
-    """All modes as XYZ with a vector on each atom, which Jmol and Avogadro show."""
-    atoms, wavenumbers = data.get_atoms(), data.get_frequencies()
-    for k, mode in enumerate(data.get_modes(all_atoms=True)):
-        f = wavenumbers[k]
-        file.write(f"{len(atoms)}\nmode {k} f = {abs(f):.1f}{'i' if abs(f.imag) > abs(f.real) else ''} cm^-1\n")
+def _write_modes(file: Any, found: Vibrations) -> None:
+    """All modes as XYZ with a vector on each atom, which Jmol and Avogadro show: in the order of modes.csv, then the rigid motions."""
+    atoms, vectors = found.data.get_atoms(), found.data.get_modes(all_atoms=True)[found.order]
+    names = [f"{kind} {k} f = {abs(f):.1f}{'i' if f < 0 else ''} cm^-1" for kind, values in (("mode", found.frequencies), ("rigid motion", found.rigid))
+             for k, f in enumerate(values)]  # fmt: skip
+    for name, mode in zip(names, vectors, strict=True):
+        file.write(f"{len(atoms)}\n{name}\n")
         for symbol, p, v in zip(atoms.get_chemical_symbols(), atoms.positions, mode, strict=True):
             file.write(f"{symbol:2s} " + " ".join(f"{x:12.6f}" for x in (*p, *v)) + "\n")
 

@@ -14,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlipfm_interfaces.elements import MASSES
 from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.foreign import ForeignModel, is_foreign, open_foreign
+from mlipfm_interfaces.lattice import in_one_piece
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.state_keys import charge_and_multiplicity
 from mlipfm_interfaces.structure import Structure
@@ -23,7 +24,20 @@ from .calculator import MlipfmCalculator
 from .initial_files import FrameOptions, FrameReport, read_initial_states
 from .initial_state import InitialState
 
-__all__ = ["ForeignCalculator", "atoms_of", "frozen", "largest_force", "open_calculator", "read_atoms", "start_words"]
+#: Å, beyond which molecules are apart for models that tell no cutoff, those of other packages.
+APART = 6.0
+
+__all__ = [
+    "ForeignCalculator",
+    "atoms_of",
+    "free_molecule",
+    "frozen",
+    "largest_force",
+    "open_calculator",
+    "reach_of",
+    "read_atoms",
+    "start_words",
+]
 
 
 class ForeignCalculator(Calculator):
@@ -130,6 +144,29 @@ def frozen(atoms: Atoms) -> Atoms:
     forces = atoms.get_forces(apply_constraint=False)
     kept.calc = SinglePointCalculator(kept, energy=float(atoms.get_potential_energy()), forces=forces)
     return kept
+
+
+def free_molecule(atoms: Atoms) -> Atoms | None:
+    """Return a molecule in a periodic box, whose images its calculator cannot reach, as the free molecule that it is: whole and not periodic.
+
+    None if atoms and images are nearer to each other than the cutoff of the model (`APART` if that is not known) or nothing is periodic.
+    """
+    if not atoms.pbc.any():
+        return None
+    positions, widths = in_one_piece(atoms.positions, atoms.cell.array, atoms.pbc)
+    if not (widths > reach_of(atoms)).all():
+        return None
+    free, constraints = atoms.copy(), atoms.constraints
+    free.set_constraint()
+    free.positions, free.pbc, free.calc = positions, False, atoms.calc
+    free.set_constraint(constraints)
+    return free
+
+
+def reach_of(atoms: Atoms) -> float:
+    """Return the cutoff of the model of the calculator, Å; `APART` if it tells none."""
+    graphs = atoms.calc.potential.spec.graphs if isinstance(atoms.calc, MlipfmCalculator) else ()
+    return max((graph.cutoff for graph in graphs), default=APART)
 
 
 def largest_force(atoms: Atoms) -> float:

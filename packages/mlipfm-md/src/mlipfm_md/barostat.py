@@ -54,11 +54,7 @@ class NPT(Ensemble):
         check_friction(self.friction)
         check_time(self.relaxation_time, "barostat")
         for value in self.pressure if isinstance(self.pressure, tuple) else (self.pressure,):
-            gpa = value / GPA
-            if not abs(gpa) <= MAX_PRESSURE:
-                raise SimulationError(
-                    f"the pressure must be within {MAX_PRESSURE:,.0f} GPa, got {gpa:,.6g} GPa", hint="name its unit: 1bar"
-                )
+            _checked(value)
 
     def begin(self, state: State) -> None:
         """Set `cell_velocity` [systems, 3, 3] 1/fs and `heat` [systems] eV to zero.
@@ -162,15 +158,24 @@ def _rows(state: State, rows: Array, matrices: Array) -> Array:
     return np.einsum("ia,iab->ib", rows, state.per_atom(matrices))
 
 
-def pressure_with_unit(text: str) -> float:
-    """Return eV/Å³ of `1bar`, `0.5 GPa`, `-2 kbar`, `101325 Pa` or `0.001 eV/Angstrom^3`.
+def pressure_with_unit(text: str, bare: str | None = None) -> float:
+    """Return eV/Å³ of `1bar`, `0.5 GPa`, `-2 kbar`, `1atm`, `101325 Pa` or `0.001 eV/Angstrom^3`; a number without a unit is in `bare`, if that is given.
 
     Raises:
-        SimulationError: no unit or no number. UnitError: a unit that is not known.
+        SimulationError: no unit, no number, or more than `MAX_PRESSURE`. UnitError: a unit that is not known.
     """
-    found = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z][\w/^]*)?\s*", text)
-    if found is None or found[2] is None:
+    found = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z][\w/^]*)?\s*", text)
+    unit = None if found is None else found[2] or bare
+    if found is None or unit is None:
+        hint = "write it as 1bar, 0.5GPa, 2kbar, 1atm or 101325Pa"
+        raise SimulationError(f"{text!r} is no pressure" + ("" if bare else " with a unit"), where="--pressure", hint=hint)
+    return _checked(to_internal(float(found[1]), unit, "stress"), "--pressure")
+
+
+def _checked(value: float, where: str | None = None) -> float:
+    gpa = value / GPA
+    if not abs(gpa) <= MAX_PRESSURE:
         raise SimulationError(
-            f"{text!r} is no pressure with a unit", where="--pressure", hint="write it as 1bar, 0.5GPa, 2kbar or 101325Pa"
+            f"the pressure must be within {MAX_PRESSURE:,.0f} GPa, got {gpa:,.6g} GPa", where=where, hint="name its unit: 1bar"
         )
-    return to_internal(float(found[1]), found[2], "stress")
+    return value

@@ -103,6 +103,12 @@ def run(
     threads: Threads = 1,
     frame: Annotated[int | None, typer.Option(help="Only this frame of the file; -1 is the last")] = None,
     new_velocities: NewVelocities = False,
+    scale_velocities: Annotated[
+        bool, typer.Option("--scale-velocities", help="Scale drawn velocities to exactly --temperature; a draw of few atoms is far from it")
+    ] = False,
+    record_pressure: Annotated[
+        bool, typer.Option("--record-pressure", help="Pressure at constant volume too: one more evaluation for each recorded frame")
+    ] = False,
     velocity_unit: Annotated[
         VelocityUnit | None, typer.Option(help="Unit of a column velo, vel or velocities", show_default="A/fs")
     ] = None,
@@ -121,7 +127,8 @@ def run(
 
     Fixed atoms, fixed bond lengths, velocities and masses of the file are kept (move_mask, momenta, velo, masses, the symbols D and T; constraints
     and velocities of ASE, VASP and GROMACS files), and the output says so; what cannot be kept is refused by name. Velocities are drawn where the
-    file has none. OUT/energies.csv has energies and temperature of every recorded frame, at constant pressure volume and pressure too.
+    file has none. OUT/energies.csv has energies and temperature of every recorded frame, volume, and pressure (GPa) at constant
+    pressure or with --record-pressure.
 
     Examples:
 
@@ -143,7 +150,10 @@ def run(
     refuse_level(model, level)
     kelvin = temperatures("300" if temperature is None else temperature)
     drawn = kelvin if str(ensemble) == "nve" and len(kelvin) > 1 else kelvin[0]  # other ensembles have temperatures of their own
-    settings = Settings(dt=dt, steps=steps, temperature=drawn, every=every, seed=seed, engine=engine.value, threads=threads)
+    settings = Settings(
+        dt=dt, steps=steps, temperature=drawn, every=every, seed=seed, engine=engine.value, threads=threads,
+        scale_velocities=scale_velocities, record_pressure=record_pressure,
+    )  # fmt: skip
     if inner is None and inner_steps is not None:
         raise SimulationError("inner steps need a cheap model", where="--inner-steps", hint="--inner MODEL names one")
     chosen = chosen_ensemble(
@@ -256,7 +266,9 @@ def analyse(
         list[str] | None, typer.Option(help="Curve to draw beside one of ours: O-O=FILE with two columns, VDOS=FILE")
     ] = None,
     ensemble: Annotated[Ensembles | None, typer.Option(help="Ensemble of a trajectory file; heat capacity and drift depend on it")] = None,
-    pressure: Annotated[float | None, typer.Option(help="Pressure of the barostat of a trajectory file, GPa")] = None,
+    pressure: Annotated[
+        str | None, typer.Option(help="Pressure of the barostat of a trajectory file: 1bar, 1atm; a bare number is GPa")
+    ] = None,
     elements: Annotated[str | None, typer.Option(help='Elements of the types 1, 2 ... of a LAMMPS dump: "O H"')] = None,
     velocity_unit: Annotated[
         VelocityUnit | None,
@@ -278,6 +290,7 @@ def analyse(
     mlipfm md analyse run.xyz --model model.safetensors --json
     """
     from ._analyse_command import analyse_trajectory, open_trajectory, parse_angle, parse_pair
+    from .barostat import pressure_with_unit
     from .observables.analysis import AnalysisRequest
 
     data = open_trajectory(
@@ -285,7 +298,7 @@ def analyse(
         dt,
         structure,
         None if ensemble is None else str(ensemble),
-        pressure,
+        None if pressure is None else pressure_with_unit(pressure, "GPa"),
         (elements or "").split(),
         None if velocity_unit is None else str(velocity_unit),
     )

@@ -34,7 +34,8 @@ class Phonons:
         dos: frequencies [n] THz and density of states [n].
         sum_rule: eV/Å², largest net force of a translation before the acoustic sum rule was imposed: the numerical error.
         imaginary: (fractional wave vector, THz as a negative number), the most unstable first, on the path.
-        thermal: at a few temperatures: free energy kJ/mol, entropy and heat capacity J/K/mol, of the primitive cell.
+        thermal: at a few temperatures: free energy kJ/mol, entropy and heat capacity J/K/mol, of the primitive cell, without imaginary modes.
+            Empty where all are imaginary.
     """
 
     phonopy: Any
@@ -45,6 +46,12 @@ class Phonons:
     sum_rule: float
     imaginary: list[tuple[tuple[float, float, float], float]]
     thermal: list[dict[str, float]]
+
+    @property
+    def highest(self) -> float | None:
+        """THz, on the path; None if all modes are imaginary."""
+        top = max(float(f.max()) for _, f in self.paths)
+        return top if top > NOISE else None
 
     def frequencies(self, q: Sequence[float]) -> Array:
         """Return [modes] THz at a fractional wave vector of the primitive cell; imaginary ones are negative."""
@@ -85,7 +92,7 @@ def phonons(
     paths, labels = _bands(made)
     made.run_mesh(mesh)
     made.run_total_dos()
-    thermal = _thermal(made)
+    thermal = _thermal(made) if max(float(f.max()) for _, f in paths) > NOISE else []
     dos = made.total_dos
     return Phonons(made, repeats, paths, labels, (np.array(dos.frequency_points), np.array(dos.dos)), sum_rule, _imaginary(made), thermal)
 

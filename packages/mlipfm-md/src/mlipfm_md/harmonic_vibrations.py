@@ -13,6 +13,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.thermochemistry import HarmonicThermo, IdealGasThermo
 from ase.vibrations import VibrationsData
 from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.state_keys import charge_and_multiplicity
 
 from .initial_files import constrained_axes
 from .relaxation import check_relaxed
@@ -34,11 +35,13 @@ class Vibrations:
     Attributes:
         data: ASE's VibrationsData (Hessian, energies, modes, files of modes). frequencies: [modes] cm⁻¹, ascending, imaginary ones negative, without
             rigid motions. rigid: [0, 3, 5 or 6] cm⁻¹, those of translations and rotations, zero for an exact model and geometry.
+        order: indices of the modes of `data`: those of `frequencies`, then those of `rigid`.
     """
 
     data: VibrationsData
     frequencies: Array
     rigid: Array
+    order: Array
 
     @property
     def imaginary(self) -> list[float]:
@@ -104,8 +107,9 @@ def vibrations(atoms: Atoms, *, fmax: float = 0.02, on_step: OnStep | None = Non
     energies = data.get_energies()  # complex, eV
     signed = np.where(np.abs(energies.imag) > np.abs(energies.real), -np.abs(energies.imag), energies.real) * PER_CM
     n = rigid_motions(atoms) if len(free) == len(atoms) and not held.any() else 0
-    order = np.argsort(np.abs(signed))[int(held.sum()) :]
-    return Vibrations(data, np.sort(signed[order[n:]]), np.sort(signed[order[:n]]))
+    by_size = np.argsort(np.abs(signed))[int(held.sum()) :]
+    rigid, moving = (part[np.argsort(signed[part])] for part in (by_size[:n], by_size[n:]))
+    return Vibrations(data, signed[moving], signed[rigid], np.concatenate([moving, rigid]))
 
 
 def fixed_axes(atoms: Atoms) -> Array:
@@ -130,10 +134,18 @@ def shape_of(atoms: Atoms) -> Literal["linear", "nonlinear", "monatomic"]:
     return "linear" if moments[0] < 1e-3 * moments[-1] else "nonlinear"
 
 
+def multiplicity_of(atoms: Atoms) -> int:
+    """Return the spin multiplicity that is given, else the lowest that the number of electrons has."""
+    charge, multiplicity = charge_and_multiplicity(atoms.info)
+    return multiplicity or 1 + (int(atoms.numbers.sum()) - (charge or 0)) % 2
+
+
 def thermochemistry(
     atoms: Atoms, found: Vibrations, *, temperature: float = 298.15, pressure: float = 101325.0, symmetry_number: int = 1
 ) -> dict[str, Any]:
     """Return enthalpy, entropy and Gibbs energy of a molecule as ideal gas, or internal and Helmholtz energy of an adsorbate or solid, by ASE.
+
+    The electronic entropy is that of the spin multiplicity; where none is given, of a singlet, or of a doublet if the number of electrons is odd.
 
     Args:
         temperature: K. pressure: Pa. symmetry_number: of rotations of the molecule (12 for benzene).
@@ -157,14 +169,13 @@ def thermochemistry(
             "entropy": float(harmonic.get_entropy(temperature, verbose=False)),
             "helmholtz_energy": float(harmonic.get_helmholtz_energy(temperature, verbose=False)),
         }
-    multiplicity = atoms.info.get("spin") or 1
     gas = IdealGasThermo(
         found.energies.tolist(),
         shape_of(atoms),
         potentialenergy=energy,
         atoms=atoms,
         symmetrynumber=symmetry_number,
-        spin=(multiplicity - 1) / 2,
+        spin=(multiplicity_of(atoms) - 1) / 2,
     )
     return {
         "model": "ideal gas",

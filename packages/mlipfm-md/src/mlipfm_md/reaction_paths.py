@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.build import minimize_rotation_and_translation
 from ase.geometry import find_mic
 from ase.mep import NEB, DimerControl, MinModeAtoms, MinModeTranslate, idpp_interpolate
 from ase.optimize import FIRE
@@ -28,6 +29,10 @@ OnStep = Callable[[int, float, float], None]
 NO_MOTION = 1e-2
 #: Å, differences of positions that are of the digits of a file.
 SAME_PLACE = 1e-3
+#: Å. Where atoms of a straight path come nearer to each other than this they pass through each other, and the start is bent by as much.
+TOO_NEAR = 0.5
+#: Distances of neighbouring images above this many times their median are jumps, across which the path is not known.
+JUMP = 3.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Path:
     """A minimum energy path.
 
     Attributes:
-        images: with energies and forces. distances: [images] Å along the path. energies: [images] eV. converged: largest force below the limit.
+        images: with energies and forces. distances: [images] Å along the path. energies: [images] eV.
+        converged: the largest force is below the limit and the highest image is none of the ends.
         largest_force: eV/Å, perpendicular to the path. fit: ASE's interpolation: distances and energies [points].
     """
 
@@ -47,8 +53,20 @@ class Path:
     fit: tuple[Array, Array]
 
     @property
+    def saddle(self) -> int | None:
+        """Index of the highest image; None if that is an end, and then the path has shown no saddle."""
+        top = int(self.energies.argmax())
+        return top if 0 < top < len(self.energies) - 1 else None
+
+    @property
+    def jumps(self) -> list[int]:
+        """Images after which the next is `JUMP` times farther away than the median of neighbours."""
+        steps = np.diff(self.distances)
+        return [int(k) for k in np.flatnonzero(steps > JUMP * np.median(steps))]
+
+    @property
     def barrier(self) -> float:
-        """Energy of the highest image above the first, eV."""
+        """Energy of the highest image above the first, eV; of a path with a `saddle`, that of the reaction."""
         return float(self.energies.max() - self.energies[0])
 
     @property
@@ -80,20 +98,21 @@ def minimum_energy_path(
     """Relax a chain of `images` structures, ends included, between two relaxed ones with the calculator of `first`.
 
     The start is ASE's image dependent pair potential (periodic: the nearest images are joined). Once forces are below 5 fmax the highest image
-    climbs.
+    climbs. Of free molecules without constraints every image is superimposed on the one before it: turning and shifting is no part of a path.
 
     Raises:
         SimulationError: ends that differ in more than positions, that are the same, or that are not relaxed; settings that cannot be.
     """
     _check_ends(first, last, images, fmax)
-    last = _joined(first, last)
+    last, free = _joined(first, last), not first.pbc.any() and not first.constraints
     chain = [first.copy(), *(first.copy() for _ in range(images - 2)), last.copy()]
     for image in chain:
         image.calc = first.calc
     for end, name in ((chain[0], "first"), (chain[-1], "last")):
         check_relaxed(end, max(fmax, 0.05), f"the {name} end of a path")
-    band = NEB(chain, climb=False, method="improvedtangent", allow_shared_calculator=True)
+    band = NEB(chain, climb=False, method="improvedtangent", allow_shared_calculator=True, remove_rotation_and_translation=free)
     band.interpolate(mic=bool(first.pbc.any()), apply_constraint=True)
+    _bend(chain)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a default that ASE takes itself, for the pair potential alone
         idpp_interpolate(chain, traj=None, log=None, mic=bool(first.pbc.any()), fmax=0.1)
@@ -112,7 +131,12 @@ def minimum_energy_path(
     residual = _residual(band)
     kept = [frozen(image) for image in chain]
     return Path(
-        kept, np.array(fit.path), energies, residual < fmax, residual, (np.array(fit.fit_path), np.array(fit.fit_energies) + energies[0])
+        kept,
+        np.array(fit.path),
+        energies,
+        residual < fmax and bool(0 < energies.argmax() < images - 1),
+        residual,
+        (np.array(fit.fit_path), np.array(fit.fit_energies) + energies[0]),
     )
 
 
@@ -224,12 +248,25 @@ def _check_ends(first: Atoms, last: Atoms, images: int, fmax: float) -> None:
 
 
 def _joined(first: Atoms, last: Atoms) -> Atoms:
-    """`last` with each atom at its periodic image nearest to where it is in `first`."""
+    """`last` with each atom at its periodic image nearest to where it is in `first`; a free molecule turned and shifted onto `first`."""
     moved = last.copy()
     moved.set_constraint()
+    if not first.pbc.any() and not last.constraints:
+        minimize_rotation_and_translation(first, moved)
+        return moved
     moved.positions = first.positions + find_mic(last.positions - first.positions, first.cell, first.pbc)[0]
     moved.set_constraint(last.constraints)
     return moved
+
+
+def _bend(chain: list[Atoms]) -> None:
+    """Move the images of a path, in place, off the line on which atoms would meet: at random, the more the farther from the ends."""
+    n = len(chain[0])
+    if n < 2 or min(image.get_all_distances(mic=True)[np.triu_indices(n, 1)].min() for image in chain) > TOO_NEAR:
+        return
+    aside = TOO_NEAR * np.random.default_rng(0).normal(size=(n, 3))
+    for k, image in enumerate(chain[1:-1], 1):
+        image.set_positions(image.positions + np.sin(np.pi * k / (len(chain) - 1)) * aside)
 
 
 def _residual(band: NEB) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.plugins import DEFAULT_MODEL
 
 from ._options import Charge, IgnoreConstraints, Level, Multiplicity
@@ -62,7 +63,9 @@ def relax(
     fmax: Largest = 0.01,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Largest number of steps")] = 500,
     cell: Annotated[Cell, typer.Option(help="Relax the whole cell, its volume or its shape as well")] = Cell.FIXED,
-    pressure: Annotated[float, typer.Option(help="Pressure in GPa on a cell that moves")] = 0.0,
+    pressure: Annotated[
+        str | None, typer.Option(help="Pressure on a cell that moves: 5GPa, 1bar, 1atm; a bare number is GPa", show_default="0")
+    ] = None,
     symmetry: Annotated[bool, typer.Option("--symmetry", help="Keep the space group of the start")] = False,
     optimizer: Annotated[Optimizer, typer.Option(help="Optimiser of ASE")] = Optimizer.BFGS,
     level: Level = None,
@@ -82,10 +85,14 @@ def relax(
 
     mlipfm relax POSCAR --model model.safetensors --cell full --symmetry --pressure 5 --out relaxed
     """
+    from mlipfm_interfaces.units import GPA
+
     from ._structure_work import Job, run_relax
+    from .barostat import pressure_with_unit
 
     job = Job("relax", structure, model, out, level, charge, multiplicity, frame, ignore_constraints, as_json)
-    settings = {"fmax": fmax, "steps": steps, "cell": str(cell), "pressure": pressure, "symmetry": symmetry, "optimizer": str(optimizer)}
+    settings: dict[str, Any] = {"fmax": fmax, "steps": steps, "cell": str(cell), "symmetry": symmetry, "optimizer": str(optimizer)}
+    settings["pressure"] = 0.0 if pressure is None else pressure_with_unit(pressure, "GPa") / GPA
     run_relax(job, settings)
 
 
@@ -93,7 +100,12 @@ def relax(
 def phonons(
     structure: Structure,
     model: Model = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option(help="Folder for phonons.json, phonons.png, phonopy_params.yaml, bands.csv")] = Path("phonons"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for phonons.json, phonons.png, phonopy_params.yaml, bands.csv, dos.csv, and relaxed.extxyz where it relaxes"
+        ),
+    ] = Path("phonons"),
     supercell: Annotated[
         tuple[int, int, int] | None, typer.Option(metavar="A B C", help="Repeats of the cell", show_default="as many as make it 12 A wide")
     ] = None,
@@ -127,11 +139,15 @@ def phonons(
 def vibrations(
     structure: Structure,
     model: Model = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option(help="Folder for vibrations.json, vibrations.png, modes.csv, modes.xyz")] = Path("vibrations"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for vibrations.json, vibrations.png, modes.csv, modes.xyz, and relaxed.extxyz where it relaxes")
+    ] = Path("vibrations"),
     fmax: Largest = 0.005,
     as_is: AsItIs = False,
     temperature: Annotated[float, typer.Option(min=0.1, max=10_000, help="K, of the thermochemistry")] = 298.15,
-    pressure: Annotated[float, typer.Option(min=1e-6, max=1e10, help="Pa, of the ideal gas")] = 101325.0,
+    pressure: Annotated[
+        str | None, typer.Option(help="Pressure of the ideal gas: 1bar, 1atm; a bare number is Pa", show_default="101325")
+    ] = None,
     symmetry_number: Annotated[int, typer.Option(min=1, max=120, help="Symmetry number of the rotations: 2 for water, 12 for benzene")] = 1,
     level: Level = None,
     charge: Charge = None,
@@ -148,10 +164,16 @@ def vibrations(
 
     mlipfm vibrations slab.xyz --model model.safetensors --temperature 500
     """
+    from mlipfm_interfaces.units import to_internal
+
     from ._structure_work import Job, run_vibrations
+    from .barostat import pressure_with_unit
 
     job = Job("vibrations", structure, model, out, level, charge, multiplicity, frame, ignore_constraints, as_json)
-    run_vibrations(job, {"fmax": fmax, "temperature": temperature, "pressure": pressure, "symmetry_number": symmetry_number}, as_is)
+    pascal = 101325.0 if pressure is None else pressure_with_unit(pressure, "Pa") / to_internal(1.0, "Pa", "stress")
+    if not pascal > 0:
+        raise SimulationError(f"the pressure of a gas is positive, got {pressure}", where="--pressure", hint="leave it out for 1atm")
+    run_vibrations(job, {"fmax": fmax, "temperature": temperature, "pressure": pascal, "symmetry_number": symmetry_number}, as_is)
 
 
 @eos_app.command("eos")

@@ -191,6 +191,11 @@ def _motion(found: Analysis, wanted: AnalysisRequest) -> None:
 
 def _diffusion(found: Analysis, msd: MeanSquareDisplacement, wanted: AnalysisRequest) -> Estimate:
     data = found.data
+    if not data.pbc.any():
+        raise ObservableError(
+            "a system that is not periodic has no diffusion coefficient: its atoms turn and swing about a centre that they do not leave",
+            hint="a liquid needs a periodic cell",
+        )
     estimate = diffusion(msd, wanted.fit)
     if data.ensemble == "nvt" or data.ensemble == "npt":
         note = "a thermostat that acts on every atom (Langevin) slows diffusion down: take it from constant energy or a weak thermostat"
