@@ -184,3 +184,30 @@ def test_imported_store_and_its_file_give_the_same_figures(tmp_path):
         run(evaluate_app, "emt:", path, "--record", tmp_path / "r.json")
         records.append([{k: v for k, v in m.items() if k != "set"} for m in json.loads((tmp_path / "r.json").read_text())["metrics"]])
     assert records[0] == records[1]
+
+
+def test_labels_of_another_zero_of_energy_are_plotted_ranked_and_explained_without_it(tmp_path):
+    """Copper with a constant of 600 eV per atom, and one frame that is 40 meV per atom off."""
+    frames = copper(9)
+    moved = [s.replace(labels=dict(s.labels, energy=s.labels["energy"] - 600.0 * len(s) + 0.16 * (k == 4))) for k, s in enumerate(frames)]
+    export_extxyz(moved, tmp_path / "test.xyz")
+    said = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--page", tmp_path / "p.html", "--record", tmp_path / "r.json")
+    details = json.loads((tmp_path / "r.json").read_text())["details"]
+    energy = details["parity"]["test.xyz"]["energy"]
+    assert energy["unit"] == "meV/atom"
+    assert np.abs(np.subtract(energy["predicted"], energy["reference"])).max() < 40
+    assert max(w["energy"] for w in details["worst"]["test.xyz"]) < 40
+    page = (tmp_path / "p.html").read_text()
+    (sentence,) = details["zero_of_energy"].values()
+    assert sentence in page
+    assert sentence in said
+    assert "energy MAE less constants of elements" in page
+    assert "fitted constants of the elements" in page
+
+
+def test_constant_of_one_molecule_is_found_from_three_frames():
+    """Two elements in one composition are one constant."""
+    frames = labelled(3, 1)
+    moved = [s.replace(labels=dict(s.labels, energy=s.labels["energy"] + 500.0)) for s in frames]
+    assert np.allclose(predict(Spring(), moved).energies_less_constants, [s.labels["energy"] * 1000 / len(s) for s in moved])
+    assert predict(Spring(), moved[:2]).energies_less_constants is None

@@ -171,3 +171,12 @@ def test_names_stand_at_their_places_on_a_horizontal_axis():
     text = bar_chart("t", "y", ["a", "b"], {"m": [(1.0, 0.5, 2.0), (2.0, None, None)]}, {"m": 0})
     first, second = (text.index(f">{name}</text>") for name in "ab")
     assert first < second
+
+
+def test_axis_of_a_narrow_range_has_numbers_that_differ():
+    text = parity_chart("p", "eV/atom", [0.0, 0.004], [0.001, 0.004])
+    ticks = [t for t in re.findall(r">([^<]*)</text>", text) if re.fullmatch(r"[−\d.]+", t)]
+    assert len(ticks) > 6
+    assert "0.002" in ticks
+    values = [float(t) for t in ticks]
+    assert max(values.count(v) for v in values) == 2  # once on each axis

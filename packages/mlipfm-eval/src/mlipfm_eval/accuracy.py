@@ -12,12 +12,11 @@ from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel,
 from mlipfm_interfaces.console import progress_bar
 from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.metrics import Metric
 from rich.markup import escape
 from rich.table import Table
 
 from ._training_overlap import overlap_text
-from .evaluation import Evaluation, _evaluation_result, evaluate_set, ood_ratio
+from .evaluation import Evaluation, _evaluation_result, evaluate_set, figure_text, ood_ratio
 from .report import _FIGURES, report_html
 from .report_data import Found
 
@@ -95,7 +94,7 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
             shown.add_row(f"structures with {key}", *(str(len(r.predictions.cases.get(key, ()))) for r in results))
     for key, name in _FIGURES.items():
         if any(key in r.figures for r in results):
-            shown.add_row(name, *(_figure(r.figures.get(key)) for r in results))
+            shown.add_row(name, *(figure_text(r.figures.get(key)) for r in results))
     yield shown
     elements = sorted({symbol for r in results for symbol in r.elements})
     if elements:
@@ -103,13 +102,13 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
         for name in ("set", *elements):
             by_element.add_column(name, justify="left" if name == "set" else "right")
         for r in results:
-            by_element.add_row(escape(r.set.name), *(_figure(r.elements.get(e)) for e in elements))
+            by_element.add_row(escape(r.set.name), *(figure_text(r.elements.get(e)) for e in elements))
         yield by_element
     for r in results:
         yield from _remarks(r)
     ratio = ood_ratio(results)
     if ratio is not None:
-        yield f"{ratio.name}: {_figure(ratio)}"
+        yield f"{ratio.name}: {figure_text(ratio)}"
 
 
 def _remarks(r: Evaluation) -> Iterator[str]:
@@ -117,11 +116,8 @@ def _remarks(r: Evaluation) -> Iterator[str]:
     if r.seen:
         yield f"[bold red]{name}: {escape(overlap_text(r.seen, len(r.set.structures)))}[/]"
     yield f"{name}: {r.predictions.interval_over}"
-    if "energy_mae_shifted" in r.figures:
-        yield (
-            f"[yellow]{name}: energies of the labels and of the model differ by a constant of each element: another level of theory, code or zero of "
-            f"energy. With the constants fitted to this set the energy MAE is {_figure(r.figures['energy_mae_shifted'])} meV/atom[/]"
-        )
+    if r.zero_of_energy:
+        yield f"[yellow]{name}: {escape(r.zero_of_energy)}[/]"
     if r.left_out:
         yield f"{name}: {r.left_out} structures of weight 0 are left out"
     if r.masked_atoms:
@@ -132,12 +128,3 @@ def _remarks(r: Evaluation) -> Iterator[str]:
         yield f"[yellow]{name}: {n} of {len(r.set.structures)} structures without a prediction: {escape(reason)}[/]"
     if r.reasons and r.penalised:
         yield f"{name}, failures penalised: " + "; ".join(f"{_FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
-
-
-def _figure(metric: Metric | None) -> str:
-    """Return `353.8 [293.3, 394.9]`; `-` without a metric."""
-    if metric is None:
-        return "-"
-    if metric.ci95 is None:
-        return f"{metric.value:.3g}"
-    return f"{metric.value:.3g} [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]"

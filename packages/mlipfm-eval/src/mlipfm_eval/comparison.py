@@ -18,9 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ._training_overlap import overlap_text
-from .accuracy import _figure, evaluate_sets
+from .accuracy import evaluate_sets
 from .data_sets import open_sets
-from .evaluation import Evaluation
+from .evaluation import Evaluation, figure_text
 from .prediction_errors import Predictions, _Quantity
 from .report import _FIGURES
 
@@ -100,7 +100,7 @@ def compare_models(
         for key in [key for key in _FIGURES if key in base.figures]:
             cells = [_cell(results[m][k], next((d for d in rows[m - 1][k] if d.key == key), None), key) for m in range(1, len(models))]
             if key.endswith(("_mae", "_rmse")):
-                shown.add_row(_FIGURES[key], _figure(base.figures[key]), *cells)
+                shown.add_row(_FIGURES[key], figure_text(base.figures[key]), *cells)
         console.print(shown)
         for address, model_results in zip(models, results, strict=True):
             if model_results[k].seen:
@@ -118,8 +118,8 @@ def compare_models(
 
 
 def _cell(result: Evaluation, difference: Difference | None, key: str) -> str:
-    own = _figure(result.figures[key]) if key in result.figures else "-"
-    return own if difference is None else f"{own}\n{_figure(difference.metric)}: {difference.verdict}"
+    own = figure_text(result.figures[key]) if key in result.figures else "-"
+    return own if difference is None else f"{own}\n{figure_text(difference.metric)}: {difference.verdict}"
 
 
 def _document(

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,13 @@ _MOST_GROUPS = 5000
 #: Points of a parity plot, and structures of the largest error, that a record keeps of each data set.
 _PARITY_POINTS: dict[_Quantity, int] = {"energy": 300, "forces": 600, "stress": 300}
 _WORST = 10
-_PARITY: dict[_Quantity, tuple[str, str]] = {"energy": ("energy per atom, less a sum over the elements", "eV/atom"), "forces": ("forces", "eV/Å"),
-                                            "stress": ("stress", "eV/Å³")}  # fmt: skip
+#: Words and unit of a parity plot, and its size in the unit of `Cases`.
+_PARITY: dict[_Quantity, tuple[str, str, float]] = {
+    "energy": ("energy per atom, less the same sum over the elements for both", "meV/atom", 1),
+    "forces": ("forces", "eV/Å", 1000),
+    "stress": ("stress", "eV/Å³", 1000),
+}
+_CONSTANTS_FITTED = "; predictions also less constants of the elements that are fitted to their errors"
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,17 @@ class Evaluation:
     def left_out(self) -> int:
         """Structures of weight 0, which count in no error."""
         return sum(structure_weight(s) == 0 for s in self.predictions.structures)
+
+    @property
+    def zero_of_energy(self) -> str:
+        """A sentence if energies of labels and model have different zeros, else empty."""
+        shifted = self.figures.get("energy_mae_shifted")
+        if shifted is None:
+            return ""
+        return (
+            "energies of the labels and of the model differ by a constant of each element: another level of theory, code or zero of energy. "
+            f"With the constants fitted to this set the energy MAE is {figure_text(shifted)} meV/atom"
+        )
 
     @property
     def masked_atoms(self) -> int:
@@ -185,6 +201,7 @@ def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) 
         "level": level,
         "structures": {r.set.name: len(r.set.structures) for r in results},
         "notes": {r.set.name: list(r.set.notes) for r in results if r.set.notes},
+        "zero_of_energy": {r.set.name: r.zero_of_energy for r in results if r.zero_of_energy},
         "failures": failures,
         "groups": {r.set.name: len(set(r.predictions.groups)) for r in results},
         "intervals": {r.set.name: r.predictions.interval_over for r in results},
@@ -201,13 +218,18 @@ def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) 
 
 
 def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
-    """Return up to `PARITY_POINTS` reference and predicted values of each label that were predicted, chosen at random with a fixed seed, in eV units.
+    """Return up to `PARITY_POINTS` reference and predicted values of each label that were predicted, chosen at random with a fixed seed.
 
-    Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in.
+    Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in. Where energies of labels and
+    model have different zeros, predictions are `energies_less_constants`.
     """
     found: dict[str, dict[str, Any]] = {}
     for key, cases in predictions.cases.items():
-        reference, predicted = (np.concatenate([np.ravel(v) for v in values]) / 1000 for values in (cases.reference, cases.predicted))
+        what, unit, size = _PARITY[key]
+        answers = cases.predicted
+        if key == "energy" and predictions.energies_less_constants is not None:
+            what, answers = what + _CONSTANTS_FITTED, predictions.energies_less_constants
+        reference, predicted = (np.concatenate([np.ravel(v) for v in values]) / size for values in (cases.reference, answers))
         if key == "energy":
             structures = [predictions.structures[k] for k in cases.rows]
             n = np.array([len(s) for s in structures])
@@ -215,7 +237,6 @@ def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
             reference, predicted = reference - base, predicted - base
         known = np.flatnonzero(np.isfinite(predicted))
         shown = np.random.default_rng(0).permutation(known)[: _PARITY_POINTS[key]]
-        what, unit = _PARITY[key]
         values = {name: [float(f"{v:.6g}") for v in array[shown]] for name, array in (("reference", reference), ("predicted", predicted))}
         found[key] = {"what": what, "unit": unit, "of": len(known), **values}
     return found
@@ -224,9 +245,12 @@ def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
 def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
     """Return the `WORST` structures of the largest mean force error (of the largest energy error without forces), those without a prediction first.
 
-    Each with its frame, formula and group, and its errors of energy (meV/atom) and forces (meV/Å; None without a prediction or a label).
+    Each with its frame, formula and group, and its errors of energy (meV/atom, less fitted constants of the elements where zeros of energy differ)
+    and forces (meV/Å; None without a prediction or a label).
     """
     energy, forces = (predictions.cases.get(key) for key in _QUANTITIES[:2])
+    if energy is not None and predictions.energies_less_constants is not None:
+        energy = replace(energy, predicted=predictions.energies_less_constants)
     main = forces or energy
     if main is None:
         return []
@@ -243,6 +267,15 @@ def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
         }
         rows.append(place | dict(zip(("energy", "forces"), both, strict=True)))
     return rows
+
+
+def figure_text(metric: Metric | None) -> str:
+    """Return `353.8 [293.3, 394.9]`; `-` without a metric."""
+    if metric is None:
+        return "-"
+    if metric.ci95 is None:
+        return f"{metric.value:.3g}"
+    return f"{metric.value:.3g} [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]"
 
 
 def _group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:
