@@ -211,3 +211,22 @@ def test_constant_of_one_molecule_is_found_from_three_frames():
     moved = [s.replace(labels=dict(s.labels, energy=s.labels["energy"] + 500.0)) for s in frames]
     assert np.allclose(predict(Spring(), moved).energies_less_constants, [s.labels["energy"] * 1000 / len(s) for s in moved])
     assert predict(Spring(), moved[:2]).energies_less_constants is None
+
+
+def test_file_in_hartree_is_told_by_evaluate_and_compare_with_the_option_that_reads_it(tmp_path):
+    frames = copper(12)
+    hartree, bohr = 27.211386245988, 0.529177210903
+    in_hartree = [
+        s.replace(labels={"energy": s.labels["energy"] / hartree, "forces": s.labels["forces"] * bohr / hartree}, provenance=Provenance())
+        for s in frames
+    ]
+    export_extxyz(in_hartree, tmp_path / "test.xyz")
+    said = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--page", tmp_path / "p.html")
+    both = run(compare_app, "emt:", "emt:", "--data", tmp_path / "test.xyz")
+    for text in (said, both, (tmp_path / "p.html").read_text()):
+        assert "energy-unit: energies are in Hartree" in text
+        assert "--read energy_unit=Hartree" in text
+        assert "--read forces_unit=Hartree/bohr" in text
+        assert "another level of theory" not in text
+    right = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--read", "energy_unit=Hartree", "--read", "forces_unit=Hartree/bohr")
+    assert "label error" not in right

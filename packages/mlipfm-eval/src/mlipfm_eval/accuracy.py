@@ -111,11 +111,17 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
         yield f"{ratio.name}: {figure_text(ratio)}"
 
 
+def label_error_lines(data: LabelledSet) -> Iterator[str]:
+    """Lines for the terminal on labels of a file that contradict physics: errors on them are not those of a model."""
+    yield from (f"[bold red]{escape(data.name)}: label error {escape(text)}[/]" for text in data.label_errors)
+
+
 def _remarks(r: Evaluation) -> Iterator[str]:
     name = escape(r.set.name)
     if r.seen:
         yield f"[bold red]{name}: {escape(overlap_text(r.seen, len(r.set.structures)))}[/]"
     yield f"{name}: {r.predictions.interval_over}"
+    yield from label_error_lines(r.set)
     if r.zero_of_energy:
         yield f"[yellow]{name}: {escape(r.zero_of_energy)}[/]"
     if r.left_out:

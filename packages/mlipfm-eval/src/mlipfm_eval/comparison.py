@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ._training_overlap import overlap_text
-from .accuracy import evaluate_sets
+from .accuracy import evaluate_sets, label_error_lines
 from .data_sets import open_sets
 from .evaluation import Evaluation, figure_text
 from .prediction_errors import Predictions, _Quantity
@@ -102,6 +102,8 @@ def compare_models(
             if key.endswith(("_mae", "_rmse")):
                 shown.add_row(_FIGURES[key], figure_text(base.figures[key]), *cells)
         console.print(shown)
+        for line in label_error_lines(data_set):
+            console.print(line, soft_wrap=True)
         for address, model_results in zip(models, results, strict=True):
             if model_results[k].seen:
                 console.print(

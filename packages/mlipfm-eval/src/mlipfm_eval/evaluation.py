@@ -68,8 +68,9 @@ class Evaluation:
         shifted = self.figures.get("energy_mae_shifted")
         if shifted is None:
             return ""
+        cause = "look at the label errors first" if self.set.label_errors else "another level of theory, code or zero of energy"
         return (
-            "energies of the labels and of the model differ by a constant of each element: another level of theory, code or zero of energy. "
+            f"energies of the labels and of the model differ by a constant of each element: {cause}. "
             f"With the constants fitted to this set the energy MAE is {figure_text(shifted)} meV/atom"
         )
 
@@ -201,6 +202,7 @@ def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) 
         "level": level,
         "structures": {r.set.name: len(r.set.structures) for r in results},
         "notes": {r.set.name: list(r.set.notes) for r in results if r.set.notes},
+        "label_errors": {r.set.name: "; ".join(r.set.label_errors) for r in results if r.set.label_errors},
         "zero_of_energy": {r.set.name: r.zero_of_energy for r in results if r.zero_of_energy},
         "failures": failures,
         "groups": {r.set.name: len(set(r.predictions.groups)) for r in results},
