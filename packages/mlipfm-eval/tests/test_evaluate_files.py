@@ -230,3 +230,18 @@ def test_file_in_hartree_is_told_by_evaluate_and_compare_with_the_option_that_re
         assert "another level of theory" not in text
     right = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--read", "energy_unit=Hartree", "--read", "forces_unit=Hartree/bohr")
     assert "label error" not in right
+
+
+def test_models_of_another_zero_of_energy_are_compared_less_constants_of_elements():
+    """The first model has energies 500 eV lower; apart from that its energies are right, and those of the second are 10 % off."""
+
+    class Lower(Spring):
+        def evaluate(self, structures, outputs):
+            return [row | {"energy": row["energy"] - 500.0} for row in super().evaluate(structures, outputs)]
+
+    frames = labelled(24, 6)
+    by_key = {d.key: d for d in differences(predict(Spring(k=1.1), frames), predict(Lower(), frames))}
+    assert by_key["energy_mae"].metric.ci95[1] < 0
+    assert by_key["energy_mae"].verdict == by_key["energy_rmse"].verdict == "zeros differ"
+    assert by_key["energy_mae_shifted"].verdict == "worse"
+    assert "energy_mae_shifted" not in {d.key for d in differences(predict(Spring(k=1.1), frames), predict(Spring(), frames))}

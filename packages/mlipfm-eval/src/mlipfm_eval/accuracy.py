@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, benchmark_record
 from mlipfm_interfaces.console import progress_bar
-from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError
+from mlipfm_interfaces.errors import MissingLabelsError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write
 from rich.markup import escape
 from rich.table import Table
@@ -42,12 +42,19 @@ def accuracy(
     if page is not None:
         found = Found(f"Evaluation of {model.address}", [benchmark_record("accuracy", result, model, data)])
         atomic_write(page, report_html(found).encode())
-    silent = [r.set.name for r in results if sum(r.reasons.values()) >= len(r.set.structures)]
-    error = MlipfmError(
-        "no structure was predicted", where=", ".join(silent), hint="the reasons stand above; another model, or other data?"
+    silent = [r for r in results if _silent(r)]
+    error = PropertyNotAvailableError(
+        f"no structure was predicted: {'; '.join(dict.fromkeys(f'{reason} ({n} structures)' for r in silent for reason, n in r.reasons.items()))}",
+        where=", ".join(r.set.name for r in silent),
+        hint="evaluate another model, or other structures",
     )
     written = [f"written: {escape(path)}" for path in (out, page) if path is not None]
     return replace(result, printed=[*_printed(results), *written], error=error if silent else None)
+
+
+def _silent(r: Evaluation) -> bool:
+    """Whether nothing of a set was predicted."""
+    return sum(r.reasons.values()) >= len(r.set.structures)
 
 
 def evaluate_sets(model: OpenModel, data: Sequence[LabelledSet], level: str | None = None) -> list[Evaluation]:
@@ -81,14 +88,19 @@ def _predicted(result: Evaluation, k: int) -> dict[str, np.ndarray]:
 
 
 def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
-    """Tables and lines for the terminal."""
+    """Tables and lines for the terminal, of the sets of which something was predicted."""
+    splits = {r.set.split for r in results}
+    results = [r for r in results if not _silent(r)]
+    if not results:
+        return
     for r in results:
         yield from (f"[dim]{escape(r.set.name)}: {escape(note)}[/]" for note in r.set.notes)
     shown = Table(title="Errors with 95 % intervals")
     shown.add_column("", no_wrap=True)
     for r in results:
         known = "\nKNOWN FROM TRAINING" if r.seen else ""
-        shown.add_column(f"{escape(r.set.name)} ({r.set.split.upper()})\n{len(r.set.structures)} structures{known}", justify="right")
+        head = f"{escape(r.set.name)}{split_line(r.set.split, splits)}\n{len(r.set.structures)} structures{known}"
+        shown.add_column(head, justify="right")
     for key in ("energy", "forces", "stress"):
         if any(key in r.predictions.cases for r in results):
             shown.add_row(f"structures with {key}", *(str(len(r.predictions.cases.get(key, ()))) for r in results))
@@ -99,16 +111,23 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
     elements = sorted({symbol for r in results for symbol in r.elements})
     if elements:
         by_element = Table(title="Force MAE by element, meV/Å")
-        for name in ("set", *elements):
-            by_element.add_column(name, justify="left" if name == "set" else "right")
-        for r in results:
-            by_element.add_row(escape(r.set.name), *(figure_text(r.elements.get(e)) for e in elements))
+        for name in ("element", *(escape(r.set.name) for r in results)):
+            by_element.add_column(name, justify="left" if name == "element" else "right")
+        for e in elements:
+            by_element.add_row(e, *(figure_text(r.elements.get(e)) for r in results))
         yield by_element
     for r in results:
         yield from _remarks(r)
     ratio = ood_ratio(results)
     if ratio is not None:
         yield f"{ratio.name}: {figure_text(ratio)}"
+
+
+def split_line(split: str, splits: Collection[str]) -> str:
+    """A line of a table's head that says what a set is; empty where the user has not given sets of both kinds, and so nothing is known of it."""
+    if len(set(splits)) < 2:
+        return ""
+    return "\nin distribution" if split == "id" else "\nout of distribution"
 
 
 def label_error_lines(data: LabelledSet) -> Iterator[str]:

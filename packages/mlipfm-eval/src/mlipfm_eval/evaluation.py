@@ -99,7 +99,8 @@ def evaluate_set(
     forces, elements = predictions.cases.get("forces"), {}
     if forces is not None:
         groups = [predictions.resampled[k] for k in forces.rows]
-        elements = metrics.per_element(forces.predicted, forces.reference, forces.atomic_numbers, groups, unit="meV/Å")
+        every = metrics.per_element(forces.predicted, forces.reference, forces.atomic_numbers, groups, unit="meV/Å")
+        elements = {symbol: m for symbol, m in every.items() if m.n_ok}
     reasons: dict[str, int] = {}
     for reason in predictions.failures.values():
         reasons[reason] = reasons.get(reason, 0) + 1
@@ -179,7 +180,7 @@ def ood_ratio(results: Sequence[Evaluation]) -> Metric | None:
         means = [total[k[where[k] == which]].sum() / max(size[k[where[k] == which]].sum(), 1) for which in (0, 1)]
         return float(means[1] / means[0]) if means[0] > 0 and (where[k] == 1).any() else float("nan")
 
-    return metrics.measure("force MAE, OOD over ID", "1", ratio, np.isfinite(total), groups)
+    return metrics.measure("force MAE out of distribution over that in distribution", "1", ratio, np.isfinite(total), groups)
 
 
 def evaluation_record(model: OpenModel, results: Sequence[Evaluation], level: str | None = None) -> Record:
@@ -272,8 +273,8 @@ def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def figure_text(metric: Metric | None) -> str:
-    """Return `353.8 [293.3, 394.9]`; `-` without a metric."""
-    if metric is None:
+    """Return `353.8 [293.3, 394.9]`; `-` without a metric or a value."""
+    if metric is None or not math.isfinite(metric.value):
         return "-"
     if metric.ci95 is None:
         return f"{metric.value:.3g}"

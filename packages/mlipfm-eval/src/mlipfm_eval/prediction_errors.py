@@ -165,7 +165,8 @@ class Predictions:
     @property
     def interval_over(self) -> str:
         """In words, what an interval draws, or why there is none."""
-        groups, drawn = set(self.groups), set(self.resampled)
+        predicted = [k for k in range(len(self.structures)) if k not in self.failures]
+        groups, drawn = ({names[k] for k in predicted} for names in (self.groups, self.resampled))
         if len(groups) > 1:
             return f"intervals over {len(groups)} molecules or trajectories"
         if drawn != groups:
@@ -235,14 +236,20 @@ def error_metrics(predictions: Predictions) -> dict[str, Metric]:
         both = cases.predicted, cases.reference
         found[f"{name}_mae"] = metrics.mae(*both, groups, name=f"{name} MAE", unit=unit)
         found[f"{name}_rmse"] = metrics.rmse(*both, groups, name=f"{name} RMSE", unit=unit)
-        if key == "energy" and predictions.energies_less_constants is not None:
-            found["energy_mae_shifted"] = metrics.mae(
-                predictions.energies_less_constants, cases.reference, groups, name=LESS_CONSTANTS, unit=unit
-            )
+        if key == "energy" and predictions.energies_less_constants and (shifted := error_less_constants(predictions)):
+            found["energy_mae_shifted"] = shifted
         if key == "forces":
             found["force_p99"] = metrics.percentile(*both, 99, groups, name="force error P99", unit=unit)
             found["force_cosine"] = metrics.force_cosine(*both, groups)
     return found
+
+
+def error_less_constants(predictions: Predictions) -> Metric | None:
+    """Return the MAE of `Predictions.energies_less_fit`, meV/atom; None where there are none."""
+    cases, fitted = predictions.cases.get("energy"), predictions.energies_less_fit
+    if cases is None or fitted is None:
+        return None
+    return metrics.mae(fitted, cases.reference, [predictions.resampled[k] for k in cases.rows], name=LESS_CONSTANTS, unit="meV/atom")
 
 
 def force_error_ratio(first: Predictions, second: Predictions) -> Metric:

@@ -104,7 +104,9 @@ def _errors(found: Found, colours: Mapping[str, int]) -> str:
         rows = [[escape(model), *(figure_cell(row.get(key)) for key in keys)] for model, row in models.items()]
         parts.append(f"<h3>{escape(_set_title(name, models, records))}</h3>" + table(["model", *(escape(_FIGURES[k]) for k in keys)], rows))
         for kind in ("known", "label_errors", "zero_of_energy"):
-            parts += [paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get(kind, {}).get(name))]
+            parts += [
+                paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get(kind, {}).get(name))
+            ]
         parts.append(_elements(name, models, records))
     if not errors:
         return paragraphs(f"{found.model(r)}: {len(r['metrics'])} figures of no named data set" for r in found.benchmark("accuracy"))

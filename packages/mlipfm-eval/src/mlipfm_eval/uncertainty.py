@@ -25,6 +25,7 @@ from mlipfm_interfaces.uncertainty import Uncertain, Uncertainty, errors_and_sig
 from rich.table import Table
 
 from ._training_overlap import refuse_known, trained_paths, trained_stores
+from .accuracy import split_line
 
 _METHOD = "llpr"
 #: Rows of the table: key of `calibration_figures` -> its name.
@@ -192,8 +193,9 @@ def _tables(found: Mapping[str, tuple[str, list[Calibration]]], fitted: Uncertai
         values = [rows[k] for _, rows in found.values()]
         table = Table(title=f"{key}, {values[0].unit}; calibrated with {_sizes(fitted)['calibrate']} structures")
         table.add_column("", no_wrap=True)
-        for (name, (split, _)), v in zip(found.items(), values, strict=True):
-            table.add_column(f"{name} ({split.upper()})\n{v.structures} structures", justify="right")
+        splits = [split for split, _ in found.values()]
+        for name, split, v in zip(found, splits, values, strict=True):
+            table.add_column(f"{name}{split_line(split, splits)}\n{v.structures} structures", justify="right")
         table.add_row(f"coverage ({values[0].level:.4g})", *(f"{v.coverage:.3f} [{v.ci95[0]:.3f}, {v.ci95[1]:.3f}]" for v in values))
         table.add_row("half width, mean", *(f"{v.half_width:.4g}" for v in values))
         table.add_row("  ideal", *(f"{v.ideal:.4g}" for v in values))
