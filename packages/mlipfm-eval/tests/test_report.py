@@ -180,3 +180,20 @@ def test_axis_of_a_narrow_range_has_numbers_that_differ():
     assert "0.002" in ticks
     values = [float(t) for t in ticks]
     assert max(values.count(v) for v in values) == 2  # once on each axis
+
+
+def test_marker_of_a_model_has_the_colour_of_its_legend():
+    """matplotlib leaves out a black fill."""
+    text = bar_chart("t", "y", ["a"], {"first": [(1.0, None, None)], "second": [(2.0, None, None)]}, {"first": 0, "second": 1})
+    assert [re.search(rf"fill: var\(--c{k}\)", text) is not None for k in (0, 1)] == [True, True]
+
+
+def test_chart_of_errors_without_intervals_says_why():
+    records = []
+    for model in ("a:", "b:"):
+        error = figure("force MAE", 1.0, "meV/Å") | {"set": "test", "key": "force_mae", "ci95": None}
+        details = {"address": model, "structures": {"test": 4}, "intervals": {"test": "no intervals, which need two molecules"}}
+        records.append(make_record("evaluation", model, passed=True, metrics=[error], details=details))
+    text = report_html(Found("x", records))
+    assert "Force MAE; test: 4 structures, no intervals, which need two molecules" in text
+    assert "Force MAE with 95 % intervals" not in text

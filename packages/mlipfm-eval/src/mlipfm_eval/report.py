@@ -114,8 +114,23 @@ def _errors(found: Found, colours: Mapping[str, int]) -> str:
     if len(errors) * len(marks) > 1 and any(any(row) for row in marks.values()):
         chosen = {m: colours[m] for m in marks}
         picture = bar_chart("force errors on every set", _FIGURES["force_mae"], list(errors), marks, chosen)
-        parts.append(legend(chosen) + chart_grid([(picture, "Force MAE with 95 % intervals")]))
+        without = [name for name, row in errors.items() if not any(m["force_mae"]["ci95"] for m in row.values() if "force_mae" in m)]
+        why = {name: _interval_words(name, errors[name], found) for name in without}
+        caption = (
+            "Force MAE" + " with 95 % intervals" * (len(without) < len(errors)) + "".join(f"; {name}: {why[name]}" for name in without)
+        )
+        parts.append(legend(chosen) + chart_grid([(picture, caption)]))
     return "".join(parts)
+
+
+def _interval_words(name: str, models: Iterable[str], found: Found) -> str:
+    """Return why there is no interval, with the number of structures."""
+    details = [
+        r["details"] for r in found.benchmark("accuracy") if found.model(r) in set(models) and name in r["details"].get("structures", {})
+    ]
+    if not details:
+        return "no intervals"
+    return f"{details[0]['structures'][name]} structures, {details[0].get('intervals', {}).get(name, 'no intervals')}"
 
 
 def _set_title(name: str, models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Record]) -> str:
