@@ -16,7 +16,7 @@ from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
 from mlipfm_interfaces.calibration import calibration_figures
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.console import progress_bar
-from mlipfm_interfaces.errors import LevelError, MissingLabelsError, PropertyNotAvailableError
+from mlipfm_interfaces.errors import LevelError, MissingLabelsError, PropertyNotAvailableError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential
@@ -154,10 +154,15 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
         has fewer than `FEW` or the checkpoint does not list a store of `train`.
 
     Raises:
-        RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that the model does not have.
+        UnreadableFileError: no store. RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that
+            the model does not have.
     """
     potential, manifest = load_model(address)
     trained, held_out = [Path(path) for path in train], [Path(path) for path in calibrate]
+    for path in (*trained, *held_out):
+        if not (path / "manifest.json").is_file():
+            hint = f"`mlipfm data import {path} --out STORE` makes one of a file" if path.is_file() else "there is no manifest.json"
+            raise UnreadableFileError("an uncertainty is fitted to stores, and this is none", where=str(path), hint=hint)
     digests = {kind: [sha256(path / "manifest.json") for path in paths] for kind, paths in (("train", trained), ("calibrate", held_out))}
     hint = "calibrate with structures that the model has not seen"
     known = trained_stores(manifest) | set(digests["train"])
