@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from mlipfm_distill.on_policy import teacher as teachers
 from mlipfm_distill.on_policy.exploration import Trajectory, explore, load_trajectory, save_trajectory
 from mlipfm_distill.on_policy.label_folder import Labels
 from mlipfm_distill.on_policy.measurements import _asymmetry, _block, _exact_block, birch
+from mlipfm_distill.on_policy.page import _panels
 from mlipfm_distill.on_policy.plan import extended, make_plan
 from mlipfm_distill.on_policy.request import Budget, parse_budget
-from mlipfm_distill.on_policy.result import needed
+from mlipfm_distill.on_policy.result import copy_start, needed
 from mlipfm_distill.on_policy.selection import most_informative, variances
 from mlipfm_distill.on_policy.start_frames import rattled, read_starts, strain, vacuum
 from mlipfm_distill.on_policy.teacher import DistillationTeacher
@@ -267,6 +269,37 @@ def test_errors_that_fall_with_the_root_of_the_labels_need_four_times_as_many_fo
     assert "about 4.0 times" in needed({"rounds": rounds})
     rounds[2]["on_policy_force_mae"] /= 30
     assert "training was the limit" in needed({"rounds": rounds[:3]})
+
+
+def test_three_scattered_rounds_do_not_say_how_many_labels_halve_the_error() -> None:
+    """Errors of a molecule: 234.6, 83.1 and 78.6 meV/Å with 7, 13 and 19 labels."""
+    rounds = [{"labelled": n, "on_policy_force_mae": e} for n, e in ((7, None), (6, 0.2346), (6, 0.0831), (6, 0.0786))]
+    said = needed({"rounds": rounds})
+    assert "errors of 3 rounds fell as labels^-1.15: too few" in said
+    assert "times the budget" not in said
+    assert "too few" in needed({"rounds": rounds[:1] + rounds[2:]})
+
+
+def test_caption_of_a_molecule_without_scaled_cells_does_not_name_them() -> None:
+    assert list(_panels({"students": {"small": {}}, "equilibrium": None})) == [
+        "errors of every round over labels",
+        "errors of frames over their uncertainty",
+    ]
+    assert "energies of scaled cells" in _panels({"students": {"small": {}}, "equilibrium": {}})
+
+
+def test_folder_that_is_moved_still_reads_its_start(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "POSCAR").write_text(POSCAR.format("F F F"))
+    (tmp_path / "out").mkdir()
+    copy_start(tmp_path / "in" / "POSCAR", tmp_path / "out", "student.safetensors")
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "in")
+    script = (moved / "run_ase.py").read_text()
+    assert str(tmp_path) not in script
+    names: dict[str, object] = {"__file__": str(moved / "run_ase.py")}
+    exec(script.partition("atoms.calc")[0], names)
+    assert len(names["atoms"]) == 4  # type: ignore[arg-type]
 
 
 POSCAR = """copper

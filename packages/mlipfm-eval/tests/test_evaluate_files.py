@@ -184,3 +184,64 @@ def test_imported_store_and_its_file_give_the_same_figures(tmp_path):
         run(evaluate_app, "emt:", path, "--record", tmp_path / "r.json")
         records.append([{k: v for k, v in m.items() if k != "set"} for m in json.loads((tmp_path / "r.json").read_text())["metrics"]])
     assert records[0] == records[1]
+
+
+def test_labels_of_another_zero_of_energy_are_plotted_ranked_and_explained_without_it(tmp_path):
+    """Copper with a constant of 600 eV per atom, and one frame that is 40 meV per atom off."""
+    frames = copper(9)
+    moved = [s.replace(labels=dict(s.labels, energy=s.labels["energy"] - 600.0 * len(s) + 0.16 * (k == 4))) for k, s in enumerate(frames)]
+    export_extxyz(moved, tmp_path / "test.xyz")
+    said = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--page", tmp_path / "p.html", "--record", tmp_path / "r.json")
+    details = json.loads((tmp_path / "r.json").read_text())["details"]
+    energy = details["parity"]["test.xyz"]["energy"]
+    assert energy["unit"] == "meV/atom"
+    assert np.abs(np.subtract(energy["predicted"], energy["reference"])).max() < 40
+    assert max(w["energy"] for w in details["worst"]["test.xyz"]) < 40
+    page = (tmp_path / "p.html").read_text()
+    (sentence,) = details["zero_of_energy"].values()
+    assert sentence in page
+    assert sentence in said
+    assert "energy MAE less constants of elements" in page
+    assert "fitted constants of the elements" in page
+
+
+def test_constant_of_one_molecule_is_found_from_three_frames():
+    """Two elements in one composition are one constant."""
+    frames = labelled(3, 1)
+    moved = [s.replace(labels=dict(s.labels, energy=s.labels["energy"] + 500.0)) for s in frames]
+    assert np.allclose(predict(Spring(), moved).energies_less_constants, [s.labels["energy"] * 1000 / len(s) for s in moved])
+    assert predict(Spring(), moved[:2]).energies_less_constants is None
+
+
+def test_file_in_hartree_is_told_by_evaluate_and_compare_with_the_option_that_reads_it(tmp_path):
+    frames = copper(12)
+    hartree, bohr = 27.211386245988, 0.529177210903
+    in_hartree = [
+        s.replace(labels={"energy": s.labels["energy"] / hartree, "forces": s.labels["forces"] * bohr / hartree}, provenance=Provenance())
+        for s in frames
+    ]
+    export_extxyz(in_hartree, tmp_path / "test.xyz")
+    said = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--page", tmp_path / "p.html")
+    both = run(compare_app, "emt:", "emt:", "--data", tmp_path / "test.xyz")
+    for text in (said, both, (tmp_path / "p.html").read_text()):
+        assert "energy-unit: energies are in Hartree" in text
+        assert "--read energy_unit=Hartree" in text
+        assert "--read forces_unit=Hartree/bohr" in text
+        assert "another level of theory" not in text
+    right = run(evaluate_app, "emt:", tmp_path / "test.xyz", "--read", "energy_unit=Hartree", "--read", "forces_unit=Hartree/bohr")
+    assert "label error" not in right
+
+
+def test_models_of_another_zero_of_energy_are_compared_less_constants_of_elements():
+    """The first model has energies 500 eV lower; apart from that its energies are right, and those of the second are 10 % off."""
+
+    class Lower(Spring):
+        def evaluate(self, structures, outputs):
+            return [row | {"energy": row["energy"] - 500.0} for row in super().evaluate(structures, outputs)]
+
+    frames = labelled(24, 6)
+    by_key = {d.key: d for d in differences(predict(Spring(k=1.1), frames), predict(Lower(), frames))}
+    assert by_key["energy_mae"].metric.ci95[1] < 0
+    assert by_key["energy_mae"].verdict == by_key["energy_rmse"].verdict == "zeros differ"
+    assert by_key["energy_mae_shifted"].verdict == "worse"
+    assert "energy_mae_shifted" not in {d.key for d in differences(predict(Spring(k=1.1), frames), predict(Spring(), frames))}

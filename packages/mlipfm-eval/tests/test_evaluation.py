@@ -39,6 +39,16 @@ def frames(n, groups, scale=1.0, seed=0):
     return made
 
 
+def metal(n, z=29, seed=0):
+    """Rows of six atoms with forces that are no model's."""
+    rng, made = np.random.default_rng(seed), []
+    for k in range(n):
+        r = np.arange(6)[:, None] * [2.7, 0, 0] + rng.normal(scale=0.05, size=(6, 3))
+        labels = {"energy": 1.0, "forces": rng.normal(size=(6, 3))}
+        made.append(Structure([z] * 6, r, level="emt", labels=labels, provenance=Provenance(group=f"g{k}")))
+    return made
+
+
 def store(path, structures):
     with StoreWriter(path, name=path.name) as writer:
         for s in structures:
@@ -166,7 +176,34 @@ def test_table_is_not_cut_in_a_pipe_and_says_why_one_trajectory_has_no_intervals
     said = capsys.readouterr().out
     assert "one: no intervals, which need two molecules or trajectories or more" in said
     assert "both: intervals over 2 molecules or trajectories" in said
-    (row,) = (line for line in said.splitlines() if line.startswith("│ both"))
-    assert all(symbol in said for symbol in ("Al", "Ni", "Cu", "Pd", "Ag", "Au"))
-    assert row.count("[") == 6
+    for symbol in ("Al", "Ni", "Cu", "Pd", "Ag", "Au"):
+        (row,) = (line for line in said.splitlines() if line.startswith(f"│ {symbol} "))
+        assert (row.count("["), len(row) <= 80) == (1, True)
     assert "…" not in said
+
+
+def test_set_is_in_distribution_only_where_the_user_gives_another_that_is_not(tmp_path, capsys):
+    paths = [store(tmp_path / name, copper) for name, copper in (("test", metal(3)), ("hot", metal(3, seed=1)))]
+    run_by_name("accuracy", "emt:", paths[:1])
+    assert "distribution" not in capsys.readouterr().out
+    run_by_name("accuracy", "emt:", paths[:1], paths[1:])
+    said = capsys.readouterr().out
+    for words in ("in distribution", "out of distribution", "force MAE out of distribution over that in distribution"):
+        assert words in said
+
+
+def test_element_that_a_model_does_not_know_is_named_once_beside_the_results_of_other_sets(tmp_path, capsys):
+    """Effective medium theory has no silicon."""
+    known, unknown = store(tmp_path / "known", metal(3)), store(tmp_path / "strange", metal(3, z=14))
+    with pytest.raises(MlipfmError, match=r"strange: no structure was predicted: .*14.*\(3 structures\)"):
+        run_by_name("accuracy", "emt:", [known, unknown])
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert "14" not in said
+    assert "Cu" in said
+    mixed = store(tmp_path / "mixed", [*metal(3), *metal(2, z=14, seed=1)])
+    run_by_name("accuracy", "emt:", [mixed])
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    (line,) = (line for line in said.splitlines() if "[14]" in line)
+    assert "mixed: 2 of 5 structures without a prediction" in line

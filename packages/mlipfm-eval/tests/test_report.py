@@ -171,3 +171,29 @@ def test_names_stand_at_their_places_on_a_horizontal_axis():
     text = bar_chart("t", "y", ["a", "b"], {"m": [(1.0, 0.5, 2.0), (2.0, None, None)]}, {"m": 0})
     first, second = (text.index(f">{name}</text>") for name in "ab")
     assert first < second
+
+
+def test_axis_of_a_narrow_range_has_numbers_that_differ():
+    text = parity_chart("p", "eV/atom", [0.0, 0.004], [0.001, 0.004])
+    ticks = [t for t in re.findall(r">([^<]*)</text>", text) if re.fullmatch(r"[−\d.]+", t)]
+    assert len(ticks) > 6
+    assert "0.002" in ticks
+    values = [float(t) for t in ticks]
+    assert max(values.count(v) for v in values) == 2  # once on each axis
+
+
+def test_marker_of_a_model_has_the_colour_of_its_legend():
+    """matplotlib leaves out a black fill."""
+    text = bar_chart("t", "y", ["a"], {"first": [(1.0, None, None)], "second": [(2.0, None, None)]}, {"first": 0, "second": 1})
+    assert [re.search(rf"fill: var\(--c{k}\)", text) is not None for k in (0, 1)] == [True, True]
+
+
+def test_chart_of_errors_without_intervals_says_why():
+    records = []
+    for model in ("a:", "b:"):
+        error = figure("force MAE", 1.0, "meV/Å") | {"set": "test", "key": "force_mae", "ci95": None}
+        details = {"address": model, "structures": {"test": 4}, "intervals": {"test": "no intervals, which need two molecules"}}
+        records.append(make_record("evaluation", model, passed=True, metrics=[error], details=details))
+    text = report_html(Found("x", records))
+    assert "Force MAE; test: 4 structures, no intervals, which need two molecules" in text
+    assert "Force MAE with 95 % intervals" not in text

@@ -159,3 +159,11 @@ def test_the_training_stores_are_known_from_the_manifest_of_the_model(files, tmp
     assert run(capsys, "fit", model, "--train", str(files / "hot"), "--calibrate", str(files / "calibrate"), "--out", sure)[0] == 0
     status, _, error = run(capsys, "evaluate", model, sure, str(files / "train"))
     assert (status, "is a store that the model was trained on" in error) == (2, True)
+
+
+def test_file_in_place_of_a_store_is_refused_with_the_command_that_makes_one(files, tmp_path, capsys):
+    (tmp_path / "set.xyz").write_text("1\n\nH 0 0 0\n")
+    options = [f"--{key}={tmp_path / 'set.xyz'}" for key in ("train", "calibrate")]
+    status, _, err = run(capsys, "fit", str(files / "model.safetensors"), *options, f"--out={tmp_path / 'u'}")
+    assert status == 2
+    assert f"`mlipfm data import {tmp_path / 'set.xyz'} --out STORE`" in err

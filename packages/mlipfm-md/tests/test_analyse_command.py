@@ -14,8 +14,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
 from mlipfm_md import NVE, Settings, export_extxyz, simulate
 from mlipfm_md.observables import heat_capacity, read_run, read_trajectory
-from mlipfm_md.observables.analysis import AnalysisRequest
-from mlipfm_md.observables.analysis import analyse as analyse_data
+from mlipfm_md.observables.analysis import AnalysisRequest, analyse as analyse_data
 
 CUBE = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 

@@ -200,21 +200,30 @@ def test_what_does_not_fit_to_the_model_is_refused_by_name(frames, message, pret
     assert re.search(message, err.splitlines()[-1]), err
 
 
-def test_a_model_that_training_has_made_worse_is_named():
-    def errors(force: float, energy: float) -> dict[str, Any]:
+def test_a_model_that_training_has_made_worse_is_named_where_the_paired_interval_says_so():
+    def errors(force: float, energy: float, groups: int, spread: float = 0.0) -> dict[str, Any]:
         found = {"force_mae": ("force MAE", "meV/Å", force), "energy_mae": ("energy MAE", "meV/atom", energy)}
+        sums = {f"g{k}": [energy * (1 + k) + spread * (-1) ** k, 1.0] for k in range(groups)}  # molecules differ much in difficulty
         return {
             "metrics": [
-                {"key": key, "name": name, "unit": unit, "value": value, "ci95": None} for key, (name, unit, value) in found.items()
-            ]
+                {"key": key, "name": name, "unit": unit, "value": value, "ci95": None, "n_total": groups}
+                for key, (name, unit, value) in found.items()
+            ],
+            "details": {"errors": {"test": {"energy": sums, "forces": {}}}},
         }
 
-    said: list[str] = []
-    assert not [line for line in print_errors(errors(40, 3), errors(39, 3), said.append) if "worse" in line]
-    (line,) = [line for line in print_errors(errors(40, 3), errors(39, 4), said.append) if "worse" in line]
-    assert "energy MAE" in line
+    def told(*pair: dict[str, Any]) -> list[str]:
+        return [line for line in print_errors(*pair, print) if "worse" in line or "too few" in line]
+
+    assert not told(errors(40, 3, 8), errors(39, 3, 8))
+    (line,) = told(errors(40, 3, 8), errors(39, 4, 8))
+    assert "worse: energy MAE by" in line
     assert "force MAE" not in line
     assert "--minutes" in line
+    for few in (told(errors(40, 3, 1), errors(39, 4, 1)), told(errors(40, 3, 8), errors(39, 3.01, 8, spread=5.0))):
+        (line,) = few
+        assert "test structures are too few to tell: energy MAE" in line
+        assert "worse" not in line
 
 
 def test_energies_alone_can_be_learned(tmp_path, capsys):

@@ -15,16 +15,17 @@ Bar = tuple[float, float | None, float | None]
 
 COLOURS = 7
 # matplotlib draws in these colours, and the page replaces them by its own.
-_STAND_INS = {f"#00000{k}": f"var(--c{k})" for k in range(COLOURS)} | {"#00000a": "var(--soft)", "#00000b": "var(--line)"}
+_STAND_INS = {f"#10000{k}": f"var(--c{k})" for k in range(COLOURS)} | {"#00000a": "var(--soft)", "#00000b": "var(--line)"}
 _SOFT, _LINE = "#00000a", "#00000b"
-# What a page has already (its own style and font) or does not need: metadata, names of groups, turns by nothing, and more than two decimals.
+# What a page has already (its own style and font) or does not need: metadata, names of groups, turns by nothing, more than two decimals of places
+# (not of the text at an axis).
 _CLEANED = {
     r"<metadata>.*?</metadata>": "",
     r"<style.*?</style>": "",
     r" font-family: [^;]*;": "",
     r' id="(?:figure|axes|patch|[xy]tick|line2d|text|matplotlib\.axis)_\d+"': "",
     r' transform="rotate\(-?0 [^"]*\)"': "",
-    r"(\d\.\d\d)\d+": r"\1",
+    r"(>[^<]+<)|(\d\.\d\d)\d+": r"\1\2",
     r"\s*\n\s*": " ",
 }
 # Styles of all charts, which page.css has under these names.
@@ -123,7 +124,7 @@ def _mark(axes: Any, x: float, bar: Bar | None, colour: int) -> None:
 
 
 def _colour(k: int) -> str:
-    return f"#00000{k % COLOURS}"
+    return f"#10000{k % COLOURS}"  # not of black, which matplotlib leaves out where it fills
 
 
 def _svg(title: str, draw: Callable[[Any], None]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, benchmark_record
 from mlipfm_interfaces.console import progress_bar
-from mlipfm_interfaces.errors import MissingLabelsError, MlipfmError
+from mlipfm_interfaces.errors import MissingLabelsError, PropertyNotAvailableError
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.metrics import Metric
 from rich.markup import escape
 from rich.table import Table
 
 from ._training_overlap import overlap_text
-from .evaluation import Evaluation, _evaluation_result, evaluate_set, ood_ratio
+from .evaluation import Evaluation, _evaluation_result, evaluate_set, figure_text, ood_ratio
 from .report import _FIGURES, report_html
 from .report_data import Found
 
@@ -43,12 +42,19 @@ def accuracy(
     if page is not None:
         found = Found(f"Evaluation of {model.address}", [benchmark_record("accuracy", result, model, data)])
         atomic_write(page, report_html(found).encode())
-    silent = [r.set.name for r in results if sum(r.reasons.values()) >= len(r.set.structures)]
-    error = MlipfmError(
-        "no structure was predicted", where=", ".join(silent), hint="the reasons stand above; another model, or other data?"
+    silent = [r for r in results if _silent(r)]
+    error = PropertyNotAvailableError(
+        f"no structure was predicted: {'; '.join(dict.fromkeys(f'{reason} ({n} structures)' for r in silent for reason, n in r.reasons.items()))}",
+        where=", ".join(r.set.name for r in silent),
+        hint="evaluate another model, or other structures",
     )
     written = [f"written: {escape(path)}" for path in (out, page) if path is not None]
     return replace(result, printed=[*_printed(results), *written], error=error if silent else None)
+
+
+def _silent(r: Evaluation) -> bool:
+    """Whether nothing of a set was predicted."""
+    return sum(r.reasons.values()) >= len(r.set.structures)
 
 
 def evaluate_sets(model: OpenModel, data: Sequence[LabelledSet], level: str | None = None) -> list[Evaluation]:
@@ -82,14 +88,19 @@ def _predicted(result: Evaluation, k: int) -> dict[str, np.ndarray]:
 
 
 def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
-    """Tables and lines for the terminal."""
+    """Tables and lines for the terminal, of the sets of which something was predicted."""
+    splits = {r.set.split for r in results}
+    results = [r for r in results if not _silent(r)]
+    if not results:
+        return
     for r in results:
         yield from (f"[dim]{escape(r.set.name)}: {escape(note)}[/]" for note in r.set.notes)
     shown = Table(title="Errors with 95 % intervals")
     shown.add_column("", no_wrap=True)
     for r in results:
         known = "\nKNOWN FROM TRAINING" if r.seen else ""
-        shown.add_column(f"{escape(r.set.name)} ({r.set.split.upper()})\n{len(r.set.structures)} structures{known}", justify="right")
+        head = f"{escape(r.set.name)}{split_line(r.set.split, splits)}\n{len(r.set.structures)} structures{known}"
+        shown.add_column(head, justify="right")
     for key in ("energy", "forces", "stress"):
         if any(key in r.predictions.cases for r in results):
             shown.add_row(f"structures with {key}", *(str(len(r.predictions.cases.get(key, ()))) for r in results))
@@ -100,10 +111,10 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
     elements = sorted({symbol for r in results for symbol in r.elements})
     if elements:
         by_element = Table(title="Force MAE by element, meV/Å")
-        for name in ("set", *elements):
-            by_element.add_column(name, justify="left" if name == "set" else "right")
-        for r in results:
-            by_element.add_row(escape(r.set.name), *(figure_text(r.elements.get(e)) for e in elements))
+        for name in ("element", *(escape(r.set.name) for r in results)):
+            by_element.add_column(name, justify="left" if name == "element" else "right")
+        for e in elements:
+            by_element.add_row(e, *(figure_text(r.elements.get(e)) for r in results))
         yield by_element
     for r in results:
         yield from _remarks(r)
@@ -112,16 +123,26 @@ def _printed(results: Sequence[Evaluation]) -> Iterator[Any]:
         yield f"{ratio.name}: {figure_text(ratio)}"
 
 
+def split_line(split: str, splits: Collection[str]) -> str:
+    """A line of a table's head that says what a set is; empty where the user has not given sets of both kinds, and so nothing is known of it."""
+    if len(set(splits)) < 2:
+        return ""
+    return "\nin distribution" if split == "id" else "\nout of distribution"
+
+
+def label_error_lines(data: LabelledSet) -> Iterator[str]:
+    """Lines for the terminal on labels of a file that contradict physics: errors on them are not those of a model."""
+    yield from (f"[bold red]{escape(data.name)}: label error {escape(text)}[/]" for text in data.label_errors)
+
+
 def _remarks(r: Evaluation) -> Iterator[str]:
     name = escape(r.set.name)
     if r.seen:
         yield f"[bold red]{name}: {escape(overlap_text(r.seen, len(r.set.structures)))}[/]"
     yield f"{name}: {r.predictions.interval_over}"
-    if "energy_mae_shifted" in r.figures:
-        yield (
-            f"[yellow]{name}: energies of the labels and of the model differ by a constant of each element: another level of theory, code or zero of "
-            f"energy. With the constants fitted to this set the energy MAE is {figure_text(r.figures['energy_mae_shifted'])} meV/atom[/]"
-        )
+    yield from label_error_lines(r.set)
+    if r.zero_of_energy:
+        yield f"[yellow]{name}: {escape(r.zero_of_energy)}[/]"
     if r.left_out:
         yield f"{name}: {r.left_out} structures of weight 0 are left out"
     if r.masked_atoms:
@@ -132,12 +153,3 @@ def _remarks(r: Evaluation) -> Iterator[str]:
         yield f"[yellow]{name}: {n} of {len(r.set.structures)} structures without a prediction: {escape(reason)}[/]"
     if r.reasons and r.penalised:
         yield f"{name}, failures penalised: " + "; ".join(f"{_FIGURES[key]} {value:.4g}" for key, value in r.penalised.items())
-
-
-def figure_text(metric: Metric | None) -> str:
-    """Return `353.8 [293.3, 394.9]`; `-` without a metric."""
-    if metric is None:
-        return "-"
-    if metric.ci95 is None:
-        return f"{metric.value:.3g}"
-    return f"{metric.value:.3g} [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]"

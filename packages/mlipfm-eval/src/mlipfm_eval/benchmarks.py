@@ -101,7 +101,7 @@ def run_by_name(
 
 def _print(result: BenchmarkResult) -> None:
     console = open_console()
-    for item in result.printed or [_figures_table(result)]:
+    for item in result.printed or ([] if result.error else [_figures_table(result)]):
         console.print(item, highlight=False, soft_wrap=isinstance(item, str))
 
 

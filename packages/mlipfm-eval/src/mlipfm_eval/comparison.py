@@ -18,13 +18,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from ._training_overlap import overlap_text
-from .accuracy import evaluate_sets, figure_text
+from .accuracy import evaluate_sets, label_error_lines
 from .data_sets import open_sets
-from .evaluation import Evaluation
-from .prediction_errors import Predictions, _Quantity
+from .evaluation import Evaluation, figure_text
+from .prediction_errors import LESS_CONSTANTS, Predictions, _Quantity, error_less_constants
 from .report import _FIGURES
 
-_Verdict = Literal["better", "worse", "no difference seen", "no interval"]
+_Verdict = Literal["better", "worse", "no difference seen", "no interval", "zeros differ"]
 
 _NAMES: dict[_Quantity, tuple[str, str]] = {"energy": ("energy", "meV/atom"), "forces": ("force", "meV/Å"), "stress": ("stress", "meV/Å³")}
 
@@ -35,14 +35,18 @@ class Difference:
 
     Attributes:
         key: `force_mae`, `energy_rmse`, ... metric: of the difference; negative is better. cases: [predicted by both, with the label].
+        other_zero: energies of a model have another zero than those of the labels, and the difference is that of zeros.
     """
 
     key: str
     metric: Metric
+    other_zero: bool = False
 
     @property
     def verdict(self) -> _Verdict:
         """Compare by the 95 % interval: `no difference seen` if it holds zero."""
+        if self.other_zero:
+            return "zeros differ"
         if self.metric.ci95 is None:
             return "no interval"
         low, high = self.metric.ci95
@@ -51,6 +55,9 @@ class Difference:
 
 def differences(one: Predictions, base: Predictions) -> list[Difference]:
     """Return errors of `one` less those of `base` on the same structures, MAE and RMSE of every label that is there.
+
+    Where the energies of a model have another zero than those of the labels, also of energies less fitted constants of the
+    elements, which decides.
 
     Groups are drawn for both at once (paired bootstrap), so that what is hard for both cancels. A structure counts where both gave a prediction.
 
@@ -66,11 +73,15 @@ def differences(one: Predictions, base: Predictions) -> list[Difference]:
             continue  # one of them has no stress
         name, unit = _NAMES[key]
         groups = [base.resampled[k] for k in cases.rows]
+        other_zero = key == "energy" and any(p.energies_less_constants is not None for p in (one, base))
         for error in ("mae", "rmse"):
             options: dict[str, Any] = {"error": error, "how": "difference", "name": f"{name} {error.upper()}", "unit": unit}
-            found.append(
-                Difference(f"{name}_{error}", metrics.compare(other.predicted, cases.predicted, cases.reference, groups, **options))
-            )
+            compared = metrics.compare(other.predicted, cases.predicted, cases.reference, groups, **options)
+            found.append(Difference(f"{name}_{error}", compared, other_zero))
+        if other_zero and one.energies_less_fit is not None and base.energies_less_fit is not None:
+            options = {"error": "mae", "how": "difference", "name": LESS_CONSTANTS, "unit": unit}
+            compared = metrics.compare(one.energies_less_fit, base.energies_less_fit, cases.reference, groups, **options)
+            found.append(Difference("energy_mae_shifted", compared))
     return found
 
 
@@ -97,11 +108,12 @@ def compare_models(
         shown = Table(title=f"{data_set.name}: {len(data_set.structures)} structures; {base.predictions.interval_over}")
         for name in ("error", escape(str(models[0])), *(f"{escape(str(m))}\nless the first: outcome" for m in models[1:])):
             shown.add_column(name, justify="left" if name == "error" else "right")
-        for key in [key for key in _FIGURES if key in base.figures]:
+        for key in [key for key in _FIGURES if any(d.key == key for row in rows for d in row[k])]:
             cells = [_cell(results[m][k], next((d for d in rows[m - 1][k] if d.key == key), None), key) for m in range(1, len(models))]
-            if key.endswith(("_mae", "_rmse")):
-                shown.add_row(_FIGURES[key], figure_text(base.figures[key]), *cells)
+            shown.add_row(_FIGURES[key].replace(" less", "\nless"), figure_text(_error(base, key)), *cells)
         console.print(shown)
+        for line in label_error_lines(data_set):
+            console.print(line, soft_wrap=True)
         for address, model_results in zip(models, results, strict=True):
             if model_results[k].seen:
                 console.print(
@@ -117,8 +129,12 @@ def compare_models(
         console.print(f"written: {escape(str(out))}")
 
 
+def _error(result: Evaluation, key: str) -> Metric | None:
+    return error_less_constants(result.predictions) if key == "energy_mae_shifted" else result.figures.get(key)
+
+
 def _cell(result: Evaluation, difference: Difference | None, key: str) -> str:
-    own = figure_text(result.figures[key]) if key in result.figures else "-"
+    own = figure_text(_error(result, key))
     return own if difference is None else f"{own}\n{figure_text(difference.metric)}: {difference.verdict}"
 
 

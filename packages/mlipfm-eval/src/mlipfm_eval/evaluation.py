@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,13 @@ _MOST_GROUPS = 5000
 #: Points of a parity plot, and structures of the largest error, that a record keeps of each data set.
 _PARITY_POINTS: dict[_Quantity, int] = {"energy": 300, "forces": 600, "stress": 300}
 _WORST = 10
-_PARITY: dict[_Quantity, tuple[str, str]] = {"energy": ("energy per atom, less a sum over the elements", "eV/atom"), "forces": ("forces", "eV/Å"),
-                                            "stress": ("stress", "eV/Å³")}  # fmt: skip
+#: Words and unit of a parity plot, and its size in the unit of `Cases`.
+_PARITY: dict[_Quantity, tuple[str, str, float]] = {
+    "energy": ("energy per atom, less the same sum over the elements for both", "meV/atom", 1),
+    "forces": ("forces", "eV/Å", 1000),
+    "stress": ("stress", "eV/Å³", 1000),
+}
+_CONSTANTS_FITTED = "; predictions also less constants of the elements that are fitted to their errors"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,18 @@ class Evaluation:
         return sum(structure_weight(s) == 0 for s in self.predictions.structures)
 
     @property
+    def zero_of_energy(self) -> str:
+        """A sentence if energies of labels and model have different zeros, else empty."""
+        shifted = self.figures.get("energy_mae_shifted")
+        if shifted is None:
+            return ""
+        cause = "look at the label errors first" if self.set.label_errors else "another level of theory, code or zero of energy"
+        return (
+            f"energies of the labels and of the model differ by a constant of each element: {cause}. "
+            f"With the constants fitted to this set the energy MAE is {figure_text(shifted)} meV/atom"
+        )
+
+    @property
     def masked_atoms(self) -> int:
         """Atoms whose forces are left out by `forces_weight` 0."""
         return sum(int((force_weights(s) == 0).sum()) for s in self.predictions.structures if "forces" in s.labels)
@@ -82,7 +99,8 @@ def evaluate_set(
     forces, elements = predictions.cases.get("forces"), {}
     if forces is not None:
         groups = [predictions.resampled[k] for k in forces.rows]
-        elements = metrics.per_element(forces.predicted, forces.reference, forces.atomic_numbers, groups, unit="meV/Å")
+        every = metrics.per_element(forces.predicted, forces.reference, forces.atomic_numbers, groups, unit="meV/Å")
+        elements = {symbol: m for symbol, m in every.items() if m.n_ok}
     reasons: dict[str, int] = {}
     for reason in predictions.failures.values():
         reasons[reason] = reasons.get(reason, 0) + 1
@@ -162,7 +180,7 @@ def ood_ratio(results: Sequence[Evaluation]) -> Metric | None:
         means = [total[k[where[k] == which]].sum() / max(size[k[where[k] == which]].sum(), 1) for which in (0, 1)]
         return float(means[1] / means[0]) if means[0] > 0 and (where[k] == 1).any() else float("nan")
 
-    return metrics.measure("force MAE, OOD over ID", "1", ratio, np.isfinite(total), groups)
+    return metrics.measure("force MAE out of distribution over that in distribution", "1", ratio, np.isfinite(total), groups)
 
 
 def evaluation_record(model: OpenModel, results: Sequence[Evaluation], level: str | None = None) -> Record:
@@ -185,6 +203,8 @@ def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) 
         "level": level,
         "structures": {r.set.name: len(r.set.structures) for r in results},
         "notes": {r.set.name: list(r.set.notes) for r in results if r.set.notes},
+        "label_errors": {r.set.name: "; ".join(r.set.label_errors) for r in results if r.set.label_errors},
+        "zero_of_energy": {r.set.name: r.zero_of_energy for r in results if r.zero_of_energy},
         "failures": failures,
         "groups": {r.set.name: len(set(r.predictions.groups)) for r in results},
         "intervals": {r.set.name: r.predictions.interval_over for r in results},
@@ -201,13 +221,18 @@ def _evaluation_result(results: Sequence[Evaluation], level: str | None = None) 
 
 
 def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
-    """Return up to `PARITY_POINTS` reference and predicted values of each label that were predicted, chosen at random with a fixed seed, in eV units.
+    """Return up to `PARITY_POINTS` reference and predicted values of each label that were predicted, chosen at random with a fixed seed.
 
-    Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in.
+    Energies are per atom, less a sum over the elements (`composition_energies`): what is left is what models differ in. Where energies of labels and
+    model have different zeros, predictions are `energies_less_constants`.
     """
     found: dict[str, dict[str, Any]] = {}
     for key, cases in predictions.cases.items():
-        reference, predicted = (np.concatenate([np.ravel(v) for v in values]) / 1000 for values in (cases.reference, cases.predicted))
+        what, unit, size = _PARITY[key]
+        answers = cases.predicted
+        if key == "energy" and predictions.energies_less_constants is not None:
+            what, answers = what + _CONSTANTS_FITTED, predictions.energies_less_constants
+        reference, predicted = (np.concatenate([np.ravel(v) for v in values]) / size for values in (cases.reference, answers))
         if key == "energy":
             structures = [predictions.structures[k] for k in cases.rows]
             n = np.array([len(s) for s in structures])
@@ -215,7 +240,6 @@ def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
             reference, predicted = reference - base, predicted - base
         known = np.flatnonzero(np.isfinite(predicted))
         shown = np.random.default_rng(0).permutation(known)[: _PARITY_POINTS[key]]
-        what, unit = _PARITY[key]
         values = {name: [float(f"{v:.6g}") for v in array[shown]] for name, array in (("reference", reference), ("predicted", predicted))}
         found[key] = {"what": what, "unit": unit, "of": len(known), **values}
     return found
@@ -224,9 +248,12 @@ def _parity_points(predictions: Predictions) -> dict[str, dict[str, Any]]:
 def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
     """Return the `WORST` structures of the largest mean force error (of the largest energy error without forces), those without a prediction first.
 
-    Each with its frame, formula and group, and its errors of energy (meV/atom) and forces (meV/Å; None without a prediction or a label).
+    Each with its frame, formula and group, and its errors of energy (meV/atom, less fitted constants of the elements where zeros of energy differ)
+    and forces (meV/Å; None without a prediction or a label).
     """
     energy, forces = (predictions.cases.get(key) for key in _QUANTITIES[:2])
+    if energy is not None and predictions.energies_less_constants is not None:
+        energy = replace(energy, predicted=predictions.energies_less_constants)
     main = forces or energy
     if main is None:
         return []
@@ -243,6 +270,15 @@ def _worst_structures(predictions: Predictions) -> list[dict[str, Any]]:
         }
         rows.append(place | dict(zip(("energy", "forces"), both, strict=True)))
     return rows
+
+
+def figure_text(metric: Metric | None) -> str:
+    """Return `353.8 [293.3, 394.9]`; `-` without a metric or a value."""
+    if metric is None or not math.isfinite(metric.value):
+        return "-"
+    if metric.ci95 is None:
+        return f"{metric.value:.3g}"
+    return f"{metric.value:.3g} [{metric.ci95[0]:.3g}, {metric.ci95[1]:.3g}]"
 
 
 def _group_errors(predictions: Predictions) -> dict[str, dict[str, list[float]]]:

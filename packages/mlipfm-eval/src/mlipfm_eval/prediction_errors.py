@@ -25,6 +25,9 @@ _BATCH_ATOMS = 512
 #: Errors of energies above this, meV/atom, that constants of the elements divide by this or more are those of another zero of energy.
 _OFFSET, _OFFSET_RATIO = 20.0, 10.0
 
+#: Name of the error of `Predictions.energies_less_constants`.
+LESS_CONSTANTS = "energy MAE less constants of elements"
+
 _Quantity = Literal["energy", "forces", "stress"]
 _QUANTITIES: tuple[_Quantity, ...] = ("energy", "forces", "stress")
 
@@ -110,10 +113,19 @@ class Predictions:
 
     @cached_property
     def energies_less_constants(self) -> list[np.ndarray] | None:
-        """Of the cases with an energy, meV/atom: predictions less one constant of each element, fitted to their errors; None where that hardly helps.
+        """`energies_less_fit`; None where that hardly helps.
 
         Two levels of theory, codes or zeros of energy differ by such constants, and their forces do not.
         """
+        cases, fitted = self.cases.get("energy"), self.energies_less_fit
+        if cases is None or fitted is None:
+            return None
+        before, after = (float(np.nanmean(np.abs(np.subtract(p, cases.reference)))) for p in (cases.predicted, fitted))
+        return None if before < _OFFSET or before < _OFFSET_RATIO * after else fitted
+
+    @cached_property
+    def energies_less_fit(self) -> list[np.ndarray] | None:
+        """Of the cases with an energy, meV/atom: predictions less one constant of each element, fitted to their errors; None for too few cases."""
         cases = self.cases.get("energy")
         if cases is None:
             return None
@@ -122,13 +134,10 @@ class Predictions:
         known = np.unique(np.concatenate([s.atomic_numbers for s in structures]))
         shares = np.array([[np.mean(s.atomic_numbers == z) for z in known] for s in structures])
         answered = np.isfinite(errors)
-        if answered.sum() <= 2 * len(known):
+        constants, _, rank, _ = np.linalg.lstsq(shares[answered], errors[answered], rcond=None)
+        if answered.sum() <= 2 * rank:
             return None
-        fitted = shares @ np.linalg.lstsq(shares[answered], errors[answered], rcond=None)[0]
-        before, after = np.abs(errors[answered]).mean(), np.abs((errors - fitted)[answered]).mean()
-        if before < _OFFSET or before < _OFFSET_RATIO * after:
-            return None
-        return [np.asarray(p - f) for p, f in zip(cases.predicted, fitted, strict=True)]
+        return [np.asarray(p - f) for p, f in zip(cases.predicted, shares @ constants, strict=True)]
 
     @cached_property
     def resampled(self) -> list[Hashable]:
@@ -156,7 +165,8 @@ class Predictions:
     @property
     def interval_over(self) -> str:
         """In words, what an interval draws, or why there is none."""
-        groups, drawn = set(self.groups), set(self.resampled)
+        predicted = [k for k in range(len(self.structures)) if k not in self.failures]
+        groups, drawn = ({names[k] for k in predicted} for names in (self.groups, self.resampled))
         if len(groups) > 1:
             return f"intervals over {len(groups)} molecules or trajectories"
         if drawn != groups:
@@ -226,14 +236,20 @@ def error_metrics(predictions: Predictions) -> dict[str, Metric]:
         both = cases.predicted, cases.reference
         found[f"{name}_mae"] = metrics.mae(*both, groups, name=f"{name} MAE", unit=unit)
         found[f"{name}_rmse"] = metrics.rmse(*both, groups, name=f"{name} RMSE", unit=unit)
-        if key == "energy" and (shifted := predictions.energies_less_constants) is not None:
-            found["energy_mae_shifted"] = metrics.mae(
-                shifted, cases.reference, groups, name="energy MAE less constants of elements", unit=unit
-            )
+        if key == "energy" and predictions.energies_less_constants and (shifted := error_less_constants(predictions)):
+            found["energy_mae_shifted"] = shifted
         if key == "forces":
             found["force_p99"] = metrics.percentile(*both, 99, groups, name="force error P99", unit=unit)
             found["force_cosine"] = metrics.force_cosine(*both, groups)
     return found
+
+
+def error_less_constants(predictions: Predictions) -> Metric | None:
+    """Return the MAE of `Predictions.energies_less_fit`, meV/atom; None where there are none."""
+    cases, fitted = predictions.cases.get("energy"), predictions.energies_less_fit
+    if cases is None or fitted is None:
+        return None
+    return metrics.mae(fitted, cases.reference, [predictions.resampled[k] for k in cases.rows], name=LESS_CONSTANTS, unit="meV/atom")
 
 
 def force_error_ratio(first: Predictions, second: Predictions) -> Metric:

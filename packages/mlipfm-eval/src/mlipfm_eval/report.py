@@ -57,7 +57,7 @@ def report_html(found: Found, first: str = "") -> str:
         *(section(name.capitalize(), _benchmark(found, name, colours)) for name in others),
         section("Checks", _checks(found)),
         section("Parity", _parity(found, colours), "Predicted against reference; a perfect model lies on the dashed line."),
-        section("Worst structures", _worst(found), "By mean force error, or by energy error where there are no forces."),
+        section("Worst structures", _worst(found), _worst_order(found)),
         section("Learning curves", _curves(found, colours)),
         section("Model cards", _cards(found)),
         section("Notes", paragraphs(_notes(found), "")),
@@ -103,7 +103,10 @@ def _errors(found: Found, colours: Mapping[str, int]) -> str:
         keys = [key for key in _FIGURES if any(key in row for row in models.values())]
         rows = [[escape(model), *(figure_cell(row.get(key)) for key in keys)] for model, row in models.items()]
         parts.append(f"<h3>{escape(_set_title(name, models, records))}</h3>" + table(["model", *(escape(_FIGURES[k]) for k in keys)], rows))
-        parts += [paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get("known", {}).get(name))]
+        for kind in ("known", "label_errors", "zero_of_energy"):
+            parts += [
+                paragraphs([f"{m}: {text}"], "verdict bad") for m in models if (text := records[m]["details"].get(kind, {}).get(name))
+            ]
         parts.append(_elements(name, models, records))
     if not errors:
         return paragraphs(f"{found.model(r)}: {len(r['metrics'])} figures of no named data set" for r in found.benchmark("accuracy"))
@@ -111,8 +114,23 @@ def _errors(found: Found, colours: Mapping[str, int]) -> str:
     if len(errors) * len(marks) > 1 and any(any(row) for row in marks.values()):
         chosen = {m: colours[m] for m in marks}
         picture = bar_chart("force errors on every set", _FIGURES["force_mae"], list(errors), marks, chosen)
-        parts.append(legend(chosen) + chart_grid([(picture, "Force MAE with 95 % intervals")]))
+        without = [name for name, row in errors.items() if not any(m["force_mae"]["ci95"] for m in row.values() if "force_mae" in m)]
+        why = {name: _interval_words(name, errors[name], found) for name in without}
+        caption = (
+            "Force MAE" + " with 95 % intervals" * (len(without) < len(errors)) + "".join(f"; {name}: {why[name]}" for name in without)
+        )
+        parts.append(legend(chosen) + chart_grid([(picture, caption)]))
     return "".join(parts)
+
+
+def _interval_words(name: str, models: Iterable[str], found: Found) -> str:
+    """Return why there is no interval, with the number of structures."""
+    details = [
+        r["details"] for r in found.benchmark("accuracy") if found.model(r) in set(models) and name in r["details"].get("structures", {})
+    ]
+    if not details:
+        return "no intervals"
+    return f"{details[0]['structures'][name]} structures, {details[0].get('intervals', {}).get(name, 'no intervals')}"
 
 
 def _set_title(name: str, models: Mapping[str, Mapping[str, Any]], records: Mapping[str, Record]) -> str:
@@ -228,9 +246,10 @@ def _parity_charts(found: Found, colours: Mapping[str, int]) -> list[tuple[str, 
 
 
 def _is_error(metric: Mapping[str, Any], name: str, quantity: str) -> bool:
-    """Return whether a figure is the MAE or RMSE of a quantity on a data set."""
+    """Return whether a figure is an MAE or the RMSE of a quantity on a data set."""
     short_name = "force" if quantity == "forces" else quantity
-    wanted = metric.get("set") == name and metric.get("key") in (f"{short_name}_mae", f"{short_name}_rmse")
+    keys = (f"{short_name}_mae", f"{short_name}_rmse", f"{short_name}_mae_shifted")
+    wanted = metric.get("set") == name and metric.get("key") in keys
     return wanted and "element" not in metric and metric["value"] is not None
 
 
@@ -242,6 +261,13 @@ def _worst(found: Found) -> str:
                 place = (found.model(record), name, str(w["frame"]), w["formula"], w["group"])
                 rows.append([*map(escape, place), _error(w["energy"]), _error(w["forces"])])
     return table(["model", "set", "frame", "formula", "group", "energy error, meV/atom", "mean force error, meV/Å"], rows) if rows else ""
+
+
+def _worst_order(found: Found) -> str:
+    order = "By mean force error, or by energy error where there are no forces."
+    if any(record["details"].get("zero_of_energy") for record in found.benchmark("accuracy")):
+        order += " Energy errors are less the fitted constants of the elements where energies of labels and model have different zeros."
+    return order
 
 
 def _error(value: float | None) -> str:

@@ -17,7 +17,7 @@ from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel
 from mlipfm_interfaces.calibration import calibration_figures
 from mlipfm_interfaces.checkpoint import load_model
 from mlipfm_interfaces.console import progress_bar
-from mlipfm_interfaces.errors import LevelError, MissingLabelsError, PropertyNotAvailableError
+from mlipfm_interfaces.errors import LevelError, MissingLabelsError, PropertyNotAvailableError, UnreadableFileError
 from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.metrics import Metric
 from mlipfm_interfaces.potential import Potential
@@ -26,6 +26,7 @@ from mlipfm_interfaces.uncertainty import Uncertain, Uncertainty, errors_and_sig
 from rich.table import Table
 
 from ._training_overlap import refuse_known, trained_paths, trained_stores
+from .accuracy import split_line
 
 _METHOD = "llpr"
 #: Rows of the table: key of `calibration_figures` -> its name.
@@ -154,10 +155,15 @@ def fit_uncertainty(address: str, train: Sequence[Path | str], calibrate: Sequen
         has fewer than `FEW` or the checkpoint does not list a store of `train`.
 
     Raises:
-        RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that the model does not have.
+        UnreadableFileError: no store. RefusedFileError: a store of the calibration that the model was trained on; LevelError: labels of a level that
+            the model does not have.
     """
     potential, manifest = load_model(address)
     trained, held_out = [Path(path) for path in train], [Path(path) for path in calibrate]
+    for path in (*trained, *held_out):
+        if not (path / "manifest.json").is_file():
+            hint = f"`mlipfm data import {path} --out STORE` makes one of a file" if path.is_file() else "there is no manifest.json"
+            raise UnreadableFileError("an uncertainty is fitted to stores, and this is none", where=str(path), hint=hint)
     digests = {kind: [sha256(path / "manifest.json") for path in paths] for kind, paths in (("train", trained), ("calibrate", held_out))}
     hint = "calibrate with structures that the model has not seen"
     known = trained_stores(manifest) | set(digests["train"])
@@ -193,8 +199,9 @@ def _tables(found: Mapping[str, tuple[str, list[Calibration]]], fitted: Uncertai
         values = [rows[k] for _, rows in found.values()]
         table = Table(title=f"{key}, {values[0].unit}; calibrated with {_sizes(fitted)['calibrate']} structures")
         table.add_column("", no_wrap=True)
-        for (name, (split, _)), v in zip(found.items(), values, strict=True):
-            table.add_column(f"{name} ({split.upper()})\n{v.structures} structures", justify="right")
+        splits = [split for split, _ in found.values()]
+        for name, split, v in zip(found, splits, values, strict=True):
+            table.add_column(f"{name}{split_line(split, splits)}\n{v.structures} structures", justify="right")
         table.add_row(f"coverage ({values[0].level:.4g})", *(f"{v.coverage:.3f} [{v.ci95[0]:.3f}, {v.ci95[1]:.3f}]" for v in values))
         table.add_row("half width, mean", *(f"{v.half_width:.4g}" for v in values))
         table.add_row("  ideal", *(f"{v.ideal:.4g}" for v in values))

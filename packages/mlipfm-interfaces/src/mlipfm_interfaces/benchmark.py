@@ -93,6 +93,7 @@ class LabelledSet:
         digest: SHA-256 of the file, or of the manifest of the store, which holds the hashes of its files.
         split: in distribution (`id`) or out of distribution (`ood`).
         structures: a list, or an open store that reads them one by one. notes: how a file was read. path: of the file or the store.
+        label_errors: labels of a file that contradict physics, such as forces in another unit, with the option that reads them right.
     """
 
     name: str
@@ -101,6 +102,7 @@ class LabelledSet:
     structures: Sequence[Structure]
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    label_errors: tuple[str, ...] = ()
 
     @cached_property
     def hashes(self) -> Hashes:

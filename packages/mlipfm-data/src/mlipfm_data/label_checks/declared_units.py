@@ -34,6 +34,11 @@ def label_error(finding: Finding, where: Path | str, hint: str) -> MlipfmError:
     return kind(f"{finding.code}: {finding.words} ({finding.numbers})", where=str(where), hint=hint)
 
 
+def read_option(hint: str) -> str:
+    """Return a hint with options of `mlipfm data import` as those of commands that read files: `--read energy_unit=Hartree`."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", hint)
+
+
 def contradiction(findings: Iterable[Finding], decisions: ReadReport, path: Path) -> UnitError | None:
     """Return the error for all faults of conventions, whoever gives them: the user, the file or its layout, or nobody; None if there are none."""
     said: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mlipfm_interfaces.files import atomic_write
 from mlipfm_interfaces.html_page import chart_grid, document, paragraphs, section, table
 
 Found = Mapping[str, Any]
+Panel = Callable[[Any, Found], None]
 
 #: How units of frequencies are printed.
 UNITS = {"THz": "THz", "cm-1": "cm⁻¹"}
@@ -21,14 +22,15 @@ UNITS = {"THz": "THz", "cm-1": "cm⁻¹"}
 
 def write_page(found: Found, out: Path) -> None:
     """Write `report.html` and `report.png` into `out`."""
-    picture = _charts(found)
+    panels = _panels(found)
+    picture = _charts(found, list(panels.values()))
     atomic_write(out / "report.png", picture)
     image = f'<img alt="" style="max-width:100%" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
     students = found["students"]
     sections = [
         f"<h1>{escape(found['teacher']['uri'])} distilled</h1>" + paragraphs(summary(found)),
         section("Students", _students(students), "Errors are on frames of the student's own dynamics that nothing was trained on."),
-        section("Charts", chart_grid([(image, "learning, errors, the range, and energies of scaled cells")])),
+        section("Charts", chart_grid([(image, "; ".join(panels))])),
         section("Errors by temperature", _by_temperature(students)),
         section("Beside the teacher", _physics(found)),
         section("Rounds", _rounds(found), "Errors of the student before, on frames of its own dynamics, before it learned from them."),
@@ -189,17 +191,23 @@ def _failures(found: Found) -> list[str]:
     return lines
 
 
-def _charts(found: Found) -> bytes:
-    """Draw what there is: nothing is left empty."""
+def _panels(found: Found) -> dict[str, Panel]:
+    """Return what there is to draw, by its words in the caption: nothing is left empty."""
+    modes, structure = found.get("frequencies") or {}, found.get("distributions") or []
+    return {
+        "errors of every round over labels": _learning,
+        "errors of frames over their uncertainty": _range,
+        **({"error over cost of each size": _front} if len(found["students"]) > 1 else {}),
+        **({"energies of scaled cells": _cells} if found["equilibrium"] is not None else {}),
+        **({str(modes["kind"]): _modes} if "student" in modes else {}),
+        **({"g(r)": _structure} if structure and structure[0]["pairs"] else {}),
+    }
+
+
+def _charts(found: Found, panels: Sequence[Panel]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    modes, structure = found.get("frequencies") or {}, found.get("distributions") or []
-    panels = [_learning, _range]
-    panels += [_front] if len(found["students"]) > 1 else []
-    panels += [_cells] if found["equilibrium"] is not None else []
-    panels += [_modes] if "student" in modes else []
-    panels += [_structure] if structure and structure[0]["pairs"] else []
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.7 * columns, 3.4 * rows), layout="constrained")

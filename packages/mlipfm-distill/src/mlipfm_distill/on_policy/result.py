@@ -16,6 +16,7 @@ from mlipfm_interfaces import plugins
 from mlipfm_interfaces.checkpoint import load_model, load_potential
 from mlipfm_interfaces.errors import LabelingError, MlipfmError
 from mlipfm_interfaces.files import atomic_write, canonical_json
+from mlipfm_interfaces.resampling import student_t_quantile
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.uncertainty import Uncertain
 from mlipfm_md.lammps_engine import export_lammps
@@ -47,7 +48,7 @@ from pathlib import Path
 from ase.io import read
 from mlipfm_md import MlipfmCalculator
 
-atoms = read({start!r}, 0)
+atoms = read(Path(__file__).with_name({start!r}), 0)
 atoms.calc = MlipfmCalculator(Path(__file__).with_name({model!r}))
 print(atoms.get_potential_energy(), "eV;", abs(atoms.get_forces()).max(), "eV/Å, the largest force")
 """
@@ -208,17 +209,26 @@ def _measured(work: Work, plan: Plan, size: str, model: Path, test: list[Structu
 
 
 def needed(found: dict[str, Any]) -> str:
-    """Say, by the power law through the errors of the rounds, how many labels would halve the error."""
+    """Say, by the power law through the errors of the rounds and the 95 % interval of its exponent, how many labels would halve the error."""
     rounds = [r for r in found["rounds"] if r.get("on_policy_force_mae")]
     if len(rounds) < 2:
         return "too few rounds to say what more labels would give"
     counts = np.cumsum([r["labelled"] for r in found["rounds"]])[:-1][-len(rounds) :]
-    slope, _ = np.polyfit(np.log(counts), np.log([r["on_policy_force_mae"] for r in rounds]), 1)
+    x, y = np.log(counts), np.log([r["on_policy_force_mae"] for r in rounds])
+    slope, start = np.polyfit(x, y, 1)
     if slope < STEEPEST:
         return "errors fall faster than any law from round to round: the training was the limit; a larger budget trains longer"
     if slope > -0.05:
         return (
             "the errors did not fall from round to round: more labels of the same kind will not help; take a larger size, or train longer"
+        )
+    spread = np.inf
+    if len(x) > 2:
+        error = np.sqrt(((y - slope * x - start) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
+        spread = student_t_quantile(0.975, len(x) - 2) * float(error)
+    if slope + spread > -0.05:
+        return (
+            f"errors of {len(x)} rounds fell as labels^{slope:.2f}: too few and too scattered to say how many labels would halve the error"
         )
     factor = 2 ** (1 / -slope)
     if factor > 1000:
@@ -226,9 +236,15 @@ def needed(found: dict[str, Any]) -> str:
     return f"errors fell as labels^{slope:.2f}; half of the error needs about {factor:.1f} times the budget"
 
 
+def copy_start(start: Path, out: Path, model: str) -> None:
+    """Write `run_ase.py` and the start that it reads into a folder, which can be moved as a whole."""
+    atomic_write(out / start.name, start.read_bytes())
+    atomic_write(out / "run_ase.py", SNIPPET.format(start=start.name, model=model).encode())
+
+
 def _to_run(work: Work, model: Path) -> None:
-    """A script with the ASE calculator, and a folder for LAMMPS; a note where LAMMPS cannot take the start."""
-    atomic_write(work.out / "run_ase.py", SNIPPET.format(start=str(work.request.start.resolve()), model=model.name).encode())
+    """A script with the ASE calculator beside a copy of the start, and a folder for LAMMPS; a note where LAMMPS cannot take the start."""
+    copy_start(work.request.start, work.out, model.name)
     if (work.out / "lammps").exists():
         return
     from mlipfm_md.initial_files import FrameOptions

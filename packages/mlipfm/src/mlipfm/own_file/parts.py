@@ -17,7 +17,7 @@ from mlipfm_data.curation.trajectories import beside_training, time_split
 from mlipfm_data.duplicates.leakage import find_leakage
 from mlipfm_data.duplicates.report import near_clusters
 from mlipfm_data.importing import Importer, ImportReport
-from mlipfm_data.label_checks.declared_units import label_error
+from mlipfm_data.label_checks.declared_units import label_error, read_option
 from mlipfm_data.licensing import checked_licence
 from mlipfm_data.parallel import processes
 from mlipfm_data.readers.registry import format_of, read
@@ -229,8 +229,7 @@ def _check(report: ImportReport, request: Request, fewest: int) -> None:
         raise type(error)(f"none of {report.frames} frames can be used: {error.what}", where=error.where, hint=error.hint)
     faults = [item for item in report.findings if item.severity == "fault"]
     if faults and not request.accept_label_errors:
-        hint = re.sub(r"--([a-z]+(?:-[a-z]+)+)[ =]([^\s,;()]+)", lambda m: f"--read {m[1].replace('-', '_')}={m[2]}", faults[0].hint)
-        raise label_error(faults[0], request.file, f"{hint}; --accept-label-errors trains on them as they are")
+        raise label_error(faults[0], request.file, f"{read_option(faults[0].hint)}; --accept-label-errors trains on them as they are")
     if usable < fewest:
         raise MissingLabelsError(
             f"holds {usable} structures with labels; {fewest} are the least that can be divided into train, valid and test",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mlipfm_data.store.store import Store
 from mlipfm_eval.data_sets import open_sets
 from mlipfm_eval.report import write_report
@@ -18,7 +19,7 @@ from mlipfm_interfaces.benchmark import open_model, run_benchmark
 from mlipfm_interfaces.checkpoint import load_checkpoint
 from mlipfm_interfaces.errors import MlipfmError, PropertyNotAvailableError, TrainingError
 from mlipfm_interfaces.files import atomic_write
-from mlipfm_interfaces.metrics import group_of
+from mlipfm_interfaces.metrics import group_of, measure as measured
 from mlipfm_interfaces.model_card import model_card
 from mlipfm_interfaces.potential import Potential
 from mlipfm_interfaces.result_records import Record, make_record, read_record, write_record
@@ -62,6 +63,9 @@ def measure(model: Path, data: Path, record: Path, name: str, out: Path | None =
         _, found = run_benchmark(
             "accuracy", plugins.load("benchmarks", "accuracy"), replace(opened, address=name), open_sets([data]), options
         )
+    if out is None:  # before training: the same network, which has one speed
+        details = {key: value for key, value in found["details"].items() if key != "microseconds_per_atom"}
+        found = make_record(found["kind"], found["model"], **{key: found[key] for key in ("passed", "metrics", "data")}, details=details)
     write_record(record, found)
     return found
 
@@ -100,19 +104,46 @@ def print_errors(before: Record, after: Record | None, say: Say) -> list[str]:
             lines.append(f"before training, on the test part: {name} {figure(first[key])} {unit}")
         elif key in second:
             lines.append(f"on the test part: {name} {figure(second[key])} {unit}, before training {figure(first.get(key))}")
-    worse = [
-        name
-        for key, (name, _) in (FIGURES | others).items()
-        if key in first and key in second and second[key]["value"] > first[key]["value"]
-    ]
-    if worse:
-        lines.append(
-            f"training has made the model worse: {', '.join(worse)}; give it more time (--minutes, --steps), or go on with the model of before"
-        )
+    if after is not None:
+        lines += _growth(before, after, {key: name for key, (name, _) in (FIGURES | others).items() if not key.endswith("_rmse")})
+    times = after["details"].get("microseconds_per_atom", {}) if after is not None else {}
+    lines += [f"evaluation in batches: {value:.3g} µs per atom" for value in times.values()]
     lines += [f"test part: {text}" for text in (after or before).get("details", {}).get("known", {}).values()]
     for line in lines:
         say(line)
     return lines
+
+
+def _growth(before: Record, after: Record, names: Mapping[str, str]) -> list[str]:
+    """Say which errors have grown, and of which of them that cannot be told from the structures of the test part."""
+    first, second = figures_of(before), figures_of(after)
+    worse, unclear = [], []
+    for key, name in names.items():
+        if key in first and key in second and second[key]["value"] > first[key]["value"]:
+            low, high = _difference(before, after, key) or (-np.inf, np.inf)
+            text = f"{name} by {low:.3g} to {high:.3g} {second[key]['unit']}" if np.isfinite(low) else name
+            (worse if low > 0 else unclear).append(text)
+    lines = []
+    if worse:
+        way_out = "give it more time (--minutes, --steps), or go on with the model of before"
+        lines.append(f"training has made the model worse: {', '.join(worse)} (95 % interval of the difference); {way_out}")
+    if unclear:
+        count = max(second[key].get("n_total", 0) for key in names if key in second)
+        lines.append(f"larger than before training, but {count} test structures are too few to tell: {', '.join(unclear)}")
+    return lines
+
+
+def _difference(before: Record, after: Record, key: str) -> tuple[float, float] | None:
+    """95 % interval of an error after training less that before, groups drawn for both at once; None where there are too few groups."""
+    label = {"force_mae": "forces"}.get(key, key.removesuffix("_mae"))
+    sums = [next(iter(r["details"].get("errors", {}).values()), {}).get(label, {}) for r in (before, after)]
+    paired = {group: (sums[0][group], sums[1][group]) for group in sums[0] if group in sums[1] and sums[0][group][1] == sums[1][group][1]}
+    if paired and len(paired) == len(sums[0]) == len(sums[1]):
+        a, b, counts = np.array([(old[0], new[0], new[1]) for old, new in paired.values()]).T
+        change = b - a
+        return measured("", "", lambda k: float(change[k].sum() / counts[k].sum()), np.ones(len(change))).ci95
+    old, new = (figures_of(r)[key]["ci95"] for r in (before, after))  # blocks of time of other lengths: intervals that do not overlap
+    return None if old is None or new is None else (new[0] - old[1], new[1] - old[0])
 
 
 def write_statements(name: str, path: Path, model: Path, lines: Sequence[str], **details: Any) -> None:
