@@ -14,8 +14,7 @@ from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import noble_gas
 from mlipfm_md import NVE, Settings, export_extxyz, simulate
 from mlipfm_md.observables import heat_capacity, read_run, read_trajectory
-from mlipfm_md.observables.analysis import AnalysisRequest
-from mlipfm_md.observables.analysis import analyse as analyse_data
+from mlipfm_md.observables.analysis import AnalysisRequest, analyse as analyse_data
 
 CUBE = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
 
@@ -206,7 +205,7 @@ def test_a_molecule_in_vacuum_turns_and_does_not_diffuse(tmp_path, capsys):
     found = analyse_data(read_run(tmp_path / "r"), AnalysisRequest())
     assert found.msds
     assert not [e for e in found.estimates if "diffusion" in e.name]
-    assert "a system that is not periodic has no diffusion coefficient" in dict(found.refused)["diffusion of Ar"]
+    assert "a system that is not periodic has no diffusion coefficient" in dict(found.refused)["diffusion of all atoms"]
 
 
 def test_an_isolated_molecule_at_constant_energy_has_no_heat_capacity(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -12,12 +13,16 @@ import pytest
 from ase.build import bulk, molecule
 from mlipfm_interfaces.checkpoint import build, load_potential, save_potential
 from mlipfm_interfaces.cli import main
+from mlipfm_interfaces.errors import SimulationError
 from mlipfm_interfaces.frames import FrameLog
+from mlipfm_interfaces.structure import Structure
+from mlipfm_interfaces.testing.closed_forms import noble_gas
 from mlipfm_interfaces.units import BAR, GPA
 from mlipfm_md.barostat import NPT
 from mlipfm_md.ensembles import NVE, Bussi, Langevin, NoseHoover
 from mlipfm_md.exchange import ReplicaExchange
 from mlipfm_md.initial_files import read_initial_states
+from mlipfm_md.initial_state import InitialState
 from mlipfm_md.respa import Respa
 from mlipfm_md.simulation import Settings, simulate
 
@@ -196,3 +201,37 @@ def test_uncertain_frames_are_collected_and_stop_a_run(folder, tmp_path, capsys)
     assert status == 2
     assert f"at step {5 * first}, above" in err
     assert len(list(FrameLog(tmp_path / "stopped" / "trajectory.frames"))) == first + 1
+
+
+def test_pressure_of_atoms_that_do_not_meet_is_that_of_an_ideal_gas_at_constant_volume(tmp_path):
+    """P V = 2/3 of the kinetic energy; it is in energies.csv and in the frames, and the dynamics do not change by it."""
+    gas = Structure(np.full(4, 18), [[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]], 20.0 * np.eye(3), True)
+    settings = Settings(dt=1.0, steps=20, temperature=300, every=10, record_pressure=True)
+    for ensemble in (NVE(), Langevin(300.0)):
+        out = tmp_path / type(ensemble).__name__
+        run = simulate(noble_gas(cutoff=6.0), [gas], ensemble, settings, out=out)
+        assert np.array(run.pressure) == pytest.approx(2 * np.array(run.kinetic) / 3 / 8000.0)
+        rows = list(csv.DictReader((out / "energies.csv").read_text().splitlines()))
+        assert [float(row["pressure/GPa"]) for row in rows] == pytest.approx(np.array(run.pressure)[:, 0] / GPA)
+        plain = simulate(noble_gas(cutoff=6.0), [gas], ensemble, replace(settings, record_pressure=False))
+        assert np.isnan(plain.pressure).all()
+        assert plain.state.positions == pytest.approx(run.state.positions)
+        longer = simulate(noble_gas(cutoff=6.0), [gas], ensemble, replace(settings, steps=40), out=out)  # goes on
+        assert np.array(longer.pressure) == pytest.approx(2 * np.array(longer.kinetic) / 3 / 8000.0)
+
+
+def test_a_pressure_without_a_cell_is_refused():
+    pair = Structure(np.full(2, 18), [[0, 0, 0], [3.8, 0, 0.0]])
+    with pytest.raises(SimulationError, match="a pressure needs a cell in three directions"):
+        simulate(noble_gas(cutoff=6.0), [pair], NVE(), Settings(steps=1, record_pressure=True))
+
+
+def test_scaled_velocities_have_exactly_the_temperature_and_given_ones_stay():
+    """The average over draws has it without: four atoms of one draw are tens of kelvin off."""
+    gas = Structure(np.full(4, 18), [[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]], 20.0 * np.eye(3), True)
+    given = InitialState(gas, velocities=np.full((4, 3), 1e-3) * [[1], [-1], [1], [-1]])
+    for scale in (True, False):
+        settings = Settings(steps=0, temperature=300, scale_velocities=scale)
+        run = simulate(noble_gas(cutoff=6.0), [gas, given], NVE(), settings)
+        assert (abs(run.temperature[0][0] - 300.0) < 1e-9) == scale
+        assert run.state.velocities[4:] == pytest.approx(given.velocities)

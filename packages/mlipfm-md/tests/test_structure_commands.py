@@ -303,3 +303,19 @@ def test_a_crystal_with_imaginary_modes_alone_has_no_highest_frequency_and_no_he
     found = record(tmp_path / "out", "phonons")["results"]
     assert found["highest_frequency"] is None
     assert found["thermal"] == []
+
+
+def test_the_cell_of_a_slab_relaxes_in_its_plane_and_keeps_its_vacuum(tmp_path, capfd):
+    """A slab in a box that is periodic in three directions, as VASP has it: lengths along the vacuum mean nothing."""
+    slab = fcc100("Cu", (1, 1, 4), vacuum=6.0, a=3.7)
+    slab.pbc = True
+    slab.info.clear()
+    ase.io.write(tmp_path / "slab.xyz", slab, columns=["symbols", "positions"])
+    assert run("relax", tmp_path / "slab.xyz", "--model", "emt:", "--cell", "full", "--out", tmp_path / "out") == 0
+    assert "lattice vector 3 runs across vacuum and is kept" in capfd.readouterr().err
+    relaxed = ase.io.read(tmp_path / "out" / "relaxed.extxyz")
+    assert relaxed.cell[2] == pytest.approx(slab.cell[2], abs=1e-9)
+    assert relaxed.cell[0, 0] < 0.99 * slab.cell[0, 0]
+    words = ("relax", tmp_path / "slab.xyz", "--model", "emt:", "--cell", "full", "--pressure", 1, "--out", tmp_path / "pressed")
+    assert run(*words) == 2
+    assert "would act on the vacuum of the slab" in capfd.readouterr().err

@@ -19,8 +19,7 @@ from mlipfm_md import MlipfmCalculator
 from mlipfm_md.crystal_elasticity import Elasticity, elastic_tensor, equation_of_state, symmetrized
 from mlipfm_md.crystal_phonons import phonons, supercell_for
 from mlipfm_md.harmonic_vibrations import free_hessian, thermochemistry, vibrations
-from mlipfm_md.reaction_paths import Path as EnergyPath
-from mlipfm_md.reaction_paths import minimum_energy_path, saddle_point, share_constraints
+from mlipfm_md.reaction_paths import Path as EnergyPath, minimum_energy_path, saddle_point, share_constraints
 from mlipfm_md.relaxation import relax
 
 #: THz of sqrt(eV/Å² / amu).

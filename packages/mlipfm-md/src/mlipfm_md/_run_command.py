@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .ensembles import NVE, Ensemble
 from .exchange import ReplicaExchange
 from .initial_files import FrameReport, ranges
 from .initial_state import InitialState, temperature_of
-from .simulation import Run, Settings, compiled_form, simulate, temperatures_of
+from .simulation import Run, Settings, compiled_form, first_velocities, simulate, temperatures_of
 from .state import State
 from .trajectory import LAST_GOOD, export_extxyz, restart_step
 from .uncertainty_gate import UncertaintyGate, open_gate
@@ -74,6 +74,9 @@ def run_dynamics(request: Request, starts: Sequence[tuple[InitialState, FrameRep
     before = restart_step(out)
     if before is not None:  # nothing is taken or drawn again
         taken = [f"goes on from step {before} of {out}"]
+    if settings.scale_velocities and all(start.velocities is not None for start in systems):
+        hint = "--new-velocities draws some"
+        raise SimulationError("all velocities are those of the file, and none are drawn", where="--scale-velocities", hint=hint)
     if settings.threads > 1 and (not isinstance(opened, Potential) or compiled_form(opened, settings) is None):
         hint = "leave it out; OMP_NUM_THREADS is for torch, and other packages have settings of their own"
         raise SimulationError("threads are those of compiled kernels, and this model runs without one", where="--threads", hint=hint)
@@ -177,10 +180,13 @@ def taken_words(
     """Lines that say what was taken from the file and what was drawn; structures of which the same is said share a line."""
     groups: dict[str, list[int]] = {}
     kelvin = temperatures_of(ensemble, settings, len(starts))
+    given = [start for start, _ in starts]
+    drawn = [] if settings.scale_velocities else first_velocities(given, ensemble, settings)
+    first = [replace(start, velocities=velocities) for start, velocities in zip(given, drawn, strict=True)] if drawn else given
     for k, (start, said) in enumerate(starts):
         words = list(said.taken)
         if start.velocities is None:
-            words.append(f"velocities drawn at {kelvin[k]:g} K with seed {settings.seed}")
+            words.append(_drawn_words(kelvin[k], settings))
         elif temperature is not None:
             use = "changes nothing" if isinstance(ensemble, NVE) else "is that of the bath alone"
             words.append(f"--temperature {temperature} {use}: --new-velocities draws velocities at it")
@@ -188,9 +194,14 @@ def taken_words(
             words.append("not used: " + ", ".join(said.unused))
         groups.setdefault("; ".join(words), []).append(k)
     return [
-        f"structure{'s' if len(members) > 1 else ''} {ranges(members)}: {words}{_kelvin([starts[k][0] for k in members], ensemble)}"
+        f"structure{'s' if len(members) > 1 else ''} {ranges(members)}: {words}{_kelvin([first[k] for k in members], ensemble)}"
         for words, members in groups.items()
     ]
+
+
+def _drawn_words(kelvin: float, settings: Settings) -> str:
+    exactly = ", scaled to exactly that" if settings.scale_velocities else ""
+    return f"velocities drawn at {kelvin:g} K with seed {settings.seed}{exactly}"
 
 
 def _kelvin(starts: Sequence[InitialState], ensemble: Ensemble) -> str:

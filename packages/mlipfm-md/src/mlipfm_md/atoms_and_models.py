@@ -27,7 +27,17 @@ from .initial_state import InitialState
 #: Å, beyond which molecules are apart for models that tell no cutoff, those of other packages.
 APART = 6.0
 
-__all__ = ["ForeignCalculator", "atoms_of", "free_molecule", "frozen", "largest_force", "open_calculator", "read_atoms", "start_words"]
+__all__ = [
+    "ForeignCalculator",
+    "atoms_of",
+    "free_molecule",
+    "frozen",
+    "largest_force",
+    "open_calculator",
+    "reach_of",
+    "read_atoms",
+    "start_words",
+]
 
 
 class ForeignCalculator(Calculator):
@@ -143,15 +153,20 @@ def free_molecule(atoms: Atoms) -> Atoms | None:
     """
     if not atoms.pbc.any():
         return None
-    graphs = atoms.calc.potential.spec.graphs if isinstance(atoms.calc, MlipfmCalculator) else ()
     positions, widths = in_one_piece(atoms.positions, atoms.cell.array, atoms.pbc)
-    if not (widths > max((graph.cutoff for graph in graphs), default=APART)).all():
+    if not (widths > reach_of(atoms)).all():
         return None
     free, constraints = atoms.copy(), atoms.constraints
     free.set_constraint()
     free.positions, free.pbc, free.calc = positions, False, atoms.calc
     free.set_constraint(constraints)
     return free
+
+
+def reach_of(atoms: Atoms) -> float:
+    """Return the cutoff of the model of the calculator, Å; `APART` if it tells none."""
+    graphs = atoms.calc.potential.spec.graphs if isinstance(atoms.calc, MlipfmCalculator) else ()
+    return max((graph.cutoff for graph in graphs), default=APART)
 
 
 def largest_force(atoms: Atoms) -> float:

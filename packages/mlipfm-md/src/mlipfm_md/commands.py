@@ -102,6 +102,12 @@ def run(
     threads: Threads = 1,
     frame: Annotated[int | None, typer.Option(help="Only this frame of the file; -1 is the last")] = None,
     new_velocities: NewVelocities = False,
+    scale_velocities: Annotated[
+        bool, typer.Option("--scale-velocities", help="Scale drawn velocities to exactly --temperature; a draw of few atoms is far from it")
+    ] = False,
+    record_pressure: Annotated[
+        bool, typer.Option("--record-pressure", help="Pressure at constant volume too: one more evaluation for each recorded frame")
+    ] = False,
     velocity_unit: Annotated[
         VelocityUnit | None, typer.Option(help="Unit of a column velo, vel or velocities", show_default="A/fs")
     ] = None,
@@ -120,7 +126,8 @@ def run(
 
     Fixed atoms, fixed bond lengths, velocities and masses of the file are kept (move_mask, momenta, velo, masses, the symbols D and T; constraints
     and velocities of ASE, VASP and GROMACS files), and the output says so; what cannot be kept is refused by name. Velocities are drawn where the
-    file has none. OUT/energies.csv has energies and temperature of every recorded frame, at constant pressure volume and pressure too.
+    file has none. OUT/energies.csv has energies and temperature of every recorded frame, volume, and pressure (GPa) at constant
+    pressure or with --record-pressure.
 
     Examples:
 
@@ -142,7 +149,10 @@ def run(
     refuse_level(model, level)
     kelvin = temperatures("300" if temperature is None else temperature)
     drawn = kelvin if str(ensemble) == "nve" and len(kelvin) > 1 else kelvin[0]  # other ensembles have temperatures of their own
-    settings = Settings(dt=dt, steps=steps, temperature=drawn, every=every, seed=seed, engine=engine.value, threads=threads)
+    settings = Settings(
+        dt=dt, steps=steps, temperature=drawn, every=every, seed=seed, engine=engine.value, threads=threads,
+        scale_velocities=scale_velocities, record_pressure=record_pressure,
+    )  # fmt: skip
     if inner is None and inner_steps is not None:
         raise SimulationError("inner steps need a cheap model", where="--inner-steps", hint="--inner MODEL names one")
     chosen = chosen_ensemble(

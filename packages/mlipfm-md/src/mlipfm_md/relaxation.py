@@ -10,10 +10,11 @@ from ase import Atoms, units
 from ase.constraints import FixSymmetry
 from ase.filters import FrechetCellFilter
 from mlipfm_interfaces.errors import SimulationError
+from mlipfm_interfaces.lattice import in_one_piece
 
-from .atoms_and_models import frozen, largest_force
+from .atoms_and_models import frozen, largest_force, reach_of
 
-__all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress", "relax"]
+__all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress", "open_axes", "relax"]
 
 OPTIMIZERS = ("BFGS", "LBFGS", "FIRE", "BFGSLineSearch")
 #: What may change of the cell, and the option of `FrechetCellFilter` for it.
@@ -55,6 +56,7 @@ def relax(
     Args:
         fmax: eV/Å, largest force (with a cell that moves, also of the stress times the volume per atom, as ASE's filter has it).
         cell: `fixed`, `full`, `volume` (isotropic) or `shape` (at constant volume). pressure: GPa, on a cell that moves.
+            The axis of a slab with vacuum (`open_axes`) keeps its length and direction.
         symmetry: keep the space group of the start (ASE's FixSymmetry). optimizer: one of `OPTIMIZERS`.
         on_step: called with step, energy and largest force.
 
@@ -67,8 +69,9 @@ def relax(
     atoms.calc = calculator
     if symmetry:
         atoms.set_constraint([*atoms.constraints, _fix_symmetry(atoms)])
-    options = CELLS[cell]
-    target = atoms if options is None else FrechetCellFilter(atoms, scalar_pressure=pressure * units.GPa, **options)
+    options, held = CELLS[cell], np.flatnonzero(open_axes(atoms)) if cell != "fixed" else []
+    mask = {"mask": _mask(atoms, int(held[0]), cell, pressure)} if len(held) == 1 else {}
+    target = atoms if options is None else FrechetCellFilter(atoms, scalar_pressure=pressure * units.GPa, **options, **mask)
     import ase.optimize
 
     moves = getattr(ase.optimize, optimizer)(target, logfile=None)
@@ -93,6 +96,27 @@ def relax(
     if symmetry:
         atoms.set_constraint([c for c in atoms.constraints if not isinstance(c, FixSymmetry)])
     return Relaxation(atoms, forces[-1] < fmax, tuple(energies), tuple(forces), tuple(trajectory))
+
+
+def open_axes(atoms: Atoms) -> np.ndarray:
+    """[3] bool: axes along which images are beyond the reach of the model of the calculator, as across the vacuum of a slab."""
+    return np.asarray(in_one_piece(atoms.positions, atoms.cell.array, atoms.pbc)[1] > reach_of(atoms))
+
+
+def _mask(atoms: Atoms, axis: int, cell: str, pressure: float) -> list[bool]:
+    """Voigt components of the strain that may change: those in the plane of a slab that is open along `axis`."""
+    if cell == "volume" or pressure:
+        what = "a pressure" if pressure else "a change of the volume"
+        hint = "--cell full without a pressure relaxes the cell in its plane"
+        raise SimulationError(
+            f"{what} would act on the vacuum of the slab, along lattice vector {axis + 1}", where=f"--cell {cell}", hint=hint
+        )
+    lengths = np.abs(atoms.cell.array)
+    along = int(lengths[axis].argmax())
+    if np.delete(lengths[axis], along).max() > 1e-6 or np.delete(lengths[:, along], axis).max() > 1e-6:
+        hint = "turn the cell so that the open axis is x, y or z and the others are normal to it, or keep --cell fixed"
+        raise SimulationError(f"lattice vector {axis + 1}, along the vacuum of the slab, is no Cartesian axis", hint=hint)
+    return [along not in pair for pair in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
 
 
 def check_relaxed(atoms: Atoms, fmax: float, what: str) -> None:
@@ -128,7 +152,9 @@ def _check(atoms: Atoms, fmax: float, steps: int, cell: str, pressure: float, op
         )
     if cell != "fixed" and not atoms.pbc.all():
         raise SimulationError(
-            "a cell can be relaxed if it is periodic in three directions", where=f"pbc {atoms.pbc}", hint="use --cell fixed"
+            "a cell can be relaxed if it is periodic in three directions",
+            where=f"pbc {atoms.pbc}",
+            hint="use --cell fixed; a slab with vacuum may be periodic along it too: that axis is kept",
         )
     if cell != "fixed":
         check_stress(atoms)

@@ -104,6 +104,8 @@ class Settings:
             one for each. seed: of velocities and noise.
         every, restart_every: steps between recorded frames, and between restart files. skin: Å, of the neighbour list; changes no result.
         max_temperature: K. max_expansion: factor by which a cell may grow or shrink in volume, or change shape, before the run is unstable.
+        scale_velocities: drawn velocities are scaled to exactly `temperature`; else they have it on average over many draws.
+        record_pressure: the stress is computed at recorded frames, for the pressure of dynamics at constant volume.
         engine: `kernel` runs compiled code, `torch` the model itself; `auto` is the kernel where the model has one. threads: of the kernel.
     """
 
@@ -118,6 +120,8 @@ class Settings:
     max_expansion: float = 4.0
     engine: Engine = "auto"
     threads: int = 1
+    scale_velocities: bool = False
+    record_pressure: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.dt <= 10:
@@ -194,9 +198,12 @@ class _Job:
     settings: Settings
     trajectory: Trajectory | None
     gate: UncertaintyGate | None
+    forces: Any = None
 
     def record(self, run: Run, state: State) -> None:
         """Record `state` in the run and on disk; says in `run.status` if the model is too uncertain of it."""
+        if self.settings.record_pressure and not self.ensemble.changes_cell:
+            state = replace(state, stress=_stress(self.forces, state))
         conserved = self.ensemble.conserved(state)
         sigma = np.full(state.n_systems, np.nan) if self.gate is None else self.gate.sigma([s.structure for s in self.starts], state)
         run.record(state, conserved, sigma)
@@ -223,6 +230,7 @@ def _simulate(
 ) -> Run:
     settings, trajectory = job.settings, job.trajectory
     state, forces = _start(job)
+    job = replace(job, forces=forces)
     run, stride = Run(np.diff(state.first), state, settings.dt), 1
     if trajectory is not None:
         for instant, conserved, sigma in trajectory.recorded(state):
@@ -333,17 +341,14 @@ def _start(job: _Job) -> tuple[State, AnyForces | SplitForces]:
         return replace(saved[0], movable=movable, centre=centre, bonds=bonds, cells=cells), forces
     masses = np.concatenate([start.amu for start in starts])
     positions = np.concatenate([s.positions for s in structures])
-    velocities = np.concatenate(
-        [
-            _first_velocities(start, copy, ensemble, settings, kelvin)
-            for start, copy, kelvin in zip(starts, _copies(structures), temperatures_of(ensemble, settings, len(starts)), strict=True)
-        ]
-    )
+    velocities = np.concatenate(first_velocities(starts, ensemble, settings))
     nothing = np.zeros_like(positions)
     none = np.zeros(len(starts))
     state = State(positions, velocities, nothing, none, masses, forces.first, movable=movable, centre=centre, cells=cells, bonds=bonds)
     if state.bonds is not None:
         state.bonds.settle(state)
+    if settings.scale_velocities:
+        _scale_drawn(state, starts, temperatures_of(ensemble, settings, len(starts)))
     _compute_first(state, forces, ensemble, job.model)
     hottest = float(state.temperature().max())
     if hottest > settings.max_temperature:
@@ -406,6 +411,32 @@ def temperatures_of(ensemble: Ensemble, settings: Settings, n: int) -> list[floa
     return list(values) if isinstance(values, tuple) else [values] * n
 
 
+def first_velocities(starts: Sequence[InitialState], ensemble: Ensemble, settings: Settings) -> list[Array]:
+    """Return the velocities [N, 3] Å/fs of each start, given or drawn; those that are drawn are not scaled yet."""
+    copies = _copies([start.structure for start in starts])
+    kelvin = temperatures_of(ensemble, settings, len(starts))
+    return [_first_velocities(start, copy, ensemble, settings, k) for start, copy, k in zip(starts, copies, kelvin, strict=True)]
+
+
+def _scale_drawn(state: State, starts: Sequence[InitialState], kelvin: Sequence[float]) -> None:
+    """Give systems whose velocities were drawn exactly the temperature, in place."""
+    drawn = np.array([start.velocities is None for start in starts])
+    found = state.temperature()
+    state.scale_thermal(np.where(drawn & (found > 0), np.sqrt(np.array(kelvin) / np.where(found > 0, found, 1.0)), 1.0))
+
+
+def _stress(forces: AnyForces | SplitForces, state: State) -> Array:
+    """[systems, 3, 3] eV/Å³, for the pressure of recorded frames."""
+    if not (state.volume() > 0).all():
+        raise SimulationError(
+            "a pressure needs a cell in three directions", where="--record-pressure", hint="leave it out for molecules and slabs"
+        )
+    try:
+        return forces.with_stress(state.positions, state.cells)[2]
+    except PropertyNotAvailableError as error:
+        raise SimulationError(f"a pressure needs the stress: {error.what}", where="--record-pressure", hint=error.hint) from error
+
+
 def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settings: Settings, kelvin: float) -> Array:
     if start.velocities is not None:
         return start.velocities
@@ -435,7 +466,8 @@ def _fingerprint(model: Any, inner: Any, starts: list[InitialState], ensemble: E
     """Return what must be equal for a run to be continued; more steps may be asked."""
     defaults = Settings()
     chosen = {key: value for key, value in asdict(settings).items() if key not in ("steps", "engine", "threads")}
-    chosen = {key: value for key, value in chosen.items() if key != "max_expansion" or value != defaults.max_expansion}
+    later = ("max_expansion", "scale_velocities", "record_pressure")  # runs of earlier versions go on: their records have none of them
+    chosen = {key: value for key, value in chosen.items() if key not in later or value != getattr(defaults, key)}
     motion = [start.motion() for start in starts]
     found = {
         "model": _identity(model),

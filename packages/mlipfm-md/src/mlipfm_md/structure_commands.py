@@ -100,7 +100,12 @@ def relax(
 def phonons(
     structure: Structure,
     model: Model = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option(help="Folder for phonons.json, phonons.png, phonopy_params.yaml, bands.csv, dos.csv, and relaxed.extxyz where it relaxes")] = Path("phonons"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for phonons.json, phonons.png, phonopy_params.yaml, bands.csv, dos.csv, and relaxed.extxyz where it relaxes"
+        ),
+    ] = Path("phonons"),
     supercell: Annotated[
         tuple[int, int, int] | None, typer.Option(metavar="A B C", help="Repeats of the cell", show_default="as many as make it 12 A wide")
     ] = None,
@@ -134,7 +139,9 @@ def phonons(
 def vibrations(
     structure: Structure,
     model: Model = DEFAULT_MODEL,
-    out: Annotated[Path, typer.Option(help="Folder for vibrations.json, vibrations.png, modes.csv, modes.xyz, and relaxed.extxyz where it relaxes")] = Path("vibrations"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for vibrations.json, vibrations.png, modes.csv, modes.xyz, and relaxed.extxyz where it relaxes")
+    ] = Path("vibrations"),
     fmax: Largest = 0.005,
     as_is: AsItIs = False,
     temperature: Annotated[float, typer.Option(min=0.1, max=10_000, help="K, of the thermochemistry")] = 298.15,

@@ -184,7 +184,7 @@ class Trajectory:
             "positions": np.concatenate([frame.positions for frame, _ in rows]),
             "velocities": np.concatenate([dynamics.velocities for _, dynamics in rows]),
         }
-        if len(state.stress):
+        if all("stress" in f.labels for f, _ in rows):
             changes |= {"cells": np.stack([f.cell for f, _ in rows]), "stress": np.stack([f.labels["stress"] for f, _ in rows])}
         extras = np.array([self.extras.get((step, k), (np.nan, np.nan)) for k in range(len(rows))])
         return replace(state, **changes), extras[:, 0], extras[:, 1]
