@@ -346,7 +346,8 @@ def run_neb(job: Job, product: Path | None, settings: dict[str, Any], as_is: boo
     rows = [
         ("converged", "yes" if found.converged else "no"), ("barrier / eV", _number(barrier, "not found")),
         ("reverse barrier / eV", _number(reverse, "not found")), ("reaction energy / eV", f"{found.reaction_energy:.4f}"),
-        ("highest image", f"{int(found.energies.argmax())} of {len(found.images) - 1}"), ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
+        ("highest image", f"{int(found.energies.argmax())} of {len(found.images) - 1}"),
+        ("largest force across the path / eV/Å", f"{found.largest_force:.4f}"),
     ]  # fmt: skip
     job.finish(settings, units, results, rows, plots.energy_profile(found))
     if found.saddle is None:
@@ -447,8 +448,8 @@ def _cell_rows(atoms: Atoms) -> list[Row]:
 def _write_modes(file: Any, found: Vibrations) -> None:
     """All modes as XYZ with a vector on each atom, which Jmol and Avogadro show: in the order of modes.csv, then the rigid motions."""
     atoms, vectors = found.data.get_atoms(), found.data.get_modes(all_atoms=True)[found.order]
-    names = [f"{kind} {k} f = {abs(f):.1f}{'i' if f < 0 else ''} cm^-1" for kind, values in (("mode", found.frequencies), ("rigid motion", found.rigid))
-             for k, f in enumerate(values)]  # fmt: skip
+    kinds = (("mode", found.frequencies), ("rigid motion", found.rigid))
+    names = [f"{kind} {k} f = {abs(f):.1f}{'i' if f < 0 else ''} cm^-1" for kind, values in kinds for k, f in enumerate(values)]
     for name, mode in zip(names, vectors, strict=True):
         file.write(f"{len(atoms)}\n{name}\n")
         for symbol, p, v in zip(atoms.get_chemical_symbols(), atoms.positions, mode, strict=True):

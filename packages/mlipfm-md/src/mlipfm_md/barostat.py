@@ -159,7 +159,9 @@ def _rows(state: State, rows: Array, matrices: Array) -> Array:
 
 
 def pressure_with_unit(text: str, bare: str | None = None) -> float:
-    """Return eV/Å³ of `1bar`, `0.5 GPa`, `-2 kbar`, `1atm`, `101325 Pa` or `0.001 eV/Angstrom^3`; a number without a unit is in `bare`, if that is given.
+    """Return eV/Å³ of `1bar`, `0.5 GPa`, `-2 kbar`, `1atm`, `101325 Pa` or `0.001 eV/Angstrom^3`.
+
+    A number without a unit is in the unit `bare`, if that is given.
 
     Raises:
         SimulationError: no unit, no number, or more than `MAX_PRESSURE`. UnitError: a unit that is not known.

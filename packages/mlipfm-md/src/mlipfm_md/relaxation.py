@@ -152,7 +152,9 @@ def _check(atoms: Atoms, fmax: float, steps: int, cell: str, pressure: float, op
         )
     if cell != "fixed" and not atoms.pbc.all():
         raise SimulationError(
-            "a cell can be relaxed if it is periodic in three directions", where=f"pbc {atoms.pbc}", hint="use --cell fixed"
+            "a cell can be relaxed if it is periodic in three directions",
+            where=f"pbc {atoms.pbc}",
+            hint="use --cell fixed; a slab with vacuum may be periodic along it too: that axis is kept",
         )
     if cell != "fixed":
         check_stress(atoms)
