@@ -207,8 +207,8 @@ def run_phonons(job: Job, settings: dict[str, Any], as_is: bool) -> None:
     rows = [
         ("supercell", " ".join(str(k) for k in found.supercell)), ("highest frequency / THz", _number(top, undefined, 3)), ("imaginary modes", words),
         ("error of the acoustic sum rule / eV/Å²", f"{found.sum_rule:.2g}"),
-        ("heat capacity of the primitive cell at 300 K / J/K/mol", _number(at_300 and at_300["heat_capacity"], undefined, 3)),
-        ("free energy at 300 K / kJ/mol", _number(at_300 and at_300["free_energy"], undefined, 3)),
+        ("heat capacity of the primitive cell at 300 K / J/K/mol", _number(None if at_300 is None else at_300["heat_capacity"], undefined, 3)),
+        ("free energy at 300 K / kJ/mol", _number(None if at_300 is None else at_300["free_energy"], undefined, 3)),
     ]  # fmt: skip
     if found.imaginary and at_300:
         job.say("heat capacity and free energy are those of the other modes: imaginary ones have none")

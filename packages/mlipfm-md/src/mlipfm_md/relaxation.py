@@ -69,8 +69,9 @@ def relax(
     atoms.calc = calculator
     if symmetry:
         atoms.set_constraint([*atoms.constraints, _fix_symmetry(atoms)])
-    options, held = CELLS[cell], np.flatnonzero(open_axes(atoms)) if cell != "fixed" else []
-    mask = {"mask": _mask(atoms, int(held[0]), cell, pressure)} if len(held) == 1 else {}
+    options = CELLS[cell]
+    held: list[int] = np.flatnonzero(open_axes(atoms)).tolist() if cell != "fixed" else []
+    mask = {"mask": _mask(atoms, held[0], cell, pressure)} if len(held) == 1 else {}
     target = atoms if options is None else FrechetCellFilter(atoms, scalar_pressure=pressure * units.GPa, **options, **mask)
     import ase.optimize
 
