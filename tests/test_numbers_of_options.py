@@ -17,6 +17,9 @@ SENSIBLE = {
     "--charge": {"-1", "0"},
     "--gap": {"0"},
     "--gfn1-every": {"0"},  # none
+    "--clusters": {"0"},
+    "--relaxed-clusters": {"0"},
+    "--radical-cations": {"0"},
     "--seed": {"0"},
     "--tolerance": {"0"},
     "--gamma": {"0"},

@@ -115,7 +115,7 @@ def print_errors(before: Record, after: Record | None, say: Say) -> list[str]:
 
 
 def _growth(before: Record, after: Record, names: Mapping[str, str]) -> list[str]:
-    """Say which errors have grown, and of which of them that cannot be told from the structures of the test part."""
+    """Say which errors have grown, and of which of them that is not certain from the structures of the test part."""
     first, second = figures_of(before), figures_of(after)
     worse, unclear = list[str](), list[str]()
     for key, name in names.items():
@@ -136,8 +136,9 @@ def _growth(before: Record, after: Record, names: Mapping[str, str]) -> list[str
 def _difference(before: Record, after: Record, key: str) -> tuple[float, float] | None:
     """95 % interval of an error after training less that before, groups drawn for both at once; None where there are too few groups."""
     label = {"force_mae": "forces"}.get(key, key.removesuffix("_mae"))
-    none: dict[str, Any] = {}
-    sums = [next(iter(r["details"].get("errors", none).values()), none).get(label, none) for r in (before, after)]
+    sums: list[dict[str, Any]] = [
+        next((e[label] for e in r["details"].get("errors", {}).values() if label in e), {}) for r in (before, after)
+    ]
     paired = {group: (sums[0][group], sums[1][group]) for group in sums[0] if group in sums[1] and sums[0][group][1] == sums[1][group][1]}
     if paired and len(paired) == len(sums[0]) == len(sums[1]):
         a, b, counts = np.array([(old[0], new[0], new[1]) for old, new in paired.values()]).T
