@@ -21,8 +21,10 @@ from mlipfm_train import shipped_recipes
 from bench import mace_torch
 
 HERE = Path(__file__).resolve().parent
-#: Runs of a shipped recipe with changes, by name: the most accurate backbone for two hours of one core.
-CHANGED = {"mace-long": ("mace", ["steps=180000", "evaluate_every=3600", "checkpoint_every=1800", "optimizer.lr=0.003"])}
+#: Runs of a shipped recipe with changes, by name: `mace` for two hours of one core, and as it was without vectors between its layers.
+_LONG = ["steps=180000", "evaluate_every=3600", "checkpoint_every=1800", "optimizer.lr=0.003"]
+_SCALARS = ["potential.backbone.hidden_degree=0"]
+CHANGED = {"mace-long": ("mace", _LONG), "mace-scalars": ("mace", _SCALARS), "mace-scalars-long": ("mace", [*_LONG, *_SCALARS])}
 NAMES = (*(recipe.name for recipe in shipped_recipes() if recipe.name == recipe.backbone), *CHANGED, mace_torch.NAME)
 #: Of the 500 frames.
 VALID = 50

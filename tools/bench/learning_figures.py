@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import mace_torch
 from bench.figures import Figure, figure
-from bench.learning import NAMES, VALID, home
+from bench.learning import CHANGED, NAMES, VALID, home
 
 ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae")
 #: Okabe and Ito's, which the colour-blind tell apart.
@@ -52,7 +52,10 @@ def drawn() -> str:
     picture, text = Picture(figsize=(7.5, 4), layout="constrained"), io.StringIO()
     axes = picture.subplots()
     for (name, result), colour in zip(results().items(), itertools.cycle(COLOURS), strict=False):
-        axes.loglog([p["seconds"] / 60 for p in result["curve"]], [p["force MAE"] for p in result["curve"]], color=colour, label=name)
+        style = "--" if name in CHANGED else ":" if name == mace_torch.NAME else "-"
+        axes.loglog(
+            [p["seconds"] / 60 for p in result["curve"]], [p["force MAE"] for p in result["curve"]], style, color=colour, label=name
+        )
     axes.set(xlabel="CPU time of one thread, min", ylabel="force MAE, 50 held-out frames, meV/Å")
     axes.set_title("3BPA at 300 K: force error against training time")
     axes.grid(color="#dddddd")
