@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -105,10 +105,13 @@ def user(
         raise RegistryError("--days are those of a token", where=name, hint="give --token LABEL, too")
     where = server(registry)
     known = {row["name"]: row for row in where.call("GET", "/api/v1/users")["users"]}
+    changes: dict[str, Any] = {} if lock is None else {"disabled": lock}
     if role and name not in known:
         where.call("POST", "/api/v1/users", {"name": name, "role": role})
-    elif role or lock is not None:
-        where.call("POST", f"/api/v1/users/{name}", ({"role": role} if role else {}) | ({} if lock is None else {"disabled": lock}))
+    elif role:
+        changes["role"] = role
+    if changes:
+        where.call("POST", f"/api/v1/users/{name}", changes)
     now = known.get(name, {"role": role, "disabled": False}) | ({"role": role} if role else {})
     locked = bool(now["disabled"]) if lock is None else lock
     typer.echo(f"{name}: {now['role']}{', locked out: --unlock lets them in again' if locked else ''}")

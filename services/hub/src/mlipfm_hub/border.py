@@ -117,7 +117,7 @@ class Border:
         content = headers.get("content-type", "").split(";")[0].strip()
         if content == "application/json":
             plain_json(data)
-        if by_cookie or content == "application/x-www-form-urlencoded":
+        if by_cookie or content == "application/x-www-form-urlencoded" or path == "/login":
             self._check_origin(headers, person if by_cookie else None, content, data)
         await self.inner(scope, replay_body(data, receive), send)
 

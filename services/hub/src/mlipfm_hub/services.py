@@ -53,7 +53,8 @@ def open_services(settings: Settings) -> Services:
 
 
 def admit_owner(services: Services) -> str:
-    """The first admin, `owner`, and `viewer`, who may look: their tokens are new at every start, the owner's is in the folder for its owner alone.
+    """Admit the first admin, `owner`, and `viewer`, who may look. The owner's token is in the folder for its owner alone; one that was revoked is not
+    admitted again: the folder gets a new one.
 
     Returns:
         The token of the viewer, for the address that opens the pages in a browser.
@@ -61,9 +62,14 @@ def admit_owner(services: Services) -> str:
     path = services.settings.folder / TOKEN
     if not path.exists():
         write_secret(path, secrets.token_urlsafe(32))
-    token = secret(path)
+    token, of_folder = secret(path), tokens.c.label == "folder"
     with services.database.writing() as connection:
-        connection.execute(sa.update(tokens).where(tokens.c.label == "folder", tokens.c.revoked.is_(None)).values(revoked=now()))
+        known = connection.execute(sa.select(tokens.c.revoked).where(tokens.c.hash == hashed(token))).first()
+        if known is not None and known.revoked is not None:
+            token = secrets.token_urlsafe(32)
+            write_secret(path, token)
+        theirs = tokens.c.user.in_((OWNER, VIEWER))
+        connection.execute(sa.update(tokens).where(of_folder, theirs, tokens.c.revoked.is_(None)).values(revoked=now()))
         for name, role, value in ((OWNER, "admin", token), (VIEWER, "read", viewer_key(token))):
             if not connection.execute(sa.select(users.c.name).where(users.c.name == name)).first():
                 connection.execute(sa.insert(users).values(name=name, role=role, created=now(), disabled=0))
