@@ -9,6 +9,33 @@ from .elements import symbol
 from .licences import ancestors_of, stated_licences
 
 
+def manifest_faults(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what a card cannot be made of: entries that are missing or of another kind. Whoever takes manifests of others asks this first."""
+    spec, extra = manifest.get("spec"), manifest.get("extra") or {}
+    if not isinstance(spec, Mapping) or not isinstance(extra, Mapping):
+        return ["`spec` and `extra` of the manifest must be tables"]
+    faults = [f"`{key}` must be text" for key in ("digest", "plugin") if not isinstance(manifest.get(key), str)]
+    faults += [f"`spec.{key}` must be text" for key in ("kind", "dtype") if not isinstance(spec.get(key), str)]
+    faults += [f"`spec.{key}` must be a list of texts" for key in ("levels", "outputs", "conditions") if not _all(spec.get(key), str)]
+    if not _all(spec.get("elements"), int) or not all(0 < z < 119 for z in spec["elements"]):
+        faults.append("`spec.elements` must be a list of atomic numbers")
+    reach = spec.get("interaction_range")
+    if reach is not None and (type(reach) not in (int, float) or not 0 <= reach < 1e9):
+        faults.append("`spec.interaction_range` must be a length in Å, or null")
+    versions = manifest.get("versions", {})
+    if not isinstance(versions, Mapping) or not all(isinstance(value, str) for value in versions.values()):
+        faults.append("`versions` must be a table of texts")
+    for key in ("data", "validation_data", "ancestors"):
+        entries = extra.get(key) or []
+        if not _all(entries, dict) or not all(type(entry.get("structures", 0)) is int for entry in entries):
+            faults.append(f"`extra.{key}` must be a list of tables, whose `structures` are whole numbers")
+    return faults
+
+
+def _all(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
+
+
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from the manifest of a model checkpoint."""
     spec, extra = manifest["spec"], manifest.get("extra") or {}

@@ -163,6 +163,8 @@ def faults_of(record: Mapping[str, Any]) -> list[str]:
         if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
             faults.append(f"data {name!r} must be named with its SHA-256, got {digest!r}")
     _items(record["details"], faults, "details")
+    if _has_huge_number(record["details"]):
+        faults.append("details hold a whole number of more than 300 digits")
     _items(record["versions"], faults, "versions")
     if not isinstance(record["metrics"], list):
         return [*faults, "metrics must be a list"]
@@ -177,6 +179,8 @@ def _metric_faults(metric: Any) -> list[str]:
     faults = []
     if not (isinstance(metric["name"], str) and isinstance(metric["unit"], str)):
         faults.append(f"{what}: name and unit must be text")
+    if not isinstance(metric.get("set", ""), str):
+        faults.append(f"{what}: the set must be text, got {metric['set']!r}")
     if metric["value"] is not None and not _is_number(metric["value"]):
         faults.append(f"{what}: value must be a finite number or null, got {metric['value']!r}")
     if ci95 is not None and not (isinstance(ci95, list) and len(ci95) == 2 and all(map(_is_number, ci95)) and ci95[0] <= ci95[1]):
@@ -192,6 +196,13 @@ def _items(value: Any, faults: list[str], name: str) -> list[tuple[Any, Any]]:
         return list(value.items())
     faults.append(f"{name} must be an object, got {value!r}")
     return []
+
+
+def _has_huge_number(value: Any) -> bool:
+    """Return whether a whole number is in it that no float can hold, which JSON can write."""
+    if isinstance(value, dict | list):
+        return any(_has_huge_number(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and abs(value) > 10**300
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,7 @@ from mlipfm_interfaces.asgi import Refused, absent, bad, conflict, forbidden, to
 from mlipfm_interfaces.checkpoint_file import verify_checkpoint
 from mlipfm_interfaces.errors import MlipfmError
 from mlipfm_interfaces.files import canonical_json
-from mlipfm_interfaces.model_card import model_card
+from mlipfm_interfaces.model_card import manifest_faults, model_card
 from mlipfm_interfaces.model_signatures import signed_hash
 from mlipfm_interfaces.registry_versions import check_alias, check_name
 from mlipfm_interfaces.result_records import Record, parse_record, record_bytes
@@ -58,6 +58,8 @@ class Registry:
         if size is None:
             raise absent("this file was not uploaded")
         manifest = self._manifest(file)
+        if faults := manifest_faults(manifest):
+            raise Refused(422, "NOT_A_MODEL", f"the manifest describes no model: {'; '.join(faults)}")
         checked = [_record(record, manifest["digest"]) for record in attached]
         text = model_card(manifest).encode()
         card = add_small(self.blobs, text, self.spool)
