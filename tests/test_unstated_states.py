@@ -155,7 +155,8 @@ def test_fine_tuning_adds_its_states_to_those_of_the_model_it_starts_from(models
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tuned))
     assert run(capsys, "train", tmp_path / "recipe.yaml", "--out", tmp_path / "run")[0] == 0
     _, manifest = load_model(tmp_path / "run/last.safetensors")
-    assert manifest["extra"]["trained_states"] == {"total_charge": [-1, 0, 1], "spin_multiplicity": [1, 2]}
+    states = {"total_charge": [-1, 0, 1], "spin_multiplicity": [1, 2], "pairs": [[-1, 2], [0, 1], [1, 2]]}
+    assert manifest["extra"]["trained_states"] == states
     forces(tmp_path / "run/last.safetensors", -1, 2)
 
 

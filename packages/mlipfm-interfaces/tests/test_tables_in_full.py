@@ -19,7 +19,7 @@ PUBLISHED = {
         "kcal/mol/Angstrom": 0.0433641043, "kJ/mol/nm": 0.00103642697, "kJ/mol/Angstrom": 0.0103642697,
         "Ry/bohr": 25.7110337, "mRy/bohr": 0.0257110337, "eV/bohr": 1.88972612, "eV/nm": 0.1,
     },
-    "stress": {"eV/Angstrom^3": 1.0, "GPa": 0.00624150907, "kbar": 6.24150907e-4, "bar": 6.24150907e-7, "Pa": 6.24150907e-12,
+    "stress": {"eV/Angstrom^3": 1.0, "GPa": 0.00624150907, "kbar": 6.24150907e-4, "bar": 6.24150907e-7, "atm": 6.32420906e-7, "Pa": 6.24150907e-12,
         "Hartree/bohr^3": 183.631536, "Ry/bohr^3": 91.815768},
     "dipole": {"e Angstrom": 1.0, "Debye": 0.208194333, "e bohr": 0.529177211, "e nm": 10.0},
     "polarizability": {

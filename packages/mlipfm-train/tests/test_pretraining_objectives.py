@@ -233,8 +233,8 @@ def test_every_objective_keeps_its_contract(name, morse_structures):
 #: Why an objective does not train a backbone, by a letter of the page.
 REASONS = {
     "a": "the head `noise` needs vectors, which the backbone does not provide; `predict: forces` works",
-    "b": "the backbone has parameters for each element, which would show the element of a masked atom; `replacement` works",
-    "c": "the energy is invariant under rotations: there is no torque to lose",
+    "b": "the backbone has parameters for each element, which reveal the element of a masked atom; `replacement` works",
+    "c": "the energy is invariant under rotations, so there is no net torque",
     "d": "direct forces need vectors, which the backbone does not provide: its forces are conservative and have no curl",
 }
 UNCONSTRAINED = ("escaip", "pet")

@@ -30,11 +30,9 @@ APART = 6.0
 __all__ = [
     "ForeignCalculator",
     "atoms_of",
-    "free_molecule",
     "frozen",
     "largest_force",
     "open_calculator",
-    "reach_of",
     "read_atoms",
     "start_words",
 ]

@@ -14,7 +14,7 @@ from mlipfm_interfaces.lattice import in_one_piece
 
 from .atoms_and_models import frozen, largest_force, reach_of
 
-__all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress", "open_axes", "relax"]
+__all__ = ["CELLS", "OPTIMIZERS", "Relaxation", "check_relaxed", "check_stress", "relax"]
 
 OPTIMIZERS = ("BFGS", "LBFGS", "FIRE", "BFGSLineSearch")
 #: What may change of the cell, and the option of `FrechetCellFilter` for it.
