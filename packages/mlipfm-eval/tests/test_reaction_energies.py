@@ -78,6 +78,22 @@ def test_charge_and_unpaired_electrons_stand_in_files_of_their_own(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no XYZ"),
+        ("2\n\nNi 0 0 0\n", "ends after 1 of 2 atoms"),
+        ("1\n\nQq 0 0 0\n", "is no XYZ"),
+        ("1\n\nNi 0 0 a\n", "is no XYZ"),
+    ],
+)
+def test_a_structure_that_is_none_is_refused_by_its_file(text: str, message: str, tmp_path: Path) -> None:
+    folder = emt_set(tmp_path / "Ni") / "dimer"
+    (folder / "struc.xyz").write_text(text)
+    with pytest.raises(UnreadableFileError, match=rf"struc\.xyz: {message}"):
+        read_species(folder)
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("$tmer dimer{,A}/$f x 1 -1", r"line 1: no reaction that is understood"),

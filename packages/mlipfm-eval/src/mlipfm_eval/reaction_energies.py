@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, open_model
 from mlipfm_interfaces.console import progress_bar
+from mlipfm_interfaces.elements import number
 from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
 from mlipfm_interfaces.metrics import Metric, mean
 from mlipfm_interfaces.structure import Structure
@@ -94,7 +95,7 @@ def read_reactions(folder: Path) -> list[Reaction]:
         UnreadableFileError: a line whose species and coefficients do not match, or that names a species which is not there.
     """
     found, file = [], folder / ".res"
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for row, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words or words[0] not in ("$tmer", "tmer2++") or "x" not in words:
             continue
@@ -109,7 +110,7 @@ def read_reactions(folder: Path) -> list[Reaction]:
             coefficients, missing = [], []
         if len(species) != len(coefficients) or missing:
             what = f"species {', '.join(missing)} is not there" if missing else f"no reaction that is understood: {line.strip()}"
-            raise UnreadableFileError(what, where=f"{file}, line {number}", hint="SPECIES... x COEFFICIENTS... $w REFERENCE, as in GMTKN55")
+            raise UnreadableFileError(what, where=f"{file}, line {row}", hint="SPECIES... x COEFFICIENTS... $w REFERENCE, as in GMTKN55")
         found.append(reaction)
     if not found:
         raise UnreadableFileError("holds no reactions", where=str(file))
@@ -126,14 +127,18 @@ def _expanded(word: str) -> list[str]:
 
 
 def read_species(folder: Path) -> Structure:
-    """Return the structure of a species with its charge and multiplicity."""
-    from ase import Atoms
-    from ase.io import read
-
-    atoms = read(folder / "struc.xyz")
-    assert isinstance(atoms, Atoms)
+    """Return the structure of a species with its charge and multiplicity. Raises `UnreadableFileError`."""
+    file = folder / "struc.xyz"
+    try:
+        count, _, *lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        rows = [line.split() for line in lines[: int(count)]]
+        numbers, positions = [number(row[0].capitalize()) for row in rows], [[float(x) for x in row[1:4]] for row in rows]
+    except (ValueError, IndexError, MlipfmError) as error:
+        raise UnreadableFileError(f"is no XYZ: {error}", where=str(file)) from None
+    if len(rows) < int(count):
+        raise UnreadableFileError(f"ends after {len(rows)} of {count.strip()} atoms", where=str(file))
     charge, unpaired = (_number(folder / name) for name in (".CHRG", ".UHF"))
-    return Structure(atoms.numbers, atoms.positions, total_charge=charge, spin_multiplicity=unpaired + 1)
+    return Structure(np.array(numbers), np.array(positions), total_charge=charge, spin_multiplicity=unpaired + 1)
 
 
 def _number(file: Path) -> int:
