@@ -230,3 +230,11 @@ def _run(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("words", [("--cluster-size", "5"), ("--relaxed-clusters", "0.5")])
+def test_options_of_clusters_without_clusters_are_refused(words: tuple[str, str], tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "generate", "molecules", "--count", "1", "--clusters", "0", *words, "--out", str(tmp_path / "set")])
+    assert "have no effect with --clusters 0" in capfd.readouterr().err
+    assert not (tmp_path / "set").exists()

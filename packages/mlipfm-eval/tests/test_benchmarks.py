@@ -44,7 +44,7 @@ def test_benchmarks_are_listed_with_their_options_and_one_that_is_broken_with_it
     for name, options in (
         ("accuracy", "level, out, page"),
         ("check", "quick=False"),
-        ("reaction-energies", "folder, peer"),
+        ("reaction-energies", "folder, peer, level"),
         ("uncertainty", "file, coverage=0.9"),
     ):
         (line,) = [line for line in out.splitlines() if line.startswith(f"│ {name} ")]

@@ -10,8 +10,10 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 from mlipfm_eval.reaction_energies import reaction_energies, read_reactions, read_species
 from mlipfm_interfaces.benchmark import open_model
+from mlipfm_interfaces.checkpoint import save_potential
 from mlipfm_interfaces.cli import main
 from mlipfm_interfaces.errors import UnreadableFileError
+from mlipfm_models import build_potential
 
 KCAL_MOL = 0.0433641153  # eV, CODATA 2018
 LINES = """f=$1
@@ -72,8 +74,11 @@ def test_charge_and_unpaired_electrons_stand_in_files_of_their_own(tmp_path: Pat
     (folder / ".CHRG").write_text("1\n")
     (folder / ".UHF").write_text(" 1\n")
     assert (read_species(folder).total_charge, read_species(folder).spin_multiplicity) == (1, 2)
+    (folder / ".CHRG").write_text("1.5\n")
+    with pytest.raises(UnreadableFileError, match="holds no whole number"):
+        read_species(folder)
     (folder / ".CHRG").write_text("\n")
-    with pytest.raises(UnreadableFileError, match=r"\.CHRG: holds no number"):
+    with pytest.raises(UnreadableFileError, match=r"\.CHRG: holds no whole number"):
         read_species(folder)
 
 
@@ -112,6 +117,26 @@ def test_a_line_that_is_not_understood_is_refused_with_its_place(line: str, mess
 def test_a_folder_without_sets_is_refused(tmp_path: Path) -> None:
     with open_model("emt:") as model, pytest.raises(UnreadableFileError, match="holds no set of reactions"):
         reaction_energies(model, [], folder=str(tmp_path))
+
+
+def test_data_that_the_benchmark_would_not_use_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "data.xyz", read(emt_set(tmp_path / "Ni") / "row" / "struc.xyz"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "emt:", str(tmp_path / "data.xyz"), "--benchmark", "reaction-energies", "--option", f"folder={tmp_path / 'Ni'}"])
+    assert "reaction-energies takes no data" in capfd.readouterr().err
+
+
+def test_a_level_that_the_model_does_not_have_fails_every_reaction_by_its_reason(tmp_path: Path) -> None:
+    build = build_potential("density", {"elements": ["Ni"], "levels": ["pbe"], "backbone": {"channels": 16}})
+    save_potential(tmp_path / "model.safetensors", build)
+    folder = str(emt_set(tmp_path / "Ni"))
+    with open_model(str(tmp_path / "model.safetensors")) as model:
+        known, other = (reaction_energies(model, [], folder=folder, level=level) for level in ("pbe", "r2scan"))
+    assert known.figures[0]["n_ok"] == 3
+    assert other.figures[0]["n_ok"] == 0
+    assert "no reaction was predicted" in str(other.error)
+    assert "r2scan" in str(other.error)
+    assert known.error is None
 
 
 def test_a_species_that_the_model_does_not_know_fails_its_reactions_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.testing.closed_forms import Morse
 from mlipfm_interfaces.units import ACCELERATION, KB
+from mlipfm_md._first_velocities import temperatures_of
 from mlipfm_md.compiled_forces import CompiledForces
 from mlipfm_md.ensembles import NVE, Bussi, Langevin, NoseHoover
 from mlipfm_md.exchange import ReplicaExchange
@@ -16,7 +17,7 @@ from mlipfm_md.forces import PotentialForces, SplitForces, TeacherForces
 from mlipfm_md.initial_state import InitialState, bond_vectors
 from mlipfm_md.noise import uniforms
 from mlipfm_md.respa import Respa
-from mlipfm_md.simulation import Settings, simulate, temperatures_of
+from mlipfm_md.simulation import Settings, simulate
 from mlipfm_md.state import State
 from mlipfm_md.uncertainty_gate import UncertaintyGate
 

@@ -125,6 +125,8 @@ def test_a_store_that_is_not_there_leaves_no_folder_and_a_folder_of_the_user_as_
     ("words", "message"),
     [
         (["--list", "mace"], "take no changes"),
+        (["--example", "--out", "x"], "leave out --out"),
+        (["--ui", "runs.db", "--out", "x"], "leave out --out"),
         (["recipe.yaml", "stepz=3"], "did you mean 'steps'"),
         (["missing.yaml"], "or the name of a recipe that `mlipfm train --list` shows"),
         ([], "give a recipe"),

@@ -111,3 +111,23 @@ def test_few_groups_that_are_held_out_are_told_by_their_names():
     shuffled, how = divide(structures, 0, by="random")
     assert "--split random asks for it" in how
     assert len({structures[k].provenance.group for k in shuffled.parts["test"]}) > 5
+
+
+def test_blocks_of_time_of_a_trajectory_that_comes_back_say_how_many_held_out_frames_are_trained_on():
+    """There and back: the second half, whose end is held out, repeats the first. A trajectory that goes on has no such frames."""
+    steps = np.linspace(0.0, 3.0, 30)
+    for path, alike in ((np.concatenate([steps, steps[::-1] + 1e-4]), True), (np.linspace(0.0, 6.0, 60), False)):
+        frames = [
+            Structure(
+                np.array([8, 1, 1]), np.array([[0, 0, 0], [0.96 + x, 0, 0], [-0.24, 0.93, 0]]), provenance=Provenance(group="w", index=k)
+            )
+            for k, x in enumerate(path)
+        ]
+        made, why = divide(frames, 0, by="time")
+        held_out = len(made.parts["valid"]) + len(made.parts["test"])
+        expected = (
+            f"; {held_out} held-out frames are near-duplicates of training frames, or linked to them by others: errors are too small"
+            if alike
+            else ""
+        )
+        assert why == f"blocks of time, since --split time asks for it{expected}"

@@ -77,6 +77,8 @@ def molecules(
         raise UnreadableFileError("has no SMILES", where=str(smiles), hint="one SMILES a line, then a name")
     if given and heavy is not None:
         raise OptionError("--heavy has no effect with --smiles: the molecules are given", hint="leave it out")
+    if clusters == 0 and (relaxed_clusters or cluster_size != Settings.cluster_size):
+        raise OptionError("--cluster-size and --relaxed-clusters have no effect with --clusters 0", hint="leave them out")
     count = (len(given) or 100) if count is None else count
     excluded = [] if exclude is None else _smiles(exclude)
     settings = Settings(

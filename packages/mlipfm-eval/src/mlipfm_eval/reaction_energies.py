@@ -7,6 +7,7 @@ https://github.com/grimme-lab/GMTKN55 has 55 of them. Differences of energies sh
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ import numpy as np
 from mlipfm_interfaces.benchmark import BenchmarkResult, LabelledSet, OpenModel, open_model
 from mlipfm_interfaces.console import progress_bar
 from mlipfm_interfaces.elements import number
-from mlipfm_interfaces.errors import MlipfmError, UnreadableFileError
+from mlipfm_interfaces.errors import ContractError, MlipfmError, PropertyNotAvailableError, UnreadableFileError
+from mlipfm_interfaces.files import sha256
 from mlipfm_interfaces.metrics import Metric, mean
 from mlipfm_interfaces.structure import Structure
 from mlipfm_interfaces.units import KCAL_MOL
@@ -48,18 +50,27 @@ class Reaction:
         return sum(c * energies[path] for c, path in zip(self.coefficients, self.species, strict=True)) / KCAL_MOL
 
 
-def reaction_energies(model: OpenModel, data: Sequence[LabelledSet], *, folder: str, peer: str | None = None) -> BenchmarkResult:
+def reaction_energies(
+    model: OpenModel, data: Sequence[LabelledSet], *, folder: str, peer: str | None = None, level: str | None = None
+) -> BenchmarkResult:
     """Reaction energies beside reference values, of sets in the layout of GMTKN55.
 
     Args:
         folder: a set (with the file `.res`), or a folder of such sets. peer: another model (`tblite:GFN2`), for the method that the labels are of.
+        level: level of theory to ask a model of several levels for.
 
     Raises:
-        UnreadableFileError: no set, or a file that is not understood. What opening the peer raises.
+        ContractError: data beside the folder. UnreadableFileError: no set, or a file that is not understood. What opening the peer raises.
     """
-    reactions = [reaction for one in _sets(Path(folder)) for reaction in read_reactions(one)]
+    if data:
+        raise ContractError(
+            "reaction-energies takes no data", where=data[0].name, hint="leave DATA out: --option folder=FOLDER names the sets"
+        )
+    folders = _sets(Path(folder))
+    reactions = [reaction for one in folders for reaction in read_reactions(one)]
+    files = {one.name: sha256(one / ".res") for one in folders}
     structures = {path: read_species(path) for path in dict.fromkeys(path for r in reactions for path in r.species)}
-    energies, reasons = species_energies(model, structures)
+    energies, reasons = species_energies(model, structures, level)
     others: dict[Path, float] | None = None
     if peer is not None:
         with open_model(peer) as other:
@@ -76,7 +87,12 @@ def reaction_energies(model: OpenModel, data: Sequence[LabelledSet], *, folder: 
         for r in reactions
     ]
     printed = [_table(rows, peer), *(f"not predicted: {n} species, {escape(why)}" for why, n in reasons.most_common(8))]
-    return BenchmarkResult(figures, details={"unit": UNIT, "peer": peer, "reactions": details}, printed=printed)
+    error = None
+    if all(math.isnan(r.energy(energies)) for r in reactions):
+        why = "; ".join(reason for reason, _ in reasons.most_common(3))
+        error = PropertyNotAvailableError(f"no reaction was predicted: {why}", hint="evaluate another model, or other sets")
+    kept = {"unit": UNIT, "peer": peer, "level": level, "files": files, "reactions": details}
+    return BenchmarkResult(figures, details=kept, printed=printed, error=error)
 
 
 def _sets(folder: Path) -> list[Path]:
@@ -143,18 +159,20 @@ def read_species(folder: Path) -> Structure:
 
 def _number(file: Path) -> int:
     try:
-        return int(float(file.read_text().split()[0])) if file.exists() else 0
+        return int(file.read_text().split()[0]) if file.exists() else 0
     except (ValueError, IndexError):
-        raise UnreadableFileError("holds no number", where=str(file)) from None
+        raise UnreadableFileError("holds no whole number", where=str(file)) from None
 
 
-def species_energies(model: OpenModel, structures: Mapping[Path, Structure]) -> tuple[dict[Path, float], Counter[str]]:
+def species_energies(
+    model: OpenModel, structures: Mapping[Path, Structure], level: str | None = None
+) -> tuple[dict[Path, float], Counter[str]]:
     """Return the energy of each species in eV, NaN where the model refuses it, and how many it refused, by reason."""
     energies, reasons = dict.fromkeys(structures, float("nan")), Counter[str]()
     with progress_bar("species", len(structures)) as advance:
         for k, (path, structure) in enumerate(structures.items(), 1):
             try:
-                energies[path] = float(model.evaluate([structure], ["energy"])[0]["energy"])
+                energies[path] = float(model.evaluate([structure], ["energy"], level)[0]["energy"])
             except MlipfmError as error:
                 reasons[error.what] += 1
             advance(k)

@@ -19,13 +19,14 @@ from mlipfm_interfaces.interruption import until_interrupted
 from mlipfm_interfaces.potential import Potential, ignored_conditions, implausible_geometry_remarks
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ._first_velocities import first_velocities, temperatures_of
 from ._run_report import exchange_words, record_of, table_of, temperature_words
 from .engine_forces import open_model
 from .ensembles import NVE, Ensemble
 from .exchange import ReplicaExchange
 from .initial_files import FrameReport, ranges
 from .initial_state import InitialState, temperature_of
-from .simulation import Run, Settings, compiled_form, first_velocities, simulate, temperatures_of
+from .simulation import Run, Settings, compiled_form, simulate
 from .state import State
 from .trajectory import LAST_GOOD, export_extxyz, restart_step
 from .uncertainty_gate import UncertaintyGate, open_gate

@@ -10,10 +10,11 @@ from mlipfm_interfaces.metrics import Metric, drift
 from mlipfm_interfaces.units import GPA
 from rich.table import Table
 
+from ._first_velocities import temperatures_of
 from .ensembles import Ensemble
 from .exchange import ReplicaExchange
 from .initial_state import InitialState
-from .simulation import Run, Settings, temperatures_of
+from .simulation import Run, Settings
 
 Array = np.ndarray
 

@@ -8,7 +8,6 @@ the same arguments continues from there, and the result has the same bits as a r
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -19,13 +18,13 @@ from mlipfm_interfaces.compiled import CompiledPotential, lost_shape
 from mlipfm_interfaces.errors import InvalidStructureError, MlipfmError, PropertyNotAvailableError, SimulationError
 from mlipfm_interfaces.potential import Potential, not_finite
 from mlipfm_interfaces.protocols import Labeler, Teacher
-from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
+from ._first_velocities import first_velocities, scale_drawn, temperatures_of
 from ._plausible_settings import check_plausible
 from .compiled_forces import CompiledForces
 from .energy_table import volumes
-from .ensembles import MAX_TEMPERATURE, Ensemble, Values, centre_of_mass_axes, check_temperatures, maxwell_boltzmann
+from .ensembles import MAX_TEMPERATURE, Ensemble, Values, centre_of_mass_axes, check_temperatures
 from .forces import PotentialForces, SplitForces, TeacherForces
 from .initial_state import InitialState, as_initial_states, joined_bonds
 from .state import State
@@ -51,7 +50,8 @@ class Run:
     Attributes:
         steps: [F] step numbers. times: [F] fs. potential, kinetic: [F, S] eV. temperature: [F, S] K, by the degrees of freedom of `state`.
         conserved: [F, S] eV, what exact dynamics of this ensemble conserve; NaN where there is none (Langevin).
-        volume: [F, S] Å³, NaN without a cell in three directions. pressure: [F, S] eV/Å³, NaN in dynamics that keep the cell.
+        volume: [F, S] Å³, NaN without a cell in three directions. pressure: [F, S] eV/Å³, NaN in dynamics that keep the cell,
+            unless `Settings.record_pressure`.
         uncertainty: [F, S] eV/Å, largest standard deviation of a force; NaN where it was not asked.
         status: `ok`; `unstable` when energies or forces were not finite, atoms met, the temperature passed the limit or the cell collapsed or burst;
             `uncertain` when the uncertainty passed its limit; `stopped` when `stop` said so.
@@ -348,7 +348,7 @@ def _start(job: _Job) -> tuple[State, AnyForces | SplitForces]:
     if state.bonds is not None:
         state.bonds.settle(state)
     if settings.scale_velocities:
-        _scale_drawn(state, starts, temperatures_of(ensemble, settings, len(starts)))
+        scale_drawn(state, starts, temperatures_of(ensemble, settings, len(starts)))
     _compute_first(state, forces, ensemble, job.model)
     hottest = float(state.temperature().max())
     if hottest > settings.max_temperature:
@@ -396,35 +396,6 @@ def _compute_first(state: State, forces: AnyForces | SplitForces, ensemble: Ense
         raise _no_number(model)
 
 
-def temperatures_of(ensemble: Ensemble, settings: Settings, n: int) -> list[float]:
-    """Return K of drawn velocities and of the bath of each of n systems: those of an ensemble that has one for each, else those of the settings.
-
-    Raises:
-        SimulationError: another number of temperatures was given.
-    """
-    given = getattr(ensemble, "temperatures", getattr(getattr(ensemble, "ensemble", ensemble), "temperature", None))
-    if isinstance(given, tuple) and len(given) == n:
-        return list(given)
-    values = settings.temperature
-    if isinstance(values, tuple) and len(values) != n:
-        raise SimulationError(f"{len(values)} temperatures were given for {n} systems", hint="give one for each, or one for all")
-    return list(values) if isinstance(values, tuple) else [values] * n
-
-
-def first_velocities(starts: Sequence[InitialState], ensemble: Ensemble, settings: Settings) -> list[Array]:
-    """Return the velocities [N, 3] Å/fs of each start, given or drawn; those that are drawn are not scaled yet."""
-    copies = _copies([start.structure for start in starts])
-    kelvin = temperatures_of(ensemble, settings, len(starts))
-    return [_first_velocities(start, copy, ensemble, settings, k) for start, copy, k in zip(starts, copies, kelvin, strict=True)]
-
-
-def _scale_drawn(state: State, starts: Sequence[InitialState], kelvin: Sequence[float]) -> None:
-    """Give systems whose velocities were drawn exactly the temperature, in place."""
-    drawn = np.array([start.velocities is None for start in starts])
-    found = state.temperature()
-    state.scale_thermal(np.where(drawn & (found > 0), np.sqrt(np.array(kelvin) / np.where(found > 0, found, 1.0)), 1.0))
-
-
 def _stress(forces: AnyForces | SplitForces, state: State) -> Array:
     """[systems, 3, 3] eV/Å³, for the pressure of recorded frames."""
     if not (state.volume() > 0).all():
@@ -437,29 +408,12 @@ def _stress(forces: AnyForces | SplitForces, state: State) -> Array:
         raise SimulationError(f"a pressure needs the stress: {error.what}", where="--record-pressure", hint=error.hint) from error
 
 
-def _first_velocities(start: InitialState, copy: int, ensemble: Ensemble, settings: Settings, kelvin: float) -> Array:
-    if start.velocities is not None:
-        return start.velocities
-    rng = stream(settings.seed, "velocities", start.structure.key, copy)
-    return maxwell_boltzmann(start.amu, kelvin, rng, start.movable, centre_of_mass_axes(start.movable, ensemble))
-
-
 def _no_number(model: Potential | Teacher | Labeler) -> SimulationError:
     """Return the error of a model whose predictions for valid structures are not finite: it is the model's."""
     what, weights = "the model's energy or forces of the first structures are not finite", not_finite(model)
     if weights:
         return SimulationError(f"{what}: {weights}", hint="its training has diverged or the weights were damaged: take another checkpoint")
     return SimulationError(what, hint="`mlipfm check` shows whether it predicts ordinary molecules; look at contacts in the structures")
-
-
-def _copies(structures: Sequence[Structure]) -> list[int]:
-    """Return how many equal structures stand before each: copies of one structure get velocities of their own, whatever stands beside them."""
-    seen: Counter[str] = Counter()
-    copies = []
-    for s in structures:
-        copies.append(seen[s.key])
-        seen[s.key] += 1
-    return copies
 
 
 def _fingerprint(model: Any, inner: Any, starts: list[InitialState], ensemble: Ensemble, settings: Settings) -> dict[str, Any]:

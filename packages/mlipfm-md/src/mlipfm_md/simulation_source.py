@@ -18,9 +18,10 @@ from mlipfm_interfaces.protocols import Labeler
 from mlipfm_interfaces.seeds import stream
 from mlipfm_interfaces.structure import Structure
 
+from ._first_velocities import temperatures_of
 from .ensembles import Langevin
 from .initial_state import unlabelled
-from .simulation import Settings, simulate_frames, temperatures_of
+from .simulation import Settings, simulate_frames
 
 __all__ = ["SimulationSource"]
 

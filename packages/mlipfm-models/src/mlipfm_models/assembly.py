@@ -22,7 +22,7 @@ from mlipfm_interfaces.units import BOHR, COULOMB
 from torch import Tensor, nn
 
 from ._initialisation import initialise
-from ._layers import Conditioning, Heads, References
+from ._layers import Conditioning, ElectronicEmbedding, Heads, References
 from ._neighbor_tensors import neighbor_shapes
 from ._readouts import field_energy, read_out
 from .backbones.backbone import Backbone, ExactConstants, envelope
@@ -216,7 +216,9 @@ class AssembledPotential(Potential):
         """
         taken = [name for name in self.conditioning.electronic if trained.get(name) and None not in trained[name]]
         for name in taken:
-            self.conditioning.electronic[name].unstated_is_default = True  # type: ignore[assignment]
+            embedding = self.conditioning.electronic[name]
+            assert isinstance(embedding, ElectronicEmbedding)
+            embedding.unstated_is_default = True
         return taken
 
     def energy_readout(self, level: str | None) -> tuple[Tensor, float]:

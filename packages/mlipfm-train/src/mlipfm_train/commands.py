@@ -154,7 +154,7 @@ def refuse_given(context: typer.Context, allowed: set[str], why: str) -> None:
 def _show_ui(context: typer.Context, address: str) -> None:
     from . import train_command
 
-    refuse_given(context, {"ui", "out"}, "`--ui` takes no recipe and no other option")
+    refuse_given(context, {"ui"}, "`--ui` takes no recipe and no other option")
     train_command.open_ui(address)
 
 
@@ -163,7 +163,7 @@ def _print_recipe(context: typer.Context, recipe: Path | None, all_recipes: bool
     from . import train_command
     from .recipe_library import recipe_file
 
-    allowed = {"list_recipes", "out"} if all_recipes else {"example", "recipe", "out"}
+    allowed = {"list_recipes"} if all_recipes else {"example", "recipe"}
     refuse_given(context, allowed, "`--example` and `--list` take no changes and no other option; give those when you train")
     if all_recipes:
         train_command.listed()

@@ -122,7 +122,7 @@ def open_run(
             preflight=report,
             identity=initial.identity,
         )
-        _set_up(run, initial, resuming, say if chief and say is not None else _silent)
+        _set_up(run, initial, resuming, say if chief and say is not None else lambda line: None)
         yield run
 
 
@@ -134,10 +134,6 @@ class _Initial:
     extra: dict[str, Any]
     previous_recipe: Recipe
     identity: str = ""
-
-
-def _silent(line: str) -> None:
-    """Nobody listens."""
 
 
 def _place(recipe: Recipe, folder: Path, stack: ExitStack) -> tuple[Any, PluginChoice]:

@@ -241,7 +241,8 @@ def _check(report: ImportReport, request: Request, fewest: int) -> None:
 def divide(structures: Sequence[Structure], seed: int, *, by: str = "auto", parts: Sequence[str] = HELD_OUT) -> tuple[Split, str]:
     """Return a split and why it is as it is.
 
-    Structures of one geometry, and near-duplicates, stay in one part in any case. Isolated atoms are trained on: references are theirs.
+    Structures of one geometry, and near-duplicates, stay in one part; blocks of time may part them, and then the reason says how many. Isolated atoms
+    are trained on: references are theirs.
 
     Args:
         by: `auto`: whole groups where there are many, blocks of time of a trajectory, and else at random; or `random`, `group`, `time`.
@@ -277,7 +278,8 @@ def _divided(structures: Sequence[Structure], seed: int, by: str, held_out: Sequ
         made = _by_group(structures, shares, seed, together)
         return made, f"whole groups are held out ({_groups_in_words(structures, made)}){kept}"
     if by == "time":
-        return time_split(structures, shares)[0], f"blocks of time, since --split time asks for it{kept}"
+        made = time_split(structures, shares)[0]
+        return made, f"blocks of time, since --split time asks for it{_parted(made, together)}"
     made = make_split(structures, "random", shares, seed=seed, together=together)
     if not all(made.parts[part] for part in held_out):
         raise MissingLabelsError(
@@ -291,8 +293,20 @@ def _divided(structures: Sequence[Structure], seed: int, by: str, held_out: Sequ
         blocks, _ = time_split(structures, shares)
         if all(blocks.parts[part] for part in shares):
             trajectories = "1 trajectory" if blocks.classes == 1 else f"{blocks.classes} trajectories"
-            return blocks, f"blocks of time of {trajectories}, since neighbouring frames are alike{kept}"
+            return blocks, f"blocks of time of {trajectories}, since neighbouring frames are alike{_parted(blocks, together)}"
     return made, f"at random{kept}"
+
+
+def _parted(made: Split, together: Sequence[Sequence[int]]) -> str:
+    """Say how many held-out frames of blocks of time are near-duplicates of training frames: a trajectory may come back to where it was."""
+    trained = set(made.parts["train"])
+    held_out = {k for part, places in made.parts.items() if part != "train" for k in places}
+    alike = sum(len(held_out.intersection(cluster)) for cluster in together if trained.intersection(cluster))
+    return (
+        f"; {alike} held-out frames are near-duplicates of training frames, or linked to them by others: errors are too small"
+        if alike
+        else ""
+    )
 
 
 def _by_group(structures: Sequence[Structure], shares: Mapping[str, float], seed: int, together: Sequence[Sequence[int]]) -> Split:
